@@ -1,7 +1,7 @@
-"""Fingerprints of trajectories: what begins alike has the same, wherever it lies and whoever wrote it.
+"""Fingerprints of trajectories: hashes of the first two frames, which find the same data in another file.
 
-The same seed simulated anew, a copy in another folder or another layout has the same fingerprint; another seed of the same
-sizes has not. Two frames, since different runs of a solver may start from the same first one; of large ones boxes.
+The same seed simulated anew, or a copy in another folder or layout, has the same fingerprint; another seed of the same sizes
+does not. Two frames are hashed, since different runs of a solver may share the first one; of large frames, only boxes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, Cells, TrajectorySet
 
-# What is read of a set at most, at the start of a run or of an evaluation: seconds on a slow disk.
+# Limits of reading from a set at the start of a run or an evaluation: seconds on a slow disk.
 MOST_TRAJECTORIES = 1000
 MOST_BYTES = 2**31
 
-# What is read of a trajectory whose two frames alone are more than that: no process could hold them.
+# Bytes read of a trajectory whose two frames alone exceed MOST_BYTES: no process could hold them.
 OF_LARGE_FRAMES = MOST_BYTES // 16
 MOST_BOXES = 16
 
@@ -28,18 +28,18 @@ MOST_BOXES = 16
 def fingerprints(
     data: TrajectorySet, numbers: Sequence[int], share: Share = alone, known: Mapping[int, str] | None = None
 ) -> dict[int, str]:
-    """Return the fingerprints of trajectories of a set by their numbers; where there are very many, of an even spread of them.
+    """Return fingerprints of trajectories by their numbers; where there are very many, only an even spread is read.
 
     A trajectory whose first frames hold NaN or infinity has none.
 
     Args:
         data: the set.
         numbers: numbers of the trajectories.
-        share: function that shares the reading out over ranks, each of which then calls this.
-        known: fingerprints of trajectories by their numbers that need not be read again.
+        share: function that shares the reading out over ranks; all ranks then call this function.
+        known: fingerprints that are known already, by the numbers of the trajectories.
 
     Raises:
-        DataError: a file has gone or is corrupt.
+        DataError: a file is gone or corrupt.
     """
     known = known or {}
     chosen = _spread(data, [number for number in numbers if number not in known])
@@ -49,7 +49,7 @@ def fingerprints(
 
 
 def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
-    """Return the numbers, or as many of them as may be read, evenly spread."""
+    """Return the numbers, or an even spread of as many as may be read."""
     if not numbers:
         return []
     largest = max(OF_LARGE_FRAMES if _is_large(data, number) else _bytes_of(data, number) for number in numbers)
@@ -67,7 +67,7 @@ def _is_large(data: TrajectorySet, number: int) -> bool:
 
 def _fingerprint_of(data: TrajectorySet, number: int) -> str | None:
     about = data.trajectories[number]
-    boxes: list[Cells | None] = [None]  # all
+    boxes: list[Cells | None] = [None]  # all cells
     if _is_large(data, number):
         boxes = [*spread_boxes(about.grid, OF_LARGE_FRAMES // (2 * 4 * len(data.fields)))]
     digest = hashlib.blake2b(repr(tuple(map(int, about.grid))).encode(), digest_size=8)
@@ -87,9 +87,9 @@ def _add(digest: hashlib.blake2b, fields: Sequence[str], frames: np.ndarray) -> 
 
 
 def spread_boxes(grid: Sequence[int], most: int) -> Iterator[Cells]:
-    """Yield boxes of at most so many cells in all, evenly spread: layers or, where one is too large, rows of the middle one.
+    """Yield evenly spread boxes of at most ``most`` cells in all: layers or, if one is too large, rows of the middle layer.
 
-    What lies together in a file stays together, and few fields are at rest in all of these.
+    The cells of a box lie together in the file, and few fields are at rest in all boxes.
     """
     axis = next(axis for axis in range(3) if math.prod(grid[axis + 1 :]) <= most)
     layers = min(grid[axis], most // math.prod(grid[axis + 1 :]))

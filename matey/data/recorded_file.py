@@ -1,4 +1,4 @@
-"""A file as the record of a run's split has it."""
+"""The entry of a file in the record of a run's split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FileParts:
         num_bytes: size of the file.
         content: hash of the names, shapes and time steps of its trajectories.
         parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
-        changed: time of its last change in nanoseconds; 0 of what has none.
-        prints: fingerprints of its trajectories by their names, of all or of some of them.
+        changed: modification time of the file in nanoseconds; 0 where it has none.
+        prints: fingerprints of all or some of its trajectories, by name of the trajectory.
     """
 
     num_bytes: int
@@ -31,7 +31,7 @@ class FileParts:
         return (self.num_bytes, self.content) == (other.num_bytes, other.content)
 
     def spans_of(self, span: Span) -> list[tuple[Span, str]]:
-        """Return the frames of the trajectory of a span, or of its blocks, each with their part."""
+        """Return the recorded frames of a span's trajectory, whole or in blocks, each with its part."""
         return self._spans.get(span.trajectory, [])
 
     @cached_property
@@ -42,5 +42,5 @@ class FileParts:
         return found
 
     def has_values_of(self, other: FileParts) -> bool:
-        """Return whether the fingerprints of both are the same, as far as both have some."""
+        """Return whether the fingerprints that both have are the same."""
         return all(self.prints[name] == other.prints[name] for name in self.prints.keys() & other.prints.keys())

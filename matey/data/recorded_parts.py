@@ -1,4 +1,4 @@
-"""Looks up in the record of a split which part each trajectory was in, and so what was trained on."""
+"""Looks up the part of each trajectory in the record of a split, and so whether it was trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matey.data.trajectories import Trajectory, TrajectorySet
 
 
 class RecordedParts:
-    """Looks up which part a trajectory was in."""
+    """Looks up the parts of trajectories in a record."""
 
     def __init__(self, record: SplitRecord) -> None:
         self._record = record
@@ -23,14 +23,14 @@ class RecordedParts:
         self._has_blocks = any(
             Span.named(name).is_block for files in record.sets for file in files.values() for name in file.parts
         )
-        self._begun: dict[tuple[Path, str], FileParts | None] = {}  # what `_begun_as` has found
+        self._begun: dict[tuple[Path, str], FileParts | None] = {}  # results of `_begun_as`
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
 
         Args:
             data: the data set.
-            index: number of the recorded data set to look in before all others.
+            index: number of the recorded data set that is searched first.
         """
         return [None if file is None else file.parts.get(about.name) for about, file in self._files_of(data, index)]
 
@@ -43,7 +43,7 @@ class RecordedParts:
         ]
 
     def cut_as_then(self, data: TrajectorySet, fractions: Sequence[float]) -> TrajectorySet:
-        """Return a data set cut in time, if the record has it so, else as it is.
+        """Return a data set cut in time if the record has it cut, else as it is.
 
         Args:
             data: the data set.
@@ -53,18 +53,18 @@ class RecordedParts:
         if not self._has_blocks or isinstance(data, TimeBlocks) or has_parts or any(self.parts_of(data)):
             return data
         cuts = [self._blocks_of(about, file) for about, file in self._files_of(data)]
-        # without any, a file that was moved since may be known again by blocks that are those of the record
+        # where no blocks are found, as of a file that was moved since, new cuts may be those of the record
         cut = TimeBlocks(data, fractions, cuts if any(cuts) else [])
         return cut if any(self.parts_of(cut)) else data
 
     def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
-        """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has lost some."""
+        """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has fewer."""
         blocks = [] if file is None else [span for span, _ in file.spans_of(Span(about.name))]
         are_there = all(span.is_block and span.last < about.num_frames for span in blocks)
         return sorted(blocks, key=lambda span: span.first) if are_there else []
 
     def cut_otherwise(self, data: TrajectorySet, index: int) -> tuple[Trajectory, str] | None:
-        """Return a trajectory or block that the record has cut otherwise, and the name of a block there; None if none is so."""
+        """Return a trajectory or block that the record cuts differently, and the name of a recorded block; else None."""
         for about, file in self._files_of(data, index):
             if file is not None and about.name not in file.parts:
                 for span, _ in file.spans_of(Span.named(about.name)):
@@ -72,9 +72,9 @@ class RecordedParts:
         return None
 
     def begun_otherwise(self, now: SplitRecord) -> tuple[str, str] | None:
-        """Return a file and block of a later record that begins as recorded frames that end elsewhere, and these; or None.
+        """Return a trajectory of a later record that begins like recorded frames but ends elsewhere, and their name; or None.
 
-        So a simulation that goes on is known again in a file of any name.
+        This recognises a simulation that was continued, in a file of any name.
         """
         known: dict[str, list[Span]] = {}
         for _, name, text in _prints(self._record):
@@ -86,7 +86,7 @@ class RecordedParts:
         return None
 
     def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
-        """Yield each trajectory of a data set with what the record has of its file."""
+        """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
         folder, labels = folder_of(data), labels_of(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)
         numbers: dict[Path, list[int]] = {}
@@ -97,7 +97,7 @@ class RecordedParts:
             file = self._find(folder, labels[source], described, order)
             if file is None:
                 key = (source, labels[source])
-                if key not in self._begun:  # first frames are read for it
+                if key not in self._begun:  # this reads first frames
                     self._begun[key] = self._begun_as(data, numbers[source], labels[source], order)
                 file = self._begun[key]
             files[source] = file
@@ -116,7 +116,7 @@ class RecordedParts:
     def _begun_as(
         self, data: TrajectorySet, numbers: Sequence[int], label: str, order: Sequence[int]
     ) -> FileParts | None:
-        """Return a recorded file that was moved and has changed since, as simulations do that go on, by how it begins.
+        """Find a recorded file that was moved and has changed since, such as a continued simulation, by its beginning.
 
         Its path inside the folder of its data set is the same, and so are the first frames of all of its trajectories.
 
@@ -124,7 +124,7 @@ class RecordedParts:
             data: the data set.
             numbers: numbers of the file's trajectories.
             label: path of the file inside the folder of the data set.
-            order: numbers of the recorded data sets, in the order to look in.
+            order: numbers of the recorded data sets, in the order of the search.
         """
         spans = {number: Span.named(data.trajectories[number].name) for number in numbers}
         for file in (self._by_label[number][label] for number in order if label in self._by_label[number]):
@@ -146,7 +146,7 @@ def _prints(record: SplitRecord) -> Iterator[tuple[str, str, str]]:
 
 
 def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
-    """Split a data set as a record says; what it does not know goes where its files say, or is trained on."""
+    """Split a data set as recorded; an unknown trajectory goes to the part that its file states, or is trained on."""
     found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
     for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
         found[part or trajectory.split or "train"].append(number)

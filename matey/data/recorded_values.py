@@ -1,7 +1,7 @@
-"""Fingerprints of the values of recorded files, so that values that changed in a file of the same size are noticed.
+"""Fingerprints of the values of recorded files, which reveal values that changed in a file of the same size.
 
-Those of `matey.data.fingerprints`: of the first two frames of a trajectory, at most 1000 trajectories or 2 GiB of a set. When a
-run goes on, only files whose time of change is another than recorded are read again.
+`matey.data.fingerprints` takes them from the first two frames of at most 1000 trajectories or 2 GiB of a set. When a run
+continues, only files with another modification time than recorded are read again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def with_values(
     share: Share,
     known: Sequence[Mapping[int, str]] = (),
 ) -> SplitRecord:
-    """Return a record with the fingerprints of what it records.
+    """Return a record with the fingerprints of its trajectories.
 
     Args:
         record: the record of these sets.
         sets: the data sets.
-        before: an earlier record, which has those of the files that are as they were.
+        before: an earlier record, which has the fingerprints of unchanged files.
         share: see `fingerprints`.
-        known: fingerprints of trajectories by their numbers for each set, where there are some already.
+        known: fingerprints of trajectories by their numbers for each set, if they are known already.
 
     Raises:
-        DataError: a file has gone or is corrupt.
+        DataError: a file is gone or corrupt.
     """
     found = list(known) or [_read(record, data, index, before, share) for index, data in enumerate(sets)]
     filled = []
@@ -49,7 +49,7 @@ def with_values(
 
 
 def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[dict[int, str]]:
-    """Return the fingerprints that a record has of the trajectories of each of its sets, by their numbers."""
+    """Return the recorded fingerprints of the trajectories of each set, by their numbers."""
     found = []
     for files, data in zip(record.sets, sets, strict=True):
         labels = labels_of(data)
@@ -61,7 +61,7 @@ def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[
 def _read(
     record: SplitRecord, data: TrajectorySet, index: int, before: SplitRecord | None, share: Share
 ) -> dict[int, str]:
-    """Return the fingerprints of recorded trajectories whose files are not as they were, and of those in new files."""
+    """Read the fingerprints of recorded trajectories in changed files, and of all trajectories in new files."""
     unchanged, labels = _unchanged(record, index, before), labels_of(data)
     earlier = _earlier(record, index, before)
     numbers = []
@@ -74,7 +74,7 @@ def _read(
 
 
 def _unchanged(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, dict[str, str]]:
-    """Return the recorded fingerprints of the files that have the size and time of change that they had."""
+    """Return the recorded fingerprints of the files whose size and modification time are unchanged."""
     now, earlier = record.sets[index], _earlier(record, index, before)
     return {
         label: dict(file.prints)
@@ -84,7 +84,7 @@ def _unchanged(record: SplitRecord, index: int, before: SplitRecord | None) -> d
 
 
 def _earlier(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, FileParts]:
-    """Return what an earlier record has of the files of a set, by their names in this one."""
+    """Return the entries of an earlier record for the files of a set, by their names in this record."""
     if before is None:
         return {}
     there, present = with_common_names(before, record, index)

@@ -1,6 +1,6 @@
-"""Which trajectories a model was trained on: known again by their first two frames, wherever they lie and whoever wrote them.
+"""Recognises trajectories that a model was trained on by their first two frames, wherever they lie and whoever wrote them.
 
-A run keeps a fingerprint of each trajectory that it trains on, of a set with very many of a spread of them.
+A run keeps a fingerprint of each trajectory that it trains on or, in a very large set, of an even spread of them.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def trained_on(
 ) -> list[int]:
     """Return which trajectories of a set a run was trained on, as far as that is known.
 
-    Of a trajectory that is cut in time, these are the blocks with frames that the record has as trained on; where the record
-    does not know the trajectory, all of them.
+    Of a trajectory that is cut in time, these are the blocks with frames that were trained on according to the record, or all
+    blocks where the record does not know the trajectory.
 
     Args:
         data: the set.
-        numbers: numbers of the trajectories to look at.
-        seen: the run's fingerprints; without any, the record alone decides, which takes files of the same place, names and
-            sizes for the same.
+        numbers: numbers of the trajectories to check.
+        seen: the run's fingerprints; without any, the record alone decides, and takes files of the same place, names and sizes
+            for the same.
         record: the record of the run's split; None where there is none.
         share: see `fingerprints`.
 
     Raises:
-        DataError: a file has gone or is corrupt.
+        DataError: a file is gone or corrupt.
     """
     known = fingerprints(data, numbers, share) if seen else {}
     found = {number for number, text in known.items() if text in seen}
@@ -51,14 +51,14 @@ def trained_on(
 
 
 def _begun(data: TimeBlocks, numbers: Sequence[int], seen: frozenset[str], share: Share) -> list[int]:
-    """Return the blocks of trajectories whose first frames were trained on; up to which frame, these do not tell."""
+    """Return the blocks of trajectories whose first frames were trained on; how many frames, fingerprints do not tell."""
     wholes = sorted({data.wholes[number] for number in numbers})
     known = {whole for whole, text in fingerprints(data.whole, wholes, share).items() if text in seen}
     return [number for number in numbers if data.wholes[number] in known]
 
 
 def read_seen(path: Path) -> frozenset[str]:
-    """Read a run's fingerprints, one a line; none where there is no such file or it cannot be read."""
+    """Read a run's fingerprints, one a line; none where the file is missing or cannot be read."""
     try:
         return frozenset(path.read_text(encoding="ascii", errors="replace").split())
     except OSError:
@@ -71,13 +71,13 @@ def seen_text(
     share: Share = alone,
     known: Iterable[Mapping[int, str]] | None = None,
 ) -> str:
-    """Return what `read_seen` reads, for the trajectories of each set that are trained on.
+    """Return the text that `read_seen` reads, for the trajectories of each set that are trained on.
 
     Args:
         sets: the sets.
         trained: numbers of these trajectories for each of the sets.
         share: see `fingerprints`.
-        known: fingerprints of each set that need not be read again.
+        known: fingerprints of each set that are known already, by the numbers of the trajectories.
     """
     known = repeat({}) if known is None else known
     found = (fingerprints(data, numbers, share, of) for data, numbers, of in zip(sets, trained, known, strict=False))
@@ -92,10 +92,10 @@ def twins_note(
     share: Share = alone,
     known: Mapping[int, str] | None = None,
 ) -> str:
-    """Say how many trajectories that are held out begin as trained ones do or as each other; empty where none does.
+    """Return how many held-out trajectories begin like trained ones or like each other, as a note; empty where none does.
 
     Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
-    What is `known` need not be read again, see `fingerprints`.
+    For ``known``, see `fingerprints`.
     """
     found = list(fingerprints(data, held_out, share, known).values())
     said = []

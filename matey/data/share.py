@@ -1,4 +1,4 @@
-"""Work on many files or windows: done one after the other, or shared out over ranks by who has some."""
+"""Work on many files or windows, done one after the other or shared out over ranks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Value = TypeVar("Value")
 
 
 class Share(Protocol):
-    """Does a piece of work for each of some items, each once for all ranks; each rank gets all results, in order."""
+    """Function that does a piece of work for each item, once for all ranks; each rank gets all results, in order."""
 
     def __call__(self, work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
-        """Return the results; raise the first mistake, in the order of the items, on every rank."""
+        """Return the results; raise the first error, in the order of the items, on every rank."""
 
 
 def alone(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
-    """Do the work here."""
+    """Do all of the work in this process."""
     return [work(item) for item in items]

@@ -1,4 +1,4 @@
-"""A random permutation of which each place is found by itself, without the others."""
+"""A random permutation, computed for single places without the others."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from matey.hashing import GOLDEN, mixed
 
-_ROUNDS = 8  # of the Feistel network: with 4, a few places are permuted unevenly
+_ROUNDS = 8  # rounds of the Feistel network: with 4, a few places are permuted unevenly
 
 
 def shuffled(places: np.ndarray, size: int, key: int) -> np.ndarray:
-    """Return where a permutation of ``size`` places, which a key chooses, puts some of them, without all the others.
+    """Return the images of some of ``size`` places under the permutation that ``key`` chooses.
 
-    A Feistel network permutes the smallest square of a power of two that holds all places; what falls outside is permuted
+    A Feistel network permutes the smallest square of a power of two that holds all places; an image outside is permuted
     again until it is inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
 
     Args:

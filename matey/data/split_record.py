@@ -1,12 +1,12 @@
-"""Which trajectories are in each part of a run's data: recorded in its folder, so that what was held out stays held out.
+"""Records the part of each trajectory in a run's folder, so that held-out data stays held out.
 
 A split by permutation depends on which files are there, and one more file moves most trajectories to another part. The record
 is text, one JSON object a line: first the settings of the split and the folder of each data set, then each file with the names
 of its trajectories by part.
 
-A file is known again by its path; where a data set was moved as a whole, by its path inside the set's folder. It counts as
-changed if its size is another, or the names, shapes or time steps of its trajectories, or the fingerprints of their values
-(`matey.data.recorded_values`) are.
+A file is recognised by its path; where a data set was moved as a whole, by its path inside the set's folder. It counts as
+changed if its size differs, or the names, shapes, time steps or value fingerprints of its trajectories do
+(`matey.data.recorded_values`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 from matey.mistakes import listed
 
 _MAX_NAMED = 3
-_GONE = ""  # the content of a file that the record goes on to know, should it come back
+_GONE = ""  # content of a missing file, which stays in the record in case it comes back
 
 
 class SplitSettings(BaseModel):
-    """The first line: what the split was made by, see `matey.config.DataSection`, and the folder of each data set."""
+    """The first line: the settings of the split, see `matey.config.DataSection`, and the folder of each data set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,7 +64,7 @@ class SplitRecord:
 
     Attributes:
         settings: the settings of the run that made the split.
-        sets: one mapping per data set: path of a file inside the set's folder to what the file holds.
+        sets: entries of the files of each data set, by path inside the set's folder.
     """
 
     settings: SplitSettings
@@ -83,7 +83,7 @@ class SplitRecord:
         return "\n".join(lines) + "\n"
 
     def by_path(self, index: int) -> dict[str, FileParts]:
-        """Return the files of a data set by their whole paths."""
+        """Return the files of a data set by their full paths."""
         folder = self.settings.folders[index]
         return {os.path.normpath(f"{folder}/{label}"): file for label, file in self.sets[index].items()}
 
@@ -139,7 +139,7 @@ class SplitRecord:
 def record_split(
     sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
 ) -> SplitRecord:
-    """Return the files and trajectories in each part of some data sets; no file is read, its size and time are asked for."""
+    """Return the record of the files and trajectories in each part; of files, only size and modification time are read."""
     settings = SplitSettings(
         split=tuple(fractions),
         split_seed=seed,
@@ -153,7 +153,7 @@ def read_record(path: Path) -> SplitRecord | None:
     """Read a record; None if there is none, as in the folder of a run that has yet to begin.
 
     Raises:
-        DataError: it is corrupt or cannot be read.
+        DataError: the record is corrupt or cannot be read.
     """
     try:
         first, *lines = path.read_text(encoding="utf-8").splitlines()
@@ -190,7 +190,7 @@ def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
 
 
 def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
-    """Yield each file of a set with its size and what it holds, without parts."""
+    """Yield each file of a set with its size and content, without parts."""
     of_file: dict[Path, list[Trajectory]] = {}
     for trajectory in data.trajectories:
         of_file.setdefault(trajectory.source, []).append(trajectory)
@@ -199,7 +199,7 @@ def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
         for about in trajectories:
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
-            stat = None if source.is_dir() else source.stat()  # of a Zarr store, the folder's own says nothing
+            stat = None if source.is_dir() else source.stat()  # a folder's size and time say nothing of a store
             size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
             yield source, FileParts(size, digest.hexdigest()[:16], {}, changed)
         except OSError as error:
@@ -207,13 +207,13 @@ def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
 
 
 def folder_of(data: TrajectorySet) -> str:
-    """Return the folder that holds all files of a set, links followed; one slash less of a remote one, as of all paths here."""
+    """Return the folder that holds all files of a set, links followed; a remote one has one slash less, as all paths here."""
     common = _common(data)
     return common if isinstance(data.sources[0], RemotePath) else os.path.realpath(common)
 
 
 def _labels(data: TrajectorySet) -> list[str]:
-    """Return the path of each file of a set inside the set's folder; of a trajectory in several files, of the first."""
+    """Return the path of each file of a set inside the set's folder; a trajectory in several files counts by the first."""
     start = len(_common(data).rstrip("/")) + 1
     return [os.path.normpath(source)[start:] for source in _first_files(data)]
 
@@ -234,7 +234,7 @@ def _first_files(data: TrajectorySet) -> list[Path]:
 def with_common_names(
     before: SplitRecord, now: SplitRecord, index: int
 ) -> tuple[dict[str, FileParts], dict[str, FileParts]]:
-    """Return the files of a data set in two records, by whole paths or, if none is in both, by those inside its folder."""
+    """Return the files of a data set in two records, by full paths or, if none is in both, by paths inside its folder."""
     known, present = ({} if index >= len(each.sets) else each.by_path(index) for each in (before, now))
     if known and present and not known.keys() & present.keys():
         return before.sets[index], now.sets[index]

@@ -1,6 +1,6 @@
-"""Which trajectories are for training, validation and testing: as the files say, or by a seeded permutation.
+"""Splits trajectories into parts for training, validation and testing: as the files say, or by a seeded permutation.
 
-A solver that starts from a few rough states makes the same trajectory again and again. What begins alike stays in one part.
+A solver that starts from a few rough states makes the same trajectory again and again; those that begin alike stay in one part.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.trajectory import Part
 
 PARTS: tuple[Part, ...] = get_args(Part)
-_ORDER_OF_TRAINING = 1  # beside the seed, so that this permutation is not the one behind the split
+_ORDER_OF_TRAINING = 1  # added to the seed, so that this permutation differs from that of the split
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,23 @@ def split_set(
     share: Share = alone,
     prints: Mapping[int, str] | None = None,
 ) -> Split:
-    """Split a set as its files say or, where they leave that open, by a permutation that keeps together what begins alike.
+    """Split a set as its files say or, by default, by a permutation that keeps trajectories that begin alike together.
 
     Args:
         trajectory_set: the set to split; its first frames are read, as far as `fingerprints` reads.
-        fractions: shares of train, valid and test; where the files themselves say the split, a share only tells whether
+        fractions: shares of train, valid and test; where the files state the split themselves, a share only tells whether
             that part is asked for.
         seed: seed of the permutations.
         num_train: number of trajectories to train on, None for all. They are the first of a permutation, so that a
-            smaller number gives a subset of a larger one; those that begin as an earlier one come after all others.
+            smaller number gives a subset of a larger one; those that begin like an earlier one come after all others.
             Validation and test stay the same.
         share: see `fingerprints`.
         prints: the fingerprints of the trajectories, where they are known; else they are read.
 
     Raises:
-        DataError: the fractions or the number of trajectories do not fit, see `split_groups`; or the files say the split of
-            some trajectories only, or of none in a part asked for; or there are fewer than ``num_train`` to train on; or
-            the first frames cannot be read.
+        DataError: the fractions or the number of trajectories do not fit, see `split_groups`; or the files state the part
+            of some trajectories only, or no trajectory in a part asked for; or there are fewer than ``num_train`` to train
+            on; or the first frames cannot be read.
     """
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
     if prints is None:
@@ -78,7 +78,7 @@ def split_set(
 
 
 def _alike(num_trajectories: int, prints: Mapping[int, str]) -> list[list[int]]:
-    """Group the trajectories of equal fingerprints, in the order of their first; one without is a group of its own."""
+    """Group trajectories by fingerprint, in the order of the first of each; one without a fingerprint is a group of its own."""
     groups: dict[str | int, list[int]] = {}
     for number in range(num_trajectories):
         groups.setdefault(prints.get(number, number), []).append(number)
@@ -105,7 +105,7 @@ def _split_as_files_say(trajectory_set: TrajectorySet, fractions: Sequence[float
 
 
 def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
-    """Split trajectories that all begin otherwise, by a permutation that depends on ``seed`` and the number alone.
+    """Split trajectories that all begin differently, by a permutation that depends on ``seed`` and their number alone.
 
     Raises:
         DataError: see `split_groups`.
@@ -118,8 +118,8 @@ def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], se
 
     Args:
         groups: numbers of the trajectories of each group.
-        fractions: shares of train, valid and test, summing to 1; every part above zero gets at least one group, and as
-            near to its share of the trajectories as whole groups in the order of the permutation come.
+        fractions: shares of train, valid and test, summing to 1; a part with a share above zero gets at least one
+            group, and comes as close to its share of the trajectories as whole groups in the permuted order allow.
         seed: seed of the permutation.
 
     Raises:
@@ -137,7 +137,8 @@ def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], se
         )
     sizes = sizes_of(total, fractions)
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
-    order.sort(key=lambda group: len(groups[group]) <= min(filter(None, sizes)))  # what fits no small part comes first
+    # Groups too large for the smallest part come first.
+    order.sort(key=lambda group: len(groups[group]) <= min(filter(None, sizes)))
     ends = [0, *accumulate(len(groups[group]) for group in order)]
     borders = [0]
     for part in range(3):
@@ -158,7 +159,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def sizes_of(num_items: int, fractions: Sequence[float]) -> list[int]:
-    """Return the number of items, no fewer than parts, for each part: at least one of each that is asked for."""
+    """Return the number of items for each part, at least one where its share is above 0, for which items must suffice."""
     wanted = [fraction * num_items for fraction in fractions]
     sizes = [max(1, int(want)) if want > 0 else 0 for want in wanted]
     while (missing := num_items - sum(sizes)) != 0:
