@@ -1,4 +1,4 @@
-"""Readers, windows and the training stream; meets the model in ``matey.fields.FieldBatch`` alone."""
+"""Readers, windows and the training stream; the model sees them only through ``matey.fields.FieldBatch``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads boxes of cells of a trajectory, those that share chunks of a file in one go.
+"""Reads boxes of cells of a trajectory; boxes that share chunks of a file are read together.
 
 Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
@@ -13,16 +13,16 @@ import numpy as np
 from matey.data.trajectories import Cells, TrajectorySet
 
 MOST_AROUND = 2
-"""Cells of a box around others, over theirs, up to which it is read in their place."""
+"""Largest ratio of the cells of an enclosing box to the cells of its boxes at which it is read in their place."""
 
 
 def read_boxes(
     source: TrajectorySet, trajectory: int, start: int, stop: int, boxes: Sequence[Cells], *, given: bool = False
 ) -> list[np.ndarray]:
-    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`; or what is given there, see ``read_given``.
+    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`; or of the given fields, see ``read_given``.
 
-    A chunk that a file only gives whole, as a compressed one, has to be unpacked for every read that meets it: boxes that share
-    some, and lie close to each other, are cut out of the box around them.
+    A compressed chunk has to be unpacked whole for every read that touches it. Boxes that share chunks and lie close to each
+    other are therefore cut out of one enclosing box.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -36,7 +36,7 @@ def read_boxes(
             continue
         for box in together:
             z, y, x = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
-            found.append(values[..., z, y, x].copy())  # a view would keep what lies between them
+            found.append(values[..., z, y, x].copy())  # a view would keep the whole enclosing box
     return found
 
 
@@ -50,7 +50,7 @@ def read_box(
     *,
     given: bool = False,
 ) -> np.ndarray:
-    """Read frames ``(t, f, z, y, x)`` of a box of cells that may go on at the other side of the domain, at both of its ends.
+    """Read frames ``(t, f, z, y, x)`` of a box of cells, which may wrap around the domain at both of its ends.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -67,7 +67,7 @@ def read_box(
 
 
 def _sharing_chunks(boxes: Sequence[Cells], chunk: Sequence[int] | None) -> Iterator[list[Cells]]:
-    """Yield boxes in their order, those together of which each shares a chunk with one before it and that lie close."""
+    """Yield lists of consecutive boxes: each box of a list shares a chunk with an earlier one, and all lie close together."""
     together: list[Cells] = []
     for box in boxes:
         shares = chunk is not None and any(_share(box, other, chunk) for other in together)

@@ -1,4 +1,4 @@
-"""Descriptions of a user's own files: found beside the data, read, and opened."""
+"""Finds and reads descriptions of a user's own files, and opens these files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from matey.data.snapshots import own_file, trajectory_of
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
 BESIDE = "matey.yaml"
-"""Name of the description that is found by itself, in the folder of the data or one above."""
+"""Name of a description that is found without being named, in the folder of the data or the one above."""
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -42,11 +42,11 @@ def files_in(path: Path, description: DataDescription) -> list[Together]:
     """Return the files of a description that lies elsewhere, such as in the run YAML.
 
     Args:
-        path: file, folder or glob; the folder that ``description.files`` starts from, where it names some.
-        description: the contents of the files.
+        path: file, folder or glob; if the description names files, the folder from which their paths start.
+        description: description of the files.
 
     Raises:
-        DataError: the description names files and ``path`` is no folder, or there are none.
+        DataError: the description names files and ``path`` is not a folder, or there are no files.
     """
     if description.files is None:
         return _each_once([*_all_of(path, str(path), description)])
@@ -56,15 +56,15 @@ def files_in(path: Path, description: DataDescription) -> list[Together]:
 
 
 def is_description(path: Path) -> bool:
-    """Whether a path that was named is a description."""
+    """Whether a path is that of a description."""
     return path.suffix in _SUFFIXES and path.is_file()
 
 
 def read_description(path: Path) -> DataDescription:
-    """Read a description; its tables are named by whole paths.
+    """Read a description, and complete the paths of its tables.
 
     Raises:
-        DataError: it cannot be read, is no YAML, or says what cannot be.
+        DataError: the file cannot be read, is not YAML, or has an invalid key or value.
     """
     try:
         tree: Any = parse_yaml(read_text(path))
@@ -76,10 +76,10 @@ def read_description(path: Path) -> DataDescription:
 
 
 def description_of(tree: object, label: str) -> DataDescription:
-    """Return what a tree as YAML holds it describes; ``label`` names it in errors.
+    """Return the description in a tree that was parsed from YAML; ``label`` names it in errors.
 
     Raises:
-        DataError: it says what cannot be.
+        DataError: a key or value is invalid.
     """
     try:
         return DataDescription.model_validate(tree)
@@ -89,7 +89,7 @@ def description_of(tree: object, label: str) -> DataDescription:
 
 
 def with_tables_in(folder: Path, description: DataDescription) -> DataDescription:
-    """Return a description whose tables of parameters are named by whole paths, those in it starting from a folder."""
+    """Return a description with complete paths of its tables of parameters, which start from ``folder``."""
     if not description.tables:
         return description
     whole = {
@@ -105,7 +105,7 @@ def described_files(path: Path, description: DataDescription) -> list[Together]:
     """Return the files of a description that lies at ``path``.
 
     Raises:
-        DataError: a pattern has no match, or a file is in two parts, or there twice.
+        DataError: a pattern has no match, or a file is in two parts or occurs twice.
     """
     if not isinstance(description.files, dict):
         return _each_once([*_all_of(path, description.files, description)])
@@ -121,7 +121,7 @@ def described_files(path: Path, description: DataDescription) -> list[Together]:
 
 
 def would_describe(path: Path, file: Path) -> bool:
-    """Whether the description at ``path`` would cover a file that is still to be made; one that cannot be used covers none."""
+    """Whether the description at ``path`` would cover a future file; an invalid description covers none."""
     try:
         files = read_description(path).files
     except DataError:
@@ -138,7 +138,7 @@ def description_beside(file: Path) -> Path | None:
 
 
 def _each_once(files: list[Together]) -> list[Together]:
-    """Raise DataError if a file is there twice under different names: what is held out would be trained on as well."""
+    """Return the files; raise DataError if one occurs twice under different names, since held-out data would be trained on."""
     known: dict[tuple[int, int], Path] = {}
     for file in (file for together in files for file in together.files):
         about = file.stat()
@@ -153,7 +153,7 @@ def _each_once(files: list[Together]) -> list[Together]:
 def _all_of(
     path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription, part: Part | None = None
 ) -> Iterator[Together]:
-    """Yield what patterns stand for, each file once and those of a trajectory together."""
+    """Yield the files that patterns match, each once, and the files of a trajectory together."""
     if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
     listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns

@@ -1,6 +1,6 @@
-"""Which windows make up the global batch of a step of training; `matey.data.stream` reads them.
+"""Draws the windows of the global batch of a training step; `matey.data.stream` reads them.
 
-Nothing here has a state: a step number is all that a run needs to go on where it stopped.
+Nothing here has a state: a run needs only its step number to continue where it stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from matey.data.shuffled import shuffled
 from matey.data.trajectories import BadValuesError, DataError, TrajectorySet
 from matey.data.windows import Window, num_starts
 
-# Of windows drawn in place of a bad one; if all are bad as well, there is not much that a run could learn from.
+# Most windows drawn in place of a bad one; if all of them are bad, the data has little to learn from.
 _MAX_DRAWS = 100
 
 
@@ -22,8 +22,8 @@ class Mixture:
     """Several systems mixed by weight; the global batch of a step is a pure function of ``(seed, step)`` and its size.
 
     Attributes:
-        train: indices of the trajectories of each set that are drawn from.
-        shares: share of the samples that each set has.
+        train: indices of the training trajectories of each set.
+        shares: share of the samples that comes from each set.
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Mixture:
         Args:
             sets: the data sets of the run.
             train_trajectories: the trajectories of each set to draw from.
-            weights: a factor for each set, which multiplies its share of the samples.
+            weights: factor of each set's share of the samples.
             num_frames: frames of history, ``T``.
             lead_max: largest lead time in snapshots.
             seed: seed of all draws.
-            temperature: power of the number of windows in the share of a set: 0 leaves sizes out, 1 goes by size.
+            temperature: exponent of the number of windows in the share of a set: 0 ignores sizes, 1 is proportional to them.
 
         Raises:
             DataError: a trajectory is shorter than ``num_frames + 1``, a set has nothing to draw from, or a weight is
@@ -67,21 +67,21 @@ class Mixture:
         self.sets = tuple(sets)
         self.num_frames = num_frames
         self.train = tuple(tuple(trajectories) for trajectories in train_trajectories)
-        # Over the largest size, whose power would overflow by itself.
+        # Sizes are divided by the largest one, since its power alone could overflow.
         shares = np.asarray(weights) * (np.asarray(sizes) / max(sizes)) ** temperature
         self.shares = tuple((shares / shares.sum()).tolist())
         self._borders = np.cumsum(shares)[:-1] / np.sum(shares)
         self._lead_max = lead_max
-        # The number of a draw decides what a sample skips (drop path): other seeds skip otherwise.
+        # The number of a draw decides what a sample skips (drop path), so it depends on the seed.
         self._first_draw = seed % 2**22 << 40
         self._seed = seed
 
     def global_batch(self, step: int, size: int, run_length: int = 1, slots: range | None = None) -> list[Window]:
         """Draw windows of one step, in random order; each is found without drawing the others.
 
-        How many come from each set is found by systematic sampling: within one of ``size`` times the set's share in
-        every step, and equal to it on average. The trajectory is uniform in its set, the lead time in 1 to
-        ``lead_max`` (or what the trajectory allows), the start among those that leave room for both.
+        Systematic sampling sets the number of windows from each set: within one of ``size`` times the set's share in
+        every step, and equal to it on average. The trajectory is uniform in its set, the lead time in 1 to ``lead_max``
+        (or the longest that the trajectory allows), and the start among those that leave room for both.
 
         Args:
             step: the step.
@@ -103,7 +103,7 @@ class Mixture:
         ]
 
     def further(self, window: Window, frames: int) -> Window:
-        """Move the target of a window so many frames on, or to the last frame of its trajectory."""
+        """Move the target of a window ``frames`` frames on, at most to the last frame of its trajectory."""
         about = self.sets[window.set_index].trajectories[window.trajectory]
         return replace(window, lead=min(window.lead + frames, about.num_frames - self.num_frames - window.start))
 
@@ -112,17 +112,17 @@ class Mixture:
     ) -> Window:
         """Draw a sound window of the same set in place of one that holds NaN or infinity.
 
-        A pure function of ``(seed, step, slot)`` and the data, so it is the same on whatever rank the slot falls.
+        The draw is a pure function of ``(seed, step, slot)`` and the data, so it is the same on every rank.
 
         Args:
             window: the window that holds NaN or infinity.
             step: the step.
             slot: the window's place in the global batch.
             is_sound: whether a window is free of NaN and infinity.
-            further: frames by which its target moves on, see `further`.
+            further: frames by which the window's target moves on, see `further`.
 
         Raises:
-            BadValuesError: many draws found none.
+            BadValuesError: many draws found no sound window.
         """
         for attempt in range(1, _MAX_DRAWS + 1):
             other = self.further(self._draw(step, slot, attempt, window.set_index, window.draw), further)
@@ -135,7 +135,7 @@ class Mixture:
         )
 
     def _draw(self, step: int, slot: int, attempt: int, set_index: int, draw: int) -> Window:
-        # Slots from 1 on: NumPy takes [seed, step], from which the step draws, and [seed, step, 0, 0] for the same.
+        # Slots count from 1, since NumPy takes [seed, step, 0, 0] for [seed, step], which the step itself draws from.
         random = np.random.default_rng([self._seed, step, slot + 1, attempt])
         trajectory = self.train[set_index][random.integers(len(self.train[set_index]))]
         about = self.sets[set_index].trajectories[trajectory]

@@ -20,7 +20,7 @@ from matey.data.windows import Window, alike
 from matey.fields import FieldBatch
 from matey.samples import Samples
 
-AT_ONCE = 2**26  # values that are read at once where windows are looked through
+AT_ONCE = 2**26  # values that are read at once where windows are checked
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Rollout:
 def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[FieldBatch]:
     """Read a micro-batch: one FieldBatch for all windows of the same system, fields, grid, spacing and boundaries.
 
-    Batches come in the order in which their first window comes, the samples of a batch in the order of their windows.
+    Batches are in the order of their first windows, and the samples of a batch in the order of their windows.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -52,10 +52,10 @@ def read_history(
 ) -> FieldBatch:
     """Read the frames from ``start`` on of trajectories that share grid, spacing and boundaries; there is no target.
 
-    What is given and varies in time is read in the ``follow`` frames after those as well.
+    Given fields that vary in time are read in the ``follow`` frames after the history as well.
 
     Raises:
-        DataError: see ``TrajectorySet.read``; or what is given ends before.
+        DataError: see ``TrajectorySet.read``; or these given fields end earlier.
     """
     windows = histories_of(data, trajectories, start, num_frames, follow)
     history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
@@ -68,7 +68,7 @@ def histories_of(
     """Return histories as windows.
 
     Raises:
-        DataError: given fields that vary in time end before the ``follow`` frames after them do.
+        DataError: given fields that vary in time end before the ``follow`` frames after the histories do.
     """
     varying, end = sorted(data.given_in_time.intersection(data.given)), start + num_frames + follow
     for about in (data.trajectories[trajectory] for trajectory in trajectories):
@@ -81,14 +81,14 @@ def histories_of(
 
 
 def samples_of(data: TrajectorySet, trajectories: Sequence[int], num_frames: int) -> Samples:
-    """Return all that is known of histories of trajectories that share a grid, one snapshot before their targets."""
+    """Return the metadata of histories of trajectories that share a grid, with a lead time of one snapshot."""
     return replace(
         samples_of_windows([data], [Window(0, number, 0, 1) for number in trajectories], num_frames), draw=None
     )
 
 
 def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> Samples:
-    """Return all that is known of windows that are alike."""
+    """Return the metadata of windows that can share a batch, see `alike`."""
     source = sets[windows[0].set_index]
     about = source.trajectories[windows[0].trajectory]
     return Samples(
@@ -105,7 +105,7 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
 
 
 def is_sound(sets: Sequence[TrajectorySet], window: Window, num_frames: int) -> bool:
-    """Return whether a window is free of NaN and infinity, with what is given; a few layers are read at a time."""
+    """Return whether a window and its given fields are free of NaN and infinity; a few layers are read at a time."""
     source, number = sets[window.set_index], window.trajectory
     grid, end = source.trajectories[number].grid, window.start + num_frames
     axis = next((axis for axis, size in enumerate(grid) if size > 1), 0)
@@ -158,7 +158,7 @@ def read_rollouts(
 def _read_batch(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, follow: int = 1
 ) -> FieldBatch:
-    """Read windows that are alike; of each, the frames of its history and its target only."""
+    """Read windows that can share a batch; of each, only the frames of its history and its target."""
     history, target = [], []
     for window in windows:
         source = sets[window.set_index]
@@ -177,7 +177,7 @@ def _batch_of(
     history: Sequence[np.ndarray],
     follow: int,
 ) -> FieldBatch:
-    """Return a batch without a target, with what is given up to all targets and ``follow`` frames after the histories."""
+    """Return a batch without a target; given fields reach to all targets and ``follow`` frames after the histories."""
     source = sets[windows[0].set_index]
     abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
     total = num_frames + max(follow, *(window.lead for window in windows))
@@ -208,7 +208,7 @@ def _parameters(abouts: Sequence[Trajectory]) -> dict[str, Tensor]:
 
 
 def _number(about: Trajectory, name: str) -> float:
-    """Return a parameter of a trajectory, NaN where it has none or none that a float32 holds."""
+    """Return a parameter of a trajectory, NaN where it is missing or beyond the range of float32."""
     value = about.parameters.get(name, np.nan)
     return value if abs(value) <= np.finfo(np.float32).max else np.nan
 
@@ -216,9 +216,10 @@ def _number(about: Trajectory, name: str) -> float:
 def given_in(
     source: TrajectorySet, window: Window, num_frames: int, total: int, boxes: Sequence[Cells]
 ) -> list[np.ndarray]:
-    """Read the given fields of so many frames in some boxes; up to ``total`` frames the last one comes again.
+    """Read ``num_frames`` frames of the given fields in some boxes, and repeat the last one up to ``total`` frames.
 
-    Nothing uses it then, as beyond the end of the trajectory. A bad value there is no reason to skip the window.
+    Nothing uses the repeated frames. The true ones may lie beyond the end of the trajectory, or hold bad values, which must not
+    cause the window to be skipped.
     """
     stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
     read = read_boxes(source, window.trajectory, window.start, stop, boxes, given=True)

@@ -1,4 +1,4 @@
-"""Reads parts of windows: boxes of cells of their histories and targets, and of what is given, and nothing else of the files.
+"""Reads parts of windows: boxes of cells of histories, targets and given fields, and nothing else of the files.
 
 Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
@@ -20,7 +20,7 @@ from matey.data.windows import Window, alike
 from matey.samples import BatchPart, Box, Piece, Samples
 
 ShareOut = Callable[[Sequence[Samples]], Sequence[Sequence[Box]]]
-"""Function that says which boxes of each batch of a micro-batch to read."""
+"""Function that returns the boxes to read of each batch of a micro-batch."""
 
 
 def read_parts(
@@ -36,7 +36,7 @@ def read_parts(
         sets: the data sets.
         windows: the windows of the micro-batch.
         num_frames: frames of history, ``T``.
-        share: function that says which boxes of each batch to read.
+        share: function that returns the boxes to read of each batch.
         follow: frames after the histories up to which given fields are read, if that is beyond the targets.
 
     Raises:
@@ -59,7 +59,7 @@ def read_history_part(
     share: ShareOut,
     follow: int = 1,
 ) -> BatchPart:
-    """Read a part of what `read_history` reads, and nothing else of the files.
+    """Read a part of the histories of `read_history`, and nothing else of the files.
 
     Raises:
         DataError: see `read_history`.
@@ -79,7 +79,7 @@ def read_history_part(
 def read_truth_part(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, step: int
 ) -> list[Tensor]:
-    """Read the true frame ``(f, z, y, x)`` so many snapshots after the histories of a part, in the box of each piece.
+    """Read the true frame ``(f, z, y, x)`` ``step`` snapshots after the histories of a part, in the box of each piece.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -108,7 +108,7 @@ def _read_pieces(
 
 
 def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, follow: int) -> BatchPart:
-    """Return a part with what is given in its boxes, up to all targets and ``follow`` frames after the histories."""
+    """Return a part with the given fields in its boxes, up to all targets and ``follow`` frames after the histories."""
     source, num_frames = sets[windows[0].set_index], part.samples.window[0]
     if not source.given:
         return part

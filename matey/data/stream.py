@@ -1,6 +1,6 @@
-"""The micro-batches of a training run that a rank reads, here or in workers.
+"""Reads the micro-batches of a training run for one rank, in this process or in workers.
 
-Nothing here has a state: a step number is all that a run needs to go on where it stopped.
+Nothing here has a state: a run needs only its step number to continue where it stopped.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def micro_batches(
 ) -> Generator[Any, None, None]:
     """Yield the ``num_steps * accumulation`` micro-batches that this rank reads from ``first_step`` on.
 
-    The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation``
-    chunks; of each, rank ``r`` reads the ``r``-th part of ``micro_batch`` windows. So the samples of a step depend on
-    the global size alone, not on how it is cut (with ``same_system``, on ``micro_batch`` too). ``rank`` counts
-    data-parallel ranks: those of one sequence group pass the same number.
+    The global batch of a step has ``micro_batch * accumulation * num_ranks`` windows, cut into ``accumulation`` slices;
+    rank ``r`` reads the ``r``-th ``micro_batch`` windows of each. The samples of a step thus depend on the global size
+    alone, not on how it is cut (with ``same_system``, on ``micro_batch`` too). ``rank`` counts data-parallel ranks: the
+    ranks of one sequence group pass the same number.
 
     Args:
         mixture: the data sets, mixed.
@@ -58,19 +58,19 @@ def micro_batches(
         workers: processes that read ahead; 0 reads in this process.
         start_method: start method of the workers: ``fork``, ``spawn`` or ``forkserver``; by default the platform's.
         same_system: whether each micro-batch holds windows of one set only.
-        bad_values: whether a window with NaN or infinity is an error, or another is drawn in its place.
+        bad_values: ``refuse`` raises an error for a window with NaN or infinity, ``skip`` draws another in its place.
         further: function that takes the number of a micro-batch, counted from the start of the run, and returns the
             number of frames by which its targets move on, see `Mixture.further`; by default targets stay. With workers,
             it is sent to them.
-        share: function that says which boxes of the fields to read, see `read_parts`; by default all. Sent to workers likewise.
-        finish: function of a micro-batch's number, counted likewise, and of its batches, that returns what is yielded in
-            their place; called where they are read, and sent to workers as ``further`` is.
-        on_any: function that returns whether something holds on any of the ranks that share windows; all of them call it, for
-            every micro-batch. It is needed where they read parts and skip bad windows: one may meet what others do not.
+        share: function that returns the boxes of the fields to read, see `read_parts`; by default all are read. It is sent to
+            workers as ``further`` is.
+        finish: function of a micro-batch's number, counted likewise, and its batches, whose result is yielded in their place.
+            It is called where the batches are read, so it is sent to workers likewise.
+        on_any: function that returns whether a condition holds on any of the ranks that share windows; all of them call it for
+            every micro-batch. It is needed where ranks read parts and skip bad windows: one may meet values that others do not.
 
     Raises:
-        DataError: see ``TrajectorySet.read``; the same sentence whether it came up here or in a worker. Or workers cannot
-            hand over what they read.
+        DataError: see ``TrajectorySet.read``, with the same message from a worker; or workers cannot hand over their data.
     """
     assert 0 <= rank < num_ranks, f"rank {rank} of {num_ranks}"
     assert share is None or bad_values == "refuse" or on_any is not None, "ranks have to agree on what they skip"
@@ -97,7 +97,7 @@ def micro_batches(
             generator=torch.Generator(),
         )
     children = {child.pid for child in multiprocessing.active_children()}
-    reading: Iterator[Any] = iter(items)  # workers start here, in the thread that signals go to
+    reading: Iterator[Any] = iter(items)  # workers start here, in the thread that receives signals
     if workers:
         end_at_exit(reading, children)
     if on_any is not None:
@@ -109,7 +109,7 @@ def micro_batches(
 class _MicroBatches(Dataset[Any]):
     """The micro-batches of one rank, numbered through all steps; an error is an item, so that no traceback hides it.
 
-    What is not said here is as in `micro_batches`.
+    Other attributes are as in `micro_batches`.
 
     Attributes:
         run_length: number of consecutive windows that come from one set, see `Mixture.global_batch`.
@@ -135,7 +135,7 @@ class _MicroBatches(Dataset[Any]):
             return error
 
     def sound(self, index: int, on_any: Callable[[bool], bool]) -> Any:  # noqa: ANN401
-        """Read a micro-batch with other windows in place of bad ones, with all ranks that share them."""
+        """Read a micro-batch with other windows in place of bad ones, together with all ranks that share the windows."""
         assert self.share is not None
         share, mixture = self.share, self.mixture
 
@@ -156,7 +156,7 @@ class _MicroBatches(Dataset[Any]):
         return batches if self.finish is None else self.finish(index, batches)
 
     def _read(self, index: int) -> list[FieldBatch] | list[BatchPart] | None:
-        """Read a micro-batch; None where ranks have to agree on it, since this one's part is bad and others' need not be."""
+        """Read a micro-batch; None where this rank's part is bad, and ranks must agree since other parts may be sound."""
         sets, num_frames = self.mixture.sets, self.mixture.num_frames
         windows, *_ = self._drawn(index)
         try:
@@ -172,7 +172,7 @@ class _MicroBatches(Dataset[Any]):
         return read_windows(sets, windows, num_frames)
 
     def _drawn(self, index: int) -> tuple[list[Window], int, int, int]:
-        """Return the windows of a micro-batch, its step, its first place in the global batch, and how far targets move on."""
+        """Return a micro-batch's windows, its step, its first place in the global batch, and the shift of targets in frames."""
         step, chunk = divmod(index, self.accumulation)
         size = self.micro_batch * self.accumulation * self.num_ranks
         first = (chunk * self.num_ranks + self.rank) * self.micro_batch
@@ -192,7 +192,7 @@ class _MicroBatches(Dataset[Any]):
 def _sound(
     items: Iterator[Any], indices: Iterable[int], reads: _MicroBatches, on_any: Callable[[bool], bool]
 ) -> Iterator[Any]:
-    """Yield micro-batches, those anew of which any rank's part is bad."""
+    """Yield micro-batches, and read those again that are bad on any rank."""
     for index in indices:
         item = next(items)
         if on_any(item is None):
@@ -209,10 +209,10 @@ def _or_raise(items: Iterator[Any]) -> Generator[Any, None, None]:
         if isinstance(item, DataError):
             error = item
             break
-        yield (item, item := None)[0]  # no name is left here: who takes it decides how long it lies in memory
+        yield (item, item := None)[0]  # no reference stays here: the caller decides how long it lies in memory
     else:
         return
-    # Else the error holds this frame, which holds the error and what ends the workers once nothing refers to it.
+    # Else the error refers to this frame, and this frame to the error and to the iterator, whose deletion ends the workers.
     try:
         raise error
     finally:

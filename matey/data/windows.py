@@ -1,4 +1,4 @@
-"""Windows in time on trajectories: which there are, an even spread of them, which can share a batch, and all frames in turn."""
+"""Windows in time on trajectories: their number, an even spread, those that can share a batch, and all frames in turn."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Window:
 
 
 def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
-    """Number of frames at which a window of ``num_frames``, with ``follow`` frames after it, can start.
+    """Return the number of frames at which a window of ``num_frames``, with ``follow`` frames after it, can start.
 
     Raises:
         DataError: the trajectory is too short for a single window.
@@ -86,8 +86,8 @@ def spread_windows(
         for start in range(num_starts(trajectory_set.trajectories[trajectory], num_frames, follow))
     ]
     count = min(count, len(fitting))
-    # One window from each of ``count`` equal stretches. At the middle of each, trajectories of one length would be met at the
-    # same few times over and over (100 windows on 20 trajectories: at 5 times); the golden ratio spreads the times as well.
+    # One window from each of ``count`` equal stretches. Windows in the middle of each would meet trajectories of one length at
+    # the same few times (100 windows on 20 trajectories: at 5 times); the golden ratio spreads the times as well.
     edges = [i * len(fitting) // count for i in range(count + 1)] if count else []
     return [
         fitting[first + int((GOLDEN * i + 0.5) % 1 * (end - first))] for i, (first, end) in enumerate(pairwise(edges))
@@ -95,7 +95,7 @@ def spread_windows(
 
 
 def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list[Window]]:
-    """Windows that can share one FieldBatch, in order of first appearance."""
+    """Group the windows that can share one FieldBatch, in order of first appearance."""
     groups: dict[tuple[object, ...], list[Window]] = {}
     for window in windows:
         source = sets[window.set_index]
