@@ -1,1 +1,1 @@
-"""Data on other machines, fetched by fsspec as it is read and kept on this one."""
+"""Data on other machines, which fsspec fetches when it is read and a cache keeps on this one."""

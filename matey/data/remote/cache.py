@@ -1,7 +1,7 @@
-"""Keeps what was fetched of remote files on this machine: files in blocks, and the chunks of Zarr stores whole.
+"""Caches remote files on this machine: files in blocks, and the chunks of Zarr stores whole.
 
-There is a folder for each size, etag and time of change that a file has had, and in it a file for each block, moved into place
-when it is whole: ranks and workers share them. Nothing is ever removed.
+Each version of a file (size, etag and modification time) has a folder with a file for each block. A block is moved into place
+when it is whole, so that ranks and workers can share it. Nothing is ever removed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from typing import Any
 from matey.data.remote.server import ZARR_MARKS, about, existing, fetched, listing, system_of
 from matey.data.trajectory import DataError
 
-BLOCK = 2**16  # bytes that are fetched at the least: headers lie all over an HDF5 file
-MOST_AT_ONCE = 2**25  # bytes of one request at the most
+BLOCK = 2**16  # fewest bytes of one request: headers lie all over an HDF5 file
+MOST_AT_ONCE = 2**25  # most bytes of one request
 
 
 @contextmanager
 def _no_garbage_is_collected() -> Iterator[None]:
-    """Keep Python from looking for garbage while HDF5 waits for bytes.
+    """Switch Python's garbage collection off while HDF5 waits for bytes.
 
-    Meanwhile h5py's lock is held by the thread that reads. One of fsspec's, which fetch them, would wait for that lock for ever
-    if it happened to find an HDF5 object among the garbage.
+    The thread that reads holds h5py's lock meanwhile. A thread of fsspec, which fetches the bytes, would wait for that lock for
+    ever if its garbage collection found an HDF5 object.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -41,7 +41,7 @@ def _no_garbage_is_collected() -> Iterator[None]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file, to be read by whatever reads files; holds nothing that processes must not share."""
+    """A remote file with the interface of Python's files; it holds nothing that processes must not share."""
 
     def __init__(self, url: str) -> None:
         found = existing(url)
@@ -49,7 +49,7 @@ class RemoteFile(io.RawIOBase):
         self._folder = cache_folder() / name_of(url, found.version)
 
     def __repr__(self) -> str:
-        """Return its address: by this name HDF5 knows the file, and messages cite it."""
+        """Return the address, by which HDF5 and messages name the file."""
         return self._url
 
     def readable(self) -> bool:
@@ -73,7 +73,7 @@ class RemoteFile(io.RawIOBase):
         return max(0, stop - start)
 
     def _block(self, number: int, stop: int) -> bytes:
-        """Return a block, which is fetched with those after it up to a byte ``stop`` in one request if it is missing."""
+        """Return a block; if it is missing, one request fetches it with those after it up to the byte ``stop``."""
         return kept(self._at(number), lambda: self._fetch(number, stop))
 
     def _fetch(self, number: int, stop: int) -> bytes:
@@ -110,7 +110,7 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
     folder = cache_folder() / name_of(root, *(mark.version for mark in marks if mark))
 
     class Chunks(AbstractFileSystem):  # type: ignore[misc]  # untyped
-        """The store's folder; what has been read of it is kept."""
+        """The store's folder; chunks that were read are kept."""
 
         cachable = False
 
@@ -136,7 +136,7 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
 
 
 def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
-    """Return what is in a file of the cache, which is fetched first if it is not there."""
+    """Return the content of a file in the cache, which is fetched first if it is missing."""
     try:
         return file.read_bytes()
     except OSError:
@@ -147,7 +147,7 @@ def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
         new.write_bytes(content)
         new.replace(file)
     except OSError as error:
-        with suppress(OSError):  # the half of it, on a full disk
+        with suppress(OSError):  # an incomplete file, on a full disk
             new.unlink()
         raise DataError(
             f"{file.parent} cannot keep what is fetched ({error.strerror}); make room, or name another folder: XDG_CACHE_HOME."
@@ -156,10 +156,10 @@ def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Return the folder of what was fetched: ``matey`` in the user's folder of caches, which XDG_CACHE_HOME names."""
+    """Return the folder of the cache: ``matey`` in the user's folder of caches, which XDG_CACHE_HOME names."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "matey"
 
 
 def name_of(*texts: str) -> str:
-    """Return a name for texts, of 32 letters and digits."""
+    """Return a name of 32 letters and digits that stands for some texts."""
     return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()

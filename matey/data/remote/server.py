@@ -1,4 +1,4 @@
-"""Asks servers for files, by fsspec: what is there, parts of it, and in a sentence why not."""
+"""Asks servers for files by fsspec: their existence and size, lists of them, and parts of their content."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from matey.data.trajectory import DataError
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 """Files by which a folder is known as a Zarr store."""
 
-# What file systems call that which changes when a file does.
+# Names in various file systems of the properties that change when a file does.
 _TAGS = ("ETag", "etag", "blob_id", "Content-MD5", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
-_CLOSED = (401, 403, 404, 410)  # what web servers answer of files that are not there, or not for everyone
+_CLOSED = (401, 403, 404, 410)  # answers of web servers about files that are not there, or not for everyone
 _WEB = ("http://", "https://")
 _CONNECT, _SILENCE = 20, 60  # seconds until a server that does not answer counts as unreachable
 
 
 @dataclass(frozen=True)
 class About:
-    """A server's answer for a path: bytes, and all that tells versions of a file apart."""
+    """A server's answer about a path: its kind, size in bytes, and a text that differs between versions of a file."""
 
     is_folder: bool
     size: int
@@ -31,14 +31,14 @@ class About:
 
 @cache
 def about(url: str) -> About | None:
-    """Ask for a path, once in the life of this process; None if nothing is there, or nothing that this user may read."""
+    """Ask about a path, once in the life of this process; None if nothing is there, or nothing that this user may read."""
     system, path = system_of(url)
     try:
         return _understood(url, system.info(path))
     except (FileNotFoundError, PermissionError) as error:
         if (cause := error.__cause__) is not None and getattr(cause, "status", None) not in _CLOSED:
-            _unreachable(url, cause)  # web servers that do not answer are not found either
-    except Exception as error:  # of any library below fsspec, and of the network
+            _unreachable(url, cause)  # fsspec reports web servers that do not answer as not found
+    except Exception as error:  # raised by any library below fsspec
         _unreachable(url, error)
     # An object store behind a web server has no folders.
     is_store = PurePosixPath(url).suffix == ".zarr" and any(about(f"{url}/{mark}") for mark in ZARR_MARKS)
@@ -46,10 +46,10 @@ def about(url: str) -> About | None:
 
 
 def existing(url: str) -> About:
-    """Ask for what has to be there.
+    """Ask about a path that has to exist.
 
     Raises:
-        DataError: it is not, or cannot be reached.
+        DataError: nothing is there, or the server cannot be reached.
     """
     found = about(url)
     if found is None:
@@ -61,30 +61,30 @@ def fetched(url: str, start: int = 0, stop: int | None = None) -> bytes:
     """Fetch bytes of a file, in one request; all of it without ``stop``.
 
     Raises:
-        FileNotFoundError: it is not there.
-        DataError: it cannot be reached.
+        FileNotFoundError: the file does not exist.
+        DataError: the server cannot be reached.
     """
     system, path = system_of(url)
     try:
         if stop is None or not url.startswith(_WEB):
             return system.cat_file(path, **({} if stop is None else {"start": start, "end": stop}))
-        with system.open(path, cache_type="none", size=existing(url).size) as file:  # sees what sends no parts
+        with system.open(path, cache_type="none", size=existing(url).size) as file:  # notices if no parts are sent
             file.seek(start)
             return file.read(stop - start)
     except FileNotFoundError:
         raise
-    except Exception as error:  # of any library below fsspec, and of the network
+    except Exception as error:  # raised by any library below fsspec
         _unreachable(url, error)
 
 
 def listing(url: str, kind: str, **options: bool) -> Iterator[str]:
-    """Yield what an operation of the file system finds: ``ls``, ``find`` or ``glob``; nothing where nothing is there."""
+    """Yield the addresses that ``ls``, ``find`` or ``glob`` of the file system finds; none where nothing is there."""
     system, path = system_of(url)
     try:
         found = getattr(system, kind)(path, **options)
     except FileNotFoundError:
         return
-    except Exception as error:  # of any library below fsspec, and of the network
+    except Exception as error:  # raised by any library below fsspec
         _unreachable(url, error)
     for item in found:
         name = item["name"] if isinstance(item, dict) else item
@@ -110,7 +110,7 @@ def system_of(url: str) -> tuple[Any, str]:
 
 
 def _understood(url: str, info: dict[str, Any]) -> About:
-    is_page = str(info.get("mimetype")) == "text/html"  # what a web server sends of a folder
+    is_page = str(info.get("mimetype")) == "text/html"  # a web server's answer for a folder
     is_folder = info.get("type") == "directory" or is_page
     if info.get("size") is None and not is_folder:
         raise DataError(f"{url}: the server does not say how long the file is; download it.")
