@@ -1,6 +1,6 @@
 """The systems that ``tools/simulate.py`` can make, as its command line names them; solvers and layouts are in ``systems``.
 
-Nothing here needs PyTorch, so that a command line is read, and a mistake in it told, before the solvers are imported.
+Nothing here needs PyTorch, so that a command line is read, and a mistake in it reported, before the solvers are imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Published:
 
     Attributes:
         summary: one line that describes the system.
-        num_trajectories: number of trajectories by default: that of the published set where it is known; the same holds
+        num_trajectories: default number of trajectories: that of the published set where it is known; the same holds
             for ``resolution`` and ``num_frames``.
         resolution: number of cells along the longest axis.
         num_frames: number of frames of a trajectory, the initial one included.
@@ -92,7 +92,7 @@ CATALOGUE = {
 }
 
 LAYOUTS = {"npy": ("mhd_cavity",)}
-"""The forms in which files are written that not every system has, and the systems that each is made for."""
+"""Layouts of files that only some systems have, and the names of these systems."""
 
 
 def settings() -> dict[str, list[str]]:
@@ -104,7 +104,7 @@ def settings() -> dict[str, list[str]]:
 def check_sizes(
     num_trajectories: int, resolution: int, num_frames: int, first_seed: int, settings: Mapping[str, float]
 ) -> None:
-    """Raise ValueError for sizes and settings that make no data."""
+    """Raise ValueError for sizes and settings that are out of range."""
     for what, value, least, most in (
         ("number of trajectories", num_trajectories, 1, 10**8),
         ("resolution", resolution, 8, 2**14),
@@ -116,5 +116,5 @@ def check_sizes(
         if value > most:
             raise ValueError(f"The {what} must be at most {most:,}, got {value}.")
     for name, setting in settings.items():
-        if not 0 < setting <= MOST_SETTING:  # beyond, the solvers' steps are too many to come to an end
+        if not 0 < setting <= MOST_SETTING:  # above that, the solvers take too many steps
             raise ValueError(f"The setting {name} must be above 0 and at most {MOST_SETTING:g}, got {setting:g}.")

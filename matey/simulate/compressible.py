@@ -6,9 +6,9 @@
     s_aa = rho (4/3 eta + zeta) d_a v_a          s_ac = rho eta d_a v_c for the flux along a of component c
 
 This stress is that of PDEBench's files (``CFD_multi_Hydra.py``), not the one its paper prints (Takamoto et al. 2022):
-``eta`` and ``zeta`` are kinematic, of dimension length^2 / time, and what would couple the axes is left out. With the
-paper's, velocities are 100 % off the files after one unit of time; with this one, less than 1 %. Heat is not conducted. The
-initial states are in ``compressible_initial.py``.
+``eta`` and ``zeta`` are kinematic, of dimension length^2 / time, and terms that couple the axes are left out. With the
+paper's stress, velocities are 100 % off the files after one unit of time; with this one, less than 1 %. Heat is not
+conducted. The initial states are in ``compressible_initial.py``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from matey.simulate.time_stepping import Rate, heun, integrate, legendre_limit, 
 
 ADIABATIC_INDEX = 5 / 3
 FRAME_INTERVAL = 0.05
-TYPICAL_SOUND = 3.0  # its speed in Rand, where it lies between 0.4 and 4
-LEAST_VISCOSITY = 1e-4  # that is computed, relative to sound times a cell: the 1e-8 of "inviscid" files is 1e-6 or less
-LEAST_PRESSURE = 1e-6  # which a cell is given when kinetic energy rounds all of its energy away, behind strong shocks
+TYPICAL_SOUND = 3.0  # speed of sound in Rand, where it lies between 0.4 and 4
+# Viscosities below this, relative to sound speed times cell size, are neglected: the 1e-8 of "inviscid" files is 1e-6 or less.
+LEAST_VISCOSITY = 1e-4
+# Floor for cells whose internal energy is lost to round-off in the total energy, behind strong shocks.
+LEAST_PRESSURE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
     """Let gas flow in the periodic unit square.
 
     Args:
-        initial: density, pressure and velocity in units of which the square is one wide, ``(b, f, x, y)``.
+        initial: density, pressure and velocity, ``(b, f, x, y)``, in units in which the square has side 1.
         times: ``(t)``, increasing.
         gas: properties of the gas.
 
@@ -109,8 +111,8 @@ class IdealGas:
         """Return the HLLC flux of density, energy and momentum, all ``(b, f, ...)``.
 
         Source: Toro, Spruce and Speares 1994, Shock Waves 4, 25, with Davis's bounds on the speeds of the two outer
-        waves. The contact between them tells which of the two sides reaches the face; density and velocity along the
-        face are that side's, so a contact or a shear layer that rests on a face stays sharp.
+        waves. The contact wave between them selects the side that reaches the face. Density and velocity along the face
+        are those of this side, so a contact or a shear layer at rest on a face stays sharp.
         """
         normal = 2 + axis
         sound = torch.maximum(self._sound(left), self._sound(right))
@@ -152,8 +154,8 @@ class _Viscosity:
     def __init__(self, gas: Gas, spacing: tuple[float, ...]) -> None:
         self.gas, self.spacing = gas, spacing
         self.fastest_decay = 4 * gas.longitudinal_viscosity * sum(1 / cell**2 for cell in spacing)
-        # As many stages as let the gas of TYPICAL_SOUND keep its step. Not from the states: a trajectory's numbers
-        # would depend on its neighbours in the batch.
+        # As many stages as let a gas of TYPICAL_SOUND keep its step. Were they chosen by the states, a trajectory's
+        # numbers would depend on its neighbours in the batch.
         half_step = 0.4 / (TYPICAL_SOUND * sum(1 / cell for cell in spacing))
         self.num_stages = 3
         while legendre_limit(self.num_stages) < self.fastest_decay * half_step:
@@ -178,7 +180,7 @@ class _Viscosity:
         return total
 
     def _stress(self, density: Tensor, velocity: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        """Return the stress on the faces above each cell along an axis, and the velocity there, ``(b, component, x, y)``."""
+        """Return the stress on the upper face of each cell along an axis, and the velocity there, ``(b, component, x, y)``."""
         dim = 2 + axis
         next_density, next_velocity = density.roll(-1, dim), velocity.roll(-1, dim)
         stress = (next_velocity - velocity).mul_((density + next_density).mul_(0.5 / self.spacing[axis]))

@@ -1,7 +1,7 @@
 """PDEBench's random initial states of a compressible gas in the periodic unit square: ``rand`` and ``turbulence``.
 
 Both are sums of plane waves with random phases. Distributions are those of ``init_multi_HD_2DRand`` and
-``init_multi_HD_2DTurb`` in ``pdebench/data_gen/data_gen_NLE/utils.py``; the numbers are not, since those come from JAX.
+``init_multi_HD_2DTurb`` in ``pdebench/data_gen/data_gen_NLE/utils.py``; the numbers differ, since PDEBench's come from JAX.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matey.simulate.compressible import ADIABATIC_INDEX
 
 HIGHEST_WAVE = 4  # waves per axis
 WINDOW_EDGE = 0.01  # half the width over which a window closes
-LEAST_DENSITY = 0.05  # and pressure, as a part of the mean: one draw in 300 comes lower
+LEAST_DENSITY = 0.05  # least density and pressure, over the mean: one draw in 300 is lower
 
 
 def rand(seed: int, resolution: int, mach: float) -> Tensor:
@@ -32,7 +32,7 @@ def rand(seed: int, resolution: int, mach: float) -> Tensor:
     """
     generator = np.random.default_rng(seed)
     density, temperature = generator.uniform(0.1, 10, 2)
-    contrast = torch.from_numpy(generator.uniform(0.01, 0.2, 2))  # of density and pressure
+    contrast = torch.from_numpy(generator.uniform(0.01, 0.2, 2))  # one for density, one for pressure
     windowed = generator.random() < 0.5
     sides = generator.uniform((0.1, 0.1), (0.45, 0.45)), generator.uniform((0.55, 0.55), (0.9, 0.9))
 
@@ -51,7 +51,7 @@ def turbulence(seed: int, resolution: int, mach: float) -> Tensor:
     """Draw waves of velocity with a mean speed of 1 in gas of density 1 in which sound travels at ``1 / mach``.
 
     The published files subtract the expanding part of each wave as if its wave vector were one lower on both axes. That
-    leaves 2 to 12 % of the kinetic energy in expansion and compression, and so it does here.
+    leaves 2 to 12 % of the kinetic energy in expansion and compression, as it does here.
 
     Returns:
         Density, pressure and velocity ``(f, x, y)``, float64.

@@ -1,4 +1,4 @@
-"""The cosine transform in which the Laplacian between walls without flux is diagonal (DCT-II), by FFT."""
+"""The cosine transform (DCT-II) by FFT, in which the Laplacian between walls without flux is diagonal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _transposed(field: Tensor) -> Tensor:
 
 
 def _forward(field: Tensor) -> Tensor:
-    # Makhoul 1980, IEEE Trans. Acoust. 28, 27: even cells going up and odd ones coming down need one FFT of length n.
+    # Makhoul 1980, IEEE Trans. Acoust. 28, 27: even cells forwards, then odd ones backwards, need one FFT of length n.
     folded = torch.cat((field[..., ::2], field[..., 1::2].flip(-1)), dim=-1)
     spectrum = torch.fft.fft(folded)
     cos, sin = _quarter_turn(field)

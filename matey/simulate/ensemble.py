@@ -1,4 +1,4 @@
-"""What can be simulated, how much of it, and the loop that solves an ensemble and hands it to its layout.
+"""Systems and ensembles to simulate, and the loop that solves an ensemble and hands it to its layout.
 
 A system is an entry of ``systems.SYSTEMS``. Solvers know nothing of files, layouts nothing of numerics.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from matey.simulate.catalogue import Published, check_sizes
 
-Trajectory = Mapping[str, np.ndarray]  # what is stored of one trajectory, by the name it has in the file
+Trajectory = Mapping[str, np.ndarray]  # arrays of one trajectory, by their names in the file
 Solve = Callable[["Ensemble", Sequence[int]], Sequence[Trajectory]]
 
 
@@ -55,7 +55,7 @@ class Ensemble:
     settings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes and settings that make no data."""
+        """Raise ValueError for sizes and settings that are out of range."""
         check_sizes(self.num_trajectories, self.resolution, self.num_frames, self.first_seed, self.settings)
 
     @property
@@ -70,16 +70,16 @@ class Ensemble:
 
 
 class Layout(Protocol):
-    """The files of an ensemble's trajectories; a file is known by the seeds of its trajectories."""
+    """The files of an ensemble's trajectories; a file is identified by the seeds of its trajectories."""
 
     def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
-        """Return the names of the files, and which seeds go into each, in order."""
+        """Return the names of the files, and the seeds in each, in order."""
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
-        """Say whether a file is what ``write`` would make."""
+        """Return whether a file holds the same data as ``write`` would make."""
 
     def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
-        """Return how many of the first trajectories of a file an interrupted ``write`` has left behind."""
+        """Return how many trajectories of a file, counted from the first, an interrupted ``write`` has finished."""
 
     def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
         """Write a file that appears under its name only when it is whole; ``rest`` follows those that are done."""
@@ -92,7 +92,7 @@ def make(
     overwrite: bool = False,
     show: Callable[[Iterator[Trajectory], int], Iterable[Trajectory]] = lambda trajectories, num: trajectories,
 ) -> list[Path]:
-    """Write the files of an ensemble that are not there yet, going on where an interrupted run stopped.
+    """Write the missing files of an ensemble, and continue where an interrupted run stopped.
 
     Args:
         folder: the folder for the files, which is made if needed.
@@ -132,7 +132,7 @@ def solve(
 
     The last two arguments do not change the data. With 32,768 cells (eight trajectories at 64 x 64), operations are
     long enough to outweigh their overhead, and temporaries still fit the cache. A thread per batch scales better than
-    many threads per operation, and does not mind other processes on the same cores.
+    many threads per operation, and suffers less from other processes on the same cores.
     """
     fair_share = -(-len(seeds) // num_workers)
     batch_size = max(1, min(cells_per_batch // ensemble.resolution**2, fair_share))
@@ -141,9 +141,9 @@ def solve(
     try:
         for start in range(0, len(seeds), batch_size):
             pending.append(pool.submit(ensemble.system.solve, ensemble, seeds[start : start + batch_size]))
-            if len(pending) > num_workers:  # no further ahead: the official ensemble does not fit in memory
+            if len(pending) > num_workers:  # not further ahead: the official ensemble does not fit in memory
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
-    finally:  # an interrupt does not wait for what the threads are at
+    finally:  # an interrupt does not wait for running threads
         pool.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,8 @@
 """A second-order finite-volume engine for hyperbolic conservation laws on uniform grids, whatever the law.
 
-The engine reconstructs, exchanges fluxes and knows the largest stable step. A law says what is conserved and how two
-states meet at a face (``shallow_water.py``); ``time_stepping.py`` advances. Terms that are not fluxes between two
-states, such as viscosity, are added to ``FiniteVolume.rate`` by the solver that has them.
+The engine reconstructs, exchanges fluxes and knows the largest stable step. A law defines the conserved
+fields and the flux between two states at a face (``shallow_water.py``); ``time_stepping.py`` advances the state. Terms
+that are not such fluxes, such as viscosity, are added to ``FiniteVolume.rate`` by the solver that has them.
 
 Axes: ``b`` trajectory, ``f`` field, then the grid's axes. The component of a vector along grid axis ``a`` follows the
 scalars in the order of the axes, so that laws and boundaries find it from ``axis`` alone.
@@ -21,7 +21,7 @@ NUM_GHOSTS = 2  # cells beyond each wall: a limited slope in the first of them n
 
 
 class ConservationLaw(Protocol):
-    """The physics, as the engine needs it. States hold conserved fields, reconstruction acts on primitive ones."""
+    """The physics that the engine needs. States hold conserved fields, reconstruction acts on primitive ones."""
 
     def primitive(self, state: Tensor) -> Tensor:
         """Turn conserved into primitive fields, both ``(b, f, ...)``."""
@@ -92,7 +92,7 @@ class FiniteVolume:
         return total
 
     def largest_step(self, state: Tensor, time: Tensor | None = None) -> Tensor:
-        """Return the largest stable step of each trajectory, ``(b)``; ``time`` does not matter."""
+        """Return the largest stable step of each trajectory, ``(b)``; ``time`` is ignored."""
         primitive = self.law.primitive(state)
         crossings = sum(
             (self.law.speed(primitive, axis) / spacing for axis, spacing in enumerate(self.spacing)),

@@ -1,4 +1,4 @@
-"""A layout of HDF5 files that are filled one trajectory at a time, so that an interrupted run can go on."""
+"""A layout of HDF5 files that are filled one trajectory at a time, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import h5py
 from matey.simulate.ensemble import Ensemble, Trajectory
 
 SLACK = 2**20
-"""Bytes that a disk needs beyond what is written: HDF5's own records, when it closes the file."""
+"""Free bytes that a disk needs beyond the data: HDF5 writes its own records when it closes the file."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Hdf5Layout:
         files: function of an ensemble that returns the names of its files and the seeds in each.
         configs: function of (ensemble, seeds) that returns the settings that a file records, by which it is recognised
             later.
-        read_configs: function of an open file that returns what ``configs`` returned, or something else if another
+        read_configs: function of an open file that returns the result of ``configs``, or something else if another
             program wrote it.
         begin: function of (open file, ensemble, seeds) that writes everything that does not depend on the solution.
         add: function of (open file, position in it, seed, trajectory) that writes one trajectory.
@@ -39,7 +39,7 @@ class Hdf5Layout:
     add: Callable[[h5py.File, int, Trajectory], None]
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
-        """Say whether a file records that it was made as this one would be."""
+        """Return whether a file records the settings with which this one would be made."""
         try:
             with h5py.File(path) as file:
                 return self.read_configs(file) == self.configs(ensemble, seeds)
@@ -51,11 +51,11 @@ class Hdf5Layout:
         try:
             with h5py.File(unfinished(path)) as file:
                 return int(file.attrs["num_done"]) if file.attrs.get("made_as") == self._digest(ensemble, seeds) else 0
-        except OSError:  # none, or the process was killed in the middle of a write
+        except OSError:  # no such file, or the process was killed in the middle of a write
             return 0
 
     def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:
-        """Go on with the unfinished file, or begin it, and give it its name when it is whole."""
+        """Continue or begin the unfinished file, and give it its name when it is whole."""
         partial = unfinished(path)
         num_done = self.num_done(path, ensemble, seeds)
         num_bytes = ensemble.num_bytes // ensemble.num_trajectories
@@ -77,11 +77,11 @@ class Hdf5Layout:
 
 
 def _check_room(folder: Path, num_bytes: int) -> None:
-    """Raise OSError unless a disk has room for so many bytes: HDF5 crashes where it cannot close a file on a full one."""
+    """Raise OSError unless a disk has room for ``num_bytes``: HDF5 crashes when it closes a file on a full disk."""
     if shutil.disk_usage(folder).free < num_bytes + SLACK:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def unfinished(path: Path) -> Path:
-    """Return where a file lies until it is whole."""
+    """Return the path of a file until it is whole."""
     return path.with_name(f".{path.name}.unfinished")

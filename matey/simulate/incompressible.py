@@ -68,7 +68,7 @@ class _Box:
     viscosity: float
     lid_speed: float
     spacing: float
-    eigenvalues: Tensor  # of the Laplacian without flux through the walls, in the order of its cosines
+    eigenvalues: Tensor  # those of the Laplacian without flux through the walls, in the order of its cosines
 
     def rate(self, state: Tensor) -> Tensor:
         """Return the time derivative, of the state's shape; that of the velocity is divergence-free."""
@@ -79,7 +79,7 @@ class _Box:
         return rate
 
     def largest_step(self, state: Tensor, time: Tensor) -> Tensor:
-        """Return the step ``(b)``: half a cell for the fastest fluid, and within what is stable for viscosity."""
+        """Return the step ``(b)``: half a cell for the fastest fluid, and within viscosity's stability limit."""
         crossings = state[:, :2].abs().sum(1).flatten(1).amax(1) / self.spacing
         return 1 / (crossings / 0.5 + 4 * self.viscosity / self.spacing**2)
 
@@ -96,13 +96,13 @@ class _Box:
         return velocity
 
     def _acceleration(self, velocity: Tensor, tracer: Tensor) -> Tensor:
-        """Return all but the pressure, ``(b, 2, x, y)``, by central differences; what it says of the walls is ignored."""
+        """Return the acceleration without pressure, ``(b, 2, x, y)``, by central differences; values on walls are ignored."""
         total = torch.empty_like(velocity)
         for (face, dim), (across, other) in zip(_by_axis(velocity), reversed(_by_axis(velocity)), strict=True):
             in_cells = 0.5 * (face + _lower(face, dim))
             along = _upper(in_cells.square(), dim) - in_cells.square()
             wall = 2 * self.lid_speed if dim == -2 else 0.0
-            beyond = wall - face.narrow(other, -1, 1)  # a ghost cell, so that the mean with its neighbour is the wall's
+            beyond = wall - face.narrow(other, -1, 1)  # ghost cells: their mean with the neighbours is the wall's speed
             upper = torch.cat((face.narrow(other, 1, face.shape[other] - 1), beyond), other)
             at_corner = 0.25 * (face + upper) * (across + _upper(across, dim))
             sideways = at_corner - _lower(at_corner, other)
@@ -116,7 +116,7 @@ class _Box:
         return total
 
     def _tracer_rate(self, velocity: Tensor, tracer: Tensor) -> Tensor:
-        """Return the tracer's inflow, carried upwind by limited slopes, ``(b, x, y)``: no new extremum, none lost."""
+        """Return the tracer's rate, ``(b, x, y)``, upwind with limited slopes: no new extremum, and no tracer is lost."""
         total = torch.zeros_like(tracer)
         for face, dim in _by_axis(velocity):
             num_cells = tracer.shape[dim]
@@ -145,7 +145,7 @@ def _upper(field: Tensor, dim: int) -> Tensor:
 
 
 def _eigenvalues(resolution: int) -> Tensor:
-    """Return the eigenvalues ``(k, l)`` of the five-point Laplacian on products of cosines; for the mean 1, not 0."""
+    """Return the eigenvalues ``(k, l)`` of the five-point Laplacian on products of cosines; 1 instead of 0 for the mean."""
     along = -((2 * resolution * torch.sin(math.pi / (2 * resolution) * torch.arange(resolution).double())) ** 2)
     eigenvalues = along[:, None] + along
     eigenvalues[0, 0] = 1.0  # the mean of a divergence is zero

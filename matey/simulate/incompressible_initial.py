@@ -8,7 +8,7 @@ from torch import Tensor
 
 from matey.simulate.incompressible import Flow
 
-SCALE, SMOOTHNESS = 0.4, 1.0  # of velocity and tracer
+SCALE, SMOOTHNESS = 0.4, 1.0  # for velocity and tracer
 FORCE_SCALE, FORCE_SMOOTHNESS = 0.15, 3.0
 LOWEST_WAVE = 0.1  # squared, in waves per scale: longer waves are left out
 

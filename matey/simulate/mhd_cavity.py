@@ -38,7 +38,7 @@ class Cavity:
     """Parameters of a cavity.
 
     Attributes:
-        field: applied along x, in units of the field whose Alfven speed is the lid's.
+        field: applied magnetic field along x, in units of the field whose Alfven speed is the lid's speed.
         magnetic_reynolds: lid speed times side over magnetic diffusivity.
         reynolds: lid speed times side over viscosity.
     """
@@ -48,7 +48,7 @@ class Cavity:
     reynolds: float = 100.0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for numbers that make no cavity."""
+        """Raise ValueError for numbers that are out of range."""
         for what, value in (("magnetic Reynolds", self.magnetic_reynolds), ("Reynolds", self.reynolds)):
             if not 0 < value < math.inf:
                 raise ValueError(f"The {what} number must be positive and finite, got {value}.")
@@ -57,7 +57,7 @@ class Cavity:
 
 
 def solve(seeds: Sequence[int], resolution: int, num_frames: int, interval: float = FRAME_INTERVAL) -> Tensor:
-    """Drive the cavity of each seed, one after the other: matrix products of a batch would round in other ways.
+    """Drive the cavity of each seed, one after the other: matrix products of a batch would round differently.
 
     Args:
         seeds: seeds of ``draw_cavity``.
@@ -78,8 +78,8 @@ def solve(seeds: Sequence[int], resolution: int, num_frames: int, interval: floa
 def draw_cavity(seed: int) -> Cavity:
     """Choose the cavity of a seed: number 0 is VERTEX-CFD's, and the first 3926 differ from each other.
 
-    Which parameters the published set has is unknown. Files are named by them, so seeds must not collide. Steps of
-    nearly the golden ratio of all pairs (prime to their number) spread any few of them evenly.
+    The parameters of the published set are unknown. Files are named by their parameters, so seeds must not collide.
+    Steps of nearly the golden ratio of the number of pairs, and prime to it, spread any few of them evenly.
     """
     pairs = [(field / 100, float(number)) for field in FIELDS for number in REYNOLDS_NUMBERS]
     return Cavity(*pairs[(pairs.index((0.10, 100.0)) + 2427 * seed) % len(pairs)])
@@ -88,13 +88,13 @@ def draw_cavity(seed: int) -> Cavity:
 def drive(cavity: Cavity, resolution: int, num_frames: int, interval: float) -> Iterator[Tensor]:
     """Set the lid in motion over fluid at rest in a uniform field, and yield frames ``(y, x, f)``, float64.
 
-    In the first frame the lid moves already, so that all have the same walls; VERTEX-CFD's starts with a lid at rest.
+    The lid moves in the first frame already, so that all frames have the same walls; VERTEX-CFD's lid is at rest there.
     The field stays free of divergence to round-off if ``numpy.gradient`` with ``edge_order=2`` takes the derivatives.
 
     Raises:
         FloatingPointError: the solution stopped being finite.
     """
-    largest_step = COURANT / ((resolution - 1) * (1 + abs(cavity.field)))  # of the lid and an Alfven wave along it
+    largest_step = COURANT / ((resolution - 1) * (1 + abs(cavity.field)))  # for the lid plus an Alfven wave along it
     num_steps = max(1, math.ceil(interval / largest_step - 1e-6))
     check_steps(num_steps, 0.0, interval)
     flow = CavityFlow(cavity, resolution, interval / num_steps)
@@ -114,7 +114,7 @@ class CavityFlow:
     Attributes:
         stream: stream function at all nodes, ``(y, x)``; v = (stream_y, -stream_x).
         induced: vector potential at all nodes without that of the applied field, ``(y, x)``. Both vanish on the walls,
-            and with ``induced`` the current, since there ``A_t`` and ``v.grad A`` do.
+            and so does the current, since ``A_t`` and ``v.grad A`` vanish there.
     """
 
     def __init__(self, cavity: Cavity, resolution: int, time_step: float) -> None:
@@ -156,9 +156,9 @@ class CavityFlow:
         )
 
     def _diffuse(self, vorticity: Tensor, induced: Tensor) -> tuple[Tensor, Tensor]:
-        """Diffuse fields at the interior nodes for GAMMA of a step, and return by how much they changed."""
+        """Diffuse fields at the interior nodes for GAMMA of a step, and return their changes."""
         source = vorticity.clone()
-        source[-1] -= GAMMA * self.time_step / self.cavity.reynolds * 2 / self.spacing**3  # the lid's speed in Thom's
+        source[-1] -= GAMMA * self.time_step / self.cavity.reynolds * 2 / self.spacing**3  # the lid in Thom's formula
         self.stream = _with_walls(self._viscous.solve(source))
         self.induced = _with_walls(self._resistive.solve(induced))
         return self._minus_laplacian(self.stream) - vorticity, _inside(self.induced) - induced

@@ -1,4 +1,4 @@
-"""MHD cavities on disk: an HDF5 file of our own that says what is in it, and the bare array that MATEY's authors used.
+"""MHD cavities on disk: a self-describing HDF5 file of our own, and the bare array that MATEY's authors used.
 
 Both hold the same frames of ``mhd_cavity.solve``, one trajectory to a file.
 """
@@ -34,8 +34,8 @@ def trajectory_path(folder: Path, seed: int) -> Path:
 def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = mhd_cavity.FRAME_INTERVAL) -> None:
     """Write one trajectory as HDF5.
 
-    The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` say what it is; ``velocity`` and ``magnetic`` are
-    ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the places and times of the frames.
+    The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` describe the cavity; ``velocity`` and ``magnetic`` are
+    ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the coordinates and times.
 
     Args:
         path: the file.
@@ -56,7 +56,7 @@ def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float 
 
 
 def config(seed: int, resolution: int, num_frames: int, interval: float = mhd_cavity.FRAME_INTERVAL) -> str:
-    """Return the YAML text by which a file records what is in it; equal settings give equal text."""
+    """Return the YAML text that records the contents of a file; equal settings give equal text."""
     sim = {"seed": seed, "resolution": resolution, "num_frames": num_frames, "interval": interval}
     sim |= asdict(mhd_cavity.draw_cavity(seed))
     return yaml.safe_dump({"name": SYSTEM, "generator": mhd_cavity.__name__, "sim": sim}, sort_keys=False)
@@ -67,7 +67,7 @@ def read_config(path: Path) -> str | None:
     try:
         with h5py.File(path) as file:
             return file.attrs.get("config")
-    except OSError:  # not HDF5, or cut short
+    except OSError:  # not HDF5, or truncated
         return None
 
 
@@ -96,10 +96,10 @@ LAYOUT = SingleFiles(
 
 
 def _array_config(ensemble: Ensemble, seed: int) -> str:
-    """Return the shape, all that an array can record; its name says field and Reynolds number.
+    """Return the shape, which is all that an array records; its name states field and Reynolds number.
 
     Raises:
-        ValueError: the interval between frames is not the one that readers take for granted.
+        ValueError: the interval between frames is not the one that readers assume.
     """
     if ensemble.settings["interval"] != mhd_cavity.FRAME_INTERVAL:
         interval = ensemble.settings["interval"]
@@ -113,7 +113,7 @@ def _array_config(ensemble: Ensemble, seed: int) -> str:
 def _array_shape(path: Path) -> str | None:
     try:
         return str(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except (OSError, ValueError, EOFError):  # what NumPy raises for a file that is no array, or cut short
+    except (OSError, ValueError, EOFError):  # NumPy's errors about a file that is no array, or truncated
         return None
 
 

@@ -1,7 +1,7 @@
 """Colliding thermals on disk as ORNL's miniWeather writes them: a classic netCDF file for each trajectory.
 
 Axes, names and types are those of miniWeather's ``output()``. MATEY's fine-tuning set has two more variables, the
-background ``hy_dens`` and ``hy_theta`` along z, without which departures cannot become full fields; so have these.
+background ``hy_dens`` and ``hy_theta`` along z, without which departures cannot become full fields; these files have them too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float 
 
 
 def config(seed: int, resolution: int, num_frames: int, interval: float = thermals.FRAME_INTERVAL) -> str:
-    """Return the YAML text by which a file records what is in it; equal settings give equal text."""
+    """Return the YAML text that records the contents of a file; equal settings give equal text."""
     warm, cold = (asdict(bubble) for bubble in thermals.draw_bubbles(seed))
     sim: dict[str, Any] = {"seed": seed, "nx": resolution, "nz": resolution // 2}
     sim |= {"num_frames": num_frames, "out_freq": interval}
@@ -71,7 +71,7 @@ def read_config(path: Path) -> str | None:
     try:
         with netcdf_file(path, mmap=False) as file:
             return getattr(file, "config", b"").decode() or None
-    except (TypeError, ValueError, IndexError):  # what scipy raises for a file that is not netCDF, or cut short
+    except (TypeError, ValueError, IndexError):  # scipy's errors about a file that is not netCDF, or truncated
         return None
 
 

@@ -1,4 +1,4 @@
-"""Our own entries of `matey.simulate.systems.SYSTEMS`: what is known of each, its solver, and the layout of its files."""
+"""Our own entries of `matey.simulate.systems.SYSTEMS`: the facts about each, its solver, and the layout of its files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """PDEBench's files of incompressible flow, four trajectories in each, and the ensembles of flows that go into them.
 
-Layout and names are those of ``pdebench/data_gen/src/data_io.py``, and fields those of ``sim_ns_incomp_2d.py``. Two things
-differ: a file is named by the seed of its first trajectory, since each trajectory has its own, and frame 0 is
-divergence-free already. Nor are the data compressed: lzf makes noise no smaller.
+Layout and names are those of ``pdebench/data_gen/src/data_io.py``, and fields those of ``sim_ns_incomp_2d.py``. Three
+things differ: a file is named by the seed of its first trajectory, since each trajectory has its own seed; frame 0 is
+divergence-free already; and data are not compressed, since lzf makes noise no smaller.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def gas_layout(initial: str) -> Hdf5Layout:
 
 
 def solve_gas(draw: Callable[[int, int, float], Tensor], ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
-    """Return the fields, each ``(t, x, y)``, of each seed; ``draw`` gives the initial state of one."""
+    """Return the fields, each ``(t, x, y)``, of each seed; ``draw`` returns the initial state of a seed."""
     viscosity, mach = ensemble.settings["viscosity"], ensemble.settings["mach"]
     initial = torch.stack([draw(seed, ensemble.resolution, mach) for seed in seeds])  # (b, f, x, y)
     times = torch.arange(ensemble.num_frames, dtype=torch.float64) * compressible.FRAME_INTERVAL
@@ -76,7 +76,7 @@ def _begin(initial: str, file: h5py.File, ensemble: Ensemble, seeds: Sequence[in
     centres = (np.arange(ensemble.resolution) + 0.5) / ensemble.resolution
     file.create_dataset("x-coordinate", data=centres, dtype="f4")
     file.create_dataset("y-coordinate", data=centres, dtype="f4")
-    # The official files have the time of one frame more than they have frames.
+    # The official files hold one time more than frames.
     times = np.arange(ensemble.num_frames + 1) * compressible.FRAME_INTERVAL
     file.create_dataset("t-coordinate", data=times, dtype="f4")
 

@@ -23,7 +23,7 @@ from matey.simulate.hdf5_layout import Hdf5Layout
 
 @dataclass(frozen=True)
 class _Square:
-    """Contents of both files for a trajectory on ``[-half_width, half_width]^2``.
+    """Contents of either file, whose trajectories lie on ``[-half_width, half_width]^2``.
 
     Unlike the official diffusion-reaction file, nothing is compressed: lzf makes these digits no smaller (0.4 % larger
     at 64 x 64), takes as long as the solver, and with the official chunks a reader of one frame has to unpack 26.

@@ -3,7 +3,7 @@
     u_t = Du lap u + u - u^3 - k - v        (activator)
     v_t = Dv lap v + u - v                  (inhibitor)
 
-The set-up is that of ``pdebench/data_gen/src/sim_diff_react.py``, which leaves time to scipy's adaptive RK45.
+The set-up is that of ``pdebench/data_gen/src/sim_diff_react.py``, which steps in time by scipy's adaptive RK45.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _rate(state: Tensor, spacing: tuple[float, ...]) -> Tensor:
 def _largest_step(state: Tensor, time: Tensor, spacing: tuple[float, ...]) -> Tensor:
     """Return the step ``(b)`` that keeps RK4 stable, and accurate while noise on the scale of cells decays.
 
-    The fastest rate is bounded by Gershgorin's circles. What decays at a rate ``s`` is gone soon after ``t = 1 / s``,
-    so steps may grow in proportion to ``t`` until stability alone limits them. Started at that limit, the inhibitor
-    is 4 % off in frame 2 at 64 x 64; with these ten more steps, 0.04 %.
+    The fastest rate is bounded by Gershgorin's circles. A mode with decay rate ``s`` is gone soon after ``t = 1 / s``,
+    so steps may grow in proportion to ``t`` until stability alone limits them. With steps at that limit from the start,
+    the inhibitor is 4 % off in frame 2 at 64 x 64; with these ten additional steps, 0.04 %.
     """
     sharpest = sum(4 / cell**2 for cell in spacing)
     largest = state[:, 0].abs().flatten(1).amax(1)

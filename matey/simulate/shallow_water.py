@@ -71,8 +71,8 @@ class ShallowWater:
     def numerical_flux(self, left: Tensor, right: Tensor, axis: int) -> Tensor:
         """Return the HLLE flux of depth and momentum, all ``(b, f, ...)``; Einfeldt 1988, SIAM J. Numer. Anal. 25, 294.
 
-        Between Roe's two gravity waves, HLL's one intermediate state is Roe's: this is the Roe flux, with an entropy
-        fix through the speeds of the two cells. Velocity along the face travels with the water that crosses it.
+        HLL's single intermediate state between Roe's two gravity waves is Roe's: this is the Roe flux, with an entropy fix
+        through the speeds of the two cells. Velocity along the face travels with the water that crosses it.
         """
         depth_left, depth_right = left[:, 0], right[:, 0]
         velocity_left, velocity_right = left[:, 1 + axis], right[:, 1 + axis]

@@ -19,7 +19,7 @@ class SingleFiles:
         path: function of (folder, seed) that returns the path of the trajectory's file.
         config: function of (ensemble, seed) that returns the settings that a file records, by which it is recognised
             later.
-        read_config: function of a path that returns what ``config`` returned, or None if another program wrote the
+        read_config: function of a path that returns the result of ``config``, or None if another program wrote the
             file.
         write_one: function of (path, ensemble, seed, trajectory) that writes a file.
     """
@@ -30,16 +30,16 @@ class SingleFiles:
     write_one: Callable[[Path, Ensemble, int, Trajectory], object]
 
     def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
-        """Return the name of each trajectory's file, and its seed; ``config`` may raise ValueError for what none can hold."""
+        """Return the name of each trajectory's file, and its seed; ``config`` may raise ValueError if no file can hold it."""
         self.config(ensemble, ensemble.first_seed)
         return {self.path(Path(), seed).name: [seed] for seed in ensemble.seeds}
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
-        """Say whether a file records that it was made as this one would be."""
+        """Return whether a file records the settings with which this one would be made."""
         return self.read_config(path) == self.config(ensemble, seeds[0])
 
     def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
-        """Return 0: a trajectory whose file is not there is not done."""
+        """Return 0: a trajectory without a file is not done."""
         return 0
 
     def write(self, path: Path, ensemble: Ensemble, seeds: Sequence[int], rest: Iterable[Trajectory]) -> None:

@@ -1,7 +1,7 @@
 """Implicit diffusion on the interior nodes of a unit square between walls, by sine transforms.
 
 Two problems of ``mhd_cavity.py``: a scalar that vanishes on the walls, and a stream function whose flow does not slip
-along them. Both operators are built once, for a given length of step. Fields are interior nodes only, ``(y, x)``.
+along them. Both operators are built once, for a given length of step. Fields hold interior nodes only, ``(y, x)``.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class ScalarDiffusion:
 class NoSlipDiffusion:
     """Solves ``(1 - amount lap) vorticity = source`` for the stream function of a fluid that sticks to the walls.
 
-    The stream function vanishes on the walls, and vorticity is minus its five-point Laplacian. On a wall, Thom's
-    formula gives it from the node inside, ``-2 psi / h^2``, which says that the wall stands still; what its speed adds
-    is part of the source. Taken at the new time, as here, it does not limit the step.
+    The stream function vanishes on the walls, and vorticity is minus its five-point Laplacian. On a wall at rest, Thom's
+    formula gives the vorticity from the node inside, ``-2 psi / h^2``; the term from the wall's speed is part of the
+    source. Taken at the new time, as here, the formula does not limit the step.
 
     The formula couples the ``4 n`` nodes next to the walls. Without it, the problem would be diagonal in sine modes, so
     what remains is a dense system for these nodes (Woodbury's identity).

@@ -1,7 +1,7 @@
 """Dry, compressible, stratified air in a vertical slice, with the numerics of ORNL's miniWeather.
 
-Where the bubbles are is the business of ``thermals.py``. What is stored are departures from hydrostatic balance at
-constant potential temperature, so that air at rest stays at rest, whatever the grid:
+The bubbles are set in ``thermals.py``. States hold departures from hydrostatic balance at constant potential
+temperature, so that air at rest stays at rest on any grid:
 
     rho'_t         + (rho u)_x       + (rho w)_z        = 0
     (rho u)_t      + (rho u u + p)_x + (rho u w)_z      = 0
@@ -10,7 +10,7 @@ constant potential temperature, so that air at rest stays at rest, whatever the 
 
 Axes: ``f`` field, ``z``, ``x``, ``b`` trajectory. The batch comes last, so that neighbours along z and x are whole blocks
 of memory and operations on them stay long. Sums with a factor (``alpha=``) and ``pow`` would be faster still, but
-torch rounds them otherwise in the last few numbers of a row, and a trajectory would depend on its place in the batch.
+torch rounds them differently in the last few numbers of a row, and a trajectory would depend on its place in the batch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ HEAT_CAPACITY, GAS_CONSTANT = 1004.0, 287.0  # J/(kg K), at constant pressure an
 SURFACE_PRESSURE = 1.0e5  # Pa
 GAMMA = 1.40027894002789400278940027894
 PRESSURE_FACTOR = 27.5629410929725921310572974482  # p = PRESSURE_FACTOR * (rho theta)^GAMMA
-HYPERVISCOSITY = 0.05  # share of the shortest wave that a sweep takes away
-LARGEST_SPEED, COURANT = 450.0, 1.5  # m/s, of sound and wind together, and cells that it may cross in a step
+HYPERVISCOSITY = 0.05  # share of the shortest wave that a sweep removes
+LARGEST_SPEED, COURANT = 450.0, 1.5  # m/s, sound and wind together, and cells that this speed may cross in a step
 
 NUM_GHOSTS = 2
-SCALE = 12  # what fluxes are multiplied by until the end of a sweep: the denominator of the interpolation
+SCALE = 12  # factor of all fluxes until the end of a sweep: the denominator of the interpolation
 SCALED_PRESSURE_FACTOR = PRESSURE_FACTOR * SCALE ** (1 - GAMMA)  # from 12 rho theta to 12 p
 DENSITY, MOMENTUM_X, MOMENTUM_Z, DENSITY_THETA = range(4)
 
@@ -49,7 +49,7 @@ class Slice:
 
     Attributes:
         num_z: cells between bottom and top.
-        num_x: cells around.
+        num_x: cells along x.
     """
 
     num_z: int
@@ -66,11 +66,11 @@ class Slice:
         return COURANT * min(self.spacing) / LARGEST_SPEED
 
     def z_centres(self, num_ghosts: int = 0) -> Tensor:
-        """Heights of the cells (m), ``(z)``."""
+        """Return the heights of the cell centres (m), ``(z)``."""
         return (torch.arange(-num_ghosts, self.num_z + num_ghosts, dtype=torch.float64) + 0.5) * self.spacing[0]
 
     def x_centres(self) -> Tensor:
-        """Places of the cells (m), ``(x)``."""
+        """Return the positions of the cell centres along x (m), ``(x)``."""
         return (torch.arange(self.num_x, dtype=torch.float64) + 0.5) * self.spacing[1]
 
 
@@ -102,7 +102,7 @@ class StratifiedFlow:
         return _inside(self._now)
 
     def step(self, time_step: float) -> None:
-        """Advance by one step, a sweep along each axis; which of them goes first alternates."""
+        """Advance by one step, a sweep along each axis; the axis of the first sweep alternates."""
         for axis in (1, 0) if self.num_steps % 2 == 0 else (0, 1):
             # Wicker and Skamarock 2002, Mon. Weather Rev. 130, 2088, with stages of a third, a half and a whole step.
             self._sweep(axis, self._now, self._stage, time_step / 3)
@@ -117,7 +117,7 @@ class StratifiedFlow:
         cells = source[:, NUM_GHOSTS:-NUM_GHOSTS] if axis else source[:, :, NUM_GHOSTS:-NUM_GHOSTS]
         before, left, right, after = (cells.narrow(dim, offset, scratch[0].shape[dim]) for offset in range(4))
 
-        # Fourth-order interpolation to faces, but for its denominator.
+        # Fourth-order interpolation to faces, without its denominator.
         near, far = torch.add(left, right, out=scratch[0]), torch.add(before, after, out=scratch[1])
         scaled = near.mul_(7).sub_(far)
         third_difference = torch.sub(after, before, out=scratch[1])
@@ -134,7 +134,7 @@ class StratifiedFlow:
         torch.add(self.state, rate.mul_(time_step / (SCALE * spacing)), out=_inside(target))
 
     def _fill_ghosts(self, axis: int, padded: Tensor) -> None:
-        """Set the cells beyond both ends of an axis: the other end along x, wind that slips along walls in z."""
+        """Set the cells beyond both ends of an axis: copies of the other end along x, free slip along the walls in z."""
         if axis == 1:
             padded[:, :, :NUM_GHOSTS] = padded[:, :, -2 * NUM_GHOSTS : -NUM_GHOSTS]
             padded[:, :, -NUM_GHOSTS:] = padded[:, :, NUM_GHOSTS : 2 * NUM_GHOSTS]
@@ -157,7 +157,7 @@ class StratifiedFlow:
         flux[DENSITY] = momentum
         pressure = _scaled_pressure(density_theta)
         if axis == 0:
-            pressure.sub_(self._face_pressure)  # what is left pushes against gravity on the departure of density
+            pressure.sub_(self._face_pressure)  # p', which acts against gravity on the departure of density
         flux[MOMENTUM_X if axis else MOMENTUM_Z].add_(pressure)
         return flux
 

@@ -13,4 +13,4 @@ SYSTEMS: Registry[Any] = Registry(
     {name: f"matey.simulate.our_systems:{name.upper()}" for name in CATALOGUE},
     type="matey.simulate.ensemble:System",
 )
-"""A `matey.simulate.ensemble.System` for each name; its solver is imported on use."""
+"""A `matey.simulate.ensemble.System` for each name; the solver is imported on use."""

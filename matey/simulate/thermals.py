@@ -17,7 +17,7 @@ from torch import Tensor
 from matey.simulate.stratified_flow import HEIGHT, THETA, WIDTH, Slice, StratifiedFlow, background_density
 
 FRAME_INTERVAL = 20.0  # s
-GAUSS_POINTS = (0.5 - math.sqrt(0.15), 0.5, 0.5 + math.sqrt(0.15))  # of a cell's width
+GAUSS_POINTS = (0.5 - math.sqrt(0.15), 0.5, 0.5 + math.sqrt(0.15))  # in units of a cell's width
 GAUSS_WEIGHTS = (5 / 18, 8 / 18, 5 / 18)
 
 
@@ -81,7 +81,7 @@ def collide(bubbles: Sequence[Sequence[Bubble]], grid: Slice, times: Tensor) -> 
 
 
 def draw_bubbles(seed: int) -> tuple[Bubble, Bubble]:
-    """Draw a warm bubble anywhere near the ground and a cold one aloft whose ways cross.
+    """Draw a warm bubble anywhere near the ground and a cold one aloft whose paths cross.
 
     Both are at most as strong and as large as the stock ones, so winds stay within miniWeather's largest speed.
     """

@@ -1,6 +1,6 @@
 """Explicit Runge-Kutta steps in which every trajectory of a batch has its own step size.
 
-A solver brings its rate of change and its largest safe step. A trajectory's steps follow from its own state alone, so
+A solver provides its rate of change and its largest safe step. A trajectory's steps follow from its own state alone, so
 its numbers do not depend on which other trajectories share the batch.
 """
 
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, ceil, isfinite
 
-MOST_STEPS = 20_000  # from one time to the next; the published systems need some hundred at most
+MOST_STEPS = 20_000  # from one time to the next; the published systems need a few hundred at most
 Rate = Callable[[Tensor], Tensor]
 Scheme = Callable[[Rate, Tensor, Tensor], Tensor]
 
@@ -54,7 +54,7 @@ def integrate(
 
 
 def check_steps(num_steps: float, begin: float, end: float) -> None:
-    """Raise FloatingPointError if a solver would take so many steps between two times that it came to no end."""
+    """Raise FloatingPointError if a solver would take more than MOST_STEPS steps between two times."""
     if not num_steps <= MOST_STEPS:
         raise FloatingPointError(
             f"From t = {begin:g} to t = {end:g} the solver would take {num_steps:.3g} steps, more than {MOST_STEPS:,}; "
