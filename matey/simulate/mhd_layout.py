@@ -21,9 +21,9 @@ SYSTEM = "mhd_cavity"
 
 
 def solve_cavities(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
-    """Return velocity and magnetic field ``(t, y, x, 4)`` of each seed."""
+    """Return velocity and magnetic field, each ``(t, y, x, 2)``, of each seed."""
     frames = mhd_cavity.solve(seeds, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"])
-    return [{"frames": one} for one in frames.numpy()]
+    return [{"velocity": one[..., :2], "magnetic": one[..., 2:]} for one in frames.numpy()]
 
 
 def trajectory_path(folder: Path, seed: int) -> Path:
@@ -90,7 +90,7 @@ LAYOUT = SingleFiles(
     config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"]),
     read_config=read_config,
     write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
-        path, seed, trajectory["frames"], ensemble.settings["interval"]
+        path, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
     ),
 )
 
@@ -121,5 +121,7 @@ ARRAYS = SingleFiles(
     path=array_path,
     config=_array_config,
     read_config=_array_shape,
-    write_one=lambda path, ensemble, seed, trajectory: write_array(path, trajectory["frames"]),
+    write_one=lambda path, ensemble, seed, trajectory: write_array(
+        path, np.concatenate(list(trajectory.values()), axis=-1)
+    ),
 )

@@ -25,8 +25,9 @@ VARIABLES = ("dens", "uwnd", "wwnd", "theta")  # in the order of the solver's fi
 
 
 def solve_thermals(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
-    """Return the fields ``(t, f, z, x)`` of each seed."""
-    return [{"frames": one} for one in thermals.solve(seeds, ensemble.resolution, ensemble.num_frames).numpy()]
+    """Return the fields, each ``(t, z, x)``, of each seed."""
+    frames = thermals.solve(seeds, ensemble.resolution, ensemble.num_frames).numpy()  # (b, t, f, z, x)
+    return [dict(zip(VARIABLES, one.swapaxes(0, 1), strict=True)) for one in frames]
 
 
 def trajectory_path(folder: Path, seed: int) -> Path:
@@ -78,5 +79,7 @@ LAYOUT = SingleFiles(
     path=trajectory_path,
     config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames),
     read_config=read_config,
-    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(path, seed, trajectory["frames"]),
+    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
+        path, seed, np.stack([trajectory[name] for name in VARIABLES], axis=1)
+    ),
 )
