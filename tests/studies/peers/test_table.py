@@ -134,7 +134,7 @@ def test_the_plot_shows_error_against_cost_with_bars_over_seeds():
     assert [axes.get_xlabel() for axes in figure.axes] == ["", "", *2 * ["CPU seconds per system"]]
 
 
-def test_the_plot_has_models_told_apart_by_marker_and_colour_and_persistence_where_it_is_near():
+def test_the_plot_tells_models_apart_and_has_persistence_where_it_is_near():
     figure = peers_figure(make_rows(budgets=(10, 100)), "CPU seconds")
     lines = [container[0] for container in figure.axes[0].containers]
     for look in (Line2D.get_color, Line2D.get_marker):

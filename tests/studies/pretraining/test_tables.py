@@ -84,7 +84,7 @@ def test_on_a_fine_grid_patches_have_one_frame_and_budgets_can_be_spent(scale, s
         check_window((run.data.history, *data.grid), network.patches, network.refinement)
 
 
-def test_on_a_fine_grid_adaptive_tokens_make_a_line_and_one_point_of_it_has_its_controls():
+def test_on_a_fine_grid_adaptive_tokens_make_a_line_with_controls_at_one_point():
     cases = [case for case in STUDIES["fine_grid"]().tables["laptop"].cases if " by " in case.series]
     budgets = {c.series: [each.label for each in cases if each.series == c.series] for c in cases}
     assert budgets == {
