@@ -1,8 +1,8 @@
-"""What a module returns for several batches, as one tensor.
+"""Packs the results of a module for several batches into one tensor.
 
-ZeRO 3 gathers a module's weights again for each tensor that it returned, and fetches those of the next modules in the order it
-has seen before. Ranks may have different numbers of batches, and from one step to the next: so that they all gather the same in
-the same order, every module is called once for all batches and returns one tensor.
+ZeRO 3 gathers a module's weights again for each tensor that the module returned, and prefetches the next weights in the order
+of earlier steps. The number of batches differs between ranks and between steps. So that all ranks still gather the same weights
+in the same order, every module is called once for all batches and returns one tensor.
 """
 
 from __future__ import annotations
