@@ -42,10 +42,10 @@ def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
 
 
 def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
-    """Sum over the ranks of a group; each keeps its rows.
+    """Sum over the ranks of a group; each rank keeps the sums of its rows.
 
     Args:
-        parts: ``(sum of counts, ...)``, this rank's part of the rows of all.
+        parts: ``(sum of counts, ...)``, this rank's part of the rows of all ranks.
         counts: number of rows of each rank; they differ by little.
         own: number of rows of this rank.
         group: process group, every rank of which must call.
@@ -62,13 +62,13 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
 
 
 def exchange_and_sum(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
-    """Sum and scatter over gloo, see `reduce_scatter`: its own sums all rows on every rank, for twice the bytes."""
+    """Sum and scatter over gloo, see `reduce_scatter`: gloo's own sums all rows on every rank, for twice the bytes."""
     ways = len(counts)
     return _all_to_all(parts, counts, [own] * ways, group).view(ways, own, *parts.shape[1:]).sum(0)
 
 
 def sum_over_group(partial: Tensor, group: Group) -> Tensor:
-    """Sum over a group. All ranks go on alike with the sum, so each one's gradient is the sum's."""
+    """Sum over a group; all ranks use the sum in the same way, so each rank's gradient is the gradient of the sum."""
     return _Sum.apply(partial, group)
 
 
