@@ -28,7 +28,7 @@ def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
     """Fill in the keys that the run does not state from a pretrained model; the vocabulary is left to `with_vocabulary`.
 
     Raises:
-        ConfigError: the model has none of the named sizes, or what the run states contradicts the rest.
+        ConfigError: the model has none of the named sizes, or the keys that the run states contradict the rest.
     """
     tree = run.model_dump(mode="json")
     for section, names in NAMES.items():

@@ -1,8 +1,8 @@
 """The local operator: beside the tokens, a learnt numerical scheme on the cells and on coarser and coarser means of them.
 
 A token of width 96 cannot carry a rough 8 x 8 patch and its time derivative, so it cannot predict them either. A solver's
-scheme computes changes within a few cells from a stencil, so they are learnt as such a scheme (`matey.model.stencil`). Changes
-that travel further within a lead time, as a wave or with the flow, are found by the same kind of scheme on means of 2, 4 or 8
+scheme computes changes within a few cells from a stencil, so they are learnt as such a scheme (`matey.model.stencil`). Some
+changes travel further within a lead time, as a wave or with the flow. The same kind of scheme finds them on means of 2, 4 or 8
 cells along each axis, as on the grids of a multigrid solver; together these cost a third of the finest. For every scale:
 
     cells of this rank and a halo --> means of s x s cells --> scheme --> linear interpolation to the cells --> added up

@@ -26,5 +26,5 @@ def unpacked(values: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Return tensors ``(k, ...)`` one after the other; a single one as it is."""
+    """Return tensors ``(k, ...)`` one after the other; a single tensor is returned unchanged."""
     return torch.cat([*parts]) if len(parts) > 1 else parts[0]

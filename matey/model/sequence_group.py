@@ -95,7 +95,7 @@ class SequenceGroup:
 
     Attributes:
         ranks: the group of ranks that share the samples.
-        exchange: exchange of the fields, of which each rank has read a part.
+        exchange: exchange of the fields; each rank has read a part of them.
     """
 
     exchange: Exchange = Alone()

@@ -187,7 +187,7 @@ def stop_processes(code: int = 0) -> int:
     has_others = torch.distributed.get_world_size() > 1
     torch.distributed.destroy_process_group()
     if has_others:
-        atexit._run_exitfuncs()  # in which monitors write what they still hold
+        atexit._run_exitfuncs()  # monitors write their remaining values there
         mpi.finalize()
         end_process(code)
     return code

@@ -22,7 +22,7 @@ def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], gro
         rows: ``(sum of send, ...)``, the rows to send, ordered by rank.
         send: number of rows for each rank.
         receive: number of rows from each rank.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         The received rows ``(sum of receive, ...)``, in the order of the ranks.
@@ -36,7 +36,7 @@ def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
     Args:
         rows: ``(own count, ...)``, the rows of this rank.
         counts: number of rows of each rank; they differ by little.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
     """
     return _Gather.apply(rows, tuple(counts), group)
 
@@ -48,7 +48,7 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
         parts: ``(sum of counts, ...)``, this rank's part of the rows of all ranks.
         counts: number of rows of each rank; they differ by little.
         own: number of rows of this rank.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         ``(own, ...)``, the sum of this rank's rows.

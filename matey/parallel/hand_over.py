@@ -20,7 +20,7 @@ class RowsPlan:
         held: ``(k,)``, places of the rows that this rank holds in the list of rows that it has a part of.
         sent: ``(s,)``, places of the rows that go to other ranks, rank after rank.
         num_sent: number of rows that go to each rank.
-        places: ``(r,)`` for each rank, places of the rows that come from it among the rows that this rank holds.
+        places: places ``(r,)``, among the rows that this rank holds, of the rows that come from each rank.
     """
 
     held: Tensor
@@ -64,7 +64,7 @@ def hand_over(values: Sequence[Tensor], plans: Sequence[RowsPlan], group: Group)
     Args:
         values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
         plans: the plan for each kind of row, see `plan_hand_over`.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         One tensor ``(k, ...)`` per kind, the rows that this rank holds: its own part, to which the parts of the other

@@ -72,7 +72,7 @@ def address_of_this_node() -> str:
 
 
 def free_port() -> int:
-    """Return a port of this node that nobody listens on."""
+    """Return a free port of this node."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return listener.getsockname()[1]

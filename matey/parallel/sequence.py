@@ -113,7 +113,7 @@ class DistributedSequenceGroup(SequenceGroup):
         backend: backend of `segment_attention`.
 
     Attributes:
-        exchange: exchange of the fields, of which each rank has read a part.
+        exchange: exchange of the fields; each rank has read a part of them.
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
