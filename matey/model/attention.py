@@ -1,4 +1,4 @@
-"""Attention within segments of a packed token list: the one primitive of all schemes, and what computes it."""
+"""Attention within segments of a packed token list: the one primitive of all schemes, and its backends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from matey.config.choices import BACKENDS
 from matey.tokens.segments import Segmentation
 
 MOST_SEGMENTS = 65_535
-"""Segments of one call: they are an axis of the kernels' grids, on which CUDA and HIP launch no more."""
+"""Most segments of one call: segments are an axis of the kernel's launch grid, and CUDA and HIP allow no more along it."""
 
 MOST_PADDING = 2
-"""Largest ratio of the length of a call's log-sum-exp to that of its queries: ROCm pads it to the longest of all segments."""
+"""Largest ratio of a call's log-sum-exp length to its number of queries: ROCm pads every segment to the longest one."""
 
 Run = tuple[int, int, int]
 Kernel = Callable[..., Any]
@@ -34,7 +34,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
         k: keys ``(n, h, d)``.
         v: values ``(n, h, d)``.
         segmentation: the segments of the ``m`` queries and ``n`` keys.
-        backend: name of the function that computes it, in packed order: one of those below, or a package's.
+        backend: name of the function that attends in packed order: one of those below, or one from another package.
 
     Returns:
         The attended values ``(m, h, d)``, in the order of the queries.
@@ -52,7 +52,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
 
 @cache
 def choose_backend(device: str, dtype: torch.dtype) -> str:
-    """Return the fastest backend for a device and a precision: flash attention knows half precision on GPUs only."""
+    """Return the fastest backend for a device and a precision; flash attention needs a GPU and half precision."""
     if device != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return "grouped"
     if torch.version.hip is not None and find_spec("flash_attn"):
@@ -63,19 +63,19 @@ def choose_backend(device: str, dtype: torch.dtype) -> str:
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Take what `choose_backend` says; packed in and out."""
+    """Call the backend that `choose_backend` names; inputs and result are packed."""
     return BACKENDS[choose_backend(q.device.type, q.dtype)](q, k, v, segmentation)
 
 
 def grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Call scaled-dot-product attention once per run of equal segments; packed in and out.
+    """Call scaled-dot-product attention once per run of equal segments; inputs and result are packed.
 
-    Nothing is padded to save calls: lengths repeat so much that there are few of them (docs/performance.md).
+    Segments are not padded to save calls: lengths repeat so often that there are few calls (docs/performance.md).
     """
     parts = []
     runs = [run for call in calls_of(segmentation.runs) for run in call]
     rows_of = [[run[0] * run[which] for run in runs] for which in (1, 2, 2)]
-    # One split each instead of slices, whose gradients would each be as long as the whole list.
+    # One split per tensor, no slices: the gradient of each slice would be as long as the whole list.
     for run, *of_run in zip(runs, *map(_split, (q, k, v), rows_of), strict=True):
         batched = (rearrange(rows, "(s l) h d -> s h l d", s=run[0]) for rows in of_run)
         parts.append(rearrange(F.scaled_dot_product_attention(*batched), "s h l d -> (s l) h d"))
@@ -87,12 +87,12 @@ def _split(rows: Tensor, lengths: Sequence[int]) -> Sequence[Tensor]:
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Call PyTorch's variable-length flash attention for all segments together; packed in and out."""
+    """Call PyTorch's variable-length flash attention for all segments together; inputs and result are packed."""
     return _flash(q, k, v, segmentation, "varlen")
 
 
 def flash_attn(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
-    """Call that of the package flash-attn for all segments together; packed in and out."""
+    """Call the package flash-attn for all segments together; inputs and result are packed."""
     return _flash(q, k, v, segmentation, "flash_attn")
 
 
@@ -110,10 +110,10 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, backend:
 def in_calls(
     kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation, most_padding: float = math.inf
 ) -> Tensor:
-    """Call variable-length attention as often as its limits make necessary; packed in and out.
+    """Call variable-length attention as often as its limits make necessary; inputs and result are packed.
 
     Args:
-        kernel: function of queries, keys, values, the offsets of the segments' queries and keys, and the longest of each.
+        kernel: function of queries, keys, values, the segments' query and key offsets, and their largest query and key lengths.
         q: queries ``(m, h, d)``.
         k: keys ``(n, h, d)``.
         v: values ``(n, h, d)``.
@@ -139,8 +139,8 @@ def calls_of(runs: Sequence[Run], most_padding: float = 0) -> list[list[Run]]:
 
     Args:
         runs: runs as in `Segmentation`.
-        most_padding: factor by which the queries of a call may grow, were all its segments as long as the longest; with 0
-            each run is a call of its own.
+        most_padding: largest factor by which padding to the longest segment may increase a call's queries; with 0 each run is a
+            call of its own.
     """
     calls: list[list[Run]] = []
     segments = num_queries = longest = 0
@@ -158,7 +158,7 @@ def calls_of(runs: Sequence[Run], most_padding: float = 0) -> list[list[Run]]:
 
 
 def _kernel(backend: str) -> Kernel:
-    """Return the function of variable-length flash attention, imported on use; both have the arguments that we give."""
+    """Import and return the function of variable-length flash attention; both functions take the same arguments."""
     if backend == "varlen":
         from torch.nn.attention.varlen import varlen_attn
 

@@ -1,8 +1,8 @@
-r"""Decoded blocks of cells become a field: where blocks overlap they are blended, so that patches do not show.
+r"""Assembles a field from decoded blocks of cells; overlapping blocks are blended, so that patch borders do not show.
 
-A block is decoded with a margin that reaches into its neighbours, and weighted by a ramp that falls to zero across it. Between
-equal neighbours the ramps add up to one. Without a margin the blocks lie side by side. Where several ranks decode a frame,
-each one puts together the tiles that its own blocks reach; where those of others reach too, it has its part of a sum.
+A block is decoded with a margin that reaches into its neighbours; a ramp that falls to zero across the margin weights it.
+Between equal neighbours the ramps add up to one. Without a margin the blocks lie side by side. Where several ranks decode a
+frame, each rank assembles the tiles that its own blocks reach; other ranks may hold further terms of the same sums.
 Blocks of four cells with margins m of two, along one axis:
 
       weight 1            A       B
@@ -29,13 +29,13 @@ class Fold:
     """Placement of decoded blocks of one size on the tiles of one batch.
 
     Attributes:
-        levels: the levels whose blocks these are, one level after the other.
+        levels: numbers of the levels of the blocks, in the order of the blocks.
         cells: size ``z, y, x`` of a block without its margins.
         margin: cells ``z, y, x`` of a margin.
-        of_tile: blocks of a tile along ``z, y, x``.
-        source: ``(o, k B)`` int32, position among the decoded blocks of the neighbour in each direction ``o`` of
-            `directions` of each of the ``B`` blocks of each of the ``k`` tiles; -1 where that is not decoded.
-        target: ``(o, c)`` int32, the same seen from the decoded blocks: which block of the tiles each piece lies over.
+        of_tile: number of blocks of a tile along ``z, y, x``.
+        source: ``(o, k B)`` int32, position among the decoded blocks of each block's neighbour in direction ``o`` of
+            `directions`, for the ``B`` blocks of each of ``k`` tiles; -1 where the neighbour is not decoded.
+        target: ``(o, c)`` int32, inverse of ``source``: the block of the tiles under each piece of each decoded block, or -1.
     """
 
     levels: tuple[int, ...]
@@ -46,18 +46,18 @@ class Fold:
     target: Tensor
 
     def to_tiles(self, values: Tensor) -> Tensor:
-        """Add up blocks with their margins, ``(f, z, y, x, c)``, to tiles ``(k, f, z, y, x)``; zero where there is none."""
+        """Add up blocks with their margins, ``(f, z, y, x, c)``, to tiles ``(k, f, z, y, x)``; zero where no block is."""
         return to_tiles(_Fold.apply(values, self), self.of_tile)
 
 
 @dataclass(frozen=True)
 class Blending:
-    """Blending of the decoded blocks of all levels into the tiles of one batch.
+    """Plan for blending the decoded blocks of all levels into the tiles of one batch.
 
     Attributes:
-        folds: the ways of blocks to the tiles: all of one size together, or one fold per level where levels are added.
-        weights: sums ``(k, 1, z, y, x)`` of the ramps of all blocks, whoever decodes them: one for all folds together, or
-            one per fold where levels are added.
+        folds: placements of the blocks on the tiles: one per block size, or one per level where levels are added.
+        weights: sums ``(k, 1, z, y, x)`` of the ramps of all ranks' blocks: one tensor for all folds, or one per fold where
+            levels are added.
     """
 
     folds: tuple[Fold, ...]
@@ -65,11 +65,11 @@ class Blending:
 
 
 def blend(levels: Sequence[Tensor], blending: Blending) -> Tensor:
-    """Put the blocks of one batch together, as far as this rank decodes them.
+    """Blend the blocks of one batch that this rank decodes.
 
     Args:
         levels: the blocks ``(f, z, y, x, c)`` of every level with their margins, weighted by `ramp`; coarse to fine.
-        blending: the plan by which they come together, see `matey.model.block_grid.plan_blending`.
+        blending: plan of the batch, see `matey.model.block_grid.plan_blending`.
 
     Returns:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
@@ -86,7 +86,7 @@ def _joined(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def to_tiles(blocks: Tensor, of_tile: Sequence[int]) -> Tensor:
-    """Lay blocks ``(f, z, y, x, k B)`` out as the tiles ``(k, f, z, y, x)`` that have ``of_tile`` of them along ``z, y, x``."""
+    """Arrange blocks ``(f, z, y, x, k B)`` as tiles ``(k, f, z, y, x)`` of ``of_tile`` blocks along ``z, y, x``."""
     Z, Y, X = of_tile
     return rearrange(blocks, "f z y x (k Z Y X) -> k f (Z z) (Y y) (X x)", Z=Z, Y=Y, X=X)
 
@@ -94,27 +94,27 @@ def to_tiles(blocks: Tensor, of_tile: Sequence[int]) -> Tensor:
 def ramp(cells: Sequence[int], margin: Sequence[int]) -> Tensor:
     """Return the weight of each cell of a block with its margins, ``(z, y, x)``.
 
-    A product of ramps that are one half on the borders of the block.
+    The weight is a product of one ramp per axis; each ramp is one half on the borders of the block.
     """
     ramps = []
     for size, reach in zip(cells, margin, strict=True):
         places = (place + 0.5 for place in range(-reach, size + reach))
-        nearest = (min(place, size - place) for place in places)  # to a border, negative in the margin
+        nearest = (min(place, size - place) for place in places)  # distance to a border, negative in the margin
         ramps.append([min(0.5 + near / (2 * reach), 1.0) if reach else 1.0 for near in nearest])
     z, y, x = ramps
     return torch.tensor([[[a * b * c for c in x] for b in y] for a in z])
 
 
 def directions(margin: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Return the steps ``z, y, x`` to the neighbours whose margins reach into a block, and to itself."""
+    """Return the steps ``z, y, x`` to the neighbours whose margins reach into a block, and to the block itself."""
     return product(*((-1, 0, 1) if reach else (0,) for reach in margin))
 
 
 class _Fold(torch.autograd.Function):
     """Gather for each block of the result the pieces of its neighbours that lie over it.
 
-    A piece of a block lies over one block only, so the backward pass gathers too: no two of its terms meet, and the result is
-    the same on every run. Blocks are the last axis, along which a gather is several times as fast as of small pieces.
+    A piece lies over one block only, so the backward pass is a gather too: it adds nothing up, and its result is the same on
+    every run. Blocks are the last axis because a gather along it is several times as fast as a gather of small pieces.
     """
 
     @staticmethod
@@ -139,11 +139,11 @@ class _Fold(torch.autograd.Function):
 
 
 def pieces(cells: Sequence[int], margin: Sequence[int]) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Return per direction the piece of the neighbour there, and the cells of a block that it lies over."""
+    """Yield for each direction the neighbour's piece that lies over a block, and the cells of the block under it."""
     for direction in directions(margin):
         piece, under = [], []
         for step, size, reach in zip(direction, cells, margin, strict=True):
-            # For steps 0, 1 and -1: itself, the next one with the margin at its begin, the one before with that at its end.
+            # For steps 0, 1 and -1: the block itself, the next block's margin at its start, the previous block's at its end.
             piece.append((slice(reach, reach + size), slice(0, reach), slice(reach + size, None))[step])
             under.append((slice(0, size), slice(size - reach, size), slice(0, reach))[step])
         yield tuple(piece), tuple(under)

@@ -1,6 +1,6 @@
-"""The grid of the blocks that patches are decoded to, and how those that bear on some tiles come to lie on them.
+"""The grid of the blocks that patches are decoded to, and the plan that places blocks on the tiles they reach.
 
-All of it follows from where tokens are: integers, found once per micro-batch before any token is decoded.
+Everything here is integers that follow from the positions of tokens, found once per micro-batch before any token is decoded.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from matey.model.blending import Blending, Fold, directions, pieces, ramp, to_ti
 from matey.tokens.patches import Patch, unravelled
 from matey.tokens.tiles import Tiles
 
-SMALLEST_WEIGHT = 1e-6  # that of a cell is at least one eighth where it has a block at all
+SMALLEST_WEIGHT = 1e-6  # a cell under any block has a weight of at least one eighth
 
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """The blocks that the patches of one level are cut into, and those of them that bear on some tiles.
+    """The blocks that the patches of one level are cut into, and the blocks among them that reach some tiles.
 
-    Blocks are numbered by sample, then ``z, y, x`` on the grid of blocks of what the patches cover. Only the lines along ``x``
-    that bear on the tiles are looked at, and their blocks are numbered line after line.
+    Blocks are numbered by sample, then ``z, y, x``, on the grid that the patches cover. Only the lines along ``x`` that reach
+    the tiles are considered; within these, blocks are also numbered line after line.
 
     Attributes:
-        tiles: the part of the frame that is put together.
+        tiles: tiles of the frame that are assembled.
         cells: size ``z, y, x`` of a block without its margins; it divides tiles and patches.
         margin: cells ``z, y, x`` of a margin, at most half a block.
-        lines: ``(b Z Y,)``, number of each line among these; -1 where it is none of them.
-        reaching: ``(o, k, B)``, number in these lines of the neighbour in each direction ``o`` of `directions` for each of the
-            ``B`` blocks of each of the ``k`` tiles; the margin of that neighbour reaches into the block. It is -1 beyond the
-            domain; one direction is the block itself.
+        lines: ``(b Z Y,)``, number of each line among those that reach the tiles; -1 for all other lines.
+        reaching: ``(o, k, B)``, number in these lines of each block's neighbour in direction ``o`` of `directions`, for the
+            ``B`` blocks of each of ``k`` tiles; -1 beyond the domain. The neighbour's margin reaches into the block; one
+            direction is the block itself.
     """
 
     tiles: Tiles
@@ -45,25 +45,25 @@ class BlockGrid:
 
     @classmethod
     def over(cls, tiles: Tiles, cells: tuple[int, ...], margin: tuple[int, ...]) -> BlockGrid:
-        """Find the blocks that bear on some tiles."""
+        """Find the blocks that reach some tiles."""
         of_tile = [size // block for size, block in zip(tiles.tile[1:], cells, strict=True)]
         around, shape = [1 if reach else 0 for reach in margin], _shape(tiles, cells)
         sample, *corner = unravelled(tiles.row, tiles.grid)
-        along = []  # (k, B) of each axis: place of the blocks of a tile and of those around them, -1 beyond the domain
+        along = []  # (k, B) per axis: places of a tile's blocks and of the ring around them, -1 beyond the domain
         axes = zip(corner, of_tile, around, shape[1:], tiles.frames.wraps, strict=True)
         for first, count, ring, length, wraps in axes:
             at = first[:, None] * count + torch.arange(-ring, count + ring, device=first.device)
             along.append(at % length if wraps else at.where((at >= 0) & (at < length), -1))
         z, y, x = along
         line = (sample[:, None, None] * shape[1] + z[:, :, None]) * shape[2] + y[:, None]
-        line = line.where((z[:, :, None] >= 0) & (y[:, None] >= 0), math.prod(shape[:3]))  # one more, which is none
+        line = line.where((z[:, :, None] >= 0) & (y[:, None] >= 0), math.prod(shape[:3]))  # one more, for those beyond
         is_there = torch.zeros(math.prod(shape[:3]) + 1, dtype=torch.bool, device=line.device)
         is_there[line.flatten()] = True
         lines = (is_there.cumsum(0) - 1).where(is_there, -1)[:-1]
         kind = torch.int32 if len(lines) * shape[3] < 2**31 else torch.int64
         begin = (F.pad(lines, (0, 1), value=-1) * shape[3])[line].to(kind)[..., None]
         x = x.to(kind)[:, None, None]
-        number, reaching = (begin + x).where((begin >= 0) & (x >= 0), -1), []  # (k, z, y, x), with those around a tile
+        number, reaching = (begin + x).where((begin >= 0) & (x >= 0), -1), []  # (k, z, y, x), with a ring around a tile
         for direction in directions(margin):
             starts = [ring + step for ring, step in zip(around, direction, strict=True)]
             cut = (slice(start, start + size) for start, size in zip(starts, of_tile, strict=True))
@@ -96,11 +96,11 @@ class BlockGrid:
         return number.flatten()
 
     def sources(self, number: Tensor) -> Tensor:
-        """Return the positions ``(o, k, B)`` int32 of the blocks of `reaching` in a list ``number``; -1 if not in it."""
+        """Return the positions ``(o, k, B)`` int32 of the blocks of `reaching` in a list ``number``; -1 for missing blocks."""
         length = self.shape[3]
         line = self.lines[number // length]
         size = (int(self.lines.max()) + 1) * length if len(self.lines) else 0
-        # The first place takes what lies in none of the lines, and is then that of what is not in the list.
+        # Place 0 takes the blocks outside the lines, and is then read for blocks that are not in the list.
         place = torch.full((size + 1,), -1, dtype=torch.int32, device=number.device)
         order = torch.arange(len(number), dtype=torch.int32, device=number.device)
         place[(line * length + number % length + 1).where(line >= 0, 0)] = order
@@ -132,7 +132,7 @@ class BlockSet:
     """The blocks of one level.
 
     Attributes:
-        number: ``(c,)``, number in the grid of blocks of each block that this rank decodes.
+        number: ``(c,)`` numbers, in the grid of blocks, of the blocks that this rank decodes.
         present: ``(d,)`` numbers of the blocks that all ranks decode.
         grid: the grid of blocks of the level.
     """
@@ -143,13 +143,13 @@ class BlockSet:
 
 
 def plan_blending(levels: Sequence[BlockSet], dtype: torch.dtype, *, add_levels: bool) -> Blending:
-    """Find out how the blocks of one batch come to lie on the tiles that this rank's reach.
+    """Plan how the blocks of one batch are placed on the tiles that this rank's blocks reach.
 
     Args:
         levels: blocks of every level, coarse to fine, over the same tiles.
         dtype: precision of the weights.
-        add_levels: whether finer blocks are added to what coarser ones say; otherwise the blocks of all levels share the
-            domain, and those of two levels are blended where they meet.
+        add_levels: whether finer blocks are added to coarser ones; otherwise the blocks of all levels share the domain, and
+            blocks of two levels are blended where they meet.
     """
     together = [(level,) for level in range(len(levels))] if add_levels else _by_size(levels)
     folds, weights = [], []
@@ -160,7 +160,7 @@ def plan_blending(levels: Sequence[BlockSet], dtype: torch.dtype, *, add_levels:
         )
         source = grid.sources(number).flatten(1)
         folds.append(Fold(numbers, grid.cells, grid.margin, grid.of_tile, source, _targets(source, len(number))))
-        # Beside a patch that is not split, what is added fades to nothing: the weights are those of a whole level.
+        # With the weights of a whole level, values that are added fade to zero beside a patch that is not split.
         there = grid.reaching if add_levels else grid.sources(present)
         weights.append(grid.weights(there >= 0, dtype))
     if not add_levels:
@@ -169,7 +169,7 @@ def plan_blending(levels: Sequence[BlockSet], dtype: torch.dtype, *, add_levels:
 
 
 def _by_size(levels: Sequence[BlockSet]) -> list[tuple[int, ...]]:
-    """Join levels whose blocks have one size. Where levels share the domain, no two have a block in the same place."""
+    """Join levels whose blocks have the same size; two levels that share the domain never have a block in the same place."""
     same: dict[tuple[Sequence[int], Sequence[int]], tuple[int, ...]] = {}
     for number, blocks in enumerate(levels):
         size = blocks.grid.cells, blocks.grid.margin
@@ -182,7 +182,7 @@ def _targets(source: Tensor, num_blocks: int) -> Tensor:
     target = torch.full((len(source), num_blocks + 1), -1, dtype=torch.int32, device=source.device)
     numbers = torch.arange(source.shape[1], dtype=torch.int32, device=source.device)
     for of_direction, into in zip(source, target, strict=True):
-        into[of_direction] = numbers  # the last place, -1, takes what is not decoded
+        into[of_direction] = numbers  # the last place, index -1, takes blocks that are not decoded
     return target[:, :-1]
 
 

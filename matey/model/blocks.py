@@ -23,7 +23,7 @@ def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
 class SelfAttention(nn.Module):
     """Multi-head self-attention within one segmentation, norm first.
 
-    Queries, keys and values have no bias: that of the keys cancels in the softmax, so its gradient is rounding noise that
+    Queries, keys and values have no bias: a bias of the keys cancels in the softmax, so its gradient is rounding noise that
     Adam would amplify.
     """
 
@@ -71,9 +71,9 @@ class Block(nn.Module):
 
         Args:
             tokens: ``(n, e)``, the tokens of this rank.
-            sequence_group: computes the attention, with other ranks where the samples are shared.
+            sequence_group: the group that computes attention, together with the other ranks that share the samples.
             plans: one plan per segmentation of the scheme, see `SequenceGroup.plan`.
-            keep: a factor ``(n, 1)`` on each residual, those of drop path; None keeps all as they are.
+            keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
         """
         for number, (attention, plan) in enumerate(zip(self.attentions, plans, strict=True)):
             residual = attention(tokens, sequence_group, plan)

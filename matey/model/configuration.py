@@ -28,46 +28,46 @@ SIZES = {
 }
 
 
-# Without one of these a network would be taken for another than the one that was saved.
+# Keys that config.json must state: without one of them, a network other than the saved one would be built.
 STATED = ("tokens", "history", "local", "local_scales", "statistics", "predict")
-# Of these the run YAML's schema says what is legal; names of fields and parameters are checked here.
+# Arguments that the run YAML's schema checks; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
 
 
 class MateyConfig(PretrainedConfig):
-    """Architecture of a `MateyModel`; what the run YAML sets as well has the name and the default that it has there.
+    """Architecture of a `MateyModel`; arguments that the run YAML also sets have the same names and defaults there.
 
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         tokens: the tokenizer, keys and values as in the section `tokens` of the run YAML: ``{"set": "uniform", "patches":
             [[1, 1, 8, 8]]}``; see `matey.config.network_sections.TokensSection`.
         scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
-        history: frames of history it is trained on.
-        num_heads: attention heads.
-        width: embedding width ``e``, a multiple of the heads.
-        num_blocks: transformer blocks.
-        mlp_ratio: hidden width of a block's MLP over ``e``.
+        history: number of history frames that the model is trained on.
+        num_heads: number of attention heads.
+        width: embedding width ``e``, a multiple of the number of heads.
+        num_blocks: number of transformer blocks.
+        mlp_ratio: hidden width of a block's MLP divided by ``e``.
         halo: number of cells by which the decoder sees the last frame beyond the block of cells that it writes.
-        attention: backend of `matey.model.attention.segment_attention`; what runs it, not what it computes.
-        overlap: cells that decoded blocks of cells reach into their neighbours, where they are blended.
-        local: products per cell of the local operator beside the tokens, see `matey.model.local`; 0: there is none.
-        local_scales: cells along each axis that the operator's schemes take the mean of, one after the other.
-        local_cascade: whether these schemes, then named from fine to coarse, work one after the other, coarsest first, each
-            told what the one before it predicts.
-        local_layers: layers of products after the window of each scheme, as many as ``local_scales``; with them the cascade is
-            a network, see `matey.model.stage`, of which ``local`` is the number of features of a cell. Empty: it is none.
-        statistics: whether the network is told the scales that the normalisation takes out of a sample.
-        scales: ranges of these scales in training, by field, see `matey.model.scales`; one beyond is told as the nearest
-            within. None: there are none.
+        attention: backend of `matey.model.attention.segment_attention`; it decides how attention runs, not its result.
+        overlap: number of cells by which decoded blocks reach into their neighbours, where they are blended.
+        local: number of products per cell of the local operator, see `matey.model.local`; 0: no local operator.
+        local_scales: number of cells along each axis in the means that each scheme of the local operator works on.
+        local_cascade: whether the schemes work one after the other, coarsest first, each told the prediction of the one
+            before it; ``local_scales`` then go from fine to coarse.
+        local_layers: number of layers of products after each scheme's window, one for each of ``local_scales``. They make the
+            cascade a network, see `matey.model.stage`, with ``local`` features per cell. Empty: no network.
+        statistics: whether the network is told the scales that the normalisation removes from a sample.
+        scales: ranges of these scales in training, by field, see `matey.model.scales`; scales outside are told as the nearest
+            value inside. None: no ranges.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field, as in the paper).
         drop_path: probability that a sample skips a residual of the last block in training; it rises linearly from 0 in the
             first block.
-        num_wavelengths: wavelengths of the Fourier features of each position and of the lead time.
+        num_wavelengths: number of wavelengths of the Fourier features of each position and of the lead time.
         longest_lead: wavelength in snapshots of the slowest Fourier feature of the lead time.
-        given: names of the vocabulary that it takes where they are given and not predicted, such as a forcing.
-        parameters: names of the numbers that it takes, such as a viscosity; those that a sample lacks may be missing.
+        given: names of fields in the vocabulary that the model is given and does not predict, such as a forcing.
+        parameters: names of the numbers that the model takes, such as a viscosity; a sample may lack some of them.
     """
 
     model_type = "matey"
@@ -137,7 +137,7 @@ class MateyConfig(PretrainedConfig):
         """Read a model's ``config.json``; a name that leads nowhere is refused at once.
 
         Raises:
-            OSError: there is none.
+            OSError: there is no such file.
         """
         check_place(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
@@ -147,7 +147,7 @@ class MateyConfig(PretrainedConfig):
         """Read a model's ``config.json``.
 
         Raises:
-            Mistake: it does not state what decides which network it is.
+            Mistake: the file lacks a key that decides which network it describes.
         """
         check_stated(config_dict)
         return super().from_dict(config_dict, **kwargs)
@@ -202,7 +202,7 @@ class MateyConfig(PretrainedConfig):
 
 
 def check_stated(tree: Mapping[str, Any]) -> None:
-    """Raise Mistake if a ``config.json`` does not state what decides which network it is."""
+    """Raise Mistake if a ``config.json`` lacks a key that decides which network it describes."""
     if missing := [key for key in STATED if key not in tree]:
         raise Mistake(
             f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."

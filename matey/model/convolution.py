@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Convolve with a kernel ``(o, c, z, y, x)``; nothing is added around, and channels lie side by side in the result.
+    """Convolve with a kernel ``(o, c, z, y, x)`` without padding; the result has its channels side by side in memory.
 
-    Side by side, both passes of few channels take down to half the time on CPUs.
+    With few channels, this layout takes down to half the time on CPUs in both passes.
 
     Args:
         values: ``(b, c, z, y, x)``, fastest with channels side by side.
-        kernel: weights of a window; one that is a single cell along ``z`` sees each plane for itself.
-        offset: ``(o,)``, a constant for each result.
+        kernel: weights of a window; a kernel of a single cell along ``z`` convolves each plane separately.
+        offset: ``(o,)``, a constant added to each channel of the result.
     """
     if kernel.shape[2] == 1:
         planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -26,8 +26,8 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
     kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
     if len(values) > 1 or values.device.type != "cpu":
         return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
-    # There PyTorch convolves a single volume the slow way unless it is large, with all windows side by side in memory: 27
-    # times what they are cut from. Of two at once it never does, so these are halves, which share a layer where they must.
+    # On CPUs PyTorch convolves a single volume, unless it is large, the slow way: all windows lie side by side in memory, 27
+    # times the volume. It never does so for two volumes at once, hence two halves, which share a layer if their number is odd.
     length = values.shape[2] - kernel.shape[2] + 1
     half = -(-length // 2)
     halves = torch.cat([values[:, :, : values.shape[2] - length + half], values[:, :, length - half :]])
@@ -43,8 +43,8 @@ def inner(values: Tensor, halo: Sequence[int]) -> Tensor:
 
 
 def keep_all_bits() -> None:
-    """Have convolutions of float32 on GPUs keep all bits of this process's values.
+    """Have this process's float32 convolutions on GPUs use all bits of their inputs.
 
-    By default they keep 10 of each, too few for differences between neighbouring cells.
+    By default (TF32) they use 10 bits of a mantissa, too few for differences between neighbouring cells.
     """
     torch.backends.cudnn.allow_tf32 = False

@@ -1,9 +1,9 @@
 """Decodes tokens to the values in their patches: the mirror of the stem, with a view of the last frame around each cell.
 
-What a token carries of its patch is limited by its width, so a decoder that saw nothing else could not even repeat a rough
-field, let alone difference it across the border to the next patch. It therefore sees the last frame itself, in a small window
-around the cells that it writes; the token says what is to be done with it. The window reaches into the neighbouring patches,
-as the stencil of a solver does.
+A token's width limits what it carries of its patch, so a decoder that saw only tokens could not even repeat a rough field, let
+alone take its differences across patch borders. The decoder therefore also sees the last frame, in a small window around the
+cells that it writes; the token decides how the window is used. The window reaches into the neighbouring patches, as the
+stencil of a solver does.
 """
 
 from __future__ import annotations
@@ -35,10 +35,8 @@ class PatchDecoder(nn.Module):
         patch: size ``t z y x`` of the level's patches.
         num_fields: rows of the vocabulary.
         width: embedding width of a token.
-        halo: number of cells by which the window on the last frame reaches beyond the block that it is for, on each
-            side.
-        overlap: number of cells by which a decoded block reaches into its neighbours, on each side; at most half a
-            block.
+        halo: number of cells by which the window on the last frame reaches beyond its block, on each side.
+        overlap: number of cells by which a decoded block reaches into its neighbours, on each side; at most half a block.
     """
 
     def __init__(self, patch: Patch, num_fields: int, width: int, halo: int, overlap: int) -> None:
@@ -63,11 +61,11 @@ class PatchDecoder(nn.Module):
         self.field_bias = nn.Parameter(torch.zeros(num_fields, block))
 
     def windows(self, frames: Sequence[Tensor], starts: Sequence[Sequence[int]], blocks: Sequence[Places]) -> Windows:
-        """Return what the decoder sees around some blocks in boxes of the normalised last frames, see `Windows`."""
+        """Return the decoder's windows around some blocks, in boxes of the normalised last frames, see `Windows`."""
         return Windows(frames, starts, blocks, self.cells[1:], self.halo)
 
     def forward(self, tokens: Tensor, windows: Sequence[Windows], rows: Sequence[Rows]) -> Tensor:
-        """Decode the tokens of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
+        """Decode the tokens of every batch in one call; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
             tokens: ``(m, e)``, the tokens to decode, batch after batch.
@@ -101,7 +99,7 @@ class PatchDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class BlockShape:
-    """Blocks of cells into which patches of a level are decoded.
+    """Shape of the blocks of cells into which patches of a level are decoded.
 
     Attributes:
         cells: size ``1 z y x`` of a block without its margins.
@@ -117,7 +115,7 @@ class BlockShape:
     def from_patch(cls, patch: Patch, halo: int, overlap: int) -> BlockShape:
         """Return the shape for patches of a size, see `PatchDecoder`."""
         one, z, y, x = factor_stages((1, *patch[1:]))[0]
-        # An axis that patches do not extend along, as z of plane data, has no neighbours to look at.
+        # Along an axis where patches are one cell wide, such as z of plane data, there are no neighbours to look at.
         beyond = tuple(halo if size > 1 else 0 for size in patch[1:])
         return cls((one, z, y, x), beyond, tuple(min(overlap, size // 2) for size in (z, y, x)))
 
@@ -134,13 +132,13 @@ def tile_of(blocks: Iterable[BlockShape]) -> Patch:
 
 
 def reach_of(blocks: Iterable[BlockShape]) -> list[int]:
-    """Return how many cells ``z, y, x`` the blocks of any level reach into their neighbours, at the most."""
+    """Return the largest number of cells ``z, y, x`` by which blocks of any level reach into their neighbours."""
     return [max(along) for along in zip(*(of_level.margin for of_level in blocks), strict=True)]
 
 
 @cache
 def _ramp_on(cells: tuple[int, ...], margin: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return `ramp` where the weights are: copied there once, since a copy makes the host wait."""
+    """Return `ramp` on the device of the weights, copied there once, since a copy makes the host wait."""
     with torch.inference_mode(False):  # it may be used in training later
         return ramp(cells, margin).to(device, dtype)
 

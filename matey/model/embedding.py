@@ -2,7 +2,7 @@
 
 After the stem of Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
 stage sees beyond its patch. Departures: weights of the cells belong to field names, and there are no norms between stages,
-since a norm per sub-patch would blow a flat region's small variations up to the size of a front's.
+since a norm per sub-patch would amplify a flat region's small variations to the size of a front's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from matey.tokens.positions import fourier_features
 
 
 class PatchEmbedding(nn.Module):
-    """Embed the patches of one level. The list of batches is one call, so that every rank calls every module once."""
+    """Embed the patches of one level; one call takes all batches, so that every rank calls every module once."""
 
     def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class PatchEmbedding(nn.Module):
         for values, row in zip(patches, rows, strict=True):
             cells = rearrange(values, "m f (T t) (Z z) (Y y) (X x) -> (m T Z Y X) (f t z y x)", t=t, z=z, y=y, x=x)
             weight = chosen(self.field_weight, row.inputs).flatten(0, 1)  # (f c, e)
-            # Divided so that many fields do not outweigh few; by those that are predicted, so that giving one more, whose
+            # Divided so that many fields do not outweigh few. Only predicted fields count: one more given field, whose
             # weights are zero at first, changes nothing.
             parts.append(weighted_sums(cells, weight) / math.sqrt(len(row.predicted)))
         embedded = torch.cat(parts) + self.field_bias  # (m T Z Y X, e/4)
@@ -68,11 +68,11 @@ class PatchEmbedding(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """A token's place and size: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
+    """Embedding of a token's place and size: Fourier features, then linear maps, after Aurora (arXiv:2405.13063)."""
 
-    # In the unit domain: the shortest resolves neighbouring patches on a grid of 128 of them, the longest is no repetition.
+    # Wavelengths in the unit domain: the shortest resolves neighbouring patches on a grid of 128, the longest never repeats.
     SHORTEST, LONGEST = 1 / 64, 2.0
-    # Volumes range over many powers of two, so their logarithm to base 2 is what is expanded.
+    # Volumes range over many powers of two, so the features are those of their logarithm to base 2.
     LONGEST_LOG_VOLUME = 64.0
 
     def __init__(self, width: int, num_wavelengths: int) -> None:
@@ -91,7 +91,7 @@ class PositionEmbedding(nn.Module):
 
 
 class LeadTimeEmbedding(nn.Module):
-    """A sample's lead time: Fourier features of the lead time, then an MLP."""
+    """Embedding of a sample's lead time: Fourier features, then an MLP."""
 
     SHORTEST = 2.0  # snapshots: neighbouring lead times are half a wavelength apart
 
@@ -108,9 +108,9 @@ class LeadTimeEmbedding(nn.Module):
 
 
 class ConditionEmbedding(nn.Module):
-    """The scales that the normalisation takes out of a sample, which its physics depends on: a wave's speed on the depth.
+    """Embedding of the scales that the normalisation removes from a sample; physics depends on them, as wave speed on depth.
 
-    Each field adds its own, by name, see `matey.model.scales`.
+    Each field adds its own scales, by name, see `matey.model.scales`.
     """
 
     def __init__(self, num_fields: int, width: int) -> None:
@@ -133,9 +133,9 @@ class ConditionEmbedding(nn.Module):
 
 
 def weighted_sums(cells: Tensor, weight: Tensor) -> Tensor:
-    """Multiply values of cells ``(n, w)`` with weights ``(w, e)``, and round what comes out to the type of the weights.
+    """Multiply values of cells ``(n, w)`` with weights ``(w, e)``, and round the sums to the type of the weights.
 
-    Cells that differ by less than the rounding of bfloat16 are not to be equal before they are subtracted from each other.
+    Rounding comes last, so that cells which differ by less than the precision of bfloat16 can still be subtracted.
     """
     dtype = torch.promote_types(cells.dtype, weight.dtype)
     return (cells.to(dtype) @ weight.to(dtype)).to(weight.dtype)

@@ -1,4 +1,4 @@
-"""A short hash of a model's weights, by which two of them are told apart."""
+"""A short hash of a model's weights, to tell two models apart."""
 
 from __future__ import annotations
 

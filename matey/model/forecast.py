@@ -1,4 +1,4 @@
-"""The predicted frames that the network returns, as far as this rank decoded them, and their error against the targets."""
+"""The predicted frames that the network returns, in the cells that this rank decoded, and their error against the targets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from matey.tokens.tiles import Tiles
 class Forecast(NamedTuple):
     """The predicted frame of one `FieldBatch`: base + scale x decoded.
 
-    A tuple, since DeepSpeed looks for tensors in tuples, lists and dicts only. Where it finds none it does not hear of the
-    backward pass, and counts gradients of all but the last micro-step more than once (bfloat16 with stage 1, `overlap_comm`).
+    It is a tuple because DeepSpeed looks for tensors in tuples, lists and dicts only. Without any it misses the backward pass,
+    and counts gradients of all but the last micro-batch more than once (bfloat16 with stage 1, `overlap_comm`).
 
     Attributes:
         samples: description of the samples.
-        base: ``(k, f, z, y, x)``, values that the decoded ones are added to, in physical units: the last frame when the change
-            is predicted, else the mean, of which there is one value for all cells.
+        base: ``(k, f, z, y, x)``, values to which the decoded values are added, in physical units: the last frame when the
+            change is predicted, else the mean, one value for all cells.
         scale: ``(b, f)``, the factor on the decoded values, in physical units.
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
@@ -35,7 +35,7 @@ class Forecast(NamedTuple):
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
         num_tokens: number of tokens of the batch that this rank processed.
-        sequence_group: the ranks that share the samples, whose parts it adds up.
+        sequence_group: group of the ranks that share the samples; it adds up their parts.
     """
 
     samples: Samples
@@ -54,22 +54,22 @@ class Forecast(NamedTuple):
         """The target.
 
         Raises:
-            ValueError: there is none.
+            ValueError: the batch has no target.
         """
         if self.target is None:
             raise ValueError(f"A batch of {self.samples.system} has no target, and so no loss; give it one.")
         return self.target
 
     def errors(self) -> Tensor:
-        """Return by how much this rank's cells miss the target.
+        """Return prediction minus target in this rank's cells.
 
-        In the tiles ``(k, f, z, y, x)`` and units of ``decoded``; zero in cells that are not own.
+        The shape is ``(k, f, z, y, x)``, the unit that of ``decoded``; all other cells are zero.
         """
         wanted = (self.known_target.to(self.scale.dtype) - self.base) / self._scale_of_tiles()
         return (self.decoded.to(wanted.dtype) - wanted).where(self.own[:, None], 0)
 
     def frame(self) -> Tensor:
-        """Return the decoded values as a frame ``(b, f, z, y, x)``, zero in cells that are not own."""
+        """Return the decoded values as a frame ``(b, f, z, y, x)``, zero in cells that this rank does not predict."""
         return self.tiles.put(self.decoded.where(self.own[:, None], 0))
 
     def field(self) -> Tensor:
@@ -99,9 +99,9 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
 
     Args:
         prepared: the micro-batch.
-        decoded: values decoded for all its batches, one after the other: of each ``(k, f, z, y, x)``, see `Forecast`.
+        decoded: decoded values of all its batches, one after the other, each ``(k, f, z, y, x)``, see `Forecast`.
         predict: quantity that the model predicts, as `MateyConfig` names it.
-        sequence_group: the ranks that share the samples, whose parts it adds up.
+        sequence_group: group of the ranks that share the samples; it adds up their parts.
     """
     decoding = prepared.decoding
     shapes = [
@@ -135,7 +135,7 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
 
 
 def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:
-    """Return the unit of what is decoded, ``(b, f)``."""
+    """Return the unit of the decoded values, ``(b, f)``."""
     if predict == "rate":
         return normalisation.change * lead_time[:, None].to(normalisation.change.dtype)
     return normalisation.std

@@ -13,28 +13,28 @@ _ARGUMENTS = tuple(
     for name, parameter in inspect.signature(MateyConfig.__init__).parameters.items()
     if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
 )
-# Stated beside the network: by a size and for the run's own fields and machine. The section `tokens` is there as a whole.
+# Keys that are handled apart: the named size, and the run's own fields and machine. So is the whole section `tokens`.
 _BESIDE = ("size", "fields", "attention")
 _SIZE_SETTINGS = ("num_heads", "width", "num_blocks")
-# What the run YAML says of a network, by section; `MateyConfig` calls it the same.
+# Keys of the run YAML that describe a network, by section; `MateyConfig` has the same names.
 NAMES = {"model": tuple(name for name in ModelSection.model_fields if name not in _BESIDE), "data": ("history",)}
 _SAID = [*_BESIDE, "tokens", *_SIZE_SETTINGS, *(name for names in NAMES.values() for name in names)]
-# What the run YAML does not say is as in the pretrained model: all that is left, so that no new argument is forgotten.
+# Arguments that come from the pretrained model because no run YAML sets them: all others, so that no new one is forgotten.
 FIXED = tuple(name for name in _ARGUMENTS if name not in _SAID)
 assert not (unknown := set(_SAID) - {*_ARGUMENTS, "size"}), f"MateyConfig takes no {unknown}, which a run YAML may say"
 
 
 def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
-    """Fill in what the run does not state from a pretrained model; the vocabulary is left to `with_vocabulary`.
+    """Fill in the keys that the run does not state from a pretrained model; the vocabulary is left to `with_vocabulary`.
 
     Raises:
-        ConfigError: the model has none of the named sizes, or what the run states contradicts the rest.
+        ConfigError: the model has none of the named sizes, or the keys that the run states contradict the rest.
     """
     tree = run.model_dump(mode="json")
     for section, names in NAMES.items():
         stated = getattr(run, section).model_fields_set
         tree[section] |= {name: getattr(pretrained, name) for name in names if name not in stated}
-    for key in ("given", "parameters"):  # what the pretrained model takes has its weights already
+    for key in ("given", "parameters"):  # the pretrained model has weights for its own already
         tree["model"][key] = list(dict.fromkeys([*getattr(pretrained, key), *getattr(run.model, key)]))
     tree["tokens"] |= pretrained.tokens.model_dump(mode="json", exclude=run.tokens.model_fields_set)
     shape = (pretrained.num_heads, pretrained.width, pretrained.num_blocks)
@@ -50,7 +50,7 @@ def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
 
 
 def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:
-    """Return the architecture that the run asks for; what a run YAML does not say is as in the pretrained model."""
+    """Return the architecture that the run asks for; arguments that no run YAML sets come from the pretrained model."""
     stated = {name: getattr(getattr(run, section), name) for section, names in NAMES.items() for name in names}
     fixed = {} if pretrained is None else {name: getattr(pretrained, name) for name in FIXED}
     return MateyConfig.from_size(

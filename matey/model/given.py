@@ -1,8 +1,8 @@
-"""What a model is told of a sample besides its history: fields that are given, and numbers such as a viscosity.
+"""A model's inputs besides the history of a sample: given fields, and numbers such as a viscosity.
 
-Given fields are embedded, seen by the decoder and by the local operator as those of the history are, and predicted by nothing;
-where to refine is decided without them. The patches of the frame at time ``t`` see them at ``t`` + lead time: the newest frame
-sees what is given at the target, and the frames before it, with short lead times, what is given on the way there.
+The embedding, the decoder and the local operator see given fields as they see those of the history; nothing predicts them, and
+refinement ignores them. The patches of the frame at time ``t`` see given fields at ``t`` + lead time: the newest frame sees
+them at the target, and the frames before it, with short lead times, on the way there.
 
     history        u(0)    u(1)    u(2)    u(3)                    -> u(3 + lead)
     given, lead 1  f(1)    f(2)    f(3)    f(4)
@@ -29,8 +29,8 @@ class Rows:
     """The row of each field of a batch in the vocabulary.
 
     Attributes:
-        inputs: ``(f,)``, rows of the fields that are predicted, then of those that are given.
-        predicted: ``(f,)``, rows of the fields that are predicted.
+        inputs: ``(f,)``, rows of the predicted fields, then of the given fields.
+        predicted: ``(f,)``, rows of the predicted fields.
     """
 
     inputs: Tensor
@@ -38,7 +38,7 @@ class Rows:
 
 
 def chosen(weight: Tensor, rows: Tensor) -> Tensor:
-    """Return some rows of a weight ``(f, ...)``, as a lookup: its gradient is one pass, that of an index a sort on GPUs."""
+    """Return some rows of a weight ``(f, ...)`` by a lookup: its gradient is one pass; an index's gradient sorts on GPUs."""
     return F.embedding(rows, weight.flatten(1)).view(len(rows), *weight.shape[1:])
 
 
@@ -55,7 +55,7 @@ class Given:
     normalisation: Normalisation
 
     def beside(self, normalised: Tensor) -> Tensor:
-        """Return normalised histories ``(b, t, f, z, y, x)`` with these fields, normalised, after theirs."""
+        """Return normalised histories ``(b, t, f, z, y, x)`` with the normalised given fields appended to their fields."""
         values = self.normalisation.apply(self.values)
         return torch.cat([normalised, values.expand(-1, normalised.shape[1], -1, -1, -1, -1)], dim=2)
 
@@ -75,10 +75,10 @@ def rows_of(batch: Samples, config: MateyConfig, device: torch.device) -> Rows:
 
 
 def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
-    """Return the given fields of a batch that the model knows, each sample's at its own time; None if there are none.
+    """Return the given fields of a batch that the model knows, each sample's at its own lead time; None if there are none.
 
     Raises:
-        ValueError: they end before a target.
+        ValueError: the given fields end before a target.
     """
     known = _known(batch, config)
     if batch.given is None or not known:
@@ -94,10 +94,10 @@ def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
 
 
 def with_known(part: BatchPart, config: MateyConfig) -> BatchPart:
-    """Return a part with those given fields that the model knows, at the frames of `given_of`, each sample's at its own time.
+    """Return a part with only the given fields that the model knows, in the frames that `given_of` takes.
 
     Raises:
-        ValueError: they end before a target.
+        ValueError: the given fields end before a target.
     """
     about = part.samples
     known = _known(about, config)
@@ -117,12 +117,12 @@ def with_known(part: BatchPart, config: MateyConfig) -> BatchPart:
 
 
 def in_history(statistics: Normalisation, num_given: int, num_frames: int) -> Normalisation:
-    """Return statistics of so many given frames; those of a single one as of a history in which nothing changes."""
+    """Return statistics of ``num_given`` given frames; a single frame counts as a history in which nothing changes."""
     return replace(statistics, change=SMALLEST_CHANGE * statistics.std) if num_given < num_frames else statistics
 
 
 def with_given(of_history: Normalisation, other: Normalisation | None) -> Normalisation:
-    """Return the statistics of the fields of a history, then of those that are given."""
+    """Return the statistics of a history's fields, then of the given fields."""
     if other is None:
         return of_history
     one = of_history
@@ -138,7 +138,7 @@ def parameters_of(batch: Samples, names: Sequence[str], device: torch.device) ->
 
 
 def _leads(batch: Samples, num_given: int) -> Tensor:
-    """Return the lead times ``(b,)`` as numbers of frames; fields are given in so many frames."""
+    """Return the lead times ``(b,)`` in frames; raise ValueError if ``num_given`` given frames end before a target."""
     lead_time = batch.lead_time.round().long()
     ends = int(lead_time.max()) + batch.window[0]
     if ends > num_given:
@@ -154,13 +154,13 @@ def _known(batch: FieldBatch | Samples, config: MateyConfig) -> list[int]:
 
 
 class ParameterEmbedding(nn.Module):
-    """Numbers that set a sample's physics apart, such as a viscosity or a Mach number; each has weights by its name.
+    """Embedding of numbers that distinguish a sample's physics, such as a viscosity or a Mach number, with weights by name.
 
-    An unknown one adds nothing. All together add nothing at first: a model that is given parameters forecasts as before.
+    An unknown number adds nothing. At first no number adds anything: a model that gets new parameters forecasts as before.
     """
 
     NUM_FEATURES = 3
-    # Natural logarithms of numbers smaller than this tell of zero.
+    # Limit of natural logarithms: a number below exp(-32) counts as zero.
     LARGEST_LOG = 32.0
 
     def __init__(self, num_parameters: int, width: int) -> None:
@@ -173,7 +173,7 @@ class ParameterEmbedding(nn.Module):
         known = ~values.isnan()
         values = values.where(known, 1)
         log = values.abs().log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
-        # That it is known, its size where it is large or of either sign, and its order of magnitude.
+        # Whether the number is known, its size with its sign, and its order of magnitude.
         features = torch.stack([torch.ones_like(values), values.asinh(), log], dim=-1) / 2  # (b, p, 3)
         features = features.where(known[..., None], 0).to(self.parameter_weight.dtype)
         added = torch.einsum("b p s, p s e -> b e", features, self.parameter_weight)

@@ -1,7 +1,7 @@
-"""The halo exchange of predicted values: what neighbouring tiles hold, beside the cells that this rank predicts itself.
+"""The halo exchange of predicted values: each rank receives the cells around those that it predicts itself.
 
-A tile that several ranks predict cells of, and one beside it that another rank holds, look like this to rank 0, which then
-has a halo of one cell around the cells that are its own:
+In this example ranks 0 and 1 predict cells of one tile, and rank 2 holds the tile beside it. After the exchange, rank 0 has a
+halo of one cell around its own cells:
 
       tile of ranks 0 and 1    tile of rank 2            tile of rank 0 with its halo
       0 0 1 1                  2 2 2 2                        . . . . . .
@@ -35,13 +35,13 @@ def with_halo(
 ) -> list[Tensor]:
     """Return the tiles with the cells around them, ``(k, f, z, y, x)`` wider by the halo at both ends of each axis.
 
-    Beyond the domain lie the values of its other side where it wraps around, else those of its edge; around a grid that no
-    patch divides nothing wraps. Cells further than the halo from an own cell may hold anything.
+    Beyond the domain, the values of its other side follow where it wraps around, else those of its edge; a grid that patches do
+    not divide evenly never wraps. Cells further than the halo from an own cell may hold anything.
 
     Args:
         values: tensors ``(k, f, z, y, x)``, one per batch, zero in cells that are not this rank's.
-        tiles: the tiles that they lie in.
-        holders: the ranks around these tiles; empty on one process.
+        tiles: the tiles of these values.
+        holders: the ranks that hold cells in and around these tiles; empty on one process.
         halos: number of cells ``z, y, x`` of the halo, for each batch.
         sequence_group: the group that hands tiles over between the ranks that share the samples.
 
@@ -73,12 +73,12 @@ def _cut(values: Tensor, around: Tiles, tiles: Tiles, halo: Sequence[int]) -> Te
     """Cut the tiles with their halo out of a larger part of the frame."""
     wide = Bricks(around.frames, around.tile, around.row).with_ring(_to_the_ends(values, around), halo)
     cut = wide.index_select(0, torch.searchsorted(around.row, tiles.row))
-    # Without tiles, too, this rank takes part in the exchange of gradients.
+    # A rank without tiles must take part in the exchange of gradients too.
     return cut if len(cut) else cut + values.sum()
 
 
 def _to_the_ends(values: Tensor, tiles: Tiles) -> Tensor:
-    """Continue the grid's outermost values to the ends of what patches cover."""
+    """Continue the grid's outermost values to the ends of the region that patches cover."""
     bricks = Bricks(tiles.frames, tiles.tile, tiles.row)
     for axis, (length, covered) in enumerate(zip(tiles.frames.window[1:], tiles.frames.covered, strict=True)):
         if covered > length:

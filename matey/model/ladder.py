@@ -1,4 +1,4 @@
-"""The scales that the local operator works on, and what each of its schemes has to see so that a box of cells can be had."""
+"""The scales that the local operator works on, and the boxes that each of its schemes must see to predict a box of cells."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ENDS = (("start", -1), ("stop", 1))
 
 @dataclass(frozen=True)
 class Ladder:
-    """The scales of the schemes, and where each has to predict.
+    """The scales of the schemes, and the boxes in which each must predict.
 
     Attributes:
         halo: halo of each scheme's window along ``z, y, x``.
-        factors: cells along ``z, y, x`` that each scheme takes the mean of.
-        cascade: whether each scheme is told what the next one finds.
-        layers: layers of products after the window of each scheme, which are then the stages of a network; empty: they are not.
+        factors: number of cells along ``z, y, x`` in the means of each scheme.
+        cascade: whether each scheme is told the result of the next coarser one.
+        layers: number of layers of products after each scheme's window, which make the schemes a network; empty: no network.
     """
 
     halo: tuple[int, ...]
@@ -36,9 +36,9 @@ class Ladder:
     def for_patches(
         cls, patches: Sequence[Patch], scales: Sequence[int], *, cascade: bool, layers: Sequence[int] = ()
     ) -> Ladder:
-        """Return the ladder of a network with these patches, along the axes of which its windows extend."""
+        """Return the ladder of a network with these patches; its windows extend along the axes that patches extend along."""
         along = [any(patch[axis] > 1 for patch in patches) for axis in (1, 2, 3)]
-        # In space a window of five cells would be 125 of them.
+        # In three dimensions a window five cells wide would hold 125 cells.
         halo = tuple((1 if along[0] else 2) if goes else 0 for goes in along)
         factors = tuple(tuple(scale if goes else 1 for goes in along) for scale in scales)
         return cls(halo, factors, cascade, tuple(layers))
@@ -52,21 +52,21 @@ class Ladder:
 
     @property
     def step(self) -> tuple[int, ...]:
-        """The cells by which windows of a layer reach along ``z, y, x``."""
+        """Number of cells by which a layer's window reaches along ``z, y, x``."""
         return tuple(min(reach, 1) for reach in self.halo)
 
     def beyond(self, number: int) -> list[int]:
-        """Return how far the layers of a scheme reach beyond what it predicts, along ``z, y, x``; their windows not counted."""
-        # The last one has a window on its features as well.
+        """Return how far a scheme's layers reach beyond its prediction, along ``z, y, x``, without its window on the inputs."""
+        # The last stage has a window on its features as well.
         layers = self.layers[number] + (number == 0) if self.layers else 0
         return [layers * reach for reach in self.step]
 
     def reach(self, number: int) -> list[int]:
-        """Return how far a scheme sees beyond what it predicts, along ``z, y, x``."""
+        """Return how far a scheme sees beyond its prediction, along ``z, y, x``."""
         return [reach + far for reach, far in zip(self.halo, self.beyond(number), strict=True)]
 
     def predicted(self, cells: Sequence[slice]) -> list[list[slice]]:
-        """Return the means ``z, y, x`` that each scheme predicts so that a box of cells can be had."""
+        """Return the box of means ``z, y, x`` that each scheme must predict to give a box of cells."""
         found: list[list[slice]] = []
         wanted, fine = list(cells), (1,) * len(cells)
         for number, factor in enumerate(self.factors):
@@ -76,28 +76,27 @@ class Ladder:
         return found
 
     def told(self, number: int, predicted: Sequence[slice]) -> list[slice]:
-        """Return the means about which a scheme is told what the one before it finds."""
-        # A network adds it to what its windows find; other schemes look at it through their windows.
+        """Return the box of means for which a scheme is told the result of the one before it."""
+        # A network adds that result to its features; other schemes see the result through their windows.
         return _around(predicted, self.beyond(number) if self.layers else self.halo)
 
     def seen(self, number: int, predicted: Sequence[slice]) -> list[slice]:
-        """Return the means that a scheme looks at."""
+        """Return the box of means that a scheme sees."""
         return _around(predicted, self.reach(number))
 
     def boxes(self, tiles: Tiles) -> list[tuple[slice, list[int], list[int]]]:
-        """Return what each scheme takes to predict some tiles: samples, first mean ``z, y, x``, and the one after the last."""
+        """Return the box that each scheme sees to predict some tiles: samples, first mean ``z, y, x``, and its end."""
         samples, *cells = box_of(tiles)
         seen = [self.seen(number, predicted) for number, predicted in enumerate(self.predicted(cells))]
         return [(samples, [side.start for side in sides], [side.stop for side in sides]) for sides in seen]
 
 
 def wide_inputs(inputs: Region, boxes: Sequence[Tiles], ladder: Ladder) -> list[tuple[Tensor, ...]]:
-    """Return the means that each scheme takes to predict some tiles and, where it has to, around them, box by box.
+    """Return the means that each scheme sees to predict some tiles, box by box.
 
     Args:
-        inputs: the inputs ``(b, 2, f, z, y, x)`` of a batch, see `matey.model.local.local_inputs`, all of them or around the
-            tiles.
-        boxes: tiles of the batch to predict, in one or more boxes; there may be none in one.
+        inputs: inputs ``(b, 2, f, z, y, x)`` of a batch, whole or around the tiles, see `matey.model.local.local_inputs`.
+        boxes: tiles of the batch to predict, in one or more boxes; a box may be empty.
         ladder: the scales.
     """
     of_boxes, of_scales = [ladder.boxes(tiles) for tiles in boxes], []
@@ -110,7 +109,7 @@ def wide_inputs(inputs: Region, boxes: Sequence[Tiles], ladder: Ladder) -> list[
 def box_of(tiles: Tiles) -> list[slice]:
     """Return the box around some tiles, or a cell where there are none.
 
-    A rank without cells predicts one and drops it: it has a gradient of zero for every weight, which ZeRO waits for.
+    A rank without cells predicts one cell and drops it: ZeRO waits for a gradient of every weight, which is zero then.
     """
     lengths = (tiles.frames.num_samples, *tiles.frames.window[1:])
     return [_not_empty(side, length) for side, length in zip(tiles.box, lengths, strict=True)]

@@ -1,10 +1,10 @@
-"""A layer of a local network: products of what windows find in the features of a cell, mixed, and added to its features.
+"""A layer of a local network: products of window sums of features, mixed, and added to the features of each cell.
 
     features --> bounded --> window --> p, q --> p (a q + o), mixed --> + --> features
         '------------------- inside --------------------------------'
 
-On small grids and on CPUs the time of a layer is that of reading and writing its values: these passes over them are as few as
-they can be. Both backward passes compute again what is made of a few values of a cell, so that less is kept as well.
+On small grids and on CPUs a layer takes the time of reading and writing its values, so there are as few passes over them as
+possible. Both backward passes recompute what follows from a few values of a cell, so that less is kept in memory.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from matey.model.convolution import inner
 
 
 def bounded(values: Tensor, step: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Scale the features of each cell to a mean square below one; small ones stay nearly as they are.
+    """Scale the features of each cell to a mean square below one; small features stay nearly as they are.
 
-    Products of products of what is far from all that was trained on would grow without end.
+    Otherwise products of products would grow without limit on inputs far from the training data.
 
     Args:
-        values: features ``(b, c, z, y, x)``, fastest with those of a cell side by side in memory.
-        step: cells ``z, y, x`` by which a window reaches around its own.
+        values: features ``(b, c, z, y, x)``, fastest with the features of a cell side by side in memory.
+        step: cells ``z, y, x`` by which a window reaches around its central cell.
 
     Returns:
-        The bounded features, and the given ones without so many cells on each side.
+        The bounded features, and the given features without ``step`` cells on each side.
     """
     return _Bounded.apply(values, tuple(step))
 
@@ -43,7 +43,7 @@ def add_products(values: Tensor, factors: Tensor, scale: Tensor, offset: Tensor,
         values: features ``(b, c, z, y, x)``.
         factors: ``(b, 2 c, z, y, x)``, first all ``p``, then all ``q``.
         scale: factor ``(b, c)`` of the ``q`` of each sample.
-        offset: constant ``(b, c)`` that is added to them.
+        offset: constant ``(b, c)`` that is added to the scaled ``q``.
         mix: matrix ``(c, c)``.
     """
     found: Tensor = _AddProducts.apply(values, factors, scale, offset, mix)
@@ -105,5 +105,5 @@ def _scaled(q: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
 
 
 def _to_cells(of_samples: Tensor) -> Tensor:
-    """Return numbers of samples ``(b, c)`` for all of their cells, ``(b, 1, 1, 1, c)``."""
+    """Return numbers per sample ``(b, c)`` as ``(b, 1, 1, 1, c)``, which broadcasts over the cells."""
     return of_samples[:, None, None, None]

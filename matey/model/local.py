@@ -1,23 +1,23 @@
 """The local operator: beside the tokens, a learnt numerical scheme on the cells and on coarser and coarser means of them.
 
-A token of width 96 cannot carry a rough 8 x 8 patch and its time derivative, and what it cannot carry it cannot predict. What
-happens within a few cells is what a solver's scheme computes from a stencil, so it is learnt as one (`matey.model.stencil`).
-What travels further within a lead time, as a wave or with the flow, the same kind of scheme finds on the means of 2, 4 or 8
+A token of width 96 cannot carry a rough 8 x 8 patch and its time derivative, so it cannot predict them either. A solver's
+scheme computes changes within a few cells from a stencil, so they are learnt as such a scheme (`matey.model.stencil`). Some
+changes travel further within a lead time, as a wave or with the flow. The same kind of scheme finds them on means of 2, 4 or 8
 cells along each axis, as on the grids of a multigrid solver; together these cost a third of the finest. For every scale:
 
     cells of this rank and a halo --> means of s x s cells --> scheme --> linear interpolation to the cells --> added up
 
-In a cascade the schemes follow each other instead, from the coarsest to the finest. Each sees what the one before it predicts,
-interpolated to its own means and as far as its window reaches, and predicts what is to be added to that:
+In a cascade the schemes follow each other instead, from the coarsest to the finest. Each sees the prediction of the one before
+it, interpolated to its own means and as far as its window reaches, and predicts a correction to add:
 
     means, halo 6 --> scheme --> change, halo 4 --> scheme, which sees means as well --> change, halo 2 --> ... --> change
 
-Two on the cells, one after the other, are a scheme of two stages, as solvers have against the errors of one: near fronts, the
-second corrects the first.
+Two schemes on the cells, one after the other, form a two-stage scheme, as solvers use to reduce errors: near fronts, the second
+corrects the first.
 
-With layers of products after the windows (`matey.model.stage`), what goes from the coarsest to the finest are features: the
-cascade is a network on cells and means. No layer pads: the grid goes on beyond its walls and around, as far as all layers see,
-so that a cell's change is the same in whatever box it is predicted.
+With layers of products after the windows (`matey.model.stage`), features go from the coarsest scale to the finest: the cascade
+is a network on cells and means. No layer pads: the inputs continue beyond walls and periodic ends as far as all layers see, so
+that a cell's change does not depend on the box in which it is predicted.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from matey.tokens.patches import Patch
 from matey.tokens.tiles import Tiles
 
 MORE_ON_MEANS = 2
-"""Features of a mean in a network for each of a cell: there are few means."""
+"""Features of a mean, in a network, for each feature of a cell: there are few means, so they may have more."""
 
 
 class LocalOperator(nn.Module):
     """Predict the change of every cell from those around it.
 
-    It holds the schemes, and is no module that is called: it returns a tensor for each batch, see `matey.model.one_tensor`.
+    It holds the schemes but is not called as a module, since it returns a tensor per batch, see `matey.model.one_tensor`.
 
     Args:
         patches: patch sizes of all levels; the windows extend along the axes that patches extend along.
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
-        channels: products per cell or, of a network, features.
-        scales: cells along each axis that a scheme takes the mean of, for each scheme.
-        cascade: whether each scheme is told what the one after it in ``scales`` finds.
-        layers: layers of products of each scheme, which make the cascade a network; empty: it is none.
+        channels: number of products per cell or, in a network, of features.
+        scales: number of cells along each axis in the means of each scheme.
+        cascade: whether each scheme is told the result of the one after it in ``scales``.
+        layers: number of layers of products of each scheme, which make the cascade a network; empty: no network.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class LocalOperator(nn.Module):
         conditions: Tensor,
         rows: Sequence[Rows],
     ) -> list[Tensor]:
-        """Return what a scheme finds in each batch ``(b, z, y, x, c)``, told what coarser ones have found; that may be nothing.
+        """Return a scheme's result in each batch ``(b, z, y, x, c)``, given what coarser schemes have found, if there are any.
 
-        In a cascade that is of the scheme's means, else changes of the cells of the boxes, added up.
+        In a cascade the result is on the scheme's means; else it is changes of the boxes' cells, added to those found before.
         """
         scheme, cascade = self.schemes[number], self.ladder.cascade
         before = self._brought(found, number + 1, boxes, number) if cascade and found else []
@@ -151,7 +151,7 @@ class LocalOperator(nn.Module):
     def _brought(
         self, found: Sequence[Tensor], number: int, boxes: Sequence[Sequence[slice]], to: int | None
     ) -> list[Tensor]:
-        """Bring what a scheme found on its means to those that another is told of, or to the cells of the boxes."""
+        """Interpolate a scheme's result to the means for which scheme ``to`` is told of it, or to the cells of the boxes."""
         brought, factors = [], self.ladder.factors
         for values, (_, *cells) in zip(found, boxes, strict=True):
             predicted = self.ladder.predicted(cells)
@@ -163,19 +163,19 @@ class LocalOperator(nn.Module):
 def _brought(
     values: Tensor, box: Sequence[slice], coarse: Sequence[int], to: Sequence[slice], fine: Sequence[int]
 ) -> Tensor:
-    """Bring values ``(b, z, y, x, c)`` of means in a box to finer means in another."""
+    """Interpolate values ``(b, z, y, x, c)`` of means in one box to finer means in another."""
     for axis, along in enumerate(zip(box, coarse, to, fine, strict=True), start=1):
         values = _along(values, axis, *along)
     return values
 
 
 def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: int) -> Tensor:
-    """Interpolate along an axis.
+    """Interpolate along an axis by a dense matrix.
 
-    As a dense matrix, which is many times as fast as to gather neighbours, and has the same gradient on every run.
+    This is many times as fast as gathering neighbours, and has the same gradient on every run.
     """
     if coarse == fine:
-        # A part that is all of it would cost the backward pass a copy.
+        # Narrowing to the whole axis would cost the backward pass a copy.
         return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
     sizes, start = (values.shape[axis], to.stop - to.start), to.start * fine - box.start * coarse
     weights = _weights_along(*sizes, start, fine, coarse, values.dtype, values.device)
@@ -186,26 +186,26 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
 def _weights_along(
     num: int, num_fine: int, start: int, fine: int, coarse: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the matrix that interpolates means along a side of a box to finer ones; steps mostly ask for those of the last.
+    """Return the matrix that interpolates means along a side of a box to finer ones; most steps repeat the last ones.
 
     Args:
         num: number of means.
-        num_fine: number of finer ones.
-        start: cells from where the means begin to where the finer ones do.
-        fine: cells that a finer one is the mean of.
-        coarse: cells of the others.
+        num_fine: number of finer means.
+        start: number of cells from the start of the means to the start of the finer means.
+        fine: number of cells along the side in a finer mean.
+        coarse: number of cells along the side in a mean.
         dtype: type of the weights.
-        device: device that they lie on.
+        device: device of the weights.
     """
     with torch.inference_mode(False):  # it may be used in training later
-        # In whole numbers: boxes that lie alike have the same weights, to the last bit.
+        # In whole numbers, so that boxes in the same relative position have the same weights to the last bit.
         middle = (2 * torch.arange(num_fine, device=device) + 1) * fine + 2 * start - coarse
         number = torch.arange(num, device=device) * (2 * coarse)
         return (1 - (middle[:, None] - number).abs().to(dtype) / (2 * coarse)).clamp_min(0)
 
 
 def local_inputs(normalised: Tensor, change: Tensor) -> Tensor:
-    """Return what the local operator sees: the last frame, and the change since the one before in units of its size.
+    """Return the local operator's inputs: the last frame, and the change since the one before, divided by its size.
 
     Args:
         normalised: ``(b, t, f, z, y, x)``; with one frame there is no change, which is then zero.

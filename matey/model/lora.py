@@ -12,7 +12,7 @@ LINEAR_MAPS = r"blocks\..*\.(qkv|out|expand|contract)"
 
 
 def add_adapters(model: MateyModel, rank: int, alpha: float) -> None:
-    """Put an adapter beside each linear map of the blocks; its product starts as zero and counts ``alpha / rank`` fold."""
+    """Put an adapter beside each linear map of the blocks; its product starts at zero and is multiplied by ``alpha / rank``."""
     # Imported on use: it takes seconds.
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -25,12 +25,12 @@ def is_adapter(name: str) -> bool:
 
 
 def plain_names(names: Iterable[str]) -> set[str]:
-    """Return what the weights of these names are called in a model without adapters."""
+    """Return the names that these weights have in a model without adapters."""
     return {name.replace(".base_layer.", ".") for name in names if not is_adapter(name)}
 
 
 def plain_weights(model: MateyModel, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the whole weights of a model in the form of one without adapters."""
+    """Return the weights of a model in the form of one without adapters."""
     adapters = getattr(model, "peft_config", None)
     return (
         weights if adapters is None else merge_adapters(weights, adapters["default"].r, adapters["default"].lora_alpha)

@@ -44,10 +44,10 @@ class MateyModel(PreTrainedModel):
     sequence of calls on all ranks.
 
     Attributes:
-        sequence_group: computes attention and sums; `matey.parallel` puts another in its place for a group of ranks.
+        sequence_group: group that computes attention and sums; `matey.parallel` replaces it for a group of ranks.
         checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
             ``all`` or ``every_other``.
-        offload_activations: whether what such blocks keep waits in main memory.
+        offload_activations: whether the inputs that such blocks keep wait in main memory.
         is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
     """
 
@@ -111,18 +111,18 @@ class MateyModel(PreTrainedModel):
             nn.init.zeros_(module.field_out)
             if module.field_predicted is not None:
                 nn.init.zeros_(module.field_predicted)
-            # Products with one: at first half of what is multiplied is linear in the fields.
+            # The offset of each q is one, so that at first a product p (q + 1) has a part p that is linear in the fields.
             nn.init.zeros_(module.modulate.bias)
             nn.init.ones_(module.modulate.bias[3 * module.channels : 4 * module.channels])
         elif isinstance(module, Stage):
-            # Smaller than elsewhere: of what they give, products are taken.
+            # Smaller than elsewhere, since their results are multiplied by each other.
             nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
             nn.init.trunc_normal_(module.factors, std=(3 * module.factors[0, 0].numel()) ** -0.5)
             for last in (module.field_out, module.field_stencil, module.field_linear, module.mixes):
                 if last is not None:
                     nn.init.zeros_(last)
             if module.bring is not None:
-                nn.init.eye_(module.bring)  # what a stage found goes on to the next, as many features as that has
+                nn.init.eye_(module.bring)  # a stage's features pass to the next, as many as the next one has
             nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
@@ -144,19 +144,19 @@ class MateyModel(PreTrainedModel):
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
-            batches: a micro-batch on the model's device. One that was prepared for this rank, see `matey.model.prepare`, is
-                computed without waiting for the device; histories are prepared here, where they are.
+            batches: a micro-batch on the model's device. If it was prepared for this rank, see `matey.model.prepare`, the host
+                does not wait for the device; histories are prepared here, on the device.
         """
         if not isinstance(batches, Prepared):
             batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
     def forward(self, prepared: Prepared) -> Tensor:
-        """Return what is decoded for all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
+        """Return the decoded values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        # A lookup, whose gradients threads add up in one order; what an index adds up in parallel depends on who comes first.
+        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, sample, tokens.dtype)
@@ -164,7 +164,7 @@ class MateyModel(PreTrainedModel):
         return self._decode(prepared, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
-        """Call a block, or have it called again in the backward pass instead of keeping its activations."""
+        """Call a block, with activation recomputation (again in the backward pass) where that is asked for."""
         recompute = self.checkpoint_blocks == "all" or (self.checkpoint_blocks == "every_other" and number % 2 == 0)
         if not (recompute and self.training and torch.is_grad_enabled()):
             return block(tokens, self.sequence_group, *inputs)
@@ -189,7 +189,7 @@ class MateyModel(PreTrainedModel):
 
         Args:
             batch: histories and lead times.
-            token_batch: the batch's tokens, see `tokens_of`, where they are wanted beside the forecast: they are found once.
+            token_batch: the batch's tokens if `tokens_of` has already found them, so that they are found only once.
         """
         batch = single(batch)
         was_training = self.training
@@ -215,7 +215,7 @@ class MateyModel(PreTrainedModel):
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared) -> Tensor:
-        """Return what all tokens of a sample are told, ``(b, e)``: how far ahead to look, scales and parameters."""
+        """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:
@@ -226,7 +226,7 @@ class MateyModel(PreTrainedModel):
         return conditions
 
     def _decode(self, prepared: Prepared, tokens: Tensor, conditions: Tensor) -> Tensor:
-        """Decode own tokens of the last frame, and put together the cells that own leaves stand for.
+        """Decode this rank's tokens of the last frame, and assemble the cells of this rank's leaves.
 
         Args:
             prepared: the micro-batch.
@@ -245,7 +245,7 @@ class MateyModel(PreTrainedModel):
         return packed(handed)
 
     def _decode_levels(self, prepared: Prepared, tokens: Tensor) -> list[list[Tensor]]:
-        """Decode own tokens of the last frame to blocks of cells, per batch and level, beside the last frames themselves."""
+        """Decode this rank's tokens of the last frame, with windows on that frame, to blocks of cells per batch and level."""
         decoded: list[list[Tensor]] = [[] for _ in prepared.seen]
         for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
             windows = [
@@ -259,14 +259,14 @@ class MateyModel(PreTrainedModel):
         return decoded
 
 
-# Whoever has imported the model can load one by `AutoModel.from_pretrained` too.
+# So that `AutoModel.from_pretrained` can load a model too, once this module is imported.
 AutoConfig.register(MateyConfig.model_type, MateyConfig, exist_ok=True)
 AutoModel.register(MateyConfig, MateyModel, exist_ok=True)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Hugging Face from drawing progress bars and from its report on weights: what is wrong with them we say."""
+    """Turn off Hugging Face's progress bars and its report on weights; we report wrong weights ourselves."""
     was_shown, verbosity = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The arguments of a model: one batch or several, and a sentence for anything else."""
+"""Checks the arguments of a model: one batch or several; anything else is refused in a sentence."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from matey.fields import FieldBatch
 
 
 def micro_batch(batches: object) -> list[FieldBatch]:
-    """Return batches as a list, of a single one too.
+    """Return one batch or several as a list.
 
     Raises:
-        ValueError: there is none, or something else is among them.
+        ValueError: there is no batch, or something else is among the batches.
     """
     found: list[object] = [batches] if isinstance(batches, FieldBatch) else []
     if isinstance(batches, Sequence):
@@ -27,10 +27,10 @@ def micro_batch(batches: object) -> list[FieldBatch]:
 
 
 def single(batch: object) -> FieldBatch:
-    """Return a batch.
+    """Return the argument if it is one batch.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the argument is something else.
     """
     if not isinstance(batch, FieldBatch):
         raise ValueError(

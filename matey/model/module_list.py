@@ -1,4 +1,4 @@
-"""A list of submodules of one class, for the type checker: PyTorch's own forgets which class they are of."""
+"""A list of submodules of one class, for the type checker: PyTorch's own list forgets the class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     M = TypeVar("M", bound=nn.Module)
 
     class ModuleList(nn.ModuleList, Generic[M]):
-        """PyTorch's list, of which it is known what iterating and indexing give."""
+        """PyTorch's list, with the class of the modules that iterating and indexing give."""
 
         def __init__(self, modules: Iterable[M] | None = None) -> None: ...
         def __iter__(self) -> Iterator[M]: ...  # noqa: D105 (as PyTorch's)

@@ -1,6 +1,6 @@
 """Moves bricks, the coarsest patches of fields, from the ranks that have read them to those that need them, in one exchange.
 
-Of bricks in which a rank has tokens, all goes to it; of those around, the last frames of the cells within reach:
+A rank gets the bricks with its own tokens whole, and the last frames of the cells within reach in the bricks around them:
 
       . . . . . . . . .
       . . . . . . o o o      .  of a brick around: stays where it was read
@@ -28,10 +28,10 @@ from matey.tokens.patches import Patch, extend
 from matey.tokens.tokenize import TokenBatch
 
 NUM_RECENT = 2
-"""Last frames that are sent for halos."""
+"""Number of last frames that are sent for halos."""
 
 AT_ONCE = 2**20
-"""Values that are copied at once by way of others."""
+"""Number of values that are copied at once where a copy needs a temporary tensor."""
 
 
 Cells = tuple[slice, slice, slice]
@@ -41,10 +41,10 @@ EVERY_CELL: Cells = (slice(None), slice(None), slice(None))
 
 
 class BricksRead:
-    """The bricks of a batch that this rank has read, numbered from 0: where they lie in what it has read."""
+    """The bricks of a batch that this rank has read, numbered from 0, and their places in the part that it has read."""
 
     def __init__(self, part: BatchPart, brick: Patch) -> None:
-        """See a part by its bricks. Only a box that a brick does not divide is copied, and continued."""
+        """View a part by its bricks; only a box that bricks do not divide evenly is copied and extended."""
         self._boxes: list[tuple[range, Tensor, Tensor | None, Tensor | None]] = []
         first = 0
         for piece in part.pieces:
@@ -56,9 +56,9 @@ class BricksRead:
             first = numbers.stop
 
     def copy(self, into: Tensor, bricks: Tensor, frames: range, cells: Cells = EVERY_CELL) -> None:
-        """Copy frames of cells of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``.
+        """Copy frames of some cells of bricks ``(k,)``, ascending, to ``(k, t, f, z, y, x)``.
 
-        The target comes after the frames of the history, what is given after its fields; beside the target there are zeros.
+        The target comes after the frames of the history, given fields after the history's fields; they are zero at the target.
         """
         start = 0
         for numbers, *read in self._boxes:
@@ -81,9 +81,9 @@ class BricksRead:
 
 
 def _by_brick(frames: Tensor, brick: Patch) -> Tensor:
-    """See frames ``(t, f, z, y, x)`` by their bricks, ``(Z, Y, X, t, f, z, y, x)``."""
+    """View frames ``(t, f, z, y, x)`` by their bricks, ``(Z, Y, X, t, f, z, y, x)``."""
     covered = [-(-size // cells) * cells for size, cells in zip(frames.shape[2:], brick[1:], strict=True)]
-    # Where the domain goes on at its other side, these cells have been read.
+    # No axis wraps here: the cells beyond a periodic end have been read already.
     frames = extend(frames, covered, (False, False, False))
     z, y, x = brick[1:]
     return rearrange(frames, "t f (Z z) (Y y) (X x) -> Z Y X t f z y x", z=z, y=y, x=x)
@@ -94,9 +94,9 @@ class Needs:
     """The bricks of a batch that one rank needs, ascending.
 
     Attributes:
-        whole: bricks in which it has tokens.
-        recent: bricks of which it needs the last frames.
-        cells: ``(m, 3, 2)``, first cell ``z, y, x``, and end, of the cells that it needs of each of the latter.
+        whole: bricks in which the rank has tokens.
+        recent: bricks with cells whose last frames the rank needs.
+        cells: ``(m, 3, 2)``, first cell and end along ``z, y, x`` of these cells in each brick of ``recent``.
     """
 
     whole: Tensor
@@ -112,13 +112,13 @@ def needs_of(
     ranks: RankGroup,
     exchange: Exchange,
 ) -> list[list[Needs]]:
-    """Return what each rank needs of each batch; the boxes around what others predict are asked for."""
+    """Return the needs of each rank in each batch; the ranks tell each other the boxes around what they predict."""
     of_ranks = _gathered(regions, ranks.size, exchange)
     layout = token_batch.layout
     num_own = torch.bincount(ranks.rank_of_tokens(layout.num_tokens), minlength=ranks.size).tolist()
     needs, first = [], 0
     for regions_of_rank, number in zip(of_ranks, num_own, strict=True):
-        # Rank after rank, so that no column of numbers is as long as all tokens.
+        # Rank after rank, so that no tensor of brick numbers is as long as the list of all tokens.
         own, first = layout.select(slice(first, first + number)), first + number
         of_levels = [in_bricks(own, token_batch.frames, config.patches, level) for level in range(len(config.patches))]
         needs.append(
@@ -133,7 +133,7 @@ def needs_of(
 
 
 def recent_of(regions: Sequence[Around], grid: Sequence[int], brick: Patch) -> tuple[Tensor, Tensor]:
-    """Return the bricks ``(m,)`` of some boxes, ascending, and the cells of each that are looked at, as `Needs` has them."""
+    """Return the bricks ``(m,)`` of some boxes, ascending, and the cells that are needed in each, as in `Needs`."""
     numbers, place = torch.cat([around.bricks(grid).flatten() for around in regions]).unique(return_inverse=True)
     begin, end = torch.cat([around.cells_of(brick).flatten(0, 3) for around in regions]).unbind(2)
     first = torch.tensor(brick[1:]).repeat(len(numbers), 1)
@@ -145,7 +145,7 @@ def recent_of(regions: Sequence[Around], grid: Sequence[int], brick: Patch) -> t
 
 
 def _gathered(regions: Sequence[Sequence[Around]], ways: int, exchange: Exchange) -> list[list[list[Around]]]:
-    """Return the regions of each rank and batch, of which this rank knows its own."""
+    """Gather the regions of each rank and batch; ``regions`` are those of this rank."""
     counts = torch.tensor([len(of_batch) for of_batch in regions])
     of_ranks = exchange.gather(counts, [len(counts)] * ways).view(ways, -1)
     own = torch.tensor([region.numbers() for of_batch in regions for region in of_batch]).flatten()
@@ -175,11 +175,11 @@ class _Parcel:
     """Bricks of one batch that go from one rank to another.
 
     Attributes:
-        batch: the batch.
-        bricks: ``(k,)``, counted from the sender's first one.
-        place: ``(k,)``, places of these among what the receiver needs of the batch; None of bricks that go whole.
-        frames: frames of them, see `BricksRead.copy`.
-        cells: cells of each of them.
+        batch: number of the batch.
+        bricks: numbers ``(k,)`` of the bricks, counted from the sender's first brick.
+        place: ``(k,)``, places of these bricks in ``recent`` of the receiver's `Needs`; None for bricks that go whole.
+        frames: frames that go, see `BricksRead.copy`.
+        cells: cells of each brick that go.
         num_fields: number of fields and given fields.
     """
 
@@ -205,11 +205,11 @@ class _Parcel:
 def swapped(
     parts: Sequence[BatchPart], needs: Sequence[Sequence[Needs]], sharing: Sharing, me: int, exchange: Exchange
 ) -> list[tuple[Whole, Tensor]]:
-    """Move bricks to where they are needed, in one exchange; those that stay are copied once and do not take part.
+    """Move bricks to the ranks that need them, in one exchange; bricks that stay are copied once and do not take part.
 
     Returns:
-        The bricks in which this rank has tokens and the last frames ``(m, t, f, z, y, x)`` of those around what it predicts, of
-        each batch; in cells that it does not need, the latter are zero, or what has come with the former.
+        The bricks in which this rank has tokens, and the last frames ``(m, t, f, z, y, x)`` in the bricks of ``recent``, for
+        each batch. Cells of these frames that the rank does not need are zero, or have come with a whole brick.
     """
     own, ranks = [BricksRead(part, sharing.brick) for part in parts], range(len(needs))
     samples = [(part.samples, part.has_target) for part in parts]
@@ -238,7 +238,7 @@ def swapped(
 def _parcels(
     samples: Sequence[tuple[Samples, bool]], needs: Sequence[Needs], sharing: Sharing, sender: int
 ) -> list[_Parcel]:
-    """Return what a rank sends to one with these needs: of each batch whole bricks, then last frames around them."""
+    """Return the parcels from ``sender`` to a rank with these needs: for each batch whole bricks, then last frames."""
     found = []
     for batch, ((about, has_target), need) in enumerate(zip(samples, needs, strict=True)):
         first, end = sharing.bounds[batch][sender : sender + 2]
@@ -248,7 +248,7 @@ def _parcels(
         found.append(_Parcel(batch, whole - first, None, of_whole, (z, y, x), num_fields))
         goes = (need.recent >= first) & (need.recent < end) & (need.cells[..., 0] < need.cells[..., 1]).all(dim=1)
         place = (goes & ~torch.isin(need.recent, need.whole)).nonzero(as_tuple=True)[0]
-        boxes, box = need.cells[place].unique(dim=0, return_inverse=True)  # the same on both ranks
+        boxes, box = need.cells[place].unique(dim=0, return_inverse=True)  # in the same order on both ranks
         for number, sides in enumerate(boxes.tolist()):
             z, y, x = (slice(*side) for side in sides)
             some = place[box == number]
@@ -257,7 +257,7 @@ def _parcels(
 
 
 def _packed(own: Sequence[BricksRead], leaving: Sequence[Sequence[_Parcel]], dtype: torch.dtype) -> Tensor:
-    """Return what leaves this rank, rank after rank."""
+    """Return the values that leave this rank, receiver after receiver."""
     parcels = [parcel for of_rank in leaving for parcel in of_rank]
     values = torch.empty(sum(parcel.size for parcel in parcels), dtype=dtype)
     for parcel, into in zip(parcels, values.split([parcel.size for parcel in parcels]), strict=True):
@@ -266,7 +266,7 @@ def _packed(own: Sequence[BricksRead], leaving: Sequence[Sequence[_Parcel]], dty
 
 
 def _joined(parcels: Sequence[tuple[_Parcel, Tensor | None]], frames: range, own: BricksRead, like: Tensor) -> Tensor:
-    """Return frames of whole bricks from all ranks, whose values have come, or are this rank's ``own``."""
+    """Return frames of whole bricks from all ranks; a parcel without values holds bricks of this rank's ``own``."""
     lengths = [len(parcel.bricks) for parcel, _ in parcels]
     found = like.new_empty(sum(lengths), len(frames), *parcels[0][0].shape[2:])
     for (parcel, values), into in zip(parcels, found.split(lengths), strict=True):
@@ -278,7 +278,7 @@ def _joined(parcels: Sequence[tuple[_Parcel, Tensor | None]], frames: range, own
 
 
 def _around(parcels: Sequence[tuple[_Parcel, Tensor | None]], need: Needs, history: Tensor, own: BricksRead) -> Tensor:
-    """Return the last frames ``(m, t, f, z, y, x)`` of bricks: of whole ones from the ``history`` that came with these."""
+    """Return the last frames ``(m, t, f, z, y, x)`` of bricks; for whole bricks they are in the ``history`` that came."""
     last = history[:, -NUM_RECENT:]
     found = last.new_zeros(len(need.recent), *last.shape[1:])
     is_whole = torch.isin(need.recent, need.whole).nonzero(as_tuple=True)[0]

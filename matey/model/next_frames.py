@@ -1,10 +1,10 @@
-"""Forecasts that go on from themselves where no rank has a field whole: what ranks predict comes back to those that hold it.
+"""Rollouts in which no rank has a field whole: predicted tiles are sent back to the ranks that hold their boxes.
 
     parts of histories --> prepared, together --> each rank predicts the cells of its tokens
             ^                                                  |
             '---- newest frames of the same boxes <------ tiles, sent back
 
-The boxes that a rank holds stay the same, while tokens, and with them who predicts what, change from frame to frame.
+The boxes that a rank holds stay the same, while tokens, and with them the rank that predicts a cell, change between frames.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Sides = Sequence[slice]
 
 
 def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPart:
-    """Return a part so many snapshots later.
+    """Return a part ``num_new`` snapshots later.
 
     Args:
         part: the part.
@@ -53,7 +53,7 @@ def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPa
 
 
 def inside(piece: Piece, values: Tensor, samples: Samples) -> Tensor:
-    """Return the values ``(..., z, y, x)`` in the box of a piece without those beyond the domain, which are others' too."""
+    """Return the values ``(..., z, y, x)`` in the box of a piece that lie in the domain; other boxes hold the rest too."""
     z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
     return values[..., :z, :y, :x]
 
@@ -85,7 +85,7 @@ def predicted(
 def _sent_back(
     forecasts: Sequence[Forecast], parts: Sequence[BatchPart], sharing: Sharing, ranks: RankGroup, exchange: Exchange
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Send tiles to those who hold their bricks; return the rows ``(m,)`` and values that came, for each batch."""
+    """Send tiles to the ranks that hold their bricks; return the rows ``(m,)`` and values that came, for each batch."""
     ways, num_batches = ranks.size, len(parts)
     counts, rows, values = torch.zeros(ways, num_batches, dtype=torch.long), [], []
     for number, (forecast, part) in enumerate(zip(forecasts, parts, strict=True)):
@@ -93,7 +93,7 @@ def _sent_back(
             torch.tensor(sharing.bounds[number][1:]), forecast.tiles.in_patches(sharing.brick).cpu(), right=True
         )
         counts[:, number] = torch.bincount(holder, minlength=ways)
-        # A cell is predicted by one rank; in a tile that holds cells of several, each adds zero to those of others.
+        # One rank predicts a cell; in a tile that several ranks predict, each adds zero to the cells of the others.
         tiles = forecast.values.where(forecast.own[:, None], 0).to("cpu", part.samples.dtype)
         order, sizes = holder.argsort(stable=True), counts[:, number].tolist()
         rows.append(forecast.tiles.row.cpu().long()[order].split(sizes))
@@ -110,7 +110,7 @@ def _sent_back(
 def _swapped(
     items: Sequence[Sequence[Tensor]], sent: Tensor, came: Tensor, widths: Tensor, exchange: Exchange
 ) -> list[Tensor]:
-    """Exchange items, by batch and receiver, of so many numbers each; return those of each batch, flat."""
+    """Exchange items, by batch and receiver, of ``widths`` numbers each; return the numbers that came for each batch."""
     send, receive = ((counts * widths).sum(dim=1).tolist() for counts in (sent, came))
     flat = torch.cat([item.flatten() for of_rank in zip(*items, strict=True) for item in of_rank])
     found = exchange.swap(flat, send, receive).split((came * widths).flatten().tolist())
@@ -118,7 +118,7 @@ def _swapped(
 
 
 def _bricks_of(row: Tensor, values: Tensor, tiles: Tiles, brick: Patch, first: int, end: int) -> Tensor:
-    """Put tiles ``(m, f, z, y, x)`` of some rows ``(m,)`` together to the bricks ``first`` to ``end``, ``(k, f, z, y, x)``."""
+    """Assemble tiles ``(m, f, z, y, x)`` of some rows ``(m,)`` to the bricks ``first`` to ``end``, ``(k, f, z, y, x)``."""
     ratio = parts_along(brick, tiles.tile)
     number, *places = torch.unravel_index(row, tiles.grid)
     for place, size, r in zip(places, tiles.frames.grid_of(brick)[1:], ratio, strict=True):
@@ -152,7 +152,7 @@ def boxes_of_ranks(samples: Sequence[Samples], brick: Patch, num_ranks: int) -> 
 def continued(
     frames: Frames, part: BatchPart, boxes: Sequence[Sequence[Box]], ranks: RankGroup, exchange: Exchange
 ) -> Frames:
-    """Fill in what boxes hold beyond the end of a periodic axis, from those that hold it at the other side.
+    """Fill in the cells of boxes beyond the end of a periodic axis, from the ranks that hold them at the other side.
 
     Args:
         frames: values in the boxes of this rank.
@@ -167,7 +167,7 @@ def continued(
         return frames
 
     def found(holder: int, receiver: int) -> Iterator[tuple[int, Sides, int, Sides]]:
-        """Yield the box and the cells in it that one rank holds, and the box and the cells in it where the other lacks them."""
+        """Yield the holder's box and the cells in it, then the receiver's box and the cells in it that are missing."""
         for at, place, source in missing[receiver]:
             for number, (sample, cells) in enumerate(boxes[holder]):
                 within = [slice(s.start, min(s.stop, length)) for s, length in zip(cells, grid, strict=True)]
@@ -192,7 +192,7 @@ def continued(
 
 
 def _beyond(box: Box, grid: Sequence[int]) -> Iterator[tuple[Sides, Sides]]:
-    """Yield the cells of a box that lie beyond the domain: where in the box, and where in the domain."""
+    """Yield the cells of a box that lie beyond the domain: their place in the box, and their place in the domain."""
     sides = box[1]
     for turns in product(*(range(0, side.stop, length) for side, length in zip(sides, grid, strict=True))):
         axes = list(zip(sides, turns, grid, strict=True))

@@ -1,8 +1,8 @@
-"""What a module returns for several batches, as one tensor.
+"""Packs the results of a module for several batches into one tensor.
 
-ZeRO 3 gathers a module's weights again for each tensor that it returned, and fetches those of the next modules in the order it
-has seen before. Ranks may have different numbers of batches, and from one step to the next: so that they all gather the same in
-the same order, every module is called once for all batches and returns one tensor.
+ZeRO 3 gathers a module's weights again for each tensor that the module returned, and prefetches the next weights in the order
+of earlier steps. The number of batches differs between ranks and between steps. So that all ranks still gather the same weights
+in the same order, every module is called once for all batches and returns one tensor.
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ def unpacked(values: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Return tensors ``(k, ...)`` one after the other; a single one as it is."""
+    """Return tensors ``(k, ...)`` one after the other; a single tensor is returned unchanged."""
     return torch.cat([*parts]) if len(parts) > 1 else parts[0]

@@ -1,4 +1,4 @@
-"""Which patches a rank's tokens stand for, and in which bricks these lie: the coarsest patches, in which fields are moved."""
+"""The patches that a rank's tokens stand for, and their bricks: the coarsest patches, by which fields are moved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class OwnTokens:
         layout: the layout of the tokens.
         patches: rows ``(m,)`` int32 of the tokens' patches in ``patchify`` of the histories that this rank sees, for each level
             and batch.
-        order: ``(n,)`` int32, place of each token among those embedded level by level.
+        order: ``(n,)`` int32, place of each token in the list that is embedded level by level.
         num_of_batches: number of tokens of each batch.
     """
 

@@ -12,10 +12,10 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "decoders": ("window_weight", "field_weight", "field_bias"),
     "local": ("field_weight", "field_stencil", "field_stencils", "field_linear", "field_out", "field_predicted"),
 }
-"""Parameters with a row for each field name, by where they lie."""
+"""Parameters with a row for each field name, by part of the network."""
 
 LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
-"""Parameters of the local operator that make changes of fields; its others find what changes may depend on."""
+"""Parameters of the local operator that make changes of fields; its other parameters make the features they depend on."""
 
 OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
 """Parts after the blocks."""
@@ -29,7 +29,7 @@ def part_of(name: str) -> Part:
         found = f"{where}_fields" if last in FIELD_ROWS[top] else where
     else:
         found = {"norm": "decoder", "told": "parameters"}.get(top, top)
-    return cast(Part, found)  # which the network's own names make true
+    return cast(Part, found)  # true of all names in the network
 
 
 def depth_of(name: str, num_blocks: int) -> int:

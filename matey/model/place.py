@@ -1,4 +1,4 @@
-"""Whether the name of a model may lead anywhere, before Hugging Face asks its server for it, again and again for a minute."""
+"""Checks the name of a model before Hugging Face asks its server for it, again and again for a minute."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def check_place(name: str | os.PathLike[str]) -> None:
-    """Refuse what is no folder or file here and cannot be the name of a model on the Hugging Face Hub.
+    """Refuse a name that is no folder or file here and cannot name a model on the Hugging Face Hub.
 
     Raises:
-        FileNotFoundError: it is neither; Hugging Face raises an OSError too.
+        FileNotFoundError: the name is neither; Hugging Face raises an OSError too.
     """
     text = os.fspath(name)
     if os.path.exists(text):

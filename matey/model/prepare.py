@@ -1,11 +1,11 @@
-"""All that a step needs to know of a micro-batch before it computes: made on the host, ahead of the step.
+"""Prepares all that a step needs to know of a micro-batch before it computes, on the host, ahead of the step.
 
     fields --> statistics, refinement, layout --> who embeds, attends to and decodes what: numbers of patches, tokens, blocks
                                               --> what this rank sees of the fields for that (`matey.model.seen`)
 
-A GPU's host that asks for the number of tokens waits for all work that the GPU was given before. So everything whose size is
-found out by looking is found out here, and the network computes with sizes that are known. Nothing here needs another rank: all
-ranks of a group look at the same fields. Where each has read a part only, see `matey.model.shared_fields`.
+A host that asks a GPU for the number of tokens waits for all work that the GPU was given before. So all sizes that depend on
+values are found here, and the network computes with known sizes. Nothing here needs another rank: all ranks of a group look at
+the same fields. For ranks that have each read only a part, see `matey.model.shared_fields`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LevelToDecode:
 
     Attributes:
         tokens: ``(m,)``, places of these tokens among this rank's tokens, box after box.
-        blocks: places of the blocks that they are decoded to, for each batch and each box of own patches.
+        blocks: places of the blocks to which these tokens are decoded, for each batch and each box of own patches.
     """
 
     tokens: Tensor
@@ -61,8 +61,8 @@ class Decoding:
         blendings: the plan by which the blocks of each batch become tiles.
         hand_over: the plan by which tiles come to the ranks that hold them.
         held: the tiles of each batch that hold cells of this rank's leaves.
-        local: the same tiles in boxes, in each of which the local operator predicts them.
-        own: masks ``(k, z, y, x)`` of these cells in the tiles.
+        local: the same tiles, dealt out to the boxes in which the local operator predicts them.
+        own: masks ``(k, z, y, x)`` of the cells of this rank's leaves in the tiles.
         holders: the ranks that hold cells in and around these tiles, for each batch; none on one process.
     """
 
@@ -77,13 +77,13 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A micro-batch that a rank can compute with, without looking at a value.
+    """A micro-batch that a rank can compute with, without inspecting a value on the host.
 
     Attributes:
         samples: description of the samples of each batch.
         rows: the rows of each batch's fields in the vocabulary.
         normalisations: the statistics of each batch.
-        scales: ``(b, f, 3)``, scales of all inputs of each batch within their ranges: of its history, then of what is given.
+        scales: ``(b, f, 3)``, scales of each batch within their ranges: those of the history's fields, then of given fields.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
         frames: the frames of each batch.
         seen: part of the fields of each batch that this rank sees.
@@ -104,11 +104,11 @@ class Prepared:
     decoding: Decoding
 
     def to(self, device: torch.device | str) -> Prepared:
-        """Return it with its tensors on ``device``."""
+        """Return the micro-batch with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def at_lead(self, lead: int) -> Prepared:
-        """Return the same for a prediction so many snapshots ahead; given fields must not change in time."""
+        """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
         return replace(self, samples=tuple(later))
 
@@ -120,7 +120,7 @@ def prepare(
     ranks: RankGroup | None = None,
     token_batch: TokenBatch | None = None,
 ) -> Prepared:
-    """Prepare a micro-batch for one rank, on the device where the fields are: at best on the host.
+    """Prepare a micro-batch for one rank, on the device of the fields, which is best the host.
 
     Args:
         batches: the batches of a micro-batch; the same on all ranks of a group.
@@ -135,7 +135,7 @@ def prepare(
     ranks = ranks or RankGroup()
     given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
-    # Weights of blocks are at least as precise as the fields.
+    # Blending weights are at least as precise as the fields.
     dtype = torch.promote_types(torch.float32, batches[0].history.dtype)
     plan = plan_of(token_batch, config, ranks, dtype)
     seen = []
@@ -154,7 +154,7 @@ class StepPlan:
 
     Attributes:
         bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;
-            None on one process, which sees its samples as they are.
+            None on one process, which sees whole samples.
         tokens: own tokens.
         plans: the plan of each attention of a block.
         decoding: the plan by which tokens become cells.
@@ -177,7 +177,7 @@ class StepPlan:
         config: MateyConfig,
         given: Sequence[Normalisation | None],
     ) -> Prepared:
-        """Return the micro-batch with what the rank sees of it, and the statistics of each batch's given fields."""
+        """Return the prepared micro-batch, from the fields that the rank sees and the statistics of given fields."""
         device, names = token_batch.layout.row.device, config.parameters
         rows = tuple(rows_of(batch, config, device) for batch in samples)
         inputs = map(with_given, token_batch.normalisations, given)
@@ -196,7 +196,7 @@ class StepPlan:
 
 
 def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtype: torch.dtype) -> StepPlan:
-    """Plan a micro-batch for one rank; ``dtype`` is the precision of the weights of blocks."""
+    """Plan a micro-batch for one rank; ``dtype`` is the precision of the blending weights."""
     whole, frames = token_batch.layout, token_batch.frames
     own = ranks.shard(whole.num_tokens)
     mine = whole.select(own)
@@ -271,9 +271,9 @@ def _levels_to_decode(
     shapes: Sequence[BlockShape],
     boxes: tuple[Tensor, Sequence[int]],
 ) -> tuple[list[LevelToDecode], list[list[BlockSet]]]:
-    """Return what is decoded of each level, and its blocks for each batch and level.
+    """Return the tokens to decode of each level, and the blocks for each batch and level.
 
-    The layout is that of the tokens ``(m,)`` of `tokens_around`; for ``boxes`` see `_boxes_of_tokens`.
+    The layout holds the tokens ``(m,)`` of `tokens_around`; for ``boxes`` see `_boxes_of_tokens`.
     """
     box, num_boxes = boxes
     levels: list[LevelToDecode] = []

@@ -1,7 +1,7 @@
-"""The scales that the normalisation takes out of a sample, as the network is told them, and their ranges in training.
+"""The scales that the normalisation removes from a sample, as the network is told them, and their ranges in training.
 
-A network that is told of a scale that it never saw makes of it what it will: fields in other units would have forecasts of any
-size. So a scale beyond the range that a field had in training is told as the nearest within.
+The response of a network to a scale that it never saw is arbitrary: fields in other units could get forecasts of any size. So
+a scale outside the range of its field in training is told as the nearest value inside.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges |
         scales: the scales of the samples of a batch.
         rows: ``(f,)``, the rows of its fields in the vocabulary.
         fields: the vocabulary.
-        ranges: the ranges; None: there are none.
+        ranges: the ranges; None: no ranges.
     """
     if not ranges:
         return scales
@@ -45,7 +45,7 @@ def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges |
 
 
 def check_ranges(ranges: Ranges) -> None:
-    """Raise ValueError unless ranges are, for each field, three finite numbers and three that are not smaller."""
+    """Raise ValueError unless each field has three finite lower bounds and three finite upper bounds that are not smaller."""
     if not isinstance(ranges, Mapping):
         raise ValueError(f"scales must name fields, each with [[low, low, low], [high, high, high]], got {ranges!r}.")
     for name, bounds in ranges.items():
@@ -64,7 +64,7 @@ def ranges_of(scales: Tensor, names: Sequence[str]) -> dict[str, list[list[float
 
 
 def united(found: Iterable[Ranges]) -> dict[str, list[list[float]]]:
-    """Return ranges that hold all of some."""
+    """Return the smallest ranges that contain all the given ones."""
     total: dict[str, list[list[float]]] = {}
     for ranges in found:
         for name, (low, high) in ranges.items():
@@ -74,7 +74,7 @@ def united(found: Iterable[Ranges]) -> dict[str, list[list[float]]]:
 
 
 def widened(ranges: Ranges, margin: float) -> dict[str, list[list[float]]]:
-    """Return ranges that reach further on each side, by a part ``margin`` of what they span."""
+    """Return ranges that are wider on each side, by ``margin`` times their width."""
     return {
         name: [
             [a - margin * (b - a) for a, b in zip(low, high, strict=True)],

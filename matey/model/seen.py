@@ -1,6 +1,6 @@
-"""What a rank's network sees of the fields: cut out ahead of the step; nothing else goes to the device.
+"""The parts of the fields that a rank's network sees, cut out ahead of the step; nothing else goes to the device.
 
-What is seen:
+The parts, and by which part of the network they are seen:
 
     history  --> normalised --> patches of own tokens                        by the embedding
                      |--------> last frame around own blocks                 by the decoder's windows
@@ -32,11 +32,11 @@ from matey.tokens.tiles import Frames, Tiles
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The last frames of a batch around what a rank predicts, normalised.
+    """The normalised last frames of a batch around the cells that a rank predicts.
 
     Attributes:
         last: ``(b, f, z, y, x)``, the last frame around each box of own blocks, see `window_box`.
-        starts: sample, and cell ``z, y, x``, at which each of these begins.
+        starts: first sample, and first cell ``z, y, x``, of each of these boxes.
         wide: inputs ``(b, 2, f, z, y, x)`` of each scheme of the local operator, see `matey.model.ladder.wide_inputs`, for each
             box of own tiles.
     """
@@ -49,7 +49,7 @@ class Surroundings:
     def from_boxes(
         cls, last: Sequence[tuple[Tensor, tuple[int, ...]]], wide: Sequence[tuple[Tensor, ...]]
     ) -> Surroundings:
-        """Put together what `last_around` and `wide_around` return for each box."""
+        """Combine the results of `last_around` and `wide_around` for each box."""
         return cls(tuple(frame for frame, _ in last), tuple(start for _, start in last), tuple(wide))
 
 
@@ -58,11 +58,11 @@ class Seen:
     """The part of one batch's fields that a rank sees.
 
     Attributes:
-        history: ``(k, t, f, z, y, x)``, the normalised history in what the coarsest patches cover: of the ``b`` samples on one
-            process, else of the coarsest patches that hold own tokens.
-        around: the last frames around what it predicts.
+        history: ``(k, t, f, z, y, x)``, the normalised history in the region that the coarsest patches cover: on one process
+            ``b`` whole samples, else the coarsest patches that hold own tokens.
+        around: the last frames around the cells that the rank predicts.
         base: tiles ``(k, f, z, y, x)`` of the last frame in physical units.
-        target: tiles of the target likewise, if there is one.
+        target: tiles ``(k, f, z, y, x)`` of the target in physical units, if there is one.
     """
 
     history: Tensor
@@ -82,14 +82,14 @@ def see(
     tiles: Tiles,
     config: MateyConfig,
 ) -> Seen:
-    """Cut out of a whole batch what a rank sees of it.
+    """Cut the part that a rank sees out of a whole batch.
 
     Args:
         batch: the fields.
         normalisation: statistics of the samples.
         given: given fields, if there are any that the model knows.
         frames: frames of the batches.
-        bricks: ``(k,)``, the coarsest patches of own tokens, numbered along ``b Z Y X``; None where all samples are.
+        bricks: ``(k,)``, the coarsest patches of own tokens, numbered along ``b Z Y X``; None: whole samples.
         blocks: places of the blocks that are decoded, for each box and level.
         local: tiles in the boxes of the local operator.
         tiles: tiles that hold own cells.
@@ -113,7 +113,7 @@ def see(
 
 
 def last_around(recent: Region, blocks: Sequence[Places], config: MateyConfig) -> tuple[Tensor, tuple[int, ...]]:
-    """Cut the last frame around a box of blocks, of each level, out of the last normalised frames ``(b, t, f, z, y, x)``.
+    """Cut the last frame around a box of blocks of all levels out of the last normalised frames ``(b, t, f, z, y, x)``.
 
     Returns:
         The values ``(b, f, z, y, x)``, and the sample and the cell ``z, y, x`` at which they begin.
@@ -125,19 +125,19 @@ def last_around(recent: Region, blocks: Sequence[Places], config: MateyConfig) -
 def wide_around(
     recent: Region, boxes: Sequence[Tiles], normalisation: Normalisation, config: MateyConfig
 ) -> list[tuple[Tensor, ...]]:
-    """Return what the local operator takes for each box of tiles, by scheme, out of the last normalised frames."""
+    """Return the inputs of the local operator for each box of tiles, by scheme, from the last normalised frames."""
     if not config.local:
         return [()] * len(boxes)
     change = (normalisation.change / normalisation.std)[recent.samples]
     inputs = replace(recent, values=local_inputs(recent.values, change))
-    del recent  # where nobody else has it, its memory is free from here on
+    del recent  # its memory is free from here on unless a caller holds it
     return wide_inputs(inputs, boxes, Ladder.for_config(config))
 
 
 def window_box(blocks: Sequence[Places], config: MateyConfig) -> tuple[slice, list[int], list[int]]:
     """Return the box around the windows of some blocks of each level: samples, first cell and end along ``z, y, x``.
 
-    It is empty where there are no blocks.
+    The box is empty where there are no blocks.
     """
     boxes = []
     for shape, places in zip(block_shapes(config), blocks, strict=True):

@@ -1,7 +1,7 @@
 """The operations that sequence parallelism replaces; here in their one-process form.
 
-What ranks share is planned by a `RankGroup`, which is arithmetic: it needs no other rank and may run anywhere, ahead of a step.
-The `SequenceGroup` computes as planned, in step with the other ranks.
+A `RankGroup` plans the division of work by arithmetic: it needs no other rank and may run anywhere, ahead of a step. The
+`SequenceGroup` computes as planned, in step with the other ranks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Exchange(Protocol):
     """Exchange of the fields that the ranks that share samples have read, on the host, ahead of a step."""
 
     def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
-        """Return the numbers ``(sum of counts,)`` of all ranks, in their order, from those of this rank."""
+        """Return the numbers ``(sum of counts,)`` of all ranks, in rank order; ``own`` are those of this rank."""
 
     def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
         """Send the first ``send[0]`` values to the first rank, and so on; return those received, in the order of the ranks."""
 
 
 class Alone:
-    """The exchange of one process, which has all."""
+    """The exchange of one process, which has read all fields."""
 
     def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Return its own numbers."""
@@ -48,7 +48,7 @@ class Alone:
 
 
 class RankGroup:
-    """Division of work in a group of ranks that share samples: one process does all. `matey.parallel` has that of more."""
+    """Division of work among ranks that share samples: here one process does all; `matey.parallel` has that for several."""
 
     @property
     def size(self) -> int:
@@ -57,7 +57,7 @@ class RankGroup:
 
     @property
     def place(self) -> int:
-        """Place of this rank among them."""
+        """Place of this rank in the group."""
         return 0
 
     def shard(self, num_tokens: int) -> slice:
@@ -73,7 +73,7 @@ class RankGroup:
         return segment(key)
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> HandOver:
-        """Plan how the ranks' parts of rows come to the ranks that hold them.
+        """Plan how the ranks' parts of rows are sent to the ranks that hold the rows.
 
         Args:
             reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per batch.
@@ -95,7 +95,7 @@ class SequenceGroup:
 
     Attributes:
         ranks: the group of ranks that share the samples.
-        exchange: exchange of the fields, of which each rank has read a part.
+        exchange: exchange of the fields; each rank has read a part of them.
     """
 
     exchange: Exchange = Alone()
@@ -109,19 +109,19 @@ class SequenceGroup:
         return self.ranks.size
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: Plan) -> Tensor:
-        """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
+        """Attend within the segments of the whole token list; inputs and result ``(n, h, d)`` are of this rank's tokens."""
         return segment_attention(q, k, v, plan, self.backend)
 
     def of_recomputed_blocks(self) -> SequenceGroup:
-        """Return the group for blocks that are computed again in the backward pass, so that nothing else needs to be."""
+        """Return the group for blocks with activation recomputation; it computes nothing again by itself."""
         return self
 
     def hand_over(self, values: Sequence[Tensor], plan: HandOver) -> list[Tensor]:
-        """Add up what the ranks have of each row, at the ranks that hold it.
+        """Add up the ranks' parts of each row, on the ranks that hold the row.
 
         Args:
             values: tensors ``(m, ...)``, one per batch: this rank's part of the rows that it contributes to.
-            plan: the plan by which they come to the ranks that hold them, see `RankGroup.plan_hand_over`.
+            plan: the plan for sending them, see `RankGroup.plan_hand_over`.
 
         Returns:
             One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.
@@ -131,5 +131,5 @@ class SequenceGroup:
         ]
 
     def reduce(self, partial: Tensor) -> Tensor:
-        """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""
+        """Sum over the ranks that share the samples; each rank's gradient is the gradient of the sum."""
         return partial

@@ -1,11 +1,11 @@
-"""Prepares a micro-batch whose fields no rank holds whole: each has read a part, and sees in the end what it needs.
+"""Prepares a micro-batch whose fields no rank holds whole: each rank has read a part, and receives the parts that it needs.
 
     own part --> sums over its patches --> gathered: statistics        --> normalised own part --> criteria of its patches
              --> gathered: refinement, layout, who does what, the same on all ranks
              --> bricks, the coarsest patches, go to the ranks whose tokens or halos lie in them, in one exchange
 
-What is gathered is a few numbers for each patch. A rank gets a brick whole, with its target, where it has tokens; around what
-it predicts, it gets the last two frames.
+Only a few numbers for each patch are gathered. A rank gets a brick whole, with its target, if it has tokens there; around the
+cells that it predicts, it gets the last two frames.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from matey.tokens.tokenize import check_samples, lay_out
 
 
 def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
-    """Return which part of the fields a rank reads; None where it reads all.
+    """Return the part of the fields that a rank reads; None where it reads all.
 
-    One process reads all, as do ranks whose model has a package's criterion, which may look at more than one patch.
+    One process reads all fields. So do ranks whose refinement has another package's criterion: it may look beyond one patch.
     """
     if ranks.size == 1 or not is_of_patches(config.refinement):
         return None
@@ -48,11 +48,11 @@ def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
 
 @torch.no_grad()
 def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
-    """Prepare a micro-batch for one rank from the parts that the ranks have read; all of them call together.
+    """Prepare a micro-batch for one rank from the parts that the ranks have read; all ranks of the group call together.
 
     Args:
-        parts: this rank's part of each batch, of the boxes that `matey.tokens.parts.BrickShare` says. The list is emptied
-            once the values are where they are needed, so that they do not lie in memory twice.
+        parts: this rank's part of each batch, in the boxes of `matey.tokens.parts.BrickShare`. The list is emptied once the
+            values have been sent, so that they do not lie in memory twice.
         config: the configuration of the model; the criterion of the refinement has to look at one patch alone.
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
@@ -91,15 +91,15 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
 
 
 def _in_slabs(piece: Piece, samples: Samples, brick: Patch) -> Iterator[tuple[int, Tensor]]:
-    """Yield the sample of a piece and its history ``(1, t, f, z, y, x)`` in slabs, without what lies beyond the domain.
+    """Yield the sample of a piece and its history ``(1, t, f, z, y, x)`` in slabs, without the cells beyond the domain.
 
-    They hold the bricks in their order, and few enough that what is made of them on the way is small.
+    Slabs hold the bricks in their order, and so few bricks that intermediate results are small.
     """
     z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
     inside = piece.history[None, ..., :z, :y, :x]
     layers = max(AT_ONCE // inside[:, :, :, : brick[1]].numel(), 1) * brick[1]
     for slab in inside.split(layers, dim=3):
-        is_one_layer = slab.shape[3] <= brick[1]  # of several, rows would come before those of the next layer
+        is_one_layer = slab.shape[3] <= brick[1]  # else rows would be cut across several layers of bricks
         rows = max(AT_ONCE // slab[..., : brick[2], :].numel(), 1) * brick[2] if is_one_layer else slab.shape[4]
         for part in slab.split(rows, dim=4):
             yield piece.sample, part
@@ -111,7 +111,7 @@ def _statistics(
     sharing: Sharing,
     exchange: Exchange,
 ) -> list[Normalisation]:
-    """Return the statistics of each batch; of one without fields, no numbers."""
+    """Return the statistics of each batch; those of a batch without fields are empty."""
     rows = [[sums_by_brick(history, sharing.brick) for _, history in of_batch] for of_batch in pieces]
     gathered = _gathered(rows, [3 * len(batch.fields) for batch in samples], samples[0].dtype, sharing, exchange)
     batches = zip(gathered, samples, sharing.grids, strict=True)
@@ -121,7 +121,7 @@ def _statistics(
 def _statistics_of_given(
     parts: Sequence[BatchPart], sharing: Sharing, exchange: Exchange
 ) -> list[Normalisation | None]:
-    """Return the statistics of what is given of each batch, None without any."""
+    """Return the statistics of the given fields of each batch, None for a batch without any."""
     if not any(part.num_given for part in parts):
         return [None] * len(parts)
     samples, pieces = [], []
@@ -161,7 +161,7 @@ def _refinement(
 def _gathered(
     rows: Sequence[Sequence[Tensor]], widths: Sequence[int], dtype: torch.dtype, sharing: Sharing, exchange: Exchange
 ) -> list[Tensor]:
-    """Return rows ``(bricks, width)`` of each batch of all ranks, from the rows of this rank's pieces."""
+    """Gather the rows ``(bricks, width)`` of each batch from all ranks; ``rows`` are those of this rank's pieces."""
     ways = len(sharing.bounds[0]) - 1
     sizes = [[sharing.number_of(batch, rank) * width for batch, width in enumerate(widths)] for rank in range(ways)]
     parts = [row.flatten() for of_batch in rows for row in of_batch]
@@ -194,7 +194,7 @@ def around_tiles(tiles: Tiles, samples: Samples, config: MateyConfig) -> Around:
 def _around(
     regions: Iterator[Region], plan: StepPlan, batch: int, config: MateyConfig, normalisation: Normalisation
 ) -> Surroundings:
-    """Return the last frames around what this rank predicts, from the regions around each box, see `_regions`."""
+    """Return the last frames around the cells that this rank predicts, from the regions around each box, see `_regions`."""
     last = [last_around(next(regions), blocks, config) for blocks in plan.blocks_of(batch)]
     boxes = plan.decoding.local[batch].boxes
     wide: list[tuple[Tensor, ...]] = [()] * len(boxes)
@@ -212,16 +212,16 @@ def _seen(
     brick: Patch,
     num_fields: int,
 ) -> Seen:
-    """Return what this rank sees of a batch; the history is normalised where it lies.
+    """Return the part of a batch that this rank sees; the history is normalised in place.
 
     Args:
-        moved: the bricks in which it has tokens.
-        around: the last frames around what it predicts.
+        moved: the bricks in which this rank has tokens.
+        around: the last frames around the cells that this rank predicts.
         of_tokens: numbers ``(k,)`` of these bricks.
-        normalisation: statistics of the sample of each of them.
+        normalisation: statistics of the sample of each brick.
         tiles: tiles that hold own cells.
         brick: the coarsest patch.
-        num_fields: number of fields that are predicted; what is given comes after them.
+        num_fields: number of predicted fields; given fields come after them.
     """
     ratio = parts_along(brick, tiles.tile)
     places = torch.unravel_index(tiles.row, tiles.grid)[1:]
@@ -246,13 +246,13 @@ def _recents(
     samples: Samples,
     normalisation: Normalisation,
 ) -> Iterator[Region]:
-    """Yield the region around each box, of the first ``num_last`` the last frame alone; let go of the bricks with the last one.
+    """Yield the region around each box, with the last frame alone for the first ``num_last``; free the bricks at the end.
 
     Args:
-        recent: the bricks ``(m, t, f, z, y, x)``, alone in the list.
+        recent: list of one tensor, the bricks ``(m, t, f, z, y, x)``; it is emptied.
         numbers: the numbers ``(m,)`` of these bricks.
         regions: the boxes.
-        num_last: number of these of which the last frame is enough.
+        num_last: number of boxes that need the last frame alone.
         grid: number of samples and of bricks along ``z, y, x``.
         samples: the samples.
         normalisation: statistics of the samples.
@@ -267,7 +267,7 @@ def _recents(
 def _recent(
     bricks: Tensor, numbers: Tensor, region: Around, grid: Sequence[int], samples: Samples, normalisation: Normalisation
 ) -> Region:
-    """Put bricks ``(m, t, f, z, y, x)`` of the last frames, which are numbered ``(m,)``, together to a normalised region."""
+    """Assemble bricks ``(m, t, f, z, y, x)`` of the last frames, with numbers ``(m,)``, to a normalised region."""
     place = torch.searchsorted(numbers, region.bricks(grid))
     _, num_frames, num_fields, *cells = bricks.shape
     sizes = [number * size for number, size in zip(place.shape[1:], cells, strict=True)]
@@ -281,7 +281,7 @@ def _recent(
     )
     for axis, (first, size, num_bricks, cells, length, periodic) in enumerate(axes, start=3):
         is_whole = size == num_bricks
-        if 0 <= first <= num_bricks - size:  # it does not go round: without what lies beyond the domain
+        if 0 <= first <= num_bricks - size:  # no wrap: cells beyond the domain are cut off
             fields = fields.narrow(axis, 0, min(fields.shape[axis], length - first * cells))
         start.append(first * cells)
         wraps.append(periodic and is_whole)

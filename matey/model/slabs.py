@@ -1,6 +1,6 @@
-"""What is computed in the cells of a large grid, slab after slab: what is made on the way is made again in the backward pass.
+"""Computes in the cells of a large grid slab after slab, and recomputes intermediate results in the backward pass.
 
-On such a grid it would take as much memory as all else in a step.
+On such a grid, intermediate results would take as much memory as all else in a step.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 KEPT_AT_ONCE = 3 * 2**28
-"""Values of a sample, 3 GiB in float32, up to which what is made in the cells of a grid is kept for the backward pass; beyond,
-slabs that keep a quarter of this are made again."""
+"""Largest number of intermediate values of a sample that are kept for the backward pass, 3 GiB in float32; with more values,
+slabs that keep a quarter of this number are recomputed."""
 
 
 def kept_by_scheme(inputs: int, channels: int, num_fields: int) -> int:
-    """Return the values that `matey.model.stencil` keeps for the backward pass in a cell: inputs, and what is seen of them."""
+    """Return how many values per cell `matey.model.stencil` keeps for the backward pass: inputs and window sums."""
     return inputs + 2 * channels + num_fields
 
 
 def kept_by_stage(inputs: int, channels: int, num_layers: int) -> int:
-    """Return the values that `matey.model.stage` keeps for the backward pass in a cell: inputs, window, and layers."""
+    """Return how many values per cell `matey.model.stage` keeps for the backward pass: inputs, window and layers."""
     return inputs + channels * (2 + 4 * num_layers) + num_layers
 
 
@@ -34,14 +34,14 @@ def in_slabs(
     weights: Sequence[Tensor],
     kept: int,
 ) -> Tensor:
-    """Return ``work(*fields, *weights)``, computed at once on a small grid.
+    """Return ``work(*fields, *weights)``, computed at once on a small grid and slab after slab on a large one.
 
     Args:
         work: function of the fields, with their halos, and the weights; it returns ``(b, c, z, y, x)``.
         fields: ``(b, c, z, y, x)`` each.
         halos: cells ``z, y, x`` by which each of the fields reaches beyond the grid, on each side.
         weights: tensors that are the same in all cells.
-        kept: number of values that it keeps for the backward pass in a cell.
+        kept: number of values per cell that ``work`` keeps for the backward pass.
     """
     if not is_large(grid_of(fields[0], halos[0]), kept):
         return work(*fields, *weights)
@@ -49,12 +49,12 @@ def in_slabs(
 
 
 def is_large(grid: Sequence[int], kept: int) -> bool:
-    """Whether a grid ``z, y, x`` is taken in slabs, where so many values are kept in a cell."""
+    """Whether a grid ``z, y, x`` is cut into slabs if ``kept`` values are kept per cell."""
     return math.prod(grid) * kept > KEPT_AT_ONCE
 
 
 def slab_of(grid: Sequence[int], kept: int) -> tuple[int, int]:
-    """Return the axis across which a large grid is cut, its slowest, and how many layers of cells a slab has."""
+    """Return the axis across which a large grid is cut, its slowest, and the number of layers of cells in a slab."""
     axis = next((axis for axis, size in enumerate(grid) if size > 1), 0)
     return axis, max(1, KEPT_AT_ONCE * grid[axis] // (4 * kept * math.prod(grid)))
 

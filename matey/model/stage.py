@@ -1,4 +1,4 @@
-"""A stage of a local network: what is seen in a window on one scale, and layers of products of neighbours after it.
+"""A stage of a local network: sums over a window on one scale, and layers of products of neighbours after them.
 
     window --> features --> + p q, mixed --> ... --> features, for the stage of the next finer scale
       |          ^  p, q: windows of 3 cells a side    '--> on the finest, window --> change of each field
@@ -6,9 +6,9 @@
       |    features of the stage of the next coarser scale, interpolated                |
       '--> on the finest, what is linear in the window ---------------------------------'
 
-Products of what convolutions find are what fluxes and reactions are made of; a layer adds its own to what came in, so that what
-is linear passes all layers. The factors see the features of a cell with a mean square below one. Lead time and scales of a
-sample scale and shift the features and one factor of each product.
+Fluxes and reactions consist of products of convolutions; a layer adds its products to its input, so that linear terms pass all
+layers. The factors are computed from features with a mean square below one in each cell. A sample's lead time and scales
+multiply and shift the features and one factor of each product.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from matey.model.stencil import NUM_INPUTS
 
 
 class Stage(nn.Module):
-    """Features of every cell of a grid or, of the last stage, the change of its fields.
+    """Compute features of every cell of a grid or, in the last stage, the change of its fields.
 
     Args:
         ladder: the scales, and the layers on each.
         number: number of this stage from fine to coarse; the last one to work is 0.
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
-        channels: features of a cell.
-        told: features of a cell that come from the coarser stage; 0: it is the coarsest.
+        channels: number of features of a cell.
+        told: number of features of a cell that come from the coarser stage; 0: this stage is the coarsest.
     """
 
     def __init__(self, ladder: Ladder, number: int, num_fields: int, width: int, channels: int, told: int) -> None:
@@ -49,7 +49,7 @@ class Stage(nn.Module):
         self.channels, layers, is_last = channels, ladder.layers[number], number == 0
         window, near = (math.prod(_sides(reaches)) for reaches in (self.halo, self.step))
         self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, channels))
-        # Zero: an untrained model predicts no change; so are the mixes, by which layers change nothing at first.
+        # Zero, so that an untrained model predicts no change. The mixes are zero too: layers change nothing at first.
         self.field_out = nn.Parameter(torch.zeros(num_fields, channels, near)) if is_last else None
         self.field_stencil = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS)) if is_last else None
         self.field_linear = nn.Parameter(torch.zeros(num_fields, channels)) if is_last else None
@@ -62,7 +62,7 @@ class Stage(nn.Module):
     def forward(
         self, wide: Sequence[Tensor], before: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
     ) -> Tensor:
-        """Compute what the next stage is told of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
+        """Compute the features or changes of every batch in one call; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch around the grid, as far as all layers reach, see
@@ -73,7 +73,7 @@ class Stage(nn.Module):
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
-            Features ``(b, z, y, x, c)`` of each batch or, of the last stage, changes ``(b, z, y, x, f)``, see `shapes`.
+            Features ``(b, z, y, x, c)`` of each batch or, in the last stage, changes ``(b, z, y, x, f)``, see `shapes`.
         """
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
         brought: Sequence[Tensor | None] = before or [None] * len(wide)
@@ -81,7 +81,7 @@ class Stage(nn.Module):
         return packed([values.movedim(1, -1) for values in found])
 
     def shapes(self, wide: Sequence[Tensor], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
-        """Return the shape of what is computed of each batch, ``(b, z, y, x, c)``."""
+        """Return the shape of each batch's result, ``(b, z, y, x, c)``."""
         return [
             (
                 len(inputs),
@@ -110,13 +110,13 @@ class Stage(nn.Module):
         )
 
     def _window(self, row: Rows, dtype: torch.dtype) -> Tensor:
-        """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, of the last stage, to changes."""
+        """Return the kernel ``(c, i f, z, y, x)`` from the inputs to the features and, in the last stage, to changes."""
         weight = chosen(self.field_weight, row.inputs).to(dtype) / math.sqrt(len(row.predicted))  # (f, w, i, c)
         kernel = rearrange(weight, "f w i c -> c i f w")
         if self.field_stencil is not None and self.field_linear is not None:
             of_fields = (self.field_linear, self.field_stencil)
             linear, stencil = (chosen(weights, row.predicted).to(dtype) for weights in of_fields)
-            # Its rows are the inputs: what is given has no stencil on itself.
+            # Rows are inputs, columns predicted fields: a given field has no stencil on itself.
             same = torch.eye(len(row.inputs), len(row.predicted), dtype=dtype, device=weight.device)
             across = torch.einsum("g c, c i f w -> g i f w", linear, kernel)
             kernel = torch.cat([kernel, across + torch.einsum("g w i, f g -> g i f w", stencil, same)])
@@ -128,7 +128,7 @@ class Stage(nn.Module):
         Args:
             wide: inputs ``(b, c, z, y, x)`` around the grid.
             others: features of the coarser stage, if there is one; conditions of the samples; then the weights: window,
-                factors, mixes, map of those features, window of the changes, the latter two where there are such.
+                factors, mixes and, if there are such, the map of the coarser features and the window of the changes.
         """
         before, others = (others[0], others[1:]) if self.bring is not None else (None, others)
         told, window, factors, mixes, *last = others

@@ -1,7 +1,7 @@
 """A learnt numerical scheme on a grid: from a small window on the last frame and on the change since the one before.
 
-The same weights act in every cell; each sample mixes them as its lead time and its scales ask for. A scheme that follows
-another in a cascade has what that predicts in its window as well. Per cell:
+The same weights act in every cell; each sample mixes them according to its lead time and scales. In a cascade, the window of a
+scheme also sees the prediction of the scheme before it. Per cell:
 
     window --> p, q --> p q --> linear --> GELU --> change of each field    products of neighbours, as in fluxes and reactions,
       |         |                                      ^
@@ -32,17 +32,17 @@ NUM_STENCILS = 4
 """Linear stencils of a field on itself that each sample mixes."""
 
 NUM_INPUTS = 2
-"""Values of a field in a cell: the last frame, and the change since the one before."""
+"""Number of inputs of a field in a cell: the last frame, and the change since the one before."""
 
 CELLS_AT_ONCE = 4096
 """Cells of small grids that are computed together."""
 
 MAX_PRODUCT = 10.0
-"""Products count up to here. Were they bounded by nothing, a spike in a rollout would grow by its square in every step."""
+"""Largest absolute value of a product. Without this bound, a spike in a rollout would be squared in every step."""
 
 
 AT_ONCE, AT_ONCE_ON_GPU = 2**13, 2**20
-"""Cells whose products are computed at once: what is made on the way is then small, and stays in the cache of a CPU."""
+"""Cells whose products are computed at once: so few that intermediate results stay in the cache of a CPU."""
 
 
 class Scheme(nn.Module):
@@ -53,7 +53,7 @@ class Scheme(nn.Module):
         num_fields: rows of the vocabulary.
         width: width of a sample's conditions.
         channels: products per cell.
-        follows: whether it sees what another scheme predicts.
+        follows: whether this scheme sees the prediction of another scheme.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Scheme(nn.Module):
         self.halo, self.sides, self.channels = list(halo), [2 * reach + 1 for reach in halo], channels
         window = math.prod(self.sides)
         self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, 2 * channels))
-        # Zero, as what p and q and their products give: an untrained model predicts no change.
+        # All maps to changes are zero, so that an untrained model predicts no change.
         self.field_stencils = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS, NUM_STENCILS))
         self.field_linear = nn.Parameter(torch.zeros(num_fields, 2 * channels))
         self.field_out = nn.Parameter(torch.zeros(num_fields, channels))
@@ -75,17 +75,17 @@ class Scheme(nn.Module):
     def forward(
         self, wide: Sequence[Tensor], predicted: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows]
     ) -> Tensor:
-        """Predict the changes of every batch, in one call and to one tensor, see `matey.model.one_tensor`.
+        """Predict the changes of every batch in one call; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
             wide: inputs ``(b, 2, f, z, y, x)`` of each batch with a halo, see `matey.model.local.local_inputs`.
-            predicted: changes ``(b, z, y, x, f)`` of each batch in the same cells that the scheme before it predicts; empty
-                where it follows none.
+            predicted: changes ``(b, z, y, x, f)`` of each batch in the same cells, predicted by the scheme before; empty
+                without such a scheme.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
 
         Returns:
-            The changes of the batches ``(b, z, y, x, f)``, see `shapes`, added to those that the scheme before it predicts.
+            The changes of the batches ``(b, z, y, x, f)``, see `shapes`, added to those of the scheme before.
         """
         told = self.modulate(F.gelu(self.expand(conditions))).split([len(inputs) for inputs in wide])
         seen = [inputs.flatten(1, 2) for inputs in wide]
@@ -111,7 +111,7 @@ class Scheme(nn.Module):
         kernel, offset, out = self._folded(told.to(wide.dtype), row)
         weight, bias = self.mix.weight.to(wide.dtype), self.mix.bias.to(wide.dtype)
         grid = [size - side + 1 for size, side in zip(wide.shape[2:], self.sides, strict=True)]
-        # A few samples at a time: what is seen of them still lies in the cache when it is multiplied.
+        # A few samples at a time, so that window sums still lie in the cache when they are multiplied.
         number = max(1, CELLS_AT_ONCE // math.prod(grid))
         kept = kept_by_scheme(wide.shape[1], self.channels, len(row.predicted))
         changes = [
@@ -123,14 +123,14 @@ class Scheme(nn.Module):
         return torch.cat(changes).movedim(1, -1)
 
     def _folded(self, told: Tensor, row: Rows) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the fields' weights come to for each sample.
+        """Return the weights of the fields, combined for each sample.
 
-        All that is linear is folded into one stencil from each field to each: none of it is computed per cell.
+        All linear maps are folded into one stencil from each input to each result, so that none is computed per cell.
 
         Returns:
             Kernels ``(b, 2 c + f, i f, wz, wy, wx)`` from all inputs to ``p``, ``q`` and the linear part of the fields to
             predict, with ``f`` more inputs where it follows another scheme; offsets ``(b, 2 c + f)``; the map ``(b, c, f)``
-            from the mixed products to their changes.
+            from the mixed products to the changes.
         """
         num_fields, dtype, two = len(row.predicted), told.dtype, 2 * self.channels
         sizes = [two, two, two, self.channels, NUM_STENCILS]
@@ -140,7 +140,7 @@ class Scheme(nn.Module):
             for weights in (self.field_stencils, self.field_linear, self.field_out)
         )
         own = (of_stencils @ rearrange(stencils, "g w i s -> s (i g w)")).view(len(told), NUM_INPUTS, num_fields, -1)
-        if num_given := len(row.inputs) - num_fields:  # what is given has no stencil on itself
+        if num_given := len(row.inputs) - num_fields:  # given fields have no stencil on themselves
             own = F.pad(own, (0, 0, 0, num_given))
         own = own[:, None] * _same(num_fields, len(row.inputs), dtype, told.device)  # (b, g, i, f, w)
         across = of_linear[:, None] * linear  # (b, g, 2 c)
@@ -158,7 +158,7 @@ class Scheme(nn.Module):
 
 @cache
 def _same(num_fields: int, num_inputs: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return which input each field to predict is, ``(g, 1, f, 1)``."""
+    """Return one where input ``f`` is predicted field ``g``, else zero, ``(g, 1, f, 1)``."""
     with torch.inference_mode(False):  # it may be used in training later
         return torch.eye(num_fields, num_inputs, dtype=dtype, device=device)[:, None, :, None]
 
@@ -173,10 +173,10 @@ def _changes(fields: Tensor, kernel: Tensor, offset: Tensor, out: Tensor, weight
 
 
 class _Products(torch.autograd.Function):
-    """Products of what is seen in a cell, mixed, added to what is linear in it.
+    """Multiply the window sums ``p`` and ``q`` of each cell, mix the products, and add the linear part.
 
-    As it is drawn above, from ``(b, m, 2 c + f)`` to ``(b, m, f)``. Its backward pass computes products and mix again: to keep
-    and to read them takes longer, and takes as much memory as all else in the operator.
+    The drawing above shows this step, from ``(b, m, 2 c + f)`` to ``(b, m, f)``. The backward pass recomputes products and mix:
+    keeping and reading them would take longer, and as much memory as all else in the operator.
     """
 
     @staticmethod
@@ -210,7 +210,7 @@ def _by_cells(*values: Tensor) -> list[tuple[Tensor, ...]]:
 def _gradients(
     seen: Tensor, of_seen: Tensor, gradient: Tensor, weight: Tensor, bias: Tensor, out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Write the gradient of what is seen in some cells ``(b, m, 2 c + f)``, and return those of the three weights."""
+    """Write the gradient of some cells' window sums ``(b, m, 2 c + f)``, and return those of the three weights."""
     p, q, _ = _parted(seen, len(weight))
     unbounded = p * q
     products = F.hardtanh(unbounded, -MAX_PRODUCT, MAX_PRODUCT)
@@ -226,12 +226,12 @@ def _gradients(
 
 
 def _parted(seen: Tensor, channels: int) -> tuple[Tensor, ...]:
-    """Return ``p``, ``q`` and what is linear of what is seen ``(b, m, 2 c + f)``."""
+    """Return ``p``, ``q`` and the linear part of window sums ``(b, m, 2 c + f)``."""
     return seen.tensor_split((channels, 2 * channels), dim=-1)
 
 
 def _seen(fields: Tensor, kernel: Tensor, offset: Tensor) -> Tensor:
-    """Convolve the fields of samples ``(b, z, y, x, c)``, each with its kernel ``(b, o, c, wz, wy, wx)``: ``(b, m, o)``."""
+    """Return window sums ``(b, m, o)`` of samples ``(b, z, y, x, c)``, each with its kernel ``(b, o, c, wz, wy, wx)``."""
     if len(fields) == 1:
         seen = convolve(rearrange(fields, "b z y x c -> b c z y x"), kernel[0], offset[0])
         return rearrange(seen, "b o z y x -> b (z y x) o")

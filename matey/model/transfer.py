@@ -1,4 +1,4 @@
-"""Copies weights of a trained model into one with different fields, patches or levels; what does not fit stays new."""
+"""Copies weights of a trained model into one with different fields, patches or levels; weights that do not fit stay new."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def transfer(
     *,
     local: Literal["pretrained", "features", "new"] = "pretrained",
 ) -> Transfer:
-    """Copy the weights of ``source`` that fit into ``target``; rows of fields that both have go by name.
+    """Copy the weights of ``source`` that fit into ``target``; rows of fields are matched by name.
 
     Args:
         source: a trained model.
@@ -49,7 +49,7 @@ def transfer(
         local: weights that the local operator takes: all that fit, all but those that make changes of fields, or none.
 
     Raises:
-        ValueError: the blocks or what is decoded differ, or a row is to be copied from a field that the source lacks.
+        ValueError: the blocks or the predicted quantities differ, or a row is to be copied from a field that the source lacks.
     """
     check_blocks(source.config, target.config)
     reused: dict[str, int] = {}
@@ -71,7 +71,7 @@ def transfer(
         sentences.append(
             "The local operator predicts no change at first; what it finds in the fields is as pretrained."
         )
-        # What a network makes of scales and lead times misleads where these are others.
+        # A network's response to scales and lead times is wrong for other scales and lead times.
         told = {f"{name}.modulate.weight" for name, module in target.named_modules() if isinstance(module, Stage)}
         for name, parameter in target.named_parameters():
             if name in told or (name.startswith("local.") and name.split(".")[-1] in LOCAL_OUTPUTS):
@@ -89,7 +89,7 @@ def transfer(
 
 
 def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
-    """Raise ValueError unless the blocks of one are those of the other, and both decode the same."""
+    """Raise ValueError unless both models have the same blocks and predict the same quantity."""
     names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks", "predict": "predict"}
     for key, name in names.items():
         has, wants = getattr(source, key), getattr(target, key)
@@ -138,7 +138,7 @@ def _copy_module(source: nn.Module, target: nn.Module, prefix: str, reused: dict
 
 
 def _copy_embedding(source: MateyModel, target: MateyModel, level: int, rows: _Rows, reused: dict[str, int]) -> None:
-    """Copy what the level of the source that is nearest in size has in common with this one: its first stages."""
+    """Copy the first stages, as far as the source's level that is nearest in size has them in common with this one."""
     new, prefix = target.embeddings[level], f"embeddings.{level}"
     old = min(source.embeddings, key=lambda other: (other.patch != new.patch, _distance(other.patch, new.patch)))
     if old.cells != new.cells:
@@ -162,7 +162,7 @@ def _common_stages(old: PatchEmbedding, new: PatchEmbedding) -> int:
 
 
 def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Rows, reused: dict[str, int]) -> None:
-    """Copy the decoder of the same patch in space, if there is one: a part of one would turn its output into noise."""
+    """Copy the decoder of the same patch in space, if there is one; a partly copied decoder would output noise."""
     new, prefix = target.decoders[level], f"decoders.{level}"
     old = next((other for other in source.decoders if other.patch == new.patch), None)
     if old is None:
@@ -173,9 +173,9 @@ def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Row
 
 
 def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
-    """Copy a part that stands beside the tokens, where both have it in one shape; say so where it is new."""
+    """Copy a part beside the tokens if both models have it in the same shape; return a sentence if it is new."""
     old, new = getattr(source, part), getattr(target, part)
-    # Rows of fields may be others; all else has to be alike.
+    # Rows of fields may differ; all other shapes must be equal.
     shapes = [
         {name: p.shape[name.split(".")[-1] in FIELD_ROWS[part] :] for name, p in module.named_parameters()}
         if module
@@ -195,7 +195,7 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
 
 
 def _copy_told(source: MateyModel, target: MateyModel, reused: dict[str, int]) -> list[str]:
-    """Copy what is made of parameters; those that are new add nothing at first."""
+    """Copy the embedding of parameters; new parameters add nothing at first."""
     known, names = source.config.parameters, target.config.parameters
     if source.told is not None and target.told is not None:
         _copy_module(source.told.contract, target.told.contract, "told.contract", reused)
@@ -206,7 +206,7 @@ def _copy_told(source: MateyModel, target: MateyModel, reused: dict[str, int]) -
 
 
 def _distance(one: Patch, other: Patch) -> float:
-    """Return the difference in size of two patches: in halvings, over all axes."""
+    """Return the difference in size of two patches, in halvings, summed over all axes."""
     ratios = torch.tensor(one).log2() - torch.tensor(other).log2()
     return ratios.abs().sum().item()
 

@@ -1,7 +1,7 @@
-"""The windows on the last frames around the blocks that a decoder writes, and what its weights make of them.
+"""The windows on the last frames around the blocks that a decoder writes, and their weighted sums.
 
-Windows overlap: side by side they take several times the memory of the frames that they are cut from, in space eight times.
-Many are therefore cut a few at a time, and cut again in the backward pass; few are kept, which is faster.
+Windows overlap: side by side they take several times the memory of their frames, in three dimensions eight times. Many windows
+are therefore cut a few at a time, and cut again in the backward pass; few windows are kept, which is faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matey.model.one_tensor import joined
 from matey.tokens.patches import Places, windows_of
 
 KEPT_AT_ONCE = 2**26
-"""Values of a batch's windows up to which they are kept for the backward pass; beyond, a quarter of them is there at a time."""
+"""Largest number of values in a batch's windows that are kept for the backward pass; with more, a quarter of it at a time."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Windows:
 
     Attributes:
         frames: boxes of the normalised last frames, each ``(b, f, z, y, x)``.
-        starts: sample, and cell ``z, y, x``, at which each box begins.
-        blocks: the blocks of which the windows lie in each box.
+        starts: first sample, and first cell ``z, y, x``, of each box.
+        blocks: blocks with windows in each box.
         cells: size ``z, y, x`` of a block.
         halo: cells ``z, y, x`` by which a window reaches beyond its block, on each side.
     """
@@ -44,7 +44,7 @@ class Windows:
         return sum(blocks.number for blocks in self.blocks)
 
     def weighted_sums(self, weight: Tensor) -> Tensor:
-        """Return the sums ``(c, e)`` of what each window holds, with weights ``(f, window, e)``, in the type of these."""
+        """Return each window's weighted sums ``(c, e)``, with weights ``(f, window, e)``, in the type of the weights."""
         weight = weight.flatten(0, 1)
         boxes = [
             _Box(frame, start, blocks, self.cells, self.halo)
@@ -71,7 +71,7 @@ class _Box:
         return windows_of(self.frame, self.start, self.cells, self.halo, blocks).flatten(1)
 
     def few(self, num_values: int) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the windows around a few of the blocks after the other, and which these are.
+        """Yield the slice of a few blocks at a time, and the windows around these blocks.
 
         Args:
             num_values: number of values in a window, of all fields.
@@ -83,7 +83,7 @@ class _Box:
 
 
 class _CutAgain(torch.autograd.Function):
-    """The weighted sums of windows that are not kept; of frames that have no gradient."""
+    """The weighted sums of windows that are not kept, cut from frames that need no gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, box: _Box) -> Tensor:  # noqa: ANN401

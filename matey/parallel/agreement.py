@@ -1,4 +1,4 @@
-"""All ranks must run the same code on the same configuration: compared once, before they do anything together."""
+"""Checks that all ranks run the same code on the same configuration, once, before they do anything together."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def code_fingerprint() -> str:
 
 
 def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
-    """Raise ConfigError unless all ranks run the same code on the same configuration: from here on they work together."""
+    """Raise ConfigError unless all ranks run the same code on the same configuration."""
     check_agreement(
         {
             "the code": code_fingerprint(),

@@ -1,4 +1,4 @@
-"""Has the C library keep the memory that tensors on a CPU leave behind, for the next tensors."""
+"""Has the C library keep the memory of freed CPU tensors for the next tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Mapping
 
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 LARGEST_KEPT = 32 << 20
@@ -17,9 +17,9 @@ LARGEST_KEPT = 32 << 20
 def keep_freed_memory() -> None:
     """Keep blocks of up to `LARGEST_KEPT` bytes when they are freed, and the end of the heap with them.
 
-    By default glibc gives them back to the system, which hands them out again page by page and filled with zeros: a tenth
-    of a small model's step, in which the same tensors come again and again. What the user has set in the environment
-    (MALLOC_TRIM_THRESHOLD_ and its like) stays. Elsewhere than with glibc nothing happens.
+    By default glibc returns freed blocks to the system, which hands them out again page by page, filled with zeros. That takes
+    a tenth of a small model's step, in which the same tensors come again and again. If the user has set such an option in the
+    environment (MALLOC_TRIM_THRESHOLD_ and its like), it stays. Without glibc nothing happens.
     """
     if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
         return

@@ -69,16 +69,16 @@ def from_all_ranks(value: object) -> list[Any]:
 
 
 def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
-    """Do a piece of work for each of some items, each on one rank, the first on rank 0; see `matey.data.share.Share`.
+    """Call ``work`` on each item, each on one rank, the first on rank 0; see `matey.data.share.Share`.
 
     All ranks must call with as many items. Results travel as pickles.
 
     Raises:
-        Mistake: the first that any rank met, in the order of the items, on every rank.
+        Mistake: the first mistake of any rank, in the order of the items, on every rank.
     """
     if world_size() == 1:
         return [work(item) for item in items]
-    # What follows each other is often of one file, which one rank then opens.
+    # Consecutive items are often in one file, which only one rank then opens.
     first, stop = (-(-each * len(items) // world_size()) for each in (rank(), rank() + 1))
     of_ranks = _from_all_packed([_outcome(work, item) for item in items[first:stop]])
     outcomes = [outcome for of_rank in of_ranks for outcome in of_rank]
@@ -90,9 +90,9 @@ def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[
 
 @contextmanager
 def on_one_thread() -> Iterator[None]:
-    """Compute on one thread, as `shared_out` work does whose sums count: a rank has few threads where there are many ranks.
+    """Compute on one thread, so that the results of work for `shared_out` do not depend on the number of ranks.
 
-    More threads add up in another order, and results would differ in their last bits.
+    The number of threads of a rank depends on the number of ranks, and other numbers of threads add up in another order.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -103,7 +103,7 @@ def on_one_thread() -> Iterator[None]:
 
 
 def dealt(items: Sequence[Item], together: int = 1) -> Sequence[Item]:
-    """Return this rank's part of some items that are dealt out like cards: what follows each other often takes as long.
+    """Return this rank's part of items that are dealt out like cards, since consecutive items often take equally long.
 
     Args:
         items: the items.
@@ -116,7 +116,7 @@ def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /, together:
     """Do as `shared_out` does, each rank for its part of `dealt`.
 
     Raises:
-        Mistake: the first that this rank meets, at once: it ends by it, and the others with it, whose part may take hours.
+        Mistake: the first mistake that this rank meets, at once; it ends all ranks, whose parts might take hours.
     """
     own = [work(item) for item in dealt(items, together)]
     groups = _from_all_packed(own)[::together] if world_size() > 1 else [own]
@@ -124,7 +124,7 @@ def dealt_out(work: Callable[[Item], Value], items: Sequence[Item], /, together:
 
 
 def done_by_rank_zero(work: Callable[[], Value]) -> Value:
-    """Do a piece of work on rank 0, which tells the others the result, or the mistake that it met."""
+    """Do a piece of work on rank 0, which sends the other ranks the result, or the mistake that it met."""
     (value,) = shared_out(lambda _: work(), [None])
     return value
 
@@ -137,12 +137,12 @@ def _outcome(work: Callable[[Item], Value], item: Item) -> Value | Mistake:
 
 
 def _from_all_packed(value: object) -> list[Any]:
-    """Return the values of all ranks, in their order, however much they differ in length."""
+    """Return the values of all ranks, in their order; values may differ much in length."""
     own = zlib.compress(pickle.dumps(value), level=1)
     lengths = from_all_ranks(len(own))
     whole = torch.zeros(sum(lengths), dtype=torch.uint8)
     whole.split(lengths)[rank()].copy_(torch.frombuffer(bytearray(own), dtype=torch.uint8))
-    # Summed, since gathering would fill all up to the longest: one rank may have all to say.
+    # A sum, since gathering would pad all values to the longest, and one rank may hold nearly everything.
     whole = whole.to("cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(whole)
     return [pickle.loads(zlib.decompress(part.numpy().tobytes())) for part in whole.cpu().split(lengths)]
@@ -154,12 +154,12 @@ def on_any_rank(flag: bool) -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory this process held: of the GPU if there is one, else resident memory."""
+    """Return the largest amount of memory that this process held: GPU memory if there is a GPU, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    # Linux's getrusage has the peak of the process that started this one, where that was larger.
+    # Linux's getrusage returns the peak of the process that started this one if that peak was larger.
     if of_this := [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]:
         return of_this[0]
     import resource

@@ -1,4 +1,4 @@
-"""Finds the lock that a killed compilation of a part of DeepSpeed left: torch waits for it for ever, in silence."""
+"""Finds the lock that a killed compilation of a part of DeepSpeed left: torch waits for its removal for ever, in silence."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMPILED = ("cpu_adam", "async_io", "gds", "pin_memory", "quantizer", "fused_ada
 
 @contextmanager
 def said_when_locked(patience: float = 60.0) -> Iterator[None]:
-    """Say once for all ranks what is waited for, if a lock that is older than ``patience`` seconds holds up the block.
+    """Report once for all ranks which lock the block waits for, if the lock is older than ``patience`` seconds.
 
-    The process that compiles removes the lock when it is done; one that was killed has left it. Which of the two it is cannot
-    be told from here, so that the run goes on waiting.
+    The compiling process removes the lock when it is done; a killed process leaves it. This process cannot tell the two apart,
+    so the run goes on waiting.
     """
     timer = threading.Timer(patience, _say_if_locked, [patience])
     timer.daemon = True

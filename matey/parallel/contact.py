@@ -1,4 +1,4 @@
-"""Numbers and addresses that a launcher, or a person, set for the ranks' first contact: checked before torch waits for them."""
+"""Checks the numbers and addresses that a launcher or a person set for the ranks' first contact, before torch uses them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ RESOLVE_SECONDS = 5.0
 
 
 def whole_number(variables: Mapping[str, str], name: str, default: str | None = None) -> int:
-    """Return the number in a variable, which is there unless there is a default.
+    """Return the number in a variable; without a default, the variable must be set.
 
     Raises:
-        ConfigError: it is no whole number.
+        ConfigError: the variable holds no whole number.
     """
     text = variables[name] if default is None else variables.get(name) or default
     try:
@@ -29,7 +29,7 @@ def whole_number(variables: Mapping[str, str], name: str, default: str | None = 
 
 
 def check_numbers(rank: int, world_size: int, local_rank: int, local_world_size: int, port: int) -> None:
-    """Raise ConfigError where a rank is not one of its world's or node's, or a port cannot be one."""
+    """Raise ConfigError if a rank or a local rank is out of range, or a port number is impossible."""
     places = (
         ("rank (RANK)", rank, "WORLD_SIZE", world_size),
         ("local rank (LOCAL_RANK)", local_rank, "LOCAL_WORLD_SIZE", local_world_size),
@@ -47,7 +47,7 @@ def check_numbers(rank: int, world_size: int, local_rank: int, local_world_size:
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if the name of rank 0's node leads nowhere: torch would try it until its timeout."""
+    """Raise ConfigError if the name of rank 0's node cannot be resolved: torch would try it until its timeout."""
     deadline = time.monotonic() + RESOLVE_SECONDS
     while True:
         try:
@@ -64,7 +64,7 @@ def check_address(address: str) -> None:
 
 
 def check_interface(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError if gloo is told to go over a network interface that this node does not have."""
+    """Raise ConfigError if gloo is told to use a network interface that this node does not have."""
     here = [name for _, name in socket.if_nameindex()]
     asked = variables.get(INTERFACE, "")
     if missing := [name for name in asked.split(",") if name and name not in here]:
@@ -75,7 +75,7 @@ def check_interface(variables: Mapping[str, str]) -> None:
 
 
 def check_port_is_free(port: int) -> None:
-    """Raise ConfigError if rank 0, which must call, cannot listen on its port."""
+    """Raise ConfigError if rank 0 cannot listen on its port; only rank 0 must call."""
     with socket.socket() as listener:
         # As torch does: a port whose last connections are still winding down is free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""The one call of `deepspeed.initialize`, and what differs between ZeRO stages when one looks from outside."""
+"""The one call of `deepspeed.initialize`, and the operations on an engine that differ between ZeRO stages."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
 
     Args:
         model: network; parameters train where ``requires_grad`` is set.
-        train: owns batch, optimizer, learning rate, weight decay and clipping.
-        deepspeed_config: owns ZeRO, precision, offload, communication and monitors.
+        train: section that owns batch, optimizer, learning rate, weight decay and clipping.
+        deepspeed_config: DeepSpeed's JSON, which owns ZeRO, precision, offload, communication and monitors.
 
     Raises:
-        ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks for what a stage cannot do.
+        ConfigError: the DeepSpeed configuration holds a wrong key or value, or asks its ZeRO stage for the impossible.
     """
     zero = zero_settings(deepspeed_config)
     is_offloaded = zero.offload_optimizer is not None and zero.offload_optimizer.device != "none"
@@ -56,13 +56,13 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         muon = partial(Muon, betas=train.betas, precision=torch.bfloat16 if is_bf16(config) else torch.float32)
         config["zero_force_ds_cpu_optimizer"] = False
         supported = deepspeed().runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS
-        if Muon not in supported:  # of one that is not, DeepSpeed would warn the user
+        if Muon not in supported:  # DeepSpeed would warn the user of any other
             supported.append(Muon)
     else:
         config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
     groups = parameter_groups(model, train)
     if model.is_compiled:
-        # So ZeRO 3 brings all weights of an MLP before its call: hooks inside would cut what is compiled to pieces.
+        # So that ZeRO 3 gathers all weights of an MLP before its call: hooks inside would break up the compiled graph.
         for block in model.blocks:
             deepspeed().utils.set_z3_leaf_module(block.mlp, True)
     _mark_norms_on_the_device()
@@ -75,12 +75,12 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
 
 def _adam(train: TrainSection, is_compiled: bool) -> dict[str, Any]:
     adam = {"lr": train.learning_rate, "betas": list(train.betas), "eps": 1e-8, "torch_adam": not is_compiled}
-    # All of a parameter in one pass: a third of the time that it takes operation by operation.
+    # Fused, a parameter is updated in one pass: a third of the time of separate operations.
     return adam if is_compiled else {**adam, "fused": True}
 
 
 def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
-    """Raise ConfigError if the optimizer's state would lie where Muon's steps do not reach it, or not be in float32."""
+    """Raise ConfigError if the optimizer's state would lie where Muon cannot step it, or would not be in float32."""
     offload = zero.offload_optimizer
     if zero.zenflow is not None or (
         offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload)
@@ -98,7 +98,7 @@ def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
 
 
 def _mark_norms_on_the_device() -> None:
-    """Let DeepSpeed mark norms that are not finite without a number from main memory, for which the host would wait."""
+    """Let DeepSpeed mark norms that are not finite without a copy from main memory, for which the host would wait."""
     deepspeed()
     for name in ("utils", "zero.stage_1_and_2", "zero.stage3"):
         module: Any = import_module(f"deepspeed.runtime.{name}")
@@ -106,7 +106,7 @@ def _mark_norms_on_the_device() -> None:
 
 
 def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> None:
-    """Do in place what `deepspeed.runtime.utils.mask_nan_or_inf_with_val_inplace` does, which leaves ``val`` out as well."""
+    """Replace `deepspeed.runtime.utils.mask_nan_or_inf_with_val_inplace`, which does not use ``val`` either."""
     norm.masked_fill_(~norm.isfinite(), -1.0)
 
 
@@ -127,9 +127,9 @@ def _wandb_in_a_sentence() -> Iterator[None]:
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:
     """Return the optimizer's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
-    Those that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not on
-    norms, biases, rows of fields and the local operator's kernels. Which parameters are together follows from `train.groups`
-    and depth alone: a run that goes on may change rates and decays of the others, and then has the groups of its checkpoint.
+    Parameters that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not
+    on norms, biases, rows of fields and the local operator's kernels. The grouping follows from `train.groups` and depth alone,
+    so that a resumed run may change the other rates and decays and still has the groups of its checkpoint.
     """
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
     by_muon = matrices_of_blocks(model) if train.optimizer == "muon" else {}
@@ -151,7 +151,7 @@ def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, A
 
 
 def _empty_group(kind: str, own: GroupSection, below: int, train: TrainSection) -> dict[str, Any]:
-    """Return an optimizer's group without parameters; what its part leaves open, the run says."""
+    """Return an optimizer's group without parameters; the run's settings fill in those that its part does not state."""
     rate = train.learning_rate if own.learning_rate is None else own.learning_rate
     decay = train.weight_decay if own.weight_decay is None else own.weight_decay
     factor = rate / train.learning_rate * train.layer_decay**below
@@ -163,15 +163,15 @@ def _empty_group(kind: str, own: GroupSection, below: int, train: TrainSection) 
 
 
 def set_learning_rate(engine: Engine, learning_rate: float) -> None:
-    """Set the rate of the next step, in each group by its factor."""
+    """Set the learning rate of the next step; each group multiplies it by its factor."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group["factor"]
 
 
 def take_step(engine: Engine) -> Tensor | None:
-    """End a micro-step; after the last one of a step, step the optimizer and return the norm of the unclipped gradient.
+    """End a micro-batch; after the last one of a step, step the optimizer and return the norm of the unclipped gradient.
 
-    It is not looked at here, since the device is still computing it.
+    The norm is not read here, since the device is still computing it.
     """
     if not engine.is_gradient_accumulation_boundary():
         engine.step()
@@ -186,10 +186,10 @@ def take_step(engine: Engine) -> Tensor | None:
 
 
 def forget_order_of_modules(engine: Engine) -> None:
-    """Let ZeRO 3 find out anew in which order modules run, after passes that had no backward pass.
+    """Let ZeRO 3 record anew the order in which modules run, after forward passes without a backward pass.
 
-    It fetches by the order that it has seen. One that it took for whole in such a pass ended runs by a "tracing error" in the
-    next step, where the weights had come from a checkpoint (DeepSpeed 0.19).
+    ZeRO 3 prefetches weights by the recorded order. An order that it recorded in such a pass ended runs by a "tracing error" in
+    the next step, if the weights had come from a checkpoint (DeepSpeed 0.19).
     """
     if engine.zero_optimization_stage() == 3:
         coordinator = engine.optimizer.parameter_offload.get_param_coordinator()
@@ -200,9 +200,9 @@ def forget_order_of_modules(engine: Engine) -> None:
 def whole_parameters(engine: Engine) -> dict[str, Tensor]:
     """Return the complete weights of the module on rank 0, an empty dictionary on the others. All ranks must call.
 
-    In bfloat16, those that the optimizer steps come in float32: a step is often smaller than the rounding of a weight. What
-    has to be put together (these, and all weights of stage 3) is so one parameter after the other, since a rank that writes
-    nothing needs no copy of the model.
+    In bfloat16, trained weights come in float32: a step is often smaller than the rounding of a weight. Weights that must be
+    gathered (trained ones in bfloat16, and all weights in stage 3) are gathered one parameter after the other, since a rank
+    that writes nothing needs no copy of the model.
     """
     is_sliced, weights = engine.zero_optimization_stage() == 3, engine.module.state_dict()
     for name, parameter in engine.module.named_parameters():
@@ -221,8 +221,8 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     """Return the ZeRO section of a DeepSpeed configuration with its defaults filled in.
 
     Raises:
-        ConfigError: it holds a wrong key or value, or asks for a precision that a stage cannot do, or for an order of
-            weights of which DeepSpeed keeps no record.
+        ConfigError: the section holds a wrong key or value, or asks for a precision that its stage cannot do, or for an order
+            of weights that DeepSpeed does not record.
     """
     schema = deepspeed().runtime.zero.config.DeepSpeedZeroConfig
     zero = _parse(schema, config.get("zero_optimization", {}), "zero_optimization")

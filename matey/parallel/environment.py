@@ -29,7 +29,7 @@ from matey.parallel.signals import listen, stop_listening
 from matey.process.ending import end_process
 from matey.process.likely_place import is_task
 
-# DeepSpeed's launcher gives every run this port: two on one machine would meet; its process number serves for another.
+# DeepSpeed's launcher gives every run this port, so two runs on one machine would meet; its process number gives another port.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -96,7 +96,7 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
 
 
 def find_launcher(variables: Mapping[str, str]) -> str:
-    """Return which launcher's variables count; MATEY_LAUNCHER decides where several were set."""
+    """Return the launcher whose variables count; MATEY_LAUNCHER decides if several launchers set theirs."""
     chosen = variables.get("MATEY_LAUNCHER")
     if chosen and chosen not in LAUNCHERS:
         raise ConfigError(f"MATEY_LAUNCHER is {chosen!r}, not one of {LAUNCHERS}.{nearest_name(chosen, LAUNCHERS)}")
@@ -118,10 +118,10 @@ def start_processes(
         environment: the environment of this process.
         timeout: seconds after which a collective that hangs fails.
         threads: CPU threads of this process; by default as many as it has cores to itself.
-        can_save: whether it looks at `asked_to_leave` from now on, to save; if not, it dies of signals and with its launcher.
+        can_save: whether the caller checks `asked_to_leave` and saves; if not, signals and the launcher's end end the process.
 
     Raises:
-        ConfigError: rank 0's address cannot be resolved, its port is taken, or a network interface is not there.
+        ConfigError: rank 0's address cannot be resolved, its port is taken, or a network interface does not exist.
     """
     check_address(environment.address)
     check_interface(os.environ)
@@ -131,15 +131,15 @@ def start_processes(
         check_port_is_free(environment.port)
     package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that newer PyTorch deprecates, which every rank would say of each of them.
+    # DeepSpeed calls collectives by names that newer PyTorch deprecates: every rank would print a warning for each.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     os.environ.update(variables_for_deepspeed(environment, os.environ))
     note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
         keep_all_bits()
-    # A collective for inference on CPUs: never called here, compiled for minutes on first use, and its 66 MiB of shared
-    # memory for each rank outlive the run.
+    # This collective for inference on CPUs is never called here, compiles for minutes on first use, and leaves 66 MiB of
+    # shared memory for each rank after the run.
     package.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     set_timeouts(timedelta(seconds=timeout))
     with meeting(environment.rank, environment.world_size):
@@ -160,8 +160,8 @@ def start_processes(
 def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that DeepSpeed reads, for a process that has ``variables``.
 
-    It takes the number of its device from LOCAL_RANK. That is not the local rank where each task is shown one device only,
-    which is number 0 to all of them. Open MPI's own variable has to agree, or DeepSpeed's engine refuses to start.
+    DeepSpeed takes the number of its device from LOCAL_RANK. If each task is shown only one device, that number is 0 for all,
+    not the local rank. Open MPI's own variable has to agree, or DeepSpeed's engine refuses to start.
     """
     number = environment.local_rank if environment.device.index is None else environment.device.index
     names = {"LOCAL_RANK"} | ({"OMPI_COMM_WORLD_LOCAL_RANK"} & variables.keys())
@@ -178,8 +178,8 @@ def variables_for_deepspeed(environment: Environment, variables: Mapping[str, st
 def stop_processes(code: int = 0) -> int:
     """Leave the process group together and, where there are other ranks, end this process with ``code``; return it if not.
 
-    A rank that left first would end the others with a connection error. The interpreter's own way out is not taken, since
-    threads of collectives may still be letting go of their tensors: one that needs the interpreter then aborts the process.
+    A rank that left first would end the others with a connection error. The interpreter's normal exit is not used, since
+    threads of collectives may still be freeing their tensors: a thread that needs the interpreter then aborts the process.
     """
     torch.distributed.barrier()
     stop_listening()
@@ -187,7 +187,7 @@ def stop_processes(code: int = 0) -> int:
     has_others = torch.distributed.get_world_size() > 1
     torch.distributed.destroy_process_group()
     if has_others:
-        atexit._run_exitfuncs()  # in which monitors write what they still hold
+        atexit._run_exitfuncs()  # monitors write their remaining values there
         mpi.finalize()
         end_process(code)
     return code
@@ -210,7 +210,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
             "WORLD_SIZE and MATEY_LAUNCHER for a single process."
         )
     world_size = whole_number(variables, "WORLD_SIZE")
-    # Set by hand under srun there is no number of ranks of this node among them.
+    # Variables that were set by hand under srun do not say how many ranks run on this node.
     on_node = slurm.tasks_on_this_node(variables) if is_task(variables) else world_size
     port = whole_number(variables, "MASTER_PORT")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
@@ -255,7 +255,7 @@ def _from_mpi(variables: Mapping[str, str]) -> Environment:
 
 
 def _device(environment: Environment, variables: Mapping[str, str], num_devices: int) -> torch.device:
-    """Return the device of a local rank: its number among the visible ones, or the only one that its launcher shows it."""
+    """Return the device of a local rank: the visible device of its number, or the only one that its launcher shows it."""
     if num_devices == 0:
         return torch.device("cpu")
     num_ranks = environment.local_world_size

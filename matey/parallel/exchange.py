@@ -22,7 +22,7 @@ def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], gro
         rows: ``(sum of send, ...)``, the rows to send, ordered by rank.
         send: number of rows for each rank.
         receive: number of rows from each rank.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         The received rows ``(sum of receive, ...)``, in the order of the ranks.
@@ -36,19 +36,19 @@ def gather_rows(rows: Tensor, counts: Sequence[int], group: Group) -> Tensor:
     Args:
         rows: ``(own count, ...)``, the rows of this rank.
         counts: number of rows of each rank; they differ by little.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
     """
     return _Gather.apply(rows, tuple(counts), group)
 
 
 def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
-    """Sum over the ranks of a group; each keeps its rows.
+    """Sum over the ranks of a group; each rank keeps the sums of its rows.
 
     Args:
-        parts: ``(sum of counts, ...)``, this rank's part of the rows of all.
+        parts: ``(sum of counts, ...)``, this rank's part of the rows of all ranks.
         counts: number of rows of each rank; they differ by little.
         own: number of rows of this rank.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         ``(own, ...)``, the sum of this rank's rows.
@@ -62,13 +62,13 @@ def reduce_scatter(parts: Tensor, counts: Sequence[int], own: int, group: Group)
 
 
 def exchange_and_sum(parts: Tensor, counts: Sequence[int], own: int, group: Group) -> Tensor:
-    """Sum and scatter over gloo, see `reduce_scatter`: its own sums all rows on every rank, for twice the bytes."""
+    """Sum and scatter over gloo, see `reduce_scatter`: gloo's own sums all rows on every rank, for twice the bytes."""
     ways = len(counts)
     return _all_to_all(parts, counts, [own] * ways, group).view(ways, own, *parts.shape[1:]).sum(0)
 
 
 def sum_over_group(partial: Tensor, group: Group) -> Tensor:
-    """Sum over a group. All ranks go on alike with the sum, so each one's gradient is the sum's."""
+    """Sum over a group; all ranks use the sum in the same way, so each rank's gradient is the gradient of the sum."""
     return _Sum.apply(partial, group)
 
 

@@ -1,4 +1,4 @@
-"""What a rank says when it ends by an error, so that the cause comes first and the job ends soon after."""
+"""Reports the error by which a rank ends, so that the cause comes first and the job ends soon after."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from matey.mistakes import one_line
 from matey.process.ending import GRACE_SECONDS, end_process, say_once
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# In the messages of gloo's and NCCL's errors that another rank caused.
+# Texts in gloo's and NCCL's errors that another rank caused.
 LOST_MARKS = ("gloo/transport", "Connection closed by peer", "remote process exited", "communicator was aborted")
 
 WORKER_ENDED = "A process that reads data (data.workers) has ended, perhaps killed for want of memory"
 
 
 def name_failures(rank: int, world_size: int) -> None:
-    """From now on, end this process at once by an uncaught error, with its rank in front of each line.
+    """From now on, end this process at once on an uncaught error, with its rank in front of each line.
 
-    The interpreter's own way out waits for threads of NCCL and for MPI_Finalize, both of which wait for the other ranks, and
-    for the processes that read data, which live on through the signals that it sends them.
+    The interpreter's normal exit waits for threads of NCCL and for MPI_Finalize, which both wait for the other ranks. It also
+    waits for the processes that read data, which ignore the signals that it sends them.
     """
     # NCCL's watchdog aborts a process whose collective hangs: this prints where its threads were.
     faulthandler.enable()
@@ -43,7 +43,7 @@ def name_failures(rank: int, world_size: int) -> None:
         else:
             if "parallel.timeout" not in text:
                 time.sleep(GRACE_SECONDS)
-            say_once(rank, world_size, text, code=1, more=str(error).strip())  # where many ranks wait, they wait alike
+            say_once(rank, world_size, text, code=1, more=str(error).strip())  # ranks that wait say the same sentence
         end_process(1)
 
     sys.excepthook = report
@@ -51,7 +51,7 @@ def name_failures(rank: int, world_size: int) -> None:
 
 @contextmanager
 def during(what: str) -> Iterator[None]:
-    """Add to every error that is raised inside the name of what was being done."""
+    """Add the name of the activity to every error that is raised inside."""
     try:
         yield
     except BaseException as error:
@@ -60,14 +60,14 @@ def during(what: str) -> Iterator[None]:
 
 
 def set_timeouts(timeout: timedelta) -> None:
-    """Give the groups that DeepSpeed makes the run's timeout: it has no argument for theirs."""
+    """Give the groups that DeepSpeed makes the run's timeout: DeepSpeed has no argument for it."""
     # torch gives a new group its default, not the timeout of the group of all ranks.
     dist.distributed_c10d.default_pg_timeout = timeout
     dist.distributed_c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]  # read there, where it is imported to
 
 
 def lost_contact(error: BaseException, trace: TracebackType | None) -> str | None:
-    """Return a sentence with the place if the error is that of a collective, None if it is this rank's own."""
+    """Return a sentence with the place if the error comes from a collective, None if it is this rank's own error."""
     message = str(error).strip()
     is_late = "timed out" in message.lower() and (isinstance(error, dist.DistError) or "gloo/transport" in message)
     if not is_late and not any(mark in message for mark in LOST_MARKS):

@@ -1,7 +1,7 @@
-"""Threads that end a rank which waits for others in vain: one that waits in a library's code hears no signal in Python.
+"""Threads that end a rank which waits for others in vain: while it waits in a library's code, Python handles no signal.
 
-A launcher tells the others by SIGTERM that one rank has failed, and kills them half a minute later, which would be all that a
-job's exit code says of it:
+When one rank has failed, a launcher sends SIGTERM to the others and kills them half a minute later; the job's exit code would
+then tell only of the kill. The threads act earlier:
 
     start                    met                                         end
       | SIGTERM, held back    | another rank's failure, told by the store |
@@ -23,9 +23,9 @@ from matey.parallel.signals import die_of_interrupts
 from matey.process.ending import FAILED, say, speak_through
 from matey.process.launchers import launcher_has_gone, launchers_above
 
-# A request to leave that comes before the ranks have met is kept for so long: then the run could still save and leave.
+# A request to leave is held back for so long before the ranks have met: if they meet, the run can still save and leave.
 MEETING_SECONDS = 10.0
-# The rank that failed ends first, so that a launcher names that one, and so soon that no launcher kills the others.
+# The failed rank ends first, so that a launcher names it; the others follow before a launcher kills them.
 FOLLOW_SECONDS = 2.0
 LOOK_SECONDS = 0.5
 
@@ -34,7 +34,7 @@ _left = threading.Event()
 
 @contextmanager
 def meeting(rank: int, world_size: int) -> Iterator[None]:
-    """End this process where the ranks do not meet in the block and it is asked to, by a signal or its launcher's end."""
+    """End this process if a signal or its launcher's end asks for it while the ranks have not yet met in the block."""
     met = threading.Event()
     launchers_above()  # while they are there
 
@@ -51,7 +51,7 @@ def meeting(rank: int, world_size: int) -> Iterator[None]:
             if signal.SIGTERM in signal.sigpending():
                 asked = asked or time.monotonic()
                 if time.monotonic() > asked + MEETING_SECONDS:
-                    # To whom no other rank has said why: the launcher, or who sent the signal, knows.
+                    # No other rank has said why: only the launcher, or the sender of the signal, knows.
                     _say(
                         rank, world_size, "Asked to end (SIGTERM) while it waited for other ranks, which did not come."
                     )
@@ -67,13 +67,13 @@ def meeting(rank: int, world_size: int) -> Iterator[None]:
 
 
 def look_out() -> None:
-    """From now on, end this process soon after another rank that says it has failed, with its exit code."""
+    """From now on, end this process soon after another rank has reported its failure, with that rank's exit code."""
     if dist.get_world_size() == 1:
         return
     _left.clear()
     shared = dist.distributed_c10d._get_default_store()
     speak_through(shared)
-    # A connection of its own: another thread may wait for an answer on the one that there is.
+    # A separate connection: another thread may be waiting for an answer on the existing one.
     store = shared.clone()  # type: ignore[attr-defined]
 
     def look() -> None:
@@ -92,12 +92,12 @@ def look_out() -> None:
 
 
 def end_with_launcher(rank: int, world_size: int) -> None:
-    """From now on, end this process soon after its launcher: the same command started again would write the same files."""
+    """From now on, end this process soon after its launcher: a restart of the same command would write the same files."""
 
     def look() -> None:
-        looks = 0  # in a row that missed it: one alone may have failed for another reason
+        looks = 0  # in a row without the launcher: a single look may have failed for another reason
         while not _left.wait(LOOK_SECONDS):
-            with suppress(OSError):  # as where no more files can be opened: nothing is known
+            with suppress(OSError):  # such as too many open files: nothing is known
                 looks = looks + 1 if launcher_has_gone() else 0
             if looks == 2:
                 _say(rank, world_size, "The launcher has ended, and this rank with it.")
@@ -107,18 +107,18 @@ def end_with_launcher(rank: int, world_size: int) -> None:
 
 
 def stop_looking() -> None:
-    """Let other ranks and the launcher be: they end as this one does."""
+    """Stop watching other ranks and the launcher: they end as this rank does."""
     _left.set()
     speak_through(None)
 
 
 def _say(rank: int, world_size: int, sentence: str) -> None:
-    with suppress(OSError):  # whoever read its words may have gone as well
+    with suppress(OSError):  # the reader of its output may have gone as well
         say(rank, world_size, sentence)
 
 
 def _end(code: int) -> None:
-    """End this process, whose main thread may wait for ever; those that read data for it notice by themselves."""
+    """End this process, whose main thread may wait for ever; its processes that read data notice by themselves."""
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Communicators of sequence groups: each rank makes its own, three at the most, however many ranks there are."""
+"""Communicators of sequence groups: each rank makes only its own, at most three for any number of ranks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Partition = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class SequenceGroups:
-    """The groups that a rank is in; None where it would be there alone.
+    """The groups of a rank; None for a group of this rank alone.
 
     Attributes:
-        sequence: the ranks that share its samples.
-        heads: ranks with which it exchanges tokens for heads.
-        queries: ranks that hold the same heads.
+        sequence: group of the ranks that share samples with this rank.
+        heads: group in which this rank exchanges tokens for heads.
+        queries: group of the ranks that hold the same heads.
     """
 
     sequence: ProcessGroup | None
@@ -47,7 +47,7 @@ def _own_of(partition: Partition) -> ProcessGroup | None:
     world = dist.group.WORLD
     assert world is not None, "ranks meet before their groups are made"
     if world.bound_device_id is not None and dist.get_backend() == "nccl":
-        # The world's communicator of NCCL can be split, in which all ranks take part: once for all groups.
+        # NCCL's communicator of all ranks can be split once for all groups; all ranks take part.
         return dist.split_group(split_ranks=[list(ranks) for ranks in partition])
     own = next(ranks for ranks in partition if dist.get_rank() in ranks)
     return dist.new_group(own, use_local_synchronization=True)

@@ -1,4 +1,4 @@
-"""The halo exchange of decoded blocks: rows that several ranks have a part of are added up at the ranks that hold them."""
+"""The halo exchange of decoded blocks: the ranks' parts of a row are added up on the rank that holds the row."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class RowsPlan:
     """Destinations of one kind of row, such as the tiles of a batch.
 
     Attributes:
-        held: ``(k,)``, places of the rows that this rank holds among those that it has a part of.
+        held: ``(k,)``, places of the rows that this rank holds in the list of rows that it has a part of.
         sent: ``(s,)``, places of the rows that go to other ranks, rank after rank.
         num_sent: number of rows that go to each rank.
-        places: places among those held of the rows that come from each rank, ``(r,)`` each.
+        places: places ``(r,)``, among the rows that this rank holds, of the rows that come from each rank.
     """
 
     held: Tensor
@@ -32,7 +32,7 @@ class RowsPlan:
 def plan_hand_over(
     reached: Sequence[Tensor], held: Sequence[Tensor], routes: Sequence[Tensor], me: int, num_ranks: int
 ) -> tuple[RowsPlan, ...]:
-    """Plan the exchange; nobody is asked.
+    """Plan the exchange without communication.
 
     Args:
         reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per kind.
@@ -59,19 +59,19 @@ def plan_hand_over(
 
 
 def hand_over(values: Sequence[Tensor], plans: Sequence[RowsPlan], group: Group) -> list[Tensor]:
-    """Send rows to the ranks that hold them, in one exchange, and add up what comes for those that this rank holds.
+    """Send rows to the ranks that hold them, in one exchange, and add up the parts of the rows that this rank holds.
 
     Args:
         values: tensors ``(m, ...)``, one per kind of row: this rank's part of the rows that it contributes to.
         plans: the plan for each kind of row, see `plan_hand_over`.
-        group: process group, every rank of which must call.
+        group: process group; all its ranks must call.
 
     Returns:
         One tensor ``(k, ...)`` per kind, the rows that this rank holds: its own part, to which the parts of the other
         ranks are added rank by rank.
     """
     own = [have[plan.held] for have, plan in zip(values, plans, strict=True)]
-    # Kinds differ in the width of a row, so all that goes to a rank is one list of numbers.
+    # Kinds differ in the width of a row, so all values for a rank go as one flat list.
     sent = [have[plan.sent].flatten(1).split(plan.num_sent) for have, plan in zip(values, plans, strict=True)]
     widths = [math.prod(have.shape[1:]) for have in values]
     lengths = [
@@ -91,6 +91,6 @@ def hand_over(values: Sequence[Tensor], plans: Sequence[RowsPlan], group: Group)
             if len(place):
                 total.index_add_(0, place, rows)
     if not len(numbers):
-        # A rank that nothing comes for must take part in the exchange of gradients too, or the others wait for it.
+        # A rank that receives nothing must take part in the exchange of gradients too, or the others wait for it.
         own[0] = own[0] + numbers.sum()
     return own

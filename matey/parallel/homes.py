@@ -1,4 +1,4 @@
-"""Which rank each segment goes to where segments move whole: as evenly as may be, and where they lie if that is even."""
+"""The rank of each segment, where segments move whole: where its tokens lie if that is even, else as evenly as possible."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Whole segments move only where no rank gets more than this over its share of tokens and of the attention's products.
+# Whole segments move only if no rank gets more than this times its share of tokens and of the attention's products.
 MOST_IMBALANCE = 1.1
 
 LAST_TURNS = 64
-"""Segments for each rank, the shortest ones, that are dealt out one by one, which takes 5 to 11 us each: 20 ms on 64 ranks."""
+"""Number per rank of the shortest segments, dealt out one by one, which takes 5 to 11 us each: 20 ms on 64 ranks."""
 
 
 def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None:
-    """Choose a rank for each segment: where most of its tokens are, or, if that is uneven, each in turn.
+    """Choose a rank for each segment: the rank with most of its tokens or, if that is uneven, each rank in turn.
 
     Args:
         number: ``(n,)`` segment of each token, from 0.
@@ -23,7 +23,7 @@ def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None
 
     Returns:
         The rank of each segment ``(segments,)``; None if there are fewer segments than ranks, or if some rank would get
-        more than its share of the tokens, or of the attention's products, by `MOST_IMBALANCE`.
+        more than `MOST_IMBALANCE` times its share of the tokens or of the attention's products.
     """
     num_segments = int(number.max()) + 1 if len(number) else 0
     if num_segments < ways:
@@ -39,15 +39,15 @@ def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None
 
 
 def _in_turns(counts: Tensor, lengths: Tensor, work: Tensor) -> Tensor:
-    """Give each rank a segment, the longest first, turn after turn; the last ones to the rank that has least so far.
+    """Give each rank a segment per turn, the longest first; the last segments go to the rank that has least so far.
 
-    What a rank gets more than another in these turns is at most a longest segment, in all.
+    Over all turns, two ranks differ by at most one longest segment.
     """
     homes, ways = counts.argmax(dim=1), counts.shape[1]
     order = torch.argsort(work, descending=True, stable=True)
     first = max(len(order) // ways - LAST_TURNS, 0) * ways
     turns = order[:first].view(-1, ways)
-    turns = turns.gather(1, homes[turns].argsort(dim=1, stable=True))  # if they can, they stay where they lie
+    turns = turns.gather(1, homes[turns].argsort(dim=1, stable=True))  # segments stay where they lie if they can
     chosen = homes.index_copy(0, turns.flatten(), torch.arange(ways, device=homes.device).repeat(len(turns)))
     shares = torch.stack([lengths / lengths.sum(), work / work.sum()])
     last = order[first:]
@@ -56,7 +56,7 @@ def _in_turns(counts: Tensor, lengths: Tensor, work: Tensor) -> Tensor:
 
 
 def dealt(loads: np.ndarray, shares: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """Give each of some segments in turn to the rank that has least so far, and of several to the one that holds most of it.
+    """Give each segment in turn to the rank that has least so far; among equal ranks, to the one that holds most of it.
 
     Args:
         loads: ``(ways, 2)``, shares of the tokens and of the work that each rank has.
@@ -73,6 +73,6 @@ def dealt(loads: np.ndarray, shares: np.ndarray, held: np.ndarray) -> np.ndarray
 
 
 def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
-    """Whether no rank gets more than its share of what comes with the segments by `MOST_IMBALANCE`."""
+    """Whether no rank gets more than `MOST_IMBALANCE` times its share of the segments' amounts."""
     shared = torch.zeros(ways, dtype=amounts.dtype, device=amounts.device).index_add(0, homes, amounts)
     return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)

@@ -1,4 +1,4 @@
-"""What the ranks of a group tell each other of fields in main memory ahead of a step, over Gloo, apart from the step."""
+"""The exchange of fields in main memory between the ranks of a group, ahead of a step, over Gloo, apart from the step."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 class HostExchange:
-    """An exchange over a group of its own, so that no message of it can meet one of the step.
+    """An exchange over a process group of its own, so that its messages cannot mix with those of the step.
 
     Attributes:
         num_bytes: bytes that this rank sent to others.
     """
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
-        """Make this rank's group, of a partition of all ranks; all of them have to call."""
+        """Make this rank's process group from a partition of all ranks; all ranks must call."""
         self.num_bytes = 0
         self._group: Any = None
         if len(groups[0]) > 1:

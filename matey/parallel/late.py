@@ -1,4 +1,4 @@
-"""Numbers that go between the host and its device without either waiting for the other."""
+"""Numbers that are sent between the host and its device without either waiting for the other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Late:
-    """Numbers that the device is still computing: on their way to main memory, and read a step later."""
+    """Numbers that the device is still computing, copied to main memory without waiting and read a step later."""
 
     def __init__(self, values: Tensor) -> None:
-        """Ask for the values; the host goes on."""
+        """Start the copy of the values; the host goes on."""
         on_gpu = values.device.type == "cuda"
         # A copy to memory that is not pinned would wait.
         self._here = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu)
@@ -23,7 +23,7 @@ class Late:
             self._arrival.record()
 
     def read(self) -> Any:  # noqa: ANN401
-        """Return them as Python's numbers, in nested lists; wait if they have not come yet."""
+        """Return the values as Python's numbers, in nested lists; wait if they have not come yet."""
         if self._arrival is not None:
             self._arrival.synchronize()
         return self._here.tolist()

@@ -1,4 +1,4 @@
-"""Loads DeepSpeed's own checkpoints, kept from running code that the pickles in them may ask for."""
+"""Loads DeepSpeed's own checkpoints without running code that their pickles may ask for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 
 from matey.parallel.package import Engine, deepspeed
 
-# DeepSpeed asks PyTorch to run whatever the files hold; the first variable is PyTorch's own way to overrule that, and the
-# second, which a site or a user may have set, the opposite: with both PyTorch refuses to load anything.
+# DeepSpeed lets PyTorch run any code in the files. PyTorch's first variable overrules that; the second, which a site or a user
+# may have set, does the opposite. With both, PyTorch refuses to load anything.
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 FROM_CONFIGURATION = frozenset({"weight_decay", "betas", "eps", "factor", "momentum"})
 """Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
@@ -30,14 +30,14 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     with _only_weights(), torch.serialization.safe_globals(_classes()):
         path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
     assert path is not None, "the files were seen to be there"
-    # DeepSpeed puts those of the checkpoint in their place, which the configuration may have changed since.
+    # DeepSpeed overwrites the settings with the checkpoint's, but the configuration may have changed since.
     for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(of_group)
     return state
 
 
 def _classes() -> list[Any]:
-    """Return all that is neither a tensor nor plain Python in the files of DeepSpeed 0.19."""
+    """Return all classes in the files of DeepSpeed 0.19 that are neither tensors nor plain Python."""
     deepspeed()
     from deepspeed.runtime.fp16.loss_scaler import LossScaler
     from deepspeed.runtime.zero.config import ZeroStageEnum

@@ -1,4 +1,4 @@
-"""The float32 weights that the optimizer steps, where this rank holds them: one view of ZeRO 0 to 3, float32 and bf16."""
+"""The float32 weights that the optimizer steps on this rank: one view for ZeRO 0 to 3, float32 and bf16."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matey.config import ConfigError
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.package import Engine, deepspeed
 
-Optimizer = Any  # one of DeepSpeed's, which says nothing of its types
+Optimizer = Any  # one of DeepSpeed's, which has no type annotations
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -38,12 +38,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Master:
-    """A tensor that the optimizer steps on this rank, and what is in it; alignment's padding is in no piece.
+    """A tensor that the optimizer steps on this rank, and the parameters in it; alignment padding is in no piece.
 
     Attributes:
         weights: the tensor.
         pieces: stretches of parameters in it.
-        group: settings of its group of parameters.
+        group: settings of the tensor's group of parameters.
     """
 
     weights: Tensor
@@ -52,11 +52,11 @@ class Master:
 
     @property
     def moments(self) -> tuple[str, ...]:
-        """Names of the moments that the optimizer keeps of it: Muon, whose groups have a momentum, keeps one."""
+        """Names of the moments that the optimizer keeps of the tensor: Muon, whose groups have a momentum, keeps one."""
         return MOMENTS[:1] if "momentum" in self.group else MOMENTS
 
     def __iter__(self) -> Iterator[tuple[Piece, Tensor]]:
-        """Give every piece with its values, a one-dimensional view."""
+        """Yield every piece with its values, a one-dimensional view."""
         flat = self.weights.detach().view(-1)
         return ((piece, flat[piece.offset : piece.offset + piece.length]) for piece in self.pieces)
 
@@ -119,8 +119,8 @@ def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> 
 
     Args:
         engine: an engine that has taken no step yet.
-        read: function that returns the whole ``fp32``, ``exp_avg`` or ``exp_avg_sq`` of a parameter, given that word
-            and the name.
+        read: function that returns a whole tensor of a parameter, given ``fp32``, ``exp_avg`` or ``exp_avg_sq`` and the
+            parameter's name.
         step: number of steps taken.
     """
     inner = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
@@ -129,7 +129,7 @@ def set_whole(engine: Engine, read: Callable[[str, str], Tensor], step: int) -> 
         for what, values in {"fp32": master.weights, **moments}.items():
             for piece, part in replace(master, weights=values):
                 part.copy_(read(what, piece.name).flatten()[piece.start : piece.start + piece.length])
-        # A count for each tensor, beside it: PyTorch's Adam adds to it in place, DeepSpeed's keeps a number.
+        # The count of steps of each tensor: PyTorch's Adam adds to it in place, DeepSpeed's keeps a number.
         is_tensor, device = isinstance(inner, torch.optim.AdamW), master.weights.device
         count = torch.tensor(float(step), device=device) if is_tensor else step
         inner.state[master.weights] = {"step": count, **moments}
@@ -165,7 +165,7 @@ def share(master: Master) -> Master:
 
 
 def gather_shares(master: Master) -> None:
-    """Fill a tensor that every rank holds whole from what each holds of it by `share`. All ranks must call."""
+    """Fill a tensor that every rank holds whole from the ranks' parts by `share`. All ranks must call."""
     if world_size() == 1:
         return
     flat = master.weights.detach().view(-1)
@@ -179,7 +179,7 @@ def gather_shares(master: Master) -> None:
 
 
 def _mapped(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:
-    """Stages 1 and 2: DeepSpeed links the parameters that this rank's part of a group cuts."""
+    """Yield the pieces in stages 1 and 2: DeepSpeed links the parameters that overlap this rank's part of a group."""
     for parameter in group:
         if (link := parameter._hp_mapping) is not None:
             start, address = link.lp_fragment_address.start, link.hp_fragment_address
@@ -187,7 +187,7 @@ def _mapped(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:
 
 
 def _sliced(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:
-    """Stage 3: every parameter is cut into equal slices, of which the last ones may be padding."""
+    """Yield the pieces in stage 3: every parameter is cut into equal slices; the last ones may be padding."""
     offset, own = 0, dist.get_rank(optimizer.dp_process_group)
     for parameter in group:
         length = parameter.partition_numel()

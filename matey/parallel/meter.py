@@ -1,4 +1,4 @@
-"""What a step takes: seconds by part on this rank; CPU time, memory and cores of all ranks."""
+"""Measures the cost of a step: seconds by part on this rank; CPU time, memory and cores of all ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matey.parallel.collectives import from_all_ranks, largest_over_ranks, peak_
 from matey.parallel.late import Late, sent
 
 Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
-"""A part of a step, and when it ended."""
+"""A part of a step, and the time of its end."""
 
 _cores = float(os.cpu_count() or 1)
 
@@ -28,10 +28,10 @@ def note_cores(cores: float) -> None:
 
 
 def cores_of_rank() -> float:
-    """Return how many cores this rank has to itself: one that n ranks of its node may run on counts 1 / n. All ranks must call.
+    """Return how many cores this rank has to itself; a core that n ranks may run on counts 1 / n. All ranks must call.
 
-    Launchers, schedulers and containers bind ranks to cores in too many ways to tell from this rank's alone: a few of the
-    machine's may be its own, or those of a container that all its ranks run in.
+    Launchers, schedulers and containers bind ranks to cores in many ways, so that this rank's binding alone does not tell: a
+    few of the machine's cores may be its own, or those of a container in which all its ranks run.
     """
     bound = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     mine = socket.gethostname(), sorted(bound)
@@ -42,8 +42,8 @@ def cores_of_rank() -> float:
 class Meter:
     """Times the parts of a step on one rank.
 
-    On a GPU the times are those of events in its stream, behind which the host runs ahead. DeepSpeed's
-    ``wall_clock_breakdown`` waits for the device at every part instead, which slows down what it measures.
+    On a GPU the times are those of events in its stream, and the host need not wait for them. DeepSpeed's
+    ``wall_clock_breakdown`` waits for the device at every part instead, which slows down the step that it measures.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class Meter:
         self._marks: list[Mark] = [("start", self._now())]
 
     def mark(self, part: str) -> None:
-        """Say that what was done since the last mark is a ``part``; a part may come several times in a step."""
+        """Count the time since the last mark as ``part``; a part may come several times in a step."""
         self._marks.append((part, self._now()))
 
     def seconds(self) -> float:
@@ -65,7 +65,7 @@ class Meter:
         return time.perf_counter() - self._started
 
     def read(self) -> Reading:
-        """Ask all ranks what the step took up to its last mark; all must call."""
+        """Collect the cost of the step up to its last mark from all ranks; all ranks must call."""
         memory = peak_memory_bytes()
         own = sent([time.process_time() - self._processor, memory, _cores], self._device)
         return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(largest_over_ranks(own)))
@@ -83,9 +83,9 @@ class Reading:
     """Costs of a step, which the device and other ranks have yet to report.
 
     Attributes:
-        marks: the parts of the step, each with when it ended.
+        marks: the parts of the step, each with the time of its end.
         sums: CPU seconds, bytes of memory and cores, summed over the ranks.
-        largest: the largest of each.
+        largest: the same three numbers, the largest over the ranks.
     """
 
     marks: tuple[Mark, ...]
@@ -93,7 +93,7 @@ class Reading:
     largest: Late
 
     def numbers(self) -> dict[str, Any]:
-        """Return it, the same on all ranks but for this rank's seconds; wait if it has not come yet.
+        """Return the costs, equal on all ranks except for the seconds by part; wait if they have not come yet.
 
         Returns:
             A mapping: ``seconds_by_part`` of this rank; ``cpu_seconds`` (CPU time), ``total_memory_bytes`` and

@@ -1,4 +1,4 @@
-"""The MPI library through mpi4py, where a launcher needs it: rank 0 tells its address and port; training never uses it."""
+"""MPI through mpi4py, for processes started with MPI: rank 0 tells its address and port; training never uses it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matey.config import ConfigError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-# Set by Open MPI's mpirun; by MPICH's and by `srun --mpi=pmi2`.
+# The first is set by Open MPI's mpirun, the second by MPICH's and by `srun --mpi=pmi2`.
 SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 VISIBLE_DEVICES = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 
@@ -24,7 +24,7 @@ def communicators(expected: Sequence[tuple[str, int]]) -> tuple[MPI.Comm, MPI.Co
         expected: variables of the launcher that say how many ranks there are, with their values.
 
     Raises:
-        ConfigError: mpi4py or its MPI library is missing, or is not the one that the processes were started with.
+        ConfigError: mpi4py or its MPI library is missing, or the processes were started with another MPI.
     """
     try:
         from mpi4py import MPI
@@ -55,7 +55,7 @@ def each_rank_sees_another_device(node: MPI.Comm, variables: Mapping[str, str]) 
 
 
 def finalize() -> None:
-    """Leave MPI where this process has taken part in it: one that ends without is an error to ``mpirun``."""
+    """Leave MPI if this process has taken part in it: ``mpirun`` reports a process that ends without this as an error."""
     if "mpi4py.MPI" in sys.modules:
         sys.modules["mpi4py.MPI"].Finalize()
 
@@ -72,7 +72,7 @@ def address_of_this_node() -> str:
 
 
 def free_port() -> int:
-    """Return a port of this node that nobody listens on."""
+    """Return a free port of this node."""
     with socket.socket() as listener:
         listener.bind(("", 0))
         return listener.getsockname()[1]

@@ -1,8 +1,8 @@
-"""Muon for the matrices of the blocks, beside AdamW for all else; the steps of whole matrices, however ZeRO cuts them.
+"""Muon for the matrices of the blocks and AdamW for all other weights; Muon steps whole matrices, however ZeRO cuts them.
 
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) moves a matrix by the momentum of its gradient with all
-singular values set to about one. A rank takes the momentum of the values that it owns, as AdamW takes its moments. The singular
-values are those of the whole matrix, which is put together on one rank for that, and handed back:
+singular values set to about one. A rank keeps the momentum of the values that it owns, as AdamW keeps its moments. The singular
+values are those of the whole matrix, so one rank assembles the matrix, computes its step, and sends the parts back:
 
     rank 0 owns  [A A A A A B B]              [A A A A A B B]
                             v v                          ^ ^
@@ -42,9 +42,9 @@ def matrices_of_blocks(model: MateyModel) -> dict[str, Size]:
 
 
 def orthogonalized(matrix: Tensor, precision: torch.dtype) -> Tensor:
-    """Return a matrix with all singular values about one, times the root of rows over columns where it has more rows.
+    """Return a matrix with all singular values about one, times the root of rows / columns if it has more rows.
 
-    Five Newton-Schulz iterations of degree five, in the given precision.
+    It takes five Newton-Schulz iterations of degree five, in the given precision.
     """
     rows, columns = matrix.shape
     x = matrix.T if rows > columns else matrix
@@ -60,7 +60,7 @@ def orthogonalized(matrix: Tensor, precision: torch.dtype) -> Tensor:
 class Muon(torch.optim.AdamW):
     """Muon for groups of parameters with a ``momentum``, AdamW for the others.
 
-    The momentum is the moving average that AdamW keeps as well, and saved as such, ``exp_avg``; there is no second moment.
+    The momentum is a moving average as in AdamW and is saved under the same name, ``exp_avg``; there is no second moment.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], precision: torch.dtype) -> None:
@@ -72,12 +72,12 @@ class Muon(torch.optim.AdamW):
     def lay_out(
         self, masters: Sequence[Master], matrices: Mapping[str, Size], is_cut: bool, device: torch.device
     ) -> None:
-        """Learn who owns what. All ranks must call, before the first step.
+        """Learn which rank owns which parts of the matrices. All ranks must call, before the first step.
 
         Args:
             masters: tensors that this optimizer steps on this rank.
             matrices: shapes of all matrices by name.
-            is_cut: whether ranks own parts of the matrices; without, each has all of them.
+            is_cut: whether ranks own parts of the matrices; otherwise each rank owns all of them.
             device: device that multiplies matrices, and from which ranks send.
         """
         self.matrices = matrices
@@ -90,7 +90,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:  # noqa: ANN401
-        """Take a step with the gradients that there are. All ranks must call, with the same groups."""
+        """Take a step with the gradients that exist. All ranks must call, with the same groups."""
         groups = self.param_groups
         for group in groups:
             for weights in group["params"] if "momentum" in group else ():
@@ -118,10 +118,10 @@ def stepped_by_muon(engine: Engine) -> list[str]:
 
 
 class _Shared:
-    """The matrices of one master tensor: who owns which stretch of them, and who makes which one's step.
+    """The matrices of one master tensor: which rank owns each stretch of them, and which rank makes each matrix's step.
 
-    A matrix is made where the middle of its values lies, were the tensor cut evenly: where ZeRO 1 and 2 cut, on its owner or
-    one of them; with ZeRO 3, of which every rank owns a slice of every matrix, all ranks make about as many.
+    A step is made on the rank that would hold the middle of the matrix if the tensor were cut evenly. With ZeRO 1 and 2, which
+    cut so, that is an owner of the matrix; with ZeRO 3 every rank owns a slice of it, and all ranks make about as many steps.
     """
 
     def __init__(
@@ -166,5 +166,5 @@ def _counts(pieces: Sequence[Sequence[Piece]]) -> list[int]:
 
 
 def _swap(values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
-    """Send values, in the order of the ranks that get them, and return those received, in the order of their ranks."""
+    """Send values, in the order of the receivers, and return those received, in the order of the senders."""
     return values if len(send) == 1 else exchange_rows(values, send, receive, None)

@@ -18,8 +18,8 @@ Engine: TypeAlias = Any
 def deepspeed() -> Any:  # noqa: ANN401
     """Return the package ``deepspeed``.
 
-    While it is imported it searches for an accelerator, which takes seconds and prints, unless a variable names one. PyTorch
-    knows it already. The variable does not stay: jobs that this process starts may run where there are other devices.
+    Its import searches for an accelerator, which takes seconds and prints, unless a variable names one. PyTorch knows the
+    accelerator already. The variable is removed again: jobs that this process starts may run on machines with other devices.
     """
     is_chosen = ACCELERATOR in os.environ
     if not is_chosen:

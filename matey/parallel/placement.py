@@ -1,4 +1,4 @@
-"""Checks that ranks are numbered node by node, as sequence groups of consecutive ranks need it."""
+"""Checks that ranks are numbered node by node, which sequence groups of consecutive ranks need."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _place = (0, 1)
 
 
 def note_place(local_rank: int, local_world_size: int) -> None:
-    """Note which process of its node this rank is, and of how many."""
+    """Note this rank's number on its node, and the number of ranks there."""
     global _place
     _place = (local_rank, local_world_size)
 
 
 def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
-    """Whether this rank's sequence group, which a node could hold whole, does not lie among the ranks of its node.
+    """Whether this rank's sequence group reaches beyond its node, although nodes could hold such groups whole.
 
-    Each rank judges by itself: were ranks numbered node by node, those of its node would follow each other, it being the
-    one of number ``local_rank``. Where they are not, some rank finds its group outside.
+    Each rank judges alone: if ranks were numbered node by node, its node's ranks would be consecutive from
+    ``rank - local_rank`` on. If they are not, some rank finds its group outside.
     """
     size = topology.sequence_parallel_size
     if local_world_size % size:
@@ -30,7 +30,7 @@ def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> b
 
 
 def check_placement(topology: Topology) -> None:
-    """Raise ConfigError on all ranks where a sequence group reaches over nodes though it could stay inside one.
+    """Raise ConfigError on all ranks if a sequence group spans several nodes although it could stay inside one.
 
     All ranks must call, after `matey.parallel.environment.start_processes`, which notes their places.
     """

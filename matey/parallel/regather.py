@@ -1,8 +1,8 @@
 """Gathered keys and values that are not kept for the backward pass but gathered again there.
 
-They are those of the whole sequence, and kept they would make up most of a rank's memory. Whatever attention saves of them is
-replaced by where it lies; the first that the backward pass asks for gathers them once more, the last drops them. A rank whose
-attention saves only copies of them (as of each of several segments) gathers with the others all the same: they wait for it.
+They belong to the whole sequence and would make up most of a rank's memory. Each view of them that attention saves is replaced
+by its place. The first view that the backward pass asks for gathers them again; after the last one they are dropped. A rank
+whose attention saves only copies (for instance of each segment) still gathers with the others, which wait for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Place:
 
 
 class _AsksFor(Function):
-    """Returns the first tensor; its backward pass asks for what it saved of the second, which is a view of no values."""
+    """Return the first tensor; the backward pass asks for the saved part of the second one, an empty view."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, other: Tensor) -> Tensor:  # noqa: ANN401
@@ -40,13 +40,13 @@ class _AsksFor(Function):
 
 @contextmanager
 def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Keep no view of ``gathered`` for the backward pass of what is computed inside.
+    """Keep no view of ``gathered`` for the backward pass of the computation inside.
 
-    Gives a function that what is computed goes through, inside: so its backward pass gathers on every rank, exactly once.
+    It yields a function to apply to the result, inside: with it the backward pass gathers on every rank, exactly once.
 
     Args:
         gathered: the tensor whose storage is given up.
-        gather_again: makes an equal tensor; all ranks of the group get to it in the same order.
+        gather_again: function that makes an equal tensor; all ranks of the group call it in the same order.
     """
     storage = gathered.untyped_storage().data_ptr()
     pending, again, asks = 0, None, False

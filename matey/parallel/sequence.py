@@ -1,8 +1,8 @@
-"""Sequence parallelism: the model's sequence group of several ranks that share samples, exact for any heads, tokens and ranks.
+"""Sequence parallelism: a sequence group of several ranks that share samples, exact for any number of heads, tokens and ranks.
 
 Every rank holds an equal slice of the packed tokens. Attention has two plans, and each segmentation takes the one that moves
-fewer bytes: tokens are exchanged for heads (Ulysses, arXiv:2309.14509) and queries shared out where heads do not suffice, or
-tokens are moved so that each segment is whole on one rank.
+fewer bytes. The first exchanges tokens for heads (Ulysses, arXiv:2309.14509), and divides queries among ranks where there are
+too few heads. The second moves tokens so that each segment is whole on one rank.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from matey.tokens.segments import Segmentation, segment
 
 @dataclass(frozen=True)
 class HeadsPlan:
-    """Exchange tokens for heads inside the head group, gather keys and values across the query group.
+    """Plan to exchange tokens for heads inside the head group, and to gather keys and values across the query group.
 
     Attributes:
         segmentation: the segments of the head group's queries and of all keys.
@@ -47,7 +47,7 @@ class HeadsPlan:
 
 @dataclass(frozen=True)
 class TokensPlan:
-    """Move tokens so that each segment is whole on one rank.
+    """Plan to move tokens so that each segment is whole on one rank.
 
     Attributes:
         segmentation: the segments of the tokens that come to this rank.
@@ -100,7 +100,7 @@ class SequenceRanks(RankGroup):
         return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> tuple[RowsPlan, ...]:
-        """Plan how the ranks' parts of rows come to the ranks that hold them; see `RankGroup.plan_hand_over`."""
+        """Plan how the ranks' parts of rows are sent to the ranks that hold the rows; see `RankGroup.plan_hand_over`."""
         found = routes() if self.size > 1 else [row.new_empty(3, 0) for row in held]  # alone, it sends nothing
         return plan_hand_over(reached, held, found, self.topology.sequence_rank, self.size)
 
@@ -109,11 +109,11 @@ class DistributedSequenceGroup(SequenceGroup):
     """The sequence group of several ranks.
 
     Args:
-        topology: the place of this rank. All ranks must make theirs together: it makes process groups.
+        topology: the place of this rank. All ranks must construct this class together: it makes process groups.
         backend: backend of `segment_attention`.
 
     Attributes:
-        exchange: exchange of the fields, of which each rank has read a part.
+        exchange: exchange of the fields; each rank has read a part of them.
     """
 
     def __init__(self, topology: Topology, backend: str = "auto") -> None:
@@ -125,23 +125,23 @@ class DistributedSequenceGroup(SequenceGroup):
         self.group, self._heads, self._queries = groups.sequence, groups.heads, groups.queries
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
-        """Attend within the segments of the whole token list: this rank's ``(n, h, d)`` in and out."""
+        """Attend within the segments of the whole token list; inputs and result ``(n, h, d)`` are of this rank's tokens."""
         if isinstance(plan, HeadsPlan):
             return self._attend_by_heads(q, k, v, plan)
         return self._attend_by_tokens(q, k, v, plan)
 
     def of_recomputed_blocks(self) -> SequenceGroup:
-        """Return the group that keeps what it gathers: saved tensors are those of a block that is computed again."""
+        """Return a group that keeps gathered keys and values: the whole block is recomputed in the backward pass anyway."""
         sequence_group = copy(self)
         sequence_group._gathers_again = False
         return sequence_group
 
     def hand_over(self, values: Sequence[Tensor], plan: Sequence[RowsPlan]) -> list[Tensor]:
-        """Add up what the ranks have of each row, at the ranks that hold it; see `SequenceGroup.hand_over`."""
+        """Add up the ranks' parts of each row, on the ranks that hold the row; see `SequenceGroup.hand_over`."""
         return hand_over(values, plan, self.group)
 
     def reduce(self, partial: Tensor) -> Tensor:
-        """Sum over the ranks that share the samples; each rank's gradient is that of the sum."""
+        """Sum over the ranks that share the samples; each rank's gradient is the gradient of the sum."""
         return sum_over_group(partial, self.group)
 
     def _attend_by_heads(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan) -> Tensor:
@@ -157,11 +157,11 @@ class DistributedSequenceGroup(SequenceGroup):
         return attended
 
     def _attend_here(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
-        """Attend among tokens that are all here: those of the head group, or of whole segments."""
+        """Attend among tokens that are all on this rank: those of the head group, or of whole segments."""
         return segment_attention(q, k, v, plan.segmentation, self.backend)
 
     def _attend_to_all(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan) -> Tensor:
-        """Attend from the tokens of the head group to those of all; the gathered keys and values are not kept."""
+        """Attend from the head group's tokens to those of all ranks; the gathered keys and values are not kept."""
         segmentation = plan.segmentation
         # The keys then lie segment by segment.
         keys, packed = segmentation.keys, replace(segmentation, keys=None)
@@ -173,7 +173,7 @@ class DistributedSequenceGroup(SequenceGroup):
         gathered = gather()
         with not_kept(gathered, gather) if self._gathers_again else nullcontext(_as_it_is) as asked_for:
             if not segmentation.runs:
-                # Without a query here, the others still need this rank in the exchanges of the backward pass.
+                # A rank without queries must still take part in the exchanges of the backward pass.
                 return asked_for(q + 0 * gathered.sum())
             all_keys, all_values = gathered.unbind(1)
             return asked_for(segment_attention(q, all_keys, all_values, packed, self.backend))
@@ -192,7 +192,7 @@ def _as_it_is(values: Tensor) -> Tensor:
 
 
 def heads_plan_moves(num_tokens: int, topology: Topology) -> float:
-    """Return how many values leave a rank, over the embedding width and summed over the group, with `HeadsPlan`."""
+    """Return the number of values that leave the ranks with `HeadsPlan`: summed over the group, over the embedding width."""
     ways, queries = topology.head_ways, topology.query_ways
     exchanged = 4 * num_tokens * (ways - 1) / ways
     gathered = 2 * num_tokens * (queries - 1)
@@ -200,7 +200,7 @@ def heads_plan_moves(num_tokens: int, topology: Topology) -> float:
 
 
 def cheaper_tokens_plan(key: Tensor, topology: Topology) -> TokensPlan | None:
-    """Plan attention with each segment whole on one rank; None where `HeadsPlan` moves no more, or that cannot be balanced."""
+    """Plan attention with each segment whole on one rank; None if `HeadsPlan` moves no more, or the load is uneven."""
     tokens = plan_tokens(key, topology)
     return tokens if tokens is not None and tokens.num_moved < heads_plan_moves(len(key), topology) else None
 
@@ -222,7 +222,7 @@ def plan_heads(key: Tensor, topology: Topology) -> HeadsPlan:
 
 
 def plan_tokens(key: Tensor, topology: Topology) -> TokensPlan | None:
-    """Plan attention with each segment whole on one rank; None where that cannot be balanced."""
+    """Plan attention with each segment whole on one rank; None if the load cannot be balanced."""
     ways, me = topology.sequence_parallel_size, topology.sequence_rank
     slices = shares(len(key), ways)
     _, number = key.unique(return_inverse=True)

@@ -9,17 +9,17 @@ from types import FrameType
 from matey.process.launchers import launcher_has_gone
 from matey.process.leave_signals import SIGNALS, release
 
-# What a job script sees from a run that saved and left before its end, and may start again with --resume.
+# Exit code of a run that saved and left before its end; a job script may start it again with --resume.
 EXIT_CODE = os.EX_TEMPFAIL  # 75
 
-# The terminal's ctrl-C and its end too, once a run listens; while it imports, they end it at once.
+# With the terminal's ctrl-C and hang-up, once a run listens; during imports these end the run at once.
 HEARD = (*SIGNALS, signal.SIGINT, signal.SIGHUP)
 
 _has_heard = False
 
 
 def listen() -> None:
-    """Note the signals from now on instead of dying of them; what nohup lets a process ignore stays ignored."""
+    """Note the signals from now on instead of dying of them; a hang-up that nohup ignores stays ignored."""
     for number in HEARD:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _note)
@@ -27,16 +27,16 @@ def listen() -> None:
 
 
 def die_of_interrupts() -> None:
-    """Let ctrl-C end this process at once, as SIGTERM does: while it waits in a library, Python would not hear of it."""
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else somebody lets it be, as a shell behind `&`
+    """Let ctrl-C end this process at once, as SIGTERM does: while it waits in a library, Python handles no signal."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # else it is ignored, as behind `&` in a shell
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop_listening() -> None:
-    """Ignore the signals from now on: this rank leaves, and is not to die of a signal on its way.
+    """Ignore the signals from now on: this rank leaves, and must not die of a signal on its way.
 
-    Where ranks leave with `EXIT_CODE`, srun with --kill-on-bad-exit ends the others as soon as the first one has. The
-    interpreter's last steps would put the default in the place of a handler, but they let this be.
+    If ranks leave with `EXIT_CODE`, srun with --kill-on-bad-exit ends the others as soon as the first rank has left. At exit,
+    the interpreter would replace a handler by the default, but it keeps an ignored signal ignored.
     """
     for number in HEARD:
         signal.signal(number, signal.SIG_IGN)

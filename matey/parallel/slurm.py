@@ -1,4 +1,4 @@
-"""What Slurm's variables say about this process: whether srun started it, which rank it is, where rank 0 listens."""
+"""Reads Slurm's variables: the rank of this process, the number of ranks, its devices, and where rank 0 listens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FIRST_PORT, NUM_PORTS = 15_000, 10_000
 
 
 def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:
-    """Return the number of tasks of the step, with the name of the variable that says so in front."""
+    """Return the name of the variable with the number of tasks of the step, and that number."""
     name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in variables else "SLURM_NTASKS"
     return name, number(variables, name)
 
@@ -38,13 +38,13 @@ def address(variables: Mapping[str, str]) -> str:
 
 
 def port(variables: Mapping[str, str]) -> int:
-    """Return the port of rank 0: the same on all ranks, another one for each job and for each step in a job."""
+    """Return the port of rank 0: the same on all ranks, different for each job and for each step of a job."""
     job, step = number(variables, "SLURM_JOB_ID"), number(variables, "SLURM_STEP_ID")
     return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
 
 
 def check_agreement(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError where WORLD_SIZE or RANK, set by hand, is not what srun started."""
+    """Raise ConfigError if WORLD_SIZE or RANK, set by hand, contradicts srun's number."""
     name, size = num_tasks(variables)
     for theirs, mine, value in (
         ("WORLD_SIZE", name, size),
@@ -58,7 +58,7 @@ def check_agreement(variables: Mapping[str, str]) -> None:
 
 
 def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
-    """Raise ConfigError where Slurm gave the step GPUs and this process can use none."""
+    """Raise ConfigError if Slurm gave the step GPUs and this process can use none."""
     given = variables.get("SLURM_GPUS_ON_NODE", "0")
     if num_devices == 0 and given.isdigit() and int(given) > 0:
         raise ConfigError(
@@ -68,7 +68,7 @@ def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
 
 
 def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_tasks: int) -> bool:
-    """Whether Slurm shows each task its own devices only: asked for by ``--gpus-per-task``, or one out of enough.
+    """Whether Slurm shows each task only its own devices: by ``--gpus-per-task``, or one of enough devices on the node.
 
     Args:
         variables: environment variables of the process.

@@ -1,4 +1,4 @@
-"""Which ranks work on the same samples, and how they share the heads and the queries of attention: pure arithmetic."""
+"""The division of ranks into sequence groups, and of attention's heads and queries among their ranks: pure arithmetic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Topology:
-    """The place of one rank. Ranks of a sequence group follow each other, so that a group stays inside a node if it can.
+    """The place of one rank; ranks of a sequence group are consecutive, so that a group stays inside a node if it can.
 
     A sequence group of P ranks is P_h x P_q: inside P_h = gcd(heads, P) consecutive ranks tokens are exchanged for heads,
     and P_q ranks with the same heads share the queries.
@@ -52,12 +52,12 @@ class Topology:
 
     @property
     def head_ways(self) -> int:
-        """P_h, among how many ranks heads are shared out."""
+        """P_h, the number of ranks among which heads are divided."""
         return math.gcd(self.num_heads, self.sequence_parallel_size)
 
     @property
     def query_ways(self) -> int:
-        """P_q, among how many ranks with the same heads queries are shared out."""
+        """P_q, the number of ranks with the same heads among which queries are divided."""
         return self.sequence_parallel_size // self.head_ways
 
     def sequence_groups(self) -> list[list[int]]:
@@ -70,7 +70,7 @@ class Topology:
         return [list(range(first, first + self.head_ways)) for first in range(0, self.num_ranks, self.head_ways)]
 
     def query_groups(self) -> list[list[int]]:
-        """Return the ranks of every group that holds the same heads."""
+        """Return the ranks of every group with the same heads."""
         return [group[h :: self.head_ways] for group in self.sequence_groups() for h in range(self.head_ways)]
 
 

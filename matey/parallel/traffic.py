@@ -1,4 +1,4 @@
-"""Bytes, calls and seconds of each kind of communication in a step, from DeepSpeed's communication logger where it is on."""
+"""Bytes, calls and seconds of each kind of communication in a step, from DeepSpeed's communication logger if it is on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Traffic = dict[str, dict[str, float]]
 def count_traffic() -> None:
     """Turn the logger on from now on; ``"comms_logger": {"enabled": true, "prof_all": true}`` in the JSON does from the start.
 
-    Every collective then waits for its end, so that none overlaps with computing.
+    Every collective then waits until it has finished, so that none overlaps with computation.
     """
     deepspeed().comm.configure(enabled=True, prof_all=True)
 
@@ -21,10 +21,10 @@ def stop_counting() -> None:
 
 
 def take_traffic() -> Traffic | None:
-    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None where nothing is counted.
+    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None if nothing is counted.
 
-    Bytes are those of this rank's messages as DeepSpeed sees them: what it puts into a call, its own share included. Seconds
-    hold the waiting for ranks that come later.
+    Bytes are those that this rank puts into DeepSpeed's calls, its own share included. Seconds include waiting for ranks that
+    come later.
     """
     comm = deepspeed().comm.comm
     if not comm.comms_logger.enabled:
@@ -35,7 +35,7 @@ def take_traffic() -> Traffic | None:
         traffic[kind] = {
             "bytes": sum(size * count for size, count in calls.items()),
             "calls": sum(calls.values()),
-            # The latencies that the logger keeps add up all calls before (it reads its timer without setting it back).
+            # The logger's own latencies are cumulative (it reads its timer without a reset), so the timer is read instead.
             "seconds": comm.timers(kind).elapsed() / 1000,
         }
     comm.comms_logger.comms_dict.clear()  # it keeps a latency for every call of a run
