@@ -1,4 +1,4 @@
-"""What a rank of a sequence group reads, sends and holds of fields that none has whole, in a step from a file to gradients."""
+"""Measures what each rank of a sequence group reads, sends and holds in a step from a file to gradients, with divided fields."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FILE, ARRAY, STEPS = "fields.h5", "values", 2
 def from_file_to_gradients(
     case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
 ) -> dict[str, int]:
-    """Take a step on fields that lie in a file, forecast from them into another, score forecasts, and return what it took.
+    """Take a step on fields in a file, forecast from them into another file, score forecasts, and return the costs.
 
     All ranks call together.
 
