@@ -102,7 +102,7 @@ class BlockingCalls:
         self._operations_since["blocks" if self.in_blocks else "outside"] += 1
 
     def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
-        """Make a call; count it if it waits and a GPU holds an input. The GPU then holds the result, unless it ``arrives`` here."""
+        """Make a call on a GPU's tensors, and count it if it waits; its result stays there unless it ``arrives`` here."""
         tensors = list(_tensors(inputs))
         if any(self.holds(tensor) for tensor in tensors):
             if waits:
