@@ -50,7 +50,7 @@ class EngineSettings:
     def reduces_after_backward(self) -> bool:
         """Whether DeepSpeed uses its optimizer for bfloat16 with stage 1 and float32 gradients.
 
-        This optimizer keeps whole gradients in both precisions, and reduces them after the backward pass despite ``overlap_comm``.
+        It keeps whole gradients in both precisions, and reduces them after the backward pass, ignoring ``overlap_comm``.
         """
         return (
             self.stage == 1

@@ -104,7 +104,7 @@ def _gradients_in_backward(num: int, engine: EngineSettings, ranks: int) -> floa
     """Return the bytes of kept gradients at the peak of the backward pass."""
     kept = _kept_gradients(num, engine, ranks)
     if engine.stage in (1, 2) and engine.precision == "float32":
-        return kept * (1 - min(num, engine.bucket) / num)  # the last bucket's are made when its memory is released
+        return kept * (1 - min(num, engine.bucket) / num)  # the last bucket's are made when the bucket is released
     return kept
 
 
