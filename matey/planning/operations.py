@@ -98,7 +98,7 @@ class LocalCosts:
         return math.prod(predicted) * (seen + channels * (channels + num_fields))
 
     def _of_stage(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the number of products of a network's stage: on its window and told values, in its layers, and in the output."""
+        """Return the number of products of a network's stage: on its window and told values, in its layers and in the output."""
         channels, ladder = self.channels[number], self.ladder
         window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (ladder.halo, ladder.step))
         sides = _sizes(ladder.told(number, [slice(0, size) for size in predicted]))

@@ -182,9 +182,9 @@ def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> li
 
 @cache
 def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int, int]]:
-    """Return three numbers per rank and sample, for ranks that share copies of it: values kept of its tokens and of its cells.
+    """Return three numbers per sample and rank that shares copies of it: values kept of tokens, of cells, and around cells.
 
-    The third counts those of the cells' values that come from the last frames around the cells.
+    The third number is the part of the second that comes from the last frames around the rank's cells.
     """
     costs, found = workload.operations, []
     for sample in workload.samples:

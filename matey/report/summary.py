@@ -45,7 +45,7 @@ def ratio_text(record: Record) -> str:
 def spread_cells(record: Record) -> tuple[str, str, str]:
     """Format the errors of the best and the worst trajectory, and the end of the worst one's path.
 
-    The cells are empty if the trajectories of windows were not recorded.
+    The errors are dashes if the trajectories of windows were not recorded.
     """
     if not record.worst:
         return "-", "-", ""
