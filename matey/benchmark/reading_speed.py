@@ -21,7 +21,7 @@ def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float)
     Files just written or read are cached in main memory, so this measures the reader, not the disk.
 
     Returns:
-        ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
+        The keys ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
 
     Raises:
         DataError: see ``TrajectorySet.read``.

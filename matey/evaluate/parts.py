@@ -114,7 +114,7 @@ class ScoredPart:
         """Add the errors of a frame ``(f, z, y, x)`` in the box of each piece, and those of the baselines."""
         about = self.part.samples
         frames, truth, last = map(self._inside, (frames, truth, [piece.history[-1] for piece in self.part.pieces]))
-        before = self._inside([piece.history[0] for piece in self.part.pieces])  # for a single frame, the last one again
+        before = self._inside([piece.history[0] for piece in self.part.pieces])  # of a single frame, the last again
         extrapolated = [now + lead * (now - then) for now, then in zip(last, before, strict=True)]
         found = self._cell_sums((frames, last, extrapolated), truth)  # (3, b, f)
         errors: dict[str, Tensor] = {}

@@ -54,7 +54,7 @@ class LocalCosts:
         return 2 * total
 
     def sees(self, num_inputs: int, box: Sequence[int]) -> int:
-        """Return the number of values that all schemes read to predict a box ``z, y, x`` of a sample's cells, halos included."""
+        """Return the number of values that all schemes read to predict a box ``z, y, x`` of a sample, halos included."""
         ladder = self.ladder
         return sum(
             NUM_INPUTS * num_inputs * math.prod(_sizes(ladder.seen(number, [slice(0, size) for size in predicted])))
@@ -79,7 +79,7 @@ class LocalCosts:
         return kept
 
     def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the number of further values that the backward pass holds at once: gradients of the values seen in a sample."""
+        """Return the number of further values held at once in the backward pass: gradients of the values seen in a sample."""
         made = 0
         for number, predicted in enumerate(self._predicted(box)):
             cells, kept = math.prod(predicted), self._kept(number, num_inputs, num_fields)
@@ -98,7 +98,7 @@ class LocalCosts:
         return math.prod(predicted) * (seen + channels * (channels + num_fields))
 
     def _of_stage(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the number of products of a network's stage: on its window and told values, in its layers and in the output."""
+        """Return the products of a network's stage: on its window and the values it is told, in its layers and the output."""
         channels, ladder = self.channels[number], self.ladder
         window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (ladder.halo, ladder.step))
         sides = _sizes(ladder.told(number, [slice(0, size) for size in predicted]))
@@ -236,7 +236,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Estimate the number of kernels to within about 25 %, fitted to counts of all schemes and token sets in 2-D and 3-D."""
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
-    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # layers beyond the first of each stage
+    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # beyond each stage's first
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(

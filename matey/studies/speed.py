@@ -28,8 +28,8 @@ def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 
         tokens: mean number of tokens of a sample, which limits how many samples are forecast together.
 
     Returns:
-        ``forecast_seconds`` of a single forecast, and ``batch_seconds`` per forecast of 16 together, or of fewer if they
-        would have too many tokens.
+        The seconds ``forecast_seconds`` of a single forecast, and ``batch_seconds`` per forecast of 16 together, or of fewer
+        if they would have too many tokens.
     """
     keep_freed_memory()  # for every model alike: the training of peers, timed in the same process, has set it already
     sizes = {"forecast_seconds": 1, "batch_seconds": batch_of(tokens)}

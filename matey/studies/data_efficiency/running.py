@@ -90,7 +90,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """
         data = load_config(self._config, self.settings).data
         largest = max(point.trajectories for point in self.points)
-        if self._scale.simulates:  # the same number for all sizes of the scale, so that all are scored on the same trajectories
+        if self._scale.simulates:  # the same number for all sizes, so that all are scored on the same data
             return trajectories_for(max(largest, *map(int, self._scale.sizes[self.system].split(","))), data)
         return check_data(data, self.work, largest)
 
@@ -260,4 +260,4 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         if self._source is None:
             return None
         there = within(self.work, self._source)
-        return load_trained(there if there.exists() else self._source).model.config  # otherwise the model that comes with MATEY
+        return load_trained(there if there.exists() else self._source).model.config  # or what is shipped

@@ -103,7 +103,7 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
             means,
             deviations,
             color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],  # markers repeat with another period than colours, so all series differ
+            marker=MARKERS[number % len(MARKERS)],  # another period than the colours': no two series are alike
             linestyle=LINES[number // len(COLOURS) % len(LINES)] if len(points) > 1 else "",
             markersize=4.5,
             linewidth=1.2,

@@ -122,7 +122,7 @@ def _adaptivity() -> Study:
     ) + adaptivity_cases(
         ("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False, frames=1, settings=(IN_TIME,)
     )
-    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 x 16 cells give 32 tokens
+    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 give 32 tokens
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (32,), few)
     paper = tuple(
