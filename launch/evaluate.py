@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def check_found_data(args: argparse.Namespace) -> None:
-    """Raise a mistake where a folder holds nothing that could be evaluated, or there is no data to do it on."""
+    """Raise a mistake if a folder holds no model to evaluate, or there is no data to evaluate it on."""
     runs = [folder for folder in args.checkpoint if not is_peer(folder) and is_run(folder)]
     if args.data:
         for path in args.data:
@@ -142,7 +142,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def or_auto(text: str) -> int | None:
-    """Read a number of snapshots; None is ``auto``."""
+    """Read a number of snapshots; ``auto`` becomes None."""
     return None if text == "auto" else flags.whole(1)(text)
 
 

@@ -13,7 +13,7 @@ FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajec
 
 @interruptible
 def main() -> int:
-    """Run from the command line; the exit codes are those of launch/pretrain.py."""
+    """Run from the command line, with the exit codes of launch/pretrain.py."""
     hold()  # before the imports that take seconds
     from matey.config.choices import FINETUNE_MODES
     from matey.train.beforehand import named_source
@@ -36,7 +36,7 @@ def main() -> int:
     run, deepspeed_config = read_settings(
         args, named_source, [f"{key}={json.dumps(value)}" for key, value in given.items()]
     )
-    # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
+    # PyTorch and DeepSpeed take seconds to import, so the command line and its files are checked first.
     from matey.train.finetune import finetune
     from matey.train.start import run_training
 

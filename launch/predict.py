@@ -28,7 +28,7 @@ def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
     check_device(args.device)
-    is_run(args.checkpoint)  # raises where it holds nothing that could forecast
+    is_run(args.checkpoint)  # raises if the folder holds no model
     if looks_for_all():
         check_found(args.data)
     check_path(args.out, overwrite=args.overwrite)

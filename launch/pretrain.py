@@ -10,14 +10,14 @@ from matey.process.held_signals import hold
 
 @interruptible
 def main() -> int:
-    """Run from the command line; the exit codes are those of `matey.train.start.run_training`."""
+    """Run from the command line, with the exit codes of `matey.train.start.run_training`."""
     hold()  # before the imports that take seconds
     from matey.train.beforehand import check_no_source
     from matey.train.command import read_settings, training_parser
 
     args = training_parser(__doc__).parse_args()
     run, deepspeed_config = read_settings(args, check_no_source)
-    # PyTorch and DeepSpeed take seconds to import: not before the command line and its files are known to be right.
+    # PyTorch and DeepSpeed take seconds to import, so the command line and its files are checked first.
     from matey.train.pretrain import pretrain
     from matey.train.start import run_training
 

@@ -24,7 +24,7 @@ from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
 from matey.process.entry_point import entry_point
 
-# Unless others are given, in the plane and in space.
+# Default sizes of patches in 2-D and 3-D, by token set.
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}
 PATCHES_IN_SPACE: dict[TokenSet, tuple[int, ...]] = {"uniform": (16,), "mix": (32, 16), "mul": (32, 16)}
 PRECISIONS = ("float32", "bfloat16")
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Put the patches of its token set where none are given; raise FlagError where flags contradict each other."""
+    """Set the default patches of the token set if none are given; raise FlagError if flags contradict each other."""
     if args.what in ("data", "blocking"):
         return
     args.patches = args.patches or (PATCHES if len(args.grid) == 2 else PATCHES_IN_SPACE)[args.tokens]
@@ -110,7 +110,7 @@ def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser
 
 
 def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:
-    """Add what describes a case, with these defaults."""
+    """Add the flags that describe a case, with these defaults."""
     parser.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
     parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
     parser.add_argument("--tokens", choices=get_args(TokenSet), default="uniform", help="token set (uniform)")

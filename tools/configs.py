@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def overview() -> str:
-    """Return the names of both kinds and what each says of itself."""
+    """Return the names of both kinds of configurations, each with its first sentence."""
     lines = []
     for folder, what in zip(KINDS, ("Runs, for --config:", "Engines, for --deepspeed_config:"), strict=True):
         table = ROOT / folder / "README.md"
@@ -67,7 +67,7 @@ def overview() -> str:
 
 
 def first_sentence(path: Path) -> str:
-    """Return the first sentence of the comment at the head of a YAML, or what comes before its first colon."""
+    """Return the first sentence of a YAML's head comment, or the text before its first colon."""
     lines = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     return re.split(
         r"[:;] |[.:]$|\. |, (?=and|16|small|arrays|files)", " ".join(line.removeprefix("# ") for line in lines)

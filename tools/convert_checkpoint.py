@@ -45,7 +45,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
         parser.error("give either --describe, or --to and --out")
-    first_file(step_folder(args.checkpoint))  # raises where there is none
+    first_file(step_folder(args.checkpoint))  # raises if there is no checkpoint
     from matey.commands.convert_checkpoint import main as convert_checkpoint
 
     return convert_checkpoint(args)

@@ -24,7 +24,7 @@ from matey.process.entry_point import entry_point
 
 @entry_point
 def main() -> int:
-    """Run from the command line; 0 if all can be used, 1 if not."""
+    """Run from the command line; 0 if all data can be used, 1 if not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="data: a file, a folder or a glob")
     parser.add_argument("--plot", action="store_true", help="draw frames of one trajectory of each system")

@@ -56,7 +56,7 @@ from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.tables import STUDIES
 
 PAPER = Path("runs/paper")
-SIZES = ("seconds", "seeds", "max_windows")  # of a comparison, which its scale says
+SIZES = ("seconds", "seeds", "max_windows")  # sizes of a comparison that a scale sets
 
 
 @entry_point
@@ -146,7 +146,7 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
 
 
 def add_planning(study: argparse.ArgumentParser) -> None:
-    """Add the flags that say what a study is planned for."""
+    """Add the flags of a study's plan."""
     machine = "plan for this machine: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
     ranks = "ranks that --launcher starts (as the scale is meant); 1 trains on one what is meant for many"
@@ -154,7 +154,7 @@ def add_planning(study: argparse.ArgumentParser) -> None:
 
 
 def add_running(study: argparse.ArgumentParser) -> None:
-    """Add the flags that say where a study is kept and how its trainings are run."""
+    """Add the flags for a study's folder and for running its trainings."""
     study.add_argument(
         "--out", type=Path, default=PAPER, metavar="DIR", help="folder of this and other studies (%(default)s)"
     )
@@ -170,7 +170,7 @@ def add_running(study: argparse.ArgumentParser) -> None:
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:
-    """Read the flags that hold lists, and the run's YAML, before anything is imported that takes seconds."""
+    """Read the flags that hold lists, and the run's YAML, before slow imports."""
     scale = SCALES[args.scale]
     args.modes = chosen("--modes", args.modes or scale.modes, tuple(FINETUNE_MODES))
     args.starts = chosen("--starts", args.starts, STARTS)
@@ -181,7 +181,7 @@ def check_data_efficiency(args: argparse.Namespace) -> None:
 
 
 def check_peers(args: argparse.Namespace) -> None:
-    """Read the flags that hold numbers, the data and the YAML before anything is imported that takes seconds."""
+    """Read the flags that hold numbers, the data and the YAML before slow imports."""
     scale = PEER_SCALES[args.scale]
     for name in (*SIZES, "device"):
         if getattr(args, name) is None:
@@ -191,7 +191,7 @@ def check_peers(args: argparse.Namespace) -> None:
             raise StudyError(f"{flag} must be 1 or more, got {value}.")
     args.seconds = numbers("--seconds", args.seconds)
     paths = args.data.split(",") if args.data else scale.paths
-    args.paths = paths_by_system(paths, WORK)  # none where the study simulates
+    args.paths = paths_by_system(paths, WORK)  # empty if the study simulates its data
     load_config(args.config, args.set)
 
 

@@ -25,7 +25,7 @@ def main() -> int:
     """Run from the command line; 0 if all is well, 1 if a point failed, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
     try:
-        # Each raises where there is a mistake in what it reads.
+        # Each raises a mistake in its input before slow imports.
         if args.what == "plan":
             load_config(args.config, args.set)
             load_deepspeed_config(args.deepspeed_config)
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line."""
+    """Return the command line's parser."""
     whole = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = whole.add_subparsers(dest="what", required=True)
     make = what.add_parser("plan", help="write the points")

@@ -21,7 +21,7 @@ from matey.process.entry_point import entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parse_arguments()
-    is_run(args.checkpoint)  # raises where it holds nothing that could forecast
+    is_run(args.checkpoint)  # raises if the folder holds no model
     check_found(args.data)
     from matey.commands.show_forecast import main as show_forecast
 

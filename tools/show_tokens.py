@@ -14,7 +14,7 @@ from matey.config import flags, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
 from matey.process.entry_point import entry_point
 
-# What a run must say and a mesh does not depend on.
+# Settings that a run must have but that a mesh does not depend on.
 DEFAULTS = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
 
 

@@ -28,7 +28,7 @@ MOST_WORKERS = 1024
 @entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains, 130 if interrupted."""
-    # A batch system ends jobs with SIGTERM; a shell has what it starts with "&" ignore SIGINT.
+    # A batch system ends jobs with SIGTERM; a shell lets commands started with "&" ignore SIGINT.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the command line asks for.
+    """Simulate as the command line says.
 
     Raises:
         Mistake: options contradict each other or the system, or the files cannot be written.
@@ -61,15 +61,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are told like all others: in one sentence, without the usage."""
+    """A parser that reports mistakes like all others: in one sentence, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise Mistake instead of leaving."""
+        """Raise Mistake instead of exiting."""
         raise Mistake(f"{message[:1].upper()}{message[1:]}; see --help.")
 
 
 def parse() -> argparse.Namespace:
-    """Read the command line; raise Mistake if it is not one."""
+    """Read the command line; raise Mistake if it is wrong."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = f"{' or '.join(CATALOGUE)}, or a part of one that is in no other"
     parser.add_argument("system", nargs="?", metavar="SYSTEM", help=names)
@@ -102,7 +102,7 @@ def parse() -> argparse.Namespace:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Write the system's name out in full; raise ValueError where options contradict each other or the system."""
+    """Replace the system's name by the full one; raise ValueError if options contradict each other or the system."""
     options.system = full_name(options.system)
     if options.out is None:
         raise ValueError("Name the folder for the file: --out DIR.")
@@ -118,7 +118,7 @@ def check(options: argparse.Namespace) -> None:
     published = CATALOGUE.get(options.system) or SYSTEMS[options.system]
     asked = {"num_trajectories": options.trajectories, "resolution": options.resolution, "num_frames": options.frames}
     sizes = {name: getattr(published, name) if size is None else size for name, size in asked.items()}
-    given = {name: getattr(options, name, None) for name in published.settings}  # a package's settings are no flags
+    given = {name: getattr(options, name, None) for name in published.settings}  # settings of a package have no flags
     chosen = {name: setting for name, setting in given.items() if setting is not None}
     check_sizes(**sizes, first_seed=options.seed, settings=chosen)
     layouts = LAYOUTS.get(options.layout)
@@ -127,7 +127,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def full_name(system: str | None) -> str:
-    """Return the system that a name, or the part of one that is in no other, stands for; ValueError if there is none."""
+    """Return the full name of a system from it or a unique part of it; raise ValueError if no system fits."""
     if system is None:
         raise ValueError(f"Name a system: {' or '.join(SYSTEMS)}.")
     if system in CATALOGUE:

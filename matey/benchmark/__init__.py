@@ -1,1 +1,1 @@
-"""Times what a run consists of: a step, reading, a sequence group."""
+"""Times the parts of a run: a training step, reading data, a sequence group."""

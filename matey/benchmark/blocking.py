@@ -1,8 +1,8 @@
 """Counts the calls of a step that make the host wait for a GPU, on any machine.
 
-A host that launches work for a GPU runs ahead of it, until it asks for something that the GPU has to compute first: the number
-of what is not zero, a value, a copy to main memory. On a machine without a GPU such calls cost nothing, so they are counted by
-name, where they touch what a GPU would hold: the weights, the fields of a micro-batch, and all that is computed from them.
+A host that launches work for a GPU runs ahead of it until it asks for a result that the GPU has to compute first: a count of
+nonzeros, a value, a copy to main memory. On a machine without a GPU such calls cost nothing. They are therefore counted by name
+if they touch data that a GPU would hold: the weights, the fields of a micro-batch, and all tensors computed from them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ WAITING = frozenset(
     ("_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "histc", "unique_dim")
     + ("_unique", "_unique2", "unique_consecutive", "unique_dim_consecutive", "is_nonzero", "_linalg_check_errors")
 )
-"""Operations whose result, or its size, the host needs to know."""
+"""Operations whose result, or its size, the host needs."""
 
 INDEXING = frozenset(("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"))
-"""Operations that look for what is not zero where an index is a mask."""
+"""Operations that search for nonzeros if an index is a mask."""
 
 FROM_DEVICE = frozenset((Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__))
-"""Methods that copy to main memory; PyTorch's dispatcher does not hear of them on a CPU."""
+"""Methods that copy to main memory; on a CPU, PyTorch's dispatcher does not see them."""
 
 LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor))
-"""Functions that make a tensor of numbers in main memory."""
+"""Functions that make a tensor from numbers in main memory."""
 
 AUTOGRAD: Any = torch.autograd
 _run_backward = AUTOGRAD._engine_run_backward
@@ -45,16 +45,16 @@ ROOT = str(Path(matey.__file__).parent)
 
 
 class BlockingCalls:
-    """While it is entered, counts the blocking calls of this thread by part of the step and by place.
+    """A context that counts the blocking calls of this thread by part of the step and by line of code.
 
     Attributes:
-        where: number of calls of each operation from each line of this package, by the part that was `mark`-ed.
-        operations: number of all operations that are no views, in the transformer blocks and outside, by the same parts.
-        in_blocks: whether the blocks are being computed, as `matey.benchmark.speed.blocks_noted` says.
+        where: number of calls of each operation from each line of this package, by the part named in `mark`.
+        operations: number of all operations except views, in the transformer blocks and outside, by the same parts.
+        in_blocks: whether the blocks are being computed, as `matey.benchmark.speed.blocks_noted` reports.
     """
 
     def __init__(self, on_device: Iterable[Tensor]) -> None:
-        """Begin with what the GPU holds from the start."""
+        """Take the tensors that a GPU holds from the start."""
         self.where: dict[str, Counter[str]] = {}
         self.operations: dict[str, Counter[str]] = {}
         self.in_blocks = False
@@ -66,48 +66,48 @@ class BlockingCalls:
         self._modes = _Dispatched(self), _Called(self)
 
     def _heard_backward(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        # PyTorch does not tell a mode of what a call that it has told it of does itself: of all hooks of a backward pass.
+        # Inside a call that a mode handles, PyTorch disables the mode: the hooks of a backward pass would not be seen.
         with self._modes[1]:
             return _run_backward(*args, **kwargs)
 
     def __enter__(self) -> BlockingCalls:
-        """Count from here on."""
+        """Start counting."""
         for mode in self._modes:
             mode.__enter__()
         AUTOGRAD._engine_run_backward = self._heard_backward
         return self
 
     def __exit__(self, *about: Any) -> None:  # noqa: ANN401
-        """Count no more; ``about`` says what has ended it, if an error has."""
+        """Stop counting; ``about`` holds the error that ended the block, if any."""
         AUTOGRAD._engine_run_backward = _run_backward
         for mode in reversed(self._modes):
             mode.__exit__(*about)
 
     def hold(self, tensors: Iterable[Tensor]) -> None:
-        """Take tensors as what a GPU holds."""
+        """Note tensors as held by a GPU."""
         _note(self._held, tensors)
 
     def mark(self, part: str) -> None:
-        """Say that what was called since the last mark belongs to a ``part``; a part may come several times."""
+        """Assign the calls since the last mark to a ``part``; a part may be named several times."""
         for of_parts, since in ((self.where, self._since), (self.operations, self._operations_since)):
             of_parts.setdefault(part, Counter()).update(since)
             since.clear()
 
     def number(self, *parts: str) -> int:
-        """Return how many calls there were in some parts."""
+        """Return the number of blocking calls in some parts."""
         return sum(self.where[part].total() for part in parts if part in self.where)
 
     def note_operation(self) -> None:
-        """Count an operation, whether it waits or not."""
+        """Count an operation, whether it blocks or not."""
         self._operations_since["blocks" if self.in_blocks else "outside"] += 1
 
     def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
-        """Make a call; count it if it waits and a GPU holds an input, and so the result, unless that ``arrives`` here."""
+        """Make a call on a GPU's tensors, and count it if it waits; its result stays there unless it ``arrives`` here."""
         tensors = list(_tensors(inputs))
         if any(self.holds(tensor) for tensor in tensors):
             if waits:
                 self._count(name)
-            # A tensor made of numbers has to be copied to where it meets what a GPU holds.
+            # A tensor made from numbers must be copied to the GPU where it meets a tensor there.
             for literal in (tensor for tensor in tensors if tensor.ndim and _is_noted(self._literals, tensor)):
                 self._count("host to device")
                 self._literals.pop(literal.untyped_storage()._cdata, None)
@@ -118,7 +118,7 @@ class BlockingCalls:
         return call()
 
     def moved(self, tensor: Tensor, call: Callable[[], Any], *, to_device: bool, waits: bool) -> Any:  # noqa: ANN401
-        """Move a tensor to a GPU or to main memory; count it if it waits and the tensor is not there yet."""
+        """Move a tensor to a GPU or to main memory; count the call if it waits and the tensor is not there yet."""
         self._cross(from_device=self.holds(tensor), to_device=to_device, waits=waits)
         result = call()
         if to_device:
@@ -126,7 +126,7 @@ class BlockingCalls:
         return result
 
     def copied(self, into: Tensor, values: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
-        """Copy values into a tensor; count it if it waits and only one of both is on a GPU."""
+        """Copy values into a tensor; count the call if it waits and only one of the two is on a GPU."""
         is_assigned = values.ndim == 0 and not self.holds(values) and not _is_noted(self._literals, values)
         self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits and not is_assigned)
         return call()
@@ -136,14 +136,14 @@ class BlockingCalls:
         return _is_noted(self._held, tensor)
 
     def made_there(self, tensor: Tensor, *, waits: bool) -> Tensor:
-        """Note a tensor that was made on the device; count it if it ``waits`` for numbers of the host, which are sent there."""
+        """Note a tensor that was made on the device; count the call if it ``waits`` for numbers sent from the host."""
         self._cross(from_device=False, to_device=True, waits=waits)
         self._literals.pop(tensor.untyped_storage()._cdata, None)
         self.hold([tensor])
         return tensor
 
     def made(self, tensor: Tensor) -> Tensor:
-        """Note a tensor made of numbers."""
+        """Note a tensor that was made from numbers."""
         _note(self._literals, [tensor])
         return tensor
 
@@ -165,7 +165,7 @@ class _Dispatched(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if not func.is_view and name != "_unsafe_view":
             self._calls.note_operation()
-        if name == "lift_fresh" and args[0].ndim:  # a single number that is assigned becomes a tensor where it goes to
+        if name == "lift_fresh" and args[0].ndim:  # a single assigned number becomes a tensor on the target's device
             return self._calls.made(func(*args, **kwargs))
         if name == "copy_":
             waits = not (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
@@ -196,7 +196,7 @@ class _Called(TorchFunctionMode):
 
 
 def _target_of(args: Iterable[Any], kwargs: dict[str, Any]) -> str | torch.device | Tensor | None:
-    """Return the device that `Tensor.to` was asked for, or the tensor to be like; None where it was asked for a type."""
+    """Return the device, or the tensor to match, that `Tensor.to` was given; None if it was given a type only."""
     named = [kwargs[name] for name in ("device", "other") if kwargs.get(name) is not None]
     return next((each for each in (*named, *args) if isinstance(each, str | torch.device | Tensor)), None)
 
@@ -204,7 +204,7 @@ def _target_of(args: Iterable[Any], kwargs: dict[str, Any]) -> str | torch.devic
 def _is_device(place: str | torch.device | None, caller: FrameType) -> bool:
     """Whether a place is the device that a step computes on.
 
-    Who means main memory writes ``"cpu"``, who means the device hands on what it was given; DeepSpeed calls it by name.
+    Code that means main memory writes ``"cpu"``; code that means the device passes on a variable; DeepSpeed names it.
     """
     is_named = isinstance(place, str) and str(caller.f_globals.get("__name__")).startswith("deepspeed")
     return isinstance(place, torch.device) or is_named
@@ -219,7 +219,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401
 
 
 def _note(noted: dict[int, StorageWeakRef], tensors: Iterable[Tensor]) -> None:
-    # A reference to the storage keeps its number from being given to another.
+    # A reference to the storage prevents reuse of its number.
     for tensor in tensors:
         storage = tensor.untyped_storage()
         noted.setdefault(storage._cdata, StorageWeakRef(storage))
@@ -230,7 +230,7 @@ def _is_noted(noted: dict[int, StorageWeakRef], tensor: Tensor) -> bool:
 
 
 def _place() -> str:
-    """Return the innermost line of this package on the stack, but for this file's."""
+    """Return the innermost line of this package on the stack outside this file."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and (not frame.f_code.co_filename.startswith(ROOT) or frame.f_code.co_filename == __file__):
         frame = frame.f_back

@@ -1,6 +1,6 @@
 """Blocking calls of a training step on some ranks: ``torchrun -m matey.benchmark.blocking_point JSON``.
 
-Rank 0 prints a line of JSON for each case, with the counts of the rank that has most. The ranks form one sequence group.
+Rank 0 prints a line of JSON for each case, with the largest counts of any rank. The ranks form one sequence group.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ from matey.train.loss import LossScale
 from matey.train.taken_step import TakenStep
 
 WARM_UP = 2
-"""Steps before the one that is counted: constants come to the device in the first, and the optimizer's state is made."""
+"""Steps before the counted one; the first copies constants to the device and makes the optimizer's state."""
 
 PARTS = ("forward", "backward")
 
 
 class CountingMeter(Meter):
-    """A meter whose marks tell the counter of blocking calls what was done."""
+    """A meter that passes its marks to the counter of blocking calls."""
 
     calls: BlockingCalls | None = None
 
     def mark(self, part: str) -> None:
-        """Say that what was done since the last mark is a ``part``."""
+        """Assign the work since the last mark to a ``part``."""
         super().mark(part)
         if self.calls is not None:
             self.calls.mark(part)
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Count on all ranks and print what rank 0 gathers."""
+    """Count on all ranks and print the results on rank 0."""
     start_processes(find_environment(), timeout=600, threads=1)
     for case in (Case.from_json(each) for each in settings["cases"]):
         own = count_step(case, settings["stage"], is_prepared=settings["prepared"])
@@ -71,13 +71,13 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str, Any]:
-    """Return the blocking calls of a whole step that is logged, and of forward and backward alone; and all operations of these.
+    """Return the blocking calls of a whole logged step, and those and all operations of forward and backward alone.
 
     Args:
         case: the model and its micro-batch.
-        stage: stage of ZeRO.
-        is_prepared: whether the micro-batch was prepared ahead, of several ranks from the part of a file that each has read, or
-            is prepared inside the step.
+        stage: the ZeRO stage.
+        is_prepared: whether the micro-batch is prepared before the step (with several ranks, from the part of a file that each
+            has read) or inside it.
     """
     size = collectives.world_size()
     model = case.make_model().train()
@@ -114,7 +114,7 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
 
     with calls, blocks_noted(model, note):
         take(iter([ready]), step=settings.steps)
-        # What the loop reads while the device computes: the numbers of the step before.
+        # The loop reads the numbers of the previous step while the device computes.
         taken.totals.read(), taken.grad_norm.read()
         assert taken.reading is not None, "every step is logged"
         taken.reading.numbers()
@@ -127,7 +127,7 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
 
 
 def _as_read(case: Case, model: MateyModel, batch: FieldBatch) -> Packed:
-    """Return a micro-batch as a worker sends it: prepared or, of several ranks, the part that this one has read."""
+    """Return a micro-batch as a worker sends it: prepared or, with several ranks, the part that this rank has read."""
     share = share_of(model.config, model.sequence_group.ranks)
     if share is None:
         return packed(prepare([batch], model.config, model.sequence_group.ranks))
@@ -138,16 +138,16 @@ def _as_read(case: Case, model: MateyModel, batch: FieldBatch) -> Packed:
 
 
 def _held_by(engine: Engine) -> Iterator[torch.Tensor]:
-    """Yield what a GPU holds between steps: weights, and the optimizer's copies and state of them."""
+    """Yield the tensors that a GPU holds between steps: weights, and the optimizer's copies and states."""
     yield from engine.module.parameters()
     yield from engine.module.buffers()
     inner = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for group in inner.param_groups:
         yield from group["params"]
     for state in inner.state.values():
-        # Adam's count of steps stays on the host.
+        # Adam's step count stays on the host.
         yield from (value for value in state.values() if isinstance(value, torch.Tensor) and value.ndim)
-    for value in vars(engine.optimizer).values():  # buckets and flat copies that DeepSpeed has made
+    for value in vars(engine.optimizer).values():  # DeepSpeed's buckets and flat copies
         yield from tensors_in(value)
 
 

@@ -1,4 +1,4 @@
-"""The cases whose blocking calls are counted, each number of ranks in processes of its own."""
+"""Counts the blocking calls of all cases, in separate processes for each number of ranks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def blocking_points(model: str, ranks: int, stage: int) -> list[Point]:
     Args:
         model: size of the model.
         ranks: number of ranks, which form one sequence group.
-        stage: stage of ZeRO.
+        stage: the ZeRO stage.
 
     Raises:
-        RuntimeError: a rank failed; with the end of what it said.
+        RuntimeError: a rank failed; the message holds the end of its output.
     """
     cases = [
         Case(model, scheme=scheme, tokens=tokens, patches=patches, grid=(64, 64), frames=2, fields=2)

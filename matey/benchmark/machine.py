@@ -1,4 +1,4 @@
-"""Clock, memory and matrix-product rate of the machine, as measurements of speed need them."""
+"""Measures the machine: clock, memory and matrix-product rate, for measurements of speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MATRIX = 1024  # rows and columns of the matrices whose product is timed
 
 
 def now(device: str) -> float:
-    """Return the seconds of a clock, once the device has done what it was given."""
+    """Return the seconds of a clock, once the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -29,15 +29,15 @@ def matmul_rate(device: str, dtype: torch.dtype) -> float:
 
 
 def return_freed_memory(at_once: bool) -> None:
-    """Choose whether the C library returns every freed tensor to the system, or keeps it at hand, which is faster.
+    """Choose whether the C library returns every freed tensor to the system, or keeps its memory for reuse, which is faster.
 
-    Kept memory counts as resident, so that a peak would be that of the library's heap and its holes.
+    Kept memory counts as resident, so a peak would be that of the library's heap with its holes.
     """
     set_options({M_MMAP_THRESHOLD: 2**16 if at_once else 2**25, M_TRIM_THRESHOLD: 2**16 if at_once else 2**26})
 
 
 def memory(device: str, *, peak: bool = False) -> int:
-    """Return the bytes in use, or with ``peak`` the most since this was last asked without."""
+    """Return the bytes in use, or with ``peak`` the most since the last call without it."""
     if device == "cuda":
         if peak:
             return torch.cuda.max_memory_allocated()
@@ -45,7 +45,7 @@ def memory(device: str, *, peak: bool = False) -> int:
         return torch.cuda.memory_allocated()
     if not peak:
         ctypes.CDLL(None).malloc_trim(0)
-        # Linux starts the high-water mark of resident memory anew (proc(5), clear_refs).
+        # This resets Linux's high-water mark of resident memory (proc(5), clear_refs).
         Path("/proc/self/clear_refs").write_text("5")
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
     return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024

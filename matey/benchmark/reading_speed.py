@@ -1,4 +1,4 @@
-"""Benchmarks how many windows a second are read from a data set, for comparison with those that a model trains on."""
+"""Benchmarks how many windows per second are read from a data set, for comparison with the speed of training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from matey.data.stream import micro_batches
 from matey.data.trajectories import TrajectorySet
 
 ENDLESS = 10**9  # steps
-LEAST = 8  # micro-batches that are timed
-HISTORY, MICRO_BATCH = 4, 8  # frames and windows, as training has them by default
+LEAST = 8  # least number of timed micro-batches
+HISTORY, MICRO_BATCH = 4, 8  # frames and windows, the defaults of training
 
 
 def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Read micro-batches as training does, for ``seconds`` with each number of workers; 0 workers reads in this process.
+    """Read micro-batches as training does, for ``seconds`` with each number of workers; with 0, this process reads.
 
-    Files that were just written, or read before, lie in main memory: what is measured is the reader, not the disk.
+    Files just written or read are cached in main memory, so this measures the reader, not the disk.
 
     Returns:
-        The row of a system: ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number
-        of workers.
+        The keys ``system``, ``grid`` ``z, y, x``, ``num_fields`` of a frame, and ``windows_per_second`` by number of workers.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -35,7 +34,7 @@ def reading_speed(data: TrajectorySet, workers: tuple[int, ...], seconds: float)
 
 def _windows_per_second(mixture: Mixture, workers: int, seconds: float) -> float:
     stream = micro_batches(mixture, 0, ENDLESS, MICRO_BATCH, 1, rank=0, num_ranks=1, workers=workers)
-    # The first wait for workers to start; then come those that were read while they did.
+    # The first micro-batches wait for workers to start; the next were read meanwhile.
     for _ in islice(stream, 2 + 4 * workers):
         pass
     start, num_read = time.perf_counter(), 0

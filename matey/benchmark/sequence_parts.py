@@ -1,4 +1,4 @@
-"""What a rank of a sequence group reads, sends and holds of fields that none has whole, in a step from a file to gradients."""
+"""Measures what each rank of a sequence group reads, sends and holds in a step from a file to gradients, fields in parts."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FILE, ARRAY, STEPS = "fields.h5", "values", 2
 def from_file_to_gradients(
     case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
 ) -> dict[str, int]:
-    """Take a step on fields that lie in a file, forecast from them into another, score forecasts, and return what it took.
+    """Take a step on fields in a file, forecast from them into another file, score forecasts, and return the costs.
 
-    All ranks call together.
+    All ranks must call.
 
     Returns:
-        The peak of memory over what was in use before, the bytes that were read from files, those that were sent to other ranks
-        before the step, those of the layout (of all tokens, and of own ones besides), and the peaks of memory in
-        the forecast and in the evaluation (at a lead and in a rollout, one step each).
+        The peak of memory above that in use before, the bytes read from files, the bytes sent to other ranks before the
+        step, the bytes of the layout (of all tokens, and of own ones), and the peaks of memory in the forecast and in
+        the evaluation (at a lead and in a rollout, one step each).
     """
     with in_a_file(case) as (folder, data):
         before, bytes_before = memory("cpu"), _bytes_read()
@@ -72,7 +72,7 @@ def from_file_to_gradients(
 
 @contextmanager
 def in_a_file(case: Case) -> Iterator[tuple[Path, DescribedFiles]]:
-    """Write a case into a file of a temporary folder; give the folder and the data set, opened. All ranks call together."""
+    """Write a case into a file of a temporary folder; yield the folder and the opened data set. All ranks must call."""
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
         if collectives.rank() == 0:
@@ -85,7 +85,7 @@ def in_a_file(case: Case) -> Iterator[tuple[Path, DescribedFiles]]:
 
 
 def _bytes_behind(tokens: OwnTokens) -> int:
-    """Return the bytes of the tensors that these are views of, which are those of all tokens."""
+    """Return the bytes of the tensors of all tokens, of which ``tokens`` holds views."""
     storages = (tensor.untyped_storage() for tensor in tensors_in(tokens))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
@@ -98,7 +98,7 @@ def write(case: Case, folder: Path) -> None:
 
 
 def opened(case: Case, folder: Path) -> DescribedFiles:
-    """Return what `write` has written as a data set."""
+    """Open the file that `write` has written as a data set."""
     axes = ("z", "y", "x")
     description = DataDescription.model_validate(
         {

@@ -1,6 +1,6 @@
-"""One point of the sequence-parallel benchmark, in processes of its own: ``torchrun -m matey.benchmark.sequence_point JSON``.
+"""One point of the sequence-parallel benchmark in its own processes: ``torchrun -m matey.benchmark.sequence_point JSON``.
 
-Rank 0 prints a line of JSON. The ranks form one sequence group; with one rank the model runs as without any.
+Rank 0 prints a line of JSON. The ranks form one sequence group; with one rank the model runs as without a group.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from matey.train.loss import LossScale, training_loss
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Measure the case on all ranks and print what rank 0 gathers."""
-    repeat = settings.pop("repeat")  # steps that are timed; 0 leaves their times out
-    before = tuple(settings.pop("before"))  # grid of the step before the one that is measured
+    """Measure the case on all ranks and print the results on rank 0."""
+    repeat = settings.pop("repeat")  # number of timed steps; 0 measures no times
+    before = tuple(settings.pop("before"))  # grid of the step before the measured one
     case = Case.from_json(settings)
     start_processes(find_environment(), timeout=600, threads=1)
     rank, size = collectives.rank(), collectives.world_size()
@@ -41,7 +41,7 @@ def main(settings: dict[str, Any]) -> None:
     if size > 1:
         model.sequence_group = DistributedSequenceGroup(Topology(rank, size, size, model.config.num_heads))
     return_freed_memory(at_once=True)
-    # A step first makes the gradients, and reads in the libraries' code for these sizes: neither is activations.
+    # The first step allocates gradients and loads library code for these sizes: neither counts as activations.
     step(model, replace(case, grid=before).make_batch())
     batch = case.make_batch()
     activations, traffic = activations_and_traffic(model, batch)
@@ -72,7 +72,7 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return calls and bytes of each kind, on average over the ranks; all make the same calls."""
+    """Return calls and mean bytes over the ranks for each kind of exchange; all ranks make the same calls."""
     return {
         kind: {"calls": sent["calls"], "bytes": statistics.mean(of_rank[kind]["bytes"] for of_rank in of_ranks)}
         for kind, sent in of_ranks[0].items()
@@ -91,9 +91,9 @@ def step(model: MateyModel, batch: FieldBatch) -> None:
 
 
 def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float, float, float]:
-    """Return the seconds and the CPU seconds of a step, and those that rank 0 takes for it alone: medians.
+    """Return medians of the wall time and the CPU time of a step, and of rank 0's when it runs alone, in seconds.
 
-    Group and one process take turns, since the clock of a processor that others share changes within minutes.
+    The group and the single process take turns, because the speed of a shared processor changes within minutes.
     """
     own = model.sequence_group
     sequence_groups = [own] if collectives.world_size() == 1 else [own, SequenceGroup()]
@@ -105,7 +105,7 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
             wall, used = time.perf_counter(), time.process_time()
             if sequence_group is own or collectives.rank() == 0:
                 step(model, batch)
-            if turn:  # the first makes the heap
+            if turn:  # the first turn grows the heap
                 measured.append((time.perf_counter() - wall, time.process_time() - used))
     model.sequence_group = own
     medians = [tuple(map(statistics.median, zip(*measured, strict=True))) for measured in times]
@@ -114,7 +114,7 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
 
 
 def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict[str, Any]]:
-    """Return the peak of memory in a step over what there was before, and the exchanges of tokens forward and backward."""
+    """Return the peak of memory in a step above that in use before, and the exchanges of tokens forward and backward."""
     count_traffic()
     before = memory("cpu")
     loss = loss_of(model, batch)

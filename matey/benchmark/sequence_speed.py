@@ -1,4 +1,4 @@
-"""The sequence-parallel benchmark: points on several numbers of ranks, each in processes of its own, side by side."""
+"""The sequence-parallel benchmark: compares several numbers of ranks, each measured in its own processes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PART_MEASURES = (
 
 
 def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = None, before: Case | None = None) -> Point:
-    """Measure memory and exchanges of a case on so many ranks of this machine, and the time of ``repeat`` steps if any.
+    """Measure memory and exchanges of a case on a number of ranks of this machine, and the time of ``repeat`` steps, if any.
 
     Args:
         case: the case.
         ranks: number of ranks.
-        repeat: number of steps that are timed.
-        limit: seconds that it may take.
+        repeat: number of timed steps.
+        limit: time limit of the measurement in seconds.
         before: the same model on a smaller grid, for the step before the measured one; by default the case itself.
 
     Raises:
@@ -41,7 +41,7 @@ def run_point(case: Case, ranks: int, repeat: int = 0, limit: float | None = Non
 
 
 def points_of_ranks(module: str, settings: Point, ranks: int, name: str, limit: float | None = None) -> list[Point]:
-    """Run a module on so many ranks of this machine and return what it printed as lines ``point JSON``.
+    """Run a module on a number of ranks of this machine and return the points that it printed as lines ``point JSON``.
 
     Raises:
         RuntimeError: a rank failed; with the end of what it said. Or it took more than ``limit`` seconds.
@@ -52,7 +52,7 @@ def points_of_ranks(module: str, settings: Point, ranks: int, name: str, limit: 
     try:
         output, errors = launcher.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        launcher.terminate()  # it ends its ranks, which would outlive it if it were killed
+        launcher.terminate()  # it then ends its ranks; a killed launcher would leave them running
         launcher.communicate()
         raise RuntimeError(f"{name} on {ranks} ranks took more than {limit:g} seconds.") from None
     lines = [line[6:] for line in output.splitlines() if line.startswith("point ")]
@@ -62,23 +62,23 @@ def points_of_ranks(module: str, settings: Point, ranks: int, name: str, limit: 
 
 
 def longer(case: Case, factor: float) -> Case:
-    """Return the case on a grid that many times as long along its first axis, in whole coarse patches."""
+    """Return the case on a grid ``factor`` times as long along its first axis, in whole coarse patches."""
     first = max(case.patches[0], round(case.grid[0] * factor / case.patches[0]) * case.patches[0])
     return replace(case, grid=(first, *case.grid[1:]))
 
 
 def longest(points: Sequence[Point], limit: float) -> float:
-    """Return how many tokens fit into a limit of activations per rank, on a line through two measured points."""
+    """Return how many tokens fit into a limit of activations per rank, on the straight line through two measured points."""
     (n0, m0), (n1, m1) = ((p["num_tokens"], max(p["activation_bytes"])) for p in points)
     return n0 + (limit - m0) * (n1 - n0) / (m1 - m0)
 
 
 def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
-    """Return a point's row, beside one process.
+    """Return a point's row, compared with one process.
 
     ``exchanged_over_formula`` compares the bytes that a rank puts into the attentions' exchanges of a forward pass with
-    4 n e / P values, the formula of tokens for heads; what is gathered comes on top and is named apart. Backward, what was
-    gathered is gathered again, and its gradients are among what is exchanged.
+    4 n e / P values, the formula for exchanging tokens for heads; gathers are listed separately. The backward pass gathers
+    again, and the gradients of gathered values count among the exchanges.
     """
     ranks, tokens = point["ranks"], point["num_tokens"]
     formula = 4 * tokens * point["width"] / ranks * 4 * point["num_blocks"]
@@ -108,7 +108,7 @@ def summarise(base: Point, point: Point, tokens_within_limit: float) -> Point:
 
 
 def sequence_figure(rows: Sequence[Point]) -> Figure:
-    """Draw memory per rank, longest sequence and CPU time against the number of ranks, beside the ideal."""
+    """Draw memory per rank, longest sequence and CPU time against the number of ranks, with the ideal curves."""
     chart = Figure(figsize=(11, 3.4), layout="constrained")
     ranks = [row["ranks"] for row in rows]
     one = rows[0]["activation_bytes"]

@@ -22,7 +22,7 @@ from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
 from matey.train.loss import LossScale, training_loss
 
-WARM_UP = 2  # steps before those that are timed: the optimizer's state is made, and memory is at its peak
+WARM_UP = 2  # untimed steps first: they make the optimizer's state, and memory reaches its peak
 
 PRODUCTS = ("mm", "conv", "attention", "gemm", "flash", "fmha")
 """Parts of the names of operations and kernels that multiply matrices."""
@@ -32,7 +32,7 @@ NUM_ELSEWHERE = 8  # operations that are named
 
 @dataclass(frozen=True)
 class Speed:
-    """Costs of a case's step: medians of seconds, and counts.
+    """Costs of a case's step: median times, and counts.
 
     Attributes:
         case: the case that was timed.
@@ -41,13 +41,13 @@ class Speed:
         forward_seconds: seconds of tokenizer, network and loss.
         backward_seconds: seconds of the backward pass.
         optimizer_seconds: seconds of AdamW.
-        peak_memory_bytes: the most that the case held beyond what was there before its model was made.
-        model_flops: operations in the matrix products of forward and backward; twice the forward's for the backward.
+        peak_memory_bytes: peak memory above that in use before the model was made.
+        model_flops: operations in the matrix products of forward and backward; backward counts twice the forward's.
         matmul_rate: operations per second of a square matrix product, measured between the steps.
         matmul_share: operations per second of the step, divided by ``matmul_rate``.
-        outside_blocks_share: share of the step that forward and backward spend outside the transformer blocks.
-        elsewhere: shares of a step that are no products of matrices, attention or convolutions, by PyTorch's name of the
-            operation, the largest first; as PyTorch's profiler sees them, which slows down what is small.
+        outside_blocks_share: share of the step's time that forward and backward spend outside the transformer blocks.
+        elsewhere: shares of the step by operation (PyTorch's name), the largest first, without products of matrices, attention
+            and convolutions; as seen by PyTorch's profiler, which slows down small operations.
     """
 
     case: Case
@@ -64,7 +64,7 @@ class Speed:
     elsewhere: dict[str, float]
 
     def as_row(self) -> dict[str, Any]:
-        """Return everything in one level, as JSON and CSV can hold it."""
+        """Return all values as a flat row for JSON and CSV."""
         row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
         row["elsewhere"] = ", ".join(f"{name} {share:.3f}" for name, share in self.elsewhere.items())
         for name in ("patches", "grid"):
@@ -73,10 +73,10 @@ class Speed:
 
 
 def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:
-    """Time the cases in turns, so that whatever else the machine does falls on all alike.
+    """Time the cases in turns, so that other load on the machine affects all alike.
 
     Raises:
-        ValueError: a case that no model can be made for.
+        ValueError: no model can be made for a case.
     """
     stands = [_Stand(case) for case in cases]
     for _ in range(repeat):
@@ -104,7 +104,7 @@ class _Stand:
         self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
 
     def run(self) -> None:
-        """Take a step and keep the time at which each part of it ended."""
+        """Take a step and record the time at which each part ended."""
         mark = {"start": now(self.case.device)}
         with blocks_noted(self.model, lambda name: mark.update({name: now(self.case.device)})):
             loss = self._loss()
@@ -117,7 +117,7 @@ class _Stand:
         self.marks.append(mark)
 
     def speed(self) -> Speed:
-        """Return the medians."""
+        """Return the median costs."""
         step = self._median("start", "optimizer")
         forward, backward = self._median("start", "forward"), self._median("forward", "backward")
         in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
@@ -141,7 +141,7 @@ class _Stand:
         return training_loss(self.model([self.batch]), self.model.sequence_group, {self.batch.system: LossScale()})[0]
 
     def _forward_flops(self) -> int:
-        # The counter knows attention by the matrix products that it consists of.
+        # The counter only sees attention's matrix products in the plain implementation.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self._loss()
         return counter.get_total_flops()
@@ -177,7 +177,7 @@ def _short(name: str) -> str:
 
 @contextmanager
 def blocks_noted(model: MateyModel, note: Callable[[str], None]) -> Iterator[None]:
-    """Note ``enter``, ``leave``, ``enter backward`` and ``leave backward`` where those passes come to the blocks and go on."""
+    """Note ``enter``, ``leave``, ``enter backward`` and ``leave backward`` when a pass enters or leaves the blocks."""
 
     def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].requires_grad:

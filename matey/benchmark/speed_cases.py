@@ -1,4 +1,4 @@
-"""The cases that training steps are timed on: a size, a scheme, a token set, and fields with a few sharp spots."""
+"""The cases of timed training steps: a size, a scheme, a token set, and fields with a few sharp spots."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ LOCAL: dict[str, dict[str, Any]] = {
     "scales": {},
     "network": {"local_scales": (1, 1, 2, 4, 8), "local_cascade": True, "local_layers": (1, 1, 1, 1, 1)},
 }
-"""The local operators that a case may have: none, that of a `MateyConfig` as it comes, and that of `launch/runs/demo.yaml`."""
+"""The local operators that a case may have: none, the default of `MateyConfig`, and that of `launch/runs/demo.yaml`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model and a sample that are timed.
+    """A model and a sample to time.
 
     Attributes:
         model: size of the model, see `matey.model.configuration.SIZES`.
@@ -60,12 +60,12 @@ class Case:
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
-        """Take what JSON made of `to_json`."""
+        """Return the case that `to_json` wrote."""
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
         return cls(**{**values, "dtype": getattr(torch, settings["dtype"])})
 
     def to_json(self) -> dict[str, Any]:
-        """Return the case as JSON can hold it."""
+        """Return the case in values that JSON can hold."""
         return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
     def make_config(self) -> MateyConfig:
@@ -96,7 +96,7 @@ class Case:
         for _ in range(4):
             centre = torch.rand(3, self.batch, 1, 1, 1, 1, 1, generator=random) + 0.01 * frames
             if z == 1:
-                centre[0] = 0  # where the plane is; elsewhere in height most spots would miss it
+                centre[0] = 0  # in the plane of a 2-D grid, which most spots would otherwise miss
             distance = sum((axis - at).square() for axis, at in zip(axes, centre, strict=True))
             values = values + 3 * torch.exp(-distance / 0.03**2)
         lead_time = torch.ones(self.batch, dtype=torch.long)
@@ -108,7 +108,7 @@ class Case:
 
 
 def cases_of_sweep() -> list[list[Case]]:
-    """Return the groups of cases that are timed in turns; the first of each is uniform, and the others are compared to it."""
+    """Return the groups of cases that are timed in turns; the first of each is uniform, and the others are compared with it."""
     uniform = Case()
     large = Case(grid=(256, 256), batch=1, refine=0.15)
     sets = (("mix", (32, 8)), ("mul", (32, 8)), ("mix", (32, 16, 8)), ("mul", (32, 16, 8)))

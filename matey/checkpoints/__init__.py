@@ -1,1 +1,1 @@
-"""What a checkpoint on disk holds, read without DeepSpeed and without running code from it, and written in other forms."""
+"""Reads checkpoints on disk without DeepSpeed and without running code from them, and writes them in other forms."""

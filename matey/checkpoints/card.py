@@ -1,4 +1,4 @@
-"""The README.md of an exported model: what it learnt from, how well, by which command, and how to load it."""
+"""The README.md of an exported model: its training data, its errors, the command that trained it, and how to load it."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from matey.model.from_run import model_config
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 
-MAX_SHARD = "5GB"  # of safetensors, as the Hugging Face Hub recommends
+MAX_SHARD = "5GB"  # size of a safetensors file that the Hugging Face Hub recommends
 
 
 class ConversionError(Mistake):
@@ -32,19 +32,19 @@ class ConversionError(Mistake):
 
 
 def convert(source: Source, run: Path | None, form: str, out: Path, *, average: bool, dtype: str) -> str:
-    """Write a checkpoint in another form to a folder that does not exist yet, and return what can be done with it.
+    """Write a checkpoint in another form to a folder that does not exist yet, and return a text on how to use it.
 
     Args:
         source: the checkpoint.
         run: the folder of its run, which ``huggingface`` and ``universal`` need.
         form: the form to write, ``huggingface``, ``fp32`` or ``universal``.
-        out: the folder to write; it appears when all of it is written.
+        out: the folder to write; it appears once it is complete.
         average: whether to take the moving average in place of the weights.
         dtype: precision of the weights, for ``huggingface``.
 
     Raises:
         ShardError: the checkpoint is corrupt.
-        ConversionError: it lacks what is asked for, the folder exists, or cannot be written.
+        ConversionError: the checkpoint lacks the values asked for, or the folder exists or cannot be written.
     """
     _check(source, run, form, out, average, dtype)
     new = out.with_name(f".{out.name}.unfinished")
@@ -55,7 +55,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
         give_usual_modes(new)
         flush(new)
         new.rename(out)
-    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk, of Python, of torch and of safetensors
+    except (OSError, RuntimeError, SafetensorError) as error:  # what Python, torch and safetensors raise on a full disk
         raise ConversionError(f"Cannot write {out} ({one_line(error)}); make room, or choose another --out.") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -81,7 +81,7 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
 
 
 def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return all weights by name, in one copy, each converted in its place; adapters are merged where the run is known."""
+    """Return all weights by name, converted one by one without a second copy; adapters are merged if the run is known."""
     weights = source.whole(what)
     weights.update(source.frozen())
     finetuned = None if settings is None else settings.finetune
@@ -96,7 +96,7 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
     assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_config(run / CONFIG)
     best = run / MODEL
-    # The YAML does not say all of a network that was pretrained elsewhere.
+    # The YAML does not fully describe a network that was pretrained elsewhere.
     config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
     config.dtype = dtype
     with torch.device("meta"):
@@ -136,11 +136,11 @@ def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: to
 
 
 def write_universal(source: Source, folder: Path) -> None:
-    """Write a checkpoint in universal form, a quantity after the other, so that one copy of the weights is held at a time.
+    """Write a checkpoint in universal form, one quantity after another, so that memory holds one copy of the weights at a time.
 
-    It holds whole parameters and moments, which any number of ranks and any ZeRO stage can resume. The layout is DeepSpeed's
-    own, ``zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt``, with ``ema/<parameter>.pt`` beside it. DeepSpeed's converter
-    is not used: it has no way from ZeRO 0, unpickles whatever the files hold, and knows no average.
+    The universal form holds whole parameters and moments, from which any number of ranks and any ZeRO stage can resume. The
+    layout is DeepSpeed's own, ``zero/<parameter>/{fp32,exp_avg,exp_avg_sq,step}.pt``, with ``ema/<parameter>.pt`` beside it.
+    DeepSpeed's converter is not used: it cannot convert ZeRO 0, unpickles any object, and ignores the moving average.
 
     Raises:
         ShardError: the checkpoint is universal already, or cannot be read.

@@ -16,7 +16,7 @@ from matey.config import load_config
 
 
 def describe(source: Source, run: Path | None) -> str:
-    """Return the facts of a checkpoint, one a line."""
+    """Return the facts of a checkpoint, one per line."""
     with laid_out(source.folder):
         common, shapes = source.common, source.shapes
         versions = {"deepspeed": common["ds_version"], **common["versions"]}
@@ -37,7 +37,7 @@ def describe(source: Source, run: Path | None) -> str:
 
 
 def find_damage(source: Source, files: Iterable[Path] | None = None) -> list[str]:
-    """Read all its files, or those given, and return a sentence for each that is missing, corrupt, or of another step."""
+    """Read all files of a checkpoint, or some; return a sentence for each that is missing, corrupt or of another step."""
     return [sentence for path in (source.files() if files is None else files) for sentence in _damage_of(source, path)]
 
 
@@ -51,7 +51,7 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
             source.check_step(path, step)
             return
         shard = open_shard(path)
-        # Opening maps the tensors; that their bytes are as they were written is in the archive's checksums.
+        # Opening only maps the tensors; damage to their bytes shows in the archive's checksums.
         with ZipFile(path) as archive:
             if wrong := archive.testzip():
                 yield (

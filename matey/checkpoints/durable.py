@@ -1,4 +1,4 @@
-"""Writes that a crash cannot leave half done, and what a run removes: a file's content is on the disk before its name is."""
+"""Writes files that a crash cannot leave half written, and removes folders: content reaches the disk before the name does."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file such that a reader, or a crash, sees the old text or the new one."""
+    """Write a file such that a reader, also after a crash, finds either the old text or the new one, whole."""
     replace_bytes(path, text.encode("utf-8"))
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Write a file such that a reader, or a crash, sees the old content or the new one."""
+    """Write a file such that a reader, also after a crash, finds either the old content or the new one, whole."""
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
@@ -25,14 +25,14 @@ def replace_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-    except OSError:  # on a full disk, which is not to keep the half of it
+    except OSError:  # such as a full disk, which should not keep half a file
         new.unlink(missing_ok=True)
         raise
     _flush_folder(path.parent)
 
 
 def flush(folder: Path) -> None:
-    """Bring a folder, and all files in it, to the disk."""
+    """Flush a folder, and all files in it, to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
@@ -44,7 +44,7 @@ def flush(folder: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -53,13 +53,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """Return the name of a file or folder with the first number that nothing has yet, such as ``runs/x.1``."""
+    """Return the path of a file or folder with the first unused number behind it, such as ``runs/x.1``."""
     names = (path.with_name(f"{path.name}.{number}") for number in count(1))
     return next(name for name in names if not os.path.lexists(name))
 
 
 def still_there(new: Path) -> str | None:
-    """Remove what an attempt that was cut off has left in the place of a new folder; return a sentence if it stays."""
+    """Remove what an interrupted attempt left in the place of a new folder; return a sentence if that fails."""
     shutil.rmtree(new, ignore_errors=True)
     if not os.path.lexists(new):
         return None
@@ -67,11 +67,11 @@ def still_there(new: Path) -> str | None:
 
 
 def remove_if_it_goes(folder: Path, stuck: set[Path]) -> None:
-    """Remove a folder that is no longer needed; one that cannot be, as where its owner keeps it, costs room and no run.
+    """Remove a folder that is no longer needed; one that cannot be removed only costs disk space and does not stop the run.
 
     Args:
         folder: the folder.
-        stuck: folders of which it has been said, to which this one may be added.
+        stuck: folders already reported as not removable; this one is added if it cannot be removed.
     """
     try:
         shutil.rmtree(folder)

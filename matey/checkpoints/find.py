@@ -25,10 +25,10 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
     """Open the checkpoint of a run folder (its newest), of its ``checkpoints/``, or of a folder of one step.
 
     Returns:
-        the checkpoint, and the folder of its run, None if it lies outside of one.
+        the checkpoint, and the folder of its run; None for a checkpoint outside a run.
 
     Raises:
-        ShardError: there is none, or the file that says what is in it is missing or corrupt.
+        ShardError: there is no checkpoint, or the file that describes it is missing or corrupt.
     """
     folder = step_folder(path)
     run = folder.resolve().parent.parent
@@ -36,7 +36,7 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
 
 
 def open_checkpoint(folder: Path) -> Source:
-    """Open the checkpoint in a folder of one step, of whatever form."""
+    """Open the checkpoint in a folder of one step, in any form."""
     path = first_file(folder)
     common = open_shard(path)
     if not isinstance(common, dict) or "zero_stage" not in common:

@@ -13,7 +13,7 @@ Stretch = tuple[str, int, Tensor]
 
 
 def plain(optimizer: Mapping[str, Any], groups: Sequence[Sequence[str]], what: str) -> Iterator[Stretch]:
-    """Give a moment as ZeRO 0 keeps it: whole, counted through the groups of parameters; of Muon's there is no second."""
+    """Yield a moment as ZeRO 0 keeps it: whole, numbered through the groups of parameters; Muon has no second moment."""
     names = [name for group in groups for name in group]
     for index, name in enumerate(names):
         if (values := optimizer["state"][index].get(what)) is not None:
@@ -21,12 +21,12 @@ def plain(optimizer: Mapping[str, Any], groups: Sequence[Sequence[str]], what: s
 
 
 def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Iterator[Stretch]:
-    """Give what a rank holds as ZeRO 1 and 2 cut it: a flat group in equal parts, with a list of the pieces in a part.
+    """Yield a rank's values as ZeRO 1 and 2 divide them: a flat group in equal parts, with a list of the pieces in each part.
 
     Args:
         state: the state of the rank's optimizer.
-        what: the values to give, ``fp32`` or one of the moments.
-        starts: number of values of each parameter that the ranks before this one hold; it is moved on.
+        what: the values to yield, ``fp32`` or one of the moments.
+        starts: number of values of each parameter that the ranks before this one hold; updated in place.
     """
     if what == "fp32":
         flats = state["single_partition_of_fp32_groups"]
@@ -41,7 +41,7 @@ def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Itera
 def sliced(
     state: Mapping[str, Any], shapes: Sequence[Mapping[str, Size]], rank: int, num_ranks: int, what: str
 ) -> Iterator[Stretch]:
-    """Give what a rank holds as ZeRO 3 cuts it: every parameter in equal slices, of which the last ones may be padding."""
+    """Yield a rank's values as ZeRO 3 divides them: every parameter in equal slices, the last ones perhaps padding."""
     flats = state["fp32_flat_groups"] if what == "fp32" else _moment(state["optimizer_state_dict"], what)
     for flat, group in zip(flats, shapes, strict=True):
         offset = 0
@@ -60,7 +60,7 @@ def adam_step(state: Mapping[str, Any]) -> int:
 
 
 def _moment(adam: Any, what: str) -> list[Tensor | None]:  # noqa: ANN401
-    """Return a moment of each group; of Muon's there is no second."""
+    """Return a moment of each group; Muon has no second moment."""
     return [group.get(what) for group in _groups(adam)]
 
 

@@ -1,4 +1,4 @@
-"""Reads ``metrics.jsonl`` line by line; what a crash, a full disk or an editor left of a line is skipped and counted."""
+"""Reads ``metrics.jsonl`` line by line; a line damaged by a crash, a full disk or an editor is skipped and counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class MetricsLog:
-    """The lines of a log that say something of a step.
+    """The lines of a log that hold the metrics of a step.
 
     Attributes:
         lines: the lines in the order of the file, each as its text and as the object it holds.
@@ -21,7 +21,7 @@ class MetricsLog:
     num_damaged: int = 0
 
     def note(self, path: Path) -> str:
-        """Return a sentence on corrupt lines, empty where there are none."""
+        """Return a sentence on corrupt lines; empty if there are none."""
         if not self.num_damaged:
             return ""
         lines = "1 corrupt line is" if self.num_damaged == 1 else f"{self.num_damaged} corrupt lines are"
@@ -29,7 +29,7 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> MetricsLog:
-    """Read the lines of a run's ``metrics.jsonl``; none where there is no file."""
+    """Read the lines of a run's ``metrics.jsonl``; none if there is no file."""
     if not path.is_file():
         return MetricsLog([])
     texts = path.read_bytes().split(b"\n")

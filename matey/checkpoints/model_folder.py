@@ -1,4 +1,4 @@
-"""Loads the folder that ``save_pretrained`` wrote, and refuses what is not whole, not plain or not ours in a sentence."""
+"""Loads a model folder written by ``save_pretrained``; refuses one that is incomplete, needs other code or is not MATEY's."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers
 
 
 class _ModelJson(ModelSection):
-    """Legal contents of ``config.json``: what a run YAML says of a network, with its bounds, and what else `MateyConfig` takes.
+    """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
 
-    Other keys are Hugging Face's.
+    Other keys belong to Hugging Face.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -39,7 +39,7 @@ class _ModelJson(ModelSection):
     fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
     given: tuple[FieldName, ...] = Field((), max_length=10_000)
     parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
-    attention: str = "auto"  # what another machine had
+    attention: str = "auto"  # the backend of the machine that wrote the file
     tokens: TokensSection = TokensSection()
     history: Count = 1
     num_heads: int = Field(3, ge=1, le=1024)
@@ -55,7 +55,7 @@ class _ModelJson(ModelSection):
 
 
 class _Index(BaseModel):
-    """The file of each weight, where there are several files."""
+    """The index that names the file of each weight, if there are several files."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -63,10 +63,10 @@ class _Index(BaseModel):
 
 
 def load_model(folder: Path) -> MateyModel:
-    """Load a model on the CPU; its attention is what suits the device, as a backend is no part of what it computes.
+    """Load a model on the CPU; its attention backend is chosen for the device, because results do not depend on it.
 
     Raises:
-        CheckpointError: it is missing, corrupt, of another kind, or some of its weights are not finite.
+        CheckpointError: the model is missing, corrupt, of another kind, or some of its weights are not finite.
     """
     tree = _read_config(folder)
     files = _weight_files(folder)
@@ -78,7 +78,7 @@ def load_model(folder: Path) -> MateyModel:
     except (OSError, ValueError, SafetensorError) as error:
         sentence = str(error).removesuffix(".")
         raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
-    # Hugging Face fills weights that are missing or do not fit with random numbers and goes on.
+    # Hugging Face silently fills weights that are missing or do not fit with random numbers.
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
     if wrong:
         raise CheckpointError(
@@ -126,9 +126,9 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
-    """Refuse a configuration that asks for far more weights than the files hold, before memory is set aside for them."""
+    """Refuse a configuration with far more weights than the files hold, before memory is allocated for them."""
     num_bytes = sum(file.stat().st_size for file in files)
-    least = 4 * tree.width**2 * tree.num_blocks  # of the attentions alone, at one byte
+    least = 4 * tree.width**2 * tree.num_blocks  # bytes of the attention weights alone, at one byte each
     if least > 16 * num_bytes:
         raise CheckpointError(
             f"{folder / MODEL_CONFIG} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
@@ -145,7 +145,7 @@ def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file with a JSON object; raises CheckpointError where there is none."""
+    """Read a file with a JSON object; raises CheckpointError if it holds none."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}; expected what save_pretrained writes.")
     try:
@@ -158,10 +158,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
-    """Return what a file holds in the form of a schema; raises CheckpointError where it has another."""
+    """Return the content of a file as an instance of a schema; raises CheckpointError if it does not fit."""
     try:
         return schema.model_validate_json(
             json.dumps(tree), strict=True
-        )  # strict JSON: "3" is no number, but a list a tuple
+        )  # strict JSON: "3" is no number, but a list counts as a tuple
     except ValidationError as error:
         raise CheckpointError(f"{path}: {sentences(error)}; copy the model again.") from None

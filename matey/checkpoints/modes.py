@@ -1,4 +1,4 @@
-"""Who may read what was saved: safetensors keeps its files to their owner, whatever the process's umask says."""
+"""Sets who may read saved files: safetensors lets only the owner read them, whatever the process's umask says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def give_usual_modes(folder: Path) -> None:
-    """Give the safetensors files of a folder the mode of files that this process makes: a group's members evaluate its runs."""
+    """Give the safetensors files of a folder the process's usual file mode, so that a group's members can read its runs."""
     mask = os.umask(0)
     os.umask(mask)
     for path in folder.rglob("*.safetensors"):

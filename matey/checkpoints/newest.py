@@ -1,4 +1,4 @@
-"""Which folder holds the checkpoint that a user means; opens none of its files, and needs no PyTorch."""
+"""Finds the folder of the checkpoint that a user means; opens none of its files, and needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from matey.checkpoints.run_files import CHECKPOINTS, LATEST
 from matey.mistakes import Mistake
 
-MODEL_STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's
+MODEL_STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's name
 
 
 class ShardError(Mistake):
@@ -29,7 +29,7 @@ def step_folder(path: Path) -> Path:
 
 
 def first_file(folder: Path) -> Path:
-    """Return the file of a folder of one step that says what is in it; in a damaged checkpoint it may be missing.
+    """Return the file that describes the checkpoint in a folder of one step; in a damaged checkpoint it may be missing.
 
     Raises:
         ShardError: the folder cannot be read, or holds no checkpoint.
@@ -44,13 +44,13 @@ def first_file(folder: Path) -> Path:
 
 
 def latest_tag(folder: Path) -> str | None:
-    """Return the name in the file ``latest``, which is that of a folder beside it; None where there is no such file.
+    """Return the name in the file ``latest``, the name of a folder beside it; None if there is no such file.
 
     Raises:
-        ShardError: it cannot be read, or there is no such folder.
+        ShardError: the file cannot be read, or there is no such folder.
     """
     latest = folder / LATEST
-    if latest.is_fifo():  # it would be waited for
+    if latest.is_fifo():  # reading a pipe would wait for a writer
         raise ShardError(f"{latest} is a pipe; replace it by a file that holds the name of a step_* beside it.")
     try:
         tag = latest.read_text(encoding="utf-8").strip()

@@ -1,4 +1,4 @@
-"""The folder of a trained peer, see `matey.peers`: its weights, the facts about it, and what it was trained on."""
+"""The folder of a trained peer, see `matey.peers`: its weights, the facts about it, and its training data."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
 
 @dataclass(frozen=True)
 class TrainedPeer:
-    """A trained peer and what is known about its training, as `matey.checkpoints.trained.Trained` is of MATEY.
+    """A trained peer and the facts of its training; `matey.checkpoints.trained.Trained` is the same for MATEY.
 
     Attributes:
-        name: name of its folder.
+        name: name of the peer's folder.
         model: the peer with its weights, on the CPU.
         facts: kind, system and fields of the peer.
-        split: the trajectories of each part of the data that it was trained on.
-        seen: fingerprints of the trajectories that it was trained on, see `matey.data.seen`.
+        split: the trajectories of each part of the data that the peer was trained on.
+        seen: fingerprints of the trajectories in the training part, see `matey.data.seen`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class TrainedPeer:
 
     @property
     def num_frames(self) -> int:
-        """Frames of history that the peer takes."""
+        """Number of history frames that the peer takes."""
         return self.facts.history
 
     @property
@@ -52,14 +52,14 @@ class TrainedPeer:
 
 
 def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, seen: str) -> None:
-    """Write a peer; the file by which a folder is known to hold one comes last.
+    """Write a peer; the file that marks a folder as a peer's is written last.
 
     Args:
-        folder: the folder, which is there.
+        folder: the folder, which exists.
         peer: the trained peer.
         facts: kind, system and fields of the peer.
         split: the trajectories of each part of the data.
-        seen: text of `matey.data.seen.seen_text`, of those that it was trained on.
+        seen: text of `matey.data.seen.seen_text` for the training trajectories.
     """
     (folder / PEER).unlink(missing_ok=True)
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}
@@ -75,7 +75,7 @@ def load_peer(folder: Path) -> TrainedPeer:
     Raises:
         CheckpointError: a file is missing or corrupt, or some of the weights are not finite.
         DataError: the record of how its data was split is corrupt.
-        Mistake: the package that has such a network is not installed.
+        Mistake: the package with such a network is not installed.
     """
     facts: PeerFacts = validated(PeerFacts, read_json(folder / PEER), folder / PEER)
     try:

@@ -1,4 +1,4 @@
-"""Names of runs and models that are shown beside each other."""
+"""Short, distinct names for runs and models that are shown together."""
 
 from __future__ import annotations
 

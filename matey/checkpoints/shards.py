@@ -1,4 +1,4 @@
-"""Opens one file of a checkpoint: mapped instead of read, and without running code that a pickle may ask for."""
+"""Opens one file of a checkpoint: maps it instead of reading it, and runs no code that a pickle asks for."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from matey.mistakes import one_line
 
 
 class FragmentAddress:
-    """Place of a rank's piece of a parameter in its flat group: ``numel`` values from ``start`` on."""
+    """Place of a rank's piece of a parameter in the flat group: ``numel`` values from ``start`` on."""
 
     numel: int
     start: int
 
 
 class Ignored:
-    """An object of which nothing is used."""
+    """An object whose content is not used."""
 
 
-# All that is neither a tensor nor plain Python in DeepSpeed 0.19's files. Simple classes of our own take the place of
-# DeepSpeed's, so that nothing of it is imported, let alone run.
+# All objects in DeepSpeed 0.19's files that are neither tensors nor plain Python. Simple classes of our own replace
+# DeepSpeed's, so that none of its code is imported or run.
 STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (FragmentAddress, "deepspeed.utils.tensor_fragment.fragment_address"),
     (Ignored, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
@@ -38,7 +38,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def open_shard(path: Path) -> dict[str, Any]:
-    """Return an object that ``torch.save`` wrote, its tensors mapped from the file.
+    """Return an object written by ``torch.save``, with its tensors mapped from the file.
 
     Raises:
         ShardError: the file is missing, cut short, or holds an object that is neither a tensor nor known.
@@ -72,7 +72,7 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
     """Return the step of a rank's part of the average, and its stretches.
 
     Raises:
-        ShardError: it is missing or corrupt.
+        ShardError: the file is missing or corrupt.
     """
     try:
         file = safe_open(path, "pt")
@@ -80,7 +80,7 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
         step, starts = int(metadata["step"]), {name: int(metadata[name]) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
-    # The last three: metadata that is not there, lacks a name, or has text for a number.
+    # The last three: metadata that is absent, lacks a name, or has text in place of a number.
     except (SafetensorError, OSError, TypeError, KeyError, ValueError):
         raise ShardError(f"{path} is cut short or corrupt; copy it again, or take an older checkpoint.") from None
     return step, ((name, start, file.get_tensor(name)) for name, start in starts.items())
@@ -88,7 +88,7 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
 
 @contextmanager
 def laid_out(path: Path) -> Iterator[None]:
-    """Say in a sentence that a file, or a folder of them, can be opened but holds other things than a checkpoint does.
+    """Turn errors in a block into a sentence: the file, or folder, can be opened but does not hold a checkpoint.
 
     Raises:
         ShardError: a value that the block looks up there is missing, or of another type or size.

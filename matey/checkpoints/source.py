@@ -18,7 +18,7 @@ from matey.checkpoints.shards import average_file, average_stretches, laid_out, 
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
-LEAST_BYTES = 64 * 2**20  # claims below this are no harm
+LEAST_BYTES = 64 * 2**20  # allocating this much does no harm
 OPTIMIZER = "mp_rank_00_optim_states.pt"
 
 
@@ -29,7 +29,7 @@ class Source:
     Attributes:
         folder: the folder that holds its files.
         stage: the ZeRO stage; None for a universal checkpoint, which has none.
-        common: the data that every rank would write alike: steps, ranks, shapes, the run's state, and without ZeRO 3
+        common: the data that are the same on every rank: steps, ranks, shapes, the run's state, and without ZeRO 3
             the module.
     """
 
@@ -39,18 +39,18 @@ class Source:
 
     @property
     def step(self) -> int:
-        """Steps taken."""
+        """Number of steps taken."""
         return self.common["global_steps"]
 
     @property
     def num_ranks(self) -> int:
-        """Ranks that wrote it."""
+        """Number of ranks that wrote the checkpoint."""
         return self.common["dp_world_size"]
 
     @property
     def layout(self) -> str:
         """The ZeRO stage and the number of shards, in words."""
-        # All stages call their shards so in bf16; that the wrapper's do not name a stage tells them apart.
+        # In bf16, all stages use this file name; only the wrapper's shards do not name a stage.
         return layout_of(self.stage, self.stage == 1 and "zero_stage" not in self.optimizer(0))
 
     @property
@@ -59,23 +59,23 @@ class Source:
         if self.common["param_shapes"]:
             return {name: shape for group in self.common["param_shapes"] for name, shape in group.items()}
         module = self.common["module"]
-        # Without ZeRO, DeepSpeed does not say what is trained, but MATEY does.
+        # Without ZeRO, DeepSpeed does not record the trained parameters, but MATEY does.
         return {name: module[name].shape for group in self.common["trained"] for name in group}
 
     def shapes_with(self, what: str) -> dict[str, torch.Size]:
-        """Return the shapes of the trained parameters that have a quantity: Muon keeps no second moment of its matrices."""
+        """Return the shapes of the trained parameters that have a quantity: Muon's matrices have no second moment."""
         with laid_out(self.folder):
             without = self.by_muon if what == MOMENTS[1] else []
             return {name: shape for name, shape in self.shapes.items() if name not in without}
 
     @property
     def by_muon(self) -> list[str]:
-        """Names of the parameters that Muon stepped; AdamW stepped all others."""
+        """Names of the parameters that Muon updates; AdamW updates all others."""
         return self.common.get("by_muon", [])
 
     @property
     def num_frozen(self) -> int:
-        """Values that are not trained: frozen parameters and buffers. No other file is opened to count them."""
+        """Number of values in frozen parameters and buffers, counted without opening another file."""
         trained, module = self.shapes, self.common["module"]
         if self.stage != 3:
             return sum(values.numel() for name, values in module.items() if name not in trained)
@@ -84,11 +84,11 @@ class Source:
 
     @property
     def has_average(self) -> bool:
-        """Whether it holds a moving average of the weights."""
+        """Whether the checkpoint holds a moving average of the weights."""
         return self.common.get("has_average", False) or any(self.folder.glob("ema*"))
 
     def files(self) -> list[Path]:
-        """Return every file that it should have."""
+        """Return all files that the checkpoint should have."""
         ranks = range(self.num_ranks)
         averages = [self.folder / average_file(rank) for rank in ranks]
         if self.stage is None:
@@ -100,23 +100,23 @@ class Source:
         return [*models, *optimizers, *(averages if self.has_average else ())]
 
     def model_file(self, rank: int) -> Path:
-        """Return the file of a rank's module: without ZeRO 3 there is one for all."""
+        """Return the file of a rank's module; without ZeRO 3 all ranks share one."""
         return self.folder / (f"zero_pp_rank_{rank}_{MODEL_STATES}" if self.stage == 3 else MODEL_STATES)
 
     def optimizer_file(self, rank: int) -> Path:
-        """Return the file of a rank's part of the optimizer, which ZeRO 1 in bf16 calls by another name."""
+        """Return the file of a rank's part of the optimizer; ZeRO 1 in bf16 has another name for it."""
         prefix = "bf16_" if any(self.folder.glob("bf16_zero_pp_rank_*")) else ""
         return self.folder / f"{prefix}zero_pp_rank_{rank}_{OPTIMIZER}"
 
     def whole(self, what: str) -> dict[str, Tensor]:
-        """Return a quantity of the trained parameters whole, by name, in float32: one copy, beside one shard at a time.
+        """Return a quantity of whole trained parameters by name, in float32; memory holds one copy and one shard at a time.
 
         Args:
             what: the values to return: ``fp32`` for the weights, ``exp_avg`` and ``exp_avg_sq`` for the moments,
                 ``ema`` for the moving average.
 
         Raises:
-            ShardError: a file is missing, corrupt, or of another step, or the checkpoint lacks what is asked for.
+            ShardError: a file is missing, corrupt, or of another step, or the checkpoint lacks the quantity.
         """
         with laid_out(self.folder):
             shapes = self.shapes_with(what)
@@ -131,7 +131,7 @@ class Source:
         return whole
 
     def _check_claim(self, claimed: int) -> None:
-        """Raise ShardError if the parameters claim more bytes than the files have, moments and all."""
+        """Raise ShardError if the parameters claim more bytes than all files have together, moments included."""
         held = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         if claimed > max(LEAST_BYTES, held):
             raise ShardError(
@@ -146,7 +146,7 @@ class Source:
             return open_shard(path)["param"]
 
     def frozen(self) -> dict[str, Tensor]:
-        """Return by name what is not trained: frozen parameters and buffers, as the engine held them."""
+        """Return frozen parameters and buffers by name, as the engine held them."""
         with laid_out(self.folder):
             trained, module = self.shapes, self.common["module"]
             if self.stage != 3:
@@ -177,7 +177,7 @@ class Source:
         """Open a rank's part of the optimizer.
 
         Raises:
-            ShardError: it is missing or corrupt, or of another step than the module.
+            ShardError: the file is missing or corrupt, or of another step than the module.
         """
         path = self.optimizer_file(rank)
         with laid_out(path):
@@ -215,7 +215,7 @@ class Source:
             starts = dict.fromkeys(self.shapes, 0)
             shapes = self.common["param_shapes"]
             for rank in ranks:
-                # Without a name that would keep a shard mapped while the next one is opened.
+                # No variable holds the shard here: it would stay mapped while the next one is opened.
                 if self.stage == 3:
                     yield from sliced(self.optimizer(rank), shapes, rank, self.num_ranks, what)
                 else:
@@ -223,7 +223,7 @@ class Source:
 
 
 def layout_of(stage: int | None, has_bf16_wrapper: bool) -> str:
-    """Return in words how DeepSpeed cuts its files: those of one layout and number of ranks load into each other.
+    """Return in words how DeepSpeed divides its files; runs with the same layout and number of ranks can exchange them.
 
     Args:
         stage: the ZeRO stage.
@@ -236,10 +236,10 @@ def layout_of(stage: int | None, has_bf16_wrapper: bool) -> str:
 
 
 def universal_file(folder: Path, what: str, name: str) -> Path:
-    """Return the file of a parameter in a universal checkpoint, to write it or to read it.
+    """Return the path of a parameter's file in a universal checkpoint.
 
     Raises:
-        ShardError: a checkpoint calls a parameter by a name that leads out of the folder, or to another parameter's file.
+        ShardError: a parameter's name leads out of the folder, or to another parameter's file.
     """
     if PurePath(name).name != name or name in ("", "..") or "\0" in name:
         raise ShardError(

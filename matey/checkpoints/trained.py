@@ -1,4 +1,4 @@
-"""Finds what was trained in a folder: a run with its configuration and log, or a model alone."""
+"""Loads a trained model from a folder: a run with its configuration and log, or a model alone."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model and what is known about its training.
+    """A trained model and the facts of its training.
 
     Attributes:
         name: name of the run's or the model's folder.
         model: the model with its weights, on the CPU.
         run: the run's configuration; None for a model alone.
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
-        split: the trajectories of each part of the training's data, also where a model's folder still lies in that of
-            its run; None where that is not recorded.
-        seen: fingerprints of the trajectories that it was trained on, see `matey.data.seen`; empty where they are not kept.
-        card: the model card of a model alone, empty where there is none.
+        split: the trajectories of each part of the run's data, also for a model whose folder still lies in its run's
+            folder; None if they are not recorded.
+        seen: fingerprints of the training trajectories, see `matey.data.seen`; empty if they are not kept.
+        card: the model card of a model alone; empty if there is none.
         note: a sentence about what could not be read in the folder, empty if all could.
     """
 
@@ -44,7 +44,7 @@ class Trained:
     card: str = ""
     note: str = ""
 
-    facts = None  # which a peer has, see `matey.checkpoints.peer_folder`
+    facts = None  # only a peer has them, see `matey.checkpoints.peer_folder`
 
     @property
     def num_frames(self) -> int:

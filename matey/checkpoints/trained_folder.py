@@ -1,4 +1,4 @@
-"""Tells a run's folder from a model's and a peer's, and says in a sentence when a folder is neither; opens no file."""
+"""Tells apart the folders of runs, models and peers, and explains an error if a folder is none of these; opens no file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class CheckpointError(Mistake):
 
 
 def is_peer(folder: Path) -> bool:
-    """Whether a folder is that of a peer, see `matey.checkpoints.peer_folder`."""
+    """Whether a folder is a peer's, see `matey.checkpoints.peer_folder`."""
     return (shipped.find(folder) / PEER).is_file()
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run (it has a ``config.yaml``), or else that of a model (it has a ``config.json``).
+    """Whether a folder is a run's (it has a ``config.yaml``); otherwise it is a model's (it has a ``config.json``).
 
     Raises:
-        CheckpointError: there is no such folder, it is neither but perhaps a peer's, or the run has written no model yet.
+        CheckpointError: there is no such folder, it is neither (perhaps a peer's), or the run has written no model yet.
     """
     folder = shipped.find(folder)
     if not folder.is_dir():

@@ -1,6 +1,6 @@
-"""What the commands in launch/ and tools/ do once their arguments are read.
+"""The work of the commands in launch/ and tools/ after their arguments are read.
 
-A script reads its command line and checks what it can without PyTorch, which takes seconds to import; then it imports its
+A script reads and checks its command line without PyTorch, which takes seconds to import; then it imports its
 module here.
 """
 
@@ -11,4 +11,4 @@ from matey.config.shipped import ROOT, is_installed
 __all__ = ["ROOT", "WORK"]
 
 WORK = Path.cwd() if is_installed() else ROOT
-"""Folder that relative paths of data count from in studies, and in which they start scripts: in a checkout its root."""
+"""Folder in which studies start scripts, and to which their relative paths of data refer: in a checkout, its root."""

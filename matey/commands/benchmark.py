@@ -1,4 +1,4 @@
-"""Measures what a training step costs and how fast data is read, for tools/benchmark.py."""
+"""Measures the cost of a training step and the speed of reading data, for tools/benchmark.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure what the command line asks for."""
+    """Run the measurement of the command line."""
     if args.what == "data":
         data(args)
     elif args.what == "sequence":
@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
-    """Print how fast each system is read beside the speed of training."""
+    """Print the speed of reading each system beside the speed of training."""
     grid = (args.resolution, args.resolution)
-    # The paper's patches, few of them refined: a step with fewer tokens takes in more windows.
+    # The paper's patches, few of them refined: with fewer tokens, a step trains on more windows per second.
     case = Case(args.model, tokens="mix", patches=(32, 8), refine=0.15, grid=grid, device=args.device)
     (speed,) = measure([case], args.repeat)
     trained, speeds = case.batch / speed.step_seconds, []
@@ -77,7 +77,7 @@ def data(args: argparse.Namespace) -> None:
 
 
 def data_text(speeds: list[dict[str, Any]], trained: float, args: argparse.Namespace) -> str:
-    """Lay the windows per second out as a plain table."""
+    """Format the windows per second as a plain table."""
     head = ("windows per second", "grid", "fields", *(f"{number} workers" for number in args.workers), "over training")
     rows = [
         (
@@ -104,7 +104,7 @@ def sequence(args: argparse.Namespace) -> None:
         point = run_point(case, ranks, args.repeat)
         if not rows:
             base, most = point, point["num_tokens"]
-        else:  # a sample that takes about the memory of one process on the case
+        else:  # a sample that takes about as much memory per rank as the case in one process
             points = [point, run_point(longer(case, ranks), ranks, before=case)]
             most = longest(points, base["activation_bytes"][0])
         rows.append(summarise(base, point, most))
@@ -139,13 +139,13 @@ def sweep(folder: Path, repeat: int) -> None:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name that tells a row from others of its grid."""
+    """Return the name that distinguishes a row from others of its grid."""
     precision = "" if row["dtype"] == "float32" else f" {row['dtype']}"
     return f"{row['scheme']} {row['tokens']} {row['patches'].replace(',', ' to ')}{precision}"
 
 
 def text(rows: list[dict[str, Any]]) -> str:
-    """Lay the most telling columns out as a plain table."""
+    """Format the most important columns as a plain table."""
     head = ("grid", "case", "tokens", "step", "of uniform", "of matmul", "outside", "memory")
     cells = [
         (
@@ -164,7 +164,7 @@ def text(rows: list[dict[str, Any]]) -> str:
 
 
 def figure(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the step time of each case over that of its uniform grid, beside the share of tokens."""
+    """Draw each case's step time divided by that of its uniform grid, beside the share of tokens."""
     adaptive = [row for row in rows if row["tokens"] != "uniform"]
     chart = Figure(figsize=(9, 0.42 * len(adaptive) + 1.4), layout="constrained")
     axes = chart.subplots()

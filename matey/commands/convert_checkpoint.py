@@ -22,7 +22,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def tell(checkpoint: Path) -> int:
-    """Print what a checkpoint holds, then what is wrong with it."""
+    """Print the contents of a checkpoint, then its faults."""
     source, run = find_checkpoint(checkpoint)
     print(describe(source, run))
     damage = find_damage(source, tqdm(source.files(), desc="Checking", unit="file", leave=False))

@@ -1,4 +1,4 @@
-"""Writes the description of a file of unknown layout as far as it can be guessed, for tools/inspect_data.py --describe."""
+"""Guesses and writes the description of a file of unknown layout, for tools/inspect_data.py --describe."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matey.report.png import write_png
 
 
 def main(path: str, out: Path, sheet: Path | None) -> int:
-    """Write the description and, if asked, draw what it says; return 0.
+    """Write the description and, if asked, draw the described fields; return 0.
 
     Args:
         path: the file.
@@ -44,7 +44,7 @@ def main(path: str, out: Path, sheet: Path | None) -> int:
 
 
 def _draw(guess: Guess, path: str, sheet: Path) -> None:
-    """Draw the fields as they are guessed."""
+    """Draw the fields as described by the guess."""
     tree = guess.provisional
     if tree is None:
         print("not drawn: the axes must be known first")

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace, device: torch.device, environment: Environment | None = None) -> None:
-    """Evaluate as the command line says; of several ranks the first writes and prints what all have found."""
+    """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
     names = distinct_names(args.checkpoint)
@@ -122,10 +122,10 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
 def share_fields(
     names: Sequence[str], models: Sequence[Trained | TrainedPeer], environment: Environment, size: int
 ) -> None:
-    """Have so many ranks forecast together with each model, every one with its part of the fields.
+    """Let groups of ``size`` ranks forecast together with each model, every rank with its part of the fields.
 
     Raises:
-        FlagError: the ranks do not divide into such groups, or a model needs fields whole.
+        FlagError: the ranks do not divide into such groups, or a model needs whole fields.
     """
     if environment.world_size % size:
         raise FlagError(f"--share {size} has to divide the {environment.world_size} ranks that were started.")
@@ -143,7 +143,7 @@ def share_fields(
 
 
 def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
-    """Return the selection as the command line asks to see it: every so-many-th frame, means of cells."""
+    """Return the selection coarsened as the command line asks: every n-th frame, means over cells."""
     if args.every == args.means == 1:
         return data
     views = [CoarsenedTrajectories(each, args.every, args.means) for each in data.sets]
@@ -151,15 +151,15 @@ def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
 
 
 def alone_text(evaluation: Evaluation, label: str) -> str:
-    """Lay out what was found of one model."""
+    """Format the results of one model as text."""
     beyond = "" if evaluation.beyond is None else beyond_text([label], [evaluation.beyond])
     texts = [summary_text(evaluation, label), physics_text([label], [evaluation.records]), beyond]
     return "\n\n".join(filter(None, texts))
 
 
 def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut) -> Protocol:
-    """Return what is measured: rollouts as far as there is truth, also in steps of the longest lead that all know."""
-    num_true = min(args.rollout, longest_rollout(data)) or args.rollout  # where there is none at all, the plan refuses
+    """Return the measurements to make; rollouts go as far as the truth, also in steps of the longest lead common to all."""
+    num_true = min(args.rollout, longest_rollout(data)) or args.rollout  # without any truth, planning raises the error
     longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
     rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
     return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
@@ -172,7 +172,7 @@ def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int) -
 
 
 def load(folder: Path) -> Trained | TrainedPeer:
-    """Load a run, a model or a peer, and say what could not be read in its folder."""
+    """Load a run, a model or a peer, and print what could not be read in its folder."""
     trained = load_peer(folder) if is_peer(folder) else load_trained(folder)
     if trained.note and rank() == 0:
         print(trained.note)
@@ -180,7 +180,7 @@ def load(folder: Path) -> Trained | TrainedPeer:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device, the first GPU if there is one for ``auto``."""
+    """Return the device by name; ``auto`` is the first GPU, if there is one."""
     keep_all_bits()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -191,7 +191,7 @@ def find_device(name: str) -> torch.device:
 
 
 def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], names: Sequence[str]) -> HeldOut:
-    """Open the data of the command line or of the first run, and select the trajectories."""
+    """Open the data of the command line, or else of the first run, and select the trajectories."""
     first = next((number for number, each in enumerate(models) if each.run is not None), 0)
     trained = models[first]
     of_the_run = None if trained.run is None else trained.run.data

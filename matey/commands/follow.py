@@ -1,4 +1,4 @@
-"""Shows how runs go: one or more that are watched while they train, or several beside each other, once."""
+"""Shows the progress of runs: watches them while they train, or compares several once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matey.report.progress import Progress, in_terminal, read_runs
 
 
 def compare(folders: Sequence[Path], html: Path | None) -> int:
-    """Print curves and tables of runs, and write a page of them; return 0."""
+    """Print curves and tables of runs and, if asked, write a page of them; return 0."""
     runs = read_runs(folders)
     console = Console()
     console.print(in_terminal(runs, console.width))
@@ -23,12 +23,12 @@ def compare(folders: Sequence[Path], html: Path | None) -> int:
 
 
 def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
-    """Show runs until each has ended, by its last step or earlier, or ctrl-C ends it; return 0.
+    """Show runs until all have ended, after the last step or earlier, or until ctrl-C; return 0.
 
     Args:
         folders: the folders of the runs.
         html: page to write as well, or None.
-        every: seconds between looks.
+        every: seconds between updates.
     """
     console = Console()
     runs = read_runs(folders)

@@ -1,4 +1,4 @@
-"""Reads whole data sets and says what is in them and what is wrong with them, for tools/inspect_data.py; needs no PyTorch."""
+"""Reads whole data sets and reports their contents and faults, for tools/inspect_data.py; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from matey.data.splits import PARTS
 from matey.data.windows import stretches
 from matey.mistakes import writing
 
-_SMALL = 1e-9  # of which a network's normalisation and errors, which count from 1e-12 on, lose a thousandth
+_SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes a value by more than a thousandth
 
 
 @dataclass
 class Range:
-    """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``."""
+    """Extremes and sums of the fields' values, accumulated block by block; each array is ``(f)``."""
 
     low: np.ndarray
     high: np.ndarray
@@ -32,12 +32,12 @@ class Range:
 
     @classmethod
     def empty(cls, num_fields: int) -> Range:
-        """Return the range of nothing."""
+        """Return the range before any frame is added."""
         nothing = np.zeros(num_fields)
         return cls(nothing + np.inf, nothing - np.inf, nothing.copy(), nothing.copy())
 
     def add(self, frames: np.ndarray) -> None:
-        """Count in frames of ``(t, f, z, y, x)``."""
+        """Add frames ``(t, f, z, y, x)``."""
         values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1).astype(np.float64)  # (f, t z y x)
         self.low = np.minimum(self.low, values.min(axis=1))
         self.high = np.maximum(self.high, values.max(axis=1))
@@ -57,7 +57,7 @@ class Range:
 
 
 def main(paths: Sequence[str], sheet: Path | None) -> int:
-    """Print what is in the data and every fault; return 0 if there is none, else 1.
+    """Print the contents of the data and every fault; return 0 without faults, else 1.
 
     Args:
         paths: files, folders or globs.
@@ -78,7 +78,7 @@ def main(paths: Sequence[str], sheet: Path | None) -> int:
 
 def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
     """Write a PNG of frames of each data set."""
-    from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longer than all else here
+    from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longest to import
     from matey.report.png import write_png
 
     if drawn := [rows for data in sets if (rows := first_readable(data))]:
@@ -88,7 +88,7 @@ def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
 
 
 def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
-    """Open all systems under all paths; what cannot be opened is a fault."""
+    """Open all systems under all paths; return the data sets, and a fault for each path that cannot be opened."""
     sets, faults = [], []
     for path in paths:
         try:
@@ -101,7 +101,7 @@ def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
 
 
 def check(data: TrajectorySet) -> tuple[Range, list[str]]:
-    """Read every frame; of a trajectory that has a fault, count the frames before it."""
+    """Read every frame; in a trajectory with a fault, only the frames before it count."""
     values, faults = Range.empty(len(data.fields)), []
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
@@ -115,7 +115,7 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
 
 
 def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
-    """Return the table of what the reader says of a data set and of what its values are."""
+    """Return the table of a data set's metadata and values."""
     rows = [
         (
             "files",
@@ -165,13 +165,13 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
 
 
 def along(trajectories: Sequence[Trajectory], axis: int) -> str:
-    """Describe a grid axis: cells, their size and the ends; one entry for each that occurs."""
+    """Describe a grid axis by its cells, their size and the boundaries; one entry for each combination that occurs."""
     kinds = dict.fromkeys((a.grid[axis], f"{a.spacing[axis]:.6g}", a.boundary[axis]) for a in trajectories)
     return "; ".join("no axis" if end == "none" else f"{n} cells of {size}, {end}" for n, size, end in kinds)
 
 
 def spread(numbers: Iterable[float]) -> str:
-    """Say one number, or from where to where several go."""
+    """Return one number as text, or the range of several."""
     numbers = list(numbers)
     low, high = f"{min(numbers):.6g}", f"{max(numbers):.6g}"
     return low if low == high else f"{low} to {high}"

@@ -1,4 +1,4 @@
-"""Runs what a launcher has started on several ranks, for the commands that forecast."""
+"""Runs a command that forecasts on the ranks that a launcher has started."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from matey.parallel.environment import Environment, find_environment, start_proc
 from matey.process.ending import end_with_error
 from matey.process.likely_place import likely_place
 
-TIMEOUT = 3600.0  # seconds that ranks wait for one that still reads, writes or forecasts
+TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes or forecasts
 
 
 def run_on_ranks(work: Callable[[Environment], None], threads: int | None) -> int:
-    """Let the ranks meet, do the work on each, and part; return 0, or 2 for a mistake, which is said once.
+    """Connect the ranks, do the work on each, and disconnect; return 0, or 2 for a mistake, which is printed once.
 
     Args:
         work: function that does a rank's part.
-        threads: CPU threads of a rank; by default as many as it has cores to itself.
+        threads: CPU threads of a rank; by default its own number of cores.
     """
     try:
         environment = find_environment()

@@ -17,11 +17,11 @@ from matey.planning.workload import Workload, load_workload
 from matey.text_table import text_table
 
 GIB = 2**30
-PART_NAMES = {"waiting": "load imbalance"}  # of a step, where the field has a term of its own
+PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the field has its own term
 
 
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
-    """Print the estimate and, if asked or if it does not fit, other ways to run it; return the exit code of the tool."""
+    """Print the estimate and, if asked or if the run does not fit, other ways to run it; return the exit code of the tool."""
     assumed = assumed_of(args, run)
     workload = load_workload(run, assumed)
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
@@ -45,14 +45,14 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return the assumptions in place of the data; None where all of it is there and no grid is given."""
+    """Return the assumptions in place of the data; None if all data is there and no grid is given."""
     if args.grid is None and is_at_hand(run):
         return None
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
 
 
 def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> str:
-    """Return a line on what a rank reads and its speed: as the user says, or as the samples were read."""
+    """Return a line on the data that a rank reads and the speed, given by the user or measured on the samples."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
         return reading_text(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
@@ -60,7 +60,7 @@ def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, 
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
-    """Lay an estimate out as lines."""
+    """Format an estimate as lines."""
     lines = [
         f"{run.model.size} {run.model.scheme}, {planned.num_parameters:,} parameters; ranks {planned.ranks}, nodes of "
         f"{machine.name} {planned.nodes}, ranks of a sequence group {planned.sequence_parallel_size}; global batch "
@@ -102,14 +102,14 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
 
 
 def _preparing(planned: Estimate, run: RunConfig) -> str:
-    """Name the processes that prepare: ranks of a group do so together, and their workers read for them."""
+    """Name the processes that prepare micro-batches; the ranks of a group prepare together, and their workers only read."""
     if planned.sequence_parallel_size > 1:
         return "each rank"
     return f"each of {run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank"
 
 
 def _of_node(planned: Estimate) -> list[str]:
-    """Set what the ranks of a node take of its main memory beside what it has, where that is known."""
+    """Compare the main memory that the ranks of a node need with the node's, if it is known."""
     if planned.node_memory is None:
         return []
     ranks, offloaded = planned.ranks_on_node, planned.memory.offloaded
@@ -120,7 +120,7 @@ def _of_node(planned: Estimate) -> list[str]:
 
 
 def _of_some(planned: Estimate) -> list[str]:
-    """Say so where what ranks decode for each other was counted on some of them."""
+    """Note if the values that ranks decode for each other were counted on some of the ranks only."""
     if planned.sequence_parallel_size <= RANKS_LOOKED_AT:
         return []
     looked_at = len(ranks_looked_at(planned.sequence_parallel_size))
@@ -146,13 +146,13 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
 def _parts(planned: Estimate) -> list[tuple[str, float]]:
     memory = planned.memory
     parts = [(name, getattr(memory, name)) for name in ("weights", "gradients", "optimizer", "activations")]
-    # The two peaks do not come at once: AdamW's is in place of gradients, activations and buffers.
+    # The two peaks do not coincide: AdamW's comes after gradients, activations and buffers are released.
     parts += [("communication buffers", memory.communication), ("process", memory.process)]
     return [*parts, ("AdamW's step instead", memory.adam)]
 
 
 def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
-    """Return the change by which the run fits, as a sentence."""
+    """Return a sentence with the change that makes the run fit."""
     nearest = nearest_that_fits(current, found)
     if nearest is None:
         return (
@@ -166,7 +166,7 @@ def advice(current: Choice, found: list[tuple[Choice, Estimate]]) -> str:
 
 
 def table(current: Choice, found: list[tuple[Choice, Estimate]], top: int) -> str:
-    """Lay the fastest choices that fit out as a table, and say where the current one stands."""
+    """Format the fastest choices that fit as a table, with the rank of the current one."""
     fitting = [pair for pair in found if pair[1].fits]
     ranked = list(enumerate(fitting, start=1))
     own = [pair for pair in ranked[top:] if pair[1][0] == current]

@@ -1,4 +1,4 @@
-"""Forecasts into a file, for launch/predict.py, with a film and time series where they are asked for."""
+"""Forecasts into a file, with a film and time series on request, for launch/predict.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from matey.process.likely_place import likely_place
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
-MOST_PICTURES = 250  # of a film; of a longer forecast it shows every second, third ... snapshot
+MOST_PICTURES = 250  # in a film; one of a longer forecast shows every second, third ... snapshot
 
 
 def main(args: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def share(args: argparse.Namespace, environment: Environment) -> None:
-    """Forecast with the ranks that a launcher has started, which share the samples; each holds its part of the fields."""
+    """Forecast with the ranks that a launcher has started; they share the samples, each with its part of the fields."""
     with quiet():
         trained = load_trained(args.checkpoint)
     size = environment.world_size
@@ -53,7 +53,7 @@ def share(args: argparse.Namespace, environment: Environment) -> None:
 
 
 def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:
-    """Forecast as the command line says; the first of several ranks prints what was written and how the forecast ends."""
+    """Forecast as the command line says; with several ranks, the first prints the files written and the final errors."""
     with quiet():
         trained = model if isinstance(model, Trained) else load_trained(model)
     forecasts = forecast(
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -
 
 
 def notes_on_errors(trained: Trained, forecasts: Forecasts) -> tuple[str, ...]:
-    """Say where errors are those of trajectories that the model was trained on."""
+    """Return notes if errors come from trajectories that the model was trained on."""
     request = forecasts.request
     scored = tuple(number for number in request.trajectories if request.num_true(number))
     if not scored:
@@ -133,7 +133,7 @@ def animate(
 
 
 def _limits(forecasts: Forecasts, file: ForecastFile, field: int, steps: range) -> tuple[float, float, float]:
-    """Return the ends of the colours, those of the truth where there is any, and the largest error that is shown."""
+    """Return the ends of the colour scale, the truth's if it is known, and the largest error shown."""
     request = forecasts.request
     values, errors = [], [0.0]
     for step in steps[:: max(1, len(steps) // 20)]:

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
             "peers": peers,
         }
         study = studies.get(args.study, pretraining)(args)
-        # As it was called, so that one point alone is run by the same words and `--point`.
+        # The command as it was called, so that adding `--point` to it runs one point alone.
         command = [sys.executable, str(ROOT / "tools/reproduce.py"), *sys.argv[1:]]
         transformers_logging.disable_progress_bar()
         torch.set_num_threads(1)
@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
-    """Run or submit a study; what it will cost is said before, where that is much or the user names a machine."""
+    """Run or submit a study; its expected cost is printed first if it is high or the user names a machine."""
     if args.scale == "paper" or vars(args).get("machine"):
         print(study.plan(), flush=True)
     if args.submit:
@@ -73,13 +73,13 @@ def peers(args: argparse.Namespace) -> Comparison:
     paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
     points = comparisons(tuple(paths), args.seconds, args.seeds)
     comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, points, args.max_windows, simulated)
-    comparison.run_config(points[0])  # raises where the run does not suit the peers
-    fno_class()  # raises where its package is missing
+    comparison.run_config(points[0])  # raises if the run does not suit the peers
+    fno_class()  # raises if its package is missing
     return comparison
 
 
 def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
-    """Return the study of fine-tuning on more and more trajectories."""
+    """Return the study of fine-tuning on increasing numbers of trajectories."""
     scale = SCALES[args.scale]
     check_ranks(args, scale.ranks)
     return DataEfficiencyStudy(
@@ -122,7 +122,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
 
 
 def points_named(models: str | None, points: list[Pretraining]) -> list[Pretraining]:
-    """Return the points of the models that are named, or all; raise StudyError where there is no such model."""
+    """Return the points of the named models, or all; raise StudyError if there is no such model."""
     names = list(dict.fromkeys(point.case.name for point in points))
     chosen = models.split(",") if models else names
     for name in chosen:
@@ -132,13 +132,13 @@ def points_named(models: str | None, points: list[Pretraining]) -> list[Pretrain
 
 
 def folder_of(args: argparse.Namespace, name: str) -> Path:
-    """Return the folder of a study: each of its scales has one of its own."""
+    """Return the folder of a study; each scale of a study has its own."""
     out: Path = args.out.absolute()
     return out / f"{name}-{args.scale}"
 
 
 def check_ranks(args: argparse.Namespace, ranks: int) -> None:
-    """Raise StudyError where what is meant for many ranks would be trained on one, and nobody has said so."""
+    """Raise StudyError if a study meant for many ranks would train on one without the user's request."""
     if ranks > 1 and args.launcher is None and args.ranks != 1 and not (args.list or args.plan):
         raise StudyError(
             f"{args.study} at the scale {args.scale} is meant for {ranks} ranks, but would be trained on one: give the command "
@@ -147,6 +147,6 @@ def check_ranks(args: argparse.Namespace, ranks: int) -> None:
 
 
 def machine_of(args: argparse.Namespace) -> str:
-    """Return the machine that a study is planned for: the paper's, where it has the paper's settings."""
+    """Return the machine that a study is planned for; for the paper's settings, the paper's machine."""
     machine: str = args.machine or ("frontier" if args.scale == "paper" else "cpu")
     return machine

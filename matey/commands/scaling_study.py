@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def plan(args: argparse.Namespace) -> int:
-    """Write the study and print what its points should cost."""
+    """Write the study and print the expected cost of its points."""
     name = args.machine or ("frontier" if args.nodes else "cpu")
     machine = load_machine(name)
     name = str(Path(name).absolute()) if Path(name).suffix in (".yaml", ".yml") else name
@@ -99,6 +99,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
-    """Write the table and the page."""
+    """Write the table and the page of results."""
     print(write_report(load_study(args.out), args.machine))
     return 0

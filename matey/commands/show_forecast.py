@@ -1,4 +1,4 @@
-"""Draws a rollout beside the truth, for tools/show_forecast.py."""
+"""Draws a rollout together with the truth, for tools/show_forecast.py."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw(args: argparse.Namespace) -> None:
     shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
     write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
-        assert view.layout is not None  # a run or a model has tokens
+        assert view.layout is not None  # only peers have no tokens, and none comes here
         found = f"NRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
         print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")
     takes = trained.model.config

@@ -23,10 +23,10 @@ def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_
 
     Args:
         data: the data set to draw.
-        run: the run whose tokens and history are taken.
+        run: the run with the tokenizer and the history to use.
         trajectory: number of the trajectory, counted from 0.
         out: path of the PNG to write.
-        is_history_given: whether the run's history is asked for; if not, a short trajectory is drawn with a shorter one.
+        is_history_given: whether the user asked for this history; if not, a short trajectory is drawn with a shorter one.
 
     Returns:
         0 if all went well, 2 for a mistake that the printed sentence explains.
@@ -44,15 +44,15 @@ def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_g
         "fields": None,
         "given": (),
         "parameters": (),
-    }  # where to refine is decided by the fields of the data alone
+    }  # refinement depends on the data's fields alone
     run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update=alone)}), [data])
     about = data.trajectories[trajectory]
     if not is_history_given:
         history = max(1, min(run.data.history, about.num_frames - 1))
         run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
-    num_starts(about, run.data.history, follow=1)  # raises where the trajectory is too short
+    num_starts(about, run.data.history, follow=1)  # raises if the trajectory is too short
     check_fit(model_config(run), [data])
-    # The mesh depends on the fields alone, so a model that has learnt nothing chooses it as well as any.
+    # The mesh depends on the fields alone, so an untrained model chooses the same.
     model = MateyModel(model_config(run)).eval()
     return make_examples(model, HeldOut((data.with_given(()),), ((trajectory,),), run.data.history), lead=1)
 

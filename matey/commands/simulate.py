@@ -24,26 +24,26 @@ from matey.simulate.systems import SYSTEMS
 
 
 def main(options: argparse.Namespace) -> None:
-    """Write the files that the options ask for, unless they are there.
+    """Write the files that the options ask for, unless they exist.
 
     Raises:
-        ValueError: the options make no sense, or something else lies where a file should go.
+        ValueError: the options are inconsistent, or something else exists in the place of a file.
     """
     ensemble = requested(options)
     official = options.out
     if options.layout == "the_well":
         official = options.out.absolute().with_name(
             f".{options.out.name}.official"
-        )  # kept where it is interrupted, and gone on with
+        )  # an interrupted ensemble is kept and continued
         check_the_well(options.out, ensemble)
     there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < ensemble.num_bytes:
         size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
         raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
-    keep_freed_memory()  # or every temporary of the solvers costs page faults anew, which doubles the time
+    keep_freed_memory()  # otherwise each temporary of the solvers costs page faults, which doubles the time
     workers = options.workers or torch.get_num_threads()
-    torch.set_num_threads(1)  # threads take whole batches instead
+    torch.set_num_threads(1)  # threads work on whole batches instead
 
     def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> Iterable[Trajectory]:
         if sys.stderr.isatty():
@@ -63,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def check_the_well(out: Path, ensemble: Ensemble) -> None:
-    """Raise ValueError, before anything is solved, where there is something already, or too little for all parts."""
+    """Raise ValueError, before anything is solved, if the folder is not empty or trajectories are too few for all parts."""
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
     if ensemble.num_trajectories < 3:
@@ -73,9 +73,9 @@ def check_the_well(out: Path, ensemble: Ensemble) -> None:
 
 
 def to_the_well(official: Path, out: Path) -> list[Path]:
-    """Turn official files into The Well's, the last tenths for validation and testing, and return these."""
+    """Convert official files to The Well's layout, the last tenths for validation and testing, and return the new files."""
     if out.exists():
-        out.rmdir()  # write_the_well makes it
+        out.rmdir()  # write_the_well makes it again
     data = open_dataset(official)
     numbers = tuple(range(data.num_trajectories))
     held_back = max(1, len(numbers) // 10)
@@ -87,7 +87,7 @@ def to_the_well(official: Path, out: Path) -> list[Path]:
 
 
 def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterator[Trajectory]:
-    """Say at each tenth of the trajectories how many are solved: where a bar would fill a log with its states."""
+    """Print the number of solved trajectories at each tenth, for logs that a progress bar would fill."""
     for done, trajectory in enumerate(trajectories, start=1):
         if done * 10 // total > (done - 1) * 10 // total:
             print(f"{system}: {done} of {total} trajectories", file=sys.stderr, flush=True)
@@ -95,7 +95,7 @@ def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterato
 
 
 def requested(options: argparse.Namespace) -> Ensemble:
-    """Return the ensemble that the options ask for; raise ValueError if they make no sense."""
+    """Return the ensemble that the options ask for; raise ValueError if they are inconsistent."""
     sizes = {
         "num_trajectories": options.trajectories,
         "resolution": options.resolution,
@@ -110,5 +110,5 @@ def requested(options: argparse.Namespace) -> Ensemble:
 
 
 def given(choices: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what the user did not say."""
+    """Return the options that the user has set."""
     return {name: value for name, value in choices.items() if value is not None}

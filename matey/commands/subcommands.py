@@ -1,4 +1,4 @@
-"""The command ``matey``: each of its subcommands is a script of launch/ or tools/, which is run as if called by itself.
+"""The command ``matey``: each subcommand is a script of launch/ or tools/, run as if it were called directly.
 
 matey pretrain ...      launch/pretrain.py ...          deepspeed --module matey pretrain ...
 matey inspect ...       tools/inspect_data.py ...       srun python -m matey pretrain ...
@@ -18,12 +18,12 @@ from matey.config.shipped import ROOT
 from matey.mistakes import nearest_name
 
 SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect", "scaling_study": "study"}
-"""Names of subcommands that are not those of their scripts."""
+"""Names of subcommands that differ from their scripts' names."""
 
 
 def main() -> int:
     """Run a subcommand and return its exit code; 0 if help was asked for, 2 if there is no such subcommand."""
-    # DeepSpeed's launcher puts its own flag before all others.
+    # DeepSpeed's launcher puts its own flag first.
     words = sorted(sys.argv[1:], key=lambda word: word.startswith("--local_rank="))
     if words[:1] in (["-h"], ["--help"]):
         print(overview())
@@ -42,20 +42,20 @@ def main() -> int:
     try:
         code = script_main(known[name])()
         sys.stdout.flush()
-    except BrokenPipeError:  # what reads the output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # what shells report for a process that SIGPIPE ended
+        return 141  # the code that shells report for a process ended by SIGPIPE
     return code
 
 
 def scripts() -> dict[str, Path]:
-    """Return the scripts by the names of their subcommands, those of launch/ first."""
+    """Return the scripts by name of subcommand, those of launch/ first."""
     found = [path for folder in ("launch", "tools") for path in sorted((ROOT / folder).glob("*.py"))]
     return {SHORT.get(path.stem, path.stem.replace("_", "-")): path for path in found}
 
 
 def script_main(path: Path) -> Callable[[], int]:
-    """Return the function by which a script runs from the command line."""
+    """Return the function that runs a script from the command line."""
     spec = spec_from_file_location(f"matey_script_{path.stem}", path)
     assert spec is not None and spec.loader is not None, f"{path} is a Python file"
     script = module_from_spec(spec)
@@ -65,7 +65,7 @@ def script_main(path: Path) -> Callable[[], int]:
 
 
 def overview() -> str:
-    """Return the subcommands, each with the first sentence that its script says of itself."""
+    """Return the list of subcommands, each with the first sentence of its script's docstring."""
     known = scripts()
     width = max(map(len, known))
     lines = [f"  {name:{width}}  {_purpose(path)}" for name, path in known.items()]

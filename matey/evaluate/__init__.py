@@ -1,1 +1,1 @@
-"""How good a trained model is: errors, rollouts, records of both, and baselines."""
+"""Measures how good a trained model is: errors, rollouts, records of both, and baselines."""

@@ -1,4 +1,4 @@
-"""A forecast that needs no model, for the others to be measured against, as is persistence: the last known frame again."""
+"""Linear extrapolation: like persistence, the last known frame again, a forecast without a model to compare others with."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from matey.fields import FieldBatch
 
 
 def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
-    """Predict that every cell goes on changing as it did last, ``u(t) + lead (u(t) - u(t-1))``.
+    """Predict that every cell repeats its last change, ``u(t) + lead (u(t) - u(t-1))``.
 
     Args:
-        batch: the histories; one of a single frame shows no change, and its last frame is predicted again.
-        lead: snapshots from the last frame to the one that is predicted; the lead time of the batch plays no part.
+        batch: the histories; a history of one frame shows no change, and this frame is predicted again.
+        lead: snapshots from the last frame to the predicted one; the lead time of the batch is not used.
 
     Returns:
         The predicted frame ``(b, f, z, y, x)`` in physical units.

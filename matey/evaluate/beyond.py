@@ -1,4 +1,4 @@
-"""Rollouts that go on where the truth ends: whether they keep what the equations keep, or drift away."""
+"""Rollouts that continue beyond the end of the truth, to see whether they keep conserved quantities or drift away."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from matey.evaluate.rollout import rollout
 from matey.fields import FieldBatch
 from matey.physics import CELLS, measures_of
 
-MOST_TRAJECTORIES = 4  # of a system
+MOST_TRAJECTORIES = 4  # per system
 
 
 @dataclass(frozen=True)
 class Beyond:
-    """Rollouts that continued where the truth ends, as means of fields and conserved quantities.
+    """Means of fields and conserved quantities in rollouts that continue beyond the end of the truth.
 
     Attributes:
         num_true: number of snapshots that were compared with the truth.
         num_steps: number of snapshots of the rollouts.
-        drifts: means over a few trajectories, by system and name of the quantity: its value in the truth at its end, in the
-            forecast there, and in the forecast at the end of the rollout.
+        drifts: three means over a few trajectories, by system and quantity: the value at the end of the truth, in the
+            forecast at the same time, and at the end of the rollout.
     """
 
     num_true: int
@@ -37,7 +37,7 @@ class Beyond:
 
 
 def longest_rollout(data: HeldOut) -> int:
-    """Return how many frames follow the first history of every trajectory, 0 where there is none."""
+    """Return how many frames follow the first history in every trajectory; 0 without trajectories."""
     lengths = [
         data.sets[index].trajectories[number].num_frames - data.num_frames
         for index, numbers in enumerate(data.trajectories)
@@ -47,18 +47,18 @@ def longest_rollout(data: HeldOut) -> int:
 
 
 def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, start: int = 0) -> Beyond:
-    """Roll out from the beginning of a few trajectories of each system, and beyond their ends.
+    """Roll out from the beginning of a few trajectories of each system to beyond their ends.
 
     Args:
         model: the model.
         data: the trajectories.
         num_true: number of snapshots that are compared with the truth.
         num_steps: number of snapshots of the rollouts, more than ``num_true``.
-        start: first frame of the histories, by which those of different lengths end alike.
+        start: first frame of the histories; it makes histories of different lengths end at the same frame.
 
     Returns:
-        Measures of `matey.physics` as far as each system has them, and the change of the mean of each field since the last
-        known frame, over the mean of its size.
+        The measures of `matey.physics` that each system has, and the change of each field's mean since the last known
+        frame, divided by the field's mean absolute value.
     """
     found: dict[tuple[str, str], list[Tensor]] = {}
     for index, numbers in enumerate(data.trajectories):
@@ -79,7 +79,7 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
 
 
 def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:
-    """Yield the names and values ``(b,)`` of what a frame ``(b, f, z, y, x)`` has gained or is."""
+    """Yield the names and values ``(b,)`` of a frame's measures and changes of means; the frame is ``(b, f, z, y, x)``."""
     for _, measure in measures_of(batch):
         if (value := measure.number(frame, batch)) is not None:
             yield measure.label, value.double()

@@ -1,4 +1,4 @@
-"""Several models on the same windows: each with its own history, which ends at the same frame for all."""
+"""Evaluates several models on the same windows: each has a history of its own length, all ending at the same frame."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from matey.peers.kinds import PeerFacts
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the models.
+    """One of the compared models.
 
     Attributes:
-        name: name that no other has.
+        name: unique name of the model.
         model: the model, on its device.
-        num_frames: number of history frames that it is given.
+        num_frames: number of history frames that the model is given.
         facts: kind, system and fields of a peer; None for MATEY.
     """
 
@@ -32,31 +32,31 @@ class Candidate:
     facts: PeerFacts | None = None
 
     def own(self, data: HeldOut) -> HeldOut:
-        """Return what this model is given of some data: histories of its length, and a peer those of its system alone."""
+        """Return the data with histories of this model's length; for a peer, only the data of its system."""
         data = replace(data, num_frames=self.num_frames)
         return data if self.facts is None else data.of_system(self.facts.system)
 
 
 def side_by_side(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[Record | None, ...]]:
-    """Return rows of the same forecasts, one of each model; None of a peer that is of another system."""
+    """Return rows of records of the same forecasts, one record per model; None for a peer of another system."""
     of_models = [{(r.system, r.field, r.kind, r.lead): r for r in records} for records in records_by_model]
     keys = dict.fromkeys(key for records in of_models for key in records)
     return [tuple(records.get(key) for records in of_models) for key in keys]
 
 
 def one_of(row: Sequence[Record | None]) -> Record:
-    """Return the first record of a row: what it says of data and baselines holds for all."""
+    """Return the first record of a row: its data and baselines are the same for all models."""
     return next(record for record in row if record is not None)
 
 
 def best_of(records: Sequence[Record | None]) -> int:
-    """Return which model's record has the smallest error; one whose error is not finite is never it while others are."""
+    """Return the index of the record with the smallest error; an error that is not finite counts as the largest."""
     errors = [math.nan if record is None else record.nrmse for record in records]
     return min(range(len(errors)), key=lambda i: (records[i] is None, math.inf if math.isnan(errors[i]) else errors[i]))
 
 
 def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Protocol) -> list[list[Task]]:
-    """Choose the windows for each model, all of which forecast the same frames.
+    """Choose the windows of each model such that all models forecast the same frames.
 
     Args:
         candidates: the models.
@@ -83,7 +83,7 @@ def plan_comparison(candidates: Sequence[Candidate], data: HeldOut, protocol: Pr
 
 
 def check_peer(facts: PeerFacts, data: HeldOut) -> None:
-    """Raise DataError where a peer cannot take what there is of its system."""
+    """Raise DataError if a peer cannot take the data of its system."""
     if not data.sets:
         raise DataError(f"It was trained on {facts.system} alone, which the data does not hold; give some with --data.")
     if data.num_frames != facts.history:

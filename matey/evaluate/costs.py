@@ -1,4 +1,4 @@
-"""What a forecast costs: tokens, beside those of a uniform grid of the finest patches, and seconds."""
+"""The cost of a forecast in seconds and in tokens, compared with a uniform grid of the finest patches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class BatchCost:
     Attributes:
         system: name of the PDE system.
         num_samples: number of forecasts in the batch.
-        num_tokens: number of tokens of all samples together; not a number for a peer, which has none.
+        num_tokens: number of tokens of all samples together; NaN for a peer, which has none.
         num_uniform_tokens: number of tokens of all samples together if each were cut into the finest patches
-            throughout; not a number for a peer.
+            everywhere; NaN for a peer.
         seconds: seconds for the whole batch, from the fields in main memory to the prediction there.
     """
 
@@ -38,10 +38,10 @@ class Cost:
 
     Attributes:
         system: name of the PDE system.
-        tokens: mean tokens per sample; not a number for a peer, which has none.
-        uniform_tokens: mean tokens per sample of the uniform grid of the finest patches; not a number for a peer.
+        tokens: mean number of tokens per sample; NaN for a peer, which has none.
+        uniform_tokens: mean number of tokens per sample of the uniform grid of the finest patches; NaN for a peer.
         seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
-        num_forecasts: number of forecasts that these means are taken over.
+        num_forecasts: number of forecasts in these means.
     """
 
     system: str
@@ -52,18 +52,18 @@ class Cost:
 
     @property
     def share(self) -> float:
-        """Tokens over those of the uniform grid."""
+        """Number of tokens divided by that of the uniform grid."""
         return self.tokens / self.uniform_tokens
 
 
 def batch_cost(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> BatchCost:
-    """Set the tokens that ``model`` spent on some samples, not a number if it has none, beside those of a uniform grid."""
+    """Return the cost of a batch; ``num_tokens`` is NaN for a model without tokens."""
     uniform = num_uniform_tokens(model, samples) * samples.number
     return BatchCost(samples.system, samples.number, num_tokens, uniform, seconds)
 
 
 def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
-    """Return how many tokens a sample would have, were it cut into the finest patches throughout; of peers not a number."""
+    """Return the number of tokens if the samples were cut into the finest patches everywhere; NaN for peers."""
     if not (patches := patches_of(model)):
         return math.nan
     finest = patches[-1]
@@ -71,7 +71,7 @@ def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
 
 
 def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:
-    """Average batches into one cost per system, in the order in which the systems first come."""
+    """Average batches into one cost per system, in the order in which the systems first appear."""
     costs = []
     for system in dict.fromkeys(batch.system for batch in batches):
         own = [batch for batch in batches if batch.system == system]

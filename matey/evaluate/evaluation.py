@@ -1,4 +1,4 @@
-"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, with simple baselines beside them."""
+"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, compared with simple baselines."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Protocol:
     """The measurements to make.
 
     Attributes:
-        leads: lead times in snapshots, each predicted at once.
-        rollout_steps: steps of the rollout; 0 makes none.
-        max_windows: windows per system and lead, and per system and rollout, shared out among its data sets and spread
-            evenly over each.
-        batch_size: samples predicted together.
-        rollout_lead: snapshots of the steps of a second rollout from the same windows; 1 makes none.
+        leads: lead times in snapshots, each predicted in one step.
+        rollout_steps: number of snapshots of the rollout; 0 makes none.
+        max_windows: most windows per system and lead, and per system and rollout, divided among the system's data sets and
+            spread evenly over each.
+        batch_size: number of samples predicted together.
+        rollout_lead: snapshots per step of a second rollout from the same windows; 1 makes none.
     """
 
     leads: tuple[int, ...] = (1, 5)
@@ -68,14 +68,14 @@ class Task:
         return len(self.windows) * (1 if self.kind == "lead" else self.lead)
 
     def chunks(self, size: int) -> Iterator[Task]:
-        """Yield the forecasts from ``size`` windows at a time."""
+        """Yield tasks of ``size`` windows each."""
         for start in range(0, len(self.windows), size):
             yield replace(self, windows=self.windows[start : start + size])
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums of one chunk of forecasts: added up in the order of the chunks, they are the same for any number of ranks."""
+    """Sums of one chunk of forecasts; added in the order of the chunks, they are the same for any number of ranks."""
 
     errors: ErrorSums = field(default_factory=ErrorSums)
     spectra: SpectraSums = field(default_factory=SpectraSums)
@@ -84,7 +84,7 @@ class _Sums:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was found.
+    """All results of an evaluation.
 
     Attributes:
         records: errors per system, field, kind and lead.
@@ -92,8 +92,8 @@ class Evaluation:
         examples: a few forecasts per system at the largest lead, along one trajectory.
         spectra: power spectra per system, at the last step of each kind of rollout.
         worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
-        shown_rollouts: a rollout of each system from the same trajectory; none where nothing was rolled out.
-        beyond: quantities of rollouts that went on where the truth ends; None without such rollouts.
+        shown_rollouts: a rollout of each system from the same trajectory; empty without rollouts.
+        beyond: quantities of rollouts that continue beyond the end of the truth; None without such rollouts.
     """
 
     records: list[Record]
@@ -106,7 +106,7 @@ class Evaluation:
 
 
 def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
-    """Choose the windows of every data set, lead and rollout for any model.
+    """Choose the windows of every data set, lead and rollout; they do not depend on the model.
 
     Raises:
         DataError: a trajectory is too short for a lead or for the rollout.
@@ -123,12 +123,12 @@ def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
 
 
 def chunks(tasks: Sequence[Task], protocol: Protocol) -> list[Task]:
-    """Cut forecasts into those that are made together: each is one rank's, see `matey.parallel.collectives.dealt`."""
+    """Split tasks into chunks of forecasts made together, each by one rank, see `matey.parallel.collectives.dealt`."""
     return [chunk for task in tasks for chunk in task.chunks(protocol.batch_size)]
 
 
 def check_fit(model: MateyModel, data: HeldOut) -> None:
-    """Raise DataError where the model cannot take the data."""
+    """Raise DataError if the model cannot take the data."""
     for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
         try:
             field_rows(trajectory_set.fields, model.config.fields)
@@ -148,7 +148,7 @@ def score(
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Evaluation:
-    """Return the numbers alone of what `evaluate` does, for any model that predicts frames."""
+    """Return the records, costs and spectra of `evaluate`, without examples, for any model that predicts frames."""
     together = num_sharing(model)
 
     def of_chunk(task: Task) -> _Sums:
@@ -182,15 +182,15 @@ def evaluate(
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Evaluation:
-    """Run the tasks of `tasks_of` on the model's device; of several ranks, each makes a part of the forecasts.
+    """Run the tasks of `tasks_of` on the model's device; with several ranks, each makes a part of the forecasts.
 
-    All ranks know the numbers; the first alone has examples, the worst and rollouts to show. Where the model's sequence
-    group has several ranks, these forecast together, each a part of the fields (`matey.evaluate.parts`), and nothing is shown.
+    All ranks have the numbers; only the first has examples, worst forecasts and rollouts to show. If the model's sequence
+    group has several ranks, they forecast together, each a part of the fields (`matey.evaluate.parts`), and show nothing.
 
     Args:
         model: the trained model, which can take the data.
-        data: the trajectories that the windows of ``tasks`` lie in.
-        protocol: the protocol, which gives the size of the batches and the lead of the examples.
+        data: the trajectories with the windows of ``tasks``.
+        protocol: the protocol, with the batch size and the lead of the examples.
         tasks: the forecasts to make.
         on_forecasts: function called with the number of forecasts that this rank has just made, for a progress bar.
 
@@ -230,7 +230,7 @@ def _trajectory_of(data: HeldOut, window: Window) -> Trajectory:
 
 
 def _window_of(data: HeldOut, label: str, lead: int) -> Window:
-    """Return the window in the middle of the trajectory of a label."""
+    """Return the window in the middle of the trajectory with a label."""
     (index, number), *_ = (
         (index, number)
         for index, numbers in enumerate(data.trajectories)

@@ -1,4 +1,4 @@
-"""A few forecasts to look at: fields and tokens at three times of one trajectory per system."""
+"""Example forecasts for a report: fields and tokens at three times of one trajectory per system."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Example:
     Attributes:
         system: name of the PDE system.
         fields: names along axis ``f``.
-        units: unit of each field; ``1`` where it has none.
+        units: unit of each field; ``1`` for a field without one.
         trajectory: file and name of the trajectory.
         frame: index of the last known frame in its trajectory.
-        lead: snapshots from there to the target.
+        lead: number of snapshots from the last known frame to the target.
         time_step: time between two snapshots.
         spacing: cell size along ``z, y, x``.
         last: ``(f, z, y, x)``, the last known frame.
         target: ``(f, z, y, x)``, the truth.
-        prediction: ``(f, z, y, x)``.
-        layout: the sample's tokens; None of a peer, which has none.
-        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; none of a peer.
-        num_uniform_tokens: tokens it would have, were it cut into the finest patches throughout; not a number of a peer.
+        prediction: ``(f, z, y, x)``, the forecast.
+        layout: the sample's tokens; None for a peer, which has none.
+        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; empty for a peer.
+        num_uniform_tokens: number of tokens if the sample were cut into the finest patches everywhere; NaN for a peer.
     """
 
     system: str
@@ -70,7 +70,7 @@ def make_examples(model: Forecaster, data: HeldOut, lead: int) -> list[Example]:
 
 
 def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
-    """Predict one window and keep what is to be seen of it."""
+    """Predict one window and keep the frames and tokens to show."""
     (batch,) = read_windows(data.sets, [window], data.num_frames)
     prediction, layout = predict_with_tokens(model, batch)
     trajectory_set = data.sets[window.set_index]

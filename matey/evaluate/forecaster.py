@@ -1,4 +1,4 @@
-"""What is asked of a model that is evaluated, MATEY or one of its peers."""
+"""The interface of a model in an evaluation, MATEY or one of its peers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Forecaster(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """The device of its weights."""
+        """The device of the model's weights."""
 
     def predict(self, batch: FieldBatch) -> Tensor:
         """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
@@ -30,12 +30,12 @@ def patches_of(model: Forecaster) -> tuple[Patch, ...]:
 
 
 def num_sharing(model: Forecaster) -> int:
-    """Return how many ranks forecast together, each of which holds a part of the fields."""
+    """Return the number of ranks that forecast together, each with a part of the fields."""
     return model.sequence_group.size if isinstance(model, MateyModel) else 1
 
 
 def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, TokenLayout | None]:
-    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch, of which peers have none."""
+    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch; None for peers."""
     if not isinstance(model, MateyModel):
         return model.predict(batch).cpu(), None
     tokens = model.tokens_of(batch)

@@ -1,4 +1,4 @@
-"""The trajectories that an evaluation reads: data sets, and which part of each counts."""
+"""The trajectories of an evaluation: data sets, and the selected part of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HeldOut:
         trajectories: the selected trajectories of each set.
         num_frames: number of history frames ``T`` that the model is given.
         part: the part of each set that was selected.
-        notes: sentences about the selection, if there is anything to say.
+        notes: sentences about the selection, perhaps none.
     """
 
     sets: tuple[TrajectorySet, ...]
@@ -42,7 +42,7 @@ class HeldOut:
         return tuple(dict.fromkeys(trajectory_set.system for trajectory_set in self.sets))
 
     def of_system(self, system: str) -> HeldOut:
-        """Return what is selected of one system."""
+        """Return the selected trajectories of one system."""
         own = [index for index, trajectory_set in enumerate(self.sets) if trajectory_set.system == system]
         trajectories = tuple(self.trajectories[index] for index in own)
         return replace(self, sets=tuple(self.sets[index] for index in own), trajectories=trajectories)
@@ -57,19 +57,19 @@ def hold_out(
     *,
     are_of_the_run: bool = False,
 ) -> HeldOut:
-    """Select a part of every data set: all of it, or what a run's own split held back (or trained on).
+    """Select a part of every data set: all trajectories, or those of a part of the run's own split.
 
     Args:
         sets: the data sets.
         part: the part to select.
         num_frames: number of history frames that the model is given.
         split: the settings by which the run splits its data.
-        record: the trajectories of each part when the run trained; data sets that it does not know are split by
+        record: the trajectories of each part during the run's training; data sets not recorded are split by
             ``split``.
-        are_of_the_run: whether the sets are all that the run names, so that nothing of the part may be missing.
+        are_of_the_run: whether the sets are all those of the run, so that no trajectory of the part may be missing.
 
     Raises:
-        DataError: no run says how it split its data, the part is empty, some of it has gone or changed since the training, or
+        DataError: no run says how its data was split, the part is empty, some of it was removed or changed since training, or
             there are fewer trajectories than parts.
     """
     if part == "all":
@@ -108,7 +108,7 @@ def hold_out(
 
 
 def with_twins_noted(data: HeldOut, seen: frozenset[str]) -> HeldOut:
-    """Return a selection of the run's own data with a note where it begins as what the model was trained on."""
+    """Return a selection of the run's own data, with a note if trajectories begin like those of the training."""
     if data.part in ("all", "train"):
         return data
     notes = [twins_note(each, numbers, seen) for each, numbers in zip(data.sets, data.trajectories, strict=True)]
@@ -116,16 +116,16 @@ def with_twins_noted(data: HeldOut, seen: frozenset[str]) -> HeldOut:
 
 
 def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None, rule: Seen) -> HeldOut:
-    """Return the selection as far as the model was not trained on it, or all of it with a note, as the rule says.
+    """Return the selection without trajectories that the model was trained on, or all of it with a note, by the rule.
 
     Args:
-        data: the selection; one of the part ``train`` asks for what was trained on and is returned as it is.
+        data: the selection; if its part is ``train``, it is returned unchanged.
         seen: the run's fingerprints, see `matey.data.seen`.
         record: the record of the run's split.
         rule: whether such trajectories are refused, left out, or scored all the same.
 
     Raises:
-        DataError: there are some and the rule refuses them, or nothing else is left of a data set.
+        DataError: the rule refuses such trajectories, or leaving them out leaves none of a data set.
     """
     if data.part == "train":
         return data

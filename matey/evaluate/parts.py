@@ -1,7 +1,7 @@
-"""Scores forecasts of fields of which each rank of a sequence group holds a part.
+"""Scores forecasts of fields that the ranks of a sequence group hold in parts.
 
-Each rank reads, forecasts and compares the boxes of cells that it has, one frame after the other; sums over cells are added up
-over the ranks, which all find the same errors. What looks at cells beside each other is left out: seams, spectra, divergence.
+Each rank reads, forecasts and compares its own boxes of cells, frame by frame. Sums over cells are added over the ranks, so
+that all find the same errors. Measures that need neighbouring cells are left out: seams, spectra, divergence.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from matey.model.shared_fields import prepare_parts, share_of
 from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
 
-AT_ONCE = 2**18  # cells that are compared at once
+AT_ONCE = 2**18  # number of cells that are compared at once
 NOTHING = torch.zeros((), dtype=torch.float64)
 LEFT_OUT = (
     "Ranks held parts of the fields: there are no pictures, spectra, seams, divergences nor anything beyond the truth, and no "
@@ -43,14 +43,14 @@ LEFT_OUT = (
 def score_leads_in_parts(
     model: MateyModel, data: HeldOut, windows: Sequence[Window], lead: int, sums: ErrorSums
 ) -> list[BatchCost]:
-    """Forecast at a lead from some windows and add the errors to the sums; return what it cost."""
+    """Forecast at a lead from some windows and add the errors to the sums; return the costs."""
     model.eval()
     group, costs = model.sequence_group, []
     for together, part in _parts(model, data, windows, lead):
         truth = [piece.target for piece in part.pieces if piece.target is not None]
         scored, start = ScoredPart(part, _abouts(data, together), group), time.perf_counter()
         parts = [part.without_targets()]
-        del part  # of its histories two frames are kept; `prepare_parts` lets go of the others
+        del part  # two frames of its histories are kept; `prepare_parts` releases the others
         prepared = prepare_parts(parts, model.config, group.ranks, group.exchange).to(model.device)
         num_own = torch.tensor([prepared.tokens.layout.num_tokens])
         forecasts = model(prepared)
@@ -59,7 +59,7 @@ def score_leads_in_parts(
         num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
         costs.append(batch_cost(model, scored.part.samples, num_tokens, time.perf_counter() - start))
         scored.add(sums, "lead", lead, frames, truth)
-        del forecasts, frames, truth, scored  # before the next ones are read
+        del forecasts, frames, truth, scored  # releases memory before the next ones are read
     return costs
 
 
@@ -78,16 +78,16 @@ def score_rollout_in_parts(
 def _parts(
     model: MateyModel, data: HeldOut, windows: Sequence[Window], follow: int
 ) -> Iterator[tuple[Sequence[Window], BatchPart]]:
-    """Yield windows that are alike and this rank's part of them, of given fields up to so many frames after the histories."""
+    """Yield windows of the same shape and this rank's part of them, with given fields up to ``follow`` frames ahead."""
     share = share_of(model.config, model.sequence_group.ranks)
     assert share is not None, "a model whose ranks hold whole fields"
     for together in alike(data.sets, windows):
-        # No name is left here: who takes the part decides how long it lies in memory.
+        # No name is left here, so that the caller decides how long the part stays in memory.
         yield together, read_parts(data.sets, together, data.num_frames, share, follow)[0]
 
 
 def _slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield frames ``(f, z, y, x)`` of a box as ``(g, f, z, y, x)`` in float64, a few layers at a time."""
+    """Yield several frames ``(f, z, y, x)`` of a box stacked, ``(g, f, z, y, x)`` in float64, a few layers at a time."""
     axis = 1 if frames[0].shape[1] > 1 else 2
     layers = max(AT_ONCE // frames[0].narrow(axis, 0, 1)[0].numel(), 1)
     for of_all in zip(*(frame.split(layers, dim=axis) for frame in frames), strict=True):
@@ -99,7 +99,7 @@ def _abouts(data: HeldOut, windows: Sequence[Window]) -> list[Trajectory]:
 
 
 class ScoredPart:
-    """A part of some histories, for forecasts that follow them to be scored; it holds their last two frames.
+    """Scores forecasts on one rank's part of the cells; it holds the last two frames of the histories there.
 
     Attributes:
         part: the part.
@@ -114,7 +114,7 @@ class ScoredPart:
         """Add the errors of a frame ``(f, z, y, x)`` in the box of each piece, and those of the baselines."""
         about = self.part.samples
         frames, truth, last = map(self._inside, (frames, truth, [piece.history[-1] for piece in self.part.pieces]))
-        before = self._inside([piece.history[0] for piece in self.part.pieces])  # of a single frame, the last one again
+        before = self._inside([piece.history[0] for piece in self.part.pieces])  # of a single frame, the last again
         extrapolated = [now + lead * (now - then) for now, then in zip(last, before, strict=True)]
         found = self._cell_sums((frames, last, extrapolated), truth)  # (3, b, f)
         errors: dict[str, Tensor] = {}
@@ -133,7 +133,7 @@ class ScoredPart:
         return added_up(self.part, of_pieces, shape, self._group.exchange, self._group.size)
 
     def _cell_sums(self, guesses: Sequence[Frames], truth: Frames) -> CellSums:
-        """Return the sums ``(g, b, f)`` of some guesses of the same frame, from own boxes within the domain."""
+        """Return the sums ``(g, b, f)`` over cells of several guesses of the same frame, from own boxes within the domain."""
         about, num_fields = self.part.samples, len(self.part.samples.fields)
         num_cells, num_sums = math.prod(about.window[1:]), 3 * len(guesses) + 2
         of_pieces = list(zip(*guesses, truth, strict=True))
@@ -156,7 +156,7 @@ class ScoredPart:
         return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
 
     def _physics(self, frames: Frames, truth: Frames, last: Frames) -> dict[str, Tensor]:
-        """Return the numbers ``(b,)`` of measures that look at each cell alone, by name, as `numbers_of` does."""
+        """Return the numbers ``(b,)`` of the measures that need each cell alone, by name, as `numbers_of` does."""
         about = self.part.samples
         batches = [self._batch(sample) for sample in range(about.number)]
         measures: dict[str, tuple[Measure, int]] = {}
@@ -189,7 +189,7 @@ class ScoredPart:
         return numbers
 
     def _batch(self, sample: int) -> FieldBatch:
-        """Return a sample without its values: names, grid, spacing, ends of the domain and parameters."""
+        """Return a sample's metadata without values: names, grid, spacing, boundaries and parameters."""
         about = self.part.samples
         empty = torch.zeros(1, 1, len(about.fields), 1, 1, 1)
         batch = FieldBatch(

@@ -1,4 +1,4 @@
-"""Physics of forecasts beside that of the truth: means over windows, and how long a rollout goes on like the truth."""
+"""Compares the physics of forecasts and truth: means over windows, and how long a rollout stays close to the truth."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from matey.fields import FieldBatch
 from matey.physics import measures_of
 
 TRUTH = "truth_"
-"""Beginning of the names of the truth's numbers."""
+"""Prefix of the names of the truth's numbers."""
 
 LEAST_CORRELATION = 0.8
-"""Correlation with the truth below which a rollout counts as gone astray."""
+"""Correlation with the truth below which a rollout counts as lost."""
 
 CORRELATION_TIME = "correlation_time"
 
 Totals = dict[str, tuple[float, int]]
-"""Sums by name, and of how many numbers they are."""
+"""Sums by name, each with the number of its terms."""
 
 
 def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Return the measures ``(b,)`` that a system has, by name, of frames ``(b, f, z, y, x)`` and of the true ones."""
+    """Return a system's measures ``(b,)`` by name, for predicted and true frames ``(b, f, z, y, x)``."""
     found = {
         before + name: measure.number(frame, batch)
         for name, measure in measures_of(batch)
@@ -33,7 +33,7 @@ def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[st
 
 
 def add_up(totals: Totals, more: Totals) -> None:
-    """Add to the totals what is in others."""
+    """Add other totals to ``totals`` in place."""
     for name, (total, count) in more.items():
         before, number = totals.get(name, (0.0, 0))
         totals[name] = before + total, number + count
@@ -47,14 +47,14 @@ def means_of(totals: Totals) -> dict[str, float]:
 def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:
     """Return after how many snapshots a rollout's mean correlation with the truth falls below `LEAST_CORRELATION`.
 
-    Between two snapshots it is taken to fall along a straight line, from 1 at the start.
+    The correlation is interpolated linearly between two snapshots, from 1 at the start.
 
     Args:
         leads: ascending numbers of snapshots.
-        correlations: mean correlation after each; one that is not finite is that of a rollout that blew up, and counts as 0.
+        correlations: mean correlation after each; a value that is not finite comes from a rollout that blew up; it counts as 0.
 
     Returns:
-        Snapshots; infinity where it does not fall below.
+        Number of snapshots; infinity if it never falls below.
     """
     lead_before, before = 0, 1.0
     for lead, correlation in zip(leads, correlations, strict=True):

@@ -26,7 +26,7 @@ Kind = str
 
 ALL_FIELDS = "all"
 PERSISTENCE = "persistence_"
-"""Beginning of the names of persistence's errors."""
+"""Prefix of the names of persistence's errors."""
 Key = tuple[str, str, Kind, int]
 """System, field, kind and lead of a record."""
 
@@ -38,22 +38,22 @@ class Record:
     Attributes:
         system: name of the PDE system.
         field: name of the field, or ``all`` for the mean over the fields.
-        kind: ``lead``, predicted at once; ``rollout``, reached in steps of one snapshot; or ``rollout by N``, reached in steps
-            of ``N`` snapshots, with the frames in between predicted from the same histories.
+        kind: ``lead``, predicted in one step; ``rollout``, in steps of one snapshot; or ``rollout by N``, in steps of ``N``
+            snapshots, with the frames in between predicted from the same histories.
         lead: number of snapshots from the last frame of the history to the target.
-        errors: the model's error in each of `matey.metrics.METRICS`, by its name.
+        errors: the model's error in each metric of `matey.metrics.METRICS`, by name.
         persistence: the same errors of persistence, which predicts the last frame again.
-        num_windows: number of windows that the means are taken over.
-        seams: mean jump of the error across the borders of patches over the mean jump inside them: 1 shows no patches. Not a
-            number for rollouts, and where there are no borders or no errors.
+        num_windows: number of windows in the means.
+        seams: mean jump of the error across the borders of patches over the mean jump inside patches; at 1 no patches are
+            visible. NaN for rollouts, and without borders or errors.
         extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change.
-        best_trajectory: mean NRMSE over the windows of the trajectory where it is smallest; not a number where windows were
-            not told apart.
-        worst_trajectory: mean NRMSE over the windows of the trajectory where it is largest.
-        worst: name of that trajectory; empty where windows were not told apart.
-        physics: measures of `matey.physics` that the system has, where ``field`` is ``all``: the forecast's by their names, the
-            truth's with ``truth_`` before them; at the last step of a rollout ``correlation_time`` as well, and persistence's
-            with its word before it, see `matey.evaluate.physics.correlation_time`.
+        best_trajectory: mean NRMSE over the windows of the trajectory with the smallest; NaN if trajectories were not
+            recorded.
+        worst_trajectory: mean NRMSE over the windows of the trajectory with the largest.
+        worst: name of the latter trajectory; empty if trajectories were not recorded.
+        physics: measures of `matey.physics` that the system has, if ``field`` is ``all``: the forecast's by name, the truth's
+            with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
+            prefix ``persistence_``, see `matey.evaluate.physics.correlation_time`.
     """
 
     system: str
@@ -72,7 +72,7 @@ class Record:
 
     @property
     def is_rollout(self) -> bool:
-        """Whether the model went on from its own predictions."""
+        """Whether the model continued from its own predictions."""
         return self.kind != "lead"
 
     @property
@@ -87,7 +87,7 @@ class Record:
 
     @property
     def ratio(self) -> float:
-        """NRMSE over that of persistence: below 1 the model knows more than the last frame."""
+        """NRMSE of the model divided by that of persistence; below 1 the model is better than repeating the last frame."""
         if self.persistence_nrmse == 0:
             return 1.0 if self.nrmse == 0 else math.inf
         return self.nrmse / self.persistence_nrmse
@@ -99,7 +99,7 @@ def rollout_kind(lead: int) -> Kind:
 
 
 class ErrorSums:
-    """Sums errors batch by batch, those of the model and those of persistence and extrapolation."""
+    """Sums errors of the model, persistence and extrapolation batch by batch."""
 
     def __init__(self) -> None:
         """Start with no windows.
@@ -109,7 +109,7 @@ class ErrorSums:
         """
         self._metrics = [name for name, _ in METRICS.items()]
         self._names = [before + name for before in ("", PERSISTENCE) for name in self._metrics]
-        dict(MEASURES.items())  # imported here, not after the first forecasts
+        dict(MEASURES.items())  # import errors appear here, not after the first forecasts
         self._sums: dict[Key, tuple[Tensor, int]] = {}
         self._physics: dict[Key, Totals] = {}
         self._of_trajectories: dict[Key, Totals] = {}
@@ -126,8 +126,8 @@ class ErrorSums:
     ) -> None:
         """Add the errors of ``prediction`` at ``lead``, ``(b, f, z, y, x)`` in physical units, and those of the baselines.
 
-        With ``patch_of_cell`` ``(b, z, y, x)`` the jumps at the borders of patches are added too; with the names of the
-        samples' trajectories, the error of each of them.
+        With ``patch_of_cell`` ``(b, z, y, x)``, the jumps at the borders of patches are added too; with the names of the
+        samples' trajectories, also the error of each trajectory.
         """
         frames = {"": prediction, PERSISTENCE: batch.last}
         errors = {
@@ -139,7 +139,7 @@ class ErrorSums:
         if patch_of_cell is None:
             across = inside = torch.full_like(extrapolated, math.nan)
         else:
-            # In units of the target's size, so that they can be averaged over the fields.
+            # Divided by the target's size, so that jumps can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
             across, inside = jumps(prediction - target, patch_of_cell) / size
         of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
@@ -156,13 +156,13 @@ class ErrorSums:
         physics: Mapping[str, Tensor],
         trajectories: Sequence[str],
     ) -> None:
-        """Add what was found of fields that are nowhere whole; of their seams nothing is known.
+        """Add errors of fields that no rank holds whole; their seams are unknown.
 
         Args:
             samples: the samples.
             kind: kind of the forecast.
             lead: lead of the forecast.
-            errors: errors ``(b, f)`` by name; persistence's have its word before it.
+            errors: errors ``(b, f)`` by name; persistence's have the prefix `PERSISTENCE`.
             extrapolated: the NRMSE ``(b, f)`` of extrapolation.
             physics: numbers ``(b,)`` by the names of `numbers_of`.
             trajectories: names of the samples' trajectories.
@@ -173,7 +173,7 @@ class ErrorSums:
         self._add_physics(overall, physics)
 
     def _add_all(self, samples: Samples, kind: Kind, lead: int, of_fields: Tensor, trajectories: Sequence[str]) -> Key:
-        """Add errors ``(m, b, f)`` to the sums of every field and of all; return the latter's key."""
+        """Add errors ``(m, b, f)`` to the sums of every field and of their mean; return the key of the mean."""
         for row, name in enumerate(samples.fields):
             self._add((samples.system, name, kind, lead), of_fields[:, :, row], trajectories)
         overall = samples.system, ALL_FIELDS, kind, lead
@@ -190,7 +190,7 @@ class ErrorSums:
                 add_up(own.setdefault(key, {}), totals)
 
     def records(self) -> list[Record]:
-        """Return the means, in the order in which their first windows came."""
+        """Return the mean errors, in the order in which their first windows were added."""
         records = []
         for key, (sums, num_windows) in self._sums.items():
             system, name, kind, lead = key
@@ -218,7 +218,7 @@ class ErrorSums:
         add_up(self._physics.setdefault(key, {}), totals)
 
     def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
-        """Add errors ``(m, b)`` to the sums of a record, the model's NRMSE to the sums of their trajectories too."""
+        """Add errors ``(m, b)`` to the sums of a record, and the model's NRMSE to the sums of the trajectories."""
         of_trajectories = self._of_trajectories.setdefault(key, {})
         for name, error in zip(trajectories, errors[self._names.index("nrmse")].tolist(), strict=False):
             add_up(of_trajectories, {name: (error, 1)})
@@ -248,7 +248,7 @@ def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
 
 
 def _spread(of_trajectories: Totals) -> dict[str, Any]:
-    """Return the smallest and the largest mean error of a trajectory; what is not finite is larger than all that is."""
+    """Return the smallest and the largest mean error of a trajectory; errors that are not finite count as the largest."""
     if not of_trajectories:
         return {}
     means = means_of(of_trajectories)
@@ -257,13 +257,13 @@ def _spread(of_trajectories: Totals) -> dict[str, Any]:
 
 
 def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write records as a JSON list; an error that is not finite, of a rollout that blew up, becomes null."""
+    """Write records as a JSON list; an error that is not finite (a rollout that blew up) becomes null."""
     rows = [_finite(_row(record)) for record in records]
     path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Put null for what JSON does not know: most readers refuse a file in which Python wrote NaN or infinity."""
+    """Replace NaN and infinity, which JSON does not know and most readers refuse, by null."""
     return {
         name: _finite(value)
         if isinstance(value, Mapping)
@@ -275,7 +275,7 @@ def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    """Return a record as one flat row, the errors of persistence with that word before their names."""
+    """Return a record as one flat row; names of persistence's errors have the prefix `PERSISTENCE`."""
     row: dict[str, Any] = {each.name: getattr(record, each.name) for each in fields(record)}
     errors, of_persistence = row.pop("errors"), row.pop("persistence")
     key: dict[str, Any] = {name: row.pop(name) for name in ("system", "field", "kind", "lead")}
@@ -284,7 +284,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read a file of `write_records`; null becomes a number that is not finite."""
+    """Read a file of `write_records`; null becomes a value that is not finite."""
     rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     known = {each.name for each in fields(Record)}
     records = []

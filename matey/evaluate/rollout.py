@@ -1,17 +1,16 @@
-"""Rolls a model out over its own predictions.
+"""Rolls a model out: forecasts many snapshots from the model's own predictions.
 
-In steps of one snapshot every frame is predicted from the frames right before it. In steps of ``lead`` snapshots the next
-``lead`` frames are predicted directly from the same history, each at its own lead time, before the newest of them become the
-history:
+In steps of one snapshot, every frame is predicted from the frames just before it. In steps of ``lead`` snapshots, the next
+``lead`` frames are predicted from the same history, each at its own lead time; then the newest frames become the history:
 
     lead 1    t0 -> t1 -> t2 -> t3 -> t4 -> t5 -> t6
     lead 3    t0 -> t1,  t0 -> t2,  t0 -> t3;  t3 -> t4,  t3 -> t5,  t3 -> t6
 
-Every frame is there in both, for as many forecasts; errors are passed on ``lead`` times less often in the second.
+Both give every frame with the same number of forecasts; in the second, errors are passed on ``lead`` times less often.
 
-A model that has left what it was trained on may amplify its own errors without end. The change of a field from one snapshot to
-the next is therefore limited by what the given history says of its size, or, where it says nothing, by the first change that
-the rollout itself makes; so the error grows in proportion to the number of steps at the most.
+Far from its training data, a model may amplify its own errors without end. The change of a field from one snapshot to the next
+is therefore limited by the changes in the given history or, if these are unknown, by the first change of the rollout itself.
+The error then grows at most in proportion to the number of steps.
 """
 
 from __future__ import annotations
@@ -25,32 +24,31 @@ from matey.evaluate.forecaster import Forecaster
 from matey.fields import FieldBatch
 
 MAX_GROWTH = 4.0
-"""Largest ratio of a change to those in the history, or to the first of the rollout.
+"""Largest ratio of a change to the changes in the history, or to the rollout's first change.
 
-In five of the seven systems simulated here it is at most 2.2 times as large, from any frame on, and in compressible_rand 3.4
-times in the velocities; in colliding thermals that have just been let go, the potential temperature's is up to 10 times as
-large, see `LEAST_SHARE`.
+The true ratio, from any frame on, is at most 2.2 in five of the seven systems simulated here, and 3.4 for the velocities of
+compressible_rand; for the potential temperature of colliding thermals just released it is up to 10, see `LEAST_SHARE`.
 """
 
 LEAST_SHARE = 0.1
-"""Share of a field's deviation that counts as a change of the history if its own is smaller, as where a motion only begins."""
+"""Least change that a history counts with, as a share of the field's deviation, since a motion may only be starting."""
 
 
 def rollout(
     model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1, largest: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """Predict ``num_steps`` consecutive frames, each one snapshot after the one before.
+    """Predict ``num_steps`` consecutive frames, each one snapshot after the previous one.
 
     Args:
-        model: the model; it predicts a frame from the newest frames known, which are its own predictions as soon as
-            there are any.
-        batch: the histories; its lead time and target are ignored. What is given and varies in time must reach as far as
+        model: the model; it predicts a frame from the newest known frames, its own predictions as soon as there are
+            any.
+        batch: the histories; its lead time and target are ignored. Given fields that vary in time must reach as far as
             the forecast.
         num_steps: number of frames.
-        lead: number of frames that are predicted from the same history, the last of them at this lead time in
-            snapshots. It should be no longer than the lead times that the model was trained on.
-        largest: the largest changes so far, see `largest_so_far`, of a rollout that this one goes on with; by default
-            those of the histories in ``batch``.
+        lead: number of frames predicted from the same history, the last of them at this lead time in snapshots. It
+            should not exceed the lead times in the model's training.
+        largest: the largest changes so far, see `largest_so_far`, of a rollout that this one continues; by default those of
+            the histories in ``batch``.
 
     Yields:
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
@@ -76,7 +74,7 @@ def largest_change(history: Tensor) -> Tensor:
         history: the given frames ``(b, t, f, z, y, x)``.
 
     Returns:
-        ``(b, f)``; infinite, which is unknown, where the frames say nothing of it.
+        ``(b, f)``; infinite (unknown) if the frames do not determine it.
     """
     deviation, mean = torch.std_mean(history.double(), dim=(1, 3, 4, 5), correction=0)
     if history.shape[1] == 1:
@@ -85,10 +83,10 @@ def largest_change(history: Tensor) -> Tensor:
 
 
 def largest_of(changes: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return the largest change ``(b, f)`` from what a history says; infinite where that is nothing.
+    """Return the largest allowed change ``(b, f)`` from numbers of a history; infinite if these do not determine it.
 
-    Beside fields that vary, the size of one that is constant counts as its deviation, as of the density and the pressure
-    in which turbulence begins; where none varies, nothing is expected to move.
+    If other fields vary, the size of a constant field counts as its deviation, as for the uniform density and pressure in
+    which turbulence begins; if no field varies, no motion is expected.
 
     Args:
         changes: the largest change ``(b, f)`` in the history; infinite for a single frame, which shows none.
@@ -102,26 +100,26 @@ def largest_of(changes: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 
 def largest_after(largest: Tensor, sizes: Tensor, ahead: int) -> Tensor:
-    """Return the largest changes ``(b, f)`` per snapshot after one more change; it sets those that were unknown, infinite.
+    """Return the largest changes ``(b, f)`` per snapshot after one more change, which replaces those unknown (infinite).
 
     Args:
         largest: the largest changes before, ``(b, f)``.
-        sizes: root mean square ``(b, f)`` of the change; where it is zero, it says nothing.
-        ahead: number of snapshots in which the change was made.
+        sizes: root mean square ``(b, f)`` of the change; zeros are ignored.
+        ahead: number of snapshots over which the change was made.
     """
     found = MAX_GROWTH * sizes / ahead
     return largest.where(largest.isfinite() | ~(found > 0), found)
 
 
 def largest_so_far(largest: Tensor, size_of: Callable[[int, int], Tensor], num_steps: int, lead: int) -> Tensor:
-    """Return the largest changes ``(b, f)`` after some steps of a rollout; frames are looked at while one is unknown.
+    """Return the largest changes ``(b, f)`` after some steps of a rollout; frames are read only while one is unknown.
 
     Args:
         largest: the largest changes of the history, see `largest_change`.
         size_of: function that returns the root mean square ``(b, f)`` of the change from one frame to another. Predicted
             frames are counted from 0; the last known one is number -1.
         num_steps: number of frames that were predicted.
-        lead: number of them that were predicted from the same history.
+        lead: number of frames predicted from the same history.
     """
     for step in range(num_steps):
         if largest.isfinite().all():
@@ -132,16 +130,16 @@ def largest_so_far(largest: Tensor, size_of: Callable[[int, int], Tensor], num_s
 
 
 def limited(frame: Tensor, last: Tensor, ahead: int, largest: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale the change from the last known frame down to the largest one in the fields where it is larger.
+    """Scale the change from the last known frame down to the largest allowed one, in the fields that exceed it.
 
     Args:
         frame: predicted frame ``(b, f, z, y, x)``.
         last: last known frame.
-        ahead: number of snapshots between them.
+        ahead: number of snapshots between the two frames.
         largest: the largest changes ``(b, f)`` per snapshot.
 
     Returns:
-        The frame, and the largest changes after it.
+        The limited frame, and the largest changes after it.
     """
     change = frame - last
     size = root_mean_square(change)

@@ -1,6 +1,6 @@
-"""Rolls a model out over fields of which each rank of a group holds a part, see `matey.evaluate.rollout`.
+"""Rolls a model out over fields that the ranks of a group hold in parts, see `matey.evaluate.rollout`.
 
-Each rank goes on with the boxes of cells that it began with; of what others hold it sees what its tokens need, no more.
+Each rank keeps its boxes of cells throughout; from other ranks it gets only the cells that its tokens need.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matey.samples import BatchPart
 def rollout_parts(
     model: MateyModel, part: BatchPart, num_steps: int, lead: int = 1, largest: Tensor | None = None
 ) -> Iterator[Frames]:
-    """Predict ``num_steps`` consecutive frames; all ranks of the model's sequence group take them together.
+    """Predict ``num_steps`` consecutive frames; all ranks of the model's sequence group must iterate together.
 
     Args:
         model: the model, whose sequence group has several ranks.
@@ -43,7 +43,7 @@ def rollout_parts(
         prepared = prepare_parts([part.at_lead(1)], model.config, ranks, exchange).to(model.device)
         frames: list[Frames] = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
-            if ahead > 1 and part.num_given > 1:  # each frame sees what is given at its own time
+            if ahead > 1 and part.num_given > 1:  # each frame needs the given fields at its own time
                 prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
             frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)

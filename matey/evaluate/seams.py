@@ -1,4 +1,4 @@
-"""Do predictions show their patches? The jumps of the error across the borders of patches, beside those inside them."""
+"""Measures visible patch borders in predictions: jumps of the error across borders, compared with jumps inside patches."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
     """Average the jumps of an error between neighbouring cells, across borders of patches and inside patches.
 
     Args:
-        error: ``(b, f, z, y, x)``.
-        patch_of_cell: ``(b, z, y, x)``, see `patches_of_cells`.
+        error: ``(b, f, z, y, x)``, the error of a prediction.
+        patch_of_cell: ``(b, z, y, x)``, number of each cell's patch, see `patches_of_cells`.
 
     Returns:
-        ``(2, b, f)``, across and inside, in the unit of the field; NaN where there are no such neighbours.
+        ``(2, b, f)``, mean jump across borders and inside patches, in the unit of the field; NaN without such neighbours.
     """
     sums = error.new_zeros(2, *error.shape[:2])
     counts = error.new_zeros(2, error.shape[0], 1)
@@ -34,7 +34,7 @@ def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
 
 
 def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], layout: TokenLayout) -> Tensor:
-    """Number the leaf patch of the batch's layout that each cell of the last frame lies in, ``(b, z, y, x)``."""
+    """Return the number of the leaf patch around each cell of the last frame, ``(b, z, y, x)``."""
     window = (batch.num_frames, *batch.grid)
     covered = (1, *cover(window, patches[0])[1:])
     z, y, x = batch.grid
@@ -43,7 +43,7 @@ def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], layout: TokenL
 
 
 def _numbers(layout: TokenLayout, level: int, patch: Patch, batch: FieldBatch, covered: Sequence[int]) -> Tensor:
-    """Write the numbers of one level's leaves over their cells, -1 over others: ``(b, z, y, x)``."""
+    """Return the number of one level's leaf at each of its cells, -1 at all others: ``(b, z, y, x)``."""
     leaf = (layout.is_last & layout.is_leaf & (layout.level == level)).nonzero(as_tuple=True)[0]
     frame_patch = (1, *patch[1:])
     grid = patch_grid(covered, frame_patch)

@@ -1,4 +1,4 @@
-"""Rollouts to look at step by step; on a report, one of each system, from the trajectory with the largest error."""
+"""Rollouts to show step by step; a report has one per system, from the trajectory with the largest error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matey.model.matey import MateyModel
 from matey.tokens.layout import TokenLayout
 from matey.tokens.tokenize import tokenize
 
-MOST_VIEWS = 60  # of all systems together; a picture of a film takes some 100 kB on the report's page
+MOST_VIEWS = 60  # in all systems together; one picture of a film takes about 100 kB on the report's page
 MOST_OF_ONE = 20
 
 
@@ -26,11 +26,11 @@ class View:
     """One field of one trajectory at one step.
 
     Attributes:
-        step: snapshots after the last known frame; 0 is that frame itself.
-        time: time since the trajectory began, or as the data has it, in the units of the data set.
+        step: number of snapshots after the last known frame; 0 is the last known frame itself.
+        time: time in the data or since the trajectory began, in the units of the data set.
         forecast: ``(z, y, x)``, the forecast in physical units.
         truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
-        layout: tokens into which the model cuts the frames up to this one; None of a peer, which has none.
+        layout: the model's tokens for the frames up to this one; None for a peer, which has none.
     """
 
     step: int
@@ -60,7 +60,7 @@ class ShownRollout:
 
 
 def show_rollouts(model: Forecaster, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[ShownRollout]:
-    """Roll the model out from a window of each system, and keep as many steps as a page can carry."""
+    """Roll the model out from a window of each system, and keep as many steps as a page can hold."""
     most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
     shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
     return [show_rollout(model, data, window, num_steps, shown) for window in windows]

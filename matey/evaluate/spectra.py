@@ -1,4 +1,4 @@
-"""Power of fields by wavenumber, averaged over directions: at which scales a forecast holds its energy, and its error."""
+"""Power spectra of fields by wavenumber, averaged over directions: the energy and the error of a forecast at each scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)
 POWER = ("power_coarse", "power_middle", "power_fine")
-"""Names of a forecast's power over the truth's in each third of the wavenumbers, the longest waves first."""
+"""Names of the ratios of a forecast's power to the truth's in each third of the wavenumbers, longest waves first."""
 
 Key = tuple[str, tuple[str, ...], Kind, int, tuple[float, ...]]
 """System, fields, kind, lead and wavenumbers of a sum."""
@@ -71,7 +71,7 @@ class SpectraSums:
         self._sums[key] = before + powers, count + num_windows
 
     def spectra(self) -> list[Spectra]:
-        """Return the means on the first grid of each system, in the order in which their first windows came."""
+        """Return the means on the first grid of each system, in the order in which their first windows were added."""
         first: dict[tuple[str, Kind], Spectra] = {}
         for (system, fields, kind, lead, wavenumbers), (powers, count) in self._sums.items():
             places = torch.tensor(wavenumbers, dtype=torch.float64)
@@ -80,14 +80,14 @@ class SpectraSums:
 
 
 def with_power(records: Sequence[Record], spectra: Sequence[Spectra]) -> list[Record]:
-    """Write `POWER` into the records of the last steps of rollouts: of each system's fields the geometric mean."""
+    """Add `POWER` to the records of the last steps of rollouts, as geometric means over each system's fields."""
     found = {(each.system, each.kind, each.lead): _power(each) for each in spectra}
     more = (found.get((r.system, r.kind, r.lead), {}) if r.field == ALL_FIELDS else {} for r in records)
     return [replace(r, physics={**r.physics, **own}) if own else r for r, own in zip(records, more, strict=True)]
 
 
 def _power(spectra: Spectra) -> dict[str, float]:
-    """Return the power of the forecast over the truth's in each third, and the truth's own, which is 1."""
+    """Return the ratio of the forecast's power to the truth's in each third, and the truth's own ratio, which is 1."""
     if len(spectra.wavenumbers) < len(POWER):
         return {}
     numbers: dict[str, float] = {}
@@ -100,19 +100,19 @@ def _power(spectra: Spectra) -> dict[str, float]:
 
 
 def radial_power(frames: Tensor, spacing: Sequence[float], periodic: Sequence[bool]) -> tuple[Tensor, Tensor]:
-    """Average the squared Fourier coefficients of each field over shells of like wavenumber.
+    """Average the squared Fourier coefficients of each field over shells of similar wavenumber.
 
-    The mean of a field is left out. An axis that does not wrap around is first weighted by a Hann window of mean square
-    1, since a jump between its ends would show as power at all wavenumbers.
+    The mean of a field is left out. A non-periodic axis is first weighted by a Hann window of mean square 1, because a
+    jump between its ends would appear as power at all wavenumbers.
 
     Args:
-        frames: ``(b, f, z, y, x)``.
+        frames: ``(b, f, z, y, x)``, the fields.
         spacing: size of a cell along ``z, y, x``.
         periodic: whether the domain wraps around along ``z, y, x``.
 
     Returns:
-        ``(k,)``, the wavenumbers in cycles per unit of length, from that of the domain's shortest side up to what the
-        coarsest axis resolves; and ``(b, f, k)``, the mean power in the shells around them. Both are in float64 on the CPU.
+        ``(k,)``, the wavenumbers in cycles per unit of length, from that of the domain's shortest side to the largest that
+        the coarsest axis resolves; and ``(b, f, k)``, the mean power in the shells around them. Both: float64 on the CPU.
     """
     axes = [axis for axis in CELLS if frames.shape[axis] > 1]
     frames = frames.cpu().double()

@@ -1,1 +1,1 @@
-"""What a run will cost on a machine: tokens, memory, communication and time, before node hours are spent."""
+"""Estimates the cost of a run on a machine before node hours are spent: tokens, memory, communication and time."""

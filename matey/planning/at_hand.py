@@ -1,4 +1,4 @@
-"""Whether a run can be planned on its own data or on assumptions in its place, told without PyTorch."""
+"""Checks without PyTorch whether a run can be planned on its own data or on assumptions in place of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matey.train.beforehand import check_data
 
 
 def check_can_be_planned(run: RunConfig, *, is_assumed: bool) -> None:
-    """Raise a mistake where the data holds no files or, if it is not there or others are assumed, its fields have no names."""
+    """Raise a mistake if the data holds no files or, for absent or assumed data, if the run names no fields."""
     if is_assumed or not is_at_hand(run):
         check_named(run)
     else:
@@ -18,7 +18,7 @@ def check_can_be_planned(run: RunConfig, *, is_assumed: bool) -> None:
 
 
 def check_named(run: RunConfig) -> None:
-    """Raise ConfigError if a run names no fields: without its data they are not known."""
+    """Raise ConfigError if a run names no fields; without its data they are unknown."""
     if run.model.fields is None:
         raise ConfigError(
             "The data of this run does not exist, so its fields must be named: set model.fields, for instance "
@@ -27,5 +27,5 @@ def check_named(run: RunConfig) -> None:
 
 
 def is_at_hand(run: RunConfig) -> bool:
-    """Whether there is a file or folder for each of the run's data sets; of what is elsewhere, reading says if there is not."""
+    """Whether each of the run's data sets has a file or folder; remote data counts as there until it is read."""
     return all(isinstance(place(data.path), RemotePath) or glob(data.path) for data in run.data.sets)

@@ -1,4 +1,4 @@
-"""The cells on which each rank of a sequence group runs the local operator, and what it decodes in cells of other ranks."""
+"""The cells where each rank of a sequence group runs the local operator, and the values it decodes for other ranks' cells."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from matey.tokens.patches import Patch, cover
 from matey.tokens.tiles import Frames, Tiles
 
 RANKS_LOOKED_AT = 8
-"""Ranks of a sequence group, far apart, whose messages are counted: on a large grid each takes seconds."""
+"""Largest number of ranks of a sequence group, far apart, whose messages are counted; on a large grid each takes seconds."""
 
 
 def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int) -> float:
-    """Return the values that a rank of ``ways`` hands over in a forward pass of a micro-batch, on average over the ranks.
+    """Return the number of values that a rank of ``ways`` hands over in a micro-batch's forward pass, averaged over ranks.
 
-    Of many ranks, `RANKS_LOOKED_AT` are looked at. Domains count as not periodic.
+    The average is over at most `RANKS_LOOKED_AT` ranks. Domains count as not periodic.
     """
     shapes, patches = block_shapes(config), config.patches
     tile = tile_of(shapes)
@@ -43,12 +43,12 @@ def values_handed_over(config: MateyConfig, samples: Sequence[Sample], ways: int
 
 
 def ranks_looked_at(ways: int) -> range:
-    """Return the ranks of a sequence group whose messages are counted: all, or as many as `RANKS_LOOKED_AT`."""
+    """Return the ranks of a sequence group whose messages are counted, at most `RANKS_LOOKED_AT`."""
     return range(0, ways, -(-ways // RANKS_LOOKED_AT))
 
 
 def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[list[int]]]:
-    """Return where each rank runs the local operator: samples and cells ``z, y, x`` of each box of its tiles.
+    """Return the boxes where each rank runs the local operator: samples and cells ``z, y, x`` of each box of its tiles.
 
     Args:
         config: the model's configuration.
@@ -64,7 +64,7 @@ def boxes_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
 def tiles_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence[slice]) -> list[list[Tiles]]:
     """Return the tiles in each box of `boxes_of_ranks`."""
     patches = config.patches
-    # Leaves are whole finest patches, and of these there are fewer than tiles.
+    # Leaves are whole finest patches, and there are fewer of these than tiles.
     z, y, x = (math.lcm(*along) for along in zip(tile_of(block_shapes(config))[1:], patches[-1][1:], strict=True))
     tile = (1, z, y, x)
     layout, frames = in_one_batch(samples, patches)
@@ -73,7 +73,7 @@ def tiles_of_ranks(config: MateyConfig, samples: Sequence[Sample], own: Sequence
 
 
 def in_one_batch(samples: Sequence[Sample], patches: Sequence[Patch]) -> tuple[TokenLayout, list[Frames]]:
-    """Return the layout of a micro-batch whose samples are one batch."""
+    """Return the layout and the frames of a micro-batch whose samples form one batch."""
     frames = _frames(len(samples), samples[0], patches)
     return stacked([s.layout for s in samples]), [frames]
 

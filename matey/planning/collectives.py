@@ -1,8 +1,8 @@
-"""How long collectives take: an alpha-beta model of each on the links inside a node and between nodes.
+"""Estimates the time of collectives by an alpha-beta model of the links inside a node and between nodes.
 
-A message of n bytes takes ``alpha + n beta``; a collective costs alpha for each of its rounds and beta for each byte. Across
-nodes it is taken apart: inside each node, between nodes over all links of a node at once, and inside again, as NCCL and RCCL
-do. Inside a node all-reduce, reduce-scatter and all-gather go around a ring; between nodes all-reduce is a tree (recursive
+A message of n bytes takes ``alpha + n beta``; a collective costs alpha for each round and beta for each byte. Across nodes, a
+collective has three phases, as in NCCL and RCCL: inside each node, between nodes over all links of a node at once, and inside
+again. Inside a node, all-reduce, reduce-scatter and all-gather use a ring; between nodes, all-reduce uses a tree (recursive
 halving and doubling). After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/1094342005051521).
 """
 
@@ -23,7 +23,7 @@ class Group:
     Attributes:
         num_ranks: number of ranks that take part.
         ranks_on_node: largest number of these ranks on one node.
-        sharing: number of groups of a node that call at the same time and share its links to other nodes.
+        sharing: number of groups on a node that call at the same time and share the node's links to other nodes.
     """
 
     num_ranks: int
@@ -32,12 +32,12 @@ class Group:
 
     @property
     def inside(self) -> int:
-        """Ranks that take part on a node."""
+        """Number of ranks of the collective on a node."""
         return min(self.num_ranks, self.ranks_on_node)
 
     @property
     def num_nodes(self) -> int:
-        """Nodes that it reaches over."""
+        """Number of nodes of the collective."""
         return -(-self.num_ranks // self.ranks_on_node)
 
 
@@ -47,9 +47,9 @@ class Passes:
 
     Attributes:
         inside_rounds: number of rounds inside a node, one after another.
-        inside_bytes: bytes that a device sends in these rounds.
+        inside_bytes: bytes that a device sends in the rounds inside a node.
         between_rounds: number of rounds between nodes, one after another.
-        between_bytes: bytes that a node sends in these rounds, those of other groups on it included.
+        between_bytes: bytes that a node sends in the rounds between nodes, including those of its other groups.
     """
 
     inside_rounds: float = 0.0
@@ -63,11 +63,11 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
 
     Args:
         kind: one of `KINDS`, as DeepSpeed's communication logger names them.
-        num_bytes: bytes that a rank puts into the call; for ``broadcast``, that the root puts in.
+        num_bytes: bytes that a rank puts into the call; for ``broadcast``, those of the root.
         group: the placement of the ranks.
     """
     n, p, d, nodes = num_bytes, group.num_ranks, group.inside, group.num_nodes
-    # Ranks of a node send side by side over its links.
+    # Ranks of a node share its links and send at the same time.
     side_by_side = d * group.sharing
     log_nodes = math.ceil(math.log2(nodes))
     match kind:
@@ -77,9 +77,9 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
         case "reduce_scatter_tensor":
             across = n / d * (nodes - 1) / nodes
             return Passes(d - 1, n * (d - 1) / d, nodes - 1, across * side_by_side)
-        case "all_gather_into_tensor":  # n is what one rank brings
+        case "all_gather_into_tensor":  # n is one rank's input
             return Passes(d - 1, n * nodes * (d - 1), nodes - 1, n * (nodes - 1) * side_by_side)
-        case "all_to_all_single":  # with each partner in turn
+        case "all_to_all_single":  # one partner after another
             each = n / p
             return Passes(d - 1, each * (d - 1), p - d, each * (p - d) * side_by_side)
         case "broadcast":  # a binomial tree of nodes, then of ranks
@@ -89,7 +89,7 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
 
 
 def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
-    """Return how long a collective takes."""
+    """Return the seconds that a collective takes."""
     links = [1 / machine.inside.bandwidth, 1 / machine.between.bandwidth]
     on = astuple(passes(kind, num_bytes, group))
     values = machine.inside.latency, links[0], machine.between.latency, links[1]

@@ -1,4 +1,4 @@
-"""What DeepSpeed will do with a configuration, as far as memory and communication depend on it."""
+"""Reads from a DeepSpeed configuration what memory and communication depend on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from matey.parallel.engine import is_bf16, zero_settings
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """A DeepSpeed configuration, read.
+    """The settings of a DeepSpeed configuration that planning needs.
 
     Attributes:
         stage: the ZeRO stage.
         precision: precision of weights and activations, ``float32`` or ``bfloat16``.
         gradient_bytes: bytes of each gradient value that is kept for the optimizer.
         bucket: number of values that are reduced together.
-        overlap: whether gradients are to be reduced while the backward pass goes on, see `overlaps`.
+        overlap: whether gradients should be reduced during the backward pass, see `overlaps`.
         live: number of gathered weight values that stage 3 keeps at once.
         prefetch: number of weight values that stage 3 gathers together.
         persistent: size of a parameter below which stage 3 keeps it whole.
         offloads_optimizer: whether the optimizer's state is kept off the device; DeepSpeed allows it from stage 1 on.
         offloads_weights: whether the weights are kept off the device; with stage 3 only.
-        optimizer_on_disk: whether the optimizer's state that leaves the device goes to a disk, and not to main memory.
-        weights_on_disk: whether the weights do.
+        optimizer_on_disk: whether the offloaded optimizer state goes to a disk instead of main memory.
+        weights_on_disk: whether the offloaded weights go to a disk.
     """
 
     stage: int
@@ -43,14 +43,14 @@ class EngineSettings:
 
     @property
     def value_bytes(self) -> int:
-        """Bytes of a weight and of an activation."""
+        """Bytes of a weight or an activation."""
         return 2 if self.precision == "bfloat16" else 4
 
     @property
     def reduces_after_backward(self) -> bool:
-        """Whether this is the optimizer that DeepSpeed takes for bfloat16 with stage 1 and float32 gradients.
+        """Whether DeepSpeed uses its optimizer for bfloat16 with stage 1 and float32 gradients.
 
-        It keeps whole gradients in both precisions, and reduces them after the backward pass whatever ``overlap_comm`` says.
+        It keeps whole gradients in both precisions, and reduces them after the backward pass, ignoring ``overlap_comm``.
         """
         return (
             self.stage == 1
@@ -66,10 +66,10 @@ class EngineSettings:
 
 
 def read_engine(config: dict[str, Any]) -> EngineSettings:
-    """Read a DeepSpeed configuration as DeepSpeed will.
+    """Read a DeepSpeed configuration as DeepSpeed does.
 
     Raises:
-        ConfigError: it holds a wrong key or value.
+        ConfigError: the configuration holds a wrong key or value.
     """
     zero = zero_settings(config)
     half = is_bf16(config)

@@ -1,4 +1,4 @@
-"""What a run costs on a number of ranks of a machine: memory, communication, seconds a step, days."""
+"""Estimates the cost of a run on a number of ranks of a machine: memory, communication, seconds per step, days."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_
 from matey.planning.workload import Workload, load_workload
 from matey.train.memory import group_size
 
-ADAM_BYTES = 28  # a parameter: AdamW reads weight, gradient and both moments, and writes all but the gradient
+ADAM_BYTES = 28  # per parameter: AdamW reads weight, gradient and both moments, and writes all but the gradient
 
 
 @dataclass(frozen=True)
 class StepSeconds:
-    """Seconds of a step by part; their sum is the step.
+    """Seconds of a step by part; the parts add up to the whole step.
 
     Attributes:
         forward: tokens, network and loss.
         backward: gradients of the forward pass.
-        recompute: forward passes of checkpointed blocks once more.
+        recompute: second forward passes of checkpointed blocks.
         waiting: load imbalance: waiting for the ranks whose samples have most tokens.
-        optimizer: AdamW on what this rank owns.
+        optimizer: AdamW on this rank's parameters.
         sequence: exchanges of the ranks that share samples.
-        gradients: reduction of gradients beyond what the backward pass hides.
+        gradients: reduction of gradients, without the part hidden behind the backward pass.
         weights: gathering of weights.
     """
 
@@ -51,7 +51,7 @@ class StepSeconds:
 
     @property
     def compute(self) -> float:
-        """Seconds in which a rank computes, or waits for another that does."""
+        """Seconds in which a rank computes, or waits for another rank that computes."""
         return self.forward + self.backward + self.recompute + self.waiting + self.optimizer
 
     @property
@@ -66,26 +66,26 @@ class Estimate:
 
     Attributes:
         ranks: number of ranks of the run.
-        nodes: number of nodes that they fill.
+        nodes: number of nodes that the ranks fill.
         sequence_parallel_size: number of ranks that share samples.
-        samples_per_step: the global batch.
-        tokens_per_sample: mean number of tokens.
-        uniform_tokens_per_sample: mean number of tokens if samples were cut into the finest patches throughout.
+        samples_per_step: number of samples of the global batch.
+        tokens_per_sample: mean number of tokens per sample.
+        uniform_tokens_per_sample: mean number of tokens if samples were cut into the finest patches everywhere.
         num_parameters: number of parameters of the model.
         memory: memory of a rank by part, in bytes.
-        memory_limit: bytes that a rank has.
+        memory_limit: bytes of memory that a rank has.
         exchanges: messages of a step by kind and purpose.
         seconds: seconds of a step by part.
-        mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by what
-            all devices of the ranks could do at their peak in that time.
+        mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by those
+            that all devices could do at their peak rate in the time of a step.
         days: days that all steps of the run take.
         read_bytes: bytes of float32 that a rank reads for a step.
-        preparation_bytes: bytes of main memory that a process takes to read and prepare a micro-batch of a rank.
-        waiting_bytes: bytes of main memory of the micro-batches that the workers of a rank have read ahead, at the most.
-        pinned_bytes: bytes of main memory from which micro-batches of a rank are copied to its GPU ahead of the step.
+        preparation_bytes: bytes of main memory that a process needs to read and prepare a micro-batch of a rank.
+        waiting_bytes: most bytes of main memory of the micro-batches that the workers of a rank have read ahead.
+        pinned_bytes: bytes of pinned main memory from which a rank's micro-batches are copied to its GPU before the step.
         num_preparing: number of processes of a rank that prepare micro-batches at once.
         ranks_on_node: number of ranks of a full node.
-        node_memory: bytes of main memory of a node; None where that is not known, or is the memory that devices have.
+        node_memory: bytes of main memory of a node; None if unknown, or if it is the devices' own memory.
     """
 
     ranks: int
@@ -111,27 +111,27 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether a rank's memory suffices, and the main memory of a node, where it is known."""
+        """Whether a rank's memory suffices, and also a node's main memory, if it is known."""
         return self.memory.total <= self.memory_limit and self.fits_node
 
     @property
     def fits_node(self) -> bool:
-        """Whether the main memory of a node suffices for its ranks, where it is known."""
+        """Whether the main memory of a node suffices for its ranks; true if it is unknown."""
         return self.node_memory is None or self.on_node <= self.node_memory
 
     @property
     def on_node(self) -> float:
-        """Bytes of main memory that the ranks of a node take for micro-batches and for what is offloaded."""
+        """Bytes of main memory that the ranks of a node need for micro-batches and offloaded state."""
         of_batches = self.num_preparing * self.preparation_bytes + self.waiting_bytes + self.pinned_bytes
         return self.ranks_on_node * (of_batches + self.memory.offloaded)
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens of all ranks a second."""
+        """Tokens of all ranks per second."""
         return self.samples_per_step * self.tokens_per_sample / self.seconds.total
 
     def by_kind(self, what: Literal["num_bytes", "seconds"]) -> dict[str, float]:
-        """Return bytes that a rank puts into each kind of collective in a step, or seconds, were nothing else going on."""
+        """Return the bytes that a rank puts into each kind of collective per step, or the seconds if nothing else runs."""
         totals: dict[str, float] = {}
         for exchange in self.exchanges:
             totals[exchange.kind] = totals.get(exchange.kind, 0.0) + getattr(exchange, what)
@@ -153,11 +153,11 @@ def estimate(
         run: the run.
         deepspeed_config: the configuration of the engine.
         machine: the machine on which it runs.
-        nodes: number of nodes, with a rank on each of their devices; or give ``ranks``.
+        nodes: number of nodes, with a rank on each of their devices; give either ``nodes`` or ``ranks``.
         ranks: number of ranks; they fill nodes one after another.
         workload: the result of an earlier call of `load_workload`, so that the data is not read again for every number
-            of ranks. It may belong to a run with another size of micro-batch or sequence group: those are taken from
-            ``run``.
+            of ranks. It may belong to a run with another size of micro-batch or sequence group; these sizes are taken
+            from ``run``.
 
     Raises:
         ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does
@@ -199,7 +199,7 @@ def estimate(
         preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
         pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
-        # Ranks of a group prepare together; else workers do so, where there are any.
+        # Ranks of a group prepare together; otherwise the workers prepare, if there are any.
         num_preparing=1 if topology.sequence_parallel_size > 1 else max(run.data.workers, 1),
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,
@@ -239,7 +239,7 @@ def _seconds(
     for exchange in exchanges:
         by_purpose[exchange.purpose] += exchange.seconds
     if engine.overlaps:
-        # The last bucket is full when the backward pass ends.
+        # The last bucket is only full when the backward pass ends, so its reduction is not hidden.
         last = by_purpose["gradients"] / -(-workload.operations.num_parameters // engine.bucket)
         by_purpose["gradients"] = max(last, by_purpose["gradients"] - backward)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)

@@ -1,4 +1,4 @@
-"""What a rank sends in a step, by kind and purpose: the messages that DeepSpeed and the sequence group will make."""
+"""Predicts the exchanges of a rank in a step by kind and purpose, those of DeepSpeed and of the sequence group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Exchange:
         purpose: the values exchanged, ``gradients``, ``weights`` or ``sequence``.
         num_calls: number of calls in a step.
         num_bytes: bytes that a rank puts into all calls together, its own share included, as the logger counts.
-        seconds: seconds that all calls take together if nothing else goes on.
+        seconds: seconds that all calls take together if nothing else runs.
     """
 
     kind: str
@@ -38,7 +38,7 @@ class Exchange:
 def plan_exchanges(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> tuple[Exchange, ...]:
-    """Return the exchanges of a step, accumulation included. Those of a few numbers only are left out."""
+    """Return the exchanges of a step, accumulation included; those of only a few numbers are left out."""
     sequence = _of_sequence(run, workload, engine, topology, machine)
     return (*_of_engine(run, workload, engine, topology, machine), *sequence)
 
@@ -51,7 +51,7 @@ def _exchange(kind: str, purpose: str, calls: float, num_bytes: float, group: Gr
 def _of_engine(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> list[Exchange]:
-    """Gradients are reduced and weights gathered over all ranks."""
+    """Return the engine's exchanges: reductions of gradients and gathers of weights over all ranks."""
     ranks, num, size = topology.num_ranks, workload.operations.num_parameters, engine.value_bytes
     if ranks == 1:
         return []
@@ -68,7 +68,7 @@ def _of_engine(
         return [reduced, _exchange("all_gather_into_tensor", "weights", 2, size * num / ranks, group, machine)]
     persistent = [values for values in workload.operations.parameters if values < engine.persistent]
     sliced = num - sum(persistent)
-    # What is not kept until the backward pass is gathered again in it.
+    # Weights not kept until the backward pass are gathered again there.
     times_gathered = run.train.accumulation * (1 if sliced <= engine.live else 2)
     calls_gathered = times_gathered * -(-sliced // max(1, engine.prefetch))
     gather = "all_gather_into_tensor", "weights"
@@ -82,7 +82,7 @@ def _of_engine(
 def _of_sequence(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> list[Exchange]:
-    """Attention of the ranks that share samples, and what they decode of each other: see `matey.parallel.sequence`."""
+    """Return the exchanges of ranks that share samples, in attention and decoding, see `matey.parallel.sequence`."""
     size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
     if size == 1:
         return []
@@ -91,24 +91,24 @@ def _of_sequence(
     whole = Group(size, on_node, sharing=max(1, on_node // size))
     heads = Group(ways, on_node, sharing=max(1, on_node // ways))
     spread = Group(queries, max(1, of_group // ways), sharing=on_node // max(1, of_group // ways))
-    # Bytes of one value of the embedding's width of all of a rank's tokens.
+    # Bytes of one embedding for each of a rank's tokens.
     unit = workload.num_tokens * run.train.micro_batch / size * workload.config.width * engine.value_bytes
     forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
     backward = workload.config.num_blocks * run.train.accumulation
     both = forward + backward
-    # Below a fiftieth of the others in the paper's runs, a seventh in a small mix.
+    # Less than a fiftieth of the other exchanges in the paper's runs, a seventh in a small mix.
     decoded = engine.value_bytes * handed_over(workload, run.train.micro_batch, size)
-    times = 2 * run.train.accumulation  # and the gradients back
+    times = 2 * run.train.accumulation  # forward, and the gradients backward
     exchanges = [_exchange("all_to_all_single", "sequence", times, decoded * times, whole, machine)]
     for moved in workload.sequence_plans(run.train.micro_batch, topology):
         group = heads if moved is None else whole
         if moved or (moved is None and ways > 1):
-            # Queries, keys and values together there, what was gathered back.
+            # Queries, keys and values are sent together, and the attention's result is sent back.
             exchanges.append(_exchange("all_to_all_single", "sequence", 2 * both, 4 * unit * both, group, machine))
         if moved is None and queries > 1:
-            # Keys and values are gathered again for the backward pass instead of kept, and their gradients scattered.
+            # Keys and values are not kept but gathered again for the backward pass; their gradients are scattered.
             gathered = 2 * unit
-            # Cores talk over gloo, see `matey.parallel.exchange.exchange_and_sum`.
+            # CPU cores communicate over gloo, see `matey.parallel.exchange.exchange_and_sum`.
             scatter = "all_to_all_single" if machine.shared_devices else "reduce_scatter_tensor"
             exchanges += [
                 _exchange("all_gather_into_tensor", "sequence", both, gathered * both, spread, machine),

@@ -1,4 +1,4 @@
-"""A machine as planning sees it: rates and sizes of a device, a node and the network, from a YAML file with sources."""
+"""A machine for planning: rates and sizes of a device, a node and the network, from a YAML file with sources."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matey.registry import Registry
 
 FOLDER = files("matey.planning") / "machines"
 MACHINES: Registry[Machine] = Registry("machine", "matey.machines", {}, type="matey.planning.machine:Machine")
-"""Machines that packages add to those of `FOLDER`."""
+"""Machines that packages add to the machines in `FOLDER`."""
 
 
 class Link(Section):
@@ -25,7 +25,7 @@ class Link(Section):
 
 
 class Machine(Section):
-    """Rates of a machine. A device is what one rank computes on: a GPU, a GCD (half an MI250X), a core."""
+    """The rates and sizes of a machine; one rank computes on one device: a GPU, a GCD (half an MI250X), or a core."""
 
     name: str = Field(description="name of the machine")
     num_nodes: int = Field(ge=1, description="number of nodes")
@@ -49,41 +49,41 @@ class Machine(Section):
     factors: dict[str, float] = Field({}, description="seconds of a collective over the model's, by kind, if measured")
 
     def nodes_of(self, num_ranks: int) -> int:
-        """Return how many nodes a number of ranks fills, one rank a device; those that share devices all fit on one node."""
+        """Return how many nodes a number of ranks fills, one rank per device; ranks that share devices all fit on one node."""
         return 1 if self.shared_devices and self.num_nodes == 1 else -(-num_ranks // self.devices_per_node)
 
     def check_nodes(self, nodes: int) -> None:
-        """Raise ConfigError where there are not so many nodes."""
+        """Raise ConfigError if the machine has fewer nodes."""
         if nodes > self.num_nodes:
             raise ConfigError(f"{nodes} nodes are asked for and {self.name} has {self.num_nodes}; ask for fewer.")
 
     def on_threads(self, ranks: int, threads: int | None) -> Machine:
-        """Return the machine as some ranks see it that compute on ``threads`` cores each, or share all of a node's.
+        """Return the machine for ranks that compute on ``threads`` cores each, or that share all cores of a node.
 
-        Other machines than those whose cores are the devices stay as they are.
+        A machine whose devices are not cores is returned unchanged.
         """
         if not self.shared_devices:
             return self
         cores = self.devices_per_node
         devices = min(cores, ranks * (threads or cores))
-        # Ranks that leave cores idle still share all of the node's memory.
+        # Also if cores stay idle, the ranks share all of the node's memory.
         return self.model_copy(update={"devices_per_node": devices, "memory": self.memory * cores / devices})
 
     def ranks_on_node(self, num_ranks: int) -> int:
-        """Return the ranks of a full node."""
+        """Return the number of ranks of a full node."""
         return -(-num_ranks // self.nodes_of(num_ranks))
 
     def devices_of_rank(self, num_ranks: int) -> float:
-        """Return how many devices of a node one rank has: 1, or its share of those that are shared."""
+        """Return how many devices one rank has: 1, or its share of a node's shared devices."""
         return self.devices_per_node / self.ranks_on_node(num_ranks) if self.shared_devices else 1.0
 
     def rate(self, precision: str) -> float:
-        """Return the operations a second that large matrix products reach on a device."""
+        """Return the operations per second that large matrix products reach on a device."""
         return self.peak[precision] * self.achieved[precision]
 
 
 def load_machine(name_or_path: str | Path) -> Machine:
-    """Read a machine by its name (see `machine_names`) or from a file of your own.
+    """Read a machine by its name (see `machine_names`) or from a user's file.
 
     Raises:
         ConfigError: there is no such machine or file, or the file does not describe one.
@@ -103,7 +103,7 @@ def load_machine(name_or_path: str | Path) -> Machine:
 
 
 def machine_names() -> list[str]:
-    """Return the machines that come with MATEY, and those that packages add."""
+    """Return the names of the machines that come with MATEY, and of those that packages add."""
     return [*_own_names(), *MACHINES]
 
 

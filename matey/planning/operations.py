@@ -1,4 +1,4 @@
-"""Operations of the network's matrix products, read off a model without storage; attention's are counted by `workload`."""
+"""Counts the operations of the network's matrix products on a model without storage; `workload` counts attention's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matey.model.slabs import is_large, kept_by_scheme, kept_by_stage, slab_of
 from matey.model.stencil import NUM_INPUTS
 
 Costs = tuple[int, int, int]
-"""Costs of a token: for each field that is seen (given ones among them), for each that is predicted, and the rest."""
+"""Costs of a token: per input field (given fields included), per predicted field, and the rest."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class LocalCosts:
     channels: tuple[int, ...]
 
     def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the operations of a forward pass on a box, with so many fields that are seen and that are predicted.
+        """Return the operations of a forward pass on a box, for numbers of input fields and predicted fields.
 
-        Windows to what they find, layers or mix and output, and the interpolation of coarse ones, axis after axis.
+        They are products on windows, layers or mix and output, and the interpolation of coarse scales axis by axis.
         """
         ladder, total = self.ladder, 0
         wanted: list[int] = list(box)
@@ -54,7 +54,7 @@ class LocalCosts:
         return 2 * total
 
     def sees(self, num_inputs: int, box: Sequence[int]) -> int:
-        """Return the values that all schemes take to predict a box ``z, y, x`` of cells of a sample, halos included."""
+        """Return the number of values that all schemes read to predict a box ``z, y, x`` of a sample, halos included."""
         ladder = self.ladder
         return sum(
             NUM_INPUTS * num_inputs * math.prod(_sizes(ladder.seen(number, [slice(0, size) for size in predicted])))
@@ -62,43 +62,43 @@ class LocalCosts:
         )
 
     def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the values that the backward pass waits for, of a box ``z, y, x`` of cells of a sample.
+        """Return the number of values kept for the backward pass, for a box ``z, y, x`` of a sample's cells.
 
-        What the windows are cut from, and what is seen in them; products and their mix are computed again, but those of a
-        network are kept. Of a large grid (see `is_large`) it is what a scheme sees beyond its inputs, which are there anyhow.
+        These are the inputs of the windows and the values in them; products and their mix are computed again, but those of
+        a network are kept. On a large grid (see `is_large`), a scheme's inputs do not count, because they exist anyway.
         """
         kept = 0
         for number, predicted in enumerate(self._predicted(box)):
             cells, told = math.prod(predicted), self._told(number, num_fields)
             of_cell = self._kept(number, num_inputs, num_fields)
             if is_large(predicted, of_cell):
-                # With their gradients; a scheme keeps a copy of its inputs beside what it is told.
+                # With their gradients; a scheme keeps a copy of its inputs beside the values that it is told.
                 kept += 2 * cells * (told + NUM_INPUTS * num_inputs * (told > 0 and not self.ladder.layers))
             else:
                 kept += cells * of_cell
         return kept
 
     def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the values that the backward pass has at once beyond those: the gradients of what is seen in a sample."""
+        """Return the number of further values held at once in the backward pass: gradients of the values seen in a sample."""
         made = 0
         for number, predicted in enumerate(self._predicted(box)):
             cells, kept = math.prod(predicted), self._kept(number, num_inputs, num_fields)
             seen = 2 * self.channels[number] + num_fields
-            if is_large(predicted, kept):  # in slabs, which are seen again
+            if is_large(predicted, kept):  # computed in slabs, whose windows are made again
                 axis, layers = slab_of(predicted, kept)
                 cells, seen = cells // predicted[axis] * layers, seen + kept
             made = max(made, seen * cells)
         return made
 
     def _of_scheme(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the products of a scheme."""
+        """Return the number of products of a scheme."""
         channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
         window = math.prod(2 * reach + 1 for reach in self.ladder.halo)
         seen = inputs * window * (2 * channels + num_fields)
         return math.prod(predicted) * (seen + channels * (channels + num_fields))
 
     def _of_stage(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the products of a stage of a network: its window and what it is told, its layers, and the output."""
+        """Return the products of a network's stage: on its window and the values it is told, in its layers and the output."""
         channels, ladder = self.channels[number], self.ladder
         window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (ladder.halo, ladder.step))
         sides = _sizes(ladder.told(number, [slice(0, size) for size in predicted]))
@@ -111,23 +111,23 @@ class LocalCosts:
         return total + math.prod(predicted) * channels * near * last
 
     def _kept(self, number: int, num_inputs: int, num_fields: int) -> int:
-        """Return the values of a mean that a scheme keeps for the backward pass where the grid is not large."""
+        """Return the number of values per mean that a scheme keeps for the backward pass on a grid that is not large."""
         channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
         if self.ladder.layers:
             return kept_by_stage(inputs, channels, self.ladder.layers[number])
         return kept_by_scheme(inputs, channels, num_fields)
 
     def _finds(self, number: int, num_fields: int) -> int:
-        """Return how many values a scheme finds in a mean."""
+        """Return the number of values that a scheme computes per mean."""
         return self.channels[number] if self.ladder.layers and number else num_fields
 
     def _told(self, number: int, num_fields: int) -> int:
-        """Return how many values a scheme is told in a mean."""
+        """Return the number of values that a scheme is told per mean."""
         follows = self.ladder.cascade and number + 1 < len(self.ladder.factors)
         return self._finds(number + 1, num_fields) if follows else 0
 
     def _predicted(self, box: Sequence[int]) -> list[list[int]]:
-        """Return the sizes ``z, y, x`` of what each scheme predicts."""
+        """Return the size ``z, y, x`` of each scheme's prediction."""
         return [_sizes(sides) for sides in self.ladder.predicted([slice(0, size) for size in box])]
 
 
@@ -142,11 +142,11 @@ class Operations:
     Attributes:
         per_token: operations of the blocks per token, without the products of attention.
         outside_per_token: operations of the position embedding per token.
-        embed: operations of embedding a token's patch at each level: those for each field that is seen, for each that
-            is predicted, and all others.
-        decode: operations of decoding a token of the last frame at each level, likewise.
-        embed_keeps: number of values that embedding keeps for the backward pass, likewise.
-        decode_keeps: number of values that decoding keeps for the backward pass, likewise.
+        embed: operations of embedding a token's patch at each level: per input field, per predicted field, and the
+            rest.
+        decode: operations of decoding a token of the last frame at each level, with the same three parts.
+        embed_keeps: number of values that embedding keeps for the backward pass, with the same three parts.
+        decode_keeps: number of values that decoding keeps for the backward pass, with the same three parts.
         local: costs of the local operator, if there is one.
         parameters: number of values of each parameter tensor.
     """
@@ -162,12 +162,12 @@ class Operations:
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the model."""
+        """Number of parameters of the model."""
         return sum(self.parameters)
 
 
 def count_operations(config: MateyConfig) -> Operations:
-    """Count what a model of this configuration computes."""
+    """Count the operations of a model with this configuration."""
     with torch.device("meta"):
         model = MateyModel(config)
     local = model.local
@@ -191,7 +191,7 @@ def count_operations(config: MateyConfig) -> Operations:
 
 
 def _of_embedding(embedding: PatchEmbedding) -> tuple[Costs, Costs]:
-    """Return operations of a token and values kept."""
+    """Return the operations per token, and the number of values kept."""
     _, cells, width = embedding.field_weight.shape
     places = num_cells = math.prod(embedding.patch) // cells
     operations = kept = 0
@@ -203,7 +203,7 @@ def _of_embedding(embedding: PatchEmbedding) -> tuple[Costs, Costs]:
 
 
 def _of_decoder(decoder: PatchDecoder) -> tuple[Costs, Costs]:
-    """Return operations of a token of the last frame and values kept."""
+    """Return the operations per token of the last frame, and the number of values kept."""
     _, window, hidden = decoder.window_weight.shape
     block = decoder.field_weight.shape[2]
     places, operations, kept = 1, 0, 0
@@ -217,13 +217,13 @@ def _of_decoder(decoder: PatchDecoder) -> tuple[Costs, Costs]:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Numbers of operations on tensors that a micro-step starts, views left out: on a GPU each takes a while, however small.
+    """Numbers of tensor operations in a micro-step, without views; on a GPU each takes a minimum time, however small it is.
 
     Attributes:
         block_forward: number in the forward pass of all blocks.
         block_backward: number in the backward pass of all blocks.
         outside_forward: number in tokenizing, embedding, decoding and the loss.
-        outside_backward: number in the gradients of these.
+        outside_backward: number in the backward pass of these.
     """
 
     block_forward: int
@@ -233,10 +233,10 @@ class Kernels:
 
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
-    """Estimate the kernels to about a quarter, as counted in one process on all schemes and token sets in 2-D and 3-D."""
+    """Estimate the number of kernels to within about 25 %, fitted to counts of all schemes and token sets in 2-D and 3-D."""
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
-    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # layers of stages with several
+    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # beyond each stage's first
     levels, attentions = len(config.patches), config.num_blocks * num_attentions
     pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(

@@ -1,4 +1,4 @@
-"""Main memory that a process takes to read and prepare a micro-batch of a rank, see `matey.model.prepare`."""
+"""Predicts the main memory that a process needs to read and prepare a rank's micro-batch, see `matey.model.prepare`."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
 from matey.tokens.tiles import Frames, Tiles
 
 TAKING_MEANS = 1.5  # frames of all fields for means of the local operator: 1.4 in the plane, 1.7 in space, measured
-SUMMING = 1.75  # times the fields whose sums over patches are taken together, measured
-COPYING = 0.5  # times what is copied at once, measured
-AROUND = 2.5  # times the last frames around own cells while what is seen of them is cut out, measured
+SUMMING = 1.75  # times the fields that are summed over patches together, measured
+COPYING = 0.5  # times the values copied at once, measured
+AROUND = 2.5  # times the last frames around own cells while windows are cut out of them, measured
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
 @cache
 def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
-    """Return the most bytes that are held at once: what is read, what becomes of it, and what comes and goes meanwhile.
+    """Return the peak of memory in bytes: values read, values prepared from them, and temporaries.
 
     Args:
         workload: the samples and the network.
         micro_batch: number of samples.
-        ways: number of ranks that share them, each of which prepares its part.
+        ways: number of ranks that share the samples; each prepares its part.
     """
-    # Of samples of one size, that with most tokens.
+    # For each size of sample, the one with most tokens.
     largest = {sample.window: sample for sample in sorted(workload.samples, key=lambda sample: sample.num_tokens)}
     return max(
         micro_batch * _of_whole(workload, sample, ways)
@@ -53,20 +53,20 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
 def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
     """Return the bytes of pinned memory from which a rank's micro-batches are copied to its GPU ahead of the step.
 
-    PyTorch takes a power of two and keeps it for the next one.
+    PyTorch allocates a power of two and keeps it for the next micro-batch.
     """
     num_bytes = ahead_bytes(workload, micro_batch, ways, machine)
     return 2 ** math.ceil(math.log2(num_bytes)) if num_bytes else 0.0
 
 
 def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
-    """Return the most bytes of the micro-batches of a rank that its workers have read ahead and nobody has taken.
+    """Return the most bytes of a rank's micro-batches that its workers have read ahead and that still wait for a step.
 
     Args:
         workload: the samples and the network.
         micro_batch: number of samples.
-        ways: number of ranks that share them: they prepare what they take together, and workers only read their parts.
-        workers: number of processes of the rank that read.
+        ways: number of ranks that share the samples; if several, workers only read parts, and the ranks prepare them.
+        workers: number of worker processes of the rank.
     """
     most = 0.0
     for sample in workload.samples:
@@ -75,24 +75,24 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
 
 
 def _of_whole(workload: Workload, sample: Sample, ways: int) -> float:
-    """Return what a process holds of a sample that it reads whole."""
+    """Return the bytes that a process holds for a sample that it reads whole."""
     num_frames, *grid = sample.window
     frame = 4 * sample.num_inputs * math.prod(grid)
     history, of_field = num_frames * frame, num_frames * frame / sample.num_inputs
     refining = SUMMING * min(history, max(of_field, 4 * SUMMED_AT_ONCE)) + history * (len(workload.config.patches) > 1)
-    normalising = 2 * history  # without the mean, and divided by the deviation
+    normalising = 2 * history  # one copy without the mean, one divided by the deviation
     made = _made(workload, sample) + TAKING_MEANS * frame
     return sample.num_bytes + max(refining, normalising, made / ways)
 
 
 def _made(workload: Workload, sample: Sample) -> float:
-    """Return the bytes of what a sample becomes: what the network sees, and plans."""
+    """Return the bytes of a prepared sample: the network's inputs, and plans."""
     seen = 4 * seen_around(workload, sample, sample.window[1:])
     return field_bytes(workload, sample) + seen + LAYOUT_BYTES * sample.num_tokens
 
 
 def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) -> list[float]:
-    """Return what some of the ranks hold that share samples, and read and prepare a part each, see `matey.model.moving`."""
+    """Return the bytes on some of the ranks that share samples and prepare a part each, see `matey.model.moving`."""
     config, num_frames = workload.config, sample.window[0]
     brick, samples = config.patches[0], [sample] * num_samples
     layout, frames = in_one_batch(samples, config.patches)
@@ -102,12 +102,12 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
         ((index, number, *_),) = in_bricks(layout, frames, config.patches, level)
         of_token[index] = number
     cells = 4 * math.prod(brick[1:])
-    frame = sample.num_inputs * cells  # of a brick, what is given beside the fields
+    frame = sample.num_inputs * cells  # values of a brick, given fields included
     as_read = ((num_frames + 1) * sample.num_fields + sample.given_frames * sample.num_given) * cells
     whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
     looked_at, own = ranks_looked_at(ways), shares(layout.num_tokens, ways)
-    # What all ranks are told of each brick, and the rank of each token.
+    # Values of each brick that all ranks receive, and the rank of each token.
     told = 3 * (sample.num_fields + sample.num_given) + (len(config.patches) > 1) * width_of_criteria(config.patches)
     known = 4 * total * told + 8 * layout.num_tokens
     found = []
@@ -124,11 +124,11 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
 
 
 def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> tuple[Tensor, Tensor]:
-    """Return the bricks of which a rank sees the last frames, around the boxes of its tiles, and how many cells of each."""
+    """Return the bricks around the boxes of a rank's tiles whose last frames it sees, and the number of cells seen in each."""
     brick = config.patches[0]
     if not config.local:
         recent = torch.cat([tiles.in_patches(brick) for tiles in boxes]).unique()
-        return recent, torch.zeros_like(recent)  # they are those that it needs whole
+        return recent, torch.zeros_like(recent)  # the rank needs whole bricks
     about = Samples("", (), sample.window, torch.float32, torch.empty(0), (False, False, False))
     regions = [around_tiles(tiles, about, config) for tiles in boxes]
     recent, cells = recent_of(regions, frames.grid_of(brick), brick)

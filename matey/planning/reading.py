@@ -1,4 +1,4 @@
-"""Whether the processes that read data keep up with the steps that train on it."""
+"""Tells whether reading data keeps up with the training steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ MB = 1e6
 
 
 def reading_text(needed: float, rate: float | None, workers: int, ranks: int, source: str) -> str:
-    """Return a line on what a rank reads, and whether steps wait for it.
+    """Return a line on the rate at which a rank reads, and whether steps wait for it.
 
     Args:
-        needed: bytes of float32 a second, so that no step waits.
-        rate: bytes a second that one process reads; None where that is not known.
-        workers: processes of a rank that read ahead; with 0 a rank reads by itself.
+        needed: bytes of float32 per second that are needed so that no step waits.
+        rate: bytes per second that one process reads; None if unknown.
+        workers: number of processes of a rank that read ahead; with 0, the rank reads by itself.
         ranks: number of ranks that read.
         source: the source of the rate.
     """

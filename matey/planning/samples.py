@@ -1,4 +1,4 @@
-"""Samples that a plan is made for: drawn from a run's data or, where that is not there yet, made in its place."""
+"""Samples for a plan: drawn from a run's data or, if the data does not exist yet, made from assumptions."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from matey.train.network import check_fit, with_vocabulary
 from matey.train.run_data import open_data
 
 MOST_PATCHES = 2**16
-"""Finest patches of assumed samples in all: on a large grid one sample is as good as many, since chance evens out."""
+"""Most finest patches in all assumed samples together; on a large grid chance evens out, so one sample is enough."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """Assumptions about data that is not there yet.
+    """Assumptions about data that does not exist yet.
 
     Attributes:
-        grids: cells ``z, y, x`` of each data set in the run's order; the last one counts for all that follow.
+        grids: cells ``z, y, x`` of each data set in the run's order; the last grid also counts for all further data sets.
         refined: share of the patches of each level that is split.
-        num_fields: fields of a system.
+        num_fields: number of fields of a system.
     """
 
     grids: tuple[tuple[int, int, int], ...] = ((1, 128, 128),)
@@ -47,12 +47,12 @@ class Sample:
     """One sample as the network sees it.
 
     Attributes:
-        system: name of the PDE system; the path of data that is not there yet.
+        system: name of the PDE system; for data that does not exist yet, its path.
         window: size ``t, z, y, x`` of the sample in frames and cells.
-        num_fields: number of fields of its system that are predicted.
-        layout: the layout of its tokens.
-        num_given: number of those that the network is given.
-        given_frames: number of their frames, 1 where they are constant in time.
+        num_fields: number of predicted fields of the system.
+        layout: the layout of the sample's tokens.
+        num_given: number of given fields.
+        given_frames: number of frames of the given fields; 1 if they are constant in time.
     """
 
     system: str
@@ -64,23 +64,23 @@ class Sample:
 
     @property
     def num_inputs(self) -> int:
-        """Number of fields that the network sees."""
+        """Number of input fields of the network."""
         return self.num_fields + self.num_given
 
     @property
     def num_tokens(self) -> int:
-        """Number of its tokens."""
+        """Number of tokens of the sample."""
         return self.layout.num_tokens
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its history, of its target and of what is given, in float32."""
+        """Bytes of the sample's history, target and given fields, in float32."""
         num_frames, *grid = self.window
         return 4 * ((num_frames + 1) * self.num_fields + self.given_frames * self.num_given) * math.prod(grid)
 
 
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
-    """Return the network of a run, windows of its data as training would draw them, and bytes a second read of them."""
+    """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second."""
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
@@ -92,7 +92,7 @@ def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[S
 
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
-    """Return the network of a run, and samples on the assumed grids, split by chance; shares of sets go by weights."""
+    """Return a run's network, and samples on the assumed grids with random refinement; data sets are drawn by weight."""
     check_named(run)
     network = config = model_config(run)
     if config.tokens.rule == "threshold":
@@ -121,13 +121,13 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
 
 
 def _coarser(grid: tuple[int, int, int], cells: int) -> tuple[int, int, int]:
-    """Return the grid of means of so many cells along each axis that has several."""
+    """Return the grid of means over ``cells`` cells along each axis longer than 1."""
     z, y, x = (-(-size // cells) if size > 1 else 1 for size in grid)
     return z, y, x
 
 
 def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, random: torch.Generator) -> TokenLayout:
-    """Return the layout of a sample of this window in which chance decides which patches are split; no field is made."""
+    """Return the layout of a sample with this window and randomly chosen split patches; no field is made."""
     covered = cover(window, config.patches[0])
     chances = [torch.rand(1, *patch_grid(covered, patch)[1:], generator=random) for patch in config.patches[:-1]]
     splits = split_by(chances, window, config.patches, config.refinement)
@@ -135,7 +135,7 @@ def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, ra
 
 
 def samples_of(batch: FieldBatch, config: MateyConfig) -> list[Sample]:
-    """Tokenize every sample of a batch by itself."""
+    """Tokenize every sample of a batch separately."""
     samples = []
     for number in range(batch.num_samples):
         part = slice(number, number + 1)
@@ -148,12 +148,12 @@ def samples_of(batch: FieldBatch, config: MateyConfig) -> list[Sample]:
 
 
 def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Mix samples that came system by system, so that samples in a row are like a micro-batch of training."""
+    """Mix samples ordered by system, so that consecutive samples are like a micro-batch of training."""
     order = np.random.default_rng(0).permutation(len(samples))
     return tuple(samples[number] for number in order)
 
 
 def _with_share(config: MateyConfig, share: float) -> MateyConfig:
-    """Return the configuration with a share of all patches split, whatever the fields are."""
+    """Return the configuration that splits a share of all patches, independent of the fields."""
     tokens = config.tokens.model_copy(update={"rule": "fraction", "refine": share})
     return MateyConfig.from_dict(config.to_dict() | {"tokens": tokens})

@@ -1,4 +1,4 @@
-"""Other ways to run the same training on the same ranks: which fit, which is the nearest, which is the fastest."""
+"""Searches for other ways to run the same training on the same ranks: those that fit, the nearest and the fastest."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from matey.planning.workload import Workload
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings that a search varies; the global batch stays as it is.
+    """Settings that a search varies at a fixed global batch.
 
     Attributes:
         stage: the ZeRO stage.
         sequence_parallel_size: number of ranks that share samples.
-        micro_batch: number of samples of a sequence group in a micro-step.
-        accumulation: number of micro-steps of a step.
-        checkpoint_blocks: blocks that are computed again.
+        micro_batch: number of samples of a sequence group per micro-step.
+        accumulation: number of micro-steps per step.
+        checkpoint_blocks: blocks whose forward pass is computed again.
         bf16: whether weights and activations are bfloat16.
     """
 
@@ -37,7 +37,7 @@ class Choice:
     bf16: bool
 
     def changes(self, other: Choice) -> list[str]:
-        """Return the settings that lead from another choice to this one."""
+        """Return the settings in which this choice differs from another."""
         sets = {
             "zero_optimization.stage": (self.stage, other.stage),
             "parallel.sequence_parallel_size": (self.sequence_parallel_size, other.sequence_parallel_size),
@@ -49,7 +49,7 @@ class Choice:
         return [f"{key}={value}" for key, (value, old) in sets.items() if value != old]
 
     def settings(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
-        """Return the run and the DeepSpeed configuration with this choice in place of their own."""
+        """Return the run and the DeepSpeed configuration with the settings of this choice."""
         train = run.train.model_copy(update={"micro_batch": self.micro_batch, "accumulation": self.accumulation})
         parallel = run.parallel.model_copy(
             update={
@@ -69,7 +69,7 @@ class Choice:
 
 
 def choice_of(run: RunConfig, deepspeed_config: dict[str, Any], planned: Estimate) -> Choice:
-    """Return the choice that a run and a DeepSpeed configuration have made."""
+    """Return the settings of a run and its DeepSpeed configuration as a choice."""
     engine = read_engine(deepspeed_config)
     return Choice(
         engine.stage,
@@ -86,8 +86,8 @@ def search(
 ) -> list[tuple[Choice, Estimate]]:
     """Estimate every choice with the ranks and the global batch of ``planned``, fastest first.
 
-    Sequence groups have up to as many ranks as a node has devices; stage 0 comes without bfloat16, with which it is refused.
-    What the configuration offloads is offloaded with every stage that can.
+    Sequence groups have at most as many ranks as a node has devices; stage 0 is tried without bfloat16, which it refuses.
+    State that the configuration offloads stays offloaded in every stage that can do so.
     """
     found = []
     for choice in _choices(planned, machine):
@@ -96,14 +96,14 @@ def search(
     current = choice_of(run, deepspeed_config, planned)
 
     def rank(pair: tuple[Choice, Estimate]) -> tuple[float, int]:
-        # What differs by less than the model can tell is ranked by how little has to change.
+        # Times closer than the model's accuracy are ranked by the number of changes.
         return float(f"{pair[1].seconds.total:.3g}"), len(pair[0].changes(current))
 
     return sorted(found, key=rank)
 
 
 def nearest_that_fits(current: Choice, found: Sequence[tuple[Choice, Estimate]]) -> tuple[Choice, Estimate] | None:
-    """Return the choice that fits with the fewest changes, the fastest of these; None where none does."""
+    """Return the choice that fits with the fewest changes, the fastest of several; None if none fits."""
     fitting = [pair for pair in found if pair[1].fits]
     return min(fitting, key=lambda pair: (len(pair[0].changes(current)), pair[1].seconds.total), default=None)
 
@@ -120,11 +120,11 @@ def _choices(planned: Estimate, machine: Machine) -> Iterator[Choice]:
 
 
 def _on_stage(zero: dict[str, Any], stage: int) -> dict[str, Any]:
-    """Return the ZeRO section for another stage, without the offloading that only higher stages do."""
+    """Return the ZeRO section for another stage, without offloading that only higher stages support."""
     zero = {**zero, "stage": stage}
     if stage < 3:
         zero.pop("offload_param", None)
-        (zero.get("offload_optimizer") or {}).pop("ratio", None)  # of the part that is offloaded
+        (zero.get("offload_optimizer") or {}).pop("ratio", None)  # share of the optimizer that is offloaded
     if stage < 1:
         zero.pop("offload_optimizer", None)
     return zero

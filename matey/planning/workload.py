@@ -1,6 +1,6 @@
-"""What a step works on: the tokens of samples, and which of them attend to each other.
+"""The workload of a step: the tokens of samples, and which tokens attend to each other.
 
-Samples are those that training would draw or, where the data is not there yet, grids of which a given share is split.
+Samples are drawn as in training or, if the data does not exist yet, made on assumed grids with a given share of split patches.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
 
-NUM_SAMPLES = 32  # windows that tokens are counted on
-DRAWS = 10_000  # samples that are dealt out to groups to see how uneven their work is
+NUM_SAMPLES = 32  # number of windows whose tokens are counted
+DRAWS = 10_000  # number of random draws that estimate the load imbalance between groups
 
 
-@dataclass(frozen=True, eq=False)  # a key of the caches below
+@dataclass(frozen=True, eq=False)  # hashed by identity, as a key of the caches below
 class Workload:
-    """Samples in the proportions of training, and the network that works on them.
+    """Samples in the proportions of training, and the network that processes them.
 
     Attributes:
         config: the model's configuration.
         samples: the samples, drawn or assumed.
-        read_rate: bytes a second at which they were read; None where they are assumed.
+        read_rate: bytes per second at which the samples were read; None if they are assumed.
     """
 
     config: MateyConfig
@@ -48,22 +48,22 @@ class Workload:
 
     @cached_property
     def operations(self) -> Operations:
-        """Operations and parameters of the network."""
+        """The operations and parameters of the network."""
         return count_operations(self.config)
 
     @property
     def num_attentions(self) -> int:
-        """Attentions of a block."""
+        """Number of attentions of a block."""
         return len(scheme_keys(self.config.scheme, self.config.patches))
 
     @property
     def num_tokens(self) -> float:
-        """Mean tokens per sample."""
+        """Mean number of tokens per sample."""
         return sum(sample.num_tokens for sample in self.samples) / len(self.samples)
 
     @property
     def num_uniform_tokens(self) -> float:
-        """Mean tokens per sample, were it cut into the finest patches throughout."""
+        """Mean number of tokens per sample if samples were cut into the finest patches everywhere."""
         finest = self.config.patches[-1]
         counts = [math.prod(patch_grid(cover(sample.window, finest), finest)) for sample in self.samples]
         return sum(counts) / len(counts)
@@ -75,14 +75,14 @@ class Workload:
 
     @property
     def most_tokens(self) -> int:
-        """Tokens of the largest sample: a long run meets micro-batches of nothing else."""
+        """Number of tokens of the largest sample; a long run meets micro-batches made only of such samples."""
         return max(sample.num_tokens for sample in self.samples)
 
     def imbalance(self, num_groups: int, num_samples: int) -> float:
-        """Return the operations of the group with most to do in a step over the mean of all, on average over steps.
+        """Return the operations of the most loaded group in a step divided by the mean over groups, averaged over steps.
 
         Args:
-            num_groups: number of sequence groups, each with samples of its own.
+            num_groups: number of sequence groups, each with its own samples.
             num_samples: number of samples of a group in a step.
         """
         if num_groups == 1:
@@ -94,10 +94,10 @@ class Workload:
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
     def sequence_plans(self, num_samples: int, topology: Topology) -> list[float | None]:
-        """Return how each attention of a block crosses the ranks that share a micro-batch of so many samples.
+        """Return how each attention of a block exchanges values among the ranks that share a micro-batch.
 
-        Where whole segments move to one rank each, the values that leave a rank in a forward pass over the embedding width,
-        summed over the group; None where tokens are exchanged for heads, see `matey.parallel.sequence`.
+        If each segment moves to one rank: the number of values that leave the ranks in a forward pass, summed over the group
+        and divided by the embedding width; None if tokens are exchanged for heads, see `matey.parallel.sequence`.
         """
         return _sequence_plans(self, num_samples, replace(topology, num_ranks=topology.sequence_parallel_size, rank=0))
 
@@ -115,7 +115,7 @@ class Workload:
 
     @property
     def forward_operations(self) -> float:
-        """Mean operations of a sample's forward pass in matrix products, those of attention included."""
+        """Mean operations in the matrix products of a sample's forward pass, attention included."""
         return self.block_operations + self.outside_operations
 
     @property
@@ -125,25 +125,25 @@ class Workload:
 
     @property
     def outside_operations(self) -> float:
-        """The other part: embedding, positions, decoding, the local operator."""
+        """The part of `forward_operations` in embedding, positions, decoding and the local operator."""
         return sum(self._outside_costs) / len(self.samples)
 
     def most_outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> int:
-        """Bytes that all but the blocks keeps for the backward pass on one of the ranks of a micro-batch, at the most.
+        """Return the most bytes that a rank keeps for the backward pass outside the blocks.
 
-        With what it sees of the last frames around the cells that it predicts. A rank with coarse tokens has more than its
-        share: a patch keeps values by its cells.
+        They include the last frames that the rank sees around its predicted cells. A rank with coarse tokens has more than
+        its share, because the values of a patch grow with its number of cells.
 
         Args:
             num_samples: number of samples of the micro-batch.
-            ways: number of ranks that share it.
-            value_bytes: bytes of a value that is embedded or decoded; what is seen of the fields is in their precision,
-                as is the local operator.
+            ways: number of ranks that share the micro-batch.
+            value_bytes: bytes of an embedded or decoded value; values of the fields and of the local operator have the
+                fields' precision.
         """
         return max(value_bytes * tokens + 4 * cells for tokens, cells, _ in _outside_of_ranks(self, num_samples, ways))
 
     def most_around_bytes(self, num_samples: int, ways: int) -> int:
-        """Bytes of the last frames around the cells that one of the ranks of a micro-batch predicts, at the most."""
+        """Return the most bytes that a rank holds of the last frames around its predicted cells."""
         return 4 * max(around for *_, around in _outside_of_ranks(self, num_samples, ways))
 
     @cached_property
@@ -169,7 +169,7 @@ class Workload:
 
 @cache
 def handed_over(workload: Workload, num_samples: int, ways: int) -> float:
-    """Return the values that a rank hands over in a forward pass of so many samples, see `matey.planning.cells`."""
+    """Return the number of values that a rank hands over in a forward pass, see `matey.planning.cells`."""
     return values_handed_over(workload.config, list(islice(cycle(workload.samples), num_samples)), ways)
 
 
@@ -182,13 +182,13 @@ def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> li
 
 @cache
 def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int, int]]:
-    """Return the values that each rank keeps of its tokens and of its cells, where all share copies of a sample; of each.
+    """Return three numbers per sample and rank that shares copies of it: values kept of tokens, of cells, and around cells.
 
-    The last are those of the cells' that it is given of the last frames around them.
+    The third number is the part of the second that comes from the last frames around the rank's cells.
     """
     costs, found = workload.operations, []
     for sample in workload.samples:
-        # What is seen of the fields is kept in their precision.
+        # Values of the fields are kept in the fields' precision.
         keeps = costs.embed_keeps, costs.decode_keeps
         patches, windows = ([(of_seen, 0, 0) for of_seen, _, _ in levels] for levels in keeps)
         seen = _of_tokens(sample, patches).repeat(num_samples)
@@ -217,7 +217,7 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
 
 
 def _of_boxes(workload: Workload, sample: Sample, boxes: Sequence[Sequence[int]]) -> int:
-    """Return the values that the local operator keeps of boxes of so many samples and cells ``z, y, x`` each."""
+    """Return the number of values that the local operator keeps for boxes, each of samples and cells ``z, y, x``."""
     local = workload.operations.local
     if local is None:
         return 0
@@ -225,7 +225,7 @@ def _of_boxes(workload: Workload, sample: Sample, boxes: Sequence[Sequence[int]]
 
 
 def seen_around(workload: Workload, sample: Sample, box: Sequence[int]) -> int:
-    """Return the values of the last frames that decoders and local operator see around a box of cells ``z, y, x``."""
+    """Return the number of values of the last frames that decoders and local operator see around a box ``z, y, x``."""
     local, halos = workload.operations.local, [shape.halo for shape in block_shapes(workload.config)]
     around = (size + 2 * max(reach) for size, *reach in zip(box, *halos, strict=True))
     seen = sample.num_inputs * math.prod(around)
@@ -233,7 +233,7 @@ def seen_around(workload: Workload, sample: Sample, box: Sequence[int]) -> int:
 
 
 def _of_windows(values: Tensor, level: Tensor) -> int:
-    """Return the values in windows that decoders have at once, from those of each token and its level."""
+    """Return the number of values in windows that decoders hold at once, from each token's number and its level."""
     of_levels = torch.bincount(level, weights=values.double()).long()
     return int(of_levels.where(of_levels <= KEPT_AT_ONCE, KEPT_AT_ONCE // 4).sum())
 
@@ -244,16 +244,16 @@ def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) ->
 
 
 def _of_tokens(sample: Sample, levels: Sequence[Costs]) -> Tensor:
-    """Return the cost of each token ``(n,)`` of a sample at its level: that of all its fields, and the rest."""
+    """Return the cost ``(n,)`` of each token of a sample at its level: that of all its fields, and the rest."""
     of_levels = [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]
     return torch.tensor(of_levels)[sample.layout.level]
 
 
 def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:
-    """Count the tokens of a run on windows of its data or, with ``assumed``, on what is taken in its place.
+    """Count the tokens of a run on windows of its data or, with ``assumed``, on assumed samples.
 
     Raises:
-        ConfigError: the run does not fit the data or the assumed grids, or names no fields where there is no data.
+        ConfigError: the run does not fit the data or the assumed grids, or names no fields although there is no data.
         DataError: data cannot be opened.
     """
     return Workload(*draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples))

@@ -1,1 +1,1 @@
-"""Pages and pictures of what was evaluated."""
+"""Writes pages and pictures of evaluations and training runs."""

@@ -24,9 +24,9 @@ class About:
 
     Attributes:
         name: name of the run or the model.
-        facts: pairs of a term and its text, in plain text.
-        log: lines of the run's ``metrics.jsonl``; empty where there is none.
-        label: kind of the model, in tables.
+        facts: pairs of a term and its description, in plain text.
+        log: lines of the run's ``metrics.jsonl``; empty if there is none.
+        label: name of the kind of model in tables.
     """
 
     name: str
@@ -36,7 +36,7 @@ class About:
 
 
 def describe(trained: Trained | TrainedPeer, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
-    """Describe the model, the data and the way of evaluation."""
+    """Describe the model, the data and the method of evaluation."""
     about = [("date", date), ("command", command)]
     context = describe_context(data, trained.model.device, protocol)
     history = ("history", f"{data.num_frames} frames")
@@ -62,7 +62,7 @@ def describe(trained: Trained | TrainedPeer, data: HeldOut, protocol: Protocol, 
 
 
 def describe_context(data: HeldOut, device: torch.device, protocol: Protocol) -> list[tuple[str, str]]:
-    """Describe what does not depend on the model: data and device."""
+    """Describe the facts that do not depend on the model: data and device."""
     facts = []
     for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
         share = f"{data.part}, {len(trajectories)} of {trajectory_set.num_trajectories} trajectories"
@@ -86,7 +86,7 @@ def _tokens(config: MateyConfig) -> str:
 
 
 def _files(sources: Sequence[Path]) -> str:
-    """Name the files as seen from here; of those elsewhere, only the end of the path: pages are passed on to others."""
+    """Name files relative to the working folder, others by the end of the path only, because pages are passed on to others."""
     first = sources[0].resolve()
     near = first.relative_to(Path.cwd()) if first.is_relative_to(Path.cwd()) else Path("...", *first.parts[-2:])
     return str(near) if len(sources) == 1 else f"{len(sources)} files such as {near}"

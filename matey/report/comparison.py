@@ -1,6 +1,6 @@
-"""Several models side by side: one table for the terminal, and one page with tables, curves and the worst case of each.
+"""Compares several models: tables for the terminal, and one page with tables, curves and each model's worst case.
 
-Where a model is a peer of another system, there is a dash.
+A peer has a dash in the rows of other systems.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of
 
 
 def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
-    """Lay errors and tokens out as plain tables, a column for each model; a star marks the smallest error of a row."""
+    """Format errors and tokens as plain tables, a column for each model; a star marks the smallest error of a row."""
     rows = _rows(evaluations)
-    columns = [f"{name} " for name in names]  # in place of a star
+    columns = [f"{name} " for name in names]  # a space in place of a star
     errors, worst = [], []
     for row in rows:
         record = one_of(row)
@@ -55,14 +55,14 @@ def write_comparison(
     facts: Sequence[tuple[str, str]],
     pages: Sequence[str],
 ) -> None:
-    """Write the page.
+    """Write the page of a comparison.
 
     Args:
         path: path of the page.
         names: names of the models.
-        evaluations: findings on each, from the same windows.
-        facts: pairs of a term and its text about the data and the command.
-        pages: path of each model's own page, from this one's folder.
+        evaluations: results of each model on the same windows.
+        facts: pairs of a term and its description, on the data and the command.
+        pages: path of each model's own page, relative to this page's folder.
     """
     rows = _rows(evaluations)
     body = [
@@ -110,7 +110,7 @@ def _spread_of(record: Record | None, both: bool = False) -> str:
 
 
 def _beyond(evaluations: Sequence[Evaluation]) -> list[Beyond]:
-    """Return the rollouts that went on where the truth ends, of all models or of none."""
+    """Return the rollouts beyond the end of the truth, of all models or of none."""
     return [evaluation.beyond for evaluation in evaluations if evaluation.beyond is not None]
 
 

@@ -1,4 +1,4 @@
-"""Draws frames of data sets beside each other, as tools/inspect_data.py --plot shows them; needs no PyTorch."""
+"""Draws frames of data sets beside each other, for tools/inspect_data.py --plot; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = 5
 
 
 def first_readable(data: TrajectorySet) -> tuple[TrajectorySet, Trajectory, list[int], np.ndarray] | None:
-    """Read the frames to draw of the first trajectory that has no fault in them, None if all do."""
+    """Read the frames to draw from the first trajectory without faults in them; None if all have faults."""
     for index, about in enumerate(data.trajectories):
         times = sorted({round(t) for t in np.linspace(0, about.num_frames - 1, COLUMNS)})
         try:
@@ -24,7 +24,7 @@ def first_readable(data: TrajectorySet) -> tuple[TrajectorySet, Trajectory, list
 
 
 def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np.ndarray]]) -> Figure:
-    """Draw a row of frames for each field of each data set, all of a row on one colour scale."""
+    """Draw a row of frames for each field of each data set, with one colour scale per row."""
     rows = [(data, about, times, frames, f) for data, about, times, frames in drawn for f in range(len(data.fields))]
     heights = [float(np.clip(shape[0] / shape[1], 0.3, 1.0)) for shape in (size(about) for _, about, *_ in rows)]
     figure = Figure(figsize=(2.2 * COLUMNS, 2.0 * sum(heights) + 0.3 * len(drawn)), layout="constrained")
@@ -40,7 +40,7 @@ def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np
 def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.ndarray) -> None:
     """Draw frames ``(t, y, x)`` of one field beside each other."""
     height, width = size(about)
-    # Most systems start from noise or a jump and calm down: with frame 0 in the scale, the rest would be one colour.
+    # Most systems start from noise or a jump and decay: with frame 0 in the scale, the other frames would be one colour.
     low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
     scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
     for axes in panel:
@@ -53,6 +53,6 @@ def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.
 
 
 def size(about: Trajectory) -> tuple[float, float]:
-    """Height and width of the domain; a line is drawn as a strip."""
+    """Return the height and width of the domain; a 1-D domain is drawn as a strip."""
     height, width = (count * step for count, step in zip(about.grid[1:], about.spacing[1:], strict=True))
     return (0.3 * width if about.grid[1] == 1 else height), width

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML file to see how good the model is, and where it fails."""
+"""The report of an evaluation: one HTML file that shows how good the model is, and where it fails."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from matey.report.summary import (
 )
 
 MOST_BYTES = 10**7
-"""Size of a page, so that it can be passed on; where pictures hardly shrink, films have fewer of them."""
+"""Largest size of a page in bytes, so that it can be sent; if pictures compress badly, films have fewer of them."""
 
 SPREAD = ("best trajectory", "worst trajectory", "which")
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
-    """Write the report; it needs no other file and no network to be read."""
+    """Write the report, which can be read without other files and without a network."""
     before = [
         heading(1, about.name),
         paragraph("MATEY: forecasts of spatiotemporal physics beside the truth", "soft"),
@@ -80,7 +80,7 @@ def _summary(records: Sequence[Record]) -> list[str]:
 
 
 def _meanings(record: Record) -> list[tuple[str, str]]:
-    """Explain the numbers of the table, by the example of one record."""
+    """Explain the numbers of the table with one record as an example."""
     if math.isfinite(record.nrmse):
         example = (
             f"{error_text(record.nrmse)} is an error of {record.nrmse:.2g} of the field's size, or {record.nrmse:.2%}."
@@ -127,7 +127,7 @@ def _rollouts(evaluation: Evaluation) -> list[str]:
 
 
 def _spread(evaluation: Evaluation) -> list[str]:
-    """Show how errors differ between trajectories, and the worst of them."""
+    """Show how errors differ between trajectories, and the worst trajectory."""
     known = [record for record in summary_records(evaluation.records) if record.worst]
     if not known:
         return []
@@ -154,9 +154,9 @@ def _size(values: Tensor) -> float:
 
 
 def _films(rollouts: Sequence[ShownRollout], room: int) -> list[str]:
-    """Show rollouts in so many bytes, if films of a single picture fit."""
+    """Show rollouts in at most ``room`` bytes, if films of a single picture fit."""
     parts = [heading(2, "Rollouts, step by step")] if rollouts else []
-    most = int(0.7 * room / max(1, len(rollouts)))  # a page writes three bytes in four letters, and a few words
+    most = int(0.7 * room / max(1, len(rollouts)))  # base64 needs four letters for three bytes; the rest is for words
     for rollout in rollouts:
         mesh = ", and the mesh of tokens that the model chooses anew for each step"
         caption = (
@@ -253,7 +253,7 @@ def _records(records: Sequence[Record]) -> list[str]:
 
 
 def _others(record: Record) -> list[str]:
-    """Return the metrics of a record beside the first."""
+    """Return the names of a record's metrics other than the first."""
     return [name for name in record.errors if name != "nrmse"]
 
 

@@ -1,4 +1,4 @@
-"""The formats of films, and whether the programs that they need are there; nothing is imported that takes long."""
+"""The formats of films, and whether their programs are installed; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def film_problem(path: Path) -> str:
-    """Return why a film of this name cannot be written, empty if it can."""
+    """Return the reason why a film of this name cannot be written; empty if it can."""
     if path.suffix not in (".gif", ".mp4"):
         return f"{path} ends in {path.suffix or 'no suffix'}; a film is a .gif or an .mp4."
     if path.suffix == ".mp4" and ffmpeg() is None:
@@ -18,7 +18,7 @@ def film_problem(path: Path) -> str:
 
 
 def ffmpeg() -> str | None:
-    """Return the path of ffmpeg, the system's or that of a package; None if there is neither."""
+    """Return the path of the system's or a package's ffmpeg; None if there is neither."""
     found = shutil.which("ffmpeg")
     if found is None and find_spec("imageio_ffmpeg") is not None:
         found = import_module("imageio_ffmpeg").get_ffmpeg_exe()

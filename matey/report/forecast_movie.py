@@ -1,4 +1,4 @@
-"""A film of a forecast: truth where there is any, forecast, error, the mesh of tokens of MATEY, and series at probed cells.
+"""Draws the film of a forecast: truth if known, forecast, error, MATEY's mesh of tokens, and series at probed cells.
 
 truth      forecast      forecast - truth      mesh of tokens
 -------------------- series at the probes -------------------
@@ -38,13 +38,13 @@ from matey.tokens.layout import TokenLayout
 FRAMES_PER_SECOND = 12
 DOTS_PER_INCH = 100
 PAGE_FRAMES_PER_SECOND, PAGE_DOTS_PER_INCH = 3, 90
-MOST_NAMED = 8  # series in a legend
+MOST_NAMED = 8  # most series that a legend names
 SINCE_THE_BEGINNING = "since the trajectory began"
 TRUTH, FORECAST, ERROR, MESH = "truth", "forecast", "forecast \N{MINUS SIGN} truth", "mesh of tokens"
 
 
 class Film:
-    """The figure of a film, whose pictures are drawn one after the other."""
+    """The figure of a film, redrawn for each picture."""
 
     @matplotlib.rc_context(PICTURE_STYLE)
     def __init__(
@@ -64,11 +64,11 @@ class Film:
             first: the first view.
             spacing: cell size along ``z, y, x``.
             field: name of the field.
-            limits: values at the ends of the colours.
-            largest_error: error at the ends of the colours of the error.
+            limits: values at the ends of the colour scale.
+            largest_error: error at the ends of the error's colour scale.
             probes: series of this trajectory, drawn below.
             field_index: index of the field along axis ``f``.
-            clock: words that follow "time" and say what it is.
+            clock: words that follow "time" and explain it.
         """
         self._clock = clock
         self._grid, self._spacing = first.forecast.shape, spacing
@@ -96,7 +96,7 @@ class Film:
             self._now = _draw_series(self.figure.add_subplot(rows[1, :]), probes, field, field_index, clock)
 
     def draw(self, view: View) -> None:
-        """Turn the figure to a view."""
+        """Redraw the figure for a view."""
         forecast = plane(view.forecast)
         pictures = {FORECAST: forecast}
         if TRUTH in self._images:
@@ -130,7 +130,7 @@ def write_film(
     """Write a film as ``.gif`` or ``.mp4``, see `matey.report.film_formats`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the film cannot be written.
     """
     writer = _writer(path, rate)
     unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
@@ -138,13 +138,13 @@ def write_film(
         for view in views:
             film.draw(view)
             writer.grab_frame()
-            # The panels keep the places that the first picture gave them: to find them takes half the time of a picture.
+            # The panels keep their places from the first picture, because the layout takes half the time of a picture.
             film.figure.set_layout_engine("none")
     unfinished.replace(path)
 
 
 def film_of(rollout: ShownRollout, most_bytes: int) -> bytes:
-    """Return the film of a rollout as a GIF that goes on by itself, of so many bytes; of a larger one every second step."""
+    """Return the film of a rollout as a looping GIF of at most ``most_bytes``; steps are halved until it fits."""
     pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
     limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
     largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
@@ -154,14 +154,14 @@ def film_of(rollout: ShownRollout, most_bytes: int) -> bytes:
         views = rollout.views
         write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
         while path.stat().st_size > most_bytes and len(views) > 1:
-            views = views[::-2][::-1]  # with the last one
+            views = views[::-2][::-1]  # every second view, the last one included
             write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
         return path.read_bytes()
 
 
 @matplotlib.rc_context(STYLE)
 def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: str = SINCE_THE_BEGINNING) -> Figure:
-    """Draw the series at probed cells, a panel for each field; ``clock`` follows "time"."""
+    """Draw the series at probed cells, a panel for each field; the words of ``clock`` follow "time"."""
     figure = Figure(figsize=(10, 2.4 * len(fields) + 0.4), layout="constrained")
     for index, axes in enumerate(figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]):
         _draw_series(axes, series, fields[index], index, clock).remove()
@@ -172,7 +172,7 @@ def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     if path.suffix == ".gif":
         return PillowWriter(fps=rate)
     matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg()
-    # Players want an even number of pixels.
+    # Players need even numbers of pixels.
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
     return FFMpegWriter(fps=rate, codec="libx264", extra_args=even)
 

@@ -1,4 +1,4 @@
-"""The pieces of a self-contained HTML page: frame, style sheet, tables and figures; nothing from outside."""
+"""The pieces of a self-contained HTML page: frame, style sheet, tables and figures; it loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ a { color: var(--blue); }
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """Return a whole document; ``title`` is plain text, ``body`` is HTML."""
+    """Return a whole HTML document; ``title`` is plain text, ``body`` is HTML."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -86,7 +86,7 @@ def table(
         head: titles of the columns.
         rows: rows of text, each as long as ``head``.
         num_text: number of columns, from the left, that hold words and are set flush left; the others hold numbers.
-        best: index of a column to be set off, in all rows or in each.
+        best: index of the column to highlight, the same in all rows or one per row.
     """
 
     def cells(tag: str, row: Sequence[str], marked: int | None = None) -> str:
@@ -101,7 +101,7 @@ def table(
 
 
 def figure(picture: bytes, caption: str, kind: str = "png") -> str:
-    """Return a picture, a ``png`` or a ``gif`` that moves, which the page carries inside itself."""
+    """Return a picture, a ``png`` or an animated ``gif``, embedded in the page."""
     source = base64.b64encode(picture).decode("ascii")
     text = escape(caption, quote=True)
     image = f'<div class="wide"><img alt="{text}" src="data:image/{kind};base64,{source}"></div>'
@@ -109,5 +109,5 @@ def figure(picture: bytes, caption: str, kind: str = "png") -> str:
 
 
 def folded(summary: str, content: str) -> str:
-    """Return HTML that is shown on demand, under a line of plain text."""
+    """Return HTML that opens under a line of plain text."""
     return f"<details><summary>{escape(summary)}</summary>\n{content}\n</details>"

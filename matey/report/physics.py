@@ -1,4 +1,4 @@
-"""Physics of forecasts beside that of the truth, in words: for the terminal and for pages, of one model or several."""
+"""Tables that compare the physics of forecasts and truth, for the terminal and for pages, for one model or several."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ POWER_MEANING = (
 
 
 def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str, ...]]:
-    """Return system, forecast, quantity, its value of each model, and that of the truth (persistence's, of correlation times).
+    """Return rows: system, forecast, quantity, each model's value, and the truth's (persistence's for correlation times).
 
-    There are the longest lead and the last step of every rollout: an error in what is conserved adds up.
+    Rows are for the longest lead and the last step of every rollout, because errors in conserved quantities add up.
 
     Args:
-        records_by_model: records of each model, of the same forecasts.
+        records_by_model: records of each model on the same forecasts.
     """
     rows = []
     for records in side_by_side([_chosen(records) for records in records_by_model]):
@@ -45,13 +45,13 @@ def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str
 
 
 def physics_text(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> str:
-    """Lay the rows out as a plain table; empty where there are none."""
+    """Format the rows as a plain table; empty without rows."""
     rows = physics_rows(records_by_model)
     return text_table(("physics", "", "", *names, "truth"), rows, num_text=3, merge=2) if rows else ""
 
 
 def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> list[str]:
-    """Return the part of a page; nothing where there are no rows."""
+    """Return the section of a page; empty without rows."""
     rows = physics_rows(records_by_model)
     if not rows:
         return []
@@ -77,7 +77,7 @@ def label_of(name: str) -> str:
 
 
 def value_text(record: Record | None, name: str) -> str:
-    """Format a quantity with three digits; a correlation that never falls below the threshold as longer than the rollout."""
+    """Format a quantity with three digits; a correlation time beyond the rollout's end is shown as longer than the rollout."""
     if record is None:
         return "-"
     value = record.physics.get(name, math.nan)
@@ -95,7 +95,7 @@ def _chosen(records: Sequence[Record]) -> list[Record]:
 
 
 def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return a table of rollouts that went on beyond the truth, with two columns for each model."""
+    """Return a table of rollouts beyond the end of the truth, with two columns for each model."""
     first = of_models[0]
     steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
     head = ("beyond the truth", "quantity", f"truth at {first.num_true}", *steps)
@@ -109,12 +109,12 @@ def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tupl
 
 
 def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:
-    """Lay that table out as plain text."""
+    """Format the table of `beyond_rows` as plain text."""
     return text_table(*beyond_rows(names, of_models), num_text=2)
 
 
 def beyond_section(names: Sequence[str], of_models: Sequence[Beyond]) -> list[str]:
-    """Return that table as a part of a page, empty where no rollout went on."""
+    """Return the table of `beyond_rows` as a section of a page; empty without such rollouts."""
     if not of_models:
         return []
     text = (

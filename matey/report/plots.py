@@ -1,4 +1,4 @@
-"""Figures of an evaluation: curves of training, fields beside each other, the mesh of tokens."""
+"""Figures of an evaluation: training curves, fields beside each other, the mesh of tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from matey.evaluate.examples import Example
 from matey.report.about import patch_text
 from matey.tokens.layout import TokenLayout
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, and one of Tol's.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, and one of Tol's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
 ALL_SYSTEMS = "#000000"
 PERSISTENCE = "#7A7A7A"
@@ -72,7 +72,7 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
-    """Draw, for each field, the last known frame, the truth, the prediction and its error; in space, in three planes."""
+    """Draw, for each field, the last known frame, the truth, the prediction and its error; in 3-D, in three planes."""
     cells = example.last.shape[1:]
     rows = [(index, normal) for index in range(len(example.fields)) for normal in normals_of(cells)]
     heights = [2.0 * height_over_width(cells, example.spacing, normal) for _, normal in rows]
@@ -104,7 +104,7 @@ def forecast_figure(example: Example) -> Figure:
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
-    """Draw the patches of the last frame's tokens over the first field, for examples of one system; three planes of space."""
+    """Draw the patches of the last frame's tokens over the first field, for examples of one system; in 3-D, in three planes."""
     cells, spacing = examples[0].last.shape[1:], examples[0].spacing
     heights = [3.2 * height_over_width(cells, spacing, normal) for normal in normals_of(cells)]
     figure = Figure(figsize=(10 * len(examples) / 3, sum(heights) + 0.9), layout="constrained")
@@ -135,12 +135,12 @@ def words(name: str) -> str:
 
 
 def normals_of(grid: Sequence[int]) -> tuple[int, ...]:
-    """Return the axes ``z, y, x`` by their numbers along which the planes that are drawn lie in a row: z alone in 2-D."""
+    """Return the numbers of the axes ``z, y, x`` normal to the drawn planes: z alone in 2-D."""
     return (0,) if grid[0] == 1 else (0, 1, 2)
 
 
 def axes_of(normal: int) -> tuple[str, str]:
-    """Return the names of the axes that run upwards and to the right in a plane."""
+    """Return the names of the vertical and the horizontal axis of a plane."""
     up, right = (name for axis, name in enumerate("zyx") if axis != normal)
     return up, right
 
@@ -159,7 +159,7 @@ def show_field(
     high: float,
     normal: int = 0,
 ) -> AxesImage:
-    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; of ``(y, x)``, x runs to the right and y upwards."""
+    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards."""
     dy, dx = (size for axis, size in enumerate(spacing) if axis != normal)
     height, width = field.shape
     image = axes.imshow(
@@ -174,13 +174,13 @@ def show_field(
 def patches_in_plane(
     layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0
 ) -> list[Rectangle]:
-    """Return the outlines of the last frame's patches that cut the plane that is drawn, the middle one.
+    """Return the outlines of the last frame's patches that cut the drawn plane, the middle one.
 
     Args:
         layout: tokens of one sample.
         grid: number of cells along ``z, y, x``.
         spacing: cell size along ``z, y, x``.
-        normal: number of the axis across which the plane lies.
+        normal: number of the axis normal to the plane.
     """
     own = layout.select(layout.is_last)
     up, right = (axis for axis in range(3) if axis != normal)
@@ -198,7 +198,7 @@ def patches_in_plane(
 
 
 def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, smooth: bool) -> None:
-    """Draw a number of the log by system and, where there are several, over all of them."""
+    """Draw a number of the log by system and, if there are several systems, also the mean over all."""
     series = [
         (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
         for name, colour in colours.items()
@@ -206,9 +206,9 @@ def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: di
     if len(series) != 1:
         series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
     for name, colour, values in series:
-        # A step need not have had a sample of every system.
+        # A step may have no sample of a system.
         known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
-        if not known:  # a system that is only validated on has no training loss
+        if not known:  # a system used only for validation has no training loss
             continue
         steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
         if smooth:
@@ -218,7 +218,7 @@ def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: di
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Average over a window of a fiftieth of the curve, on a logarithmic scale, shorter at the ends."""
+    """Average logarithms over a window of a fiftieth of the curve, shorter at the ends."""
     half = max(1, len(values) // 100)
     with np.errstate(divide="ignore", invalid="ignore"):
         logs = np.log(values)
@@ -226,7 +226,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0) -> float:
-    """Proportions of the plane that is drawn, within what a page can show."""
+    """Return the height of the drawn plane divided by its width, within the limits of a page."""
     up, right = (cells * size for axis, (cells, size) in enumerate(zip(grid, spacing, strict=True)) if axis != normal)
     return min(2.0, max(0.25, up / right))
 

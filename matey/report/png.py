@@ -1,4 +1,4 @@
-"""Turns figures into PNG, without any display and without PyTorch."""
+"""Renders figures as PNG, without a display and without PyTorch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image  # which Matplotlib itself writes PNG with
+from PIL import Image  # Matplotlib itself writes PNG with it
 
 DOTS_PER_INCH = 160
-OCTREE = Image.Quantize.FASTOCTREE  # the default makes colours of thin lines that are alike the same
+OCTREE = Image.Quantize.FASTOCTREE  # the default method merges similar colours of thin lines
 
 
 def to_png(figure: Figure, colours: int | None = None) -> bytes:
-    """Render a figure, without any display; with at most so many colours it takes a third of the bytes."""
+    """Render a figure without a display; a limit of ``colours`` reduces the size to a third."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
@@ -26,18 +26,18 @@ def to_png(figure: Figure, colours: int | None = None) -> bytes:
 
 
 def write_png(figure: Figure, path: Path, colours: int | None = None) -> None:
-    """Write a figure to a file; where the disk is full, no half picture is left behind, and one that is protected stays.
+    """Write a figure to a file; a full disk leaves no half picture behind, and a protected file is kept.
 
     Args:
         figure: the figure.
         path: the file.
-        colours: number of colours that it may have, for figures of lines.
+        colours: largest number of colours, for figures of lines; None is no limit.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     content = to_png(figure, colours)
-    file = path.open("wb")  # an error here has changed nothing
+    file = path.open("wb")  # an error here leaves an older file unchanged
     try:
         with file:
             file.write(content)

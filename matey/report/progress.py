@@ -1,4 +1,4 @@
-"""How far runs are and how their errors went: one that is watched, or several beside each other, in the terminal."""
+"""Shows the progress and the error curves of runs in the terminal: one watched run, or several compared."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from matey.mistakes import Mistake
 from matey.report.text_curves import Curve, text_curves
 
 COLOURS = ("blue", "dark_orange", "green", "magenta", "yellow", "cyan", "red")
-WINDOW = 50  # most steps over which the loss and the speed are means
-# Seconds without a sign after which a run is called silent: of its process, which touches its lock every five, and of a step.
+WINDOW = 50  # largest number of steps in the means of loss and speed
+# Seconds after which a run counts as silent: without a touch of its lock, due every 5 s, and without a step.
 SILENCE_OF_PROCESS, SILENCE_OF_STEPS = 60.0, 600.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A run's progress, as its folder records it.
+    """A run's progress, as recorded in its folder.
 
     Attributes:
-        name: name of the folder, with as much of its path as tells it from others.
-        num_steps: steps that it is to take, or None where that cannot be read.
+        name: name of the folder, with as much of its path as makes it unique.
+        num_steps: planned number of steps, or None if it cannot be read.
         steps: the lines of ``metrics.jsonl`` that hold a loss.
-        validations: entries that hold a validation.
-        has_ended: whether its process ended in order, by its last step or earlier.
-        silence: seconds for which it has given no sign, of a run that has not ended and should have; else 0.
+        validations: the lines that hold a validation.
+        has_ended: whether the process ended regularly, after the last step or earlier.
+        silence: seconds since the last sign of a run that seems to have died; otherwise 0.
     """
 
     name: str
@@ -49,17 +49,17 @@ class Progress:
 
     @property
     def is_over(self) -> bool:
-        """Whether no further step is to come from its process."""
+        """Whether no further step is expected from the process."""
         return self.has_ended or (self.num_steps is not None and self.last >= self.num_steps)
 
     @property
     def last(self) -> int:
-        """The last step in the log, 0 before there is any."""
+        """The last step in the log; 0 before the first."""
         return max((line["step"] for line in (*self.steps, *self.validations)), default=0)
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """The validation with the smallest error, or None before there is any."""
+        """The validation with the smallest error; None before the first."""
         return min(self.validations, key=lambda line: line["valid_nrmse"], default=None)
 
     @property
@@ -70,26 +70,26 @@ class Progress:
 
     @property
     def seconds_per_step(self) -> float:
-        """Median time between the last logged steps; NaN where the log does not say."""
+        """Median time of the last logged steps; NaN if the log does not tell."""
         seconds = sorted(line["seconds"] for line in self.steps[-WINDOW:] if "seconds" in line)
         return seconds[len(seconds) // 2] if seconds else math.nan
 
     @property
     def seconds_left(self) -> float:
-        """Time to the last step at the recent speed; NaN where it cannot be told."""
+        """Seconds to the last step at the recent speed; NaN if unknown."""
         return math.nan if self.num_steps is None else max(0, self.num_steps - self.last) * self.seconds_per_step
 
 
 def read_runs(folders: Sequence[Path]) -> list[Progress]:
-    """Read what runs have logged so far, see `read_progress`."""
+    """Read the logs of runs so far, see `read_progress`."""
     return [read_progress(folder, name) for folder, name in zip(folders, distinct_names(folders), strict=True)]
 
 
 def read_progress(folder: Path, name: str | None = None) -> Progress:
-    """Read what a run has logged so far; by default it is called by its folder.
+    """Read the log of a run so far; its name is by default the folder's.
 
     Raises:
-        Mistake: the folder is not that of a run.
+        Mistake: the folder is not a run's.
     """
     if not (folder / CONFIG).is_file():
         raise Mistake(
@@ -107,13 +107,13 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
 
 
 def _has_ended(folder: Path) -> bool:
-    """Whether the run's lock, see `matey.train.lock`, names nobody any more."""
+    """Whether the run's lock, see `matey.train.lock`, no longer names a process."""
     lock = folder / LOCK
     return lock.is_file() and lock.stat().st_size == 0
 
 
 def _silence(folder: Path, seconds_per_step: float) -> float:
-    """Return for how long a run has been silent, 0 where it may yet be at work."""
+    """Return the seconds for which a run has been silent; 0 if it may still be working."""
     ages = {
         path.name: time.time() - path.stat().st_mtime for path in (folder / LOCK, folder / METRICS) if path.is_file()
     }
@@ -124,7 +124,7 @@ def _silence(folder: Path, seconds_per_step: float) -> float:
 
 
 def in_terminal(runs: Sequence[Progress], width: int) -> Group:
-    """Return curves and tables of runs for a terminal of so many columns."""
+    """Return curves and tables of runs for a terminal of ``width`` columns."""
     panels: list[Text | Table] = []
     for title, curves in curves_of(runs).items():
         if any(len(curve.values) > 1 for curve in curves):
@@ -138,7 +138,7 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
 
 
 def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
-    """Return, by title, a curve of each run: the running mean of its loss, and the mean over systems of its validations."""
+    """Return a curve of each run by title: the running mean of the loss, and the mean validation error over systems."""
     losses, errors = [], []
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
         smooth = _smooth([line["loss"] for line in run.steps])
@@ -149,7 +149,7 @@ def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
 
 
 def run_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of runs: how far each is, at what speed, and its errors."""
+    """Return a table of runs with their progress, speed and errors."""
     head = ["run", "step", "loss", "best validation", "at step", "s/step", "left"]
     rows = []
     for run in runs:
@@ -194,7 +194,7 @@ def _rich_table(head: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequ
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Return the mean of each value and those before it, a twentieth of all or `WINDOW`."""
+    """Return running means of each value and those before it, over a twentieth of all values, at most `WINDOW`."""
     length = min(WINDOW, len(values) // 20 + 1)
     sums = [0.0, *itertools.accumulate(values)]
     return [(sums[end] - sums[max(0, end - length)]) / min(end, length) for end in range(1, len(values) + 1)]

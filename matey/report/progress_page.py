@@ -1,4 +1,4 @@
-"""A page of how runs go, which asks for itself again while one of them is watched."""
+"""A page that shows the progress of runs and reloads itself while a run is watched."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from matey.report.progress import Progress, curves_of, run_rows, system_rows
 
 
 def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None) -> None:
-    """Write the page.
+    """Write the progress page.
 
     Args:
-        path: HTML to write; whoever reads it sees the old page or the new one.
+        path: HTML file to write; a reader sees either the old page or the new one.
         runs: the runs.
-        refresh: seconds after which a browser is to load it again, or None.
+        refresh: seconds after which a browser reloads the page, or None.
     """
     parts = [
         heading(1, ", ".join(run.name for run in runs)),
@@ -43,7 +43,7 @@ def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None)
 
 @matplotlib.rc_context(STYLE)
 def progress_figure(runs: Sequence[Progress]) -> Figure:
-    """Draw loss and validation error over the steps, a curve for each run."""
+    """Draw loss and validation error against the steps, a curve for each run."""
     drawn = Figure(figsize=(10, 3.6), layout="constrained")
     for axes, (title, curves) in zip(drawn.subplots(1, 2), curves_of(runs).items(), strict=True):
         for index, curve in enumerate(curves):

@@ -1,4 +1,4 @@
-"""Figures of rollouts: error over the steps, and spectra at the last one."""
+"""Figures of rollouts: error against the steps, and power spectra at the last step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from matey.evaluate.records import ALL_FIELDS, Record
 from matey.evaluate.spectra import Spectra
 from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, words
 
-DECADES = 12  # of power below the truth's largest that are drawn
+DECADES = 12  # decades of power drawn below the truth's largest value
 
 
 @matplotlib.rc_context(STYLE)
 def rollout_figure(records: Sequence[Record]) -> Figure:
-    """Draw each system's error over the steps of its rollouts: mean over the fields, each field, and persistence."""
+    """Draw each system's error against the steps of its rollouts: mean over the fields, each field, and persistence."""
     records = [record for record in records if record.is_rollout]
     systems = list(dict.fromkeys(record.system for record in records))
     figure, panels = _panels(len(systems))
@@ -33,7 +33,7 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> Figure:
-    """Draw each system's error over the steps of one kind of rollout, a curve for each model, and persistence."""
+    """Draw each system's error against the steps of one kind of rollout, a curve for each model, and persistence."""
     systems = list(dict.fromkeys(record.system for records in records_by_model for record in records))
     figure, panels = _panels(len(systems))
     for axes, system in zip(panels, systems, strict=True):
@@ -45,7 +45,7 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
         persistence = [r.persistence_nrmse for r in known]
         axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
         for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
-            if own:  # a peer is of one system
+            if own:  # a peer has records of one system only
                 axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
         _finish(axes, [record for own in curves for record in own], max(persistence))
         axes.set_title(system)
@@ -54,7 +54,7 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
 
 @matplotlib.rc_context(STYLE)
 def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
-    """Draw the power of truth, forecasts and errors of one system by wavenumber, a panel a field."""
+    """Draw the power spectra of truth, forecasts and errors of one system, a panel per field."""
     names = spectra[0].fields
     figure, panels = _panels(len(names))
     for row, (axes, name) in enumerate(zip(panels, names, strict=True)):
@@ -62,10 +62,10 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
         axes.plot(spectra[0].wavenumbers, truth, color="black", label="truth")
         for colour, own in zip(itertools.cycle(COLOURS), spectra):
             for power, style, what in ((own.forecast[row], "-", ""), (own.error[row], ":", "error of ")):
-                shown = np.where(torch.isfinite(power), power, np.nan)  # a rollout that blew up has no power to draw
+                shown = np.where(torch.isfinite(power), power, np.nan)  # a rollout that blew up has no finite power
                 axes.plot(own.wavenumbers, shown, style, color=colour, label=f"{what}{label_of(own.kind)}")
         axes.set(title=words(name), xlabel="cycles per unit of length", ylabel="power", xscale="log", yscale="log")
-        axes.xaxis.set_minor_formatter(NullFormatter())  # between powers of ten they would stand in each other's way
+        axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
         largest = truth.max(initial=0)
         if largest > 0:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], largest * 10.0**-DECADES))
@@ -74,7 +74,7 @@ def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
 
 
 def _panels(number: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, two to a row."""
+    """Return a figure with ``number`` panels, two per row."""
     num_columns = min(2, number)
     num_rows = -(-number // num_columns)
     figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
@@ -110,7 +110,7 @@ def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
 
 def _finish(axes: Axes, records: Sequence[Record], persistence: float) -> None:
     """Label the axes of a panel with all its curves."""
-    # A rollout that blows up would press all that is readable against the axis. Every curve has to be there by now.
+    # A rollout that blows up would squeeze all other curves against the axis. All curves must be drawn before this.
     if all(record.nrmse <= 10 * persistence for record in records):
         axes.set_ylim(0, None)
     else:

@@ -1,4 +1,4 @@
-"""A picture of a rollout: forecasts under the model's mesh of tokens, above the truth."""
+"""Draws a picture of a rollout: forecasts with the model's mesh of tokens, above the truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MESH_COLOUR = (1, 1, 1, 0.75)
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def snapshots_figure(shown: ShownRollout) -> Figure:
-    """Draw a column for each view, the last known frame first, all in the colours of the truth's range."""
+    """Draw a column for each view, the last known frame first, with the truth's colour scale."""
     grid = shown.views[0].forecast.shape
     height = 2 * 8.7 / len(shown.views) * height_over_width(grid, shown.spacing) + 0.6
     figure = Figure(figsize=(10, height), layout="constrained")
@@ -27,7 +27,7 @@ def snapshots_figure(shown: ShownRollout) -> Figure:
         for axes, values in zip(column, (view.forecast, truth), strict=True):
             image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)
             axes.set(xticks=[], yticks=[])
-        assert view.layout is not None  # MATEY's alone are drawn
+        assert view.layout is not None  # only MATEY's rollouts are drawn
         mesh = patches_in_plane(view.layout, grid, shown.spacing)
         column[0].add_collection(PatchCollection(mesh, facecolor="none", edgecolor=MESH_COLOUR, linewidth=0.9))
         when = f"{view.step} snapshots later" if view.step else "last known frame"
@@ -43,7 +43,7 @@ def snapshots_figure(shown: ShownRollout) -> Figure:
 
 
 def errors(shown: ShownRollout) -> list[tuple[float, float]]:
-    """Return the NRMSE of each view, and that of the first, which is known."""
+    """Return the NRMSE of each view's forecast, and that of persistence, the known first view."""
 
     def error(forecast: Tensor, truth: Tensor) -> float:
         return nrmse(forecast[None, None], truth[None, None]).item()

@@ -1,4 +1,4 @@
-"""The few numbers to look at first: errors over all fields beside simple baselines, and tokens beside a uniform grid."""
+"""The summary of an evaluation: errors over all fields compared with simple baselines, and tokens with a uniform grid."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def summary_records(records: Sequence[Record]) -> list[Record]:
 
 
 def forecast_text(record: Record) -> str:
-    """Say how far a forecast went, and how: ``lead 5``, ``rollout 10`` or ``rollout 10 by 5``."""
+    """Return the length and kind of a forecast: ``lead 5``, ``rollout 10`` or ``rollout 10 by 5``."""
     how, _, step = record.kind.partition(" by ")
     return f"{how} {record.lead} by {step}" if step else f"{how} {record.lead}"
 
 
 def error_text(error: float) -> str:
-    """Format an error, see `matey.metrics.error_text`; one that is not finite is that of a forecast that blew up."""
+    """Format an error, see `matey.metrics.error_text`; an error that is not finite means a forecast that blew up."""
     return metrics.error_text(error) if math.isfinite(error) else "diverged"
 
 
@@ -43,9 +43,9 @@ def ratio_text(record: Record) -> str:
 
 
 def spread_cells(record: Record) -> tuple[str, str, str]:
-    """Format the errors of the best and the worst trajectory, and the name of the latter as the end of its path.
+    """Format the errors of the best and the worst trajectory, and the end of the worst one's path.
 
-    Where windows were not told apart there are none.
+    The errors are dashes if the trajectories of windows were not recorded.
     """
     if not record.worst:
         return "-", "-", ""
@@ -54,19 +54,19 @@ def spread_cells(record: Record) -> tuple[str, str, str]:
 
 
 def seams_text(record: Record) -> str:
-    """Format the jumps across the borders of patches over those inside."""
+    """Format the ratio of jumps across the borders of patches to jumps inside."""
     return f"{record.seams:.2f}" if math.isfinite(record.seams) else "-"
 
 
 def cost_cells(cost: Cost) -> tuple[str, str, str, str]:
-    """Format tokens, those of the uniform grid, their share, and the time; peers have no tokens."""
+    """Format the tokens, those of the uniform grid, their ratio, and the time; peers have no tokens."""
     counts = (f"{cost.tokens:.1f}", f"{cost.uniform_tokens:.0f}", f"{cost.share:.1%}")
     time = f"{cost.seconds:.2f} s" if cost.seconds >= 1 else f"{1000 * cost.seconds:.3g} ms"
     return (*(("-", "-", "-") if math.isnan(cost.tokens) else counts), time)
 
 
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
-    """Lay the summary out as two plain tables, with the kind of the model above its numbers."""
+    """Format the summary as two plain tables, with the kind of the model above its numbers."""
     errors = [
         (
             record.system,

@@ -1,4 +1,4 @@
-"""Curves drawn in text: each character of the Braille alphabet is 2 x 4 dots, and the axis of values is logarithmic."""
+"""Draws curves as text: a Braille character is 2 x 4 dots, and the axis of values is logarithmic."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-# Bits of the dots of a Braille character, by column and row from the top.
+# Bit of each dot of a Braille character, by column and then by row from the top.
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-LABEL = 9  # columns left of the plot, for the values at its ends
+LABEL = 9  # columns left of the plot, for the values at its top and bottom
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Curve:
     """A curve to draw.
 
     Attributes:
-        name: name in the line below the plot.
+        name: name in the legend below the plot.
         places: steps, one for each value.
         values: values; those that are not positive and finite are left out.
-        colour: colour of rich.
+        colour: name of a colour of rich.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Curve:
 
 
 def text_curves(curves: Sequence[Curve], width: int, height: int) -> list[Text]:
-    """Return lines of text: ``height`` of them for the plot, one for its axis, and one that names the curves.
+    """Return lines of text: ``height`` lines for the plot, one for its axis, and one that names the curves.
 
     Args:
         curves: the curves, later ones over earlier ones.
-        width: number of columns of all.
+        width: total number of columns.
         height: number of lines of the plot.
     """
     points = [
@@ -71,7 +71,7 @@ def text_curves(curves: Sequence[Curve], width: int, height: int) -> list[Text]:
 
 
 def _filled(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points with others on the straight lines between them, so that a curve of few points is one."""
+    """Return points with further ones on the straight lines between them, so that few points also make a curve."""
     filled = list(points[:1])
     between = max(1, 400 // max(1, len(points)))
     for (x, y), (next_x, next_y) in zip(points, points[1:], strict=False):

@@ -1,1 +1,1 @@
-"""Runs of many points, what each gave, and their tables and plots."""
+"""Studies of many runs: they run points, collect the results, and make tables and plots."""

@@ -1,4 +1,4 @@
-"""Runs the points of any study, here or as Slurm jobs, and goes on where it was interrupted; writes table and plot."""
+"""Runs the points of any study, locally or as Slurm jobs; continues interrupted studies; writes table and plot."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Point(Protocol):
 
     @property
     def name(self) -> str:
-        """A name for its folder and its log."""
+        """The name of the point's folder and log."""
 
 
 PointT = TypeVar("PointT", bound=Point)
-COLOURS = 48  # of a figure: its lines have seven, their edges and the grid the rest
+COLOURS = 48  # colours of a figure: the lines have seven, their edges and the grid the rest
 
 
 class RunnableStudy(ABC, Generic[PointT]):
-    """A table of points, how one of them is run, and what is shown of those that are done.
+    """The points of a study, how a point is run, and how finished points are shown.
 
     Attributes:
         out: folder of the study.
-        work: folder that commands are started in.
-        points: the points, in the order in which they are run.
-        last_written: name of the file in a point's folder that is written last: a point that has it is done.
+        work: folder in which commands are started.
+        points: the points, in the order in which they run.
+        last_written: name of the last file written to a point's folder; a point with this file is done.
     """
 
     out: Path
@@ -53,19 +53,19 @@ class RunnableStudy(ABC, Generic[PointT]):
     @property
     @abstractmethod
     def facts(self) -> Mapping[str, Any]:
-        """Facts that identify the study, its name under ``study``; a folder holds one study only."""
+        """Facts that identify the study, with its name under ``study``; a folder holds one study only."""
 
     @abstractmethod
     def plan(self) -> str:
-        """Return what the points that are not done will cost, as text.
+        """Return the expected costs of the remaining points, as text.
 
         Raises:
-            ConfigError: it cannot be planned for the machine that is named.
-            StudyError: the model or the data cannot be read, or one does not fit the other.
+            ConfigError: the study cannot be planned for the named machine.
+            StudyError: the study's model or data cannot be read, or they do not fit each other.
         """
 
     def prepare(self) -> None:
-        """Make what the points have in common, such as data, unless it is there.
+        """Make the inputs shared by all points, such as data, unless they exist.
 
         Raises:
             StudyError: it failed.
@@ -73,7 +73,7 @@ class RunnableStudy(ABC, Generic[PointT]):
 
     @abstractmethod
     def run_point(self, point: PointT) -> None:
-        """Train and score a point in its folder; an interrupted one goes on.
+        """Train and score a point in its folder; an interrupted point continues.
 
         Raises:
             StudyError: it failed.
@@ -81,15 +81,15 @@ class RunnableStudy(ABC, Generic[PointT]):
 
     @abstractmethod
     def rows_of(self, point: PointT) -> list[Row]:
-        """Return the scores and costs of a point that is done, in rows that all have the same keys."""
+        """Return the scores and costs of a finished point, in rows with the same keys."""
 
     @abstractmethod
     def text(self, rows: Sequence[Row]) -> str:
-        """Lay out rows for people: means and deviations over the seeds."""
+        """Format rows as a table for readers: means and deviations over the seeds."""
 
     @abstractmethod
     def figure(self, rows: Sequence[Row]) -> Figure:
-        """Draw rows."""
+        """Draw the rows as a figure."""
 
     def folder(self, point: PointT) -> Path:
         """Return the folder of a point."""
@@ -100,20 +100,20 @@ class RunnableStudy(ABC, Generic[PointT]):
         return (self.folder(point) / self.last_written).exists()
 
     def finish(self, point: PointT, costs: Mapping[str, Any]) -> None:
-        """Write the last file of a point, its costs as JSON: others that look for it find all of it or none."""
+        """Write the last file of a point, its costs as JSON; other processes find either the whole file or none."""
         replace_text(self.folder(point) / self.last_written, json.dumps(costs) + "\n")
 
 
 def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> str:
-    """Run the points that are not done, `jobs` at a time; write table and plot after each; return the text beside them.
+    """Run the remaining points, `jobs` at a time; write table and plot after each; return the text of the results.
 
     Args:
         study: the study.
         command: the command that runs the study; with ``--point NAME`` it runs one point alone.
-        jobs: number of points that run at the same time, each on its share of the cores.
+        jobs: number of points run at the same time, each on its share of the cores.
 
     Raises:
-        StudyError: points failed, after all others had been run, or the folder holds another study.
+        StudyError: points failed (raised after all others have run), or the folder holds another study.
     """
     claim(study.out, study.facts)
     study.prepare()
@@ -127,10 +127,10 @@ def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -
 
 
 def run_one(study: RunnableStudy[PointT], name: str) -> None:
-    """Run the point of a name, unless it is done.
+    """Run the point with a name, unless it is done.
 
     Raises:
-        StudyError: it failed, or there is none of that name.
+        StudyError: the point failed, or no point has this name.
     """
     claim(study.out, study.facts)
     found = next((point for point in study.points if point.name == name), None)
@@ -143,10 +143,10 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
 def submit(
     study: RunnableStudy[PointT], command: Sequence[str], options: Sequence[str], say: Callable[[str], None]
 ) -> None:
-    """Hand the points that are neither done nor submitted to Slurm, each as a job of its own.
+    """Submit the points that are neither done nor submitted to Slurm, each as its own job.
 
     Args:
-        study: the study; what its points have in common is made here, before.
+        study: the study; the inputs shared by its points are made here first.
         command: the command that runs the study, see `run_study`.
         options: further options of ``sbatch``, such as ``-A PROJECT``.
         say: function that prints a line.
@@ -172,10 +172,10 @@ def submit(
 
 
 def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> Iterator[PointT]:
-    """Run the points that are not done and yield each when it is; one that fails keeps none of the others from running.
+    """Run the remaining points and yield each when it is done; a failed point does not stop the others.
 
     Raises:
-        StudyError: some failed, which are all named when the last of the others has ended.
+        StudyError: points failed; raised after the others have ended, with the names of all failed points.
     """
     waiting = [point for point in study.points if not study.is_done(point)]
     failures: list[str] = []
@@ -194,12 +194,12 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
 def _started(
     study: RunnableStudy[PointT], waiting: Sequence[PointT], command: Sequence[str], jobs: int
 ) -> Iterator[tuple[PointT, Callable[[], object]]]:
-    """Yield points with a function that returns when the point is done, or raises: one after the other, or as they end."""
+    """Yield points, in order or as they end, with a function that returns when the point is done, or raises its error."""
     if jobs == 1:
         for point in waiting:
             yield point, partial(_run, study, point)
         return
-    # Points that run at the same time keep off each other's cores, and off each other's CPU time.
+    # Points that run at the same time share out the cores, so that they do not raise each other's CPU time.
     cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
     with ThreadPoolExecutor(jobs) as pool:
         running = {
@@ -219,7 +219,7 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
 
 
 def _write_results(study: RunnableStudy[PointT]) -> None:
-    """Write table, text and plot of the points that are done, if there are any."""
+    """Write table, text and plot of the finished points, if there are any."""
     done = [point for point in study.points if study.is_done(point)]
     if rows := [row for point in done for row in study.rows_of(point)]:
         write_table(study.out / "results.csv", rows)

@@ -1,4 +1,4 @@
-"""What a model takes until it has another's error, read from the errors that it had at several costs."""
+"""The cost at which a model reaches another's error, interpolated from its errors at several costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 
 def cost_text(curve: Sequence[tuple[float, float]], error: float, form: Callable[[float], str]) -> str:
-    """Return the cost at which a curve comes down to an error, as text; where that is beyond its ends, the end after a sign.
+    """Return the cost at which a curve reaches an error, as text; beyond the curve's ends, the end's cost after ``<`` or ``>``.
 
-    Between points the logarithm of the error is taken to be straight over that of the cost; beyond them nothing is said.
+    Between points, the logarithm of the error is interpolated linearly in the logarithm of the cost, without extrapolation.
 
     Args:
         curve: cost and error of each point, the smallest cost first.
-        error: the error.
+        error: the error to reach.
         form: function that formats a cost.
     """
     if not curve:

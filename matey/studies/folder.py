@@ -1,4 +1,4 @@
-"""What every study does on disk: claims its folder, runs commands with a log of each, writes its table."""
+"""The work of every study on disk: it claims its folder, runs commands with a log for each, and writes its table."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from matey.mistakes import Mistake
 Row = dict[str, Any]
 
 STUDY, TEXT = "study.json", "results.txt"
-GRACE = 60.0  # seconds in which a run that is asked to leave saves a checkpoint
+GRACE = 60.0  # seconds that a run has to save a checkpoint after it is asked to stop
 
 
 class StudyError(Mistake):
-    """A study that cannot start or go on: one sentence that says what to do."""
+    """A study that cannot start or continue: one sentence that says what to do."""
 
 
 def claim(out: Path, study: Mapping[str, Any]) -> None:
-    """Note the study in its folder; refuse a folder of another study, whose points would be taken for this one's.
+    """Write the study's facts to its folder; refuse another study's folder, whose points would be taken for this one's.
 
     Raises:
         StudyError: the folder holds another study.
     """
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():  # trainings that run side by side each claim it, and read what another has written
+    if not path.exists():  # trainings that run at the same time all claim the folder, and read the first one's file
         replace_text(path, json.dumps(study) + "\n")
     elif (before := json.loads(path.read_text(encoding="utf-8"))) != study:
         raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """Return what the file says that makes a folder one of a scaling study, see `matey.studies.scaling.study.Study`.
+    """Return the content of a scaling study's ``study.json``, see `matey.studies.scaling.study.Study`.
 
     Raises:
-        StudyError: there is none.
+        StudyError: the folder holds no such file.
     """
     try:
         tree: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
@@ -64,12 +64,12 @@ def script(
     launcher: Sequence[str] = (sys.executable,),
     words: Sequence[str] = (),
 ) -> list[str]:
-    """Return the command that runs a script of ours.
+    """Return the command that runs one of MATEY's scripts.
 
     Args:
         path: the script.
-        flags: values by the names of flags; a flag of the value True stands alone.
-        settings: overrides of a run's YAML, each given by ``--set``.
+        flags: values by name of flag; a flag with the value True is given without a value.
+        settings: overrides of a run's YAML, each passed by ``--set``.
         launcher: the command before the script.
         words: arguments without a flag.
     """
@@ -87,18 +87,18 @@ def call(
     environment: Mapping[str, str] | None = None,
     limit: float | None = None,
 ) -> None:
-    """Run a command from the repository's root, with what it prints in a log.
+    """Run a command from the root folder, and write its output to a log.
 
     Args:
         out: folder of the study.
         name: name of the log.
         command: the command and its arguments.
         root: root folder of the repository.
-        environment: variables on top of those of this process.
-        limit: seconds after which it is asked to save and leave, if any.
+        environment: environment variables added to those of this process.
+        limit: seconds after which the command is asked to save and stop; None for no limit.
 
     Raises:
-        StudyError: it failed, with its last error or line, or was not done in time.
+        StudyError: the command failed (the message has its last error or line), or exceeded the limit.
     """
     log = out / "logs" / f"{name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def call(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process that still runs to leave: launchers that are killed at once leave their ranks behind."""
+    """Ask a running process to stop; a launcher that is killed at once would leave its ranks running."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -153,14 +153,14 @@ def mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation between seeds, of which these are a sample; 0 of one, not a number where one diverged."""
+    """Return the sample standard deviation over seeds; 0 for a single seed, NaN if one diverged."""
     if not all(map(math.isfinite, values)):
         return math.nan
     return stdev(values) if len(values) > 1 else 0.0
 
 
 def quotient(values: Sequence[float], others: Sequence[float]) -> str:
-    """Return the quotient of two means as text; with seeds, its deviation: relative deviations add as squares."""
+    """Return the quotient of two means as text; with seeds, also its deviation: relative deviations add in squares."""
     if not (values and others):
         return "-"
     of_means = mean(values) / mean(others)

@@ -1,4 +1,4 @@
-"""What a point of a study was made with: version of the code, processor, day; kept beside it and told under the table."""
+"""Records the origin of a study's points (code version, processor, day) for the text under the table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MADE = "made.json"
 
 
 def note_made(folder: Path) -> None:
-    """Write into a point's folder what it was made with."""
+    """Write the origin of a point into its folder."""
     facts = {"code": _code(), "processor": _processor(), "cores": os.cpu_count(), "day": date.today().isoformat()}
     (folder / MADE).write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
@@ -38,7 +38,7 @@ def made_text(folders: Iterable[Path]) -> str:
 
 
 def _code() -> str:
-    """Return the commit of the checkout, with ``-dirty`` where files differ from it; the version of what is installed."""
+    """Return the commit of the checkout, with ``-dirty`` if files differ from it, or the installed version."""
     if is_installed():
         return f"matey-pde {version('matey-pde')}"
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
@@ -49,7 +49,7 @@ def _code() -> str:
 
 
 def _processor() -> str:
-    """Return the name of the processor, or of its architecture where the system does not say."""
+    """Return the name of the processor, or its architecture if the system does not tell the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

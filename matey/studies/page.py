@@ -1,4 +1,4 @@
-"""Puts studies on one page: of each what it is about, its plots, and its tables and sentences as text."""
+"""Puts studies on one page: for each its purpose, its plots, and its tables and sentences as text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from matey.studies.pretraining.tables import STUDIES
 
 
 def write_page_of_all(out: Path) -> Path:
-    """Write one self-contained page of all studies in a folder, and return its path.
+    """Write one self-contained page of all studies in a folder, and return the page's path.
 
     Raises:
-        StudyError: there is none.
+        StudyError: the folder holds no study.
     """
     studies = [path.parent for path in sorted(out.glob(f"*/{STUDY}"))]
     if not studies:
@@ -27,7 +27,7 @@ def write_page_of_all(out: Path) -> Path:
 
 
 def write_page(path: Path, folders: Sequence[Path]) -> Path:
-    """Write a self-contained page of studies in these folders, and return its path."""
+    """Write a self-contained page of the studies in some folders, and return the page's path."""
     about = f"{datetime.now():%Y-%m-%d %H:%M}, {path.absolute().parent.name}"
     body = [heading(1, "Studies"), paragraph(about, "soft"), *(part for each in folders for part in _section(each))]
     path.write_text(page("MATEY: studies", body), encoding="utf-8")
@@ -35,7 +35,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
 
 
 def _section(folder: Path) -> list[str]:
-    """Return the section of one study: its results so far."""
+    """Return the page's section with the results of one study so far."""
     facts = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)

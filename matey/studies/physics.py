@@ -1,4 +1,4 @@
-"""Physics of forecasts in the tables of studies: what rollouts of each model end with, beside the truth, per system."""
+"""The physics of forecasts in the tables of studies: the final values of each model's rollouts and of the truth, by system."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ COLUMNS = (CORRELATION_TIME, PERSISTENCE + CORRELATION_TIME, *(t + name for name
 
 
 def physics_of(record: Record) -> Row:
-    """Return all that studies keep of a record's physics, in columns that every row has; not a number where it has none."""
+    """Return a record's physics in the columns that all rows of a study have; NaN for missing measures."""
     return {name: record.physics.get(name, math.nan) for name in COLUMNS}
 
 
 def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
-    """Lay out, for each system, what the rollouts in the longest steps end with: means over the seeds, and the truth's.
+    """Format each system's measures at the end of the rollouts in the longest steps: means over the seeds, and the truth's.
 
     Args:
-        rows: rows of points that are done, with system, forecast and the columns of `physics_of`.
+        rows: rows of finished points, with system, forecast and the columns of `physics_of`.
         model_of: function that names the model of a row.
     """
     texts = []
@@ -52,7 +52,7 @@ def _mean(rows: Sequence[Row], name: str) -> str:
 
 
 def _time(rows: Sequence[Row], name: str) -> str:
-    """Return mean and deviation of the times; of rollouts that stay above to their end no more is known than that."""
+    """Return mean and deviation of correlation times; rollouts above the threshold to their end give only a lower bound."""
     end = int(rows[0]["forecast"].split()[1])
     times = [row[name] if math.isfinite(row[name]) else end for row in rows]
     return f"{'> ' * (not all(math.isfinite(row[name]) for row in rows))}{mean_and_deviation(times)}"

@@ -1,4 +1,4 @@
-"""What the trainings of a study will cost, told before the first of them starts: weights, memory, hours."""
+"""Estimates the costs of a study's trainings before the first one starts: weights, memory, hours."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from matey.planning.workload import load_workload
 from matey.text_table import text_table
 
 GIB = 2**30
-NUM_SAMPLES = 8  # windows that tokens are counted on; a study has many models
-UNNAMED = tuple(f"field_{number}" for number in range(Assumed.num_fields))  # of data that is not there yet
+NUM_SAMPLES = 8  # number of windows whose tokens are counted; few, as a study has many models
+UNNAMED = tuple(f"field_{number}" for number in range(Assumed.num_fields))  # fields of data that does not exist yet
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Training:
     """A training that has not ended.
 
     Attributes:
-        name: the model's name, which its seeds share.
+        name: the model's name, the same for all its seeds.
         run: configuration of the run.
-        grids: cells ``z, y, x`` of each of its data sets, for those that are not there yet.
+        grids: cells ``z, y, x`` of each of its data sets, used for sets that do not exist yet.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Training:
 
 
 def plan_text(trainings: Sequence[Training], machine: str, ranks: int, deepspeed_config: str, work: Path) -> str:
-    """Lay out what trainings cost on a machine, a line for each model, and their sum.
+    """Format the costs of trainings on a machine, a line for each model, and their sum.
 
     Args:
         trainings: the trainings.
         machine: name or file of the machine, see `matey.planning.machine`.
         ranks: number of ranks of each training.
-        deepspeed_config: JSON of DeepSpeed.
-        work: folder that relative paths of data count from.
+        deepspeed_config: path of DeepSpeed's JSON.
+        work: folder to which relative paths of data refer.
 
     Raises:
         ConfigError: there is no such machine, or it has fewer nodes than the ranks need.

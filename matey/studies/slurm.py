@@ -1,4 +1,4 @@
-"""Hands jobs to Slurm."""
+"""Submits jobs to Slurm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from matey.config import ConfigError
 
 
 def submit_once(name: str, number: Path, arguments: Sequence[str], folder: Path, say: Callable[[str], None]) -> str:
-    """Submit a point's job by `sbatch`, unless the file ``number`` says that it was submitted before; return its number.
+    """Submit a point's job by `sbatch`, unless the file ``number`` shows that it was submitted; return the job's number.
 
     Raises:
-        ConfigError: there is no Slurm, or it does not take the job.
+        ConfigError: Slurm is missing, or refuses the job.
     """
     if number.exists():
         job = number.read_text(encoding="utf-8").strip()

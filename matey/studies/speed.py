@@ -1,4 +1,4 @@
-"""How fast a model forecasts held-out windows, one at a time or many: the same for MATEY and for its peers."""
+"""Times forecasts of held-out windows, singly and in batches, in the same way for MATEY and for its peers."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.parallel.allocator import keep_freed_memory
 
-TIMED = 5  # batches whose median is taken, after one that warms up
+TIMED = 5  # batches in the median, after one for warm-up
 BATCH = 16
-MOST_TOKENS = 65536  # in a batch: with more, a CPU takes minutes for it
+MOST_TOKENS = 65536  # in a batch; a larger one takes minutes on a CPU
 
 
 def forecast_speed(model: Forecaster, data: HeldOut, lead: int, tokens: float = 1.0) -> dict[str, float]:
-    """Time forecasts at a lead: mean over the systems, in CPU seconds of this thread, on a GPU by the clock.
+    """Time forecasts at a lead, as a mean over the systems: CPU seconds of this thread, or wall time on a GPU.
 
     Args:
         model: the model.
         data: held-out trajectories.
         lead: lead time in snapshots.
-        tokens: mean number of tokens of a sample, which limits how many are forecast together.
+        tokens: mean number of tokens of a sample, which limits how many samples are forecast together.
 
     Returns:
-        Seconds by name: ``forecast_seconds`` of a forecast by itself, and ``batch_seconds`` of one of 16 together, of fewer
-        where they would have too many tokens.
+        The seconds ``forecast_seconds`` of a single forecast, and ``batch_seconds`` per forecast of 16 together, or of fewer
+        if they would have too many tokens.
     """
-    keep_freed_memory()  # of every model: peers are timed where they were trained, which does so already
+    keep_freed_memory()  # for every model alike: the training of peers, timed in the same process, has set it already
     sizes = {"forecast_seconds": 1, "batch_seconds": batch_of(tokens)}
     return {name: _forecast_seconds(model, data, lead, size) for name, size in sizes.items()}
 
 
 def batch_of(tokens: float) -> int:
-    """Return how many samples of so many tokens are forecast together."""
+    """Return the number of samples with ``tokens`` tokens that are forecast together."""
     return max(1, min(BATCH, int(MOST_TOKENS / tokens)))
 
 
 def _forecast_seconds(model: Forecaster, data: HeldOut, lead: int, size: int) -> float:
-    """Time forecasts of ``size`` windows of each system at a time; return the mean over the systems, a window."""
+    """Time forecasts of ``size`` windows of each system at a time; return the mean over the systems, per window."""
     of_systems = []
     for number, trajectories in enumerate(data.trajectories):
         windows = spread_windows(
@@ -59,5 +59,5 @@ def _forecast_seconds(model: Forecaster, data: HeldOut, lead: int, size: int) ->
 
 
 def _now(device: torch.device) -> float:
-    """Return the CPU seconds of this thread, which other work on the cores does not lengthen; on a GPU the clock."""
+    """Return the CPU seconds of this thread, which other work on the cores does not lengthen; on a GPU, wall time."""
     return now("cuda") if device.type == "cuda" else time.thread_time()

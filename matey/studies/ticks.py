@@ -1,4 +1,4 @@
-"""Numbers on the logarithmic axes of studies' figures: few, and plain."""
+"""Sets a few plain numbers on the logarithmic axes of studies' figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 
 
 def plain_ticks(shown: Iterable[Axis]) -> None:
-    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10 or, where few are in sight, others."""
+    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10 or, if few of these are visible, others."""
     for axis in shown:
         low, high = axis.get_view_interval()
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
@@ -20,4 +20,4 @@ def plain_ticks(shown: Iterable[Axis]) -> None:
             found = [number for number in MaxNLocator(4).tick_values(low, high) if low <= number <= high]
         axis.set_major_locator(FixedLocator(found))
         axis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
-        axis.set_minor_locator(NullLocator())  # they would stand in each other's way
+        axis.set_minor_locator(NullLocator())  # further labels would overlap

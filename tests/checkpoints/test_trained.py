@@ -92,7 +92,7 @@ def test_truncated_weights_are_refused(run_folder):
 @pytest.mark.parametrize("change", [{"num_blocks": 3}, {"width": 48}])
 def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(change, run_folder):
     edit_model_config(run_folder, **change)
-    with pytest.raises(CheckpointError, match="are missing from .*/model or of another shape"):
+    with pytest.raises(CheckpointError, match="are missing from .*/model or have another shape"):
         load_trained(run_folder)
 
 

@@ -1,1 +1,1 @@
-"""Forecasts as such, with truth or without: frames one by one, files that other programs open, and series at single cells."""
+"""Makes forecasts, with or without truth: frame by frame, as files for other programs, and as series at single cells."""

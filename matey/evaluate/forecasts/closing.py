@@ -1,4 +1,4 @@
-"""How forecasts end: their error where there is truth, and how far the means of the fields have drifted."""
+"""The summary at the end of forecasts: their error where the truth is known, and the drift of the fields' means."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from matey.metrics import NRMSE_EPSILON, error_text
 from matey.text_table import text_table
 
 AT_ONCE = 2**21
-"""Cells that are read at once, where a layer has no more."""
+"""Number of cells that are read at once, unless a single layer has more."""
 
 Read = Callable[[int, Cells], np.ndarray]
 """Reads a frame ``(f, z, y, x)`` at a step after the last known one, in a box of cells."""
 
 
 def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
-    """Return a line for each field, with means over the trajectories.
+    """Return a table with a line for each field and means over the trajectories.
 
-    The mean of a field over the domain is that of the last known frame and of the last that is forecast; of a conserved
-    quantity in a closed domain it stays. The drift is their difference over the root mean square of the known frame.
+    The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
+    quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame.
     """
     known, last, drifts, errors = [], [], [], []
     for place, number in enumerate(request.trajectories):

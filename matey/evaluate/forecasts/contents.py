@@ -1,8 +1,8 @@
-"""What a file of forecasts says besides the values: axes, coordinates, units and origin, by the CF conventions.
+"""The metadata of a file of forecasts: axes, coordinates, units and origin, by the CF conventions.
 
 Dimensions are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
-https://cfconventions.org, 1.11: units as UDUNITS writes them, none where the data set does not name them. Coordinates are those
-of the data's files where these have some and all trajectories have the same.
+https://cfconventions.org, 1.11: units as UDUNITS writes them, omitted if the data set does not name them. Coordinates are
+taken from the data's files if they have some and all trajectories have the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matey.mistakes import listed
 
 CONVENTIONS = "CF-1.11"
 UNKNOWN = "?"
-# CF wants a date to count seconds from, which a simulation does not have.
+# CF counts seconds from a date, and a simulation has none.
 REFERENCE = "since 2000-01-01 00:00:00"
 
 
@@ -30,7 +30,7 @@ class Variable:
 
     Attributes:
         dims: names of its dimensions.
-        values: values of the variable; None of a field.
+        values: values of the variable; None for a field.
         attributes: attributes of the variable.
     """
 
@@ -44,10 +44,10 @@ class Contents:
     """A file of forecasts without the values of its fields.
 
     Attributes:
-        sizes: lengths of the dimensions, in their order.
+        sizes: lengths of the dimensions by name, in order.
         coordinates: coordinates by name: those of the dimensions, and further ones.
         fields: fields by name.
-        attributes: attributes of the whole.
+        attributes: attributes of the whole file.
     """
 
     sizes: Mapping[str, int]
@@ -62,7 +62,7 @@ class Contents:
 
     @property
     def further(self) -> str:
-        """Names of the coordinates that are no dimensions, as the attribute ``coordinates`` of CF lists them."""
+        """Names of the coordinates that are not dimensions, as CF's attribute ``coordinates`` lists them."""
         return " ".join(name for name in self.coordinates if name not in self.sizes)
 
     def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,14 +84,14 @@ class Contents:
 
 
 def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
-    """Return the contents of a request's file besides the values.
+    """Return the contents of a request's file without the values of its fields.
 
     Args:
         request: the request.
         facts: attributes of the whole file, such as the model and the command.
 
     Raises:
-        DataError: a field is called as a coordinate.
+        DataError: a field has the name of a coordinate.
     """
     data = request.data
     axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
@@ -143,7 +143,7 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
         of_time = {"long_name": "time as in the data", **_units(own.unit if is_date else unit)}
         if is_date:
             of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"}
-        elif since:  # such as the start of a simulation, which other programs take for a date that they cannot read
+        elif since:  # such as "the start of a simulation", which other programs try to read as a date
             of_time["comment"] = f"In the data: {own.unit}."
     else:
         of_time = {"long_name": "time since the trajectory began", **_units(unit)}

@@ -1,6 +1,6 @@
-"""The ranks that forecast together: each holds some boxes of cells, and the first has the file.
+"""The ranks that forecast together: each holds some boxes of cells, and the first writes the file.
 
-What a rank holds goes to the first one rank after the other, so that no rank ever has a field whole.
+The ranks send their boxes to the first one after another, so that no rank ever holds a whole field.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Crew:
     Attributes:
         group: the sequence group of the model.
         boxes: boxes inside the domain that each rank holds, in the order of the ranks.
-        is_in_parts: whether these are what each rank reads, or all of the fields is with every rank and the first writes it.
+        is_in_parts: whether each rank reads only its boxes; otherwise all ranks hold whole fields and the first writes them.
     """
 
     group: SequenceGroup
@@ -36,7 +36,7 @@ class Crew:
 
     @classmethod
     def sharing(cls, model: MateyModel, samples: Samples) -> Crew:
-        """Return the ranks of a model, and the boxes of the samples that each holds."""
+        """Return the ranks of a model with the boxes of the samples that each holds."""
         ranks, (_, *grid) = model.sequence_group.ranks, samples.window
         if share_of(model.config, ranks) is None:
             z, y, x = (slice(0, length) for length in grid)
@@ -52,10 +52,10 @@ class Crew:
         return self.boxes[self.group.ranks.place]
 
     def to_first(self, frames: Sequence[Tensor], leading: Sequence[int]) -> Iterator[tuple[Box, Tensor]]:
-        """Yield all boxes and their values on the first rank, and nothing on the others; all have to go through.
+        """Yield all boxes and their values on the first rank, and nothing on the others; all ranks must iterate to the end.
 
         Args:
-            frames: values ``(*leading, z, y, x)``, float32 on the host, in own boxes.
+            frames: values ``(*leading, z, y, x)`` in this rank's boxes, float32 on the host.
             leading: lengths of the axes before those of the grid.
         """
         place = self.group.ranks.place
@@ -67,7 +67,7 @@ class Crew:
                 yield from zip(boxes, _boxed(came, boxes, leading), strict=True)
 
     def from_first(self, read: Callable[[Box], Tensor], leading: Sequence[int]) -> list[Tensor]:
-        """Return values ``(*leading, z, y, x)`` in own boxes, which the first rank reads for all; of whole fields, in all."""
+        """Return values ``(*leading, z, y, x)`` in this rank's boxes, or in all for whole fields; the first rank reads them."""
         boxes_of = self.boxes if self.is_in_parts else [self.boxes[0]] * len(self.boxes)
         place = self.group.ranks.place
         own = [read(box) for box in boxes_of[0]] if place == 0 else []
@@ -86,13 +86,13 @@ class Crew:
 
 
 def told_by_first(numbers: Tensor, group: SequenceGroup) -> Tensor:
-    """Return the numbers that the first rank gives, of as many as each of the others does."""
+    """Return the first rank's numbers on all ranks; the others give a tensor of the same size."""
     own = numbers if group.ranks.place == 0 else numbers[:0]
     return group.exchange.gather(own, [len(numbers), *[0] * (group.size - 1)])
 
 
 def _within(cells: Cells, grid: Sequence[int]) -> Cells:
-    """Return a box without what lies beyond the domain."""
+    """Return the part of a box inside the domain."""
     z, y, x = (slice(side.start, min(side.stop, length)) for side, length in zip(cells, grid, strict=True))
     return z, y, x
 
@@ -102,7 +102,7 @@ def _sizes(boxes: Sequence[Box], leading: Sequence[int]) -> list[int]:
 
 
 def _boxed(flat: Tensor, boxes: Sequence[Box], leading: Sequence[int]) -> list[Tensor]:
-    """See flat values as those ``(*leading, z, y, x)`` of some boxes."""
+    """View flat values as values ``(*leading, z, y, x)`` of some boxes."""
     return [
         values.view(*leading, *(side.stop - side.start for side in cells))
         for values, (_, cells) in zip(flat.split(_sizes(boxes, leading)), boxes, strict=True)

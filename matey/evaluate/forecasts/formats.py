@@ -1,4 +1,4 @@
-"""The formats of files of forecasts, by suffix, and what each has to offer; one file each beside this one."""
+"""The formats of files of forecasts by suffix, and their common interface; each format has a module beside this one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from matey.mistakes import Mistake
 
-if TYPE_CHECKING:  # a name is checked before anything is imported that takes long
+if TYPE_CHECKING:  # a file's name is checked before slow imports
     import numpy as np
 
     from matey.data.trajectories import Cells
@@ -20,7 +20,7 @@ FORMATS = {".nc": "netcdf", ".zarr": "zarr_store", ".h5": "the_well", ".hdf5": "
 """Modules of the formats by the suffix of a file: netCDF-4, Zarr and The Well's HDF5."""
 
 NEEDED = {".nc": "netCDF4", ".zarr": "zarr"}
-"""Packages that a format needs beyond those that come with MATEY."""
+"""Packages that a format needs in addition to those installed with MATEY."""
 
 
 class FormatError(Mistake):
@@ -28,12 +28,12 @@ class FormatError(Mistake):
 
 
 class ForecastFile:
-    """A file of forecasts that is filled bit by bit. Once `make` is done, its size and structure change no more.
+    """A file of forecasts that is filled step by step. After `make`, its size and structure no longer change.
 
-    A process that is killed therefore leaves a file that opens, whose values are written up to some place.
+    A killed process therefore leaves a file that can be opened, with values up to some place.
 
     Attributes:
-        flush: function that hands all that was written to the operating system.
+        flush: function that hands all written values to the operating system.
         close: function that closes the file.
     """
 
@@ -49,12 +49,12 @@ class ForecastFile:
         self.flush, self.close = flush, close
 
     def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
-        """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory, from a step counted from 0 on."""
+        """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory; ``step`` is the first one's, counted from 0."""
         for name, values in self._contents.values_of(frames).items():
             self._arrays[name][place, step : step + len(frames), *self._contents.box(cells)] = values
 
     def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
-        """Read frames ``(b, t, f, z, y, x)`` that were written, of a box of cells or of all."""
+        """Read written frames ``(b, t, f, z, y, x)`` of a box of cells, by default of all cells."""
         box = slice(first, end), slice(start, stop), *self._contents.box(cells)
         return self._contents.frames_of({name: self._arrays[name][box] for name in self._contents.fields})
 
@@ -66,16 +66,16 @@ class Format(Protocol):
         """Make a file without values, for frames that come ``stretch`` at a time."""
 
     def open_file(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
-        """Open a file that was made, to read (``r``), or to read and write (``r+``)."""
+        """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
 
 
 def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
-    """Raise FormatError where a file of forecasts cannot be written.
+    """Raise FormatError if a file of forecasts cannot be written.
 
     Args:
-        path: the file. Its suffix names a format, and the package that the format needs is installed.
-        overwrite: whether something may lie there already.
-        inputs: files that the forecasts are made from, which stay in any case.
+        path: the file. Its suffix must name a format, and the package for the format must be installed.
+        overwrite: whether an existing file may be replaced.
+        inputs: files that the forecasts are made from, which are never overwritten.
     """
     if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
         raise FormatError(f"{path} is data that these forecasts are made from; choose another name.")

@@ -1,4 +1,4 @@
-"""Forecasts frame by frame, each for a batch of trajectories; no more than one frame and the history is held."""
+"""Forecasts a batch of trajectories frame by frame; memory holds the history and one frame."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from matey.samples import Box
 from matey.tokens.parts import BrickShare
 
 Earlier = Callable[[int, int, int, int], np.ndarray]
-"""Reads frames that were forecast before: of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
+"""Reads earlier forecast frames of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
 
 EarlierBox = Callable[[Box, int, int], Tensor]
-"""Reads frames ``(t, f, z, y, x)`` that were forecast before, in a box of cells, at steps ``from`` to ``to`` counted from 0."""
+"""Reads earlier forecast frames ``(t, f, z, y, x)`` in a box of cells, at steps ``from`` to ``to`` counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class ForecastFrame:
     """One snapshot of a forecast, for a batch of trajectories.
 
     Attributes:
-        first: place of the first of the trajectories among those of the request; the others follow it.
+        first: place of the batch's first trajectory in the request; the others follow it.
         trajectories: numbers of the trajectories in the data set.
-        step: snapshots after the last known frame, from 1 on.
+        step: number of snapshots after the last known frame, at least 1.
         time: time since the trajectories began, in the units of the data set.
         values: predicted fields ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
@@ -54,14 +54,14 @@ def forecast_batch(
     Args:
         model: the model.
         request: the request.
-        first: place of the first trajectory among those of the request.
+        first: place of the first trajectory in the request.
         end: place after the last one.
-        done: number of steps that were forecast before. Only whole stretches of ``request.lead`` count, so that the rest
-            comes out as it would have without a break; steps after those are forecast again.
-        earlier: function that reads the frames of these steps; needed where there are any.
+        done: number of steps already forecast. Only whole stretches of ``request.lead`` steps count, so that the rest is
+            the same as without an interruption; later steps are forecast again.
+        earlier: function that reads the frames of these steps; needed if there are any.
 
     Yields:
-        The frames that are not done, one snapshot after the other.
+        The remaining frames, one snapshot after another.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
@@ -90,7 +90,7 @@ def forecast_batch(
 def forecast_boxes(
     model: MateyModel, request: ForecastRequest, crew: Crew, first: int, end: int, done: int, earlier: EarlierBox
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """Forecast some trajectories with all ranks of the crew, see `forecast_batch`; yield steps and frames in own boxes.
+    """Forecast with all ranks of the crew, see `forecast_batch`; yield steps, and frames in this rank's boxes.
 
     Frames are ``(f, z, y, x)``, float32 on the host.
     """

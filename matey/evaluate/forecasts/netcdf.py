@@ -1,4 +1,4 @@
-"""Forecasts as netCDF-4 by the CF conventions, which xarray, ncdump, ParaView and the tools of climate research read."""
+"""Writes forecasts as netCDF-4 by the CF conventions, for xarray, ncdump, ParaView and the tools of climate research."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> Forec
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
-    """Make a file without values; they lie in one piece, so that ``stretch`` does not matter."""
+    """Make a file without values; its arrays are contiguous, so ``stretch`` is not used."""
     with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
         file.setncatts(contents.attributes)
         for name, size in contents.sizes.items():
@@ -36,4 +36,4 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
         for name, field in contents.fields.items():
             variable = file.createVariable(name, "f4", field.dims, contiguous=True, fill_value=MISSING)
             variable.setncatts({**field.attributes, "coordinates": contents.further})
-            variable[(-1,) * len(field.dims)] = MISSING  # sets all its room aside
+            variable[(-1,) * len(field.dims)] = MISSING  # allocates all of its disk space

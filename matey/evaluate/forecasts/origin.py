@@ -1,4 +1,4 @@
-"""What a file of forecasts says of its origin: the model and its card, the data, the program and the command."""
+"""Describes the origin of a file of forecasts: the model and its card, the data, the program and the command."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ METHOD = "MATEY, https://arxiv.org/abs/2412.20601"
 
 
 def origin_of(trained: Trained, request: ForecastRequest, command: str | None) -> dict[str, str]:
-    """Return attributes of the file.
+    """Return the attributes of a file of forecasts that describe its origin.
 
     Args:
         trained: the model.
         request: the request.
-        command: command that makes the file, if it is one.
+        command: command that makes the file; None if it is made from Python.
     """
     model, config = trained.model, trained.model.config
     kind = "at once" if request.lead >= request.num_steps else f"in steps of {request.lead} snapshots"

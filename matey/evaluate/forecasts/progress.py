@@ -1,4 +1,4 @@
-"""How far a file of forecasts has come, kept beside it until it is whole, so that a forecast that was killed goes on."""
+"""Records the progress of a file of forecasts beside it until it is complete, so that an interrupted forecast continues."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Progress:
-    """The files of a forecast that is being made.
+    """The files of a forecast in progress.
 
     Attributes:
-        path: name that the file gets when it is whole.
-        made_as: digest of what it is made from, by which a later process knows it.
+        path: final path of the file, once it is complete.
+        made_as: digest of the request and the format, by which a later process recognises the file.
     """
 
     path: Path
@@ -24,37 +24,37 @@ class Progress:
 
     @property
     def unfinished(self) -> Path:
-        """Path of the file until it is whole."""
+        """Path of the file until it is complete."""
         return self.path.with_name(f".{self.path.stem}.unfinished{self.path.suffix}")
 
     @property
     def record(self) -> Path:
-        """The record of the steps that are done."""
+        """Path of the record of completed steps."""
         return self.path.with_name(f".{self.path.name}.progress")
 
     def done(self) -> list[int] | None:
-        """Return the number of steps done of each trajectory, None if there is no such unfinished file."""
+        """Return the number of completed steps of each trajectory; None if there is no such unfinished file."""
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none, or none of ours
+        except (OSError, ValueError):  # no record, or another program's
             return None
         if not (isinstance(record, dict) and record.get("made_as") == self.made_as and self.unfinished.exists()):
             return None
         return [int(steps) for steps in record["done"]]
 
     def note(self, done: Sequence[int]) -> None:
-        """Record the number of steps done of each trajectory."""
+        """Record the number of completed steps of each trajectory."""
         new = self.record.with_name(f"{self.record.name}.new")
         new.write_text(json.dumps({"made_as": self.made_as, "done": list(done)}), encoding="utf-8")
         os.replace(new, self.record)
 
     def clear(self) -> None:
-        """Remove what an earlier forecast has left behind."""
+        """Remove the files that an earlier forecast has left behind."""
         remove(self.unfinished)
         remove(self.record)
 
     def finish(self) -> None:
-        """Give the file its name, in the place of an older one."""
+        """Give the file its final name, replacing an older file."""
         remove(self.path) if self.path.is_dir() else None
         os.replace(self.unfinished, self.path)
         remove(self.record)

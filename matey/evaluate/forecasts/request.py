@@ -1,8 +1,8 @@
-"""What to forecast: trajectories of one data set, from one frame of each, over a number of snapshots.
+"""The request for forecasts: trajectories of one data set, from one frame of each, over a number of snapshots.
 
 known         start ... start + T - 1                              T frames of each trajectory, read from its file
-forecast                             step 1, 2, ... num_steps      each one snapshot after the one before
-truth         where the trajectory goes on; the forecast goes on without it
+forecast                             step 1, 2, ... num_steps      each one snapshot after the previous one
+truth         as far as the trajectory reaches; the forecast may continue beyond it
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SAME_STEP = 1e-4  # relative; times in a file need not be exact multiples of a s
 
 @dataclass(frozen=True)
 class ForecastRequest:
-    """Forecasts from one frame of some trajectories, which share grid, spacing, boundaries and time step.
+    """Forecasts from one frame of trajectories that share grid, spacing, boundaries and time step.
 
     Attributes:
         data: the data set.
         trajectories: numbers of the trajectories in the set, counted from 0.
         start: first frame that the model is given.
-        num_frames: number of frames that it is given, ``T``.
+        num_frames: number of frames that the model is given, ``T``.
         num_steps: number of snapshots to forecast.
-        lead: snapshots that are predicted from the same history, see `matey.evaluate.rollout`; with as many as
-            ``num_steps``, every frame is predicted at once.
+        lead: number of snapshots predicted from the same history, see `matey.evaluate.rollout`; if it equals
+            ``num_steps``, every frame is predicted from the known frames.
     """
 
     data: TrajectorySet
@@ -43,7 +43,7 @@ class ForecastRequest:
     lead: int
 
     def __post_init__(self) -> None:
-        """Raise DataError where the trajectories do not have the frames, or differ too much to lie in one array."""
+        """Raise DataError if trajectories lack the frames, or differ too much to share one array."""
         for number in self.trajectories:
             if not 0 <= number < self.data.num_trajectories:
                 raise DataError(
@@ -54,7 +54,7 @@ class ForecastRequest:
 
     @property
     def first(self) -> Trajectory:
-        """The first of the trajectories, whose grid and steps are those of all."""
+        """The first trajectory; all share its grid and time step."""
         return self.data.trajectories[self.trajectories[0]]
 
     @property
@@ -63,21 +63,21 @@ class ForecastRequest:
         return self.start + self.num_frames - 1
 
     def samples(self, first: int, end: int) -> Samples:
-        """Return what is known of the histories of some trajectories, by their places, before they are read."""
+        """Return the metadata of the histories of some trajectories, before their frames are read."""
         return samples_of(self.data, self.trajectories[first:end], self.num_frames)
 
     def times(self, frames: np.ndarray) -> np.ndarray:
-        """Return the times of frames: as in the data and on from there, or else since the trajectories began."""
+        """Return the times of frames: the data's own, continued beyond its end, or else times since the trajectories began."""
         own = self.data.coordinates("time", self.trajectories)
         if own is None:
             return frames * self.first.time_step
-        beyond = np.maximum(0, frames - (len(own.values) - 1))  # snapshots after the last that the data has
+        beyond = np.maximum(0, frames - (len(own.values) - 1))  # snapshots beyond the data's last one
         times: np.ndarray = own.values[frames - beyond] + beyond * self.first.time_step
         return times
 
     @property
     def clock(self) -> str:
-        """Words that follow "time" in a picture and say what it is."""
+        """Words that follow "time" on the axis of a picture and explain it."""
         own = self.data.coordinates("time", self.trajectories)
         if own is None:
             return "since the trajectory began"
@@ -96,7 +96,7 @@ class ForecastRequest:
         return np.asarray(only)
 
     def known_values(self) -> Iterator[np.ndarray]:
-        """Read all that the forecasts are made from: the known frames, and what is given up to the last step."""
+        """Read all inputs of the forecasts: the known frames, and the given fields up to the last step."""
         for number in self.trajectories:
             yield self.data.read(number, self.start, self.start + self.num_frames)
             if self.data.given:
@@ -104,12 +104,12 @@ class ForecastRequest:
                 yield self.data.read_given(number, self.start, end)
 
     def batches(self, size: int, done: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield which of the trajectories to forecast together, as a first and an end among them.
+        """Yield which trajectories to forecast together: the place of the first one, and the place after the last one.
 
         Args:
-            size: most trajectories in a batch.
-            done: number of snapshots of each that are forecast already; those of a batch have the same, and none that
-                has all is in one.
+            size: largest number of trajectories in a batch.
+            done: number of snapshots already forecast for each trajectory; it is the same within a batch, and finished
+                trajectories are left out.
         """
         first = 0
         while first < len(done):

@@ -1,4 +1,4 @@
-"""Forecasts from Python: an iterator over frames, an xarray Dataset, or a file; `forecast` is also ``matey.forecast``."""
+"""Makes forecasts from Python: an iterator over frames, an xarray Dataset, or a file; also exported as ``matey.forecast``."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from matey.samples import Box
 if TYPE_CHECKING:
     import xarray
 
-STRETCH_BYTES = 2**20  # of one field of one trajectory that are written at a time
+STRETCH_BYTES = 2**20  # bytes written at a time for one field of one trajectory
 
 
 @dataclass(frozen=True, repr=False)
 class Forecasts:
-    """Forecasts of some trajectories by one model; nothing is computed before they are asked for.
+    """Forecasts of some trajectories by one model, computed only on demand.
 
     Attributes:
-        model: the model, on the device that computes.
+        model: the model, on the device to compute on.
         request: the trajectories, the frame they start from, and the snapshots to forecast.
         batch_size: number of trajectories forecast together.
-        facts: attributes of a file that tell its origin.
-        found_by: file, folder or glob that was named as the data.
-        note: a sentence on parameters and given fields that the model takes and the data lacks; empty where it has all.
+        facts: attributes of a file that describe its origin.
+        found_by: file, folder or glob by which the user named the data.
+        note: a sentence on parameters and given fields that the model takes and the data lacks; empty if nothing is missing.
     """
 
     model: MateyModel
@@ -61,7 +61,7 @@ class Forecasts:
     note: str = ""
 
     def __repr__(self) -> str:
-        """Return a line: a network, as such, prints on hundreds."""
+        """Return one line, because a network would print hundreds."""
         asked = self.request
         return f"Forecasts({asked.data.system}, trajectories {list(asked.trajectories)}, {asked.num_steps} snapshots)"
 
@@ -71,12 +71,12 @@ class Forecasts:
         return contents_of(self.request, self.facts)
 
     def __iter__(self) -> Iterator[ForecastFrame]:
-        """Forecast, and yield every snapshot of one batch of trajectories, then those of the next."""
+        """Forecast, and yield all snapshots of one batch of trajectories, then those of the next batch."""
         for first, end in self.request.batches(self.batch_size, [0] * len(self.request.trajectories)):
             yield from forecast_batch(self.model, self.request, first, end, done=0)
 
     def to_xarray(self) -> xarray.Dataset:
-        """Forecast, and return all frames in memory: dimensions ``trajectory, time, [z,] y, x``, a variable for each field.
+        """Forecast, and return all frames in memory: dimensions ``trajectory, time, [z,] y, x``, one variable per field.
 
         Raises:
             FormatError: xarray is not installed.
@@ -106,13 +106,13 @@ class Forecasts:
 
         Args:
             path: the file to make: ``.nc``, ``.zarr``, ``.h5`` or ``.hdf5``, see `matey.evaluate.forecasts.formats`.
-            overwrite: whether it may take the place of another.
-            on_frames: function called with the number of frames just made, or found done, for a progress bar.
+            overwrite: whether the file may replace another.
+            on_frames: function called with the number of frames just made, or found complete, for a progress bar.
 
-        All ranks of the model's sequence group have to call; the first writes what each holds of the fields.
+        All ranks of the model's sequence group must call; the first writes the parts of all.
 
         Raises:
-            FormatError: something lies there already, the suffix names no format, or a package is missing.
+            FormatError: the file exists already, the suffix names no format, or a package is missing.
             DataError: see ``TrajectorySet.read``.
             OSError: the file cannot be written.
         """
@@ -150,7 +150,7 @@ class Forecasts:
             progress.finish()
 
     def _begin(self, progress: Progress, stretch: int) -> list[int]:
-        """Make a file without values; return the number of steps done of each trajectory, which is none."""
+        """Make a file without values; return the number of completed steps of each trajectory, all 0."""
         progress.clear()
         done = [0] * len(self.request.trajectories)
         format_of(progress.path).make(progress.unfinished, self.contents, stretch)
@@ -160,7 +160,7 @@ class Forecasts:
     def _stretches(
         self, crew: Crew, file: ForecastFile | None, first: int, end: int, done: int, stretch: int
     ) -> Iterator[tuple[int, list[Tensor], int]]:
-        """Forecast a batch; yield, every ``stretch`` frames, the step, frames ``(t, f, z, y, x)`` in own boxes, and ``t``."""
+        """Forecast a batch; every ``stretch`` frames, yield the step, frames ``(t, f, z, y, x)`` in own boxes, and ``t``."""
 
         def earlier(box: Box, start: int, stop: int) -> Tensor:
             assert file is not None, "the first rank has the file"
@@ -175,7 +175,7 @@ class Forecasts:
                 frames = []
 
     def _digest(self, suffix: str) -> str:
-        """Return a digest that differs between forecasts, also those in the same format."""
+        """Return a digest that differs between forecasts and between formats."""
         request = self.request
         sources: list[object] = [
             (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.inputs if s.exists()
@@ -202,27 +202,27 @@ def forecast(
     device: str | None = None,
     command: str | None = None,
 ) -> Forecasts:
-    """Forecast trajectories of a data set; they need not have the frames that are forecast.
+    """Forecast trajectories of a data set, also beyond their ends.
 
         for frame in matey.forecast("models/matey-micro", "data/new", steps=100):
             print(frame.time, frame.values.mean())
         dataset = matey.forecast("models/matey-micro", "data/new", steps=100).to_xarray()
 
     Args:
-        model: a model, or the folder of one or of a run.
+        model: a model, or the folder of a model or a run.
         data: a data set, or the file, folder or glob that holds it.
         steps: number of snapshots to forecast.
-        lead: snapshots that are predicted from the same history; as large as ``steps``, all are predicted at once.
+        lead: number of snapshots predicted from the same history; if it equals ``steps``, all come from the known frames.
         start: first frame that the model is given.
         trajectories: numbers of the trajectories, counted from 0, or one number; by default all.
         history: number of frames that the model is given; by default as many as in its training.
         batch_size: number of trajectories forecast together.
-        device: device to compute on; by default where the model is.
-        command: command or program that a file names as its origin, and that prints `Forecasts.note` itself; without one
-            it is a warning.
+        device: device to compute on; by default the model's.
+        command: command or program that a file names as its origin, and that prints `Forecasts.note` itself; without a
+            command, the note becomes a warning.
 
     Returns:
-        The forecasts, which are computed when they are iterated over, written, or turned to an xarray Dataset.
+        The forecasts, computed when they are iterated over, written, or turned into an xarray Dataset.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -258,7 +258,7 @@ def forecast(
 
 
 def _chosen(trajectories: object, num_trajectories: int) -> tuple[int, ...]:
-    """Return the numbers of the trajectories that are asked for, each once."""
+    """Return the numbers of the chosen trajectories, each once."""
     asked = range(num_trajectories) if trajectories is None else trajectories
     numbers = [asked] if isinstance(asked, Integral) else [*asked] if isinstance(asked, Iterable) else [None]
     if not all(isinstance(number, Integral) for number in numbers):

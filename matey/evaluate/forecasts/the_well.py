@@ -1,6 +1,6 @@
-"""Forecasts in The Well's HDF5 layout, which its own reader and ``matey.open_dataset`` open as trajectories.
+"""Writes forecasts in The Well's HDF5 layout; The Well's reader and ``matey.open_dataset`` open them as trajectories.
 
-Every field is one of ``t0_fields``, the components of vectors by their own names. The layout itself is in `matey.well_file`.
+Every field is stored in ``t0_fields``, also each component of a vector. `matey.well_file` defines the layout.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> Forec
 
 
 class _Turned:
-    """A field ``(trajectory, time, x, y, [z])`` on disk, seen with its grid axes the other way round."""
+    """A view of a field ``(trajectory, time, x, y, [z])`` on disk with its grid axes in reverse order."""
 
     def __init__(self, field: h5py.Dataset) -> None:
         self._field = field
@@ -41,14 +41,14 @@ class _Turned:
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
-    """Make a file without values; they lie in one piece, so that ``stretch`` does not matter."""
+    """Make a file without values; its arrays are contiguous, so ``stretch`` is not used."""
     axes = [axis for axis in "xyz" if axis in contents.sizes]
     num_trajectories, num_steps = contents.sizes["trajectory"], contents.sizes["time"]
     with h5py.File(path, "w") as file:
         file.attrs.update(contents.attributes)
         places = {axis: _values(contents, axis) for axis in axes}
         ends = {axis: KINDS.get(contents.coordinates[axis].attributes["boundary"]) for axis in axes}
-        # The layout has no word for ends that are not alike.
+        # The layout cannot describe an axis whose two ends differ.
         alike = {axis: kind for axis, kind in ends.items() if kind is not None}
         begin(file, contents.attributes["system"], num_trajectories, _values(contents, "time"), places, alike)
         names = [name for name in contents.coordinates if name.startswith(PARAMETER)]
@@ -56,7 +56,7 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
         add_fields(file, 0, contents.fields, num_frames=num_steps, fill=np.nan)
         for name in contents.fields:
             field = file[GROUP][name]
-            field[(-1,) * field.ndim] = np.nan  # sets all its room aside
+            field[(-1,) * field.ndim] = np.nan  # allocates all of its disk space
 
 
 def _values(contents: Contents, name: str) -> np.ndarray:

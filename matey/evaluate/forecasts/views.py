@@ -1,4 +1,4 @@
-"""What a picture of a file of forecasts shows: one trajectory step by step, and series at single cells."""
+"""Reads from a file of forecasts what pictures show: one trajectory step by step, and series at single cells."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ProbeSeries:
     Attributes:
         trajectory: number of the trajectory in the data set.
         cell: the cell.
-        steps: ``(t,)``, snapshots after the last known frame; 0 and below are known.
-        times: ``(t,)``, times as in the data or, where it has none, since the trajectory began, in its units.
-        forecast: ``(t, f)``, the forecast; not a number at steps that are known.
-        truth: ``(t, f)``, known frames and truth; not a number beyond the end of the trajectory.
+        steps: ``(t,)``, number of snapshots after the last known frame; frames at 0 and below are known.
+        times: ``(t,)``, the data's times or, if it has none, times since the trajectory began, in the data's units.
+        forecast: ``(t, f)``, the forecast; NaN at known frames.
+        truth: ``(t, f)``, known frames and truth; NaN beyond the end of the trajectory.
     """
 
     trajectory: int
@@ -47,13 +47,13 @@ class ProbeSeries:
 def views(
     model: MateyModel, request: ForecastRequest, file: ForecastFile, place: int, field: int, steps: Sequence[int]
 ) -> Iterator[View]:
-    """Read one field of one trajectory at chosen steps, one after the other.
+    """Yield one field of one trajectory at chosen steps.
 
     Args:
         model: the model, which chooses the tokens.
-        request: the request that the file answers.
-        file: the file, whole.
-        place: place of the trajectory among those of the request.
+        request: the request that the file was made for.
+        file: the complete file.
+        place: place of the trajectory in the request.
         field: index of the field along axis ``f``.
         steps: the steps, counted from 1.
     """
@@ -96,10 +96,10 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
 
 
 def cells_of(request: ForecastRequest, probes: Sequence[tuple[int, ...]]) -> list[Cell]:
-    """Return the cells that probes name, each once: ``y, x`` of the middle plane or ``z, y, x``.
+    """Return the cells of probes, each once; a probe is ``y, x`` in the middle plane or ``z, y, x``.
 
     Raises:
-        DataError: one lies outside of the grid.
+        DataError: a probe lies outside the grid.
     """
     grid, cells = request.first.grid, []
     for probe in probes:
@@ -114,10 +114,10 @@ def cells_of(request: ForecastRequest, probes: Sequence[tuple[int, ...]]) -> lis
 
 
 def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSeries]) -> None:
-    """Write series as CSV, a line for each trajectory, cell and step; what is not known is empty.
+    """Write series as CSV, one line per trajectory, cell and step; unknown values are empty.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     fields = [name for field in request.data.fields for name in (field, f"{field}_truth")]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -131,6 +131,6 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
 
 
 def _box(cell: Cell) -> Cells:
-    """Return the box that is one cell."""
+    """Return the box of one cell."""
     z, y, x = (slice(place, place + 1) for place in cell)
     return z, y, x

@@ -1,4 +1,4 @@
-"""Forecasts as a Zarr store of format 2, with the names and attributes by which xarray takes it for a data set."""
+"""Writes forecasts as a Zarr store of format 2, with the names and attributes by which xarray opens it as a data set."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from matey.evaluate.forecasts.contents import Contents
 from matey.evaluate.forecasts.formats import ForecastFile
 
 CHUNK = 2**20
-"""Cells of a chunk at most, where a layer has no more; a part of a chunk is written by way of the whole."""
+"""Largest number of cells in a chunk, unless a single layer has more; writing part of a chunk rewrites the whole."""
 
 
 def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
     """Open a store that `make` has made, to read (``r``), or to read and write (``r+``)."""
-    # There is nothing to flush or close: every chunk is a file, written when it comes.
+    # There is nothing to flush or close: every chunk is a file, written at once.
     return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None, lambda: None)
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
-    """Make a store without values, with a chunk for ``stretch`` frames of a field of a trajectory, or some layers of one."""
+    """Make a store without values; a chunk holds ``stretch`` frames of one field and trajectory, or some layers of a frame."""
     group = zarr.open_group(path, mode="w", zarr_format=2, attributes=dict(contents.attributes))
     for name, coordinate in contents.coordinates.items():
         assert coordinate.values is not None, f"coordinate {name} has no values"
         is_text = coordinate.values.dtype == object
         values = coordinate.values.astype(str) if is_text else coordinate.values
         about = {"_ARRAY_DIMENSIONS": list(coordinate.dims), **coordinate.attributes}
-        # Without a fill value: xarray would take a 0 for missing.
+        # No fill value: xarray would read a 0 as missing.
         group.create_array(name, data=values, fill_value=None, attributes=about)
     _, _, layers, *layer = contents.shape
     grid = min(layers, max(1, CHUNK // math.prod(layer))), *layer

@@ -1,4 +1,4 @@
-"""The data and points of the study, and what each scored."""
+"""The data and points of the study, and the scores of each point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Point:
 
     Attributes:
         start: initial weights, ``pretrained`` or ``random``, or the kind of a peer.
-        mode: mode of fine-tuning, which says what parts are trained; `PEER` of a peer.
+        mode: mode of fine-tuning, which selects the trained parts; `PEER` for a peer.
         trajectories: number of training trajectories.
         seed: seed of the stream of samples and of random weights.
     """
@@ -42,12 +42,12 @@ class Point:
 
     @property
     def name(self) -> str:
-        """A name for its folder."""
+        """The name of the point's folder."""
         return f"{self.start}-{self.mode}-{self.trajectories}-{self.seed}"
 
 
 def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int], seeds: int) -> list[Point]:
-    """Return all points in the order of `STARTS`, of one seed after the other."""
+    """Return all points, seed by seed, in the order of `STARTS`."""
     order = list(itertools.product(range(seeds), sizes))
     return [
         Point(start, mode, size, seed)
@@ -58,16 +58,16 @@ def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int],
 
 
 def trajectories_for(size: int, data: DataSection) -> int:
-    """Return the smallest number of trajectories whose split leaves ``size`` to train on."""
+    """Return the smallest number of trajectories whose split leaves ``size`` for training."""
     counts = itertools.count(max(3, size))
     return next(n for n in counts if len(split_trajectories(n, data.split, data.split_seed).train) >= size)
 
 
 def check_data(data: DataSection, root: Path, size: int) -> int:
-    """Return the number of trajectories in a run's data, whose paths count from ``root``.
+    """Return the number of trajectories in a run's data; its paths are relative to ``root``.
 
     Raises:
-        StudyError: it cannot be read, or leaves fewer than ``size`` to train on, or some are too short to be scored on.
+        StudyError: the data cannot be read, leaves fewer than ``size`` for training, or has trajectories too short to score.
     """
     total = 0
     for entry in data.sets:
@@ -95,9 +95,9 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 
 
 def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> dict[str, float]:
-    """Return ``seconds`` and ``windows`` that a run took, those that it took in several times included.
+    """Return the ``seconds`` of a run and the number of ``windows`` that it trained on, repeated windows included.
 
-    Seconds are by the mean over the steps that it logged: CPU seconds of all ranks, or seconds on a GPU.
+    Seconds are computed from the mean over the logged steps: CPU seconds of all ranks, or seconds on a GPU.
     """
     key = "seconds" if torch.cuda.is_available() else "cpu_seconds"
     train, size = run.train, run.parallel.sequence_parallel_size
@@ -107,7 +107,7 @@ def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) ->
 
 
 def scores(point: Point, metrics: Path, cost: Mapping[str, float]) -> list[Row]:
-    """Return a row for each forecast of an evaluated point, from its ``metrics.json`` and with its cost."""
+    """Return a row for each forecast of an evaluated point, from its ``metrics.json`` and its cost."""
     return [
         {
             **asdict(point),

@@ -25,7 +25,7 @@ LINES = {"pretrained": "-", "random": ":"} | dict.fromkeys(PEERS, "--")
 
 
 def study_table(rows: Sequence[Row]) -> str:
-    """Lay out NRMSE over that of persistence, mean and deviation over the seeds, pretrained's over random's; costs, physics."""
+    """Format NRMSE over persistence's (mean and deviation over the seeds), pretrained over random, costs and physics."""
     models = sorted(
         {(row["start"], row["mode"]) for row in rows}, key=lambda model: (model[0] in PEERS, model[1], model[0])
     )
@@ -63,7 +63,7 @@ def _named(start: str, mode: str) -> str:
 
 @matplotlib.rc_context(STYLE)
 def study_figure(rows: Sequence[Row], system: str) -> Figure:
-    """Draw the test error against the number of trajectories, a panel a forecast; bars are the deviation over seeds."""
+    """Draw the test error against the number of trajectories, a panel per forecast; bars are the deviation over seeds."""
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
     across = min(len(forecasts), 2)
     down = -(-len(forecasts) // across)

@@ -37,23 +37,23 @@ from matey.studies.planned import Training, plan_text
 from matey.studies.simulated import Simulated, simulate
 from matey.train.network import with_vocabulary
 
-FRAMES = 51  # of each simulated trajectory
-COST = "cost.json"  # in the folder of a point
+FRAMES = 51  # number of frames of each simulated trajectory
+COST = "cost.json"  # file in the folder of a point
 
 
 @dataclass(frozen=True)
 class DataEfficiencyStudy(RunnableStudy[Point]):
-    """Fine-tuning on more and more trajectories, from a pretrained model and from random weights.
+    """Fine-tuning on increasing numbers of trajectories, from a pretrained model and from random weights.
 
     Attributes:
         system: name of the system, one of `SYSTEMS`.
         scale: name of the scale, one of `SCALES`.
-        pretrained: run or model to start from; None for the model in the box.
+        pretrained: run or model to start from; None for the model that comes with MATEY.
         launcher: the command before ``launch/finetune.py``.
-        deepspeed_config: JSON of DeepSpeed.
+        deepspeed_config: path of DeepSpeed's JSON.
         settings: overrides of every point's YAML.
-        machine: name or file of the machine that it is planned for.
-        ranks: number of ranks of each run that it is planned for; that many are started by ``launcher``.
+        machine: name or file of the machine for the plan.
+        ranks: number of ranks of each run in the plan; ``launcher`` must start as many.
     """
 
     work: Path
@@ -71,7 +71,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """System, scale, what is started from, trajectories and overrides."""
+        """System, scale, initial model, trajectories and overrides."""
         return {
             "study": "data_efficiency",
             "system": self.system,
@@ -83,21 +83,21 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @cached_property
     def num_trajectories(self) -> int:
-        """Number of trajectories in all, with those that are held out.
+        """Total number of trajectories, held-out ones included.
 
         Raises:
             StudyError: the data cannot be read, or holds too few or too short ones.
         """
         data = load_config(self._config, self.settings).data
         largest = max(point.trajectories for point in self.points)
-        if self._scale.simulates:  # as many for other sizes of the scale, which are then scored on the same
+        if self._scale.simulates:  # the same number for all sizes, so that all are scored on the same data
             return trajectories_for(max(largest, *map(int, self._scale.sizes[self.system].split(","))), data)
         return check_data(data, self.work, largest)
 
     def plan(self) -> str:
-        """Lay out what the runs that are not done cost, as if all their weights were trained."""
+        """Format the expected costs of the remaining runs, as if all their weights were trained."""
         cells = self._resolution
-        # The paper's files are square; what is simulated here has its own shape.
+        # The paper's grids are square; the grids simulated here have their own shape.
         grid = Simulated(SYSTEMS[self.system], cells, 0, 0).grid if self._scale.simulates else (1, cells, cells)
         waiting = [point for point in self.points if not self.is_done(point)]
         tuned = [point for point in waiting if point.start not in PEERS]
@@ -108,7 +108,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
 
     def prepare(self) -> None:
-        """Simulate the data, unless it is there, and note what runs from random weights take from the pretrained model."""
+        """Simulate the data, unless it exists, and write the pretrained network's settings for runs from random weights."""
         if self._scale.simulates:
             data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
             simulate(data, self._data, self.out, self.work)
@@ -116,13 +116,13 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             self._state_network(mode)
 
     def run_point(self, point: Point) -> None:
-        """Fine-tune and evaluate one point; an interrupted one goes on from its newest checkpoint."""
+        """Fine-tune and evaluate one point; an interrupted point continues from its newest checkpoint."""
         folder = self.folder(point)
         if point.start in PEERS:
             self._run_peer(point)
             return
         call(self.out, point.name, self.finetuning(point), self.work)
-        # Here, where it was trained: whoever draws may have no GPU.
+        # The cost is read on the training machine, because the machine that draws may have no GPU.
         cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
         replace_text(folder / COST, json.dumps(cost) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
@@ -131,11 +131,11 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
 
     def is_done(self, point: Point) -> bool:
-        """Return whether a point is trained and scored; a peer has no report of its own."""
+        """Return whether a point is trained and scored; a peer has no report page."""
         return (self.folder(point) / (COST if point.start in PEERS else REPORT)).exists()
 
     def _run_peer(self, point: Point) -> None:
-        """Train a peer on the windows of the fine-tunings, and score it on theirs."""
+        """Train a peer on the training windows of the fine-tuned models, and score it on their test windows."""
         folder, run = self.folder(point), self._run_of(point)
         data = rooted(run.data, self.work).model_copy(update={"trajectories": point.trajectories})
         folder.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         return scores(point, self.folder(point) / RECORDS, cost)
 
     def text(self, rows: Sequence[Row]) -> str:
-        """Lay out the errors of each number of trajectories."""
+        """Format the errors for each number of trajectories."""
         return study_table(rows)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -198,12 +198,12 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @property
     def _source(self) -> str | None:
-        """The model to start from: the box's where none is named and the study makes its own data."""
+        """The model to start from; MATEY's own if none is named and the study simulates its data."""
         box = str(ROOT / "models" / "matey-micro")
         return box if self.pretrained is None and self._scale.simulates else self.pretrained
 
     def _settings(self, point: Point) -> list[str]:
-        """Return the overrides of the YAML for a point; what the user gave comes last but for the data, and wins."""
+        """Return the overrides of the YAML for a point; the user's come last, except for the data, and take precedence."""
         scale = self._scale
         return [
             f"output.dir={self.folder(point)}",
@@ -216,14 +216,14 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         ]
 
     def _network(self, mode: str) -> Path:
-        """Return the YAML that states network and vocabulary in full, as a run from the pretrained model has them."""
+        """Return the path of the YAML with the full network and vocabulary of a run from the pretrained model."""
         return self.out / "networks" / f"{mode}.yaml"
 
     def _state_network(self, mode: str) -> None:
-        """Write that YAML, unless there is no pretrained model.
+        """Write the YAML of `_network`, unless there is no pretrained model.
 
         Raises:
-            StudyError: the model or the data cannot be read, or one does not fit the other.
+            StudyError: the model or the data cannot be read, or they do not fit each other.
         """
         if self._source is None:
             return
@@ -235,13 +235,13 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             raise StudyError(str(error)) from None
         path = self._network(mode)
         path.parent.mkdir(exist_ok=True)
-        replace_text(path, text)  # a job of the study may be reading it
+        replace_text(path, text)  # another job of the study may be reading the file
 
     def _run_of(self, point: Point) -> RunConfig:
-        """Return the run of a point, with the pretrained model's network and history where there is one.
+        """Return the run of a point, with the pretrained model's network and history, if there is one.
 
         Raises:
-            StudyError: the model cannot be read, or what the run states contradicts it.
+            StudyError: the model cannot be read, or the run's settings contradict it.
         """
         settings = self._settings(point)
         if point.start not in PEERS:

@@ -1,4 +1,4 @@
-"""Systems and sizes of the study of data efficiency; needs no PyTorch."""
+"""The systems and scales of the study of data efficiency; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Scale:
     Attributes:
         config: path of the run YAML of every point.
         sizes: numbers of training trajectories by system.
-        modes: parts that are trained.
+        modes: modes of fine-tuning, which select the trained parts.
         seeds: number of runs of each point.
         peer_seconds: cost of training a peer, in seconds of CPU or GPU.
         settings: overrides of the YAML.
-        system_settings: overrides of single systems, from the model in the box.
-        mode_settings: overrides of single modes.
+        system_settings: overrides for single systems, when starting from the model that comes with MATEY.
+        mode_settings: overrides for single modes.
         max_windows: largest number of windows to score each run on, per lead.
-        simulates: whether the study makes its own data, enough for the largest of ``sizes``.
-        resolution: number of cells of what it simulates, or of the data that it expects, by system.
-        ranks: number of ranks that each run is meant for.
+        simulates: whether the study simulates its data, enough for the largest of ``sizes``.
+        resolution: number of cells along an axis of the simulated or expected data, by system.
+        ranks: intended number of ranks of each run.
     """
 
     config: str
@@ -51,13 +51,13 @@ LAPTOP = Scale(
     sizes=PAPER_SIZES,
     modes="prepost,all,lora",
     seeds=3,
-    peer_seconds=75,  # about what a fine-tuning takes
+    peer_seconds=75,  # about the cost of a fine-tuning
     settings=(
         "model.fields=null",
         "train.steps=200",
         "train.checkpoint_every=100",
         "train.unroll=0",
-        "parallel.threads=1",  # as the peers have, whose cost is theirs
+        "parallel.threads=1",  # like the peers, so that costs compare
     ),
     system_settings=(
         ("thermals", ("finetune.new_rows_of={velocity_z: copy:velocity_y}",)),

@@ -1,7 +1,7 @@
 """Fits a stencil by least squares.
 
-What is made small is the mean of the NRMSE and not of its square: every pass over the windows after the first weights each
-sample by its error in the pass before.
+The fit minimises the mean NRMSE, not its square: every pass over the windows after the first weights each sample by its error
+in the previous pass.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from matey.metrics import CELLS, NRMSE_EPSILON
 from matey.peers.stencil import NUM_COPIES, StencilPeer, leads_of, num_features, stencil_features
 from matey.studies.peers.training import Training
 
-RIDGE = 1e-5  # of the mean square of a feature, added to each; with less, rollouts of stiff systems grow without bounds
-BATCH = 16  # windows read together
-MAX_WINDOWS = 1600  # more change nothing
+RIDGE = 1e-5  # share of a feature's mean square added to it; with less, rollouts of stiff systems grow without bounds
+BATCH = 16  # number of windows read together
+MAX_WINDOWS = 1600  # more windows do not change the result
 NUM_PASSES = 3
-FIRST_PASS = 0.3  # share of the cost; the other passes, over the same windows, predict them first
+FIRST_PASS = 0.3  # share of the cost; the other passes over the same windows also predict them
 LEAST_ERROR = 1e-6  # NRMSE; smaller ones do not give a sample more weight
 
 
@@ -40,14 +40,14 @@ def fit_stencil(
     seconds: float,
     now: Callable[[], float] = time.process_time,
 ) -> Training:
-    """Fit to windows of the training stream, for at most ``seconds`` of CPU time or `MAX_WINDOWS` windows.
+    """Fit a stencil to windows of the training stream, for at most ``seconds`` of CPU time or `MAX_WINDOWS` windows.
 
     Args:
-        peer: the stencil, which is fitted in place.
+        peer: the stencil, fitted in place.
         mixture: a training stream of one system.
         bad_values: rule for windows that are not finite, see `micro_batches`.
         seconds: largest CPU time in seconds, reading included.
-        now: the clock, which is read at the start, after every batch of the first pass, and at the end.
+        now: the clock, read at the start, after every batch of the first pass, and at the end.
     """
     start = now()
     num_fields, num_batches, losses = len(mixture.sets[0].fields), MAX_WINDOWS // BATCH, []
@@ -66,19 +66,19 @@ def fit_stencil(
 
 
 def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | None = None) -> None:
-    """Raise DataError if the features of a batch, and the sums of their products, would not fit into the memory.
+    """Raise DataError if the features of a batch and the sums of their products would not fit into memory.
 
     Args:
         sets: the data.
-        lead_max: largest lead time in snapshots; each has sums of its own.
-        memory: bytes that there are; by default the machine's.
+        lead_max: largest lead time in snapshots; each lead time has its own sums.
+        memory: bytes of memory; by default the machine's.
     """
     memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for data in sets:
         grid = max((about.grid for about in data.trajectories), key=math.prod)
         num_fields, count = len(data.fields), num_features(len(data.fields), grid)
         of_batch = NUM_COPIES * BATCH * math.prod(grid) * count
-        of_sums = (lead_max + 2) * num_fields * (count + num_fields) ** 2  # solving copies those of one lead
+        of_sums = (lead_max + 2) * num_fields * (count + num_fields) ** 2  # solving copies the sums of one lead time
         needed = 8 * (of_batch + of_sums)
         if needed > memory:
             raise DataError(
@@ -89,7 +89,7 @@ def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | Non
 
 
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
-    """Add a batch to the weighted sums of products, per lead ``(f, k + f, k + f)``; return the NRMSE before, ``(b, f)``."""
+    """Add a batch to the weighted sums of products, ``(f, k + f, k + f)`` per lead; return the current NRMSE ``(b, f)``."""
     features = stencil_features(batch.history, batch.periodic)
     change = rearrange(batch.known_target - batch.last, "b f z y x -> b (z y x) f").double()
     size = batch.known_target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)

@@ -1,4 +1,4 @@
-"""The data of a comparison, by the system that each set holds; nothing here needs PyTorch."""
+"""Finds the system in each data set of a comparison; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matey.studies.folder import StudyError
 
 
 def paths_by_system(paths: Sequence[str], root: Path) -> dict[str, str]:
-    """Return the data sets by the system that each of them holds.
+    """Return the paths of data sets by the system in each.
 
     Args:
-        paths: paths of the data, from the repository's root.
+        paths: paths of the data, relative to ``root``.
         root: root folder of the repository.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The points of a comparison: which model is trained on which systems at which cost, and what each of them scored."""
+"""The points of a comparison: the model, the systems and the cost of each training, and its scores."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from matey.studies.folder import Row
 from matey.studies.physics import physics_of
 
 MATEY = "MATEY"
-RESULT = "result.json"  # cost of a point's training, in its folder
+RESULT = "result.json"  # file with the cost of a point's training, in its folder
 JOINT = "joint"
 COSTS = ("steps", "parameters", "samples_per_second", "forecast_seconds", "batch_seconds")
-"""Costs in that file beside ``seconds`` of CPU or GPU: optimizer steps (windows of a stencil), trained parameters, samples that
-were taken in in a second of training, and those of `matey.studies.speed.forecast_speed`."""
+"""Costs in the file `RESULT` besides ``seconds`` of CPU or GPU: optimizer steps (for a stencil, windows), trained parameters,
+training samples per second, and the costs of `matey.studies.speed.forecast_speed`."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One training.
+    """One training of a comparison.
 
     Attributes:
         model: `MATEY` or one of `PEERS`.
-        data: name of the system that it is trained on, or ``joint``: all of them.
-        systems: names of the systems that it is trained on.
-        seconds: cost of training on each of them, in seconds.
+        data: name of the training system, or ``joint`` for all systems.
+        systems: names of the training systems.
+        seconds: cost of training on each system, in seconds.
         seed: seed of the stream of windows and of random weights.
     """
 
@@ -44,17 +44,17 @@ class Point:
 
     @property
     def budget(self) -> float:
-        """The training's budget: joint training has as much for each system as training on that alone."""
+        """The total cost in seconds; joint training has as much per system as training on one system."""
         return self.seconds * len(self.systems)
 
     @property
     def name(self) -> str:
-        """A name for its folder."""
+        """The name of the point's folder."""
         return f"{self.model.lower().replace('-', '')}-{self.data}-{self.seconds:g}-{self.seed}"
 
 
 def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
-    """Return all points, one seed after the other: each peer and MATEY on each system, and MATEY on all of them."""
+    """Return all points, seed by seed: each peer and MATEY on each system, and MATEY on all systems."""
     points = []
     for seed, budget in itertools.product(range(seeds), sorted(seconds)):
         for model, system in itertools.product((*PEERS, MATEY), systems):
@@ -79,7 +79,7 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             "persistence_nrmse": record.persistence_nrmse,
             "extrapolation_nrmse": record.extrapolation_nrmse,
             "num_windows": record.num_windows,
-            # Joint training serves all systems; each bears its share.
+            # Joint training serves all systems, so its cost is divided among them.
             "seconds": cost["seconds"] / len(point.systems),
             **{name: cost.get(name, math.nan) for name in COSTS},
             **physics_of(record),

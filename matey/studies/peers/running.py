@@ -1,4 +1,4 @@
-"""Trains and scores the points of a comparison: peers in this process, MATEY as a user would, by launch/pretrain.py."""
+"""Trains and scores the points of a comparison: peers in this process, MATEY by launch/pretrain.py, as a user does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from matey.studies.simulated import Simulated, simulate
 from matey.studies.speed import forecast_speed
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
-SHARE_OF_WARMUP = 30  # a run's warm-up is at most this part of its steps
+SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Comparison(RunnableStudy[Point]):
         paths: path of the data of each system.
         device: the device to train on, ``cpu`` or ``cuda``.
         max_windows: largest number of windows to score each model on, per system and lead.
-        simulated: the data sets that it simulates; none: those of ``paths`` have to be there.
+        simulated: the data sets to simulate; if empty, those of ``paths`` must exist.
     """
 
     work: Path
@@ -56,24 +56,24 @@ class Comparison(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Data and settings."""
+        """The data and the settings of the comparison."""
         about = {"config": str(self.config), "set": [*self.settings], "device": self.device}
         return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
 
     def plan(self) -> str:
-        """Say what the points that are not done will cost: what they are given."""
+        """Return the costs of the remaining points, which are their budgets."""
         waiting = [point for point in self.points if not self.is_done(point)]
         unit = "GPU hours" if self.device == "cuda" else "hours of CPU time"
         hours = sum(point.budget for point in waiting) / 3600
         return f"{len(waiting)} trainings, {hours:.3g} {unit}, without their starts and scores."
 
     def prepare(self) -> None:
-        """Simulate the data, where it is the study's own."""
+        """Simulate the data, if the study has its own."""
         for data in self.simulated:
             simulate(data, Path(self.paths[data.system]), self.out, self.work)
 
     def overrides(self, point: Point) -> list[str]:
-        """Return the overrides with which a point's model is trained, MATEY or not."""
+        """Return the overrides of the YAML for a point, whether its model is MATEY or a peer."""
         sets = ", ".join(f"{{path: {self.paths[system]}}}" for system in point.systems)
         return [*self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
 
@@ -81,7 +81,7 @@ class Comparison(RunnableStudy[Point]):
         """Return the configuration of a point's run.
 
         Raises:
-            StudyError: MATEY would be told more than the peers.
+            StudyError: MATEY would have more information than the peers.
         """
         run = load_config(self.config, self.overrides(point))
         if run.model.given or run.model.parameters:
@@ -92,7 +92,7 @@ class Comparison(RunnableStudy[Point]):
         return run
 
     def run_point(self, point: Point) -> None:
-        """Train and score one point, and write ``metrics.json``, ``result.json`` and what was trained to its folder."""
+        """Train and score one point, and write ``metrics.json``, ``result.json`` and the trained model to its folder."""
         self.folder(point).mkdir(parents=True, exist_ok=True)
         result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
         self.finish(point, result)
@@ -102,7 +102,7 @@ class Comparison(RunnableStudy[Point]):
         return rows_of(point, self.folder(point))
 
     def text(self, rows: Sequence[Row]) -> str:
-        """Lay out the errors at the largest cost."""
+        """Format the errors at the largest cost."""
         return peers_table(rows)
 
     def figure(self, rows: Sequence[Row]) -> Figure:
@@ -143,7 +143,7 @@ class Comparison(RunnableStudy[Point]):
         return {**cost, "samples_per_second": num_samples / seconds, **speed}
 
     def _timed(self, point: Point) -> list[dict[str, Any]]:
-        """Return the steps of a short run of a point, made right before its own so that as much runs beside them."""
+        """Return the logged steps of a short run just before a point's training, so that the machine's load is the same."""
         folder = self.folder(point) / "timing"
         if len(_steps_of(folder)) < TIMED_STEPS:
             self._pretrain(point, f"{point.name}-timing", folder, TIMED_STEPS)
@@ -159,12 +159,12 @@ class Comparison(RunnableStudy[Point]):
         call(self.out, name, command, self.work, self._environment())
 
     def _environment(self) -> dict[str, str]:
-        """Return the variables of a command: one thread, as the peers have, and on the CPU no sight of a GPU."""
+        """Return the environment variables of a command: one thread, like the peers, and no visible GPU on the CPU."""
         threads = {"OMP_NUM_THREADS": "1"}
         return threads | ({} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"})
 
     def _cost(self, line: Mapping[str, Any]) -> float:
-        """Return what a step took: CPU seconds, or on a GPU seconds."""
+        """Return the cost of a step: CPU seconds, or seconds on a GPU."""
         seconds: float = line["seconds"] if self.device == "cuda" else line["cpu_seconds"]
         return seconds
 

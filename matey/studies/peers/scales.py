@@ -1,4 +1,4 @@
-"""Sizes of the comparison with other models; needs no PyTorch."""
+"""The scales of the comparison with other models; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Scale:
         seeds: number of runs of each point.
         max_windows: largest number of windows to score each model on, per system and lead.
         device: the device to train on, ``cpu`` or ``cuda``.
-        data: the data sets that it simulates.
-        paths: data that has to be there, where it simulates none.
+        data: the data sets to simulate.
+        paths: paths of the data that must exist, if none is simulated.
     """
 
     seconds: str

@@ -1,4 +1,4 @@
-"""What the models of a comparison are scored on, also in the words of launch/evaluate.py, which scores MATEY."""
+"""The measurements that score the models of a comparison, also as flags of launch/evaluate.py, which scores MATEY."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ ROLLOUT_STEPS = 10
 
 
 def protocol_of(lead_max: int, max_windows: int = 200) -> Protocol:
-    """Return what a comparison measures: lead 1 and the longest trained, and rollouts in steps of both."""
+    """Return the measurements of a comparison: lead 1 and the longest trained lead, and rollouts in steps of both."""
     leads = tuple(sorted({1, lead_max}))
     return Protocol(leads, ROLLOUT_STEPS, max_windows, rollout_lead=min(lead_max, ROLLOUT_STEPS))
 
 
 def flags_of(protocol: Protocol) -> dict[str, object]:
-    """Return the flags, by name, with which launch/evaluate.py measures the same."""
+    """Return the flags, by name, that make launch/evaluate.py measure the same."""
     leads = ",".join(map(str, protocol.leads))
     flags = {"leads": leads, "rollout": protocol.rollout_steps, "rollout-lead": protocol.rollout_lead}
     return flags | {"max-windows": protocol.max_windows, "batch": protocol.batch_size}

@@ -1,4 +1,4 @@
-"""The table and the plot of a comparison: NRMSE over persistence's, mean and deviation over seeds, and who is best."""
+"""The table and the plot of a comparison: NRMSE over persistence's, mean and deviation over seeds, and the best model."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ OWN = (f"{MATEY} per system", f"{MATEY} joint")
 LOOKS = tuple(zip((COLOURS[number] for number in (4, 5, 2, 3, 1, 0)), ("s", "^", "D", "v", "o", "P"), strict=True))
 """Colour and marker of each model: strong colours for MATEY."""
 
-NEAR_PERSISTENCE = 0.5  # errors over persistence's from which on a panel shows where that is
+NEAR_PERSISTENCE = 0.5  # ratio to persistence above which a panel includes persistence's own line
 SPEEDS = (
     ("samples_per_second", "samples/s, training", 1.0, True),
     ("forecast_seconds", "ms a forecast", 1e3, False),
     ("batch_seconds", "ms, 16 at a time", 1e3, False),
 )
-"""Measures of each model's speed: name, heading, factor to its unit, and whether more is better."""
+"""Measures of each model's speed: name, heading, factor to the unit shown, and whether more is better."""
 
 
 def peers_table(rows: Sequence[Row]) -> str:
-    """Lay out, for the largest budget, NRMSE over that of persistence, and MATEY's over that of the best peer; and physics.
+    """Format, for the largest budget, NRMSE over that of persistence, MATEY's over that of the best peer, and physics.
 
-    Below 1, marked by ``<=``, MATEY is at least as good as the best of the peers on that system and forecast; with seeds, the
-    deviation of the quotient says whether the seeds decide. Speeds are beside that of the fastest peer.
-    Of several budgets there is also what MATEY takes for the best peer's error.
+    At a quotient of 1 or below, marked by ``<=``, MATEY is at least as good as the best peer on that system and forecast;
+    with several seeds, the quotient's deviation tells whether chance explains it. Speeds are over the fastest peer's.
+    With several budgets, the text also has the cost at which MATEY reaches the best peer's error.
     """
     rows, all_rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)], rows
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
@@ -63,7 +63,7 @@ def peers_table(rows: Sequence[Row]) -> str:
 
 
 def equal_error_text(rows: Sequence[Row]) -> str:
-    """Lay out what MATEY's training takes until it has the error of the best peer at the largest budget, and of which peer."""
+    """Format the training cost at which MATEY reaches the best peer's error at the largest budget, with that peer's name."""
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     largest, lines = max(row["budget"] for row in rows), []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
@@ -82,7 +82,7 @@ def equal_error_text(rows: Sequence[Row]) -> str:
 
 
 def _curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
-    """Return budget, mean cost and mean error of a model at each budget, the smallest first; without what diverged."""
+    """Return budget, mean cost and mean error of a model at each budget, smallest first, without diverged runs."""
     groups = [[row for row in rows if row["budget"] == budget] for budget in sorted({row["budget"] for row in rows})]
     points = [
         (of[0]["budget"], mean_of([r["seconds"] for r in of]), mean_of([r["ratio"] for r in of])) for of in groups
@@ -91,7 +91,7 @@ def _curve(rows: Sequence[Row]) -> list[tuple[float, float, float]]:
 
 
 def _cost_line(system: str, rows_by_model: Sequence[Sequence[Row]], num_own: int) -> list[str]:
-    """Return the line of what training on a system took, of each model."""
+    """Return the line with each model's cost of training on a system."""
     seconds = [mean_of([row["seconds"] for row in rows if row["system"] == system]) for rows in rows_by_model]
     return ["cost", system, "", *(f"{mean:.1f} s" if math.isfinite(mean) else "-" for mean in seconds), *[""] * num_own]
 
@@ -99,7 +99,7 @@ def _cost_line(system: str, rows_by_model: Sequence[Sequence[Row]], num_own: int
 def _speed_line(
     rows_by_model: Sequence[Sequence[Row]], key: str, text: str, scale: float, largest_is_best: bool
 ) -> list[str]:
-    """Return the line of one measure of speed: of each model, and MATEY's over that of the best peer."""
+    """Return the line of one measure of speed: each model's, and MATEY's over the best peer's."""
     means = [scale * mean_of([row[key] for row in rows]) for rows in rows_by_model]
     peers = sorted((mean for mean in means[: len(PEERS)] if math.isfinite(mean)), reverse=largest_is_best)
     cells = [_number(mean) if math.isfinite(mean) else "-" for mean in means]
@@ -109,7 +109,7 @@ def _speed_line(
 
 @matplotlib.rc_context(STYLE)
 def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
-    """Draw NRMSE over that of persistence against the cost per system: a row of panels a system, a column a forecast.
+    """Draw NRMSE over that of persistence against the cost per system: a row of panels per system, a column per forecast.
 
     Points are means over seeds, bars their deviations.
 
@@ -135,7 +135,7 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
 
 
 def mean_of(values: Sequence[float]) -> float:
-    """Return the mean; not a number for none, or where a run diverged."""
+    """Return the mean; NaN for no values, or if a run diverged."""
     return float(np.mean(values)) if values else math.nan
 
 
@@ -179,5 +179,5 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             zorder=3 if label in OWN else 2,
         )
     axes.set(xscale="log", yscale="log")
-    if axes.get_ylim()[1] > NEAR_PERSISTENCE:  # else it would leave the models no room
+    if axes.get_ylim()[1] > NEAR_PERSISTENCE:  # otherwise the line would leave the models no room
         axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)

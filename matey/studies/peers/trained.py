@@ -1,4 +1,4 @@
-"""Trains a peer on the windows that MATEY's own run would have, and keeps it; for all studies with peers beside MATEY."""
+"""Trains a peer on the windows of MATEY's own run, and saves it; for all studies that compare MATEY with peers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from matey.studies.peers.fitting import check_memory, fit_stencil
 from matey.studies.peers.training import Settings, Training, train_network
 from matey.train.run_data import loss_scales, open_data
 
-# The rates are the best of three or four on the validation part of the demo's data, see docs/tried.md.
+# The learning rates are the best of three or four on the validation part of the demo's data, see docs/tried.md.
 SETTINGS = {
     "ResNet": Settings(batch=4, learning_rate=6e-3),
     "U-Net": Settings(batch=4, learning_rate=4e-3),
@@ -33,7 +33,7 @@ def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: P
         run: the run, whose data and seed determine the windows.
         seconds: largest cost in seconds.
         device: the device to train on, ``cpu`` or ``cuda``.
-        folder: folder that it is kept in, which exists.
+        folder: existing folder in which the peer is saved.
 
     Raises:
         DataError: the data cannot be read, or does not suit the peer.

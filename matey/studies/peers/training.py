@@ -1,4 +1,4 @@
-"""Trains a network for a given cost on the windows and with the loss that MATEY's own run would have."""
+"""Trains a network for a given cost on the windows and with the loss of MATEY's own run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matey.peers.inputs import NetworkPeer
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData
 
-WARMUP = 0.03  # share of the cost in which the learning rate rises
+WARMUP = 0.03  # share of the cost during which the learning rate rises
 BETAS, WEIGHT_DECAY, CLIP_NORM = (0.9, 0.95), 0.01, 1.0
 
 
@@ -38,12 +38,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Training:
-    """Costs and course of a training.
+    """The costs and the losses of a training.
 
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
-        steps: number of optimizer steps, or of windows that a stencil was fitted to.
-        num_samples: number of samples that were taken in.
+        steps: number of optimizer steps; for a stencil, of windows.
+        num_samples: number of training samples, repetitions included.
         losses: loss of every step.
     """
 
@@ -54,7 +54,7 @@ class Training:
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return a clock of the cost so far: CPU seconds of this process or, on a GPU, seconds until it has done its work."""
+    """Return a clock of the cost so far: CPU seconds of this process or, on a GPU, wall time after its work is finished."""
     return partial(time_of, "cuda") if device.type == "cuda" else time.process_time
 
 
@@ -67,7 +67,7 @@ def train_network(
     seconds: float,
     now: Callable[[], float] | None = None,
 ) -> Training:
-    """Train by AdamW, with a short warm-up and a cosine over the cost, until another step would exceed it.
+    """Train by AdamW with a short warm-up and a cosine schedule over the cost, until another step would exceed it.
 
     Args:
         peer: the network; trained in place.
@@ -76,10 +76,10 @@ def train_network(
         scales: the NRMSE that counts as a loss of 1, for each system.
         settings: the settings of this network.
         seconds: largest cost in seconds, reading included.
-        now: the clock, which is read at the start and after every step; by default `clock` of the network's device.
+        now: the clock, read at the start and after every step; by default `clock` of the network's device.
     """
     weights = list(peer.network.parameters())
-    # An FNO's weights are complex, for which there is no such kernel.
+    # An FNO's weights are complex, and the fused kernel supports only real ones.
     is_real = all(weight.is_floating_point() for weight in weights)
     optimizer = torch.optim.AdamW(
         weights, settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real
@@ -109,7 +109,7 @@ def train_network(
 
 
 def rate_factor(share: float) -> float:
-    """Return the learning rate over its peak after a share of the cost."""
+    """Return the learning rate divided by its peak, after a share of the cost."""
     if share < WARMUP:
         return max(share / WARMUP, 0.01)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - WARMUP) / (1 - WARMUP))))

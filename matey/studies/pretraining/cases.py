@@ -1,4 +1,4 @@
-"""The models of the studies that pretrain many: tokens, schemes, criteria and resolutions that are put in a row."""
+"""The models of the pretraining studies: series of tokens, schemes, criteria and resolutions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from matey.studies.simulated import THERMALS, Simulated
 
 IN_TIME = "data.history=4"
-"""History of schemes that attend along time first, with patches of one frame: a place then has four tokens there."""
+"""History for schemes that attend along time first, with patches of one frame: each place then has four tokens in time."""
 
 RATES = {"micro": 2e-3, "Ti": 1e-3, "S": 5e-4}
-"""Learning rates of the sizes: one that suits the smallest is too large for the others."""
+"""Learning rates of the sizes: the smallest size's rate is too large for the others."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Case:
     """A model of a study.
 
     Attributes:
-        series: the line of the plot that it belongs to.
-        label: name among the others of the line.
+        series: name of the plot's line with this case.
+        label: name of the case within its line.
         settings: overrides of the study's YAML.
-        data: the data sets that it is trained on; none: all that the study simulates, or those of the YAML.
+        data: the training data sets; if empty, all that the study simulates, or those of the YAML.
     """
 
     series: str
@@ -33,7 +33,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """A name for its folder."""
+        """The name of the case's folder."""
         return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
 
 
@@ -59,14 +59,14 @@ def adaptivity_cases(
     frames: int = 2,
     settings: Sequence[str] = (),
 ) -> tuple[Case, ...]:
-    """Return uniform grids and adaptive tokens of each scheme.
+    """Return cases of uniform grids and adaptive tokens for each scheme.
 
     Args:
         schemes: attention schemes.
         sizes: sizes of uniform patches.
         levels: sizes of adaptive patches, coarse to fine.
         amounts: thresholds of the refinement.
-        extra: whether the token set ``mul`` is among them.
+        extra: whether to include the token set ``mul``.
         frames: number of frames of a patch.
         settings: further settings of every case.
     """
@@ -91,7 +91,7 @@ def adaptivity_cases(
 def criterion_cases(
     sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2
 ) -> tuple[Case, ...]:
-    """Return adaptive tokens of equal number whose patches are split by one criterion or another."""
+    """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria."""
     return tuple(
         Case(
             f"vit mix by {criterion}",
@@ -103,7 +103,7 @@ def criterion_cases(
 
 
 def scheme_cases(sizes: Sequence[str], rates: Mapping[str, float] | None = None) -> tuple[Case, ...]:
-    """Return every attention scheme at every size, each size at its learning rate, or all at the YAML's."""
+    """Return cases of every attention scheme at every size, with each size's learning rate, or the YAML's for all."""
     of_size = {size: (f"train.learning_rate={rate}",) for size, rate in (rates or {}).items()}
     return tuple(
         Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}", *of_size.get(size, ())))
@@ -112,9 +112,9 @@ def scheme_cases(sizes: Sequence[str], rates: Mapping[str, float] | None = None)
 
 
 def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
-    """Return uniform and adaptive tokens on data of more and more cells, whose structures have one size in space.
+    """Return cases of uniform and adaptive tokens on data with increasing numbers of cells and structures of fixed size.
 
-    Of one series of adaptive tokens the coarse patches have so many cells, of the other so large a part of the domain.
+    The coarse patches have a fixed number of cells in one adaptive series, and a fixed share of the domain in the other.
     """
 
     def ways(cells: int) -> dict[str, tuple[str, ...]]:

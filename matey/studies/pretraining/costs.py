@@ -1,4 +1,4 @@
-"""What a trained model costs: counted from its tokens, and measured in its run and by forecasts."""
+"""The costs of a trained model: counted from its tokens, and measured in its run and in forecasts."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class Costs:
     """Costs of a model.
 
     Attributes:
-        forecast_seconds: see `matey.studies.speed.forecast_speed`.
-        batch_seconds: see `matey.studies.speed.forecast_speed`.
+        forecast_seconds: seconds of a single forecast, see `matey.studies.speed.forecast_speed`.
+        batch_seconds: seconds per forecast in a batch, see `matey.studies.speed.forecast_speed`.
         parameters: number of parameters.
         tokens: mean number of tokens of a sample.
         forward_operations: operations of a forecast in matrix products.
-        step_seconds: CPU seconds of a training step, those of all ranks together, or seconds on a GPU; the median over the run.
-        samples_per_second: number of samples that all ranks together take in in such a second; of several ranks, in a second
-            by the clock.
-        peak_memory_bytes: the most that a rank held during training, in bytes.
-        data_seconds: seconds by the clock of a training step in which the first rank waits for data or prepares it; the median
-            over the run, as of the other parts.
+        step_seconds: CPU seconds of a training step on all ranks together, or seconds on a GPU; median over the run.
+        samples_per_second: number of training samples of all ranks per second of ``step_seconds``; with several ranks, per
+            second of wall time.
+        peak_memory_bytes: peak memory of a rank during training, in bytes.
+        data_seconds: wall time per step in which the first rank waits for data or prepares it, in seconds; this and the
+            following parts are medians over the run.
         forward_seconds: seconds of the forward pass and the loss.
         backward_seconds: seconds of the backward pass.
         optimizer_seconds: seconds of the optimizer.
-        message_bytes: bytes that the first rank puts into messages in a step, where they are counted (`train.count_traffic`).
-        message_calls: number of its messages in a step.
+        message_bytes: bytes that the first rank puts into messages in a step, if counted (`train.count_traffic`).
+        message_calls: number of the first rank's messages in a step.
     """
 
     forecast_seconds: float
@@ -71,15 +71,15 @@ COSTS = {
     "batch_seconds": ("ms a forecast, 16 at a time", 1e3),
     "peak_memory_bytes": ("peak memory in training, MiB", 2**-20),
 }
-"""Names of the costs in plots, and the factor to the unit there."""
+"""Names of the costs in plots, and the factors to their units there."""
 
 
 def measure(folder: Path, ranks: int) -> Costs:
-    """Read and measure the costs of a run that has ended.
+    """Read and measure the costs of a finished run.
 
     Args:
         folder: folder of the run.
-        ranks: number of ranks that trained it.
+        ranks: number of ranks of the training.
 
     Raises:
         CheckpointError: the run has no model.
@@ -109,7 +109,7 @@ def measure(folder: Path, ranks: int) -> Costs:
 
 
 def samples_per_second(run: RunConfig, ranks: int, seconds: float) -> float:
-    """Return how many samples all ranks together take in in a second; not a number where memory decides over the groups.
+    """Return the number of samples per second of all ranks together; NaN if the sizes of groups depend on memory.
 
     Args:
         run: configuration of the run.
@@ -121,6 +121,6 @@ def samples_per_second(run: RunConfig, ranks: int, seconds: float) -> float:
 
 
 def _messages(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return bytes and calls of the messages of the last step in which they were counted."""
+    """Return bytes and calls of the messages in the last step that counted them."""
     of_kinds = next((line["traffic"].values() for line in reversed(steps) if "traffic" in line), ())
     return {f"message_{what}": float(sum(kind[what] for kind in of_kinds)) for what in ("bytes", "calls")}

@@ -1,4 +1,4 @@
-"""The plot of a study: errors against what they cost."""
+"""The plots of a study: errors against costs, and costs against cells."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matey.studies.ticks import plain_ticks
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":")
 FORECASTS = 2
-"""Forecasts that are drawn: the shortest and the longest lead; rollouts are in the table."""
+"""Number of forecasts drawn: the shortest and the longest lead; rollouts are in the table."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -103,7 +103,7 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
             means,
             deviations,
             color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],  # of another period than the colours: no two series are alike
+            marker=MARKERS[number % len(MARKERS)],  # another period than the colours': no two series are alike
             linestyle=LINES[number // len(COLOURS) % len(LINES)] if len(points) > 1 else "",
             markersize=4.5,
             linewidth=1.2,

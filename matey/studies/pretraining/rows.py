@@ -1,4 +1,4 @@
-"""What the points of a study scored and cost, as rows, and as a table of means and deviations over the seeds."""
+"""The scores and costs of a study's points, as rows, and as a table of means and deviations over the seeds."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "samp
 
 
 def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
-    """Return a row for each system and forecast of a point that is done.
+    """Return a row for each system and forecast of a finished point.
 
     Args:
         point: the point.
-        folder: folder of its run, with its ``metrics.json``.
-        costs: the file of its costs.
+        folder: folder of the point's run, with its ``metrics.json``.
+        costs: the file of the point's costs.
     """
     measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
@@ -60,9 +60,9 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
 
 
 def study_table(rows: Sequence[Row], table: Table) -> str:
-    """Lay out costs and errors of each case; below, errors, steps and gains over those it is compared with, and physics.
+    """Format costs and errors of each case; below, errors, steps and gains over the reference cases', and physics.
 
-    An error is NRMSE over that of persistence, its geometric mean over the systems: mean and deviation over the seeds.
+    An error is the geometric mean over systems of NRMSE over persistence's, with mean and deviation over the seeds.
     """
     forecasts = list(dict.fromkeys(row["forecast"] for row in rows))
     cases = list(dict.fromkeys(row["case"] for row in rows))
@@ -76,16 +76,16 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
     references = [case for case in table.references if case in cases]
     for reference in references:
         label = next(row["label"] for row in rows if row["case"] == reference)
-        # Of another resolution a case has another task.
+        # Cases of different resolution have different tasks.
         alike = [row for row in rows if row["label"] == label] if table.labels_grow else rows
         texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
-    # Errors at several resolutions are those of several tasks.
+    # Errors at different resolutions belong to different tasks.
     texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
 
 
 def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
-    """Lay out error and cost of a step of each case over those of one of them, each with the deviation of the quotient."""
+    """Format each case's error and cost of a step over the reference case's, with the deviations of the quotients."""
     other, lines = [row for row in rows if row["case"] == reference], []
     for case in dict.fromkeys(row["case"] for row in rows if row["case"] != reference):
         own = [row for row in rows if row["case"] == case]
@@ -95,9 +95,9 @@ def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
 
 
 def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
-    """Lay out by how much each case is better than persistence, over that of one of them, with the deviation of the quotient.
+    """Format each case's gain over persistence, divided by the reference case's, with the deviation of the quotient.
 
-    Models that have hardly learnt have all about persistence's error, and so about each other's; their gains differ.
+    Models that have hardly learnt all have about persistence's error, and so about the same error; their gains differ.
     """
     lines = []
     gains = {
@@ -113,7 +113,7 @@ def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
 
 
 def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str]) -> str:
-    """Lay out the step of each line of the plot, over a reference's, at which the line has the reference's error."""
+    """Format the cost of a step at which each line of the plot reaches a reference's error, over the reference's cost."""
     lines = []
     for reference in references:
         other = [row for row in rows if row["case"] == reference]
@@ -129,14 +129,14 @@ def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: 
 
 
 def _curve(rows: Sequence[Row], forecast: str) -> list[tuple[float, float]]:
-    """Return seconds of a step and error of each case of a line of the plot, the fastest first; without what diverged."""
+    """Return the seconds of a step and the error of each case in a line of the plot, fastest first, without diverged ones."""
     cases = [[row for row in rows if row["case"] == case] for case in dict.fromkeys(row["case"] for row in rows)]
     points = sorted((float(np.mean(steps_of(own))), float(np.mean(errors_of(own, forecast)))) for own in cases)
     return [point for point in points if math.isfinite(point[1])]
 
 
 def messages_text(rows: Sequence[Row]) -> str:
-    """Lay out the parts of a step and its messages, where any were counted: of the first rank, seconds by the clock."""
+    """Format the parts of a step and its messages, if counted: wall times of the first rank."""
     head = ["a step of a rank", *(f"{part} (s)" for part in PARTS), "messages", "MiB"]
     lines = []
     for case in dict.fromkeys(row["case"] for row in rows if row["message_calls"]):
@@ -152,9 +152,9 @@ def _model(row: Row) -> str:
 
 
 def growth_text(rows: Sequence[Row]) -> str:
-    """Lay out the exponents with which each cost of a line of the plot grows with the numbers that are its labels.
+    """Format the exponents with which each cost grows with the numbers that label a line of the plot.
 
-    Over all of them and over the last two, mean and deviation over the seeds; a line with one point has no exponent.
+    They are fitted over all labels and over the last two, with mean and deviation over the seeds; a single point has none.
     """
     head = ["exponent over the number of cells along an axis", "", *(title for _, title, _, _ in GROWING)]
     lines = []
@@ -171,9 +171,9 @@ def growth_text(rows: Sequence[Row]) -> str:
 
 
 def exponents(rows: Sequence[Row], key: str) -> list[float]:
-    """Return the exponent of each seed with which a cost of one line of the plot grows with its labels.
+    """Return, for each seed, the exponent with which a cost grows along one line of the plot.
 
-    A straight line through the logarithms, by least squares; seeds that have one label alone are left out.
+    It is the slope of a least-squares line through the logarithms; seeds with only one label are left out.
     """
     of_seeds = [[row for row in rows if row["seed"] == seed] for seed in dict.fromkeys(row["seed"] for row in rows)]
     return [
@@ -184,7 +184,7 @@ def exponents(rows: Sequence[Row], key: str) -> list[float]:
 
 
 def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
-    """Return the error of each seed over that of persistence, its geometric mean over the systems."""
+    """Return, for each seed, the geometric mean over the systems of the error over persistence's."""
     by_seed: dict[int, list[float]] = {}
     for row in rows:
         if row["forecast"] == forecast:
@@ -193,5 +193,5 @@ def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
 
 
 def steps_of(rows: Sequence[Row]) -> list[float]:
-    """Return the seconds of a step of each seed's training."""
+    """Return, for each seed, the seconds of a training step."""
     return list({row["seed"]: row["step_seconds"] for row in rows}.values())

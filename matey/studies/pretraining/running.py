@@ -1,4 +1,4 @@
-"""A study that pretrains many models: simulates, trains, scores and measures."""
+"""Runs a study that pretrains many models: simulates data, then trains, scores and measures the models."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class PretrainingStudy(RunnableStudy[Point]):
     """A table of trainings, run by ``launch/pretrain.py``.
 
     Attributes:
-        table: the models, and what they are trained on.
+        table: the models and their training data.
         identity: name and scale of the study.
-        costs: names of the costs that errors are drawn against.
+        costs: names of the costs on the horizontal axes of the plot.
         launcher: the command before ``launch/pretrain.py``.
-        deepspeed_config: JSON of DeepSpeed.
-        settings: overrides of every point's YAML on top of the table's.
-        machine: name or file of the machine that it is planned for.
-        ranks: number of ranks of each training: it is planned for them, and ``launcher`` starts them.
+        deepspeed_config: path of DeepSpeed's JSON.
+        settings: overrides of every point's YAML in addition to the table's.
+        machine: name or file of the machine for the plan.
+        ranks: number of ranks of each training in the plan; ``launcher`` must start as many.
     """
 
     work: Path
@@ -56,7 +56,7 @@ class PretrainingStudy(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Name, scale, YAML, data and settings of all points, and overrides: what a folder was begun with, it goes on with."""
+        """Name, scale, YAML, data and settings of all points, and overrides; none may change within a folder."""
         name, scale = self.identity
         sets = dict.fromkeys(data for case in self.table.cases for data in self.table.data_of(case))
         return {
@@ -69,7 +69,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         }
 
     def overrides(self, point: Point) -> list[str]:
-        """Return the overrides of the YAML for a point; what the user gave comes last, and wins."""
+        """Return the overrides of the YAML for a point; the user's come last and take precedence."""
         sets = ", ".join(f"{{path: {self.data_folder(data)}}}" for data in self.table.data_of(point.case))
         return [
             f"output.dir={self.folder(point)}",
@@ -81,7 +81,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         ]
 
     def data_folder(self, data: Simulated) -> Path:
-        """Return the folder of a simulated set."""
+        """Return the folder of a simulated data set."""
         return self.out / "data" / data.name
 
     def run_config(self, point: Point) -> RunConfig:
@@ -93,18 +93,18 @@ class PretrainingStudy(RunnableStudy[Point]):
         return load_config(ROOT / self.table.config, self.overrides(point))
 
     def plan(self) -> str:
-        """Lay out what the trainings that are not done cost."""
+        """Format the expected costs of the remaining trainings."""
         waiting = (point for point in self.points if not self.is_done(point))
         trainings = [Training(p.case.name, self.run_config(p), self.table.grids_of(p.case)) for p in waiting]
         return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self) -> None:
-        """Simulate what the points are trained on, unless it is there."""
+        """Simulate the training data, unless it exists."""
         for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
             simulate(data, self.data_folder(data), self.out, self.work)
 
     def run_point(self, point: Point) -> None:
-        """Train, score and measure a point; an interrupted one goes on from its newest checkpoint."""
+        """Train, score and measure a point; an interrupted point continues from its newest checkpoint."""
         folder = self.folder(point)
         config = ROOT / self.table.config
         flags: dict[str, object] = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True}
@@ -128,7 +128,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         return rows_of(point, folder, folder / COSTS)
 
     def text(self, rows: Sequence[Row]) -> str:
-        """Lay out costs and errors of each model."""
+        """Format the costs and errors of each model."""
         return study_table(rows, self.table)
 
     def figure(self, rows: Sequence[Row]) -> Figure:

@@ -1,4 +1,4 @@
-"""The tables of the studies: which models are trained on what, at up to four scales; needs no PyTorch."""
+"""The tables of the studies: models and training data, at up to four scales; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Point:
 
     @property
     def name(self) -> str:
-        """A name for its folder."""
+        """The name of the point's folder."""
         return f"{self.case.name}-seed{self.seed}"
 
 
@@ -47,20 +47,20 @@ class Table:
     """A study at one scale.
 
     Attributes:
-        title: the question in a few words.
+        title: the study's question in a few words.
         config: path of the run YAML of every point.
         cases: the models.
         references: names of the cases that the others are compared with.
-        data: the data sets that it simulates; none: those of the YAML, which have to be there.
+        data: the data sets to simulate; if empty, those of the YAML, which must exist.
         settings: overrides of the YAML for every point.
         seeds: number of trainings of each model.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
-        labels_grow: whether the labels of a line of the plot are numbers that costs grow with; cases are then compared with
-            the reference of their own label alone.
-        grids: cells ``z, y, x`` of the YAML's data sets, to plan with as long as they are not there.
-        ranks: number of ranks that each training is meant for.
-        launcher: command before ``launch/pretrain.py`` that starts them; empty: this Python, or what the user names.
+        labels_grow: whether the labels of a line of the plot are numbers that costs grow with; cases are then compared only
+            with the reference of the same label.
+        grids: cells ``z, y, x`` of the YAML's data sets, for a plan while these do not exist.
+        ranks: intended number of ranks of each training.
+        launcher: command before ``launch/pretrain.py`` that starts the ranks; if empty, this Python or the user's launcher.
     """
 
     title: str
@@ -78,24 +78,24 @@ class Table:
     launcher: str = ""
 
     def points(self, seeds: int | None = None) -> list[Point]:
-        """Return all trainings, one seed after the other, so that an early look shows every model."""
+        """Return all trainings, seed by seed, so that early results show every model."""
         return [Point(case, seed) for seed in range(seeds or self.seeds) for case in self.cases]
 
     def data_of(self, case: Case) -> tuple[Simulated, ...]:
-        """Return the simulated sets that a case is trained on."""
+        """Return the simulated training data sets of a case."""
         return case.data or self.data
 
     def grids_of(self, case: Case) -> tuple[tuple[int, int, int], ...]:
-        """Return the cells ``z, y, x`` of each data set that a case is trained on."""
+        """Return the cells ``z, y, x`` of each training data set of a case."""
         return tuple(data.grid for data in self.data_of(case)) or self.grids
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question, at several scales.
+    """A study of one question, at several scales.
 
     Attributes:
-        costs: the costs that errors are drawn against, see `matey.studies.pretraining.costs.COSTS`.
+        costs: the costs on the horizontal axes of the plot, see `matey.studies.pretraining.costs.COSTS`.
         tables: the study at each scale.
     """
 
@@ -106,13 +106,13 @@ class Study:
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
 BASE = "launch/runs/study_micro.yaml"
 PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
-"""Costs that are drawn where networks are small: of their memory, a process that holds nothing has the most."""
+"""Costs drawn for small networks; their memory is left out, because an empty process already holds most of it."""
 
 MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
-"""The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), and too much of larger sizes' steps."""
+"""The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), but costs too much at larger sizes."""
 
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
-"""Shares of the parts where trajectories are few: more of them are held out."""
+"""Shares of the parts for few trajectories: more of them are held out."""
 
 
 def _adaptivity() -> Study:
@@ -122,7 +122,7 @@ def _adaptivity() -> Study:
     ) + adaptivity_cases(
         ("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False, frames=1, settings=(IN_TIME,)
     )
-    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 are 32
+    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 give 32 tokens
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (32,), few)
     paper = tuple(
@@ -145,9 +145,10 @@ def _adaptivity() -> Study:
 
 
 def _fine_grid() -> Study:
-    """Return the claim itself: a network and a grid so large that tokens cost most of a step, patches of one frame.
+    """Return the test of the paper's claim: network and grid so large that tokens cost most of a step, patches of one frame.
 
-    Uniform patches of 16 are 256 tokens, of 8 1,024. By plan, 130 take half of the step of 256 and a tenth of that of 1,024.
+    Uniform patches of 16 x 16 cells give 256 tokens, those of 8 x 8 give 1,024. By the plan, a step with 130 tokens takes
+    half the time of one with 256, and a tenth of one with 1,024.
     """
     title = "Adaptive tokens against uniform ones on a fine grid"
     uniform = tuple(f"vit-uniform-{size}" for size in (16, 8))
@@ -225,7 +226,7 @@ def _scaling_of_tokens() -> Study:
 
 
 def _long_sequences() -> Study:
-    """Return the longest sequences that two cores can train on: cut over the ranks of one group, of short attentions."""
+    """Return the longest sequences that two cores can train on, divided over the ranks of one group, with short attentions."""
 
     def at(sizes: Sequence[int], ranks: int, data: Simulated, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
         cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), extra=False, frames=1)
@@ -260,4 +261,4 @@ STUDIES: dict[str, Callable[[], Study]] = {
     "scaling_of_tokens": _scaling_of_tokens,
     "long_sequences": _long_sequences,
 }
-"""The studies by the names that ``tools/reproduce.py`` knows them by."""
+"""The studies by their names in ``tools/reproduce.py``."""

@@ -1,1 +1,1 @@
-"""Scaling studies: how runs are made, measured and drawn beside their plan."""
+"""Scaling studies: they plan and measure runs, and draw the measurements beside the plan."""

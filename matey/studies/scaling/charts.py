@@ -46,7 +46,7 @@ def scaling_figure(rows: Sequence[Row]) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def agreement_figure(measured: Sequence[Row], modelled: Sequence[Row]) -> Figure:
-    """Draw step time and memory as modelled against those measured at the same points."""
+    """Draw modelled against measured step time and memory at the same points."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = (
         ("seconds of a step", lambda row: row.seconds),
@@ -66,11 +66,11 @@ def agreement_figure(measured: Sequence[Row], modelled: Sequence[Row]) -> Figure
 
 @matplotlib.rc_context(STYLE)
 def lengths_figure(rows: Sequence[Row], samples: dict[int, list[dict[str, Any]]], limit: float) -> Figure:
-    """Draw the longest sequence that fits against the number of ranks, and the measured samples that it follows from.
+    """Draw the longest sequence that fits against the number of ranks, and the measured samples behind it.
 
     Args:
-        rows: the rows of the report, of which those with ``longest_tokens`` are drawn.
-        samples: number of ranks mapped to the measured samples, as `matey.studies.scaling.measured.read_lengths` gives them.
+        rows: the rows of the report; those with ``longest_tokens`` are drawn.
+        samples: the measured samples by number of ranks, from `matey.studies.scaling.measured.read_lengths`.
         limit: limit on the activations of a rank, in bytes.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
@@ -100,7 +100,7 @@ def _draw(
     value: Callable[[Row], float | None],
     is_doubtful: Callable[[Row], bool] = lambda row: False,
 ) -> None:
-    """Draw a number of the rows that know it, with a cross on those that say little."""
+    """Draw a number of the rows that have it, with a cross on doubtful ones."""
     for kind, colour, fill in (("modelled", MODELLED, "white"), ("measured", MEASURED, MEASURED)):
         own = [(row, number) for row in rows if row.kind == kind and (number := value(row)) is not None]
         if not own:

@@ -1,4 +1,4 @@
-"""The job of a point: a command for the machine at hand, or a job script made from one of those under launch/."""
+"""Makes the job of a point: a command for this machine, or a job script based on one of those in launch/."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from matey.checkpoints.run_files import DS_CONFIG
 from matey.config import ConfigError
 from matey.studies.scaling.study import Point, Study
 
-# Options that a point sets itself; the site's others stay as they stand in the script.
+# Options that a point sets itself; the script's other options are kept.
 OWN_OPTIONS = ("-J", "--job-name", "-N", "--nodes", "-t", "--time", "-o", "--output", "--open-mode", "--signal")
 
 
 def local_job(study: Study, point: Point) -> str:
-    """Return a script that starts the ranks of a point on the machine at hand."""
+    """Return a script that starts the ranks of a point on this machine."""
     folder = study.folder_of(point)
     return (
         f"#!/usr/bin/env bash\n# A {study.mode} study at {point}, on this machine; from the repository.\n"
@@ -25,17 +25,17 @@ def local_job(study: Study, point: Point) -> str:
 
 
 def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
-    """Return a job script that runs another one with the nodes, the time and the configuration of a point.
+    """Return a job script that runs another job script with the nodes, the time and the configuration of a point.
 
     Args:
-        study: the study that the point belongs to.
-        point: the point that the job measures.
-        script: a job script such as launch/slurm/pretrain.sbatch, relative to the repository: its `#SBATCH` lines are taken
-            over, and it is run with CONFIG, DEEPSPEED_CONFIG and MAX_JOBS set.
+        study: the study of the point.
+        point: the point to measure.
+        script: a job script such as launch/slurm/pretrain.sbatch, relative to the repository: its `#SBATCH` lines are
+            copied, and it is run with CONFIG, DEEPSPEED_CONFIG and MAX_JOBS set.
         minutes: time limit of the job in minutes.
 
     Raises:
-        ConfigError: the script is missing, or no job script.
+        ConfigError: the script is missing, or is not a job script.
     """
     lines = [line for line in _read(script).splitlines() if line.startswith("#SBATCH")]
     if not lines:
@@ -46,7 +46,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
         f"--job-name=matey-{study.mode}-{point.name}",
         f"--nodes={point.nodes}",
         f"--time={minutes}",
-        f"--output={quote(str(log))}",  # Slurm reads quotes as a shell does
+        f"--output={quote(str(log))}",  # Slurm interprets quotes like a shell
     )
     kept = [line for line in lines if _option(line) not in OWN_OPTIONS]
     return "\n".join(
@@ -65,7 +65,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
 
 
 def tasks_per_node(script: Path) -> int | None:
-    """Return how many tasks a node the options of a job script ask for, None where they leave that to its commands."""
+    """Return the tasks per node in the options of a job script; None if the script's commands set them."""
     found = re.search(r"^#SBATCH\s+--ntasks-per-node=(\d+)", _read(script), re.MULTILINE)
     return int(found[1]) if found else None
 

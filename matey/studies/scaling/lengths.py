@@ -1,4 +1,4 @@
-"""The longest sequence that fits a memory limit: which samples are measured on how many ranks, and what follows from them."""
+"""Finds the longest sequence that fits a memory limit: chooses samples, measures them on ranks, and interpolates."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Lengths:
     """A search for the longest sequence that fits.
 
     Attributes:
-        case: the sample on one rank, with the run's model, as `matey.benchmark.speed_cases.Case.to_json` gives it.
+        case: the sample on one rank, with the run's model, from `matey.benchmark.speed_cases.Case.to_json`.
         num_tokens: number of tokens of the sample.
-        activation_bytes: bytes of its activations on one rank, as training estimates them beforehand.
-        limit: bytes that the activations of a rank may take; None until they have been measured for the sample on one rank.
+        activation_bytes: bytes of the sample's activations on one rank, as training estimates them in advance.
+        limit: largest bytes of a rank's activations; None until measured for the sample on one rank.
     """
 
     case: dict[str, Any]
@@ -34,18 +34,18 @@ class Lengths:
     limit: float | None
 
     def expected(self, ranks: int) -> float | None:
-        """Return how many tokens should fit on so many ranks, were activations shared out evenly."""
+        """Return how many tokens should fit on some ranks if these share activations evenly."""
         return None if self.limit is None else self.num_tokens * self.limit / self.activation_bytes * ranks
 
     def measure_limit(self, seconds: float) -> Lengths:
-        """Take as the limit what the sample takes on one rank; measure that within so many seconds."""
+        """Set the limit to the sample's activations on one rank, measured within a time limit in seconds."""
         return replace(self, limit=max(run_point(Case.from_json(self.case), 1, limit=seconds)["activation_bytes"]))
 
     def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
-        """Measure two samples on so many ranks: one that should fit, and one that fits by what the first one took.
+        """Measure two samples on some ranks: one that should fit, and one chosen to fit by the first one's memory.
 
         Raises:
-            RuntimeError: a rank failed, or one of them took more than so many seconds.
+            RuntimeError: a rank failed, or a sample took longer than ``seconds``.
         """
         case = Case.from_json(self.case)
         expected = self.expected(ranks)
@@ -58,7 +58,7 @@ class Lengths:
         return [taken, run_point(second, ranks, limit=seconds)]
 
     def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
-        """Return how many tokens fit, on a line through two points; None where a rank exceeds the limit without any."""
+        """Return how many tokens fit, on a line through two points; None if a rank exceeds the limit without tokens."""
         assert self.limit is not None, "the limit is measured before any point"
         tokens = longest(points, self.limit)
         return tokens if tokens > 0 else None
@@ -67,15 +67,15 @@ class Lengths:
 def lengths_of(
     run: RunConfig, grid: tuple[int, ...] | None, limit: float | None, precision: str, *, can_measure: bool
 ) -> Lengths:
-    """Return how the longest sequence of a run is found.
+    """Return the search for the longest sequence of a run.
 
     Args:
-        run: the run, whose model, tokenizer and history are used. Tokens are refined by a share of the patches, a
-            quarter if the run refines by another rule, since the samples that are measured are not its own.
-        grid: cells of a sample that one rank holds; by default those of the run's first data set.
-        limit: bytes that a rank's activations may take; by default what that sample takes on one rank.
+        run: the run with the model, tokenizer and history to use. A share of the patches is refined (a quarter if
+            the run has another rule), because the measured samples are not the run's own.
+        grid: cells of a sample for one rank; by default those of the run's first data set.
+        limit: largest bytes of a rank's activations; by default those of this sample on one rank.
         precision: precision of weights and activations, as in `matey.planning.engine.EngineSettings`.
-        can_measure: whether that default is measured, rather than estimated as training does beforehand.
+        can_measure: whether the default limit is measured instead of estimated as in training.
 
     Raises:
         ConfigError: the run's patches are not squares, or differ in time.

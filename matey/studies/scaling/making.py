@@ -1,4 +1,4 @@
-"""Writes a study: for each point its run, its DeepSpeed configuration, its job, and what it should cost."""
+"""Writes a study: for each point its run, its DeepSpeed configuration, its job, and its expected cost."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_study(
     script: Path | None = None,
     minutes: int = 30,
 ) -> tuple[Study, list[RunConfig], list[Estimate]]:
-    """Write a study into a folder and return it with the run at each point, and what that should cost.
+    """Write a study into a folder; return the study, and for each point the run and its expected cost.
 
     Args:
         folder: a folder that holds no study yet.
@@ -48,10 +48,10 @@ def make_study(
         machine_name: name of the machine, or the path of its file.
         machine: the machine for which costs are estimated.
         warm_up: number of first steps that are not timed.
-        timed_steps: number of steps after them that are timed.
-        global_batch: samples of a step, for the mode ``strong``; by default those of the smallest point.
+        timed_steps: number of timed steps after the warm-up.
+        global_batch: number of samples of a step, for the mode ``strong``; by default that of the smallest point.
         lengths: the search for the longest sequence, for the mode ``sequence``.
-        script: the job script that the jobs of the points are made from; None for points on this machine.
+        script: the job script on which the points' jobs are based; None for points on this machine.
         minutes: time limit of a job in minutes.
 
     Raises:
@@ -67,7 +67,7 @@ def make_study(
             "script, or choose the machine that it is for."
         )
     study = Study(folder, mode, machine_name, warm_up, warm_up + timed_steps + COUNTED_STEPS, tuple(points), lengths)
-    # The same at all points, or a rank would be faster at those with fewer ranks.
+    # The same number at all points, as ranks would otherwise be faster at points with fewer ranks.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = max(1, cores // points[-1].ranks) if script is None else None
     runs = runs_of(mode, run, points, global_batch)
@@ -89,13 +89,13 @@ def make_study(
         study.folder_of(point).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             (study.folder_of(point) / name).write_text(text, encoding="utf-8")
-    (folder / "logs").mkdir()  # Slurm makes none
+    (folder / "logs").mkdir()  # Slurm does not make the folder
     study.write()
     return study, runs, costs
 
 
 def expected(cost: Estimate, steps: int) -> dict[str, Any]:
-    """Return the expected costs of a point, for JSON."""
+    """Return the expected costs of a point in values that JSON can hold."""
     return {
         "ranks": cost.ranks,
         "nodes": cost.nodes,

@@ -1,4 +1,4 @@
-"""A point's row in a study's table, and what its run measured of it, from the lines of its ``metrics.jsonl``."""
+"""The row of a point in a study's table, and its measurements from the run's ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from matey.checkpoints.trained import read_log
 
 @dataclass(frozen=True)
 class Row:
-    """One point, measured or modelled; None stands for what a kind of row does not know.
+    """One point, measured or modelled; None stands for values that a kind of row does not have.
 
     Attributes:
         kind: origin of the numbers.
-        machine: name of the machine that they were measured on or are modelled for.
+        machine: name of the machine of the measurement or model.
         ranks: number of ranks of the point.
-        nodes: number of nodes that they fill, None on one machine.
+        nodes: number of nodes that the ranks fill; None on one machine.
         samples: number of samples of a step.
-        steps: number of steps that were timed.
-        seconds: seconds of a step: the median, and the quartiles beside it.
-        seconds_low: a quarter of the steps were faster.
-        seconds_high: a quarter of the steps were slower.
+        steps: number of timed steps.
+        seconds: median of the seconds of a step.
+        seconds_low: lower quartile of the seconds of a step.
+        seconds_high: upper quartile of the seconds of a step.
         tokens_per_second: tokens per second of all ranks.
         samples_per_second: samples per second of all ranks.
         efficiency: tokens per second and rank, divided by those of the smallest point of the same kind and machine.
-        num_cores: number of cores that all ranks have together; None where each is modelled on a device of its own.
-        cpu_seconds: CPU time of a step in seconds, of all ranks.
-        cpu_over_first: CPU time of a token, divided by that of the smallest point.
-        peak_memory_bytes: peak memory of the rank that held most.
+        num_cores: number of cores of all ranks together; None if each rank is modelled on its own device.
+        cpu_seconds: CPU time of a step on all ranks, in seconds.
+        cpu_over_first: CPU time per token, divided by that of the smallest point.
+        peak_memory_bytes: largest peak memory of a rank.
         total_memory_bytes: peak memory of all ranks together.
-        communication_share: share of a step spent in communication when nothing overlaps; measured in the steps that were
-            counted, None if none were.
+        communication_share: share of a step spent in communication if nothing overlaps; measured in steps whose
+            communication is counted, None without such steps.
         bytes_sent: bytes that a rank puts into collectives in a step.
         longest_tokens: number of tokens of the longest sample whose activations fit the study's limit.
         seconds_by_part: seconds of a step on rank 0 by part: data, forward, backward, optimizer, waiting for other ranks.
@@ -68,25 +68,25 @@ class Row:
 
     @property
     def shares_cores(self) -> bool:
-        """Whether ranks had less than a core each, so that wall-clock time says nothing of how the run scales."""
+        """Whether ranks had less than one core each, so that wall time does not show how the run scales."""
         return self.num_cores is not None and self.num_cores < self.ranks
 
     @property
     def activity(self) -> float:
-        """CPU time over wall-clock time, of a measured rank in the mean."""
+        """CPU time divided by wall time, averaged over the measured ranks."""
         assert self.cpu_seconds is not None, "measured rows have it"
         return self.cpu_seconds / self.seconds / self.ranks
 
 
 def last_step(metrics: Path) -> int:
-    """Return the last step that a run logged, 0 if it has not come to that."""
+    """Return the last step that a run logged; 0 before the first."""
     return max((line["step"] for line in _steps(metrics)), default=0)
 
 
 def read_measured(
     metrics: Path, warm_up: int, samples: int, machine: str, ranks: int, nodes: int | None = None
 ) -> Row | None:
-    """Read the measurements of a run, medians over its steps; None if it has not come beyond the warm-up.
+    """Read the measurements of a run as medians over its steps; None if no step follows the warm-up.
 
     Args:
         metrics: the run's ``metrics.jsonl``.
@@ -94,11 +94,11 @@ def read_measured(
         samples: number of samples of a step, on all ranks.
         machine: name of the machine.
         ranks: number of ranks.
-        nodes: number of nodes that they fill, None on one machine.
+        nodes: number of nodes that the ranks fill; None on one machine.
     """
     lines = [line for line in _steps(metrics) if line["step"] > warm_up]
     counted = [line for line in lines if "traffic" in line]
-    # Steps whose communication is counted are slower; where all are, they are all there is.
+    # Steps whose communication is counted are slower, and used only if there are no others.
     steps = [line for line in lines if "traffic" not in line] or counted
     if not steps:
         return None
@@ -132,12 +132,12 @@ def read_measured(
 
 
 def read_lengths(path: Path) -> list[dict[str, Any]] | None:
-    """Read the points between which the longest sequence lies, None if they were not measured."""
+    """Read the points that determine the longest sequence; None if they were not measured."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _steps(metrics: Path) -> list[dict[str, Any]]:
-    """Return the lines of training steps."""
+    """Return the lines of training steps from a log."""
     return [line for line in read_log(metrics) if "seconds" in line] if metrics.exists() else []
 
 
@@ -146,7 +146,7 @@ def _share(line: dict[str, Any]) -> float:
 
 
 def _traffic(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the medians over the steps, kind by kind."""
+    """Return the medians of the messages over the steps, by kind."""
     kinds = sorted({kind for line in lines for kind in line["traffic"]})
     nothing = {"bytes": 0, "calls": 0, "seconds": 0.0}
     return {

@@ -1,4 +1,4 @@
-"""The model beside the measurements: a machine fitted to a study's points, and what it says of these and of larger ones."""
+"""The model of a study: a machine fitted to the measured points, and its predictions for these and for larger points."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from matey.planning.workload import Workload, load_workload
 from matey.studies.scaling.measured import Row
 from matey.studies.scaling.study import Point, Study, make_points, runs_of
 
-NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # of which a machine may have fewer
+NODES = (1, 2, 4, 8, 16, 32, 64, 92, 184, 368, 736, 1472, 2944, 5888)  # a machine may have fewer
 
 
 @dataclass(frozen=True)
 class Model:
-    """The run and the data from which costs are computed.
+    """The run and the data that determine the modelled costs.
 
     Attributes:
         study: the study whose runs are modelled.
         first: the run at the smallest point.
-        samples: global batch of that point.
+        samples: global batch of the smallest point.
         deepspeed_config: the configuration of the engine.
         workload: tokens and operations of the run.
     """
@@ -39,7 +39,7 @@ class Model:
 
     @classmethod
     def from_study(cls, study: Study, samples: int) -> Model:
-        """Read a study's run and its data, whose tokens are counted; ``samples`` is the global batch of its first point."""
+        """Read a study's run and count the tokens of its data; ``samples`` is the global batch of the first point."""
         place = study.folder_of(study.points[0])
         run = load_config(place / "run.yaml")
         deepspeed_config = json.loads((place / DS_CONFIG).read_text(encoding="utf-8"))
@@ -52,19 +52,19 @@ class Model:
             try:
                 (run,) = runs_of(self.study.mode, self.first, [point], self.samples)
                 found.append(cost_of(run, self.deepspeed_config, machine, point, self.workload))
-            except ConfigError:  # the global batch cannot be shared out, or the machine has fewer nodes
+            except ConfigError:  # the global batch does not divide among the ranks, or the machine has fewer nodes
                 continue
         return found
 
     def extended(self, machine: Machine) -> list[Estimate]:
-        """Return the costs on a machine's nodes, beyond what was measured."""
+        """Return the costs on numbers of a machine's nodes beyond the measured points."""
         return self.costs(make_points(NODES, machine.devices_per_node), machine)
 
     def fitted(self, machine: Machine, measured: Mapping[Point, Row]) -> Machine:
-        """Return the machine as fast at computing, and at each kind of collective, as the measured steps have it.
+        """Return the machine with its speeds of computing and of each kind of collective fitted to the measured steps.
 
-        Each is one factor, the median over the points of measured over modelled seconds. Points whose ranks share cores count
-        only where there are no others: there, a rank waits for its turn as well.
+        Each speed has one factor, the median over the points of measured over modelled seconds. Points whose ranks share cores
+        count only if there are no others, because their ranks also wait for a core.
         """
         own = {point: seen for point, seen in measured.items() if not seen.shares_cores} or measured
         computing: list[float] = []
@@ -91,10 +91,10 @@ class Model:
 def cost_of(
     run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine, point: Point, workload: Workload
 ) -> Estimate:
-    """Return the cost of a run at a point. Where ranks share a node's cores, each computes on as many as it has threads.
+    """Return the cost of a run at a point; ranks that share a node's cores each compute on as many as their threads.
 
     Raises:
-        ConfigError: the run has no estimate there, see `estimate`.
+        ConfigError: the run has no estimate at the point, see `estimate`.
     """
     if point.nodes is not None:
         machine.check_nodes(point.nodes)

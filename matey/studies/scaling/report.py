@@ -1,4 +1,4 @@
-"""The report of a scaling study: a table of all points, plots, sentences on what they mean, and one page of these."""
+"""The report of a scaling study: a table of all points, plots, sentences that explain them, and one page with all."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ READING = (
     "the plots, filled is measured and hollow modelled; dashed is what ideal scaling from the smallest measured point gives."
 )
 WIDTH = 118
-LITTLE_ACTIVITY = 0.7  # CPU time over wall-clock time below which a report says so
+LITTLE_ACTIVITY = 0.7  # ratio of CPU time to wall time below which the report warns
 
 
 def write_report(study: Study, also_on: Sequence[str] = ()) -> str:
-    """Write points.csv, results.txt, plots and report.html into the study's folder; return the text.
+    """Write points.csv, results.txt, plots and report.html into the study's folder; return the text of results.txt.
 
     Args:
-        study: a study of which at least one point has been measured.
-        also_on: names of further machines on which the run is modelled.
+        study: a study with at least one measured point.
+        also_on: names of further machines to model the run on.
 
     Raises:
-        ConfigError: no point has come beyond its warm-up, or a machine is not known.
+        ConfigError: no point has a step after the warm-up, or a machine is unknown.
     """
     results = collect(study, also_on)
     text = "\n\n".join(fill(part, WIDTH) if "\n" not in part else part for part in _paragraphs(results))
@@ -90,12 +90,12 @@ def _paragraphs(results: Results) -> Iterator[str]:
 
 
 def _here(results: Results) -> list[Row]:
-    """Return the rows of the study's own machine, measured and modelled beside each other."""
+    """Return the measured and the modelled rows of the study's own machine, point by point."""
     return sorted(results.rows_of("measured") + results.rows_of("modelled"), key=lambda row: (row.ranks, row.kind))
 
 
 def _warnings(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield where wall-clock time does not mean what it seems to."""
+    """Yield sentences on points whose wall time is misleading."""
     if shared := [row for row in rows if row.shares_cores]:
         yield (
             f"{' and '.join(f'{row.ranks} ranks share {row.num_cores:g} cores' for row in shared)}: there, wall-clock time "
@@ -109,7 +109,7 @@ def _warnings(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def points_table(rows: Sequence[Row]) -> str:
-    """Lay rows out as plain text."""
+    """Format rows as a plain table."""
     head = ("", "ranks", "samples", "step", "tokens/s", "efficiency", "CPU time", "memory: rank, all", "communication")
     return text_table(head, [_cells(row) for row in rows])
 
@@ -138,7 +138,7 @@ def _parts(rows: Sequence[Row]) -> str:
 
 
 def _traffic(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the messages of rank 0 in a step; the time holds the waiting for ranks that come later."""
+    """Yield lines on the messages of rank 0 in a step; their time includes waiting for later ranks."""
     lines = [
         (
             str(row.ranks),

@@ -1,4 +1,4 @@
-"""Puts together what was measured at a study's points and what the model says of them and of larger ones: rows of a table."""
+"""Collects the rows of a study's table: the measured points, and the model's predictions for these and for larger points."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from matey.studies.scaling.study import Point, Study
 
 @dataclass(frozen=True)
 class Results:
-    """The contents of a report.
+    """The contents of a scaling study's report.
 
     Attributes:
-        study: the study that the report is about.
-        rows: the rows measured, then those modelled on the study's machine, then those modelled on others.
-        model_note: a note on how the model was made, or why there is none.
+        study: the study of the report.
+        rows: the measured rows, then those modelled on the study's machine, then those modelled on others.
+        model_note: a note on the fit of the model, or on the reason why there is none.
     """
 
     study: Study
@@ -38,15 +38,15 @@ class Results:
 
     @property
     def other_machines(self) -> list[str]:
-        """Machines that nothing was measured on."""
+        """Names of the machines without measurements."""
         return [name for name in dict.fromkeys(row.machine for row in self.rows) if name != self.study.machine]
 
 
 def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
-    """Read the measurements and model the same points and larger ones.
+    """Read the measurements, and model the same points and larger ones.
 
     Raises:
-        ConfigError: nothing was measured, of a study for one machine, or a machine is not known.
+        ConfigError: a study for one machine has no measurement, or a machine is unknown.
     """
     measured = read_points(study)
     on_nodes = study.points[0].nodes is not None
@@ -76,10 +76,10 @@ def collect(study: Study, also_on: Sequence[str] = ()) -> Results:
 
 
 def _note(given: Machine, fitted: Machine) -> str:
-    """Describe the fit."""
+    """Return sentences that describe the fitted machine."""
     kinds = [kind for kind in fitted.factors if fitted.factors[kind] != given.factors.get(kind)]
     factors = ", ".join(f"{kind} {fitted.factors[kind] / given.factors.get(kind, 1.0):.2f}" for kind in kinds)
-    slower = given.memory_bandwidth / fitted.memory_bandwidth  # as all that computing depends on
+    slower = given.memory_bandwidth / fitted.memory_bandwidth  # the fit scales all rates of computing by this factor
     computing = f"computing takes {slower:.2f} times what the file of {given.name} gives"
     collectives = (
         f"; collectives, of which those counted hold waiting too: {factors}" if kinds else "; no collective was counted"
@@ -99,7 +99,7 @@ def samples_of_step(study: Study, point: Point) -> int:
 
 
 def read_points(study: Study) -> dict[Point, Row]:
-    """Return the measurements of each point that came beyond its warm-up."""
+    """Return the measurements of each point with steps after the warm-up."""
     found = {}
     for point in study.points:
         folder = study.folder_of(point)
@@ -114,7 +114,7 @@ def read_points(study: Study) -> dict[Point, Row]:
 
 
 def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, on_nodes: bool) -> Row:
-    """Return the row of a point that is modelled on a machine, which the study knows by that name."""
+    """Return the modelled row of a point on a machine; ``name`` is the machine's name in the study."""
     return Row(
         kind="modelled",
         machine=name,
@@ -128,7 +128,7 @@ def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, o
         num_cores=cost.nodes * machine.devices_per_node if machine.shared_devices else None,
         communication_share=cost.seconds.communication / cost.seconds.total,
         bytes_sent=sum(cost.by_kind("num_bytes").values()),
-        # Where it can be measured that says more than what training knows beforehand.
+        # Where a length can be measured, the measurement says more than training's estimate in advance.
         longest_tokens=study.lengths.expected(cost.ranks)
         if study.lengths and name == study.machine and on_nodes
         else None,
@@ -136,7 +136,7 @@ def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, o
 
 
 def with_efficiency(rows: Sequence[Row]) -> list[Row]:
-    """Fill in what compares rows of one kind, in order of ranks, with the first of them."""
+    """Fill in the values that compare rows of one kind, in order of ranks, with the first row."""
     if not rows:
         return []
     rows = sorted(rows, key=lambda row: row.ranks)
@@ -152,7 +152,7 @@ def with_efficiency(rows: Sequence[Row]) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write the table; what a row does not know stays empty."""
+    """Write the table as CSV; values that a row does not have stay empty."""
     columns = [each.name for each in fields(Row) if each.name not in ("seconds_by_part", "traffic")]
     columns.append("shares_cores")
     write_table(path, [{name: getattr(row, name) for name in columns} for row in rows])

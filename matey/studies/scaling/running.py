@@ -1,4 +1,4 @@
-"""Runs the points of a study: here, one after another and within a time, or as Slurm jobs that wait for each other."""
+"""Runs the points of a study: locally, one after another with a time limit, or as Slurm jobs that wait for each other."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def is_finished(study: Study, point: Point) -> bool:
 
 
 def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None]) -> list[str]:
-    """Run every point that is not finished, each for so many seconds at most; return what went wrong, a line a point.
+    """Run every unfinished point, each with a time limit; return the errors, one line per failed point.
 
     Args:
         study: a study whose points have jobs for this machine.
         root: root folder of the repository.
-        limit: time limit in seconds; a run that takes longer is asked to save and stop, and continues from there next
-            time.
+        limit: time limit in seconds; a run that takes longer is asked to save and stop, and the next call continues
+            it.
         say: function that prints a line.
 
     Raises:
-        ConfigError: the study is one of nodes.
+        ConfigError: the study's points are on nodes.
     """
     if study.points[0].nodes is not None:
         raise ConfigError(
@@ -61,22 +61,22 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
                 (study.folder_of(point) / LENGTHS_FILE).write_text(f"{samples}\n", encoding="utf-8")
         except StudyError as error:
             failures.append(str(error))
-        except RuntimeError as error:  # of a length that was measured after it
+        except RuntimeError as error:  # raised by the measurement of a length after the run
             failures.append(f"{point.name}: {error}")
     return failures
 
 
 def submit(study: Study, root: Path, options: list[str], say: Callable[[str], None]) -> None:
-    """Hand the jobs of all points that are neither finished nor submitted to Slurm; each waits for the end of the one before.
+    """Submit the jobs of all points that are neither finished nor submitted to Slurm; each job waits for the previous one.
 
     Args:
         study: a study whose points have job scripts.
-        root: root folder of the repository, from where the jobs are submitted.
+        root: root folder of the repository, in which the jobs are submitted.
         options: further options of ``sbatch``, such as ``-A PROJECT``.
         say: function that prints a line.
 
     Raises:
-        ConfigError: the study is one for this machine, or Slurm does not take a job.
+        ConfigError: the study's points are for this machine, or Slurm refuses a job.
     """
     if study.points[0].nodes is None:
         raise ConfigError(f"{study.folder} is a study for one machine: use --local, or plan with --nodes.")

@@ -1,4 +1,4 @@
-"""A scaling study on disk: the sizes of a machine that a run is tried on, and the run as it stands at each of them."""
+"""A scaling study on disk: the sizes of the machine to measure, and the run's settings at each size."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from matey.studies.folder import STUDY, read_study
 from matey.studies.scaling.lengths import Lengths
 
 Mode = Literal["weak", "strong", "sequence"]
-COUNTED_STEPS = 3  # at the end of a run: their communication is counted, which slows them down, so they are not timed
+COUNTED_STEPS = 3  # last steps of a run; counting their communication slows them down, so they are not timed
 
 
 @dataclass(frozen=True)
 class Point:
-    """A size of the machine.
+    """One size of the machine, a point of the study.
 
     Attributes:
-        name: name of its folder in the study's folder.
+        name: name of the point's folder in the study's folder.
         ranks: number of processes.
-        nodes: number of nodes that they fill; None where they are started on this machine.
+        nodes: number of nodes that the processes fill; None if they are started on this machine.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Study:
 
     Attributes:
         folder: the folder of the study.
-        mode: the quantity that stays the same from point to point: the samples of a rank, the global batch, or the one
+        mode: the quantity that stays the same from point to point: the samples of a rank, the global batch, or the single
             sample.
         machine: the machine for which the points' costs are estimated.
         warm_up: number of first steps that are not timed.
-        steps: number of steps of each run, the warm-up and the steps whose communication is counted included.
+        steps: number of steps of each run, including the warm-up and the steps whose communication is counted.
         points: the points, ordered by size.
         lengths: the search for the longest sequence, for the mode ``sequence``.
     """
@@ -72,10 +72,10 @@ class Study:
 
 
 def load_study(folder: Path) -> Study:
-    """Read a study.
+    """Read the study in a folder.
 
     Raises:
-        StudyError: there is none in this folder.
+        StudyError: the folder holds no study.
     """
     tree = read_study(folder)
     points = tuple(Point(**point) for point in tree.pop("points"))
@@ -84,7 +84,7 @@ def load_study(folder: Path) -> Study:
 
 
 def make_points(sizes: Sequence[int], devices_per_node: int | None) -> list[Point]:
-    """Return the points of these numbers of ranks, or of nodes where it is given how many devices a node has."""
+    """Return points with these numbers of ranks or, if ``devices_per_node`` is given, with these numbers of nodes."""
     if wrong := [size for size in sizes if size < 1]:
         raise ConfigError(f"A point has at least one rank or node, got {wrong[0]}.")
     unit = "ranks" if devices_per_node is None else "nodes"
@@ -96,16 +96,16 @@ def make_points(sizes: Sequence[int], devices_per_node: int | None) -> list[Poin
 
 
 def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: int | None = None) -> list[RunConfig]:
-    """Return the run at each point: batch and sequence groups as the mode asks for.
+    """Return the run at each point, with the batch and the sequence groups of the mode.
 
     Args:
         mode: mode of the study.
         run: the run at the smallest point.
         points: the points, ordered by size.
-        global_batch: samples of a step in the mode ``strong``; by default those of the smallest point.
+        global_batch: number of samples of a step in the mode ``strong``; by default that of the smallest point.
 
     Raises:
-        ConfigError: sequence groups do not fit the ranks, or the global batch not the groups.
+        ConfigError: sequence groups do not fit the ranks, or the global batch does not fit the groups.
     """
     if mode == "sequence":
         return [_with(run, point.ranks, 1, 1) for point in points]
@@ -132,13 +132,13 @@ def runs_of(mode: Mode, run: RunConfig, points: Sequence[Point], global_batch: i
 
 
 def timed(run: RunConfig, folder: Path, warm_up: int, timed_steps: int, threads: int | None) -> RunConfig:
-    """Return a run that takes a few steps, logs them all, and leaves what it must in the folder of its point.
+    """Return a run that takes a few steps, logs all of them, and writes to the folder of its point.
 
     Args:
         run: the run at the point.
         folder: the folder of the point.
-        warm_up: number of steps before those that are timed.
-        timed_steps: number of steps that are timed.
+        warm_up: number of steps before the timed ones.
+        timed_steps: number of timed steps.
         threads: number of threads of a process; the run's own setting takes precedence.
     """
     steps = warm_up + timed_steps + COUNTED_STEPS
@@ -169,6 +169,6 @@ def _with(run: RunConfig, size: int, micro_batch: int, accumulation: int) -> Run
 
 
 def _micro_steps(samples: int, most: int) -> tuple[int, int]:
-    """Cut a group's samples of a step into equal micro-batches, as large as allowed; return their size and number."""
+    """Divide a group's samples of a step into the largest allowed equal micro-batches; return their size and number."""
     micro_batch = max(size for size in range(1, most + 1) if samples % size == 0)
     return micro_batch, samples // micro_batch
