@@ -115,6 +115,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         tuple(args.set),
         machine_of(args),
         args.ranks or table.ranks,
+        args.seeds,
     )
     for point in study.points:
         study.run_config(point)

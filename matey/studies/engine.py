@@ -55,6 +55,11 @@ class RunnableStudy(ABC, Generic[PointT]):
     def facts(self) -> Mapping[str, Any]:
         """Facts that identify the study, with its name under ``study``; a folder holds one study only."""
 
+    @property
+    def shown(self) -> Sequence[PointT]:
+        """The points whose results are shown once they are done."""
+        return self.points
+
     @abstractmethod
     def plan(self) -> str:
         """Return the expected costs of the remaining points, as text.
@@ -220,7 +225,7 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
 
 def _write_results(study: RunnableStudy[PointT]) -> None:
     """Write table, text and plot of the finished points, if there are any."""
-    done = [point for point in study.points if study.is_done(point)]
+    done = [point for point in study.shown if study.is_done(point)]
     if rows := [row for point in done for row in study.rows_of(point)]:
         write_table(study.out / "results.csv", rows)
         parts = [study.text(rows), made_text(map(study.folder, done))]

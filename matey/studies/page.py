@@ -44,7 +44,7 @@ def _section(folder: Path) -> list[str]:
     shown = [
         f"{key}: {value}"
         for key, value in facts.items()
-        if key not in ("points", "lengths") and value not in ("", None)
+        if key not in ("points", "lengths", "made_of") and value not in ("", None)
     ]
     section = [heading(2, title), paragraph("; ".join(shown), "soft")]
     pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))

@@ -60,6 +60,20 @@ def test_models_that_are_named_are_trained_and_a_name_that_is_none_is_refused():
         points_named("vit-L", points)
 
 
+def test_the_results_of_models_that_are_not_named_stay_in_the_table(tmp_path):
+    given = {
+        "study": "schemes",
+        "out": tmp_path,
+        "scale": "laptop",
+        "set": [],
+        "deepspeed_config": "ds_configs/zero1.json",
+    }
+    given |= {"models": "vit-Ti", "seeds": 1, "list": True}
+    study = pretraining(Namespace(**given, **dict.fromkeys(("launcher", "machine", "ranks"))))
+    assert [point.name for point in study.points] == ["vit-Ti-seed0"]
+    assert list(study.shown) == study.table.points(1)
+
+
 @pytest.mark.slow
 def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_path):
     flags = ["adaptivity", "--out", tmp_path, "--jobs", "2", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]

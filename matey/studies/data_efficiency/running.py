@@ -126,7 +126,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
         replace_text(folder / COST, json.dumps(cost) + "\n")
         lead_max = load_config(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}", "threads": 1}
+        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
         flags |= {"rollout": ROLLOUT_STEPS, "max-windows": self._scale.max_windows}
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
 

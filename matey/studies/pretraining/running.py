@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         settings: overrides of every point's YAML in addition to the table's.
         machine: name or file of the machine for the plan.
         ranks: number of ranks of each training in the plan; ``launcher`` must start as many.
+        seeds: number of trainings of each model whose results are shown; None for the table's.
     """
 
     work: Path
@@ -52,11 +54,17 @@ class PretrainingStudy(RunnableStudy[Point]):
     settings: tuple[str, ...] = ()
     machine: str = "cpu"
     ranks: int = 1
+    seeds: int | None = None
     last_written = COSTS
 
     @property
+    def shown(self) -> Sequence[Point]:
+        """All models of the table, whichever of them are trained in this call."""
+        return self.table.points(self.seeds)
+
+    @property
     def facts(self) -> Mapping[str, Any]:
-        """Name, scale, YAML, data and settings of all points, and overrides; none may change within a folder."""
+        """Name, scale, YAML, data, settings, overrides and what a point is made of; none may change within a folder."""
         name, scale = self.identity
         sets = dict.fromkeys(data for case in self.table.cases for data in self.table.data_of(case))
         return {
@@ -66,7 +74,15 @@ class PretrainingStudy(RunnableStudy[Point]):
             "data": [f"{data.name}: {data.trajectories} of {data.frames} frames" for data in sets],
             "settings": [*self.table.settings],
             "set": [*self.settings],
+            "made_of": self._made_of(),
         }
+
+    def _made_of(self) -> str:
+        """Return a digest of the YAML, the settings of each model, and how it is scored."""
+        models = [(case.name, *case.settings) for case in self.table.cases]
+        text = (ROOT / self.table.config).read_text(encoding="utf-8")
+        scored = (self.table.rollout, self.table.max_windows)
+        return hashlib.sha256(repr((text, models, scored)).encode()).hexdigest()[:12]
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last and take precedence."""

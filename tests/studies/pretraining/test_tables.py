@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,7 +99,10 @@ def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_
     table = STUDIES["fine_grid"]().tables["laptop"]
     claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
     claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
-    for other in (replace(table, settings=("train.steps=7",)), replace(table, data=(Simulated(THERMALS, 64, 3, 13),))):
+    first = replace(table.cases[0], settings=(*table.cases[0].settings, "train.learning_rate=1"))
+    others: list[dict[str, Any]] = [{"settings": ("train.steps=7",)}, {"data": (Simulated(THERMALS, 64, 3, 13),)}]
+    others += [{"max_windows": 1}, {"cases": (first, *table.cases[1:])}]
+    for other in (replace(table, **changes) for changes in others):
         with pytest.raises(StudyError, match="choose another --out"):
             claim(tmp_path, PretrainingStudy(ROOT, tmp_path, other).facts)
 
