@@ -26,7 +26,7 @@ def _check_date_form(form: str) -> str:
     parts = re.findall("%.?", form)
     if "%Y" not in parts or len({*parts}) < len(parts) or not DATE_DIGITS.keys() >= {*parts}:
         raise ValueError(
-            f"expected a form of dates with %Y and others of {' '.join(DATE_DIGITS)}, each once, got {form!r}"
+            f"expected a form of dates with %Y, and with any of {' '.join([*DATE_DIGITS][1:])}, each once at most, got {form!r}"
         )
     return form
 

@@ -53,6 +53,7 @@ def plan_text(trainings: Sequence[Training], machine: str, ranks: int, deepspeed
     if not names:
         return "Nothing is left to train."
     engine, lines, node_hours, too_large, assumed = load_deepspeed_config(deepspeed_config), [], 0.0, [], False
+    known = load_machine(machine)
     for name in names:
         alike = [training for training in trainings if training.name == name]
         run = alike[0].run
@@ -62,7 +63,7 @@ def plan_text(trainings: Sequence[Training], machine: str, ranks: int, deepspeed
             if run.model.fields is None:
                 run = run.model_copy(update={"model": run.model.model_copy(update={"fields": UNNAMED})})
         workload = load_workload(run, assumptions, NUM_SAMPLES)
-        there = load_machine(machine).on_threads(ranks, run.parallel.threads)
+        there = known.on_threads(ranks, run.parallel.threads)
         planned = estimate(run, engine, there, ranks=ranks, workload=workload)
         hours = 24 * planned.days
         node_hours += len(alike) * hours * planned.nodes
