@@ -56,9 +56,10 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def held_back(process):
-    """The signals that a process holds back; while it forks, all of them for a moment."""
+    """The signals that a process holds back, without those that all processes hold for a moment while they fork."""
     (line,) = re.findall(r"SigBlk:\t(\w+)", Path(f"/proc/{process}/status").read_text())
-    return {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
+    held = {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
+    return set() if signal.SIGINT in held else held  # which none of ours holds back
 
 
 @functools.cache
