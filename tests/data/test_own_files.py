@@ -178,7 +178,7 @@ WRONG = {
     ),
     "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected one of 'attribute', 'number_in_name' and"),
     "twice": ({"fields": {"height": None, "tracer": {"file": "run_*/h_*.npy"}}}, "height and tracer are one and the same"),
-    "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "expected a form of dates with %Y, and with any of %m %d"),
+    "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "with %Y, and with any of %m %d"),
     "a date of words": ({"time_step": {"date_in_name": "%Y%b"}}, "expected a form of dates with %Y.*, got '%Y%b'"),
     "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name gives the time of one snap"),
 }  # fmt: skip
