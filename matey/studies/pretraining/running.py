@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG
@@ -78,11 +79,11 @@ class PretrainingStudy(RunnableStudy[Point]):
         }
 
     def _made_of(self) -> str:
-        """Return a digest of the YAML, the settings of each model, and how it is scored."""
+        """Return a digest of the YAML's values (not its comments), the settings of each model, and how it is scored."""
         models = [(case.name, *case.settings) for case in self.table.cases]
-        text = (ROOT / self.table.config).read_text(encoding="utf-8")
+        values = yaml.safe_load((ROOT / self.table.config).read_text(encoding="utf-8"))
         scored = (self.table.rollout, self.table.max_windows)
-        return hashlib.sha256(repr((text, models, scored)).encode()).hexdigest()[:12]
+        return hashlib.sha256(repr((values, models, scored)).encode()).hexdigest()[:12]
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last and take precedence."""
