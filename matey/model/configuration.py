@@ -29,7 +29,7 @@ SIZES = {
 
 
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
-STATED = ("tokens", "history", "local", "local_scales", "statistics", "predict")
+STATED = ("tokens", "history", "local", "local_scales", "local_factors", "statistics", "predict")
 # Arguments that the run YAML's schema checks; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
@@ -154,7 +154,8 @@ class MateyConfig(PretrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""
-        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json")}
+        # Networks once cut products off instead of bounding their factors. Their weights have the same names and shapes.
+        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": "bounded"}
 
     @property
     def patches(self) -> tuple[Patch, ...]:
