@@ -38,7 +38,7 @@ from matey.data.coordinates import line_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
-from matey.data.located import Located, Together
+from matey.data.located import DataFile, Located
 from matey.data.opened_file import OpenedFile
 from matey.data.remote.paths import RemotePath, place
 from matey.data.snapshots import put_together
@@ -49,7 +49,7 @@ from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataErro
 class DescribedFiles(TrajectorySet):
     """The trajectories in the files of a description."""
 
-    def __init__(self, description: DataDescription, files: Sequence[Together]) -> None:
+    def __init__(self, description: DataDescription, files: Sequence[DataFile]) -> None:
         """Describe the trajectories of ``files``.
 
         Raises:
@@ -57,19 +57,19 @@ class DescribedFiles(TrajectorySet):
         """
         kinds: dict[Path, str] = {}
         located: list[Located] = []
-        for together in files:
+        for each in files:
             pieces = []
             shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
-            for path in together.files:
-                _check_partners(path, together.own.get(path, {}))
+            for path in each.paths:
+                _check_partners(path, each.own.get(path, {}))
                 with opened_once(path):
                     own = {
                         field: shared.get(other) or shared.setdefault(other, OpenedFile.opened(other, description, {}))
-                        for field, other in together.own.get(path, {}).items()
+                        for field, other in each.own.get(path, {}).items()
                     }
                     file = OpenedFile.opened(path, description, own)
-                    kinds |= {each.path: each.kind.name for each in (file, *own.values())}
-                    pieces += describe_file(file, together.part)
+                    kinds |= {opened.path: opened.kind.name for opened in (file, *own.values())}
+                    pieces += describe_file(file, each.part)
             located += put_together(description, pieces) if description.snapshots else pieces
         self._fill(description, kinds, [_with_tables(description, each) for each in located])
 

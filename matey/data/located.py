@@ -1,4 +1,4 @@
-"""Locations of the arrays of a described trajectory, in one file or in pieces that follow each other in time."""
+"""Files of a data set, and locations of the arrays of a described trajectory, in one file or in pieces."""
 
 from __future__ import annotations
 
@@ -8,23 +8,31 @@ from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from pathlib import Path
 
+from matey.config import DataDescription
 from matey.data.arrays.stored import StoredArray
 from matey.data.trajectory import Part, Trajectory
 
 
 @dataclass(frozen=True)
-class Together:
-    """Files that belong together.
+class DataFile:
+    """A file of a data set, or the files of a trajectory that lies in several.
 
     Attributes:
-        files: the snapshots of a trajectory in the order of time, or else a single file.
-        part: part of the split that the files are meant for.
-        own: files of the fields that have their own, by file and name of the field.
+        paths: path of the file, or of several in the order of time.
+        description: description by which the file is read; None where a reader has to recognise its content.
+        part: part of the split that the description assigns the file to.
+        own: files of the fields that have their own, by path and name of the field.
     """
 
-    files: tuple[Path, ...]
+    paths: tuple[Path, ...]
+    description: DataDescription | None = None
     part: Part | None = None
     own: Mapping[Path, Mapping[str, Path]] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The first path."""
+        return self.paths[0]
 
 
 @dataclass(frozen=True)
