@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,18 +40,9 @@ class CoarsenedTrajectories(TrajectorySet):
         self.system, self.fields, self.units = source.system, source.fields, source.units
         self.length_unit, self.time_unit = source.length_unit, source.time_unit
         self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
+        self.made_of = (source,)
         self._source, self._frames, self._cells = source, frames, cells
         self.trajectories = tuple(self._coarser(about) for about in source.trajectories)
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files of the set."""
-        return self._source.inputs
-
-    @property
-    def told(self) -> str:
-        """Description of the set, as JSON."""
-        return self._source.told
 
     def _coarser(self, about: Trajectory) -> Trajectory:
         z, y, x = (self._block(size) for size in about.grid)
