@@ -12,6 +12,7 @@ import numpy as np
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.arrays.stored import as_number
+from matey.data.axis_names import GRID
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
 from matey.data.file_parameters import attributes_of, parameters_of
 from matey.data.guessed_axes import axes_by_name
@@ -24,7 +25,6 @@ from matey.data.trajectory import NO_AXIS
 from matey.mistakes import listed
 
 MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
-GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 
 
 def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:

@@ -69,9 +69,9 @@ class Located:
         """Return the file of an array, and its name there."""
         return self.elsewhere.get(array, (self.about.source, array))
 
-    def files_of_fields(self) -> Iterator[Path]:
-        """Yield the file of each field."""
-        yield from (self.place_of(array)[0] for array in self.arrays)
+    def file_of(self, array: str) -> Path:
+        """Return the file of an array."""
+        return self.place_of(array)[0]
 
     def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
         """Yield each piece that holds some of the snapshots ``times``, and their slice in the piece."""
