@@ -77,7 +77,7 @@ def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axi
 def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
     """Return kinds with the grid axes renamed to ours, None without any: a plane has y and x, whatever its file calls them."""
     theirs = [axis for axis in GRID if axis in roles]
-    ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
+    ours: dict[Axis, Axis] = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
     return [ours.get(role, role) for role in roles] if theirs else None
 
 

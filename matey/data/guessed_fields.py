@@ -53,14 +53,14 @@ def _long_axes(shape: tuple[int, ...]) -> list[int]:
 
 
 def sources(
-    fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis] | None
+    fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the name of each field or component, and its source as a description writes it.
 
     Args:
         fields: the arrays.
         axes: axes of each array.
-        known: axes that the description gives for all arrays.
+        known: axes that the description gives for all arrays, if they are known.
     """
     used: set[str] = set()
     for name, stored in fields.items():

@@ -58,13 +58,11 @@ class Snapshots:
         best = max(found, key=lambda pattern: found[pattern])
         return cls(own, best, found[best], f"files {best}")
 
-    def said_of(self, known: Sequence[Axis] | None, field: StoredArray) -> str:
-        """Return a note on the snapshots, empty where an array has many times; ``known`` holds the axes of a field."""
-        if self.count < 2 or (
-            known and "time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)
-        ):
+    def said_of(self, known: Sequence[Axis], field: StoredArray) -> str:
+        """Return a note on the snapshots, empty where an array has many times; ``known`` holds the axes, if they are known."""
+        if self.count < 2 or ("time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)):
             return ""
-        if known is None:
+        if not known:
             return f"{self.count} {self.what} differ in a number or date: where each is one snapshot, leave time out of axes."
         return f"{self.count} {self.what} differ in a number or date: each is taken for one snapshot."
 
