@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
+from matey.data.arrays.npy import map_npy
 from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import axis_sizes, described_hdf5, is_hdf5, read_hdf5
-from matey.data.npy import map_npy
 from matey.data.pdebench_config import numbers
 from matey.data.signature import is_npy
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet

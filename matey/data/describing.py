@@ -23,9 +23,8 @@ from matey.data.dates import is_text
 from matey.data.guess import Guess
 from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
 from matey.data.guessed_coordinates import MAX_CELLS, Line, axis_of_mesh, has_dates, is_coordinate
-from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
+from matey.data.guessed_fields import constant_arrays, field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
-from matey.data.guessed_given import constant_arrays
 from matey.data.guessed_snapshots import (
     Snapshots,
     in_groups,
