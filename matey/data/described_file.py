@@ -11,7 +11,7 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
-from matey.data.arrays.stored import as_number
+from matey.data.arrays.stored import StoredArray, as_number
 from matey.data.axis_names import GRID
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
 from matey.data.file_parameters import attributes_of, parameters_of
@@ -73,22 +73,21 @@ def _trajectories(
         _note_sizes(file, field, source, group, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
     along = {str(axis): filled_in(name, group) for axis, name in of_axes if isinstance(name, str)}
+    keys: dict[str, str] = {}
+    of_fields: dict[str, StoredArray] = {}
+    elsewhere: dict[str, tuple[Path, str]] = {}
     for field, source in (*description.fields.items(), *description.given.items()):
         _check_names(file, field, source, group, along)
-    turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()}
-    elsewhere: dict[str, tuple[Path, str]] = {}
-    keys: dict[str, str] = {}
-    for field, source in (*description.fields.items(), *description.given.items()):
         holder, name = file.array_of(field, source, group)
-        keys[field] = key = file.key_of(field, source, group)
-        stored[key] = holder.arrays[name]
+        key = name
         if holder is not file:
+            key = f"{source.file}: {name}"  # the same for all files of a trajectory
             elsewhere[key] = holder.path, name
-    names, given = (
-        tuple(keys[field] for field in description.fields),
-        {field: keys[field] for field in description.given},
-    )
+        keys[field], of_fields[key] = key, holder.arrays[name]
+    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()} | of_fields
+    names = tuple(keys[field] for field in description.fields)
+    given = {field: keys[field] for field in description.given}
+    turned = frozenset(axis for axis, step in steps.items() if step < 0)
     in_files = description.snapshots == "files" or description.concat is not None
     own_name = file.path.parent.name if in_files else file.path.stem
     named = group[:-1] if description.snapshots == "arrays" else group

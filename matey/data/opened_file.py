@@ -74,11 +74,6 @@ class OpenedFile:
             )
         return file, next(iter(file.arrays))
 
-    def key_of(self, field: str, source: FieldSource, group: tuple[str, ...]) -> str:
-        """Return the array of a field as `Located` names it: by a name that is the same in all files of a trajectory."""
-        file, name = self.array_of(field, source, group)
-        return name if file is self else f"{source.file}: {name}"
-
     def values(self, name: str, use: str) -> np.ndarray:
         """Read all values of a small array, such as coordinates, once."""
         if name not in self.known:
