@@ -34,9 +34,10 @@ def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
         DataError: the file does not fit the description.
     """
     description = file.description
-    of_steps = [[*steps] for _, steps in groupby(_groups(file), lambda group: group[:-1])]
-    if description.snapshots != "arrays":
-        of_steps = [[group] for steps in of_steps for group in steps]
+    groups = _groups(file)
+    of_steps = [[group] for group in groups]
+    if description.snapshots == "arrays":
+        of_steps = [[*steps] for _, steps in groupby(groups, lambda group: group[:-1])]
     return [
         located
         for steps in of_steps
@@ -136,9 +137,8 @@ def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
         )
     if file.description.snapshots != "arrays":
         return found
-    of_trajectory = ([group[-1] for group in steps] for _, steps in groupby(found, lambda group: group[:-1]))
-    heads = dict.fromkeys(group[:-1] for group in found)
-    return [(*head, step) for head, steps in zip(heads, of_trajectory, strict=True) for step in in_order(steps)]
+    of_trajectory = groupby(found, lambda group: group[:-1])
+    return [(*head, step) for head, groups in of_trajectory for step in in_order([group[-1] for group in groups])]
 
 
 def _note_sizes(

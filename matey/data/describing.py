@@ -147,9 +147,9 @@ class _Guesser:
                 comments[f"spacing.{axis}"] = uneven if axis in along else "size of a cell, or the array of coordinates"
             if axis in lines and lines[axis].is_circle:
                 boundary[axis], comments[f"boundary.{axis}"] = "periodic", f"{along[axis]} goes round the globe"
-        comments["time_step"] = "time between snapshots, or the array of times"
-        if in_files and not has_time:
-            comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
+        if not time:
+            in_names = "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}" if in_files and not has_time else ""
+            comments["time_step"] = f"time between snapshots, or the array of times{in_names}"
         tree: dict[str, Any] = {
             "system": TODO,
             "files": files,
@@ -167,11 +167,8 @@ class _Guesser:
         if parameters := {name: of for name, of in self._parameters() if ROLES.get(name.lower()) != "time"}:
             tree["parameters"] = parameters
             comments["parameters"] = "numbers that set trajectories apart; remove what does not"
-        return Guess(
-            tree,
-            {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([*(source["array"] for source in given.values()), *used], apart, files),
-        )
+        left_in = [*(source["array"] for source in given.values()), *used]
+        return Guess(tree, comments, self._notes(left_in, apart, files))
 
     def _coordinate(self, axis: Axis) -> str | None:
         """Return the coordinate array of an axis: the one that the file ties to it, else one of fitting name and length."""

@@ -75,7 +75,6 @@ def from_xarray(
     dataset = dataset.isel({dim: slice(None, None, -1) for dim in grid if _falls(dataset, dim)})
     of_time = None if time_step is not None else _coordinates(dataset, time)
     labels = {"time": of_time, **{roles[dim]: _coordinates(dataset, dim) for dim in grid}}
-    constant = [name for name in given if time not in dataset[name].dims]
     data = TrajectorySet.from_arrays(
         system,
         {str(name): _Lazy.turned(system, dataset[name], order, roles) for name in names},
@@ -86,7 +85,7 @@ def from_xarray(
         parameters={name: _parameter(system, dataset[name], order, roles) for name in parameters},
         given={
             str(name): _Lazy.turned(
-                system, dataset[name], [d for d in order if d != time or name not in constant], roles
+                system, dataset[name], [dim for dim in order if dim != time or time in dataset[name].dims], roles
             )
             for name in given
         },

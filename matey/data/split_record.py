@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from matey.data.remote.paths import RemotePath
 from matey.data.splits import PARTS, Split
@@ -208,7 +208,7 @@ def read_record(path: Path) -> SplitRecord | None:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); it says what the run held out: make it readable."
         ) from None
-    except (ValueError, ValidationError, IndexError):
+    except (ValueError, IndexError):
         raise DataError(
             f"{path} says what the run held out, and is corrupt; restore it, or remove it to split the files that are there "
             "now anew; trajectories that were trained on may then be held out."

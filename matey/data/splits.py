@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
-from typing import get_args
 
 import numpy as np
 
 from matey.data.fingerprints import fingerprints
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.trajectory import Part
+from matey.data.trajectory import PARTS
 
-PARTS: tuple[Part, ...] = get_args(Part)
 _ORDER_OF_TRAINING = 1  # added to the seed, so that this permutation differs from that of the split
 
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,7 +26,7 @@ from einops import rearrange
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
 from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, is_hdf5, read_hdf5, read_part
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
-from matey.data.trajectory import NO_AXIS
+from matey.data.trajectory import NO_AXIS, PARTS
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 CARTESIAN = "cartesian"
@@ -267,8 +267,7 @@ def _parameters(file: h5py.File, index: int) -> dict[str, float]:
 
 
 def _split_of(path: Path) -> Part | None:
-    parts: tuple[Part, ...] = get_args(Part)
-    named = (part for part in parts if part == path.parent.name)
+    named = (part for part in PARTS if part == path.parent.name)
     return next(named, None) if path.parent.parent.name == "data" else None
 
 
