@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -83,10 +83,3 @@ class Located:
             piece, (first, *others) = self.pieces[number], own
             start = first - ends[number] + piece.about.num_frames
             yield piece, slice(start, start + len(others) * times.step + 1, times.step)
-
-
-def filled_in(path: str, group: Sequence[str]) -> str:
-    """Return the path of an array with each ``*`` replaced by a name in ``group``."""
-    for name in group:
-        path = path.replace("*", name, 1)
-    return path
