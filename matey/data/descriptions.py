@@ -156,20 +156,24 @@ def _all_of(
     """Yield the files that patterns match, each once, and the files of a trajectory together."""
     if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
-    listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns
     step = description.time_step
     dates = step.date_in_name if isinstance(step, TimeSource) else None
+    in_several = description.snapshots == "files" or description.concat is not None
     known: dict[Path, Path] = {}  # the pattern of each file
     together: dict[str, list[Path]] = {}
-    for pattern in listed:
-        for file in _matches(path, pattern):
-            of_files = description.snapshots == "files" or description.concat is not None
-            whole = within(path.parent, pattern)
+    for pattern in patterns_in(patterns) or ["."]:
+        whole = within(path.parent, pattern)
+        found = gridded_files(whole)
+        if not found:
+            raise DataError(
+                f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
+            )
+        for file in found:
+            if file in known:
+                continue
+            known[file] = whole
             apart = re.sub(f"(.*){date_pattern(dates)}", r"\1*", str(file)) if dates else trajectory_of(file, whole)
-            key = apart if of_files else str(file)
-            if file not in known:
-                together.setdefault(key, []).append(file)
-            known.setdefault(file, whole)
+            together.setdefault(apart if in_several else str(file), []).append(file)
     own = {
         name: source.file if isinstance(source.file, str) else source.file.get(part or "train", "")
         for name, source in (*description.fields.items(), *description.given.items())
@@ -184,15 +188,6 @@ def _all_of(
             for file in ordered
         )
         yield DataFile(ordered, description, part, dict(zip(ordered, of_each, strict=True)) if own else {})
-
-
-def _matches(path: Path, pattern: str) -> list[Path]:
-    found = gridded_files(within(path.parent, pattern))
-    if not found:
-        raise DataError(
-            f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
-        )
-    return found
 
 
 READER = Reader(
