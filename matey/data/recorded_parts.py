@@ -80,7 +80,8 @@ class RecordedParts:
             known.setdefault(text, []).append(Span.named(name))
         for label, name, text in _prints(now):
             spans = known.get(text, [])
-            if spans and Span.named(name).ends not in [span.ends for span in spans]:
+            own = Span.named(name)
+            if spans and all((own.first, own.last) != (span.first, span.last) for span in spans):
                 return f"{label}, trajectory {name}", spans[0].name
         return None
 

@@ -49,11 +49,6 @@ class Span:
         return f"{self.trajectory}, frames {self.first} to {self.last}" if self.is_block else self.trajectory
 
     @property
-    def ends(self) -> tuple[int, int | float]:
-        """The first and the last of the frames."""
-        return self.first, self.last
-
-    @property
     def is_block(self) -> bool:
         """Whether these are the frames of a block."""
         return self.last < math.inf
