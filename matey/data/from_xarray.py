@@ -91,11 +91,9 @@ def from_xarray(
         },
         coordinates={str(axis): own for axis, own in labels.items() if own is not None},
     )
-    if time_step is not None or time not in dataset.coords:
-        data.time_unit = "?"
-    else:
+    if time_step is None:
         data.time_unit = "s" if _is_date(dataset[time]) else _unit(dataset[time])
-    of_grid = {_unit(dataset[dim]) if dim in dataset.coords and dim not in spacing else "?" for dim in grid}
+    of_grid = {"?" if dim in spacing else _unit(dataset[dim]) for dim in grid}
     data.length_unit = of_grid.pop() if len(of_grid) == 1 else "?"
     return data
 
