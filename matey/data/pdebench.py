@@ -16,8 +16,8 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
-from matey.data.pdebench_config import numbers, read_config
+from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
+from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 
@@ -55,24 +55,21 @@ class SeedGroupFile(TrajectorySet):
             self.trajectories = tuple(self._described(file, path, name, shapes[0]) for name in names)
 
     @classmethod
-    def recognises(cls, path: Path) -> bool:
-        """Whether the file has a group per seed and this system's YAML or, without YAML, its number of channels."""
-        if not is_hdf5(path):
-            return False
-        with described_hdf5(path) as file:
-            group = next((item for item in file.values() if isinstance(item, h5py.Group) and "data" in item), None)
-            if group is None or not isinstance(group["data"], h5py.Dataset):
-                return False
-            if simulation := _simulation(group):
-                return cls.mark in simulation
-            shape = group["data"].shape
-            return len(shape) == 4 and shape[-1] == len(cls.fields)
-
-    @classmethod
     def reader(cls) -> Reader:
         """Return the reader of this system's files."""
         layout = f"PDEBench {cls.system} (groups 0000, 0001, ..., each with 'data' {cls._shape()})"
-        return Reader(layout=layout, suffixes=(".h5", ".hdf5"), recognises=cls.recognises, open=cls)
+        return hdf5_reader(layout, cls._is_layout_of, cls)
+
+    @classmethod
+    def _is_layout_of(cls, file: h5py.File) -> bool:
+        """Whether a file has a group per seed and this system's YAML or, without YAML, its number of channels."""
+        group = next((item for item in file.values() if isinstance(item, h5py.Group) and "data" in item), None)
+        if group is None or not isinstance(group["data"], h5py.Dataset):
+            return False
+        if simulation := _simulation(group):
+            return cls.mark in simulation
+        shape = group["data"].shape
+        return len(shape) == 4 and shape[-1] == len(cls.fields)
 
     @classmethod
     def _shape(cls) -> str:
