@@ -15,7 +15,7 @@ from matey.benchmark.machine import memory
 from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
 from matey.data.described import DescribedFiles
-from matey.data.located import Together
+from matey.data.located import DataFile
 from matey.data.windows import Window
 from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast
@@ -111,7 +111,7 @@ def opened(case: Case, folder: Path) -> DescribedFiles:
             "boundary": dict.fromkeys(axes, "open"),
         }
     )
-    return DescribedFiles(description, [Together((folder / FILE,))])
+    return DescribedFiles(description, [DataFile((folder / FILE,))])
 
 
 def _bytes_read() -> int:

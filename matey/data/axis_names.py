@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from matey.config.places import Axis
+from matey.config.places import Axis, GridAxis
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
@@ -17,7 +17,7 @@ _NAMES: dict[Axis, str] = {
     "component": "component components comp channel channels c vector dim variable",
 }
 ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
-GRID: tuple[Axis, ...] = ("z", "y", "x")
+GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
 """Names of arrays along time that count snapshots; these are taken as times only where the file has no others."""
 NO_TIMES = {"timestep"}

@@ -28,10 +28,11 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
+from matey.data.arrays.npy import map_npy
+from matey.data.arrays.stored import as_text
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import axis_sizes, described_hdf5, is_hdf5, read_hdf5
-from matey.data.npy import map_npy
-from matey.data.pdebench_config import numbers
+from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
+from matey.data.hdf5_layouts import hdf5_reader, numbers
 from matey.data.signature import is_npy
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -136,19 +137,9 @@ def recognises_numpy(path: Path) -> bool:
     return is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None
 
 
-def recognises_hdf5(path: Path) -> bool:
-    """Whether the attribute ``system`` of the file names this system."""
-    if not is_hdf5(path):
-        return False
-    with described_hdf5(path) as file:
-        system = file.attrs.get("system")
-        return (system.decode() if isinstance(system, bytes) else system) == SYSTEM
-
-
-HDF5_READER = Reader(
+HDF5_READER = hdf5_reader(
     layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
-    suffixes=(".h5", ".hdf5"),
-    recognises=recognises_hdf5,
+    holds=lambda file: as_text(file.attrs.get("system")) == SYSTEM,
     open=CavityFile,
 )
 ARRAY_READER = Reader(

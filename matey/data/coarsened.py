@@ -7,10 +7,9 @@ steps without another simulation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import reduce
-from pathlib import Path
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -41,18 +40,9 @@ class CoarsenedTrajectories(TrajectorySet):
         self.system, self.fields, self.units = source.system, source.fields, source.units
         self.length_unit, self.time_unit = source.length_unit, source.time_unit
         self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
+        self.made_of = (source,)
         self._source, self._frames, self._cells = source, frames, cells
         self.trajectories = tuple(self._coarser(about) for about in source.trajectories)
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files of the set."""
-        return self._source.inputs
-
-    @property
-    def told(self) -> str:
-        """Description of the set, as JSON."""
-        return self._source.told
 
     def _coarser(self, about: Trajectory) -> Trajectory:
         z, y, x = (self._block(size) for size in about.grid)
@@ -83,30 +73,20 @@ class CoarsenedTrajectories(TrajectorySet):
         return z, y, x
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        of_source = self._source.trajectories[trajectory].grid
-        first, last = start * self._frames, (stop - 1) * self._frames
-        frames = self._source._read_frames(trajectory, first, last + 1, self._finer(cells, of_source))[:: self._frames]
-        return self._means(frames, of_source)
+        return self._coarse(partial(self._source._read_frames, trajectory), trajectory, start, stop, cells)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
-        of_source = self._source.trajectories[trajectory].grid
-        first, last = start * self._frames, (stop - 1) * self._frames
-        finer = self._finer(cells, of_source)
-        values = self._source._read_given(trajectory, name, first, last + 1, finer)[:: self._frames]
-        sizes = (side.stop - side.start for side in finer)
-        return self._means(np.broadcast_to(values, (len(values), *sizes)), of_source)
+        return self._coarse(partial(self._source._read_given, trajectory, name), trajectory, start, stop, cells)
 
-    def _finer(self, cells: Cells, grid: Sequence[int]) -> Cells:
-        """Return a box in cells of the source, which has the grid ``grid``."""
-        z, y, x = (
-            slice(side.start * self._block(size), side.stop * self._block(size))
-            for side, size in zip(cells, grid, strict=True)
-        )
-        return z, y, x
-
-    def _means(self, values: np.ndarray, grid: Sequence[int]) -> np.ndarray:
-        """Return the means of blocks along the last three axes, bit for bit the same whichever box is read."""
-        means, blocks = np.asarray(values, np.float32), [self._block(size) for size in grid]
+    def _coarse(
+        self, read: Callable[[int, int, Cells], np.ndarray], trajectory: int, start: int, stop: int, cells: Cells
+    ) -> np.ndarray:
+        """Read frames of the source, and return the means of blocks, bit for bit the same whichever box is read."""
+        blocks = [self._block(size) for size in self._source.trajectories[trajectory].grid]
+        z, y, x = (slice(side.start * block, side.stop * block) for side, block in zip(cells, blocks, strict=True))
+        values = read(start * self._frames, (stop - 1) * self._frames + 1, (z, y, x))[:: self._frames]
+        sizes = (side.stop - side.start for side in (z, y, x))  # given fields may be the same along some axes
+        means = np.asarray(np.broadcast_to(values, (*values.shape[:-3], *sizes)), np.float32)
         for after, block in zip((2, 1, 0), blocks, strict=True):
             # Added one by one, since the order in which `numpy.mean` adds depends on the shape.
             rest: list[Any] = [slice(None)] * after

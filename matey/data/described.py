@@ -26,19 +26,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.places import Axis, GridAxis, ParameterSource, TimeSource
+from matey.config.places import Axis, TimeSource
 from matey.data.arrays.kinds import KINDS
+from matey.data.axis_names import GRID
 from matey.data.coordinates import line_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
 from matey.data.described_file import describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
-from matey.data.located import Located, Together
+from matey.data.located import DataFile, Located
 from matey.data.opened_file import OpenedFile
 from matey.data.remote.paths import RemotePath, place
 from matey.data.snapshots import put_together
@@ -49,7 +51,7 @@ from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataErro
 class DescribedFiles(TrajectorySet):
     """The trajectories in the files of a description."""
 
-    def __init__(self, description: DataDescription, files: Sequence[Together]) -> None:
+    def __init__(self, description: DataDescription, files: Sequence[DataFile]) -> None:
         """Describe the trajectories of ``files``.
 
         Raises:
@@ -57,19 +59,19 @@ class DescribedFiles(TrajectorySet):
         """
         kinds: dict[Path, str] = {}
         located: list[Located] = []
-        for together in files:
+        for each in files:
             pieces = []
             shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
-            for path in together.files:
-                _check_partners(path, together.own.get(path, {}))
+            for path in each.paths:
+                _check_partners(path, each.own.get(path, {}))
                 with opened_once(path):
                     own = {
                         field: shared.get(other) or shared.setdefault(other, OpenedFile.opened(other, description, {}))
-                        for field, other in together.own.get(path, {}).items()
+                        for field, other in each.own.get(path, {}).items()
                     }
                     file = OpenedFile.opened(path, description, own)
-                    kinds |= {each.path: each.kind.name for each in (file, *own.values())}
-                    pieces += describe_file(file, together.part)
+                    kinds |= {opened.path: opened.kind.name for opened in (file, *own.values())}
+                    pieces += describe_file(file, each.part)
             located += put_together(description, pieces) if description.snapshots else pieces
         self._fill(description, kinds, [_with_tables(description, each) for each in located])
 
@@ -94,18 +96,19 @@ class DescribedFiles(TrajectorySet):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files of the fields, each once, in order; a trajectory may have several."""
-        pieces = (piece for located in self._located for piece in located.pieces or (located,))
-        return tuple(dict.fromkeys(path for piece in pieces for path in (piece.about.source, *piece.files_of_fields())))
+        of_each = ((piece.about.source, *map(piece.file_of, piece.arrays)) for piece in self._pieces)
+        return tuple(dict.fromkeys(chain.from_iterable(of_each)))
 
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files of the fields and of the given fields, and the tables of parameters."""
-        pieces = (piece for located in self._located for piece in located.pieces or (located,))
-        given = (piece.place_of(array)[0] for piece in pieces for array in piece.given.values())
-        tables = (
-            source.table for source in self.description.parameters.values() if isinstance(source, ParameterSource)
-        )
-        return tuple(dict.fromkeys([*self.sources, *given, *(place(table) for table in tables if table is not None)]))
+        given = (piece.file_of(array) for piece in self._pieces for array in piece.given.values())
+        return tuple(dict.fromkeys((*self.sources, *given, *map(place, self.description.tables))))
+
+    @property
+    def _pieces(self) -> Iterator[Located]:
+        """All trajectories, or the pieces of those that lie in several."""
+        return (piece for located in self._located for piece in located.pieces or (located,))
 
     @property
     def told(self) -> str:
@@ -154,11 +157,8 @@ class DescribedFiles(TrajectorySet):
         chunks = [dict(zip(axes, piece.stored[name].chunk, strict=False)) for name, axes in self._arrays(piece)]
         if not any(chunks):
             return None
-        return (
-            max(c.get("z", 1) for c in chunks),
-            max(c.get("y", 1) for c in chunks),
-            max(c.get("x", 1) for c in chunks),
-        )
+        z, y, x = (max(chunk.get(axis, 1) for chunk in chunks) for axis in GRID)
+        return z, y, x
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         pieces = self._located[trajectory].pieces_at(self._times(start, stop))
@@ -166,28 +166,23 @@ class DescribedFiles(TrajectorySet):
 
     def _read_piece(self, located: Located, times: slice, cells: Cells) -> np.ndarray:
         """Read snapshots of the fields, ``(t, f, z, y, x)``."""
-        frames: list[np.ndarray | None] = [None] * len(self.fields)
+        frames: dict[int, np.ndarray] = {}
         for (name, axes), members in self._arrays(located).items():
-            values = self._read_array(
-                located, name, axes, times, cells, [index for _, index in members if index is not None]
-            )
-            lowest = min((index for _, index in members if index is not None), default=0)
+            indices = [index for _, index in members]
+            values = self._read_array(located, name, axes, times, cells, slice(min(indices), max(indices) + 1))
             for position, index in members:
-                own = values[0 if index is None else index - lowest]
-                scale = self.description.fields[self.fields[position]].scale
+                own, scale = values[index - min(indices)], self.description.fields[self.fields[position]].scale
                 frames[position] = own if scale == 1 else own.astype(np.float64) * scale
-        known = [frame for frame in frames if frame is not None]
-        assert len(known) == len(self.fields)
-        return np.stack(known, axis=1)  # (t, f, z, y, x)
+        return np.stack([frames[position] for position in range(len(self.fields))], axis=1)  # (t, f, z, y, x)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         located, source = self._located[trajectory], self.description.given[name]
-        index = [] if source.index is None else [source.index]
-        axes = self.description.axes_of(source)
+        index, axes = source.index or 0, self.description.axes_of(source)
         times = self._times(start, stop)
         pieces = located.pieces_at(times) if name in self.given_in_time else [(located, times)]
-        read = [self._read_array(piece, piece.given[name], axes, own, cells, index) for piece, own in pieces]
-        (values,) = np.concatenate(read, axis=1)  # a single component
+        component = slice(index, index + 1)
+        read = [self._read_array(piece, piece.given[name], axes, own, cells, component) for piece, own in pieces]
+        (values,) = np.concatenate(read, axis=1)
         return values if source.scale == 1 else values.astype(np.float64) * source.scale
 
     def _times(self, start: int, stop: int) -> slice:
@@ -195,11 +190,11 @@ class DescribedFiles(TrajectorySet):
         stride, first = self.description.stride, self.description.first_frame
         return slice(first + start * stride, first + (stop - 1) * stride + 1, stride)
 
-    def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]]:
+    def _arrays(self, located: Located) -> dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int]]]:
         """Return the positions of fields and their components by the array that holds them, so that each array is read once."""
-        arrays: dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int | None]]] = {}
+        arrays: dict[tuple[str, tuple[Axis, ...]], list[tuple[int, int]]] = {}
         for position, (name, source) in enumerate(zip(located.arrays, self.description.fields.values(), strict=True)):
-            arrays.setdefault((name, self.description.axes_of(source)), []).append((position, source.index))
+            arrays.setdefault((name, self.description.axes_of(source)), []).append((position, source.index or 0))
         return arrays
 
     def _read_array(
@@ -209,17 +204,12 @@ class DescribedFiles(TrajectorySet):
         axes: tuple[Axis, ...],
         times: slice,
         cells: Cells,
-        components: list[int],
+        component: slice,
     ) -> np.ndarray:
-        """Read frames ``(component, t, z, y, x)`` of an array, from the lowest to the highest component asked for.
-
-        Axes that the array lacks have length 1.
-        """
+        """Read frames ``(component, t, z, y, x)`` of an array; axes that the array lacks have length 1."""
         about = located.about
-        component = slice(min(components, default=0), max(components, default=0) + 1)
         picked: dict[Axis, int | slice] = {"trajectory": located.sample, "time": times, "component": component}
-        names: tuple[GridAxis, ...] = ("z", "y", "x")
-        for axis, size, side in zip(names, about.grid, cells, strict=True):
+        for axis, size, side in zip(GRID, about.grid, cells, strict=True):
             picked[axis] = slice(size - side.stop, size - side.start) if axis in located.turned else side
         index = tuple(picked[axis] for axis in axes)
         stored, (path, own_name) = located.stored[name], located.place_of(name)
@@ -238,13 +228,8 @@ class DescribedFiles(TrajectorySet):
                 "not supported: cut a box that has none, or fill them."
             )
         left = [axis for axis in axes if axis != "trajectory"]
-        sizes = {axis: 1 for axis in ("component", "time", "z", "y", "x") if axis not in left}
-        short = {"component": "c", "time": "t"}
-        pattern = " ".join(short.get(axis, axis) for axis in left)
-        whole = " ".join(
-            "1" if axis in sizes else short.get(axis, axis) for axis in ("component", "time", "z", "y", "x")
-        )
-        values = rearrange(values, f"{pattern} -> {whole}")
+        whole = [axis if axis in left else "1" for axis in ("component", "time", *GRID)]
+        values = rearrange(values, f"{' '.join(left)} -> {' '.join(whole)}")
         turned = tuple(slice(None, None, -1) if axis in located.turned else slice(None) for axis in "zyx")
         return values[:, :, *turned]
 
@@ -258,8 +243,7 @@ class DescribedFiles(TrajectorySet):
         for position, (field, source) in enumerate(self.description.fields.items()):
             own: dict[str, Located] = {}
             if source.unit == "?":
-                pieces = (piece for located in self._located for piece in located.pieces or (located,))
-                for piece in pieces:
+                for piece in self._pieces:
                     own.setdefault(piece.stored[piece.arrays[position]].unit, piece)
                 own.pop("", None)
             if len(own) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
-from matey.data.arrays.stored import as_number
+from matey.data.arrays.stored import StoredArray, as_number
+from matey.data.axis_names import GRID
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
 from matey.data.file_parameters import attributes_of, parameters_of
 from matey.data.guessed_axes import axes_by_name
-from matey.data.located import Located, filled_in
+from matey.data.located import Located
 from matey.data.numbered import in_order
 from matey.data.opened_file import TIMES, OpenedFile
 from matey.data.staggered import remedy_between
@@ -24,7 +26,6 @@ from matey.data.trajectory import NO_AXIS
 from matey.mistakes import listed
 
 MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
-GRID: tuple[GridAxis, ...] = ("z", "y", "x")
 
 
 def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
@@ -34,20 +35,19 @@ def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
         DataError: the file does not fit the description.
     """
     description = file.description
-    of_steps = [[*steps] for _, steps in groupby(_groups(file), lambda group: group[:-1])]
-    if description.snapshots != "arrays":
-        of_steps = [[group] for steps in of_steps for group in steps]
+    groups = _groups(file)
+    of_steps = [[group] for group in groups]
+    if description.snapshots == "arrays":
+        of_steps = [[*steps] for _, steps in groupby(groups, lambda group: group[:-1])]
     return [
         located
         for steps in of_steps
         for number, group in enumerate(steps)
-        for located in _trajectories(file, group, part, (number, len(steps)))
+        for located in _trajectories(replace(file, group=group), part, (number, len(steps)))
     ]
 
 
-def _trajectories(
-    file: OpenedFile, group: tuple[str, ...], part: Part | None, place: tuple[int, int]
-) -> Iterator[Located]:
+def _trajectories(file: OpenedFile, part: Part | None, place: tuple[int, int]) -> Iterator[Located]:
     """Yield the trajectories, or pieces of them, of a file or of one of its groups.
 
     ``place`` holds the number of a snapshot within its file, and the number of snapshots there.
@@ -56,7 +56,7 @@ def _trajectories(
     in_pieces = description.snapshots is not None
     sizes: dict[str, int] = {}
     for field, source in description.fields.items():
-        _note_sizes(file, field, source, group, sizes)
+        _note_sizes(file, field, source, sizes)
     num_taken = num_frames = sizes.get("time", 1)
     if not in_pieces:
         num_taken = check_frames(description, num_frames, file.path)
@@ -65,35 +65,34 @@ def _trajectories(
         raise DataError(
             f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; correct the axes."
         )
-    steps = {axis: _spacing(file, axis, sizes, group) for axis in description.grid}
+    steps = {axis: _spacing(file, axis, sizes) for axis in description.grid}
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
     boundary_z, boundary_y, boundary_x = (description.boundary.get(axis, NO_AXIS) for axis in GRID)
     for field, source in description.given.items():
-        _note_sizes(file, field, source, group, dict(sizes))
+        _note_sizes(file, field, source, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
-    along = {str(axis): filled_in(name, group) for axis, name in of_axes if isinstance(name, str)}
-    for field, source in (*description.fields.items(), *description.given.items()):
-        _check_names(file, field, source, group, along)
-    turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()}
-    elsewhere: dict[str, tuple[Path, str]] = {}
+    along = {str(axis): file.named(name) for axis, name in of_axes if isinstance(name, str)}
     keys: dict[str, str] = {}
+    of_fields: dict[str, StoredArray] = {}
+    elsewhere: dict[str, tuple[Path, str]] = {}
     for field, source in (*description.fields.items(), *description.given.items()):
-        holder, name = file.array_of(field, source, group)
-        keys[field] = key = file.key_of(field, source, group)
-        stored[key] = holder.arrays[name]
+        _check_names(file, field, source, along)
+        holder, name = file.array_of(field, source)
+        key = name
         if holder is not file:
+            key = f"{source.file}: {name}"  # the same for all files of a trajectory
             elsewhere[key] = holder.path, name
-    names, given = (
-        tuple(keys[field] for field in description.fields),
-        {field: keys[field] for field in description.given},
-    )
+        keys[field], of_fields[key] = key, holder.arrays[name]
+    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()} | of_fields
+    names = tuple(keys[field] for field in description.fields)
+    given = {field: keys[field] for field in description.given}
+    turned = frozenset(axis for axis, step in steps.items() if step < 0)
     in_files = description.snapshots == "files" or description.concat is not None
     own_name = file.path.parent.name if in_files else file.path.stem
-    named = group[:-1] if description.snapshots == "arrays" else group
+    named = file.group[:-1] if description.snapshots == "arrays" else file.group
     for sample in range(count):
-        times = _times(file, num_frames, group, sample, count, place)
+        times = _times(file, num_frames, sample, count, place)
         about = Trajectory(
             source=file.path,
             name=named[0] if named else str(sample) if "trajectory" in sizes else own_name,
@@ -102,12 +101,12 @@ def _trajectories(
             spacing=(spacing_z, spacing_y, spacing_x),
             boundary=(boundary_z, boundary_y, boundary_x),
             time_step=1.0 if in_pieces else _time_step(file, times),
-            parameters=dict(parameters_of(file, group, sample, count)),
+            parameters=dict(parameters_of(file, sample, count)),
             split=part,
             conserved=description.conserved,
         )
         pieces_times = tuple(map(float, times)) if in_pieces and times is not None else ()
-        yield Located(about, sample, group, names, given, along, stored, turned, elsewhere, pieces_times)
+        yield Located(about, sample, file.group, names, given, along, stored, turned, elsewhere, pieces_times)
 
 
 def check_frames(description: DataDescription, num_frames: int, path: Path) -> int:
@@ -137,16 +136,13 @@ def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
         )
     if file.description.snapshots != "arrays":
         return found
-    of_trajectory = ([group[-1] for group in steps] for _, steps in groupby(found, lambda group: group[:-1]))
-    heads = dict.fromkeys(group[:-1] for group in found)
-    return [(*head, step) for head, steps in zip(heads, of_trajectory, strict=True) for step in in_order(steps)]
+    of_trajectory = groupby(found, lambda group: group[:-1])
+    return [(*head, step) for head, groups in of_trajectory for step in in_order([group[-1] for group in groups])]
 
 
-def _note_sizes(
-    file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], sizes: dict[str, int]
-) -> None:
+def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[str, int]) -> None:
     """Add the axis lengths of a field's array to the known ``sizes``, with which they must agree."""
-    file, name = file.array_of(field, source, group)
+    file, name = file.array_of(field, source)
     stored = file.find(name, f" for the field {field!r}", may_be_mask=field in file.description.given)
     axes = file.description.axes_of(source)
     own: dict[Axis, int] = dict(zip(axes, stored.shape, strict=False))
@@ -169,14 +165,12 @@ def _note_sizes(
         )
 
 
-def _check_names(
-    file: OpenedFile, field: str, source: FieldSource, group: tuple[str, ...], along: Mapping[str, str]
-) -> None:
+def _check_names(file: OpenedFile, field: str, source: FieldSource, along: Mapping[str, str]) -> None:
     """Refuse an array whose axis names contradict the description, and a field's own file with other coordinates.
 
     ``along`` names the coordinate array of each axis in the main file.
     """
-    holder, name = file.array_of(field, source, group)
+    holder, name = file.array_of(field, source)
     axes, names = file.description.axes_of(source), holder.arrays[name].axes
     if names and (told := axes_by_name(names, axes)):
         raise DataError(
@@ -200,12 +194,12 @@ def _distance(places: np.ndarray) -> float:
     return float(np.ptp(places)) / max(1, places.size - 1)
 
 
-def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: tuple[str, ...]) -> float:
+def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int]) -> float:
     """Return the cell spacing along an axis, negative where coordinates decrease; ``sizes`` holds the lengths of all axes."""
     given = file.description.spacing[axis]
     if isinstance(given, float):
         return given
-    name, use = filled_in(given, group), f" for the coordinates of {axis}"
+    name, use = file.named(given), f" for the coordinates of {axis}"
     stored, size = file.values(name, use), sizes[axis]
     found = line_of(stored, size)
     if found is None:
@@ -222,9 +216,7 @@ def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int], group: 
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
 
 
-def _times(
-    file: OpenedFile, size: int, group: tuple[str, ...], sample: int, count: int, place: tuple[int, int]
-) -> np.ndarray | None:
+def _times(file: OpenedFile, size: int, sample: int, count: int, place: tuple[int, int]) -> np.ndarray | None:
     """Return the times of all snapshots of a trajectory or piece, None where neither an array nor an attribute gives them."""
     source = file.description.time_step
     if isinstance(source, float):
@@ -232,7 +224,7 @@ def _times(
     if isinstance(source, TimeSource):
         if source.attribute is None:
             return None
-        found = attributes_of(file, group)
+        found = attributes_of(file)
         if (time := as_number(found.get(source.attribute))) is None:
             raise DataError(
                 f"{file.path}: expected an attribute {source.attribute!r} with the time of the snapshot, found "
@@ -240,7 +232,7 @@ def _times(
                 "or give the time between snapshots."
             )
         return np.array([time])
-    name = filled_in(source, group)
+    name = file.named(source)
     times = file.values(name, TIMES)
     number, num_pieces = place
     if num_pieces > 1 and times.shape == (num_pieces,) and name == source:

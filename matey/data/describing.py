@@ -23,9 +23,8 @@ from matey.data.dates import is_text
 from matey.data.guess import Guess
 from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
 from matey.data.guessed_coordinates import MAX_CELLS, Line, axis_of_mesh, has_dates, is_coordinate
-from matey.data.guessed_fields import field_name, likely_fields, plain_name, sources
+from matey.data.guessed_fields import constant_arrays, field_name, likely_fields, plain_name, sources
 from matey.data.guessed_files import OtherFiles
-from matey.data.guessed_given import constant_arrays
 from matey.data.guessed_snapshots import (
     Snapshots,
     in_groups,
@@ -79,9 +78,11 @@ def guess_description(path: Path, beside: Path) -> Guess:
     first = _besides_components(axes[max(fields, key=lambda name: math.prod(fields[name].shape))])
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
     axes = {name: axes[name] for name in fields}
-    is_alone = len(fields) == 1 and "component" not in (next(iter(axes.values())) or [])
+    own = [*axes.values()]
+    is_alone = len(fields) == 1 and "component" not in (own[0] or [])
     others = OtherFiles.beside(path, kind, next(iter(fields.values())).shape) if is_alone else OtherFiles()
-    return _Guesser(path, kind, members, coordinates, fields, axes, patterns, snapshots, others, beside).guess()
+    known = own[0] if own[0] and all(own) else []
+    return _Guesser(path, kind, members, coordinates, fields, axes, known, patterns, snapshots, others, beside).guess()
 
 
 @dataclass(frozen=True)
@@ -92,41 +93,51 @@ class _Guesser:
     coordinates: Mapping[str, int]
     fields: Mapping[str, StoredArray]
     axes: Mapping[str, list[Axis] | None]
+    known: list[Axis]
     patterns: Mapping[str, list[str]]
     snapshots: Snapshots
     others: OtherFiles
     beside: Path
 
+    @property
+    def first(self) -> str:
+        """Name of the first field's array."""
+        return next(iter(self.fields))
+
+    @property
+    def field(self) -> StoredArray:
+        """The first field."""
+        return self.fields[self.first]
+
     def guess(self) -> Guess:
-        first, own = next(iter(self.fields)), [*self.axes.values()]
-        known = own[0] if all(own) else None
-        grid = [axis for axis in GRID if axis in (known or [])]
+        first, known = self.first, self.known
+        grid = [axis for axis in GRID if axis in known]
         comments: dict[str, str] = {
             "system": "a name for the equations, the same for all data of this kind",
             "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
         }
-        sizes = {axis: found for axis in grid if (found := self._cell_size(axis, known))}
-        along = {axis: name for axis in grid if (name := self._coordinate(axis, known))}
-        lines = {axis: self._line(axis, name, known) for axis, name in along.items()}
+        sizes = {axis: found for axis in grid if (found := self._cell_size(axis))}
+        along = {axis: name for axis in grid if (name := self._coordinate(axis))}
+        lines = {axis: self._line(axis, name) for axis, name in along.items()}
         steps = {axis: along[axis] for axis, line in lines.items() if line.is_even}
         spacing: Any = {axis: steps.get(axis) or sizes.get(axis, ("", TODO))[1] for axis in grid} or TODO
-        apart = self.snapshots.said_of(known, self.fields[first])
+        apart = self.snapshots.said_of(known, self.field)
         pattern = self.patterns[first][0]
         in_each = self.snapshots.time(self.kind, self.path, self.arrays, first, pattern) if apart else None
         files = self.snapshots.files if apart else self.snapshots.file
-        has_time, in_files = "time" in (known or []), bool(apart) and files != self.snapshots.file
+        has_time, in_files = "time" in known, bool(apart) and files != self.snapshots.file
         concat = {"concat": "time"} if apart and (has_time or (in_files and "*" in first)) else {}
-        time = self._coordinate("time", known) or (in_each if isinstance(in_each, str) or not has_time else None)
+        time = self._coordinate("time") or (in_each if isinstance(in_each, str) or not has_time else None)
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
-        if known is None:
-            shape = self.fields[first].shape
+        if not known:
+            shape = self.field.shape
             often = f"[{suggested(shape, in_groups='*' in first)}]{of_one_snapshot(shape) if apart else ''}"
             comments["axes"] = f"the arrays are {shape}: such as {often}, in the order of the file"
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
-            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis, known)}"
+            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis)}"
             if axis in sizes and spacing[axis] == sizes[axis][1]:
                 comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
             if spacing[axis] == TODO:
@@ -136,116 +147,105 @@ class _Guesser:
                 comments[f"spacing.{axis}"] = uneven if axis in along else "size of a cell, or the array of coordinates"
             if axis in lines and lines[axis].is_circle:
                 boundary[axis], comments[f"boundary.{axis}"] = "periodic", f"{along[axis]} goes round the globe"
-        comments["time_step"] = "time between snapshots, or the array of times"
-        if in_files and not has_time:
-            comments["time_step"] += "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}"
+        if not time:
+            in_names = "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}" if in_files and not has_time else ""
+            comments["time_step"] = f"time between snapshots, or the array of times{in_names}"
         tree: dict[str, Any] = {
             "system": TODO,
             "files": files,
             "axes": known or TODO,
             **concat,
-            "fields": self._sources(known, files),
+            "fields": self._sources(files),
             "spacing": spacing,
             "time_step": time or TODO,
             "boundary": boundary,
         }
         used = {*spacing.values()} if known else set()
-        if given := dict(self._given(known, used)):
+        if given := dict(self._given(used)):
             tree["given"] = given
             comments["given"] = "constant in time, so known beforehand and never predicted; remove what is neither"
-        if parameters := {name: of for name, of in self._parameters(known) if ROLES.get(name.lower()) != "time"}:
+        if parameters := {name: of for name, of in self._parameters() if ROLES.get(name.lower()) != "time"}:
             tree["parameters"] = parameters
             comments["parameters"] = "numbers that set trajectories apart; remove what does not"
-        return Guess(
-            tree,
-            {k: v for k, v in comments.items() if k != "time_step" or not time},
-            self._notes([*(source["array"] for source in given.values()), *used], apart, files, known),
-        )
+        left_in = [*(source["array"] for source in given.values()), *used]
+        return Guess(tree, comments, self._notes(left_in, apart, files))
 
-    def _coordinate(self, axis: Axis, known: list[Axis] | None) -> str | None:
+    def _coordinate(self, axis: Axis) -> str | None:
         """Return the coordinate array of an axis: the one that the file ties to it, else one of fitting name and length."""
-        if known is None or axis not in known:
+        if axis not in self.known:
             return None
-        stored = next(iter(self.fields.values()))
-        position = known.index(axis)
+        stored, position = self.field, self.known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
         theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
-        ours = [role for role in GRID if role in known]
-        role = dict(zip(ours, theirs, strict=True)).get(axis, axis) if len(ours) == len(theirs) else axis
+        ours = [role for role in GRID if role in self.known]
+        named_there: dict[Axis, Axis] = dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
+        role = named_there.get(axis, axis)
         size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
         alike = [name for name in of_axis if self.coordinates.get(name) == size]
         dates = [name for name in of_axis if is_text(self.arrays[name]) and self.arrays[name].shape[:1] == (size,)]
-        named = [name for name in names if name in self.coordinates or len(self._shape_of(name)) == 1]
-        first = next(iter(self.fields))
-        tied = [stored.scales[position]] if stored.scales and self.patterns[first] == [first] else []
-        meshes = [name for name in of_axis if axis in GRID and self._is_mesh(name, axis, known)]
+        is_vector = {name: len(each.shape) == 1 for name, each in self.arrays.items()}
+        named = [name for name in names if name in self.coordinates or is_vector.get(name)]
+        tied = [stored.scales[position]] if stored.scales and self.patterns[self.first] == [self.first] else []
+        meshes = [name for name in of_axis if axis in GRID and self._is_mesh(name, axis)]
         found = [name for name in (*named, *tied, *alike, *dates, *meshes) if name and axis_name(name) not in NO_TIMES]
         return next(iter(sorted(found, key=lambda name: axis_name(name) in COUNTERS)), None)
 
-    def _is_mesh(self, name: str, axis: Axis, known: list[Axis]) -> bool:
+    def _is_mesh(self, name: str, axis: Axis) -> bool:
         """Whether an array holds a coordinate for each cell, which changes along ``axis`` alone."""
-        field, stored = next(iter(self.fields.values())), self.arrays[name]
-        grid = [(role, size) for role, size in zip(known, field.shape, strict=True) if role in GRID]
+        stored = self.arrays[name]
+        grid = [(role, size) for role, size in zip(self.known, self.field.shape, strict=True) if role in GRID]
         if stored.shape != tuple(size for _, size in grid):
             return False
         along = axis_of_mesh(self.kind, self.path, self.patterns[name][0], stored)
         return along is not None and grid[along][0] == axis
 
-    def _line(self, axis: Axis, name: str, known: list[Axis] | None) -> Line:
-        assert known is not None
-        size = next(iter(self.fields.values())).shape[known.index(axis)]
+    def _line(self, axis: Axis, name: str) -> Line:
+        size = self.field.shape[self.known.index(axis)]
         return Line.read(self.kind, self.path, self.patterns.get(name, [name])[0], self.arrays.get(name), size)
 
-    def _shape_of(self, name: str) -> tuple[int, ...]:
-        return self.arrays[name].shape if name in self.arrays else ()
-
-    def _cell_size(self, axis: Axis, known: list[Axis] | None) -> tuple[str, float] | None:
+    def _cell_size(self, axis: Axis) -> tuple[str, float] | None:
         """Return name and value of an attribute such as DX, of the file or the array, with the cell size along an axis."""
-        if known is None:
-            return None
-        field = next(iter(self.fields.values()))
-        if field.steps and (size := field.steps[known.index(axis)]) > 0:
+        steps, names, position = self.field.steps, self.field.axes, self.known.index(axis)
+        if steps and (size := steps[position]) > 0:
             return "gridSpacing", float(f"{size:.7g}")
-        names = field.axes
-        theirs = f"d{(names and role_of(names[known.index(axis)])) or axis}"
+        theirs = f"d{(names and role_of(names[position])) or axis}"
         found = self.kind.numbers(self.path, "").items()
         return next(((name, float(f"{size:.7g}")) for name, size in found if name.lower() == theirs and size > 0), None)
 
-    def _sources(self, known: list[Axis] | None, files: str) -> dict[str, Any]:
-        own = dict(sources(self.fields, self.axes, known))
+    def _sources(self, files: str) -> dict[str, Any]:
+        own = dict(sources(self.fields, self.axes, self.known))
         if not self.others.arrays:
             return own
         (source,) = own.values()
         found = {field_name(self.others.word): source}
         for word, (array, names) in self.others.arrays.items():
             name = word if field_name(word) in found else field_name(word)
-            turned = names and known and axes_by_name(names, known)
+            turned = names and self.known and axes_by_name(names, self.known)
             extra = {"axes": turned} if turned else {}
             found[name] = {"file": self.others.file_of(word, files), "array": array, **extra}
         return found
 
-    def _given(self, known: list[Axis] | None, used: Collection[object]) -> Iterator[tuple[str, Any]]:
+    def _given(self, used: Collection[object]) -> Iterator[tuple[str, Any]]:
         """Yield the arrays on the grid that are constant in time, except the coordinate arrays that are ``used``."""
-        if known is not None:
+        if self.known:
             others = {*self.fields, *map(str, used), *self.coordinates}
-            for name, axes in constant_arrays(self.arrays, next(iter(self.fields.values())), known, others):
+            for name, axes in constant_arrays(self.arrays, self.field, self.known, others):
                 yield field_name(name), {"array": name, "axes": axes}
 
-    def _parameters(self, known: list[Axis] | None) -> Iterator[tuple[str, Any]]:
-        stored = next(iter(self.fields.values()))
-        count = dict(zip(known or [], stored.shape, strict=False)).get("trajectory", 1)
+    def _parameters(self) -> Iterator[tuple[str, Any]]:
+        count = dict(zip(self.known, self.field.shape, strict=False)).get("trajectory", 1)
         for name, other in self.arrays.items():
             is_one = math.prod(other.shape) == 1 or (count > 1 and other.shape == (count,))
             is_number = is_one and other.dtype.kind != "b" and name not in self.coordinates
             if is_number and [*map(role_of, other.axes)] != ["time"]:
                 yield plain_name(name), {"array": name}
-        attributes = self._attributes(known)
+        attributes = self._attributes()
         if len(attributes) <= _MOST_ATTRIBUTES:
             yield from ((name, {"attribute": name}) for name in attributes)
 
-    def _attributes(self, known: list[Axis] | None) -> list[str]:
+    def _attributes(self) -> list[str]:
         """Return the names of the file's numeric attributes, except cell sizes."""
-        sizes = [self._cell_size(axis, known) for axis in known or [] if axis in GRID]
+        sizes = [self._cell_size(axis) for axis in self.known if axis in GRID]
         left_out = {found[0] for found in sizes if found}
         return [
             name
@@ -253,27 +253,25 @@ class _Guesser:
             if not name.startswith(("_", "openPMD")) and name not in left_out and role_of(name) != "time"
         ]
 
-    def _at_the_ends(self, axis: Axis, known: list[Axis] | None) -> str:
+    def _at_the_ends(self, axis: Axis) -> str:
         """Return a hint on the boundary from a middle snapshot: its jump across the ends over those between neighbours."""
-        name, stored = next(iter(self.fields.items()))
-        assert known is not None
-        index = tuple(slice(None) if role in GRID else stored.shape[p] // 2 if role == "time" else 0
-                      for p, role in enumerate(known))  # fmt: skip
-        cells = math.prod(stored.shape[p] for p, role in enumerate(known) if role in GRID)
-        if cells > MAX_CELLS:
+        sizes = dict(zip(self.known, self.field.shape, strict=True))
+        grid = [role for role in self.known if role in GRID]
+        if math.prod(sizes[role] for role in grid) > MAX_CELLS:
             return ""
-        frame = stored.packing.unpacked(self.kind.read(self.path, self.patterns[name][0], index)).astype(np.float64)
-        frame = np.moveaxis(frame, [role for role in known if role in GRID].index(axis), 0)
+        picked: dict[Axis, int | slice] = {"time": sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}
+        index = tuple(picked.get(role, 0) for role in self.known)
+        raw = self.kind.read(self.path, self.patterns[self.first][0], index)
+        frame = np.moveaxis(self.field.packing.unpacked(raw).astype(np.float64), grid.index(axis), 0)
         if not np.isfinite(frame).all():
             return "; some values here are not finite, and masks are not supported"
         inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
         if inside == 0:
             return ""
         ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
-        return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
+        return f"; from the last cell to the first, {self.first} jumps {ratio:.2g} times as far as between neighbours"
 
-    def _notes(self, left_in: Collection[object], apart: str, files: str, known: list[Axis] | None) -> list[str]:
-        field = next(iter(self.fields.values()))
+    def _notes(self, left_in: Collection[object], apart: str, files: str) -> list[str]:
         others = {
             name: stored
             for name, stored in self.arrays.items()
@@ -282,17 +280,17 @@ class _Guesser:
         constant = [
             f"{name} {stored.shape}"
             for name, stored in others.items()
-            if len(stored.shape) > 1 and not is_text(stored) and not said_of_between({name: stored}, field)
+            if len(stored.shape) > 1 and not is_text(stored) and not said_of_between({name: stored}, self.field)
         ]
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
         notes += filter(None, (apart, said_of_others(self.snapshots.file, files, self.beside)))
         notes += [self.others.said] if self.others.arrays else []
         notes += [NUMBERED] if sum(plain_name(name).isdigit() for name in self.fields) > 1 else []
-        if len(attributes := self._attributes(known)) > _MOST_ATTRIBUTES:
+        if len(attributes := self._attributes()) > _MOST_ATTRIBUTES:
             notes.append(
                 f"Attributes that set trajectories apart belong into parameters; there are {listed(attributes)}."
             )
-        notes += filter(None, [said_of_between(others, field)])
+        notes += filter(None, [said_of_between(others, self.field)])
         return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
 
 

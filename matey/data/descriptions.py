@@ -16,7 +16,7 @@ from matey.config.places import ParameterSource, TimeSource, patterns_in
 from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
-from matey.data.located import Together
+from matey.data.located import DataFile
 from matey.data.numbered import date_pattern, in_order
 from matey.data.remote.paths import place, within, would_match
 from matey.data.snapshots import own_file, trajectory_of
@@ -38,7 +38,7 @@ def open_description(path: Path) -> TrajectorySet:
     return DescribedFiles(description, described_files(path, description))
 
 
-def files_in(path: Path, description: DataDescription) -> list[Together]:
+def files_in(path: Path, description: DataDescription) -> list[DataFile]:
     """Return the files of a description that lies elsewhere, such as in the run YAML.
 
     Args:
@@ -101,7 +101,7 @@ def with_tables_in(folder: Path, description: DataDescription) -> DataDescriptio
     return description.model_copy(update={"parameters": whole})
 
 
-def described_files(path: Path, description: DataDescription) -> list[Together]:
+def described_files(path: Path, description: DataDescription) -> list[DataFile]:
     """Return the files of a description that lies at ``path``.
 
     Raises:
@@ -110,13 +110,13 @@ def described_files(path: Path, description: DataDescription) -> list[Together]:
     if not isinstance(description.files, dict):
         return _each_once([*_all_of(path, description.files, description)])
     known: dict[Path, Part] = {}
-    found: list[Together] = []
+    found: list[DataFile] = []
     for part, patterns in description.files.items():
-        for together in _all_of(path, patterns, description, part):
-            for file in together.files:
+        for each in _all_of(path, patterns, description, part):
+            for file in each.paths:
                 if known.setdefault(file, part) != part:
                     raise DataError(f"{path}: {file} is in {known[file]} and in {part}; correct 'files'.")
-            found.append(together)
+            found.append(each)
     return _each_once(found)
 
 
@@ -137,10 +137,10 @@ def description_beside(file: Path) -> Path | None:
     return next((path for path in (file.parent / BESIDE, file.parent.parent / BESIDE) if path.is_file()), None)
 
 
-def _each_once(files: list[Together]) -> list[Together]:
+def _each_once(files: list[DataFile]) -> list[DataFile]:
     """Return the files; raise DataError if one occurs twice under different names, since held-out data would be trained on."""
     known: dict[tuple[int, int], Path] = {}
-    for file in (file for together in files for file in together.files):
+    for file in (path for each in files for path in each.paths):
         about = file.stat()
         before = known.setdefault((about.st_dev, about.st_ino), file)
         if before != file:
@@ -152,24 +152,28 @@ def _each_once(files: list[Together]) -> list[Together]:
 
 def _all_of(
     path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription, part: Part | None = None
-) -> Iterator[Together]:
+) -> Iterator[DataFile]:
     """Yield the files that patterns match, each once, and the files of a trajectory together."""
     if patterns is None and not gridded_files(path.parent):
         raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
-    listed = (".",) if patterns is None else (patterns,) if isinstance(patterns, str) else patterns
     step = description.time_step
     dates = step.date_in_name if isinstance(step, TimeSource) else None
+    in_several = description.snapshots == "files" or description.concat is not None
     known: dict[Path, Path] = {}  # the pattern of each file
     together: dict[str, list[Path]] = {}
-    for pattern in listed:
-        for file in _matches(path, pattern):
-            of_files = description.snapshots == "files" or description.concat is not None
-            whole = within(path.parent, pattern)
+    for pattern in patterns_in(patterns) or ["."]:
+        whole = within(path.parent, pattern)
+        found = gridded_files(whole)
+        if not found:
+            raise DataError(
+                f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
+            )
+        for file in found:
+            if file in known:
+                continue
+            known[file] = whole
             apart = re.sub(f"(.*){date_pattern(dates)}", r"\1*", str(file)) if dates else trajectory_of(file, whole)
-            key = apart if of_files else str(file)
-            if file not in known:
-                together.setdefault(key, []).append(file)
-            known.setdefault(file, whole)
+            together.setdefault(apart if in_several else str(file), []).append(file)
     own = {
         name: source.file if isinstance(source.file, str) else source.file.get(part or "train", "")
         for name, source in (*description.fields.items(), *description.given.items())
@@ -183,16 +187,7 @@ def _all_of(
             {name: own_file(file, known[file], within(path.parent, named)) for name, named in own.items()}
             for file in ordered
         )
-        yield Together(ordered, part, dict(zip(ordered, of_each, strict=True)) if own else {})
-
-
-def _matches(path: Path, pattern: str) -> list[Path]:
-    found = gridded_files(within(path.parent, pattern))
-    if not found:
-        raise DataError(
-            f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
-        )
-    return found
+        yield DataFile(ordered, description, part, dict(zip(ordered, of_each, strict=True)) if own else {})
 
 
 READER = Reader(

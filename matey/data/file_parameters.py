@@ -8,25 +8,24 @@ from typing import Any
 import numpy as np
 
 from matey.data.arrays.stored import as_number, as_text
-from matey.data.located import filled_in
 from matey.data.numbered import number_in
 from matey.data.opened_file import OpenedFile
 from matey.data.trajectories import DataError
 
 
-def parameters_of(file: OpenedFile, group: tuple[str, ...], sample: int, count: int) -> Iterator[tuple[str, float]]:
+def parameters_of(file: OpenedFile, sample: int, count: int) -> Iterator[tuple[str, float]]:
     """Yield the parameters of a trajectory; attributes that the file lacks are left out."""
     for name, given in file.description.parameters.items():
         if isinstance(given, float):
             yield name, given
         elif given.attribute is not None:
-            array = filled_in(file.first_array, group)
+            array = file.named(file.first_array)
             of_array = file.kind.attributes(file.path, array) if array in file.arrays else {}
-            found = of_array | attributes_of(file, group)
+            found = of_array | attributes_of(file)
             if given.attribute in found:
                 yield name, _number_in(found[given.attribute], f"{file.path}, {given.attribute}", name, sample, count)
         elif given.in_name is not None:
-            where = f"{file.path}/{filled_in(file.first_array, group)}" if group else str(file.path)
+            where = f"{file.path}/{file.named(file.first_array)}" if file.group else str(file.path)
             if (number := number_in(where, given.in_name)) is None:
                 raise DataError(
                     f"{where}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; correct "
@@ -34,7 +33,7 @@ def parameters_of(file: OpenedFile, group: tuple[str, ...], sample: int, count: 
                 )
             yield name, number
         elif given.array is not None:
-            array = filled_in(given.array, group)
+            array = file.named(given.array)
             values = file.values(array, f" of the parameter {name!r}").reshape(-1)
             if len(values) not in (1, count):
                 raise DataError(
@@ -58,11 +57,11 @@ def _number_in(value: object, label: str, name: str, sample: int, count: int) ->
     return float(values[sample])
 
 
-def attributes_of(file: OpenedFile, group: tuple[str, ...]) -> dict[str, Any]:
+def attributes_of(file: OpenedFile) -> dict[str, Any]:
     """Return the attributes of a file, and of the groups and arrays in it that a ``*`` stands for."""
     found = file.kind.attributes(file.path, "")
     pattern = file.first_array
-    own = filled_in(pattern, group).split("/")
+    own = file.named(pattern).split("/")
     for depth, part in enumerate(pattern.split("/"), start=1):
         if "*" in part:
             found |= file.kind.attributes(file.path, "/".join(own[:depth]))

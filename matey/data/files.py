@@ -5,42 +5,18 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from matey.config import DataDescription
 from matey.data import descriptions
 from matey.data.arrays.kinds import is_folder, search_folder
-from matey.data.located import Together
+from matey.data.located import DataFile
 from matey.data.remote.paths import RemotePath, matches, place, would_match
 from matey.data.signature import folder_of
-from matey.data.trajectories import DataError, Part
+from matey.data.trajectories import DataError
 from matey.mistakes import listed
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """A file of a data set.
-
-    Attributes:
-        path: path of the file.
-        description: description by which the file is read; None where a reader has to recognise its content.
-        part: part of the split that the description assigns the file to.
-        later: later files of the same trajectory, in the order of time.
-        own: files of the fields that have their own, by path and name of the field.
-    """
-
-    path: Path
-    description: DataDescription | None = None
-    part: Part | None = None
-    later: tuple[Path, ...] = ()
-    own: Mapping[Path, Mapping[str, Path]] = field(default_factory=dict)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All paths, in the order of time."""
-        return (self.path, *self.later)
 
 
 def find_files(
@@ -59,10 +35,9 @@ def find_files(
     whole = _absolute(path)
     try:
         if description is not None:
-            files = descriptions.files_in(whole, description)
             if description.tables:
                 description = descriptions.with_tables_in(_folder_of(whole), description)
-            return _described(files, description)
+            return descriptions.files_in(whole, description)
         return list(_with_descriptions(_find(whole, suffixes)))
     except PermissionError as error:
         raise DataError(
@@ -94,10 +69,6 @@ def _folder_of(path: Path) -> Path:
     return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
-def _described(files: Iterable[Together], description: DataDescription) -> list[DataFile]:
-    return [DataFile(each.files[0], description, each.part, each.files[1:], each.own) for each in files]
-
-
 def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
     """Yield each file with the description that covers it; a description among ``files`` stands for all its files.
 
@@ -107,8 +78,7 @@ def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
     for each, file in _covered(files):
         named.setdefault(each.path, (each, set()))[1].add(file)
     for each, of_it in named.values():
-        first, *later = (path for path in each.paths if path in of_it)
-        yield replace(each, path=first, later=tuple(later))
+        yield replace(each, paths=tuple(path for path in each.paths if path in of_it))
 
 
 def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
@@ -117,11 +87,10 @@ def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
     for file in files:
         beside = file if descriptions.is_description(file) else descriptions.description_beside(file)
         if beside is None:
-            yield DataFile(file), file
+            yield DataFile((file,)), file
             continue
         if beside not in known:
-            description = descriptions.read_description(beside)
-            covered = _described(descriptions.described_files(beside, description), description)
+            covered = descriptions.described_files(beside, descriptions.read_description(beside))
             known[beside] = {path: (each, path) for each in covered for path in each.paths}
             of_fields = (
                 (own, each, path) for each in covered for path, named in each.own.items() for own in named.values()
@@ -131,7 +100,7 @@ def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
         if beside == file:
             yield from known[beside].values()
         else:
-            yield known[beside].get(file, (DataFile(file), file))
+            yield known[beside].get(file, (DataFile((file,)), file))
 
 
 def _absolute(path: str | Path) -> Path:
@@ -185,7 +154,7 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
         file
         for path in described
         for each in descriptions.described_files(path, descriptions.read_description(path))
-        for file in (*each.files, *(own for named in each.own.values() for own in named.values()))
+        for file in (*each.paths, *(own for named in each.own.values() for own in named.values()))
     }
     return [file for file in found if file not in covered]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +16,12 @@ from matey.data.trajectories import Coordinates, DataError, TrajectorySet
 from matey.data.trajectory import Boundary
 from matey.mistakes import listed
 
+Dataset = Any  # xarray may not be installed
+Variable = Any
+
 
 def from_xarray(
-    dataset: Any,  # noqa: ANN401 (xarray may not be installed)
+    dataset: Dataset,
     system: str,
     *,
     boundary: Mapping[str, Boundary],
@@ -72,7 +75,6 @@ def from_xarray(
     dataset = dataset.isel({dim: slice(None, None, -1) for dim in grid if _falls(dataset, dim)})
     of_time = None if time_step is not None else _coordinates(dataset, time)
     labels = {"time": of_time, **{roles[dim]: _coordinates(dataset, dim) for dim in grid}}
-    constant = [name for name in given if time not in dataset[name].dims]
     data = TrajectorySet.from_arrays(
         system,
         {str(name): _Lazy.turned(system, dataset[name], order, roles) for name in names},
@@ -83,22 +85,20 @@ def from_xarray(
         parameters={name: _parameter(system, dataset[name], order, roles) for name in parameters},
         given={
             str(name): _Lazy.turned(
-                system, dataset[name], [d for d in order if d != time or name not in constant], roles
+                system, dataset[name], [dim for dim in order if dim != time or time in dataset[name].dims], roles
             )
             for name in given
         },
         coordinates={str(axis): own for axis, own in labels.items() if own is not None},
     )
-    if time_step is not None or time not in dataset.coords:
-        data.time_unit = "?"
-    else:
+    if time_step is None:
         data.time_unit = "s" if _is_date(dataset[time]) else _unit(dataset[time])
-    of_grid = {_unit(dataset[dim]) if dim in dataset.coords and dim not in spacing else "?" for dim in grid}
+    of_grid = {"?" if dim in spacing else _unit(dataset[dim]) for dim in grid}
     data.length_unit = of_grid.pop() if len(of_grid) == 1 else "?"
     return data
 
 
-def _as_dataset(system: str, dataset: Any) -> Any:  # noqa: ANN401
+def _as_dataset(system: str, dataset: Dataset | Variable) -> Dataset:
     """Return a Dataset, or a DataArray as one."""
     if hasattr(dataset, "data_vars"):
         return dataset
@@ -119,10 +119,7 @@ def _as_dataset(system: str, dataset: Any) -> Any:  # noqa: ANN401
 
 
 def _check_told(
-    system: str,
-    dataset: Any,  # noqa: ANN401
-    variables: Mapping[str, Sequence[str] | None],
-    axes: Mapping[str, Axis],
+    system: str, dataset: Dataset, variables: Mapping[str, Sequence[str] | None], axes: Mapping[str, Axis]
 ) -> None:
     """Raise DataError where ``variables`` names an unknown variable, or ``axes`` an unknown dimension or axis."""
     for what, names in variables.items():
@@ -143,7 +140,7 @@ def _check_told(
             )
 
 
-def _fields_of(dataset: Any, roles: Mapping[Any, Axis | None]) -> list[Any]:  # noqa: ANN401
+def _fields_of(dataset: Dataset, roles: Mapping[Any, Axis | None]) -> list[Any]:
     """Return the variables of real numbers with a time axis and a grid axis, except bounds of coordinates."""
     coordinates = [dataset[name] for name in dataset.coords]
     bounds = {each.attrs.get("bounds", each.encoding.get("bounds")) for each in coordinates}
@@ -168,29 +165,26 @@ def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -
     return sorted(dims, key=lambda dim: ranks.index(roles[dim]))
 
 
-def _step(system: str, dataset: Any, dim: Any, key: str, tolerance: float) -> float:  # noqa: ANN401
+def _step(system: str, dataset: Dataset, dim: Hashable, key: str, tolerance: float) -> float:
     """Return the spacing of the coordinates along a dimension, negative where they decrease."""
     if dim not in dataset.coords:
         raise DataError(f"{system}: the dimension {dim} has no coordinates; give {key}.")
-    values = dataset[dim].values
-    if not _is_numeric(dataset[dim]):
-        kind = values.dtype
+    places = _numbers(dataset, dim)
+    if places is None:
+        kind = dataset[dim].values.dtype
         raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
-    places = _numbers(values)
     if _is_date(dataset[dim]):
         places = places - places[0]  # the tolerance must not grow with the time since 1970
     sign = -1.0 if key == "spacing" and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 
 
-def _coordinates(dataset: Any, dim: Any) -> Coordinates | None:  # noqa: ANN401
+def _coordinates(dataset: Dataset, dim: Hashable) -> Coordinates | None:
     """Return the coordinates along a dimension; None where there are none or they do not increase."""
-    if dim not in dataset.coords or not _is_numeric(dataset[dim]):
+    numbers = _numbers(dataset, dim)
+    if numbers is None or not (np.diff(numbers) > 0).all():
         return None
     values = dataset[dim].values
-    numbers = _numbers(values)
-    if not (np.diff(numbers) > 0).all():
-        return None
     if not _is_date(dataset[dim]):
         return Coordinates(numbers, _unit(dataset[dim]))
     if values.dtype.kind == "m":
@@ -198,16 +192,20 @@ def _coordinates(dataset: Any, dim: Any) -> Coordinates | None:  # noqa: ANN401
     return Coordinates(numbers, UNIT, CALENDAR if values.dtype.kind == "M" else values[0].calendar)
 
 
-def _falls(dataset: Any, dim: Any) -> bool:  # noqa: ANN401
+def _falls(dataset: Dataset, dim: Hashable) -> bool:
     """Whether the coordinates along a dimension decrease."""
-    if dim not in dataset.coords or not _is_numeric(dataset[dim]):
-        return False
-    numbers = _numbers(dataset[dim].values)
-    return len(numbers) > 1 and bool((np.diff(numbers) < 0).all())
+    numbers = _numbers(dataset, dim)
+    return numbers is not None and len(numbers) > 1 and bool((np.diff(numbers) < 0).all())
 
 
-def _numbers(values: np.ndarray) -> np.ndarray:
-    """Return coordinates in double precision, dates in seconds since 1970 and durations in seconds."""
+def _numbers(dataset: Dataset, dim: Hashable) -> np.ndarray | None:
+    """Return the coordinates along a dimension in double precision; None where there are none, or other ones than numbers.
+
+    Dates are in seconds since 1970, and durations in seconds.
+    """
+    if dim not in dataset.coords or not (dataset[dim].dtype.kind in "fiu" or _is_date(dataset[dim])):
+        return None
+    values = dataset[dim].values
     if values.dtype.kind == "M":
         values = values - np.datetime64(0, "s")
     if values.dtype.kind == "m":
@@ -219,20 +217,16 @@ def _numbers(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float64)
 
 
-def _is_numeric(coordinate: Any) -> bool:  # noqa: ANN401
-    return coordinate.dtype.kind in "fiu" or _is_date(coordinate)
-
-
-def _is_date(coordinate: Any) -> bool:  # noqa: ANN401
+def _is_date(coordinate: Variable) -> bool:
     """Whether coordinates are dates, NumPy's or those of other calendars."""
     return coordinate.dtype.kind in "mM" or (coordinate.dtype.kind == "O" and hasattr(coordinate.values[0], "calendar"))
 
 
-def _unit(variable: Any) -> str:  # noqa: ANN401
+def _unit(variable: Variable) -> str:
     return str(variable.attrs.get("units", "?"))
 
 
-def _parameter(system: str, variable: Any, order: Sequence[Any], roles: Mapping[Any, Axis | None]) -> Any:  # noqa: ANN401
+def _parameter(system: str, variable: Variable, order: Sequence[Any], roles: Mapping[Any, Axis | None]) -> np.ndarray:
     """Return the values of a parameter, one for each trajectory or one for all."""
     of_each = [dim for dim in order if roles[dim] == "trajectory"]
     if variable.ndim and [*variable.dims] != of_each:
@@ -247,19 +241,13 @@ def _parameter(system: str, variable: Any, order: Sequence[Any], roles: Mapping[
 class _Lazy:
     """A variable as an array ``(n, t, [[z,] y,] x)`` whose values are read when NumPy asks for them."""
 
-    def __init__(self, variable: Any) -> None:  # noqa: ANN401
+    def __init__(self, variable: Variable) -> None:
         self._variable = variable
         self.shape: tuple[int, ...] = variable.shape
         self.dtype: np.dtype = variable.dtype
 
     @classmethod
-    def turned(
-        cls,
-        system: str,
-        variable: Any,  # noqa: ANN401
-        order: Sequence[Any],
-        roles: Mapping[Any, Axis | None],
-    ) -> _Lazy:
+    def turned(cls, system: str, variable: Variable, order: Sequence[Any], roles: Mapping[Any, Axis | None]) -> _Lazy:
         """Return a variable with its dimensions in the order given, and with one of trajectories."""
         if set(variable.dims) != set(order):
             raise DataError(

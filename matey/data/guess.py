@@ -27,10 +27,9 @@ class Guess:
     @property
     def questions(self) -> list[str]:
         """Paths of the keys that are left open."""
-        flat = ((key, value) for key, value in self.tree.items())
-        nested = [(f"{key}.{name}", item) for key, value in self.tree.items() if isinstance(value, dict)
-                  for name, item in value.items()]  # fmt: skip
-        return [key for key, value in (*flat, *nested) if value == TODO]
+        groups = {key: value for key, value in self.tree.items() if isinstance(value, dict)}
+        nested = {f"{key}.{name}": item for key, value in groups.items() for name, item in value.items()}
+        return [key for key, value in (self.tree | nested).items() if value == TODO]
 
     @property
     def text(self) -> str:

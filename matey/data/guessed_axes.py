@@ -38,7 +38,7 @@ def guess_axes(stored: StoredArray, coordinates: Mapping[str, int], measured: Co
     known = [role for role in roles if role is not None]
     if len(known) < len(roles) or len(set(known)) < len(known) or "time" not in known:
         return None
-    return _on_our_grid(known)
+    return on_our_grid(known)
 
 
 def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | None:
@@ -74,10 +74,10 @@ def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axi
     return roles
 
 
-def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
+def on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
     """Return kinds with the grid axes renamed to ours, None without any: a plane has y and x, whatever its file calls them."""
     theirs = [axis for axis in GRID if axis in roles]
-    ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
+    ours: dict[Axis, Axis] = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
     return [ours.get(role, role) for role in roles] if theirs else None
 
 

@@ -1,4 +1,4 @@
-"""Guesses which arrays of a file are fields, and the names of these fields."""
+"""Guesses which arrays of a file are fields, predicted or given, and the names of these fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from matey.config.places import Axis
 from matey.data.arrays.stored import StoredArray
-from matey.data.axis_names import COMPONENTS
+from matey.data.axis_names import COMPONENTS, GRID
 from matey.data.guessed_axes import may_vary
 from matey.data.staggered import between_cells
 
@@ -53,14 +53,14 @@ def _long_axes(shape: tuple[int, ...]) -> list[int]:
 
 
 def sources(
-    fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis] | None
+    fields: Mapping[str, StoredArray], axes: Mapping[str, list[Axis] | None], known: Sequence[Axis]
 ) -> Iterator[tuple[str, Any]]:
     """Yield the name of each field or component, and its source as a description writes it.
 
     Args:
         fields: the arrays.
         axes: axes of each array.
-        known: axes that the description gives for all arrays.
+        known: axes that the description gives for all arrays, if they are known.
     """
     used: set[str] = set()
     for name, stored in fields.items():
@@ -73,6 +73,37 @@ def sources(
         for number in range(count):
             ending = "xyz"[number] if vector and count <= 3 else str(number)
             yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
+
+
+def constant_arrays(
+    arrays: Mapping[str, StoredArray], field: StoredArray, known: Sequence[Axis], left_out: set[str]
+) -> Iterator[tuple[str, list[Axis]]]:
+    """Yield the names and axes of arrays on the grid of the fields without time: coefficients, masks, geometry.
+
+    Args:
+        arrays: all arrays of the file.
+        field: one of the fields.
+        known: axes of that field.
+        left_out: names of arrays that are known to be something else.
+    """
+    for name, stored in arrays.items():
+        own = None if name in left_out else _axes_of(stored, field, known)
+        if own and "time" not in own and not set(own).isdisjoint(GRID):
+            yield name, own
+
+
+def _axes_of(stored: StoredArray, field: StoredArray, known: Sequence[Axis]) -> list[Axis] | None:
+    """Return an array's axes, by the names of the field's axes or, without names, by their lengths in order."""
+    if stored.axes and field.axes:
+        ours = dict(zip(field.axes, known, strict=True))
+        found = [ours[axis] for axis in stored.axes if axis in ours]
+        return found if len(found) == len(stored.axes) == len(set(found)) else None
+    sizes = dict(zip(known, field.shape, strict=True))
+    for outside in ({"time", "component"}, {"time", "component", "trajectory"}):
+        left = [axis for axis in known if axis not in outside]
+        if len(left) > 1 and tuple(sizes[axis] for axis in left) == stored.shape:
+            return left
+    return None
 
 
 def is_name_of_field(word: str) -> bool:

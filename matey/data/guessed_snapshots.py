@@ -11,6 +11,7 @@ from pathlib import Path
 from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import COMPONENTS, GRID, MOST_COMPONENTS, role_of
+from matey.data.guessed_axes import on_our_grid
 from matey.data.guessed_fields import plain_name
 from matey.data.numbered import date_pattern, place_of_last, seconds_of
 from matey.data.remote.paths import RemotePath, matches, place, seen_from, within
@@ -58,13 +59,11 @@ class Snapshots:
         best = max(found, key=lambda pattern: found[pattern])
         return cls(own, best, found[best], f"files {best}")
 
-    def said_of(self, known: Sequence[Axis] | None, field: StoredArray) -> str:
-        """Return a note on the snapshots, empty where an array has many times; ``known`` holds the axes of a field."""
-        if self.count < 2 or (
-            known and "time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)
-        ):
+    def said_of(self, known: Sequence[Axis], field: StoredArray) -> str:
+        """Return a note on the snapshots, empty where an array has many times; ``known`` holds the axes, if they are known."""
+        if self.count < 2 or ("time" in known and (self.files == self.file or field.shape[known.index("time")] > 1)):
             return ""
-        if known is None:
+        if not known:
             return f"{self.count} {self.what} differ in a number or date: where each is one snapshot, leave time out of axes."
         return f"{self.count} {self.what} differ in a number or date: each is taken for one snapshot."
 
@@ -179,10 +178,9 @@ def in_numbered_files(arrays: Mapping[str, StoredArray], stem: str) -> dict[str,
 
     The result is None where there is no such group, or where other groups differ from it in the number only.
     """
-    start, end = place_of_last(stem) or (0, 0)
-    groups = ((name.split("/"), depth) for name in arrays for depth in range(name.count("/")))
-    own = next((parts[: depth + 1] for parts, depth in groups if _has_number(parts[depth], stem[start:end])), None)
-    if own is None:
+    number, groups = _count_in(stem), ((name.split("/"), depth) for name in arrays for depth in range(name.count("/")))
+    own = next((parts[: depth + 1] for parts, depth in groups if _count_in(parts[depth]) == number), None)
+    if own is None or number is None:
         return None
     head, wild = "/".join(own) + "/", "/".join([*own[:-1], glob_of(own[-1])]) + "/"
     found = {wild + name.removeprefix(head) if name.startswith(head) else name: [name] for name in arrays}
@@ -190,10 +188,10 @@ def in_numbered_files(arrays: Mapping[str, StoredArray], stem: str) -> dict[str,
     return found if all(name.startswith(head) or not alike.match(name) for name in arrays) else None
 
 
-def _has_number(group: str, number: str) -> bool:
-    start, end = place_of_last(group) or (0, 0)
-    own = group[start:end]
-    return own.isdecimal() and number.isdecimal() and int(own) == int(number)
+def _count_in(name: str) -> int | None:
+    """Return the last number of a name, None where it has none or a fraction."""
+    text = name[slice(*place_of_last(name) or (0, 0))]
+    return int(text) if text.isdecimal() else None
 
 
 def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
@@ -202,10 +200,8 @@ def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[A
         {size: name for name, size in coordinates.items()} if len({*coordinates.values()}) == len(coordinates) else {}
     )
     roles = [role_of(name or "") for name in (stored.axes or [names.get(size) for size in stored.shape])]
-    theirs = [axis for axis in GRID if axis in roles]
-    ours = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
-    known = [ours.get(role, role) for role in roles if role is not None]
-    return known if theirs and len({*known}) == len(roles) and "time" not in known else None
+    known = on_our_grid([role for role in roles if role is not None])
+    return known if known and len({*known}) == len(roles) and "time" not in known else None
 
 
 def of_one_snapshot(shape: Sequence[int]) -> str:

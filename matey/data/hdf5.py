@@ -177,13 +177,18 @@ def check_claim(item: h5py.HLObject | None) -> None:
         refuse_claim(f"{item.file.filename}, {item.name}", item.shape, claimed, held)
 
 
-def claim_of(item: h5py.Dataset) -> tuple[float, float]:
+def claim_of(item: h5py.Dataset) -> tuple[int, int]:
     """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
     if item.is_virtual or item.external:
-        return 0, math.inf
-    claimed = item.dtype.itemsize * max(math.prod(item.shape), math.prod(item.chunks or ()))
+        return 0, 2**63
     is_compressed = item.id.get_create_plist().get_nfilters() > 0
-    return claimed, most_held(item.file.id.get_filesize(), is_compressed)
+    limit = most_held(item.file.id.get_filesize(), is_compressed)
+    return bytes_of(item.shape, item.dtype, item.chunks), limit
+
+
+def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
+    """Return the bytes of an array, or of one of its chunks if that is larger."""
+    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
 
 
 def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
@@ -196,7 +201,7 @@ def most_held(num_bytes: int, is_compressed: bool) -> int:
     return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
 
 
-def refuse_claim(label: str, shape: tuple[int, ...], claimed: float, held: int) -> NoReturn:
+def refuse_claim(label: str, shape: tuple[int, ...], claimed: int, held: int) -> NoReturn:
     """Raise DataError about an array that claims more bytes than its file can hold."""
     raise DataError(
         f"{label}: a shape of {shape} claims {claimed:,} bytes, and the file has {held:,}; "

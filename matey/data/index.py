@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from matey.data.files import DataFile
+from matey.data.located import DataFile
 from matey.data.remote.paths import place
 from matey.data.share import Share
 from matey.data.trajectories import TrajectorySet

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, groupby
 from operator import itemgetter
-from pathlib import Path
 
 import numpy as np
 
@@ -35,18 +34,8 @@ class JoinedTrajectories(TrajectorySet):
         self.given = tuple(name for name in first.given if all(name in part.given for part in parts))
         self.given_in_time = frozenset(name for part in parts for name in part.given_in_time)
         self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)
-        self._parts = tuple(parts)
+        self.made_of = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files of all parts."""
-        return tuple(dict.fromkeys(path for part in self._parts for path in part.inputs))
-
-    @property
-    def told(self) -> str:
-        """The descriptions of the files of all parts."""
-        return "\n".join(part.told for part in self._parts)
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the chunk shape in the trajectory's own set."""
@@ -68,4 +57,4 @@ class JoinedTrajectories(TrajectorySet):
     def _located(self, trajectory: int) -> tuple[TrajectorySet, int]:
         """Return the part of a trajectory, and its number there."""
         part = bisect_right(self._firsts, trajectory) - 1
-        return self._parts[part], trajectory - self._firsts[part]
+        return self.made_of[part], trajectory - self._firsts[part]

@@ -1,30 +1,38 @@
-"""Locations of the arrays of a described trajectory, in one file or in pieces that follow each other in time."""
+"""Files of a data set, and locations of the arrays of a described trajectory, in one file or in pieces."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from pathlib import Path
 
+from matey.config import DataDescription
 from matey.data.arrays.stored import StoredArray
 from matey.data.trajectory import Part, Trajectory
 
 
 @dataclass(frozen=True)
-class Together:
-    """Files that belong together.
+class DataFile:
+    """A file of a data set, or the files of a trajectory that lies in several.
 
     Attributes:
-        files: the snapshots of a trajectory in the order of time, or else a single file.
-        part: part of the split that the files are meant for.
-        own: files of the fields that have their own, by file and name of the field.
+        paths: path of the file, or of several in the order of time.
+        description: description by which the file is read; None where a reader has to recognise its content.
+        part: part of the split that the description assigns the file to.
+        own: files of the fields that have their own, by path and name of the field.
     """
 
-    files: tuple[Path, ...]
+    paths: tuple[Path, ...]
+    description: DataDescription | None = None
     part: Part | None = None
     own: Mapping[Path, Mapping[str, Path]] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The first path."""
+        return self.paths[0]
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,9 @@ class Located:
         """Return the file of an array, and its name there."""
         return self.elsewhere.get(array, (self.about.source, array))
 
-    def files_of_fields(self) -> Iterator[Path]:
-        """Yield the file of each field."""
-        yield from (self.place_of(array)[0] for array in self.arrays)
+    def file_of(self, array: str) -> Path:
+        """Return the file of an array."""
+        return self.place_of(array)[0]
 
     def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
         """Yield each piece that holds some of the snapshots ``times``, and their slice in the piece."""
@@ -75,10 +83,3 @@ class Located:
             piece, (first, *others) = self.pieces[number], own
             start = first - ends[number] + piece.about.num_frames
             yield piece, slice(start, start + len(others) * times.step + 1, times.step)
-
-
-def filled_in(path: str, group: Sequence[str]) -> str:
-    """Return the path of an array with each ``*`` replaced by a name in ``group``."""
-    for name in group:
-        path = path.replace("*", name, 1)
-    return path

@@ -14,7 +14,6 @@ from matey.config.places import FieldSource
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.dates import as_times, is_text, numbers_of
-from matey.data.located import filled_in
 from matey.data.trajectories import DataError
 from matey.mistakes import listed, nearest_name
 
@@ -33,6 +32,7 @@ class OpenedFile:
         arrays: arrays of the file by their names.
         own: files of fields that have their own, by the name of the field.
         known: values of small arrays that were read.
+        group: names that replace the ``*`` in the paths of the arrays, in order, while one trajectory is looked at.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class OpenedFile:
     arrays: Mapping[str, StoredArray]
     own: Mapping[str, OpenedFile] = filled(default_factory=dict)
     known: dict[str, np.ndarray] = filled(default_factory=dict)
+    group: tuple[str, ...] = ()
 
     @classmethod
     def opened(cls, path: Path, description: DataDescription, own: Mapping[str, OpenedFile]) -> OpenedFile:
@@ -58,7 +59,13 @@ class OpenedFile:
         fields = self.description.fields.items()
         return next((source.array for name, source in fields if source.array and name not in self.own), "")
 
-    def array_of(self, field: str, source: FieldSource, group: tuple[str, ...]) -> tuple[OpenedFile, str]:
+    def named(self, path: str) -> str:
+        """Return the path of an array with each ``*`` replaced by a name in ``group``."""
+        for name in self.group:
+            path = path.replace("*", name, 1)
+        return path
+
+    def array_of(self, field: str, source: FieldSource) -> tuple[OpenedFile, str]:
         """Return the file that holds the array of a field, and the array's name in it.
 
         Raises:
@@ -66,18 +73,13 @@ class OpenedFile:
         """
         file = self.own.get(field, self)
         if source.array is not None:
-            return file, filled_in(source.array, group)
+            return file, self.named(source.array)
         if len(file.arrays) != 1:
             raise DataError(
                 f"{file.path}: expected the name of the array of {field!r}, since the file has {listed(file.arrays)}; write it "
                 f"into the description, fields.{field}.array."
             )
         return file, next(iter(file.arrays))
-
-    def key_of(self, field: str, source: FieldSource, group: tuple[str, ...]) -> str:
-        """Return the array of a field as `Located` names it: by a name that is the same in all files of a trajectory."""
-        file, name = self.array_of(field, source, group)
-        return name if file is self else f"{source.file}: {name}"
 
     def values(self, name: str, use: str) -> np.ndarray:
         """Read all values of a small array, such as coordinates, once."""

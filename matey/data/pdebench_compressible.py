@@ -18,9 +18,9 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, is_hdf5, read_hdf5
-from matey.data.pdebench_config import numbers
-from matey.data.trajectories import Cells, Coordinates, Reader, Trajectory, TrajectorySet
+from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, read_hdf5
+from matey.data.hdf5_layouts import hdf5_reader, numbers
+from matey.data.trajectories import Cells, Coordinates, Trajectory, TrajectorySet
 
 RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
 DATASETS = ("Vx", "Vy", "density", "pressure")
@@ -73,18 +73,9 @@ class CompressibleFile(TrajectorySet):
                 yield stored_coordinates(about.source, f"{axis}-coordinate")
 
 
-def recognises(path: Path) -> bool:
-    """Whether at least two of the four fields lie at the root; opening names the missing ones."""
-    if not is_hdf5(path):
-        return False
-    with described_hdf5(path) as file:
-        return sum(name in file for name in DATASETS) >= 2
-
-
-READER = Reader(
+READER = hdf5_reader(
     layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
-    suffixes=(".hdf5", ".h5"),
-    recognises=recognises,
+    holds=lambda file: sum(name in file for name in DATASETS) >= 2,  # opening names the missing ones
     open=CompressibleFile,
 )
 

@@ -17,9 +17,9 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step, stored_coordinates
-from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, is_hdf5, read_hdf5, read_part
-from matey.data.pdebench_config import numbers, read_config
-from matey.data.trajectories import Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
+from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
 SYSTEM = "incompressible"
 AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
@@ -79,18 +79,11 @@ class IncompressibleFile(TrajectorySet):
         return rearrange(read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
 
 
-def recognises(path: Path) -> bool:
-    """Whether at least two of the three datasets that mark the layout are there; opening names the missing one."""
-    if not is_hdf5(path):
-        return False
-    with described_hdf5(path) as file:
-        return sum(name in file for name in ("velocity", "particles", "force")) >= 2
-
-
-READER = Reader(
+READER = hdf5_reader(
     layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
-    suffixes=(".h5", ".hdf5"),
-    recognises=recognises,
+    holds=lambda file: (
+        sum(name in file for name in ("velocity", "particles", "force")) >= 2
+    ),  # opening names the others
     open=IncompressibleFile,
 )
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
-from matey.data.recorded_file import FileParts
-from matey.data.split_record import SplitRecord, described_files, folder_of, labels_of
+from matey.data.split_record import FileParts, SplitRecord, by_file, described_files, folder_of, labels_of
 from matey.data.splits import PARTS, Split
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import Trajectory, TrajectorySet
@@ -81,7 +80,8 @@ class RecordedParts:
             known.setdefault(text, []).append(Span.named(name))
         for label, name, text in _prints(now):
             spans = known.get(text, [])
-            if spans and Span.named(name).ends not in [span.ends for span in spans]:
+            own = Span.named(name)
+            if spans and all((own.first, own.last) != (span.first, span.last) for span in spans):
                 return f"{label}, trajectory {name}", spans[0].name
         return None
 
@@ -89,16 +89,15 @@ class RecordedParts:
         """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
         folder, labels = folder_of(data), labels_of(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)
-        numbers: dict[Path, list[int]] = {}
-        for number, about in enumerate(data.trajectories):
-            numbers.setdefault(about.source, []).append(number)
+        described = described_files(data)
         files = {}
-        for source, described in described_files(data):
-            file = self._find(folder, labels[source], described, order)
+        for source, numbers in by_file(data).items():
+            label = labels[source]
+            file = self._find(folder, label, described[label], order)
             if file is None:
-                key = (source, labels[source])
+                key = (source, label)
                 if key not in self._begun:  # this reads first frames
-                    self._begun[key] = self._begun_as(data, numbers[source], labels[source], order)
+                    self._begun[key] = self._begun_as(data, numbers, label, order)
                 file = self._begun[key]
             files[source] = file
         yield from ((about, files[about.source]) for about in data.trajectories)

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from matey.data.fingerprints import fingerprints
-from matey.data.recorded_file import FileParts
 from matey.data.share import Share
-from matey.data.split_record import SplitRecord, labels_of, with_common_names
+from matey.data.split_record import FileParts, SplitRecord, labels_of, with_common_names
 from matey.data.trajectories import TrajectorySet
 
 
@@ -35,16 +34,23 @@ def with_values(
     Raises:
         DataError: a file is gone or corrupt.
     """
-    found = list(known) or [_read(record, data, index, before, share) for index, data in enumerate(sets)]
     filled = []
-    for index, data in enumerate(sets):
-        earlier = _unchanged(record, index, before)
-        files = {label: replace(file, prints=earlier.get(label, {})) for label, file in record.sets[index].items()}
-        labels = labels_of(data)
-        for number, text in found[index].items():
+    for index, (data, now) in enumerate(zip(sets, record.sets, strict=True)):
+        labels, earlier = labels_of(data), _earlier(record, index, before)
+        unchanged = {label for label, file in earlier.items() if file.prints and _is_unchanged(file, now[label])}
+        # Of files that changed, the trajectories with recorded fingerprints are read; of new files, all.
+        asked = [
+            number
+            for number, about in enumerate(data.trajectories)
+            if (label := labels[about.source]) not in earlier
+            or (label not in unchanged and about.name in earlier[label].prints)
+        ]
+        found = known[index] if known else fingerprints(data, asked, share)
+        kept = {label: dict(earlier[label].prints) if label in unchanged else {} for label in now}
+        for number, text in found.items():
             about = data.trajectories[number]
-            files[labels[about.source]].prints[about.name] = text
-        filled.append(files)
+            kept[labels[about.source]][about.name] = text
+        filled.append({label: replace(file, prints=kept[label]) for label, file in now.items()})
     return replace(record, sets=tuple(filled))
 
 
@@ -58,29 +64,9 @@ def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[
     return found
 
 
-def _read(
-    record: SplitRecord, data: TrajectorySet, index: int, before: SplitRecord | None, share: Share
-) -> dict[int, str]:
-    """Read the fingerprints of recorded trajectories in changed files, and of all trajectories in new files."""
-    unchanged, labels = _unchanged(record, index, before), labels_of(data)
-    earlier = _earlier(record, index, before)
-    numbers = []
-    for number, about in enumerate(data.trajectories):
-        label = labels[about.source]
-        is_asked = label not in earlier or about.name in earlier[label].prints
-        if is_asked and label not in unchanged:
-            numbers.append(number)
-    return fingerprints(data, numbers, share)
-
-
-def _unchanged(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, dict[str, str]]:
-    """Return the recorded fingerprints of the files whose size and modification time are unchanged."""
-    now, earlier = record.sets[index], _earlier(record, index, before)
-    return {
-        label: dict(file.prints)
-        for label, file in earlier.items()
-        if file.prints and file.is_as(now[label]) and file.changed == now[label].changed != 0
-    }
+def _is_unchanged(before: FileParts, now: FileParts) -> bool:
+    """Whether a file has the same trajectories, size and modification time."""
+    return before.is_as(now) and before.changed == now.changed != 0
 
 
 def _earlier(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, FileParts]:

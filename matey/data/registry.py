@@ -14,11 +14,11 @@ from matey.data import descriptions
 from matey.data.arrays.kinds import KINDS
 from matey.data.arrays.zarr import is_zarr
 from matey.data.described import DescribedFiles
-from matey.data.files import DataFile, find_files
+from matey.data.files import find_files
 from matey.data.hdf5 import opened_once
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
-from matey.data.located import Together
+from matey.data.located import DataFile
 from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
 from matey.data.signature import beginning
@@ -115,7 +115,7 @@ def describe(file: DataFile) -> TrajectorySet | None:
         DataError: the file is corrupt, or does not fit its description.
     """
     if file.description is not None:
-        return DescribedFiles(file.description, [Together(file.paths, file.part, file.own)])
+        return DescribedFiles(file.description, [file])
     with opened_once(file.path):
         if is_zarr(file.path):
             return None

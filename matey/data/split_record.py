@@ -14,16 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from matey.data.recorded_file import FileParts
 from matey.data.remote.paths import RemotePath
 from matey.data.splits import PARTS, Split
-from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.data.time_blocks import Span
+from matey.data.trajectories import DataError, TrajectorySet
 from matey.mistakes import listed
 
 _MAX_NAMED = 3
@@ -56,6 +57,44 @@ class _Line(BaseModel):
     valid: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileParts:
+    """A file and the part of each of its trajectories.
+
+    Attributes:
+        num_bytes: size of the file.
+        content: hash of the names, shapes and time steps of its trajectories.
+        parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
+        changed: modification time of the file in nanoseconds; 0 where it has none.
+        prints: fingerprints of all or some of its trajectories, by name of the trajectory.
+    """
+
+    num_bytes: int
+    content: str
+    parts: dict[str, str]
+    changed: int = 0
+    prints: dict[str, str] = field(default_factory=dict)
+
+    def is_as(self, other: FileParts) -> bool:
+        """Return whether both describe the same trajectories, whatever their parts and values."""
+        return (self.num_bytes, self.content) == (other.num_bytes, other.content)
+
+    def spans_of(self, span: Span) -> list[tuple[Span, str]]:
+        """Return the recorded frames of a span's trajectory, whole or in blocks, each with its part."""
+        return self._spans.get(span.trajectory, [])
+
+    @cached_property
+    def _spans(self) -> dict[str, list[tuple[Span, str]]]:
+        found: dict[str, list[tuple[Span, str]]] = {}
+        for name, part in self.parts.items():
+            found.setdefault((own := Span.named(name)).trajectory, []).append((own, part))
+        return found
+
+    def has_values_of(self, other: FileParts) -> bool:
+        """Return whether the fingerprints that both have are the same."""
+        return all(self.prints[name] == other.prints[name] for name in self.prints.keys() & other.prints.keys())
 
 
 @dataclass(frozen=True)
@@ -116,7 +155,7 @@ class SplitRecord:
         folders = tuple(folder_of(data) for data in sets)
         now = SplitRecord(
             self.settings.model_copy(update={"folders": folders}),
-            tuple(dict(zip(_labels(data), (file for _, file in described_files(data)), strict=True)) for data in sets),
+            tuple(described_files(data) for data in sets),
         )
         wrong = []
         for index in range(len(self.sets)):
@@ -169,7 +208,7 @@ def read_record(path: Path) -> SplitRecord | None:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); it says what the run held out: make it readable."
         ) from None
-    except (ValueError, ValidationError, IndexError):
+    except (ValueError, IndexError):
         raise DataError(
             f"{path} says what the run held out, and is corrupt; restore it, or remove it to split the files that are there "
             "now anew; trajectories that were trained on may then be held out."
@@ -179,31 +218,29 @@ def read_record(path: Path) -> SplitRecord | None:
 
 def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
     part_of = {number: part for part in PARTS for number in getattr(split, part)}
-    parts = [part_of.get(number, "unused") for number in range(data.num_trajectories)]
-    named: dict[Path, dict[str, str]] = {}
-    for trajectory, part in zip(data.trajectories, parts, strict=True):
-        named.setdefault(trajectory.source, {})[trajectory.name] = part
-    return {
-        label: replace(described, parts=named[source])
-        for (source, described), label in zip(described_files(data), _labels(data), strict=True)
+    labels = labels_of(data)
+    named = {
+        labels[source]: {data.trajectories[number].name: part_of.get(number, "unused") for number in numbers}
+        for source, numbers in by_file(data).items()
     }
+    return {label: replace(file, parts=named[label]) for label, file in described_files(data).items()}
 
 
-def described_files(data: TrajectorySet) -> Iterator[tuple[Path, FileParts]]:
-    """Yield each file of a set with its size and content, without parts."""
-    of_file: dict[Path, list[Trajectory]] = {}
-    for trajectory in data.trajectories:
-        of_file.setdefault(trajectory.source, []).append(trajectory)
-    for source, trajectories in of_file.items():
+def described_files(data: TrajectorySet) -> dict[str, FileParts]:
+    """Return size and content of each file of a set, by its label in a record, without parts."""
+    labels = labels_of(data)
+    found: dict[str, FileParts] = {}
+    for source, numbers in by_file(data).items():
         digest = hashlib.sha256(repr((data.system, data.fields)).encode())
-        for about in trajectories:
+        for about in (data.trajectories[number] for number in numbers):
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
             stat = None if source.is_dir() else source.stat()  # a folder's size and time say nothing of a store
-            size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
-            yield source, FileParts(size, digest.hexdigest()[:16], {}, changed)
         except OSError as error:
             raise DataError(f"{source} cannot be read ({error.strerror}); it may have been moved.") from None
+        size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
+        found[labels[source]] = FileParts(size, digest.hexdigest()[:16], {}, changed)
+    return found
 
 
 def folder_of(data: TrajectorySet) -> str:
@@ -212,23 +249,22 @@ def folder_of(data: TrajectorySet) -> str:
     return common if isinstance(data.sources[0], RemotePath) else os.path.realpath(common)
 
 
-def _labels(data: TrajectorySet) -> list[str]:
-    """Return the path of each file of a set inside the set's folder; a trajectory in several files counts by the first."""
-    start = len(_common(data).rstrip("/")) + 1
-    return [os.path.normpath(source)[start:] for source in _first_files(data)]
-
-
 def labels_of(data: TrajectorySet) -> dict[Path, str]:
-    """Return the label of each file in a record of its set."""
-    return dict(zip(_first_files(data), _labels(data), strict=True))
+    """Return the label of each file in a record: its path inside the folder of its set."""
+    start = len(_common(data).rstrip("/")) + 1
+    return {source: os.path.normpath(source)[start:] for source in by_file(data)}
+
+
+def by_file(data: TrajectorySet) -> dict[Path, list[int]]:
+    """Return the numbers of the trajectories of each file; a trajectory in several files counts by the first."""
+    numbers: dict[Path, list[int]] = {}
+    for number, about in enumerate(data.trajectories):
+        numbers.setdefault(about.source, []).append(number)
+    return numbers
 
 
 def _common(data: TrajectorySet) -> str:
-    return os.path.commonpath([os.path.dirname(source) for source in _first_files(data)])
-
-
-def _first_files(data: TrajectorySet) -> list[Path]:
-    return list(dict.fromkeys(trajectory.source for trajectory in data.trajectories))
+    return os.path.commonpath([os.path.dirname(source) for source in by_file(data)])
 
 
 def with_common_names(

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import accumulate
-from typing import get_args
 
 import numpy as np
 
 from matey.data.fingerprints import fingerprints
-from matey.data.share import Share, alone
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.trajectory import Part
+from matey.data.trajectory import PARTS
 
-PARTS: tuple[Part, ...] = get_args(Part)
 _ORDER_OF_TRAINING = 1  # added to the seed, so that this permutation differs from that of the split
 
 
@@ -35,7 +32,6 @@ def split_set(
     fractions: Sequence[float],
     seed: int,
     num_train: int | None = None,
-    share: Share = alone,
     prints: Mapping[int, str] | None = None,
 ) -> Split:
     """Split a set as its files say or, by default, by a permutation that keeps trajectories that begin alike together.
@@ -48,7 +44,6 @@ def split_set(
         num_train: number of trajectories to train on, None for all. They are the first of a permutation, so that a
             smaller number gives a subset of a larger one; those that begin like an earlier one come after all others.
             Validation and test stay the same.
-        share: see `fingerprints`.
         prints: the fingerprints of the trajectories, where they are known; else they are read.
 
     Raises:
@@ -58,7 +53,7 @@ def split_set(
     """
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
     if prints is None:
-        prints = fingerprints(trajectory_set, range(len(own)), share) if num_train is not None or not any(own) else {}
+        prints = fingerprints(trajectory_set, range(len(own))) if num_train is not None or not any(own) else {}
     split = (
         _split_as_files_say(trajectory_set, fractions)
         if any(own)

@@ -17,16 +17,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
-from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, is_hdf5, read_hdf5, read_part
-from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Reader, Trajectory, TrajectorySet
-from matey.data.trajectory import NO_AXIS
+from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5_layouts import hdf5_reader
+from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
+from matey.data.trajectory import NO_AXIS, PARTS
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 CARTESIAN = "cartesian"
@@ -130,18 +131,9 @@ class WellFile(TrajectorySet):
         return rearrange(frames, f"t {' '.join(self._ours)} f -> t f {missing}")
 
 
-def recognises(path: Path) -> bool:
-    """Whether one of the three groups of fields is there; opening names the missing parts."""
-    if not is_hdf5(path):
-        return False
-    with described_hdf5(path) as file:
-        return any(isinstance(file.get(name), h5py.Group) for name in GROUPS)
-
-
-READER = Reader(
+READER = hdf5_reader(
     layout="The Well (groups 't0_fields', 't1_fields', 't2_fields', 'dimensions', 'boundary_conditions')",
-    suffixes=(".hdf5", ".h5"),
-    recognises=recognises,
+    holds=lambda file: any(isinstance(file.get(name), h5py.Group) for name in GROUPS),  # opening names what is missing
     open=WellFile,
 )
 
@@ -267,8 +259,7 @@ def _parameters(file: h5py.File, index: int) -> dict[str, float]:
 
 
 def _split_of(path: Path) -> Part | None:
-    parts: tuple[Part, ...] = get_args(Part)
-    named = (part for part in parts if part == path.parent.name)
+    named = (part for part in PARTS if part == path.parent.name)
     return next(named, None) if path.parent.parent.name == "data" else None
 
 

@@ -49,11 +49,6 @@ class Span:
         return f"{self.trajectory}, frames {self.first} to {self.last}" if self.is_block else self.trajectory
 
     @property
-    def ends(self) -> tuple[int, int | float]:
-        """The first and the last of the frames."""
-        return self.first, self.last
-
-    @property
     def is_block(self) -> bool:
         """Whether these are the frames of a block."""
         return self.last < math.inf
@@ -93,7 +88,7 @@ class TimeBlocks(TrajectorySet):
             for number, about in enumerate(whole.trajectories)
             for first, block in _blocks(about, fractions, cuts[number] if cuts else [*_spans(about, fractions)])
         ]
-        self.whole = whole
+        self.whole, self.made_of = whole, (whole,)
         self.wholes = tuple(number for number, _, _ in blocks)
         self._firsts = tuple(first for _, first, _ in blocks)
         self.trajectories = tuple(block for _, _, block in blocks)
@@ -102,16 +97,6 @@ class TimeBlocks(TrajectorySet):
     def sources(self) -> tuple[Path, ...]:
         """The files of the set that is cut."""
         return self.whole.sources
-
-    @property
-    def inputs(self) -> tuple[Path, ...]:
-        """The files of the set that is cut."""
-        return self.whole.inputs
-
-    @property
-    def told(self) -> str:
-        """The description of the set that is cut."""
-        return self.whole.told
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the chunk shape of the trajectory that is cut."""

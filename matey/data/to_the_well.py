@@ -37,12 +37,14 @@ class WellField:
         name: name of the field in The Well's layout.
         order: 0 for a scalar, 1 for a vector, 2 for a tensor.
         members: numbers of our fields that are its components, in the order of the file.
+        varies: whether it varies in time; else it is made of given fields.
         statistics: statistics of the field in the training part.
     """
 
     name: str
     order: int
     members: tuple[int, ...]
+    varies: bool
     statistics: Statistics = field(default_factory=Statistics)
 
 
@@ -71,8 +73,9 @@ def write_the_well(
             f"{data.system}: no trajectory is in the training part, by whose statistics The Well's reader normalises; "
             "give it a share, or take data of which some is for training."
         )
-    varying = _fields(data, data.fields, {*_constant(data)})
-    constant = _fields(data, _constant(data), {*data.fields, *(each.name for each in varying)})
+    varying = _fields(data, data.fields, {*_constant(data)}, varies=True)
+    taken = {*data.fields, *(each.name for each in varying)}
+    fields = [*varying, *_fields(data, _constant(data), taken, varies=False)]
     new = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -85,11 +88,11 @@ def write_the_well(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _check_room(data, numbers, path.parent)
                 with h5py.File(path, "w") as file:
-                    _begin(file, data, numbers, varying, constant)
+                    _begin(file, data, numbers, fields)
                     for position, number in enumerate(numbers):
-                        _add(file, data, number, position, varying, constant, is_training=part == "train")
+                        _add(file, data, number, position, fields, is_training=part == "train")
                         on_trajectory()
-        kinds_of = by_kind({each.name: each.statistics for each in (*varying, *constant)})
+        kinds_of = by_kind({each.name: each.statistics for each in fields})
         (new / STATS).write_text(yaml.safe_dump(kinds_of), encoding="utf-8")
         new.rename(out)
     finally:
@@ -125,7 +128,7 @@ def _kind(about: Trajectory) -> _Kind:
     return about.grid, about.spacing, about.boundary, about.num_frames, f"{about.time_step:.5g}"
 
 
-def _fields(data: TrajectorySet, names: Sequence[str], others: Collection[str]) -> list[WellField]:
+def _fields(data: TrajectorySet, names: Sequence[str], others: Collection[str], *, varies: bool) -> list[WellField]:
     """Combine components into vectors and tensors, except where the name is taken by a field or one of ``others``."""
     axes = _axes(data.trajectories[0])
     found: list[WellField] = []
@@ -137,18 +140,13 @@ def _fields(data: TrajectorySet, names: Sequence[str], others: Collection[str]) 
             components = [f"{base}{ending}" for ending in endings]
             taken = {"", *names, *others, *(each.name for each in found)}
             if base not in taken and all(component in left for component in components):
-                found.append(WellField(base, order, tuple(names.index(component) for component in components)))
+                members = tuple(names.index(component) for component in components)
+                found.append(WellField(base, order, members, varies))
                 left = {other: None for other in left if other not in components}
-    return [*(WellField(name, 0, (names.index(name),)) for name in left), *found]
+    return [*(WellField(name, 0, (names.index(name),), varies) for name in left), *found]
 
 
-def _begin(
-    file: h5py.File,
-    data: TrajectorySet,
-    numbers: Sequence[int],
-    varying: Sequence[WellField],
-    constant: Sequence[WellField],
-) -> None:
+def _begin(file: h5py.File, data: TrajectorySet, numbers: Sequence[int], fields: Sequence[WellField]) -> None:
     """Write all but the values of the fields."""
     abouts = [data.trajectories[number] for number in numbers]
     first = abouts[0]
@@ -171,9 +169,8 @@ def _begin(
             "give it another name."
         )
     add_scalars(file, alike, of_each)
-    for num_frames, fields in ((first.num_frames, varying), (None, constant)):
-        for each in fields:
-            add_fields(file, each.order, [each.name], num_frames=num_frames)
+    for each in fields:
+        add_fields(file, each.order, [each.name], num_frames=first.num_frames if each.varies else None)
 
 
 def _places(data: TrajectorySet, numbers: Sequence[int], axis: str) -> np.ndarray:
@@ -193,21 +190,14 @@ def _parameters(abouts: Sequence[Trajectory]) -> tuple[Mapping[str, float], Mapp
 
 
 def _add(
-    file: h5py.File,
-    data: TrajectorySet,
-    number: int,
-    position: int,
-    varying: Sequence[WellField],
-    constant: Sequence[WellField],
-    *,
-    is_training: bool,
+    file: h5py.File, data: TrajectorySet, number: int, position: int, fields: Sequence[WellField], *, is_training: bool
 ) -> None:
     """Write the values of a trajectory, some frames at a time."""
     about = data.trajectories[number]
     last: np.ndarray | None = None
     for start, frames in stretches(data, number):
         between = None if last is None else np.concatenate([last, frames[:1]])  # changes between stretches count
-        for each in varying:
+        for each in (each for each in fields if each.varies):
             values = _turned(frames, each, about)
             file[group_of(each.order)][each.name][position, start : start + len(frames)] = values
             if is_training:
@@ -215,7 +205,7 @@ def _add(
                 if between is not None:
                     each.statistics.add_change(_turned(between, each, about), len(each.members))
         last = frames[-1:]
-    if constant:
+    if constant := [each for each in fields if not each.varies]:
         given = data.with_given(_constant(data)).read_given(number, 0, 1)
         for each in constant:
             values = _turned(given, each, about)

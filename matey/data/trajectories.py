@@ -56,6 +56,7 @@ class TrajectorySet(ABC):
         given: names of fields that are known beforehand and not predicted, such as coefficients, geometry or forcing.
         given_in_time: given fields that vary in time.
         left_out: given fields that are not read, see `with_given`.
+        made_of: the sets that this one is made of; empty for a set that reads files or arrays itself.
     """
 
     system: str
@@ -67,6 +68,7 @@ class TrajectorySet(ABC):
     given: tuple[str, ...] = ()
     given_in_time: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
+    made_of: tuple[TrajectorySet, ...] = ()
 
     @property
     def num_trajectories(self) -> int:
@@ -81,12 +83,12 @@ class TrajectorySet(ABC):
     @property
     def inputs(self) -> tuple[Path, ...]:
         """All files that values and parameters come from, each once: those of the set, of given fields and tables."""
-        return self.sources
+        return tuple(dict.fromkeys(path for part in self.made_of for path in part.inputs)) or self.sources
 
     @property
     def told(self) -> str:
         """The description that a user wrote for the files, as text; empty where the files describe themselves."""
-        return ""
+        return "\n".join(part.told for part in self.made_of)
 
     def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames ``start`` to ``stop - 1`` of one trajectory, and no others, from its file.

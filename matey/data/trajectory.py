@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,6 +19,8 @@ NO_AXIS: Boundary = "none"
 
 Part = PartName
 """Part of a split that a trajectory is in."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 class DataError(Mistake):
@@ -110,9 +112,7 @@ LARGEST = 1e15
 """Largest value that is accepted: squares of larger ones, summed over cells, leave the range of float32."""
 
 
-def check_finite(
-    about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int] = (0, 0, 0)
-) -> None:
+def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int]) -> None:
     """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; ``start`` is their first."""
     if not (frames.min() >= -LARGEST and frames.max() <= LARGEST):  # false where NaN is among them
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))

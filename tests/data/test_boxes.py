@@ -9,7 +9,7 @@ import pytest
 from matey.config import DataDescription
 from matey.data.boxes import read_boxes
 from matey.data.described import DescribedFiles
-from matey.data.located import Together
+from matey.data.located import DataFile
 from matey.data.reading import read_windows
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
@@ -29,7 +29,7 @@ def described(path):
         "time_step": 1.0,
         "boundary": dict.fromkeys("zyx", "open"),
     }
-    return DescribedFiles(DataDescription.model_validate(description), [Together((path,))])
+    return DescribedFiles(DataDescription.model_validate(description), [DataFile((path,))])
 
 
 def written(path, grid=GRID, **how):

@@ -154,9 +154,9 @@ def test_a_file_that_changes_is_fetched_anew_and_another_to_the_index(server, tm
 
 
 def _data_file(path):
-    from matey.data.files import DataFile
+    from matey.data.located import DataFile
 
-    return DataFile(path)
+    return DataFile((path,))
 
 
 def test_a_split_is_known_again_from_any_working_folder(server, tmp_path, monkeypatch):

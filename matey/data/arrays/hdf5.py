@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import numpy as np
 
 from matey.data.arrays.openpmd import constant_of, mesh_of
 from matey.data.arrays.packing import READ, packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text
+from matey.data.arrays.stored import FileKind, StoredArray, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
 from matey.data.hdf5 import claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
-from matey.data.signature import first_bytes
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
@@ -51,8 +49,8 @@ def describe(path: Path) -> dict[str, StoredArray]:
             calendar=as_text(item.attrs.get("calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
             problem=_problem(item, path.parent),
-            claimed=int(claimed),
-            limit=2**63 if limit == math.inf else int(limit),
+            claimed=claimed,
+            limit=limit,
             chunk=compressed_chunk(item),
         )
 
@@ -71,14 +69,6 @@ def attributes(path: Path, name: str) -> dict[str, Any]:
     """Return the attributes of a file, or of a group or array in it."""
     with described_hdf5(path) as file:
         return dict((file[name] if name else file).attrs)
-
-
-def _recognises(path: Path) -> bool:
-    return path.is_file() and first_bytes(path) != b"" and is_hdf5(path)
-
-
-def _read(path: Path, name: str, index: Index) -> np.ndarray:
-    return read_part(path, name, index)
 
 
 def _problem(item: h5py.Dataset, folder: Path) -> str:
@@ -144,4 +134,4 @@ def _is_no_variable(item: h5py.Dataset) -> bool:
     return isinstance(label, bytes) and label.startswith(_NO_VARIABLE)
 
 
-HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4", ".mat"), _recognises, describe, attributes, _read)
+HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4", ".mat"), is_hdf5, describe, attributes, read_part)

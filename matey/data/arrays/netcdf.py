@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from matey.data.arrays.packing import packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, bytes_of, not_read
-from matey.data.hdf5 import most_held
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, not_read
+from matey.data.hdf5 import bytes_of, most_held
 from matey.data.signature import first_bytes, is_classic_netcdf
 from matey.data.trajectories import DataError
 from matey.mistakes import one_line
@@ -65,15 +65,12 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
         if name not in file.variables:
             raise not_read(path, name, "it no longer exists")
         try:
-            values = _part(file.variables[name], index)
+            item = file.variables[name]
+            # A copy, since SciPy's arrays are views of a mapping that is about to be closed.
+            values = np.array(item[index] if hasattr(item, "ncattrs") else item.data[index])
         except (IndexError, OSError, RuntimeError, ValueError) as error:
             raise not_read(path, name, one_line(error)) from error
     return values.astype(values.dtype.newbyteorder("="))
-
-
-def _part(variable: Any, index: Index) -> np.ndarray:  # noqa: ANN401
-    """Return a copy of a part, since SciPy's arrays are views of a mapping that is about to be closed."""
-    return np.array(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
 
 
 @contextmanager

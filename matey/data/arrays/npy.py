@@ -1,4 +1,4 @@
-"""Reads the one array in a ``.npy`` file."""
+"""Reads the one array in a ``.npy`` file, which is mapped into memory for one read at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from matey.data.arrays.stored import FileKind, Index, StoredArray, not_read
-from matey.data.npy import map_npy
-from matey.data.signature import is_npy
+from matey.data.signature import first_bytes, is_npy
+from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 NAME = "array"
 
@@ -18,7 +19,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
     """Return the description of the array in a file; mapping the file checks that it is as long as it claims.
 
     Raises:
-        DataError: the file cannot be read, see `matey.data.npy.map_npy`.
+        DataError: the file cannot be read, see `map_npy`.
     """
     array = map_npy(path)
     return {NAME: StoredArray(shape=array.shape, dtype=array.dtype)}
@@ -27,6 +28,26 @@ def describe(path: Path) -> dict[str, StoredArray]:
 def attributes(path: Path, name: str) -> dict[str, Any]:
     """Return no attributes: a ``.npy`` file has none."""
     return {}
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Return an array whose values are read from the file when they are used; drop the array to close the file.
+
+    Raises:
+        DataError: the file is missing, unreadable, truncated or corrupt.
+    """
+    first_bytes(path)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    # Errors that NumPy was seen to raise when the header or the data end too early, or hold Python objects.
+    except (OSError, ValueError, EOFError) as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
+            ) from None
+        raise DataError(
+            f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
+        ) from error
 
 
 def _recognises(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,11 +108,6 @@ def as_text(value: object) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     return " ".join(value.split())[:80] if isinstance(value, str) else ""
-
-
-def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
-    """Return the bytes of an array, or of one of its chunks if that is larger."""
-    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
 
 
 def not_read(path: Path, name: str, reason: str) -> DataError:

@@ -18,8 +18,8 @@ import numpy as np
 
 from matey.data.arrays.npy import NAME
 from matey.data.arrays.packing import packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, bytes_of
-from matey.data.hdf5 import most_held
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
+from matey.data.hdf5 import bytes_of, most_held
 from matey.data.remote.cache import zarr_store
 from matey.data.remote.paths import RemotePath
 from matey.data.remote.server import ZARR_MARKS

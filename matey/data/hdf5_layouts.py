@@ -1,22 +1,36 @@
-"""Reads the settings of a PDEBench generator: YAML in the attribute ``config`` of a file or group."""
+"""What readers of HDF5 layouts share: how they recognise a file, and how they read the settings of a generator in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import h5py
 import yaml
 
-from matey.data.trajectories import DataError
+from matey.data.hdf5 import described_hdf5, is_hdf5
+from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.mistakes import one_line
 
 # The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+def hdf5_reader(layout: str, holds: Callable[[h5py.File], bool], open: Callable[[Path], TrajectorySet]) -> Reader:
+    """Return the reader of a layout of HDF5; ``holds`` tells from the content of a file whether it has this layout."""
+
+    def recognises(path: Path) -> bool:
+        if not is_hdf5(path):
+            return False
+        with described_hdf5(path) as file:
+            return holds(file)
+
+    return Reader(layout, (".h5", ".hdf5"), recognises, open)
+
+
 def read_config(item: h5py.Group) -> dict[str, Any]:
-    """Return the mapping in the attribute ``config`` of a file or group, empty if there is none.
+    """Return the mapping in PDEBench's attribute ``config`` of a file or group, empty if there is none.
 
     Raises:
         DataError: the attribute is text that is not YAML.
