@@ -74,7 +74,7 @@ def open_data(run: RunConfig) -> RunData:
         ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
         DataError: some of the data cannot be used.
     """
-    index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
+    index = Index(code_fingerprint(), bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
     sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
     others = tuple(
         open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
@@ -183,10 +183,11 @@ def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence
             yield f"What is held out cannot be evaluated: {error}"
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """Return the bytes of a file of the run's folder; none if it cannot be read, as before the run has started."""
     try:
         return path.read_bytes()
-    except OSError:  # a run that has not started has no index, and an unreadable index is made again
+    except OSError:
         return b""
 
 
