@@ -40,11 +40,8 @@ def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_
 
 def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_given: bool) -> list[Example]:
     """Tokenize three windows of a trajectory as the run would."""
-    alone = {
-        "fields": None,
-        "given": (),
-        "parameters": (),
-    }  # refinement depends on the data's fields alone
+    # Refinement depends on the data's fields alone.
+    alone = {"fields": None, "given": (), "parameters": ()}
     run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update=alone)}), [data])
     about = data.trajectories[trajectory]
     if not is_history_given:
