@@ -68,11 +68,7 @@ class TokensPlan:
 
 @dataclass(frozen=True)
 class SequenceRanks(RankGroup):
-    """Division of work in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks.
-
-    Attributes:
-        topology: the place of this rank.
-    """
+    """Division of work in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks."""
 
     topology: Topology
 
