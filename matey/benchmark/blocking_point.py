@@ -31,8 +31,7 @@ from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import Meter
 from matey.parallel.package import Engine
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
+from matey.parallel.sequence import share_samples
 from matey.train.ahead import AsRead, MicroBatch, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
@@ -80,10 +79,9 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
         is_prepared: whether the micro-batch is prepared before the step (with several ranks, from the part of a file that each
             has read) or inside it.
     """
-    rank, size = collectives.rank(), collectives.world_size()
     model = case.make_model().train()
-    if size > 1:
-        model.sequence_group = DistributedSequenceGroup(Topology(rank, size, size, model.config.num_heads))
+    if collectives.world_size() > 1:
+        share_samples(model)
     group = model.sequence_group
     settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
     engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})

@@ -33,8 +33,7 @@ from matey.model.matey import quiet
 from matey.model.shared_fields import share_of
 from matey.parallel.collectives import dealt, rank
 from matey.parallel.environment import Environment
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
+from matey.parallel.sequence import share_samples
 from matey.process.likely_place import likely_place
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -132,14 +131,12 @@ def share_fields(
     for name, trained in zip(names, models, strict=True):
         if isinstance(trained, TrainedPeer):
             raise FlagError(f"--share {size}: {name} is a peer, which needs whole fields; evaluate it without --share.")
-        topology = Topology(environment.rank, environment.world_size, size, trained.model.config.num_heads)
-        group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
-        if share_of(trained.model.config, group.ranks) is None:
+        share_samples(trained.model, size)
+        if share_of(trained.model.config, trained.model.sequence_group.ranks) is None:
             raise FlagError(
                 f"--share {size}: {name} refines by a criterion that looks beyond a patch (a package's, or random with "
                 "tokens.change), which needs whole fields; evaluate it without --share."
             )
-        trained.model.sequence_group = group
 
 
 def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:

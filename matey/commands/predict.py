@@ -23,8 +23,7 @@ from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
 from matey.parallel.environment import Environment
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
+from matey.parallel.sequence import share_samples
 from matey.process.likely_place import likely_place
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
@@ -46,9 +45,7 @@ def share(args: argparse.Namespace, environment: Environment) -> None:
     """Forecast with the ranks that a launcher has started; they share the samples, each with its part of the fields."""
     with quiet():
         trained = load_trained(args.checkpoint)
-    size = environment.world_size
-    topology = Topology(environment.rank, size, size, trained.model.config.num_heads)
-    trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
+    share_samples(trained.model)
     run(args, trained, environment.device)
 
 
