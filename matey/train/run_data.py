@@ -81,15 +81,8 @@ def open_data(run: RunConfig) -> RunData:
     splits, record, notes = split_run(run, sets)
     notes = (*notes, *_short_tests(run, sets, splits))
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
-    mixture = Mixture(
-        [data for data, _, _ in views],
-        [train for _, train, _ in views],
-        [weight for _, _, weight in views],
-        run.data.history,
-        run.data.lead_max,
-        run.train.seed,
-        run.data.temperature,
-    )
+    mixed, train, weights = zip(*views, strict=True)
+    mixture = Mixture(mixed, train, weights, run.data.history, run.data.lead_max, run.train.seed, run.data.temperature)
     return RunData(sets, splits, others, mixture, record, index, notes)
 
 
