@@ -16,11 +16,7 @@ from matey.process.entry_point import entry_point
 
 @entry_point
 def main() -> int:
-    """Run from the command line.
-
-    Returns:
-        0 if all went well, 2 for a mistake that the printed sentence explains.
-    """
+    """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", help="data: a file, a folder or a glob")
     parser.add_argument("--to", choices=("the_well",), default="the_well", help="layout to write (the_well)")

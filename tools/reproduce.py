@@ -5,19 +5,20 @@ r"""Reproduce a study from start to plot.
         --starts pretrained,random --seeds 3 --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8" \
         --ranks 8 --set train.accumulation=8
 
-`data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights, trains a stencil,
-a ResNet and a U-Net on the same at about the same cost, and scores each on the same test trajectories (the paper's figures 5
-and 6). The scales `tiny` (minutes, to see that it works) and `laptop` (hours) simulate their data and start from
-models/matey-micro where --pretrained names nothing else; `paper` has the paper's settings and expects its data in data/. Its
-batch of 256 is 4 a rank, times the ranks that --launcher starts, times train.accumulation.
+`data_efficiency` fine-tunes on more and more trajectories, from a pretrained model and from random weights. It also trains a
+stencil, a ResNet and a U-Net on the same trajectories at about the same cost. All are scored on the same test trajectories (the
+paper's figures 5 and 6). The scales `tiny` (minutes, to check that it works) and `laptop` (hours) simulate their data and start
+from models/matey-micro unless --pretrained names another model. The scale `paper` has the paper's settings and reads its data
+from data/. Its batch is 4 samples a rank, times the ranks that --launcher starts, times train.accumulation: 256 in the paper.
 
     python tools/reproduce.py peers --scale laptop --jobs 2 --out runs/paper
 
-`peers` trains MATEY and other models on the same windows at the same cost: a stencil fitted by least squares, a ResNet, a U-Net
-and an FNO (pip install 'matey-pde[baselines]') for each system, MATEY for each system and jointly on all, for so many CPU
-seconds a system. It prints NRMSE over that of persistence with mean and deviation over the seeds. Several costs, as in
---seconds 30,110, make curves, and say what MATEY takes for the error of the best of the others. The scale `laptop` has the data
-of `make demo`. launch/evaluate.py takes the folders of trained peers as it takes runs
+`peers` compares MATEY with other models that are trained on the same windows at the same cost. For each system it trains a
+stencil fitted by least squares, a ResNet, a U-Net and an FNO (pip install 'matey-pde[baselines]'); MATEY is trained on each
+system alone and on all together. The cost is a number of CPU seconds for each system. The table has the NRMSE divided by that
+of persistence, as mean and deviation over the seeds. With several costs, such as --seconds 30,110, the study draws curves and
+says what MATEY needs to reach the error of the best other model. The scale `laptop` uses the data of `make demo`.
+launch/evaluate.py accepts the folder of a trained peer like that of a run
 (runs/paper/peers-laptop/points/unet-shallow_water-110-0).
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
@@ -27,22 +28,23 @@ of `make demo`. launch/evaluate.py takes the folders of trained peers as it take
     python tools/reproduce.py long_sequences --scale laptop --out runs/paper
     python tools/reproduce.py report --out runs/paper
 
-These pretrain many models for equally many steps: uniform and adaptive tokens (the paper's figure 4), the same with a larger
-network on a finer grid, the attention schemes at several sizes (figure 3), uniform and adaptive tokens on more and more
-cells, and up to 65,536 tokens of a sample on four ranks. They print errors over persistence beside what each model costs,
-measured. The scales `tiny` (minutes, to see that it works), `small` and `laptop` (hours) simulate their data; `paper` has the
-paper's settings, and expects its data in data/.
+These studies pretrain many models for the same number of steps. They compare uniform and adaptive tokens (the paper's figure
+4), the same with a larger network on a finer grid, attention schemes at several sizes (figure 3), uniform and adaptive tokens
+on larger and larger grids, and sequences of up to 65,536 tokens a sample on four ranks. Each prints the errors divided by
+persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works), `small` and `laptop`
+(hours) simulate their data; `paper` has the paper's settings and reads its data from data/.
 
-All studies write results.csv, results.txt and results.png into a folder of their name and scale in --out, go on where they were
-interrupted, run --jobs trainings at the same time, and hand each training to Slurm with --submit. --plan says what they will
-cost, as the scale `paper` does before anything starts. `report` puts all studies of a folder on one page.
+Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.
+If it is interrupted, the same command continues it. It runs --jobs trainings at the same time, or submits each training to
+Slurm with --submit. --plan prints the expected cost, which the scale `paper` prints before anything starts. `report` puts all
+studies of a folder on one page.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matey.commands import ROOT, WORK
@@ -65,32 +67,24 @@ def main() -> int:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="STUDY", dest="study")
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
-    study.add_argument("--system", choices=SYSTEMS, default="thermals", help="system to learn (thermals)")
-    study.add_argument("--scale", choices=SCALES, default="tiny", help="settings and size (tiny)")
+    study.add_argument("--system", choices=SYSTEMS, default="thermals", help="system to fine-tune on (thermals)")
+    study.add_argument("--scale", choices=SCALES, default="tiny", help="size of the study, with its settings (tiny)")
     sizes = "tiny: 1,6; others: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
-    study.add_argument("--sizes", metavar="N,N", help=f"training trajectories ({sizes})")
-    study.add_argument(
-        "--modes",
-        help=f"parts that are trained: {', '.join(FINETUNE_MODES.own)} (tiny: all; paper: prepost,all; laptop: and lora)",
-    )
-    starts = ",".join(STARTS)
-    study.add_argument(
-        "--starts", default=starts, help="initial weights, and peers on the same trajectories (%(default)s)"
-    )
-    study.add_argument("--seeds", type=int, metavar="N", help="runs of each point (tiny: 1, others: 3)")
-    study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="run or model to start from")
-    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
-    study.add_argument("--launcher", help="command before launch/finetune.py (this Python; paper: to be given)")
-    study.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every fine-tuning"
-    )
+    study.add_argument("--sizes", metavar="N,N", help=f"numbers of training trajectories ({sizes})")
+    modes = f"modes of fine-tuning: {', '.join(FINETUNE_MODES.own)} ({by_scale(SCALES, 'modes')})"
+    study.add_argument("--modes", metavar="MODE,MODE", help=modes)
+    starts = "initial weights of MATEY, and other models that are trained on the same trajectories (%(default)s)"
+    study.add_argument("--starts", metavar="START,START", default=",".join(STARTS), help=starts)
+    seeds = f"number of trainings of each point ({by_scale(SCALES, 'seeds')})"
+    study.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="folder of the run or model to start from")
     study.set_defaults(check=check_data_efficiency)
-    add_planning(study)
+    add_training(study, "launch/finetune.py")
     add_running(study)
     add_peers(what)
     for name in STUDIES:
         add_pretraining(what, name)
-    page = what.add_parser("report", help="one page of all studies in a folder")
+    page = what.add_parser("report", help="one page about all studies in a folder")
     page.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder of the studies (%(default)s)")
     page.set_defaults(check=lambda _: None)
     args = top.parse_args()
@@ -103,20 +97,23 @@ def main() -> int:
 def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
     study = what.add_parser("peers", help="MATEY beside a stencil, a ResNet, a U-Net and an FNO of the same cost")
-    study.add_argument("--scale", choices=PEER_SCALES, default="laptop", help="data and size (laptop: the demo's data)")
-    of_scales = {
-        name: "; ".join(f"{key}: {getattr(scale, name)}" for key, scale in PEER_SCALES.items()) for name in SIZES
-    }
-    study.add_argument("--seconds", metavar="S,S", help=f"seconds of training per system ({of_scales['seconds']})")
-    study.add_argument("--seeds", type=int, metavar="N", help=f"runs of each point ({of_scales['seeds']})")
-    study.add_argument("--data", metavar="PATH,PATH", help="one data set for each system, in place of the scale's")
+    study.add_argument(
+        "--scale", choices=PEER_SCALES, default="laptop", help="size of the study, with its data (laptop)"
+    )
+    seconds = f"seconds of training for each system ({by_scale(PEER_SCALES, 'seconds')})"
+    study.add_argument("--seconds", metavar="S,S", help=seconds)
+    seeds = f"number of trainings of each point ({by_scale(PEER_SCALES, 'seeds')})"
+    study.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    study.add_argument("--data", metavar="PATH,PATH", help="one data set for each system, instead of the scale's data")
     study.add_argument(
         "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
     )
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
-    windows = f"windows to score on, per system and lead ({of_scales['max_windows']})"
+    windows = f"number of windows to score for each system and lead ({by_scale(PEER_SCALES, 'max_windows')})"
     study.add_argument("--max-windows", type=int, metavar="N", help=windows)
-    devices = "cpu: costs are CPU seconds, on one thread; cuda: GPU seconds (paper: cuda; others: cpu)"
+    devices = (
+        "device, which decides the unit of cost: CPU seconds on one thread, or GPU seconds (paper: cuda; others: cpu)"
+    )
     study.add_argument("--device", choices=("cpu", "cuda"), help=devices)
     study.set_defaults(check=check_peers)
     add_running(study)
@@ -127,46 +124,49 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     tables = STUDIES[name]().tables
     title = tables["tiny"].title
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
-    study.add_argument("--scale", choices=tables, default="tiny", help="settings and size (tiny)")
-    study.add_argument("--seeds", type=flags.whole(1), metavar="N", help="trainings of each model (tiny: 1, others: 3)")
+    study.add_argument("--scale", choices=tables, default="tiny", help="size of the study, with its settings (tiny)")
+    seeds = f"number of trainings of each model ({by_scale(tables, 'seeds')})"
+    study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
     study.add_argument(
-        "--models", metavar="NAME,NAME", help="models to train, as --list names them without seeds (all)"
-    )
-    study.add_argument("--deepspeed_config", default="ds_configs/zero1.json", help="JSON of DeepSpeed (%(default)s)")
-    study.add_argument(
-        "--launcher",
-        help="command before launch/pretrain.py (this Python; long_sequences: four of it; paper: to be given)",
-    )
-    study.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every training"
+        "--models", metavar="NAME,NAME", help="models to train, by their names in --list without the seed (all)"
     )
     study.set_defaults(check=lambda _: None)
-    add_planning(study)
+    add_training(study, "launch/pretrain.py", "long_sequences: this Python on four ranks; ")
     add_running(study)
 
 
-def add_planning(study: argparse.ArgumentParser) -> None:
-    """Add the flags of a study's plan."""
-    machine = "plan for this machine: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
+def add_training(study: argparse.ArgumentParser, script: str, others: str = "") -> None:
+    """Add the flags for the trainings of a study, which a script runs, and for their plan."""
+    study.add_argument(
+        "--deepspeed_config", default="ds_configs/zero1.json", metavar="JSON", help="JSON of DeepSpeed (%(default)s)"
+    )
+    launcher = f"command that starts {script} (this Python; {others}paper: none, it must be given)"
+    study.add_argument("--launcher", metavar="COMMAND", help=launcher)
+    study.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every training"
+    )
+    machine = "machine to plan for: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
-    ranks = "ranks that --launcher starts (as the scale is meant); 1 trains on one what is meant for many"
+    ranks = "number of ranks that --launcher starts (that of the scale); 1 trains on a single rank at any scale"
     study.add_argument("--ranks", type=flags.whole(1), metavar="N", help=ranks)
+
+
+def by_scale(scales: Mapping[str, object], name: str) -> str:
+    """Return the default of a flag at each scale, as text."""
+    return "; ".join(f"{key}: {getattr(scale, name)}" for key, scale in scales.items())
 
 
 def add_running(study: argparse.ArgumentParser) -> None:
     """Add the flags for a study's folder and for running its trainings."""
-    study.add_argument(
-        "--out", type=Path, default=PAPER, metavar="DIR", help="folder of this and other studies (%(default)s)"
-    )
+    study.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder for all studies (%(default)s)")
     how = study.add_mutually_exclusive_group()
     how.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
-    how.add_argument("--submit", action="store_true", help="hand each training to Slurm as a job of its own")
-    how.add_argument("--list", action="store_true", help="list the trainings and stop")
-    how.add_argument("--plan", action="store_true", help="say what the trainings will cost and stop")
-    study.add_argument(
-        "--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch, such as -APROJECT"
-    )
-    study.add_argument("--point", metavar="NAME", help="run this training alone, without table and plot")
+    how.add_argument("--submit", action="store_true", help="submit each training to Slurm as its own job")
+    how.add_argument("--list", action="store_true", help="print the names of the trainings and stop")
+    how.add_argument("--plan", action="store_true", help="print the expected cost of the trainings and stop")
+    sbatch = "one more option for sbatch, such as -APROJECT"
+    study.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=sbatch)
+    study.add_argument("--point", metavar="NAME", help="run only this training, without table and plot")
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:

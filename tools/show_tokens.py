@@ -28,17 +28,21 @@ def main() -> int:
     parser.add_argument("--trajectory", type=int, default=0, help="number of the trajectory, counted from 0 (0)")
     parser.add_argument("--out", required=True, type=flags.path, help="PNG to write")
     args = parser.parse_args()
-    run = (
-        load_config(args.config, args.set) if args.config else parse_config(with_overrides(DEFAULTS, args.set), "--set")
-    )
+    if args.config:
+        run = load_config(args.config, args.set)
+    else:
+        run = parse_config(with_overrides(DEFAULTS, args.set), "--set")
     data = open_dataset(args.file)
     if not 0 <= args.trajectory < data.num_trajectories:
         raise DataError(
             f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
         )
+    if not args.config:  # no history was asked for, and a short trajectory has a shorter one
+        history = max(1, min(run.data.history, data.trajectories[args.trajectory].num_frames - 1))
+        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
     from matey.commands.show_tokens import main as show_tokens
 
-    return show_tokens(data, run, args.trajectory, args.out, is_history_given=args.config is not None)
+    return show_tokens(data, run, args.trajectory, args.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -101,51 +101,43 @@ class BlockingCalls:
         """Count an operation, whether it blocks or not."""
         self._operations_since["blocks" if self.in_blocks else "outside"] += 1
 
-    def heard(self, name: str, inputs: Any, call: Callable[[], Any], *, waits: bool, arrives: bool) -> Any:  # noqa: ANN401
-        """Make a call on a GPU's tensors, and count it if it waits; its result stays there unless it ``arrives`` here."""
+    def met(self, name: str, inputs: Any, results: Any, *, waits: bool) -> None:  # noqa: ANN401
+        """Count an operation that ``waits`` if its inputs are on a GPU; its results are there then, too."""
         tensors = list(_tensors(inputs))
-        if any(self.holds(tensor) for tensor in tensors):
-            if waits:
-                self._count(name)
-            # A tensor made from numbers must be copied to the GPU where it meets a tensor there.
-            for literal in (tensor for tensor in tensors if tensor.ndim and _is_noted(self._literals, tensor)):
-                self._count("host to device")
-                self._literals.pop(literal.untyped_storage()._cdata, None)
-            result = call()
-            if not arrives:
-                self.hold(_tensors(result))
-            return result
-        return call()
+        if not any(map(self.holds, tensors)):
+            return
+        if waits:
+            self._count(name)
+        # A tensor made from numbers must be copied to the GPU where it meets a tensor there.
+        for literal in (tensor for tensor in tensors if tensor.ndim and _is_noted(self._literals, tensor)):
+            self._count("host to device")
+            self._literals.pop(literal.untyped_storage()._cdata, None)
+        self.hold(_tensors(results))
 
-    def moved(self, tensor: Tensor, call: Callable[[], Any], *, to_device: bool, waits: bool) -> Any:  # noqa: ANN401
-        """Move a tensor to a GPU or to main memory; count the call if it waits and the tensor is not there yet."""
+    def moved(self, tensor: Tensor, result: Tensor, *, to_device: bool, waits: bool) -> None:
+        """Count a move to a GPU or to main memory if it waits and the tensor was not there yet."""
         self._cross(from_device=self.holds(tensor), to_device=to_device, waits=waits)
-        result = call()
         if to_device:
             self.hold([result])
-        return result
 
-    def copied(self, into: Tensor, values: Tensor, call: Callable[[], Any], *, waits: bool) -> Any:  # noqa: ANN401
-        """Copy values into a tensor; count the call if it waits and only one of the two is on a GPU."""
+    def copied(self, into: Tensor, values: Tensor, *, waits: bool) -> None:
+        """Count a copy of values into a tensor if it waits and only one of the two is on a GPU."""
         is_assigned = values.ndim == 0 and not self.holds(values) and not _is_noted(self._literals, values)
         self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits and not is_assigned)
-        return call()
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a GPU would hold a tensor."""
         return _is_noted(self._held, tensor)
 
-    def made_there(self, tensor: Tensor, *, waits: bool) -> Tensor:
+    def made_there(self, tensor: Tensor, *, waits: bool) -> None:
         """Note a tensor that was made on the device; count the call if it ``waits`` for numbers sent from the host."""
         self._cross(from_device=False, to_device=True, waits=waits)
         self._literals.pop(tensor.untyped_storage()._cdata, None)
         self.hold([tensor])
-        return tensor
 
-    def made(self, tensor: Tensor) -> Tensor:
+    def made(self, tensor: Tensor) -> None:
         """Note a tensor that was made from numbers."""
         _note(self._literals, [tensor])
-        return tensor
 
     def _cross(self, *, from_device: bool, to_device: bool, waits: bool) -> None:
         if waits and from_device != to_device:
@@ -161,18 +153,19 @@ class _Dispatched(TorchDispatchMode):
         self._calls = calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        kwargs = kwargs or {}
-        name = func.overloadpacket.__name__
+        kwargs, calls, name = kwargs or {}, self._calls, func.overloadpacket.__name__
+        result = func(*args, **kwargs)
         if not func.is_view and name != "_unsafe_view":
-            self._calls.note_operation()
+            calls.note_operation()
         if name == "lift_fresh" and args[0].ndim:  # a single assigned number becomes a tensor on the target's device
-            return self._calls.made(func(*args, **kwargs))
-        if name == "copy_":
-            waits = not (len(args) > 2 and args[2] or kwargs.get("non_blocking", False))
-            return self._calls.copied(args[0], args[1], lambda: func(*args, **kwargs), waits=waits)
-        waits = name in WAITING or (name in INDEXING and _has_mask(args[1]))
-        waits = waits or (name == "repeat_interleave" and kwargs.get("output_size") is None)
-        return self._calls.heard(name, (args, kwargs), lambda: func(*args, **kwargs), waits=waits, arrives=False)
+            calls.made(result)
+        elif name == "copy_":
+            calls.copied(args[0], args[1], waits=not (len(args) > 2 and args[2] or kwargs.get("non_blocking", False)))
+        else:
+            waits = name in WAITING or (name in INDEXING and _has_mask(args[1]))
+            waits = waits or (name == "repeat_interleave" and kwargs.get("output_size") is None)
+            calls.met(name, (args, kwargs), result, waits=waits)
+        return result
 
 
 class _Called(TorchFunctionMode):
@@ -181,18 +174,18 @@ class _Called(TorchFunctionMode):
         self._calls = calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        kwargs = kwargs or {}
-        calls, caller = self._calls, sys._getframe(1)
-        if func in FROM_DEVICE:
-            return calls.heard("device to host", args, lambda: func(*args, **kwargs), waits=True, arrives=True)
-        if func is Tensor.to and (target := _target_of(args[1:], kwargs)) is not None:
-            to_device = calls.holds(target) if isinstance(target, Tensor) else _is_device(target, caller)
-            waits = not kwargs.get("non_blocking", False)
-            return calls.moved(args[0], lambda: func(*args, **kwargs), to_device=to_device, waits=waits)
+        kwargs, calls, caller = kwargs or {}, self._calls, sys._getframe(1)
         result = func(*args, **kwargs)
-        if not isinstance(result, Tensor) or not _is_device(kwargs.get("device"), caller):
-            return calls.made(result) if func in LITERALS else result
-        return calls.made_there(result, waits=func in LITERALS)
+        if func in FROM_DEVICE:
+            calls.met("device to host", args, (), waits=True)
+        elif func is Tensor.to and (target := _target_of(args[1:], kwargs)) is not None:
+            to_device = calls.holds(target) if isinstance(target, Tensor) else _is_device(target, caller)
+            calls.moved(args[0], result, to_device=to_device, waits=not kwargs.get("non_blocking", False))
+        elif isinstance(result, Tensor) and _is_device(kwargs.get("device"), caller):
+            calls.made_there(result, waits=func in LITERALS)
+        elif isinstance(result, Tensor) and func in LITERALS:
+            calls.made(result)
+        return result
 
 
 def _target_of(args: Iterable[Any], kwargs: dict[str, Any]) -> str | torch.device | Tensor | None:

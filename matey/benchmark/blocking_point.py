@@ -31,8 +31,7 @@ from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import Meter
 from matey.parallel.package import Engine
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
+from matey.parallel.sequence import share_samples
 from matey.train.ahead import AsRead, MicroBatch, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
@@ -48,13 +47,14 @@ PARTS = ("forward", "backward")
 class CountingMeter(Meter):
     """A meter that passes its marks to the counter of blocking calls."""
 
-    calls: BlockingCalls | None = None
+    def __init__(self, device: torch.device, calls: BlockingCalls) -> None:
+        super().__init__(device)
+        self._calls = calls
 
     def mark(self, part: str) -> None:
         """Assign the work since the last mark to a ``part``."""
         super().mark(part)
-        if self.calls is not None:
-            self.calls.mark(part)
+        self._calls.mark(part)
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -79,45 +79,39 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
         is_prepared: whether the micro-batch is prepared before the step (with several ranks, from the part of a file that each
             has read) or inside it.
     """
-    size = collectives.world_size()
     model = case.make_model().train()
-    if size > 1:
-        model.sequence_group = DistributedSequenceGroup(
-            Topology(collectives.rank(), size, size, model.config.num_heads)
-        )
+    if collectives.world_size() > 1:
+        share_samples(model)
+    group = model.sequence_group
     settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
     engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})
-    meter, average = CountingMeter(engine.device), MovingAverage(engine, 0)
-    scales = {"benchmark": LossScale()}
-
-    def take(stream: Iterator[MicroBatch], step: int) -> TakenStep:
-        return take_step_of(engine, stream, scales, settings, average, step, meter)
-
-    batch = case.make_batch()
-    batch = replace(batch, draw=torch.arange(case.batch))
-    sequence_group = model.sequence_group
+    calls = BlockingCalls([])
+    meter, average = CountingMeter(engine.device, calls), MovingAverage(engine, 0)
+    batch = replace(case.make_batch(), draw=torch.arange(case.batch))
     read = _as_read(case, model, batch) if is_prepared else None
-    taken: TakenStep | None = None
-    for step in range(1, settings.steps + 1):
-        ready: MicroBatch = AsRead([batch])
-        if read is not None:
-            made = together(iter([read]), model.config, sequence_group.ranks, sequence_group.exchange)
-            (ready,) = on_device(made, engine.device)
-        if step <= WARM_UP:
-            taken = take(iter([ready]), step=step)
-    assert taken is not None
-    calls = BlockingCalls([*_held_by(engine), *tensors_in(ready)])
-    meter.calls = calls
+
+    def make_ready() -> MicroBatch:
+        if read is None:
+            return AsRead([batch])
+        (ready,) = on_device(together(iter([read]), model.config, group.ranks, group.exchange), engine.device)
+        return ready
+
+    def take(ready: MicroBatch, step: int) -> TakenStep:
+        return take_step_of(engine, iter([ready]), {"benchmark": LossScale()}, settings, average, step, meter)
 
     def note(name: str) -> None:
         calls.in_blocks = name.startswith("enter")
 
+    for step in range(1, WARM_UP + 1):
+        before = take(make_ready(), step)
+    ready = make_ready()
+    calls.hold([*_held_by(engine), *tensors_in(ready)])
     with calls, blocks_noted(model, note):
-        take(iter([ready]), step=settings.steps)
+        take(ready, settings.steps)
         # The loop reads the numbers of the previous step while the device computes.
-        taken.totals.read(), taken.grad_norm.read()
-        assert taken.reading is not None, "every step is logged"
-        taken.reading.numbers()
+        before.totals.read(), before.grad_norm.read()
+        assert before.reading is not None, "every step is logged"
+        before.reading.numbers()
         calls.mark("numbers")
     engine.destroy()
     by_part = {part: calls.number(part) for part in PARTS}

@@ -11,12 +11,7 @@ SCHEMES, TOKEN_SETS = ("vit", "svit", "avit"), {"uniform": (8,), "mix": (16, 8),
 
 
 def blocking_points(model: str, ranks: int, stage: int) -> list[Point]:
-    """Count the blocking calls of a step for every scheme and token set.
-
-    Args:
-        model: size of the model.
-        ranks: number of ranks, which form one sequence group.
-        stage: the ZeRO stage.
+    """Count the blocking calls of a step for every scheme and token set, on ranks that form one sequence group.
 
     Raises:
         RuntimeError: a rank failed; the message holds the end of its output.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
+import psutil
 import torch
 from torch import Tensor
 
@@ -44,13 +45,13 @@ def from_file_to_gradients(
         the evaluation (at a lead and in a rollout, one step each).
     """
     with in_a_file(case) as (folder, data):
-        before, bytes_before = memory("cpu"), _bytes_read()
+        before, bytes_before = memory("cpu"), psutil.Process().io_counters().read_chars
         exchange = model.sequence_group.exchange
         sent_before = exchange.num_bytes if isinstance(exchange, HostExchange) else 0
         prepared = read_and_prepare(
             model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames
         )
-        found = {"bytes_read": _bytes_read() - bytes_before}
+        found = {"bytes_read": psutil.Process().io_counters().read_chars - bytes_before}
         sent = exchange.num_bytes - sent_before if isinstance(exchange, HostExchange) else 0
         found["layout_bytes"] = _bytes_behind(prepared.tokens)
         loss_of(model, prepared).backward()
@@ -112,8 +113,3 @@ def opened(case: Case, folder: Path) -> DescribedFiles:
         }
     )
     return DescribedFiles(description, [DataFile((folder / FILE,))])
-
-
-def _bytes_read() -> int:
-    """Return how many bytes this process has asked the system to read (proc(5), io)."""
-    return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])

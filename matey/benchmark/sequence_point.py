@@ -24,8 +24,8 @@ from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology, shares
+from matey.parallel.sequence import share_samples
+from matey.parallel.topology import shares
 from matey.parallel.traffic import count_traffic, stop_counting, take_traffic
 from matey.train.loss import LossScale, training_loss
 
@@ -39,7 +39,7 @@ def main(settings: dict[str, Any]) -> None:
     rank, size = collectives.rank(), collectives.world_size()
     model = case.make_model().train()
     if size > 1:
-        model.sequence_group = DistributedSequenceGroup(Topology(rank, size, size, model.config.num_heads))
+        share_samples(model)
     return_freed_memory(at_once=True)
     # The first step allocates gradients and loads library code for these sizes: neither counts as activations.
     step(model, replace(case, grid=before).make_batch())

@@ -147,9 +147,8 @@ class _Stand:
         return counter.get_total_flops()
 
     def _elsewhere(self) -> dict[str, float]:
-        os.environ.setdefault(
-            "KINETO_LOG_LEVEL", "6"
-        )  # else the profiler says on standard error that it starts and stops
+        # Otherwise the profiler says on standard error that it starts and stops.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         with torch.profiler.profile() as profiler:
             self.run()
         self.marks.pop()

@@ -19,13 +19,7 @@ from matey.report.png import write_png
 
 
 def main(path: str, out: Path, sheet: Path | None) -> int:
-    """Write the description and, if asked, draw the described fields; return 0.
-
-    Args:
-        path: the file.
-        out: the YAML to write.
-        sheet: path of a PNG of frames to write, or None.
-    """
+    """Write the description of a file and, if there is a path for a PNG, draw the described fields; return 0."""
     guess = guess_description(place(path), out.parent)
     with writing(out):
         try:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from matey.checkpoints.run_files import RECORDS, REPORT
 from matey.checkpoints.run_names import distinct_names
 from matey.checkpoints.trained import Trained, load_trained
 from matey.checkpoints.trained_folder import is_peer
-from matey.commands.on_ranks import run_on_ranks
+from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
@@ -28,13 +29,11 @@ from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, w
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
 from matey.mistakes import writing
-from matey.model.convolution import keep_all_bits
 from matey.model.matey import quiet
 from matey.model.shared_fields import share_of
 from matey.parallel.collectives import dealt, rank
 from matey.parallel.environment import Environment
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
+from matey.parallel.sequence import share_samples
 from matey.process.likely_place import likely_place
 from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
@@ -45,19 +44,14 @@ from matey.report.summary import READING, summary_text
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    if likely_place()[1] > 1:
-        return run_on_ranks(lambda environment: run(args, environment.device, environment), args.threads)
-    if args.share > 1:
+    if args.share > 1 and likely_place()[1] == 1:
         raise FlagError(
             f"--share {args.share} needs ranks that a launcher starts, such as deepspeed; there is only one."
         )
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    run(args, find_device(args.device))
-    return 0
+    return run_on_ranks_or_here(partial(run, args), args.device, args.threads)
 
 
-def run(args: argparse.Namespace, device: torch.device, environment: Environment | None = None) -> None:
+def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
     """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
@@ -132,14 +126,12 @@ def share_fields(
     for name, trained in zip(names, models, strict=True):
         if isinstance(trained, TrainedPeer):
             raise FlagError(f"--share {size}: {name} is a peer, which needs whole fields; evaluate it without --share.")
-        topology = Topology(environment.rank, environment.world_size, size, trained.model.config.num_heads)
-        group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
-        if share_of(trained.model.config, group.ranks) is None:
+        share_samples(trained.model, size)
+        if share_of(trained.model.config, trained.model.sequence_group.ranks) is None:
             raise FlagError(
                 f"--share {size}: {name} refines by a criterion that looks beyond a patch (a package's, or random with "
                 "tokens.change), which needs whole fields; evaluate it without --share."
             )
-        trained.model.sequence_group = group
 
 
 def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
@@ -177,17 +169,6 @@ def load(folder: Path) -> Trained | TrainedPeer:
     if trained.note and rank() == 0:
         print(trained.note)
     return trained
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device by name; ``auto`` is the first GPU, if there is one."""
-    keep_all_bits()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FlagError(f"--device {name} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
-    return device
 
 
 def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], names: Sequence[str]) -> HeldOut:

@@ -23,13 +23,7 @@ def compare(folders: Sequence[Path], html: Path | None) -> int:
 
 
 def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
-    """Show runs until all have ended, after the last step or earlier, or until ctrl-C; return 0.
-
-    Args:
-        folders: the folders of the runs.
-        html: page to write as well, or None.
-        every: seconds between updates.
-    """
+    """Show runs, updated after ``every`` seconds, until all have ended, after the last step or earlier, or ctrl-C; return 0."""
     console = Console()
     runs = read_runs(folders)
     try:

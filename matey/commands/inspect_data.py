@@ -57,12 +57,7 @@ class Range:
 
 
 def main(paths: Sequence[str], sheet: Path | None) -> int:
-    """Print the contents of the data and every fault; return 0 without faults, else 1.
-
-    Args:
-        paths: files, folders or globs.
-        sheet: path of a PNG of frames to write, or None.
-    """
+    """Print the contents of the data and every fault, and draw frames if there is a path for a PNG; return 1 for a fault."""
     sets, faults = open_all(paths)
     for data in sets:
         values, found = check(data)

@@ -1,10 +1,14 @@
-"""Runs a command that forecasts on the ranks that a launcher has started."""
+"""Runs a command that forecasts: on the ranks that a launcher has started or, without a launcher, in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from matey.config.flags import FlagError
 from matey.mistakes import Mistake
+from matey.model.convolution import keep_all_bits
 from matey.parallel.environment import Environment, find_environment, start_processes, stop_processes
 from matey.process.ending import end_with_error
 from matey.process.likely_place import likely_place
@@ -12,12 +16,22 @@ from matey.process.likely_place import likely_place
 TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes or forecasts
 
 
+def run_on_ranks_or_here(
+    work: Callable[[torch.device, Environment | None], None], device: str, threads: int | None
+) -> int:
+    """Do the work on each rank as `run_on_ranks` does, or in this process on a device by name; return the exit code."""
+    if likely_place()[1] > 1:
+        return run_on_ranks(lambda environment: work(environment.device, environment), threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    work(_find_device(device), None)
+    return 0
+
+
 def run_on_ranks(work: Callable[[Environment], None], threads: int | None) -> int:
     """Connect the ranks, do the work on each, and disconnect; return 0, or 2 for a mistake, which is printed once.
 
-    Args:
-        work: function that does a rank's part.
-        threads: CPU threads of a rank; by default its own number of cores.
+    By default a rank has as many threads as cores of its own.
     """
     try:
         environment = find_environment()
@@ -26,3 +40,14 @@ def run_on_ranks(work: Callable[[Environment], None], threads: int | None) -> in
     except Mistake as error:
         return end_with_error(*likely_place(), f"error: {error}")
     return stop_processes()
+
+
+def _find_device(name: str) -> torch.device:
+    """Return the device by name; ``auto`` is the first GPU, if there is one."""
+    keep_all_bits()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FlagError(f"--device {name} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+    return device

@@ -12,8 +12,7 @@ import torch
 from tqdm import tqdm
 
 from matey.checkpoints.trained import Trained, load_trained
-from matey.commands.evaluate import find_device
-from matey.commands.on_ranks import run_on_ranks
+from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
@@ -23,9 +22,7 @@ from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
 from matey.parallel.environment import Environment
-from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
-from matey.process.likely_place import likely_place
+from matey.parallel.sequence import share_samples
 from matey.report.forecast_movie import Film, probes_figure, write_film
 from matey.report.png import write_png
 
@@ -34,28 +31,18 @@ MOST_PICTURES = 250  # in a film; one of a longer forecast shows every second, t
 
 def main(args: argparse.Namespace) -> int:
     """Forecast; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    if likely_place()[1] > 1:
-        return run_on_ranks(partial(share, args), args.threads)
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    run(args, args.checkpoint, find_device(args.device))
-    return 0
+    return run_on_ranks_or_here(partial(run, args), args.device, args.threads)
 
 
-def share(args: argparse.Namespace, environment: Environment) -> None:
-    """Forecast with the ranks that a launcher has started; they share the samples, each with its part of the fields."""
+def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
+    """Forecast as the command line says.
+
+    Several ranks share the samples, each with its part of the fields; the first prints the files written and the final errors.
+    """
     with quiet():
         trained = load_trained(args.checkpoint)
-    size = environment.world_size
-    topology = Topology(environment.rank, size, size, trained.model.config.num_heads)
-    trained.model.sequence_group = DistributedSequenceGroup(topology, trained.model.sequence_group.backend)
-    run(args, trained, environment.device)
-
-
-def run(args: argparse.Namespace, model: Path | Trained, device: torch.device) -> None:
-    """Forecast as the command line says; with several ranks, the first prints the files written and the final errors."""
-    with quiet():
-        trained = model if isinstance(model, Trained) else load_trained(model)
+    if environment is not None:
+        share_samples(trained.model)
     forecasts = forecast(
         trained,
         args.data,

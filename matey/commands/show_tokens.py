@@ -18,39 +18,21 @@ from matey.text_table import text_table
 from matey.train.network import check_fit, with_vocabulary
 
 
-def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path, *, is_history_given: bool) -> int:
-    """Draw and count the tokens of three windows of a trajectory.
-
-    Args:
-        data: the data set to draw.
-        run: the run with the tokenizer and the history to use.
-        trajectory: number of the trajectory, counted from 0.
-        out: path of the PNG to write.
-        is_history_given: whether the user asked for this history; if not, a short trajectory is drawn with a shorter one.
-
-    Returns:
-        0 if all went well, 2 for a mistake that the printed sentence explains.
-    """
+def main(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path) -> int:
+    """Draw and count the tokens of three windows of a trajectory, as the run cuts it; return 0."""
     with writing(out):
-        examples = choose(data, run, trajectory, is_history_given=is_history_given)
+        examples = choose(data, run, trajectory)
         write_png(mesh_figure(examples), out)
     print(count(examples))
     return 0
 
 
-def choose(data: TrajectorySet, run: RunConfig, trajectory: int, *, is_history_given: bool) -> list[Example]:
+def choose(data: TrajectorySet, run: RunConfig, trajectory: int) -> list[Example]:
     """Tokenize three windows of a trajectory as the run would."""
-    alone = {
-        "fields": None,
-        "given": (),
-        "parameters": (),
-    }  # refinement depends on the data's fields alone
+    # Refinement depends on the data's fields alone.
+    alone = {"fields": None, "given": (), "parameters": ()}
     run = with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update=alone)}), [data])
-    about = data.trajectories[trajectory]
-    if not is_history_given:
-        history = max(1, min(run.data.history, about.num_frames - 1))
-        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
-    num_starts(about, run.data.history, follow=1)  # raises if the trajectory is too short
+    num_starts(data.trajectories[trajectory], run.data.history, follow=1)  # raises if the trajectory is too short
     check_fit(model_config(run), [data])
     # The mesh depends on the fields alone, so an untrained model chooses the same.
     model = MateyModel(model_config(run)).eval()

@@ -32,9 +32,8 @@ def main(options: argparse.Namespace) -> None:
     ensemble = requested(options)
     official = options.out
     if options.layout == "the_well":
-        official = options.out.absolute().with_name(
-            f".{options.out.name}.official"
-        )  # an interrupted ensemble is kept and continued
+        # Here an interrupted ensemble is kept and continued.
+        official = options.out.absolute().with_name(f".{options.out.name}.official")
         check_the_well(options.out, ensemble)
     there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free

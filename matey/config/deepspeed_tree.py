@@ -21,7 +21,7 @@ _Number = Literal["fp32", "fp16", "bf16"] | None
 
 
 class _Part(BaseModel):
-    """A section; keys that are not named here are left to DeepSpeed."""
+    """A section, or the root; keys that are not named here are left to DeepSpeed."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
@@ -78,10 +78,8 @@ class _Types(_Part):
     grad_accum_dtype: _Number = None
 
 
-class DeepSpeedTree(BaseModel):
+class DeepSpeedTree(_Part):
     """The sections and flags at the root."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     zero_optimization: _Zero = _Zero()
     bf16: _Switched = _Switched()

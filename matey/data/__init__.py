@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset, open_sets
 from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.first_use import on_first_use
 
 if TYPE_CHECKING:
     from matey.data.mixture import Mixture
@@ -36,19 +36,10 @@ __all__ = [
 ]
 
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
-_HOME = {
-    "Mixture": "matey.data.mixture",
-    "micro_batches": "matey.data.stream",
+__getattr__, __dir__ = on_first_use(
+    __name__,
+    Mixture="matey.data.mixture",
+    micro_batches="matey.data.stream",
     **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
     **dict.fromkeys(("Window", "spread_windows"), "matey.data.windows"),
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'matey.data' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+)

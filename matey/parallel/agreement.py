@@ -41,11 +41,7 @@ def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
 
 
 def check_agreement(facts: Mapping[str, str]) -> None:
-    """Raise ConfigError, on every rank, unless all ranks come with equal facts.
-
-    Args:
-        facts: name of each fact, such as ``the code``, mapped to its fingerprint.
-    """
+    """Raise ConfigError, on every rank, unless all come with equal facts: fingerprints by name, such as ``the code``."""
     everyone = from_all_ranks(dict(facts))
     for what, value in everyone[0].items():
         others = [rank for rank, own in enumerate(everyone) if own[what] != value]

@@ -23,7 +23,6 @@ from matey.parallel.muon import Muon, matrices_of_blocks
 from matey.parallel.package import Engine, deepspeed
 
 if TYPE_CHECKING:
-    from deepspeed.runtime.config_utils import DeepSpeedConfigModel
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 
@@ -224,8 +223,7 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         ConfigError: the section holds a wrong key or value, or asks for a precision that its stage cannot do, or for an order
             of weights that DeepSpeed does not record.
     """
-    schema = deepspeed().runtime.zero.config.DeepSpeedZeroConfig
-    zero = _parse(schema, config.get("zero_optimization", {}), "zero_optimization")
+    zero = _parse_zero(config.get("zero_optimization", {}))
     if is_bf16(config) and zero.stage == 0:
         raise ConfigError(
             "bf16 with ZeRO stage 0 uses an optimizer wrapper whose results differ from those of the other stages; "
@@ -256,12 +254,14 @@ def is_bf16(config: dict[str, Any]) -> bool:
     return bool(config.get("bf16", {}).get("enabled"))
 
 
-def _parse(schema: type[DeepSpeedConfigModel], values: dict[str, Any], where: str) -> Any:  # noqa: ANN401
+def _parse_zero(values: dict[str, Any]) -> DeepSpeedZeroConfig:
+    schema = deepspeed().runtime.zero.config.DeepSpeedZeroConfig
     try:
         return schema(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in (where, *first["loc"]))
-        hint = nearest_name(str(first["loc"][-1]), schema.model_fields) if first["type"] == "extra_forbidden" else ""
-        message = "DeepSpeed has no such key." if first["type"] == "extra_forbidden" else first["msg"] + "."
-        raise ConfigError(f"DeepSpeed configuration: {key}: {message}{hint}") from None
+        key = ".".join(map(str, ("zero_optimization", *first["loc"])))
+        message = f"{first['msg']}."
+        if first["type"] == "extra_forbidden":
+            message = f"DeepSpeed has no such key.{nearest_name(str(first['loc'][-1]), schema.model_fields)}"
+        raise ConfigError(f"DeepSpeed configuration: {key}: {message}") from None

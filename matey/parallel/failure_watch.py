@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import torch.distributed as dist
 
@@ -35,27 +36,19 @@ _left = threading.Event()
 @contextmanager
 def meeting(rank: int, world_size: int) -> Iterator[None]:
     """End this process if a signal or its launcher's end asks for it while the ranks have not yet met in the block."""
-    met = threading.Event()
+    met, end = threading.Event(), partial(_end_saying, rank, world_size)
     launchers_above()  # while they are there
 
     def look() -> None:
         asked = None
         while not met.wait(LOOK_SECONDS):
             if launcher_has_gone():
-                _say(
-                    rank,
-                    world_size,
-                    "The launcher has ended while this rank waited for others; it does not any longer.",
-                )
-                _end(1)
+                end("The launcher has ended while this rank waited for others; it does not any longer.")
             if signal.SIGTERM in signal.sigpending():
                 asked = asked or time.monotonic()
                 if time.monotonic() > asked + MEETING_SECONDS:
                     # No other rank has said why: only the launcher, or the sender of the signal, knows.
-                    _say(
-                        rank, world_size, "Asked to end (SIGTERM) while it waited for other ranks, which did not come."
-                    )
-                    _end(1)
+                    end("Asked to end (SIGTERM) while it waited for other ranks, which did not come.")
 
     if world_size > 1:
         die_of_interrupts()
@@ -100,8 +93,7 @@ def end_with_launcher(rank: int, world_size: int) -> None:
             with suppress(OSError):  # such as too many open files: nothing is known
                 looks = looks + 1 if launcher_has_gone() else 0
             if looks == 2:
-                _say(rank, world_size, "The launcher has ended, and this rank with it.")
-                _end(1)
+                _end_saying(rank, world_size, "The launcher has ended, and this rank with it.")
 
     threading.Thread(target=look, daemon=True).start()
 
@@ -112,9 +104,10 @@ def stop_looking() -> None:
     speak_through(None)
 
 
-def _say(rank: int, world_size: int, sentence: str) -> None:
+def _end_saying(rank: int, world_size: int, sentence: str) -> None:
     with suppress(OSError):  # the reader of its output may have gone as well
         say(rank, world_size, sentence)
+    _end(1)
 
 
 def _end(code: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 class Late:
     """Numbers that the device is still computing, copied to main memory without waiting and read a step later."""
 
-    def __init__(self, values: Tensor) -> None:
-        """Start the copy of the values; the host goes on."""
+    def __init__(self, values: Tensor, then: Callable[[Any], Any] = lambda values: values) -> None:
+        """Start the copy of the values; the host goes on. What `read` returns is ``then`` of the values."""
+        self._then = then
         on_gpu = values.device.type == "cuda"
         # A copy to memory that is not pinned would wait.
         self._here = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu)
@@ -23,10 +24,10 @@ class Late:
             self._arrival.record()
 
     def read(self) -> Any:  # noqa: ANN401
-        """Return the values as Python's numbers, in nested lists; wait if they have not come yet."""
+        """Return the values as Python's numbers, in nested lists, or what is made of them; wait if they have not come yet."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        return self._here.tolist()
+        return self._then(self._here.tolist())
 
 
 def sent(values: Sequence[float], device: torch.device) -> Tensor:

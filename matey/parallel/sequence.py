@@ -17,7 +17,9 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.attention import segment_attention
+from matey.model.matey import MateyModel
 from matey.model.sequence_group import RankGroup, Routes, SequenceGroup
+from matey.parallel.collectives import rank, world_size
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
 from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
@@ -68,11 +70,7 @@ class TokensPlan:
 
 @dataclass(frozen=True)
 class SequenceRanks(RankGroup):
-    """Division of work in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks.
-
-    Attributes:
-        topology: the place of this rank.
-    """
+    """Division of work in a sequence group: arithmetic on the layout of all tokens, which is the same on all its ranks."""
 
     topology: Topology
 
@@ -189,6 +187,12 @@ class DistributedSequenceGroup(SequenceGroup):
 
 def _as_it_is(values: Tensor) -> Tensor:
     return values
+
+
+def share_samples(model: MateyModel, size: int | None = None) -> None:
+    """Let groups of ``size`` ranks, by default one group of all, share the samples of a model; all ranks must call."""
+    topology = Topology(rank(), world_size(), size or world_size(), model.config.num_heads)
+    model.sequence_group = DistributedSequenceGroup(topology, model.sequence_group.backend)
 
 
 def heads_plan_moves(num_tokens: int, topology: Topology) -> float:

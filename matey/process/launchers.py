@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import PurePath
 
 import psutil
@@ -29,7 +30,7 @@ LAUNCHERS = {
 def launcher_has_gone() -> bool:
     """Whether the launcher, or a process between it and this one, has ended since it was found; False if there was none."""
     above = launchers_above()
-    return _parents(len(above)) != above
+    return [*islice(_ancestors(), len(above))] != above
 
 
 @cache
@@ -51,11 +52,6 @@ def program_of(command: Sequence[str]) -> str:
     if words[0].startswith("python"):
         return next((word for word in words[1:] if not word.startswith("-")), words[0])
     return words[0].split(":")[0]  # as slurmstepd calls itself "slurmstepd: [7.0]"
-
-
-def _parents(count: int) -> list[int]:
-    """Return the process numbers of the nearest ancestors, fewer than ``count`` where there are no more."""
-    return [number for number, _ in zip(_ancestors(), range(count), strict=False)]
 
 
 def _ancestors() -> Iterator[int]:

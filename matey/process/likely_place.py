@@ -31,14 +31,14 @@ def likely_place(variables: Mapping[str, str] = os.environ) -> tuple[int, int]:
     return 0, 1
 
 
-def looks_for_all(variables: Mapping[str, str] = os.environ) -> bool:
+def looks_for_all() -> bool:
     """Whether this process checks disks for all ranks before they connect: it is alone, or rank 0 of ranks that end together.
 
     Tasks of srun end together only if srun is told so. They check disks once they are connected, so that none waits for a rank
     that has ended.
     """
-    rank, world_size = likely_place(variables)
-    return rank == 0 and (world_size == 1 or not is_task(variables))
+    rank, world_size = likely_place()
+    return rank == 0 and (world_size == 1 or not is_task(os.environ))
 
 
 def is_task(variables: Mapping[str, str]) -> bool:

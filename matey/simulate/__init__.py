@@ -5,8 +5,9 @@ Nothing of training or forecasting imports this package.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from matey.first_use import on_first_use
 
 if TYPE_CHECKING:
     from matey.simulate.ensemble import make
@@ -15,14 +16,4 @@ if TYPE_CHECKING:
 __all__ = ["SYSTEMS", "make"]
 
 # Imported on first use: the names and settings of the systems are known without NumPy and PyTorch.
-_HOME = {"SYSTEMS": "matey.simulate.systems", "make": "matey.simulate.ensemble"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'matey.simulate' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_HOME]
+__getattr__, __dir__ = on_first_use(__name__, SYSTEMS="matey.simulate.systems", make="matey.simulate.ensemble")

@@ -71,11 +71,8 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
         viscosity = _Viscosity(gas, spacing)
         scheme = viscosity.around
         largest_step = partial(_viscous_step, flow, viscosity)
-    frames = initial.new_empty(initial.shape[0], len(times), *initial.shape[1:])  # (b, t, f, x, y)
     states = integrate(law.conserved(initial), times, flow.rate, largest_step, scheme)
-    for index, state in enumerate(states):
-        frames[:, index] = law.primitive(state)
-    return frames
+    return torch.stack([law.primitive(state) for state in states], dim=1)  # (b, t, f, x, y)
 
 
 def _viscous_step(flow: FiniteVolume, viscosity: _Viscosity, state: Tensor, time: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ import torch
 from torch import Tensor
 
 NUM_GHOSTS = 2  # cells beyond each wall: a limited slope in the first of them needs a second
+COURANT = 0.8
+"""Distance that waves may travel in a step, in cells summed over the axes.
+
+Up to 1 is stable, but at 0.9 the limiter damps smooth waves and they converge with first order only.
+"""
 
 
 class ConservationLaw(Protocol):
@@ -69,14 +74,11 @@ class FiniteVolume:
         law: the physics.
         spacing: cell size along each grid axis.
         boundary: function for each grid axis that continues the field beyond both of its ends.
-        courant: Courant number: the distance that waves may travel in a step, in cells summed over the axes. Up to 1 is
-            stable, but at 0.9 the limiter damps smooth waves and they converge with first order only.
     """
 
     law: ConservationLaw
     spacing: tuple[float, ...]
     boundary: tuple[Boundary, ...]
-    courant: float = 0.8
 
     def rate(self, state: Tensor) -> Tensor:
         """Return ``-div F`` of a state ``(b, f, ...)``, of the same shape.
@@ -98,7 +100,7 @@ class FiniteVolume:
             (self.law.speed(primitive, axis) / spacing for axis, spacing in enumerate(self.spacing)),
             start=primitive.new_zeros(()),
         )
-        return self.courant / crossings.flatten(1).amax(1)
+        return COURANT / crossings.flatten(1).amax(1)
 
 
 def _face_states(padded: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -18,25 +18,31 @@ SLACK = 2**20
 """Free bytes that a disk needs beyond the data: HDF5 writes its own records when it closes the file."""
 
 
+def _add_arrays(file: h5py.File, position: int, trajectory: Trajectory) -> None:
+    for name, values in trajectory.items():
+        file[name][position] = values
+
+
 @dataclass(frozen=True)
 class Hdf5Layout:
-    """Files of one kind, made from four functions; see ``ensemble.Layout``.
+    """Files of one kind, made from a few functions; see ``ensemble.Layout``.
 
     Attributes:
         files: function of an ensemble that returns the names of its files and the seeds in each.
         configs: function of (ensemble, seeds) that returns the settings that a file records, by which it is recognised
             later.
-        read_configs: function of an open file that returns the result of ``configs``, or something else if another
-            program wrote it.
         begin: function of (open file, ensemble, seeds) that writes everything that does not depend on the solution.
-        add: function of (open file, position in it, seed, trajectory) that writes one trajectory.
+        read_configs: function of an open file that returns the result of ``configs``, or something else if another
+            program wrote it; by default the root's attribute ``config``.
+        add: function of (open file, position in it, trajectory) that writes one trajectory; by default each of its arrays
+            into the one of the same name.
     """
 
     files: Callable[[Ensemble], Mapping[str, Sequence[int]]]
     configs: Callable[[Ensemble, Sequence[int]], Mapping[str, str]]
-    read_configs: Callable[[h5py.File], Mapping[str, str]]
     begin: Callable[[h5py.File, Ensemble, Sequence[int]], None]
-    add: Callable[[h5py.File, int, Trajectory], None]
+    read_configs: Callable[[h5py.File], Mapping[str, str]] = lambda file: {"config": str(file.attrs.get("config"))}
+    add: Callable[[h5py.File, int, Trajectory], None] = _add_arrays
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
         """Return whether a file records the settings with which this one would be made."""

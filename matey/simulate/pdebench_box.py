@@ -88,15 +88,4 @@ def _begin(file: h5py.File, ensemble: Ensemble, seeds: Sequence[int]) -> None:
     file.create_dataset("t", data=np.tile(times, (len(seeds), 1)), dtype="f4")
 
 
-def _add(file: h5py.File, position: int, trajectory: Trajectory) -> None:
-    for name, values in trajectory.items():
-        file[name][position] = values
-
-
-LAYOUT = Hdf5Layout(
-    files=_files,
-    configs=_configs,
-    read_configs=lambda file: {"config": str(file.attrs.get("config"))},
-    begin=_begin,
-    add=_add,
-)
+LAYOUT = Hdf5Layout(_files, _configs, _begin)

@@ -27,9 +27,7 @@ def gas_layout(initial: str) -> Hdf5Layout:
     return Hdf5Layout(
         files=lambda ensemble: {_file_name(initial, ensemble): ensemble.seeds},
         configs=partial(_configs, initial),
-        read_configs=lambda file: {"config": str(file.attrs.get("config"))},
         begin=partial(_begin, initial),
-        add=_add,
     )
 
 
@@ -79,8 +77,3 @@ def _begin(initial: str, file: h5py.File, ensemble: Ensemble, seeds: Sequence[in
     # The official files hold one time more than frames.
     times = np.arange(ensemble.num_frames + 1) * compressible.FRAME_INTERVAL
     file.create_dataset("t-coordinate", data=times, dtype="f4")
-
-
-def _add(file: h5py.File, position: int, trajectory: Trajectory) -> None:
-    for field in FIELDS:
-        file[field][position] = trajectory[field]

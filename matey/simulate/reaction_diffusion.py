@@ -35,10 +35,7 @@ def fitzhugh_nagumo(initial: Tensor, times: Tensor) -> Tensor:
     initial = initial.to(torch.float64)
     spacing = tuple(2 * HALF_WIDTH / num_cells for num_cells in initial.shape[-2:])
     rate, largest_step = partial(_rate, spacing=spacing), partial(_largest_step, spacing=spacing)
-    frames = initial.new_empty(initial.shape[0], len(times), *initial.shape[1:])  # (b, t, f, y, x)
-    for index, state in enumerate(integrate(initial, times, rate, largest_step, runge_kutta_4)):
-        frames[:, index] = state
-    return frames
+    return torch.stack([*integrate(initial, times, rate, largest_step, runge_kutta_4)], dim=1)  # (b, t, f, y, x)
 
 
 def white_noise(seed: int, resolution: int) -> Tensor:

@@ -41,10 +41,8 @@ def dam_break(radius: Tensor, resolution: int, num_frames: int) -> Tensor:
 
     flow = FiniteVolume(ShallowWater(GRAVITY), (spacing, spacing), (extrapolation, extrapolation))
     times = torch.arange(num_frames, dtype=torch.float64) * FRAME_INTERVAL
-    frames = depth.new_empty(len(radius), num_frames, resolution, resolution)  # (b, t, x, y)
-    for index, state in enumerate(integrate(at_rest, times, flow.rate, flow.largest_step, heun)):
-        frames[:, index] = state[:, 0]
-    return frames
+    states = integrate(at_rest, times, flow.rate, flow.largest_step, heun)
+    return torch.stack([state[:, 0].clone() for state in states], dim=1)  # (b, t, x, y)
 
 
 def dam_radius(seed: int) -> float:

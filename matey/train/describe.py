@@ -1,17 +1,22 @@
-"""The description that a run prints before its first step: data, model, batch, and how attention crosses ranks."""
+"""The description that a run prints before its first step: data, model, batch, trained parts, attention across ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
-from matey.config import RunConfig
+from matey.config import Part, RunConfig
 from matey.data.lacking import lacking_note
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import TrajectorySet
+from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
+from matey.model.parts import part_of
+from matey.model.transfer import Transfer
 from matey.parallel.muon import matrices_of_blocks
 from matey.parallel.sequence import HeadsPlan, TokensPlan
 from matey.parallel.topology import Topology
+from matey.text_table import text_table
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import padding_note
 from matey.train.memory import activation_bytes
@@ -81,6 +86,30 @@ def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
         for grid in grids:
             if (note := padding_note(grid, run.tokens.patches[0])) and not (is_view and grid in own):
                 yield f"{data.system}: {note}"
+
+
+def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
+    """Return a table of parameter counts by part: all, those taken over from a pretrained model, and those trained.
+
+    Args:
+        model: the model, with frozen parameters as in training, before an engine divides it.
+        transferred: the weights that the model took over; None for random weights.
+    """
+    counts: dict[str, list[int]] = {part: [0, 0, 0] for part in get_args(Part)}
+    for name, parameter in model.named_parameters():
+        plain = name.replace(".base_layer.", ".")
+        counted = counts.setdefault("adapters", [0, 0, 0]) if is_adapter(name) else counts[part_of(name)]
+        counted[0] += parameter.numel()
+        counted[1] += 0 if transferred is None else transferred.reused.get(plain, 0)
+        counted[2] += parameter.numel() if parameter.requires_grad else 0
+    counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    rows = [
+        (part, *(f"{count:,}" for count in (number, reused, number - reused, trained)))
+        for part, (number, reused, trained) in counts.items()
+    ]
+    lines = text_table(("parameters", "all", "reused", "new", "trained"), rows).splitlines()
+    lines.insert(-1, lines[1])
+    return "\n".join(lines)
 
 
 def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layout: TokenLayout) -> str:

@@ -18,11 +18,11 @@ from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import Transfer, transfer
 from matey.parallel.agreement import check_same_run
 from matey.train.beforehand import named_source, reading_source
+from matey.train.describe import parts_table
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
 from matey.train.run_data import open_data
 from matey.train.run_split import check_unseen
-from matey.train.trained_parts import parts_table
 
 
 def finetune(

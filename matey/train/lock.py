@@ -86,11 +86,7 @@ class FolderLock:
                     raise LockedError(self._refusal(holder, touch))
                 time.sleep(1)
         job = os.environ.get("SLURM_JOB_ID")
-        about: Holder = {
-            "node": node,
-            "process": os.getpid(),
-            "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
-        }
+        about: Holder = {"node": node, "process": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         about |= {"job": job} if job else {}
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(about).encode(), 0)

@@ -36,8 +36,9 @@ from matey.train.describe import describe, describe_tokens
 from matey.train.loop import Progress, train
 from matey.train.memory import group_size
 from matey.train.network import check_attention
+from matey.train.own_folder import cannot_write
 from matey.train.resume import RunError
-from matey.train.run_data import RunData, loss_scales, validation_windows
+from matey.train.run_data import RunData, bytes_of, loss_scales, validation_windows
 from matey.train.sample_layout import layout_of
 from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
@@ -160,14 +161,8 @@ def _start_or_resume(
     average: MovingAverage,
     say: Callable[[str], None],
 ) -> Progress:
-    validated = json.dumps(
-        [
-            run.data.lead_max,
-            [Path(path).name for path in run.data.validate_on],
-            run.train.validation_windows,
-            run.train.ema,
-        ]
-    )
+    names = [Path(path).name for path in run.data.validate_on]
+    validated = json.dumps([run.data.lead_max, names, run.train.validation_windows, run.train.ema])
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
         if run.output.resume == "auto":
@@ -192,7 +187,7 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
     recorded = recorded_prints(data.record, data.sets)
     prints = None
-    if not from_rank_zero(seen.is_file() and _holds(path, text)):
+    if not from_rank_zero(seen.is_file() and bytes_of(path) == text.encode()):
         prints = seen_text(data.sets, [split.train for split in data.splits], shared_out, recorded)
     refusal = None
     if rank() == 0:
@@ -202,7 +197,7 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
             replace_text(path, text)
             replace_bytes(folder.path / INDEX, data.index.text())
         except OSError as error:
-            refusal = RunError(f"Cannot write to {folder.path} ({error.strerror}); choose another output.dir.")
+            refusal = RunError(cannot_write(folder.path, error))
     if refusal := from_rank_zero(refusal):
         raise refusal
     known = from_rank_zero(read_seen(seen))
@@ -211,13 +206,6 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
     parts = zip(data.all_sets, held_out, [*recorded, *({} for _ in data.others)], strict=True)
     notes = [twins_note(source, numbers, known, shared_out, prints) for source, numbers, prints in parts]
     return [note for note in notes if note]
-
-
-def _holds(path: Path, text: str) -> bool:
-    try:
-        return path.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
-        return False
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:

@@ -59,11 +59,6 @@ class RunData:
         """The data sets for training, those for validation only, then the coarser views."""
         return (*self.all_sets, *self.mixture.sets[len(self.sets) :])
 
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Every field once, in the order of the sets."""
-        return tuple(dict.fromkeys(name for data in self.all_sets for name in data.fields))
-
 
 def open_data(run: RunConfig) -> RunData:
     """Open and split the data of a run; a resumed run keeps the split that it started with.
@@ -74,7 +69,7 @@ def open_data(run: RunConfig) -> RunData:
         ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
         DataError: some of the data cannot be used.
     """
-    index = Index(code_fingerprint(), _bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
+    index = Index(code_fingerprint(), bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
     sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
     others = tuple(
         open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
@@ -86,15 +81,8 @@ def open_data(run: RunConfig) -> RunData:
     splits, record, notes = split_run(run, sets)
     notes = (*notes, *_short_tests(run, sets, splits))
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
-    mixture = Mixture(
-        [data for data, _, _ in views],
-        [train for _, train, _ in views],
-        [weight for _, _, weight in views],
-        run.data.history,
-        run.data.lead_max,
-        run.train.seed,
-        run.data.temperature,
-    )
+    mixed, train, weights = zip(*views, strict=True)
+    mixture = Mixture(mixed, train, weights, run.data.history, run.data.lead_max, run.train.seed, run.data.temperature)
     return RunData(sets, splits, others, mixture, record, index, notes)
 
 
@@ -183,10 +171,11 @@ def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence
             yield f"What is held out cannot be evaluated: {error}"
 
 
-def _bytes_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
+    """Return the bytes of a file of the run's folder; none if it cannot be read, as before the run has started."""
     try:
         return path.read_bytes()
-    except OSError:  # a run that has not started has no index, and an unreadable index is made again
+    except OSError:
         return b""
 
 

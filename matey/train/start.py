@@ -22,12 +22,6 @@ Train = Callable[..., bool]
 def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any], *, only_describe: bool) -> int:
     """Start the processes, train, and return the exit code.
 
-    Args:
-        train: the function that trains.
-        run: the run's configuration.
-        deepspeed_config: the configuration of the DeepSpeed engine.
-        only_describe: whether to describe the run only, without training.
-
     Returns:
         Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
         mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.

@@ -17,7 +17,7 @@ from matey.parallel.package import Engine
 from matey.parallel.traffic import Traffic
 from matey.train.checkpoint import RunFolder
 from matey.train.resume import RunError
-from matey.train.tally import LateTotals, Totals
+from matey.train.tally import Totals
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TakenStep:
     Attributes:
         step: the step.
         learning_rate: learning rate of the step.
-        totals: sums over the micro-batches of all ranks.
+        totals: `Totals` of the micro-batches of all ranks.
         grad_norm: the norm of the gradient.
         seconds: seconds that this rank's host took for the step.
         traffic: bytes, calls and seconds of each kind of communication; None if they are not counted.
@@ -36,7 +36,7 @@ class TakenStep:
 
     step: int
     learning_rate: float
-    totals: LateTotals
+    totals: Late
     grad_norm: Late
     seconds: float
     traffic: Traffic | None
@@ -48,7 +48,8 @@ class TakenStep:
         Raises:
             RunError: the loss or the gradient is not finite, or the line cannot be written.
         """
-        totals, grad_norm = self.totals.read(), self.grad_norm.read()
+        totals: Totals = self.totals.read()
+        grad_norm: float = self.grad_norm.read()
         stop_unless_finite(totals, grad_norm, self.step, folder)
         if self.reading is not None:
             log.write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,31 +34,14 @@ class Tally:
         self._sums[0, column] += errors.sum()
         self._sums[1, column] += len(errors)
 
-    def reduce(self, leave: bool = False) -> LateTotals:
-        """Add up the sums of all ranks, and in the same reduction find out whether any of them wants to ``leave``."""
+    def reduce(self, leave: bool = False) -> Late:
+        """Add up the sums of all ranks to `Totals`, and in the same reduction find out whether any wants to ``leave``."""
         self._sums[1, -1] = leave
-        return LateTotals(self.systems, Late(sum_over_ranks(self._sums)))
-
-
-@dataclass(frozen=True)
-class LateTotals:
-    """Totals that the device is still adding up.
-
-    Attributes:
-        systems: names of the systems.
-        sums: sums of errors and counts, two rows with a column for each system; a last column has tokens and ``leave``.
-    """
-
-    systems: list[str]
-    sums: Late
-
-    def read(self) -> Totals:
-        """Return the totals; wait if they have not come yet."""
-        return Totals(self.systems, self.sums.read())
+        return Late(sum_over_ranks(self._sums), partial(Totals, self.systems))
 
 
 class Totals:
-    """Sums over all ranks of a step or a validation."""
+    """Sums over all ranks of a step or a validation: errors and counts by system, tokens, and whether a rank wants to leave."""
 
     def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
         self._systems, self._errors, self._counts = systems, sums[0][:-1], sums[1][:-1]
