@@ -18,7 +18,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, chunk_on_grid, described_hdf5, is_hdf5, read_hdf5
 from matey.data.pdebench_config import numbers, read_config
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -108,6 +108,7 @@ class SeedGroupFile(TrajectorySet):
                         f"put runs of different shape into files of their own."
                     )
             self.trajectories = tuple(_describe(file, path, name, shapes[0], layout) for name in names)
+            self._chunk = chunk_on_grid(file[names[0]]["data"], layout.disk_axes)
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         about = self.trajectories[trajectory]

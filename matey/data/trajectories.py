@@ -67,6 +67,7 @@ class TrajectorySet(ABC):
     given: tuple[str, ...] = ()
     given_in_time: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
+    _chunk: tuple[int, int, int] | None = None  # of all trajectories, see `chunk`
 
     @property
     def num_trajectories(self) -> int:
@@ -138,7 +139,7 @@ class TrajectorySet(ABC):
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the shape ``z, y, x`` of a compressed chunk, which is read whole; None where any part can be read."""
-        return None
+        return self._chunk
 
     def with_given(self, names: Collection[str]) -> TrajectorySet:
         """Return the set with only the given fields in ``names``; others are not read."""
