@@ -28,6 +28,7 @@ class Samples:
         draw: ``(b,)`` int64, the number of each sample's draw in the training stream, or None outside of training.
         given_fields: names of the fields that are known and not predicted.
         parameters: physical parameters by name: ``(b,)``, NaN for a sample with an unknown value.
+        chunk: shape ``z, y, x`` of the compressed chunks that the first sample is read from; None where any part can be read.
     """
 
     system: str
@@ -39,6 +40,7 @@ class Samples:
     draw: Tensor | None = None
     given_fields: tuple[str, ...] = ()
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
+    chunk: tuple[int, int, int] | None = None
 
     @property
     def number(self) -> int:

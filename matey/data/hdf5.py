@@ -196,6 +196,12 @@ def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
     return tuple(item.chunks or ()) if item.id.get_create_plist().get_nfilters() else ()
 
 
+def chunk_on_grid(item: h5py.Dataset, axes: str) -> tuple[int, int, int] | None:
+    """Return the shape ``z, y, x`` of compressed chunks of a dataset with these axes; None where any part can be read."""
+    sizes = dict(zip(axes.split(), compressed_chunk(item), strict=False))
+    return (sizes.get("z", 1), sizes.get("y", 1), sizes.get("x", 1)) if sizes else None
+
+
 def most_held(num_bytes: int, is_compressed: bool) -> int:
     """Return the most bytes of values that ``num_bytes`` on disk can stand for."""
     return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)

@@ -16,7 +16,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import check_claim, described_hdf5, read_hdf5
+from matey.data.hdf5 import check_claim, chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -53,6 +53,7 @@ class SeedGroupFile(TrajectorySet):
                         f"put runs of different shape into files of their own."
                     )
             self.trajectories = tuple(self._described(file, path, name, shapes[0]) for name in names)
+            self._chunk = chunk_on_grid(file[names[0]]["data"], self.disk_axes)
 
     @classmethod
     def reader(cls) -> Reader:

@@ -18,12 +18,12 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import axis_sizes, check_count, check_memory, described_hdf5, read_hdf5
+from matey.data.hdf5 import axis_sizes, check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import hdf5_reader, numbers
 from matey.data.trajectories import Cells, Coordinates, Trajectory, TrajectorySet
 
 RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
-DATASETS = ("Vx", "Vy", "density", "pressure")
+DATASETS, AXES = ("Vx", "Vy", "density", "pressure"), "n t x y"
 
 
 class CompressibleFile(TrajectorySet):
@@ -40,8 +40,9 @@ class CompressibleFile(TrajectorySet):
             DataError: a dataset is missing or does not fit the others.
         """
         with described_hdf5(path) as file:
-            sizes = axis_sizes(file, dict.fromkeys(DATASETS, "n t x y"), "PDEBench's compressible flow")
+            sizes = axis_sizes(file, dict.fromkeys(DATASETS, AXES), "PDEBench's compressible flow")
             check_count(path, sizes["n"])
+            self._chunk = chunk_on_grid(file[DATASETS[0]], AXES)
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
             time_step = stored_step(file, "t-coordinate", sizes["t"], or_more=True)

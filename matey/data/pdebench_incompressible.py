@@ -17,7 +17,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import mean_step, stored_coordinates
-from matey.data.hdf5 import axis_sizes, check_claim, check_count, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import axis_sizes, check_claim, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
 from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
@@ -49,6 +49,7 @@ class IncompressibleFile(TrajectorySet):
             size_x, size_y = _domain_size(config)
             parameters = numbers(config, PARAMETERS)
             times = file["t"][:, :num_frames]
+            self._chunk = chunk_on_grid(file["velocity"], AXES["velocity"])
             self.given = FORCE if _has_force(file, sizes) else ()
         self.trajectories = tuple(
             Trajectory(

@@ -80,21 +80,17 @@ class WellFile(TrajectorySet):
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [_size(file, "time")] * (field in stored))
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
-            self._chunks = [self._chunk(field, compressed_chunk(file[field.dataset])) for field in stored]
+            chunks = [self._on_grid(field, compressed_chunk(file[field.dataset])) for field in stored]
+        if any(chunks):
+            z, y, x = (max(chunk.get(axis, 1) for chunk in chunks) for axis in "zyx")
+            self._chunk = z, y, x
         self._stored = tuple(stored)
         self.fields = tuple(name for field in stored for name in field.names)
         self.units = ("?",) * len(self.fields)
         self._constant = {name: (field, number) for field in constant for number, name in enumerate(field.names)}
         self.given = tuple(self._constant)
 
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the largest chunk size of the fields along each axis."""
-        if not any(self._chunks):
-            return None
-        z, y, x = (max(chunk.get(axis, 1) for chunk in self._chunks) for axis in "zyx")
-        return z, y, x
-
-    def _chunk(self, field: StoredField, chunk: tuple[int, ...]) -> dict[str, int]:
+    def _on_grid(self, field: StoredField, chunk: tuple[int, ...]) -> dict[str, int]:
         """Return the size of a field's chunk in cells, by our axis."""
         varying = [axis for axis, varies in zip(self._ours, field.varies, strict=True) if varies]
         return dict(zip(varying, chunk[field.per_trajectory + 1 :], strict=False))

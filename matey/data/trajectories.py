@@ -69,6 +69,7 @@ class TrajectorySet(ABC):
     given_in_time: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
     made_of: tuple[TrajectorySet, ...] = ()
+    _chunk: tuple[int, int, int] | None = None  # of all trajectories, see `chunk`
 
     @property
     def num_trajectories(self) -> int:
@@ -140,7 +141,7 @@ class TrajectorySet(ABC):
 
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the shape ``z, y, x`` of a compressed chunk, which is read whole; None where any part can be read."""
-        return None
+        return self._chunk
 
     def with_given(self, names: Collection[str]) -> TrajectorySet:
         """Return the set with only the given fields in ``names``; others are not read."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from matey.model.configuration import MateyConfig
+from matey.model.decoding import block_shapes
 from matey.model.moving import AT_ONCE, NUM_RECENT, recent_of
 from matey.model.shared_fields import around_tiles
 from matey.parallel.topology import shares
@@ -21,6 +22,7 @@ from matey.planning.workload import Workload, seen_around
 from matey.samples import Samples
 from matey.tokens.bricks import in_bricks
 from matey.tokens.by_brick import width_of_criteria
+from matey.tokens.parts import Around
 from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
 from matey.tokens.tiles import Frames, Tiles
 
@@ -126,10 +128,18 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
 def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> tuple[Tensor, Tensor]:
     """Return the bricks around the boxes of a rank's tiles whose last frames it sees, and the number of cells seen in each."""
     brick = config.patches[0]
-    if not config.local:
-        recent = torch.cat([tiles.in_patches(brick) for tiles in boxes]).unique()
-        return recent, torch.zeros_like(recent)  # the rank needs whole bricks
     about = Samples("", (), sample.window, torch.float32, torch.empty(0), (False, False, False))
-    regions = [around_tiles(tiles, about, config) for tiles in boxes]
+    halo = [max(along) for along in zip(*(shape.halo for shape in block_shapes(config)), strict=True)]
+    regions = [Around.of_cells([_widened(tiles.box, halo)], about, brick, [1, 1, 1]) for tiles in boxes]
+    if config.local:
+        regions += [around_tiles(tiles, about, config) for tiles in boxes]
     recent, cells = recent_of(regions, frames.grid_of(brick), brick)
     return recent, (cells[..., 1] - cells[..., 0]).clamp_min(0).prod(dim=1)
+
+
+def _widened(box: Sequence[slice], halo: Sequence[int]) -> tuple[slice, list[int], list[int]]:
+    """Return the samples of a box, its first cell and its end along ``z, y, x``, with a halo, as the decoders' windows have."""
+    samples, *sides = box
+    ends = zip(sides, halo, strict=True)
+    begin, end = zip(*((side.start - reach, side.stop + reach) for side, reach in ends), strict=True)
+    return samples, [*begin], [*end]

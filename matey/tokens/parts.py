@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from matey.tokens.patches import Patch, cover, patch_grid
 
 ROUNDED = 0.05
 """Share by which a rank may read more or less than its part, so that its run ends with a whole layer or row of bricks."""
+
+MOST_AT_CHUNKS = 1.15
+"""Largest number of parts that one rank may read, so that no chunk of a file is read by two ranks."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,10 @@ class Sharing:
 
     @classmethod
     def share_out(cls, samples: Sequence[Samples], brick: Patch, ways: int) -> Sharing:
-        """Divide the bricks of a micro-batch among ``ways`` ranks, so that each reads about as many values."""
+        """Divide the bricks of a micro-batch among ``ways`` ranks, so that each reads about as many values.
+
+        Runs end where compressed chunks end, if no rank then has more than `MOST_AT_CHUNKS` parts; else with layers or rows.
+        """
         grids = []
         for batch in samples:
             covered = cover(batch.window, brick)
@@ -49,17 +56,54 @@ class Sharing:
         weights = [(batch.window[0] + 1) * len(batch.fields) for batch in samples]
         numbers = [math.prod(grid) for grid in grids]
         total = sum(weight * number for weight, number in zip(weights, numbers, strict=True))
-        bounds, before = [], 0
-        for weight, number, (_, _, rows, places) in zip(weights, numbers, grids, strict=True):
-            step = next(n for n in (rows * places, places, 1) if n == 1 or n * ways <= ROUNDED * number)
-            starts = ((rank * total - ways * before) // (ways * weight) for rank in range(ways + 1))
-            bounds.append(tuple(min(max((start + step // 2) // step * step, 0), number) for start in starts))
+        starts, before = [], 0
+        for weight, number in zip(weights, numbers, strict=True):
+            of_batch = ((rank * total - ways * before) // (ways * weight) for rank in range(ways + 1))
+            starts.append([min(max(start, 0), number) for start in of_batch])
             before += weight * number
-        return cls(brick, tuple(grids), tuple(bounds))
+        rows = [_rows(grid, ways) for grid in grids]
+        chunks = [
+            _chunks(batch.chunk, brick, grid, plain) for batch, grid, plain in zip(samples, grids, rows, strict=True)
+        ]
+        bounds = [[_nearest(start, *step) for start in of_batch] for of_batch, step in zip(starts, chunks, strict=True)]
+        of_ranks = (
+            sum(weight * (end - first) for weight, (first, end) in zip(weights, ends, strict=True))
+            for ends in zip(*(pairwise(of_batch) for of_batch in bounds), strict=True)
+        )
+        if chunks != rows and max(of_ranks) * ways > MOST_AT_CHUNKS * total:
+            bounds = [
+                [_nearest(start, *step) for start in of_batch] for of_batch, step in zip(starts, rows, strict=True)
+            ]
+        return cls(brick, tuple(grids), tuple(map(tuple, bounds)))
 
     def number_of(self, batch: int, rank: int) -> int:
         """Return how many bricks of a batch a rank reads."""
         return self.bounds[batch][rank + 1] - self.bounds[batch][rank]
+
+
+def _rows(grid: Sequence[int], ways: int) -> tuple[int, int]:
+    """Return the number of bricks in a layer or row, if runs may end with whole ones; and that after which they start again."""
+    number, (_, _, rows, places) = math.prod(grid), grid
+    return next(n for n in (rows * places, places, 1) if n == 1 or n * ways <= ROUNDED * number), number
+
+
+def _chunks(chunk: Sequence[int] | None, brick: Patch, grid: Sequence[int], rows: tuple[int, int]) -> tuple[int, int]:
+    """Return the number of bricks after which a compressed chunk ends, and that after which chunks start again.
+
+    These are ``rows``, see `_rows`, where bricks, or these rows and layers, hold whole chunks.
+    """
+    for axis, (cells, size) in enumerate(zip(chunk or (), brick[1:], strict=False), start=1):
+        if size % cells:
+            inner = math.prod(grid[axis + 1 :])
+            step, period = math.lcm(size, cells) // size * inner, grid[axis] * inner
+            return rows if rows[0] % step == 0 or rows[0] % period == 0 else (step, period)
+    return rows
+
+
+def _nearest(place: int, step: int, period: int) -> int:
+    """Round to a multiple of a step within a period, or to the period's end."""
+    turn, within = divmod(place, period)
+    return turn * period + min((within + step // 2) // step * step, period)
 
 
 @dataclass(frozen=True)

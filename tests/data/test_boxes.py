@@ -13,7 +13,7 @@ from matey.data.located import DataFile
 from matey.data.reading import read_windows
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
-from matey.tokens.parts import BrickShare
+from matey.tokens.parts import MOST_AT_CHUNKS, BrickShare, Sharing
 
 GRID, FRAMES, FIELDS = (64, 64, 64), 4, 2
 WINDOW = Window(0, 0, 0, 1)
@@ -94,6 +94,32 @@ def test_boxes_of_a_rank_that_share_compressed_chunks_are_read_in_one_go(tmp_pat
     part = read_by(data, rank, 3)
     assert len(part.pieces) > 1 and len(boxes) == 2  # of the history, and of the target
     same_as_whole(data, part)
+
+
+def layers_unpacked(boxes, depth):
+    """Layers of chunks that reads touch, each as often as it is read."""
+    return sorted(layer for z, *_ in boxes for layer in range(z.start // depth, -(-z.stop // depth)))
+
+
+def test_ranks_unpack_each_chunk_once_where_their_parts_can_end_with_chunks(tmp_path, monkeypatch):
+    data = written(tmp_path / "values.h5", chunks=(1, 1, 8, 64, 64), compression="lzf")
+    boxes = counted(data, monkeypatch)
+    parts = [read_by(data, rank, 3) for rank in range(3)]
+    assert layers_unpacked(boxes, 8) == sorted(2 * list(range(8)))  # of the history, and of the target
+    numbers = [sum(piece.target[0].numel() for piece in part.pieces) for part in parts]
+    assert sum(numbers) == np.prod(GRID) and max(numbers) <= MOST_AT_CHUNKS / 3 * np.prod(GRID)
+    for rank, part in enumerate(parts):  # as later steps take it
+        assert Sharing.share_out([part.samples], (1, 8, 8, 8), 3).number_of(0, rank) == numbers[rank] / 8**3
+        same_as_whole(data, part)
+
+
+def test_no_rank_reads_much_more_than_its_part_for_the_sake_of_chunks(tmp_path, monkeypatch):
+    data = written(tmp_path / "values.h5", chunks=(1, 1, 16, 64, 64), compression="lzf")
+    boxes = counted(data, monkeypatch)
+    parts = [read_by(data, rank, 3) for rank in range(3)]
+    numbers = [sum(piece.target[0].numel() for piece in part.pieces) for part in parts]
+    assert sum(numbers) == np.prod(GRID) and max(numbers) <= 1.05 / 3 * np.prod(GRID)
+    assert layers_unpacked(boxes, 16) == sorted(2 * [0, 1, 1, 2, 2, 3])
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 
 from matey.data import DataError, open_dataset
+from tests.support.layout_files import write_compressible, write_incompressible
 from tests.support.seed_group_files import NUM_X, NUM_Y, coded_frames, coded_value, write_seed_groups
 
 SYSTEMS = ["shallow_water", "diffusion_reaction"]
@@ -55,6 +57,27 @@ def test_boundaries_can_be_periodic_along_some_axes(path):
 def test_a_file_without_yaml_is_told_by_its_number_of_channels(tmp_path, system):
     trajectories = open_dataset(write_seed_groups(tmp_path / "a.h5", system, config=False))
     assert trajectories.system == system and trajectories.trajectories[0].parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "chunks", "expected"),
+    [
+        (partial(write_seed_groups, system="shallow_water"), "0000/data", (2, 3, 4, 1), (1, 4, 3)),
+        (partial(write_seed_groups, system="diffusion_reaction"), "0000/data", (2, 3, 4, 2), (1, 3, 4)),
+        (write_incompressible, "velocity", (1, 1, 3, 4, 2), (1, 4, 3)),
+        (write_compressible, "Vx", (1, 1, 3, 4), (1, 4, 3)),
+    ],
+    ids=[*SYSTEMS, "incompressible", "compressible"],
+)
+def test_compressed_chunks_are_told_along_our_axes(tmp_path, write, name, chunks, expected):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        values = file[name][...]
+        for how, told in (({}, None), ({"chunks": chunks, "compression": "lzf"}, expected)):
+            del file[name]
+            file.create_dataset(name, data=values, **how)
+            file.flush()
+            assert open_dataset(path).chunk(0) == told
 
 
 def test_a_set_pickles_without_open_files(path):

@@ -30,6 +30,7 @@ SHARED = [
     Case("micro", grid=(64, 64, 64), batch=1, frames=8, fields=2, tokens="mul", patches=(16, 8)),
     Case("micro", grid=(512, 512), batch=2, frames=16, fields=2, tokens="mul", patches=(32, 8)),
 ]
+WITHOUT_LOCAL = Case("micro", grid=(512, 512), batch=1, frames=2, tokens="mix", patches=(128, 32), local="none")
 MEASURE = """
 import json, sys
 import torch
@@ -69,7 +70,7 @@ def test_a_preparation_takes_the_memory_that_is_planned(cases):
 
 @pytest.mark.parametrize(
     ("ways", "cases"),
-    [(2, SHARED[1:2]), pytest.param(4, SHARED, marks=pytest.mark.slow)],
+    [(2, [SHARED[1], WITHOUT_LOCAL]), pytest.param(4, SHARED, marks=pytest.mark.slow)],
     ids=["two", "four_all"],
 )
 def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways, cases):

@@ -1,12 +1,15 @@
-"""The ranks that forecast together: each holds some boxes of cells, and the first writes the file.
+"""The ranks that forecast together: each holds some boxes of cells and writes them, so that no rank ever holds a whole field.
 
-The ranks send their boxes to the first one after another, so that no rank ever holds a whole field.
+Ranks write at the same time, except those whose boxes share a chunk of the file; these write in turn:
+
+      chunks    |   0   |   1   |   2   |   3   |
+      ranks      0 0 0 0 0 1 1 1 1 2 2 3 3 3 3 3      0 and 2 write first, since they share no chunk; then 1,
+      turns      0 0 0 0 0 1 1 1 1 0 0 2 2 2 2 2      which shares chunks with both; then 3
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +29,7 @@ class Crew:
 
     Attributes:
         group: the sequence group of the model.
-        boxes: boxes inside the domain that each rank holds, in the order of the ranks.
+        boxes: boxes inside the domain that each rank writes, in the order of the ranks.
         is_in_parts: whether each rank reads only its boxes; otherwise all ranks hold whole fields and the first writes them.
     """
 
@@ -48,41 +51,49 @@ class Crew:
 
     @property
     def own(self) -> tuple[Box, ...]:
-        """The boxes that this rank holds."""
+        """The boxes that this rank writes."""
         return self.boxes[self.group.ranks.place]
 
-    def to_first(self, frames: Sequence[Tensor], leading: Sequence[int]) -> Iterator[tuple[Box, Tensor]]:
-        """Yield all boxes and their values on the first rank, and nothing on the others; all ranks must iterate to the end.
+    @property
+    def held(self) -> tuple[Box, ...]:
+        """The boxes whose values this rank holds; on all ranks those of whole fields, if these are not in parts."""
+        return self.own if self.is_in_parts else self.boxes[0]
+
+    def in_turn(self, layers: int | None) -> Iterator[None]:
+        """Yield once, when it is this rank's turn to write, if it has boxes; all ranks must iterate to the end together.
 
         Args:
-            frames: values ``(*leading, z, y, x)`` in this rank's boxes, float32 on the host.
-            leading: lengths of the axes before those of the grid.
+            layers: layers that are written together, see `matey.evaluate.forecasts.formats.Format`.
         """
-        place = self.group.ranks.place
-        yield from zip(self.own, frames, strict=True) if place == 0 else ()
-        flat = torch.cat([torch.empty(0), *(values.flatten() for values in frames)])
-        for rank, boxes in list(enumerate(self.boxes))[1:]:
-            came = self._moved(flat if rank == place else flat[:0], rank, 0, _sizes(boxes, leading))
-            if place == 0:
-                yield from zip(boxes, _boxed(came, boxes, leading), strict=True)
+        turns = turns_of(self.boxes, layers)
+        for turn in range(max(turns) + 1):
+            if turn == turns[self.group.ranks.place] and self.own:
+                yield
+            told_by_first(torch.zeros(1), self.group)  # all have written
 
-    def from_first(self, read: Callable[[Box], Tensor], leading: Sequence[int]) -> list[Tensor]:
-        """Return values ``(*leading, z, y, x)`` in this rank's boxes, or in all for whole fields; the first rank reads them."""
-        boxes_of = self.boxes if self.is_in_parts else [self.boxes[0]] * len(self.boxes)
-        place = self.group.ranks.place
-        own = [read(box) for box in boxes_of[0]] if place == 0 else []
-        for rank, boxes in list(enumerate(boxes_of))[1:]:
-            flat = torch.cat([torch.empty(0), *(read(box).flatten() for box in boxes if place == 0)])
-            came = self._moved(flat, 0, rank, _sizes(boxes, leading))
-            own = _boxed(came, boxes, leading) if rank == place else own
-        return own
 
-    def _moved(self, values: Tensor, sender: int, receiver: int, sizes: Sequence[int]) -> Tensor:
-        """Move values from one rank to another."""
-        ranks, total = self.group.ranks, sum(sizes)
-        send = [total if (ranks.place, to) == (sender, receiver) else 0 for to in range(ranks.size)]
-        receive = [total if (of, ranks.place) == (sender, receiver) else 0 for of in range(ranks.size)]
-        return self.group.exchange.swap(values, send, receive)
+def turns_of(boxes: Sequence[Sequence[Box]], layers: int | None) -> list[int]:
+    """Return the turn in which each rank writes its boxes, from 0; ranks with the same turn share no layers.
+
+    Args:
+        boxes: the boxes of each rank; those of a rank begin where the ones of the rank before end.
+        layers: layers that are written together along the slowest axis of the grid; None: all of the file.
+    """
+    turns: list[int] = []
+    ends: list[tuple[int, int]] = []  # of what has been written in each turn
+    axis = 0 if any(cells[0].stop > 1 for own in boxes for _, cells in own) else 1
+    for own in boxes:
+        if not own:
+            turns.append(0)
+            continue
+        (first, begin), (last, end) = own[0], own[-1]
+        low, high = (0, 0), (0, 0)
+        if layers is not None:
+            low, high = (first, begin[axis].start // layers), (last, (end[axis].stop - 1) // layers)
+        turn = next((turn for turn, before in enumerate(ends) if before < low), len(ends))
+        ends[turn : turn + 1] = [high]
+        turns.append(turn)
+    return turns
 
 
 def told_by_first(numbers: Tensor, group: SequenceGroup) -> Tensor:
@@ -95,15 +106,3 @@ def _within(cells: Cells, grid: Sequence[int]) -> Cells:
     """Return the part of a box inside the domain."""
     z, y, x = (slice(side.start, min(side.stop, length)) for side, length in zip(cells, grid, strict=True))
     return z, y, x
-
-
-def _sizes(boxes: Sequence[Box], leading: Sequence[int]) -> list[int]:
-    return [math.prod(leading) * math.prod(side.stop - side.start for side in cells) for _, cells in boxes]
-
-
-def _boxed(flat: Tensor, boxes: Sequence[Box], leading: Sequence[int]) -> list[Tensor]:
-    """View flat values as values ``(*leading, z, y, x)`` of some boxes."""
-    return [
-        values.view(*leading, *(side.stop - side.start for side in cells))
-        for values, (_, cells) in zip(flat.split(_sizes(boxes, leading)), boxes, strict=True)
-    ]

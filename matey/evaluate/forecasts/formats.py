@@ -33,20 +33,17 @@ class ForecastFile:
     A killed process therefore leaves a file that can be opened, with values up to some place.
 
     Attributes:
-        flush: function that hands all written values to the operating system.
-        close: function that closes the file.
+        close: function that hands all written values to the operating system and closes the file.
     """
 
     def __init__(
         self,
         contents: Contents,
         arrays: Any,  # noqa: ANN401
-        flush: Callable[[], object],
         close: Callable[[], object],
     ) -> None:
         """Take the arrays ``(trajectory, time, [z,] y, x)`` of an open file by the names of the fields."""
-        self._contents, self._arrays = contents, arrays
-        self.flush, self.close = flush, close
+        self._contents, self._arrays, self.close = contents, arrays, close
 
     def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
         """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory; ``step`` is the first one's, counted from 0."""
@@ -67,6 +64,12 @@ class Format(Protocol):
 
     def open_file(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
         """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
+
+    def layers_together(self, contents: Contents) -> int | None:
+        """Return how many layers along the slowest axis of the grid are always written together, by one process at a time.
+
+        None: only one process at a time may have the file open to write.
+        """
 
 
 def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:

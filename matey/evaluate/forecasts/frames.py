@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,8 @@ from matey.tokens.parts import BrickShare
 Earlier = Callable[[int, int, int, int], np.ndarray]
 """Reads earlier forecast frames of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
 
-EarlierBox = Callable[[Box, int, int], Tensor]
-"""Reads earlier forecast frames ``(t, f, z, y, x)`` in a box of cells, at steps ``from`` to ``to`` counted from 0."""
+EarlierBoxes = Callable[[Sequence[Box], int, int], list[Tensor]]
+"""Reads earlier forecast frames ``(t, f, z, y, x)`` in boxes of cells, at steps ``from`` to ``to`` counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def forecast_batch(
 
 
 def forecast_boxes(
-    model: MateyModel, request: ForecastRequest, crew: Crew, first: int, end: int, done: int, earlier: EarlierBox
+    model: MateyModel, request: ForecastRequest, crew: Crew, first: int, end: int, done: int, earlier: EarlierBoxes
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Forecast with all ranks of the crew, see `forecast_batch`; yield steps, and frames in this rank's boxes.
 
@@ -97,13 +97,10 @@ def forecast_boxes(
     begun = done - done % request.lead
     known = max(0, begun - request.num_frames)
 
-    def read(start: int, stop: int) -> list[Tensor]:
-        return crew.from_first(lambda box: earlier(box, start, stop), (stop - start, len(request.data.fields)))
-
     if not crew.is_in_parts:
 
         def whole(first: int, end: int, start: int, stop: int) -> np.ndarray:
-            return torch.stack(read(start, stop)).numpy()
+            return torch.stack(earlier(crew.held, start, stop)).numpy()
 
         for frame in forecast_batch(model, request, first, end, done, whole):
             values = frame.values.float().cpu()
@@ -119,13 +116,14 @@ def forecast_boxes(
         last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]
 
         def size_of(before: int, step: int) -> Tensor:
-            frames, starts = read(step, step + 1), last if before < 0 else read(before, before + 1)
+            frames = earlier(crew.held, step, step + 1)
+            starts = last if before < 0 else earlier(crew.held, before, before + 1)
             changes = [frame[0] - start[0] for frame, start in zip(frames, starts, strict=True)]
             return sizes_of(changes, part, exchange, ranks.size)
 
         largest = largest_so_far(largest, size_of, begun, request.lead)
         frames = [piece.history.new_empty(begun - known, *piece.history.shape[1:]) for piece in part.pieces]
-        for piece, values, new in zip(part.pieces, frames, read(known, begun), strict=True):
+        for piece, values, new in zip(part.pieces, frames, earlier(crew.held, known, begun), strict=True):
             inside(piece, values, part.samples).copy_(new)
         (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
         part = moved_on(part, continued(frames, part, boxes, ranks, exchange), begun)

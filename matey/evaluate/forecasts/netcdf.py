@@ -18,7 +18,11 @@ def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> Forec
     """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
     file = netCDF4.Dataset(path, mode)
     file.set_auto_mask(False)
-    return ForecastFile(contents, file, file.sync, file.close)
+    return ForecastFile(contents, file, file.close)
+
+
+def layers_together(contents: Contents) -> None:
+    """Only one process at a time may have the file open to write."""
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:

@@ -6,11 +6,12 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     import xarray
 
 STRETCH_BYTES = 2**20  # bytes written at a time for one field of one trajectory
+
+OpenFile = Callable[[Literal["r", "r+"]], ForecastFile]
+"""Opens the unfinished file."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,7 +113,7 @@ class Forecasts:
             overwrite: whether the file may replace another.
             on_frames: function called with the number of frames just made, or found complete, for a progress bar.
 
-        All ranks of the model's sequence group must call; the first writes the parts of all.
+        All ranks of the model's sequence group must call, and reach the file; each writes its part.
 
         Raises:
             FormatError: the file exists already, the suffix names no format, or a package is missing.
@@ -131,21 +135,20 @@ class Forecasts:
             done = progress.done() or self._begin(progress, stretch)
         done = told_by_first(torch.tensor(done), group).tolist()
         on_frames(sum(done))
-        unfinished = format_of(path).open_file(progress.unfinished, contents, "r+") if is_first else None
-        with closing(unfinished) if unfinished else nullcontext() as file:
-            for first, end in list(self.request.batches(self.batch_size, done)):
-                crew = Crew.sharing(self.model, self.request.samples(first, end))
-                for step, frames, num_frames in self._stretches(crew, file, first, end, done[first], stretch):
-                    shape = num_frames, len(contents.fields)
-                    for (sample, cells), values in crew.to_first(frames, shape):
-                        assert file is not None, "the first rank has the file"
-                        file.write(first + sample, step - num_frames, values.numpy(), cells)
-                    new = step - done[first]
-                    done[first:end] = [step] * (end - first)
-                    if file is not None:
-                        file.flush()
-                        progress.note(done)
-                    on_frames(max(0, new) * (end - first))
+        form = format_of(path)
+        open_file = partial(form.open_file, progress.unfinished, contents)
+        for first, end in list(self.request.batches(self.batch_size, done)):
+            crew = Crew.sharing(self.model, self.request.samples(first, end))
+            for step, frames in self._stretches(crew, open_file, first, end, done[first], stretch):
+                for _ in crew.in_turn(form.layers_together(contents)):
+                    with closing(open_file("r+")) as file:
+                        for (sample, cells), values in zip(crew.own, frames, strict=True):
+                            file.write(first + sample, step - len(values), values.numpy(), cells)
+                new = step - done[first]
+                done[first:end] = [step] * (end - first)
+                if is_first:
+                    progress.note(done)
+                on_frames(max(0, new) * (end - first))
         if is_first:
             progress.finish()
 
@@ -158,20 +161,20 @@ class Forecasts:
         return done
 
     def _stretches(
-        self, crew: Crew, file: ForecastFile | None, first: int, end: int, done: int, stretch: int
-    ) -> Iterator[tuple[int, list[Tensor], int]]:
-        """Forecast a batch; every ``stretch`` frames, yield the step, frames ``(t, f, z, y, x)`` in own boxes, and ``t``."""
+        self, crew: Crew, open_file: OpenFile, first: int, end: int, done: int, stretch: int
+    ) -> Iterator[tuple[int, list[Tensor]]]:
+        """Forecast a batch; every ``stretch`` frames, yield the step and the frames ``(t, f, z, y, x)`` in own boxes."""
 
-        def earlier(box: Box, start: int, stop: int) -> Tensor:
-            assert file is not None, "the first rank has the file"
-            place, cells = first + box[0], box[1]
-            return torch.from_numpy(file.read(place, place + 1, start, stop, cells)[0])
+        def earlier(boxes: Sequence[Box], start: int, stop: int) -> list[Tensor]:
+            with closing(open_file("r")) as file:
+                read = (file.read(first + place, first + place + 1, start, stop, cells)[0] for place, cells in boxes)
+                return [torch.from_numpy(frames) for frames in read]
 
         frames: list[list[Tensor]] = []
         for step, frame in forecast_boxes(self.model, self.request, crew, first, end, done, earlier):
             frames.append(frame)
             if step % stretch == 0 or step == self.request.num_steps:
-                yield step, [torch.stack(of_box) for of_box in zip(*frames, strict=True)], len(frames)
+                yield step, [torch.stack(of_box) for of_box in zip(*frames, strict=True)]
                 frames = []
 
     def _digest(self, suffix: str) -> str:

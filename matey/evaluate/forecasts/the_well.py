@@ -23,7 +23,7 @@ def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> Forec
     """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
     file = h5py.File(path, mode, locking="best-effort")
     arrays = {name: _Turned(file[GROUP][name]) for name in contents.fields}
-    return ForecastFile(contents, arrays, file.flush, file.close)
+    return ForecastFile(contents, arrays, file.close)
 
 
 class _Turned:
@@ -38,6 +38,10 @@ class _Turned:
 
     def __setitem__(self, box: tuple[int | slice, ...], values: np.ndarray) -> None:
         self._field[*box[:2], *box[:1:-1]] = values.transpose(0, *range(values.ndim - 1, 0, -1))
+
+
+def layers_together(contents: Contents) -> None:
+    """Only one process at a time may have the file open to write."""
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:

@@ -18,8 +18,14 @@ CHUNK = 2**20
 
 def open_file(path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
     """Open a store that `make` has made, to read (``r``), or to read and write (``r+``)."""
-    # There is nothing to flush or close: every chunk is a file, written at once.
-    return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None, lambda: None)
+    # There is nothing to close: every chunk is a file, written at once.
+    return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None)
+
+
+def layers_together(contents: Contents) -> int:
+    """Return the number of layers of a chunk along the slowest axis of the grid."""
+    _, _, layers, *layer = contents.shape
+    return min(layers, max(1, CHUNK // math.prod(layer)))
 
 
 def make(path: Path, contents: Contents, stretch: int) -> None:
@@ -32,8 +38,7 @@ def make(path: Path, contents: Contents, stretch: int) -> None:
         about = {"_ARRAY_DIMENSIONS": list(coordinate.dims), **coordinate.attributes}
         # No fill value: xarray would read a 0 as missing.
         group.create_array(name, data=values, fill_value=None, attributes=about)
-    _, _, layers, *layer = contents.shape
-    grid = min(layers, max(1, CHUNK // math.prod(layer))), *layer
+    grid = layers_together(contents), *contents.shape[3:]
     for name, field in contents.fields.items():
         about = {"_ARRAY_DIMENSIONS": list(field.dims), **field.attributes, "coordinates": contents.further}
         group.create_array(

@@ -1,7 +1,7 @@
 """Run by a launcher on P ranks, with a folder and names of cases: forecasts into files by ranks that hold parts of the fields.
 
 Prints a line per case on rank 0: its name, how far the file is off one process, whether one that was broken off and gone
-on with is the same, and the largest share of a field that was read or written at once.
+on with is the same, the largest share of a field that was read at once, and the share of the file that each rank wrote.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 import matey
 import matey.evaluate.forecasts.series as series
 from matey.data import TrajectorySet
-from matey.evaluate.forecasts.formats import format_of
+from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -77,6 +77,8 @@ def frames_in(path, forecasts):
 def main(folder, names):
     start_processes(find_environment(), timeout=120, threads=1)
     group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
+    wrote, write = [], ForecastFile.write
+    ForecastFile.write = lambda *args: (wrote.append(args[3].size), write(*args))
     for name in names:
         patches, grid, boundary, suffix, settings = CASES[name]
         series.STRETCH_BYTES = STRETCH * 4 * int(np.prod(grid))
@@ -89,9 +91,11 @@ def main(folder, names):
         forecasts = matey.forecast(model, data, steps=STEPS, lead=2, start=1, history=2, batch_size=1)
         expected = torch.stack([frame.values[0] for frame in forecasts]).view(2, STEPS, 2, *grid).numpy()
         read.clear()
+        wrote.clear()
         model.sequence_group = group
         path, again = (Path(folder) / f"{name.replace(' ', '_')}_{n}{suffix}" for n in (1, 2))
         forecasts.write(path)
+        shares = from_all_ranks(sum(wrote) / expected.size)
         break_off(forecasts, again)
         counted = []
         forecasts.write(again, on_frames=counted.append)
@@ -101,7 +105,7 @@ def main(folder, names):
             found = frames_in(path, forecasts)
             off = np.linalg.norm(found - expected) / np.linalg.norm(expected)
             is_same = np.array_equal(frames_in(again, forecasts), found)
-            sys.stdout.write(f"case {json.dumps([name, float(off), is_same, most / int(np.prod(grid))])}\n")
+            sys.stdout.write(f"case {json.dumps([name, float(off), is_same, most / int(np.prod(grid)), shares])}\n")
         model.sequence_group = SequenceGroup()
         barrier()
     stop_processes()

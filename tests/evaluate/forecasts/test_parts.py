@@ -15,10 +15,12 @@ QUICK = ("plane .nc", "space .zarr", "whole .nc")
     [(3, QUICK), pytest.param(3, [name for name in CASES if name not in QUICK], marks=pytest.mark.slow)],
     ids=["some", "others"],
 )
-def test_ranks_that_hold_parts_write_the_file_of_one_process(num_ranks, names, tmp_path):
+def test_ranks_write_their_parts_into_the_file_of_one_process(num_ranks, names, tmp_path):
     command = ("-m", "tests.evaluate.forecasts.parts_cases", tmp_path, json.dumps(names))
     cases = cases_of(start_ranks(num_ranks, *command, timeout=600))
     assert [name for name, *_ in cases] == [*names]
-    for name, off, is_same_after_a_break, largest_share in cases:
+    for name, off, is_same_after_a_break, largest_share, written in cases:
         assert off < 1e-5 and is_same_after_a_break, (name, off)
         assert largest_share == 1 if "whole" in name else largest_share < 0.7, (name, largest_share)
+        assert sum(written) == pytest.approx(1)
+        assert max(written) == 1 if "whole" in name else max(written) < 1.6 / num_ranks, (name, written)
