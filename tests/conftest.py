@@ -15,7 +15,7 @@ import torch
 
 from matey.parallel.compilation import locks
 from matey.process.waiting_threads import let_waiting_threads_sleep
-from tests.support.programs import clean_environment, preloaded
+from tests.support.programs import SHARED, clean_environment, preloaded
 from tests.support.runs import small_run
 
 pytest_plugins = [
@@ -38,6 +38,12 @@ def pytest_sessionstart():
             pytest.exit(
                 f"a compilation that was killed has left {lock}, for which tests would wait for ever: delete it", 2
             )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config):
+    if "not processes" not in config.option.markexpr:
+        os.environ[SHARED] = str(preloaded().folder)  # which imports while they collect
 
 
 def pytest_collection_finish():

@@ -1,4 +1,7 @@
-"""Imports every module of the package and prints what has changed but for the modules themselves."""
+"""Imports every module of the package, those that train first, and prints what has changed but for the modules themselves.
+
+A line ``modules`` names all that a program that trains has imported before its engine is built.
+"""
 
 import atexit
 import json
@@ -10,9 +13,8 @@ import threading
 import warnings
 from importlib import import_module
 
-OTHERS = (
-    "torch torch.utils.cpp_extension transformers peft h5py netCDF4 zarr xarray matplotlib.figure scipy tqdm".split()
-)
+OF_TRAINING = "torch torch.utils.cpp_extension transformers peft h5py scipy tqdm".split()
+OTHERS = "netCDF4 zarr xarray matplotlib.figure".split()
 
 
 def state():
@@ -28,18 +30,26 @@ def state():
     }
 
 
-def main():
-    # What the packages of others do is theirs.
-    for name in OTHERS:
+def changed_by(names, others):
+    """What modules of ours change when they are imported; what the packages of others do is theirs."""
+    for name in others:
         import_module(name)
-    before, names = state(), []
-    for module in pkgutil.walk_packages(import_module("matey").__path__, "matey."):
-        import_module(module.name)
-        names.append(module.name)
+    before = state()
+    for name in names:
+        import_module(name)
     after = state()
-    changed = {
-        what: [x for x in after[what] if x not in before[what]] for what in before if before[what] != after[what]
-    }
+    return {what: [x for x in after[what] if x not in before[what]] for what in before if before[what] != after[what]}
+
+
+def main():
+    changed = changed_by(
+        ["matey.model.matey", "matey.data", "matey.evaluate.rollout", "matey.train.pretrain"], OF_TRAINING
+    )
+    for name in ("MateyModel", "open_dataset", "rollout"):
+        getattr(import_module("matey"), name)
+    sys.stdout.write(f"modules {json.dumps([*sys.modules])}\n")
+    names = [module.name for module in pkgutil.walk_packages(import_module("matey").__path__, "matey.")]
+    changed |= changed_by(names, OTHERS)
     sys.stdout.write(f"effects {json.dumps([len(names), changed])}\n")
 
 

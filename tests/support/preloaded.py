@@ -2,8 +2,8 @@
 
 A new interpreter takes 5 to 7 s of CPU time to import them, and the tests start hundreds. Here one process imports them
 once, and every program is a fork of it: a process of its own with its own memory, environment, streams, session and exit code.
-Of ours nothing but `matey.config` is imported before the fork, and that in `LIGHT` alone; what an import reads from the
-environment is the same, see `can_run`.
+Importing ours changes nothing outside them, which a test holds; what an import reads from the environment is the same, see
+`can_run`. A program ends as any interpreter does, but for modules and libraries of others, which are left as they are.
 
     test  --(command, environment, two files)-->  server, which has imported  --fork-->  watcher  --fork-->  program
       '<------------------ process number, exit code --------------------------------------'
@@ -15,6 +15,7 @@ another program starts is forked as well.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import fcntl
 import gc
 import json
@@ -49,8 +50,11 @@ MODULES = (
     "psutil",
     "matplotlib.figure",
     "torch.utils.cpp_extension",
+    "matey.train.pretrain",
+    "matey.train.start",
+    "matey.commands.evaluate",
 )
-"""What is imported beforehand; nothing of this project."""
+"""What is imported beforehand: packages of others, then what most programs use of ours."""
 
 LIGHT = ("pydantic", "yaml", "matey.config")
 """The same where programs are to import none of those that take seconds; `sys.modules` still tells which they import."""
@@ -101,36 +105,14 @@ class Program:
 
 
 class Server:
-    """The process that has imported; it ends with the tests."""
+    """The process that has imported, as one knows it who asks it to fork."""
 
-    def __init__(self, root: Path, environment: dict[str, str], modules: Sequence[str] = MODULES) -> None:
-        """Start it in a folder with the variables that its programs will have at import, and what it is to import."""
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        """Know one by its folder, and by the variables that its programs have at import."""
         self._environment = _read_at_import(environment)
-        self._folder = tempfile.TemporaryDirectory()
-        self._address = str(Path(self._folder.name) / "socket")
-        self.bin = Path(self._folder.name) / "bin"  # where the stand-in lies, and launchers that are run by it
-        self.python = str(self.bin / "python")
-        self.bin.mkdir()
-        stand_in = Path(__file__).with_name("stand_in_python.py")
-        self._write("python", f'{sys.executable} -IS {stand_in} {self._address} {sys.executable} "$@"')
-        for name in LAUNCHERS:
-            self._write(name, f'{self.python} {Path(sys.executable).with_name(name)} "$@"')
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(self._address)
-            listener.listen(64)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), self._folder.name, *modules],
-                cwd=root,
-                env=environment,
-                pass_fds=[listener.fileno()],
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        atexit.register(self._stop)
-
-    def _write(self, name: str, command: str) -> None:
-        (self.bin / name).write_text(f"#!/bin/sh\nexec {command}\n")
-        (self.bin / name).chmod(0o755)
+        self.folder = folder
+        self.bin = folder / "bin"  # where the stand-in lies, and launchers that are run by it
+        self._address, self.python = str(folder / "socket"), str(self.bin / "python")
 
     def can_run(self, command: Sequence[str], environment: dict[str, str]) -> bool:
         """Whether a command is a program of this Python, whose imports would read what the server's did."""
@@ -157,11 +139,41 @@ class Server:
         connection.sendall(request)
         return Program(connection)
 
+
+class OwnServer(Server):
+    """One that ends with the process of the tests that has started it."""
+
+    def __init__(self, root: Path, environment: dict[str, str], modules: Sequence[str] = MODULES) -> None:
+        """Start it in a folder with the variables that its programs will have at import, and what it is to import."""
+        self._temporary = tempfile.TemporaryDirectory()
+        super().__init__(Path(self._temporary.name), environment)
+        self.bin.mkdir()
+        stand_in = Path(__file__).with_name("stand_in_python.py")
+        self._write("python", f'{sys.executable} -IS {stand_in} {self._address} {sys.executable} "$@"')
+        for name in LAUNCHERS:
+            self._write(name, f'{self.python} {Path(sys.executable).with_name(name)} "$@"')
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self._address)
+            listener.listen(64)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(listener.fileno()), self._temporary.name, *modules],
+                cwd=root,
+                env=environment,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        atexit.register(self._stop)
+
+    def _write(self, name: str, command: str) -> None:
+        (self.bin / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (self.bin / name).chmod(0o755)
+
     def _stop(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
 
 def _is_program(arguments: Sequence[str]) -> bool:
@@ -226,7 +238,7 @@ def _watch(connection: socket.socket, at_import: dict[str, str]) -> dict:
 
 
 def run(request: dict, folder: Path) -> None:
-    """Become the program; what it compiles is kept in the server's folder where the checkout may not have it."""
+    """Become the program; what it compiles is kept in the server's folder if the checkout may not have it."""
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.executable = str(folder / "bin" / "python")
@@ -258,17 +270,27 @@ def run(request: dict, folder: Path) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+def _leave(names: Sequence[str]) -> None:
+    """Keep modules and libraries of others as they are when the interpreter ends: a fork would copy what it takes apart."""
+    kept = [sys.modules.pop(name, None) for name in names]
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
+    if on_exit := getattr(ctypes.CDLL(None), "on_exit", None):  # of glibc
+        on_exit(ctypes.CDLL(None)._exit, None)
+
+
 def main() -> None:
-    """Import, and serve; what comes back is the program to run, after which this process ends as any interpreter does."""
+    """Import, and serve; what comes back is the program to run, after which this process ends."""
+    atexit.register(_leave, of_others := [])  # before all imports, so after all that they register
     at_import = _read_at_import(os.environ)  # some imports set variables
     for name in sys.argv[3:]:
         __import__(name)
+    ours = {*sys.stdlib_module_names, "__main__", "matey", "tests"}
+    of_others += [name for name in sys.modules if name.partition(".")[0] not in ours]
     gc.collect()
     gc.freeze()  # else every fork walks, and so copies, all that was imported when it ends: 1.2 s
     request = serve(socket.socket(fileno=int(sys.argv[1])), at_import)
-    folder = Path(sys.argv[2])
     try:
-        run(request, folder)
+        run(request, Path(sys.argv[2]))
     except Exception:
         sys.excepthook(*sys.exc_info())  # the program's own, if it set one
         sys.exit(1)

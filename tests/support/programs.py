@@ -19,8 +19,9 @@ from pathlib import Path
 import psutil
 
 from tests.support.paths import BIN, ROOT
-from tests.support.preloaded import LAUNCHERS, LIGHT, Program, Server
+from tests.support.preloaded import LAUNCHERS, LIGHT, OwnServer, Program, Server
 
+SHARED = "TESTS_PRELOADED"  # variable that names the folder of the server of several processes of tests
 TWO_RANKS = ("two ranks",)  # in place of a launcher, where it does not matter which: see `start_ranks`
 
 
@@ -64,8 +65,9 @@ def held_back(process):
 
 @functools.cache
 def preloaded() -> Server:
-    """The process that programs of this Python are forked from, with all slow imports done."""
-    return Server(ROOT, clean_environment())
+    """The process that programs of this Python are forked from, with all slow imports done; processes of tests share one."""
+    folder = os.environ.get(SHARED)
+    return Server(Path(folder), clean_environment()) if folder else OwnServer(ROOT, clean_environment())
 
 
 def start(command, timeout=240, limit_file_bytes=None, env=None, anew=False) -> subprocess.CompletedProcess:
@@ -160,7 +162,7 @@ def run_together(commands, timeout, limit_file_bytes=None, server=None) -> subpr
 @functools.cache
 def light() -> Server:
     """The process that programs are forked from of which it is asked what they import."""
-    return Server(ROOT, clean_environment(), LIGHT)
+    return OwnServer(ROOT, clean_environment(), LIGHT)
 
 
 def imports_of(*command):

@@ -56,6 +56,7 @@ def write_run(folder: Path, num_ranks: int, **data) -> Path:
             "checkpoint_every": 1000,
             "validation_windows": 2,
         },
+        "parallel": {"threads": 1},  # the cores are shared with other tests
         "output": {"dir": str(folder / "run")},
     }
     folder.mkdir(exist_ok=True)
@@ -80,6 +81,7 @@ def small_run(folder: Path) -> Callable[..., Path]:
                 "checkpoint_every": 2,
                 "validation_windows": 4,
             },
+            "parallel": {"threads": 1},  # the cores are shared with other tests
             "output": {"dir": str(folder / "run")},
         }
         for section, values in sections.items():
