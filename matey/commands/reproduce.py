@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, run_one, run_study, submit
-from matey.studies.folder import StudyError
+from matey.studies.folder import StudyError, interrupt
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
@@ -31,6 +32,8 @@ from matey.studies.pretraining.tables import Point as Pretraining
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets commands started with "&" ignore SIGINT
+        signal.signal(number, interrupt)
     with writing(args.out):
         if args.study == "report":
             print(f"Page: {write_page_of_all(args.out.absolute())}")
@@ -115,7 +118,6 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         tuple(args.set),
         machine_of(args),
         args.ranks or table.ranks,
-        args.seeds,
     )
     for point in study.points:
         study.run_config(point)

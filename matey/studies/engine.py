@@ -18,7 +18,7 @@ from tqdm import tqdm
 from matey.checkpoints.durable import replace_text
 from matey.mistakes import Mistake
 from matey.report.png import write_png
-from matey.studies.folder import TEXT, Row, StudyError, call, claim, write_table
+from matey.studies.folder import TEXT, Row, StudyError, ask_all_to_stop, call, claim, write_table
 from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
 
@@ -214,8 +214,9 @@ def _started(
         try:
             for future in as_completed(running):
                 yield running[future], future.result
-        finally:
-            pool.shutdown(cancel_futures=True)
+        finally:  # also at an interrupt
+            pool.shutdown(wait=False, cancel_futures=True)
+            ask_all_to_stop()
 
 
 def _run(study: RunnableStudy[PointT], point: PointT) -> None:

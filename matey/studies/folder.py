@@ -7,12 +7,14 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from matey.checkpoints.durable import replace_text
 from matey.config.flags import started_as
@@ -22,6 +24,7 @@ Row = dict[str, Any]
 
 STUDY, TEXT = "study.json", "results.txt"
 GRACE = 60.0  # seconds that a run has to save a checkpoint after it is asked to stop
+_running: set[subprocess.Popen[bytes]] = set()  # commands that threads of this process wait for
 
 
 class StudyError(Mistake):
@@ -108,6 +111,7 @@ def call(
         start = file.tell()
         variables = {**os.environ, **(environment or {})}
         process = subprocess.Popen(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT)
+        _running.add(process)
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired as error:
@@ -117,6 +121,7 @@ def call(
             ) from None
         finally:
             _stop(process)
+            _running.discard(process)
     if code:
         said = log.read_bytes()[start:].decode(errors="replace").splitlines()
         lines = ["", *(line.strip() for line in said if line.strip())]
@@ -124,6 +129,19 @@ def call(
         raise StudyError(
             f"{name} ended with code {code}: {last} (all of it in {log}); the same command continues from here."
         )
+
+
+def ask_all_to_stop() -> None:
+    """Ask the commands that threads of this process wait for to save and end; the threads see to it that they do."""
+    for process in [*_running]:
+        process.terminate()
+
+
+def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Handle a signal as ctrl-C, once: further ones, such as a terminal's to all processes, would cut short the saving."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -160,8 +178,8 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def quotient(values: Sequence[float], others: Sequence[float]) -> str:
-    """Return the quotient of two means as text; with seeds, also its deviation: relative deviations add in squares."""
-    if not (values and others):
+    """Return the quotient of two positive means as text; with seeds, also its deviation: relative deviations add in squares."""
+    if not (values and others and min(mean(values), mean(others)) > 0):
         return "-"
     of_means = mean(values) / mean(others)
     if min(len(values), len(others)) < 2:

@@ -3,7 +3,9 @@
 import csv
 import json
 import re
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 
 from matey.studies.engine import RunnableStudy, run_one, run_study
 from matey.studies.folder import StudyError, claim
+from tests.support.paths import ROOT
 
 SCRIPT = """
 import json, pathlib, sys
@@ -20,6 +23,27 @@ if name in ("p13", "p26"):
     sys.exit("error: thirteen has no square here")
 (out / "points" / name).mkdir(parents=True, exist_ok=True)
 (out / "points" / name / "result.json").write_text(json.dumps(int(name[1:]) ** 2))
+"""
+
+STUDY = """
+import signal, sys
+from pathlib import Path
+from matey.studies.engine import run_study
+from matey.studies.folder import interrupt
+from tests.studies.test_engine import Squares
+signal.signal(signal.SIGTERM, interrupt)
+run_study(Squares(Path(sys.argv[1], "study"), [5, 6, 7]), [sys.executable, sys.argv[2], sys.argv[1]], 2)
+"""
+STOPPED = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+point = pathlib.Path(sys.argv[1], sys.argv[-1])
+try:
+    point.with_suffix(".started").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    point.with_suffix(".saved").touch()
 """
 
 
@@ -108,6 +132,22 @@ def test_points_that_fail_are_named_at_the_end_and_all_others_are_run(tmp_path, 
     assert sorted(re.findall(r"p\d+ ended", str(raised.value))) == ["p13 ended", "p26 ended"]
     assert [point.value for point in study.points if study.is_done(point)] == [5, 6]
     assert results(tmp_path / "study") == [(5, 25), (6, 36)]
+
+
+@pytest.mark.processes
+def test_an_interrupt_asks_the_running_points_to_save_and_waits_for_them(tmp_path):
+    """The signal reaches the study's process alone, as from `timeout` or a batch system."""
+    point = tmp_path / "point.py"
+    point.write_text(STOPPED)
+    study = subprocess.Popen([sys.executable, "-c", STUDY, tmp_path, point], cwd=ROOT, stderr=subprocess.PIPE)
+    started = [tmp_path / f"{name}.started" for name in ("p5", "p6")]
+    while not all(path.exists() for path in started):
+        assert study.poll() is None and time.sleep(0.05) is None
+    study.terminate()
+    _, said = study.communicate(timeout=60)
+    assert said.decode().endswith("KeyboardInterrupt\n")
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["p5.saved", "p6.saved"]
+    assert not (tmp_path / "p7.started").exists()
 
 
 @pytest.mark.processes

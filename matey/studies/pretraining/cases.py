@@ -53,9 +53,9 @@ def adaptive(
 def adaptivity_cases(
     schemes: Iterable[str],
     sizes: Iterable[int],
-    levels: Sequence[Sequence[int]],
-    amounts: Sequence[float],
-    extra: bool,
+    levels: Sequence[Sequence[int]] = (),
+    amounts: Sequence[float] = (),
+    extra: bool = False,
     frames: int = 2,
     settings: Sequence[str] = (),
 ) -> tuple[Case, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -68,17 +68,7 @@ def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
             cells = sorted({float(row["label"]) for row in of_series})
             values = [[scale * row[key] for row in of_series if float(row["label"]) == each] for each in cells]
             growth = f", {np.mean(exponents(of_series, key)):.2f}" if key != "ratio" and len(cells) > 1 else ""
-            axes.errorbar(
-                cells,
-                [np.mean(each) for each in values],
-                [deviation(each) for each in values],
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[number % len(MARKERS)],
-                markersize=4.5,
-                linewidth=1.2,
-                capsize=2,
-                label=f"{series}{growth}",
-            )
+            _line(axes, number, f"{series}{growth}", zip(cells, values, strict=True))
         axes.set(xscale="log", yscale="log", title=title)
         axes.legend(fontsize=7)
     for axes in panels.flat[len(shown) :]:
@@ -96,19 +86,24 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
         for case in cases:
             own = [row for row in rows if row["case"] == case]
             errors = errors_of(own, forecast)
-            points.append((COSTS[cost][1] * np.mean([row[cost] for row in own]), np.mean(errors), deviation(errors)))
-        at, means, deviations = zip(*sorted(points), strict=True)
-        axes.errorbar(
-            at,
-            means,
-            deviations,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],  # another period than the colours': no two series are alike
-            linestyle=LINES[number // len(COLOURS) % len(LINES)] if len(points) > 1 else "",
-            markersize=4.5,
-            linewidth=1.2,
-            elinewidth=0.8,
-            capsize=2,
-            label=series,
-        )
+            points.append((float(COSTS[cost][1] * np.mean([row[cost] for row in own])), errors))
+        _line(axes, number, series, sorted(points))
     axes.set(xscale="log", yscale="log")
+
+
+def _line(axes: Axes, number: int, label: str, points: Iterable[tuple[float, Sequence[float]]]) -> None:
+    """Draw the means and deviations of the seeds' values, with the look of the series of this number."""
+    at, values = zip(*points, strict=True)
+    axes.errorbar(
+        at,
+        [np.mean(each) for each in values],
+        [deviation(each) for each in values],
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number % len(MARKERS)],  # another period than the colours': no two series are alike
+        linestyle=LINES[number // len(COLOURS) % len(LINES)] if len(at) > 1 else "",
+        markersize=4.5,
+        linewidth=1.2,
+        elinewidth=0.8,
+        capsize=2,
+        label=label,
+    )

@@ -73,13 +73,11 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
         cells += [mean_and_deviation(errors_of(own, forecast)) for forecast in forecasts]
         lines.append([_model(own[0]), *cells])
     texts = [text_table(["", *(title for _, title, _, _ in COLUMNS), *forecasts], lines)]
-    references = [case for case in table.references if case in cases]
-    for reference in references:
+    references, controls = ([case for case in names if case in cases] for names in (table.references, table.controls))
+    for reference in (*references, *controls):
         label = next(row["label"] for row in rows if row["case"] == reference)
-        # Cases of different resolution have different tasks.
-        alike = [row for row in rows if row["label"] == label] if table.labels_grow else rows
+        alike = [row for row in rows if row["label"] == label] if reference in controls else rows
         texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
-    # Errors at different resolutions belong to different tasks.
     texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
 
@@ -106,8 +104,7 @@ def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
     }
     other = gains.pop(reference)
     for case, own in gains.items():
-        cells = [quotient(*each) if min(map(np.mean, each)) > 0 else "-" for each in zip(own, other, strict=True)]
-        lines.append([next(_model(row) for row in rows if row["case"] == case), *cells])
+        lines.append([next(_model(row) for row in rows if row["case"] == case), *map(quotient, own, other)])
     name = next(_model(row) for row in rows if row["case"] == reference)
     return text_table([f"gain on persistence over that of {name}", *forecasts], lines) if lines else ""
 
@@ -155,31 +152,39 @@ def growth_text(rows: Sequence[Row]) -> str:
     """Format the exponents with which each cost grows with the numbers that label a line of the plot.
 
     They are fitted over all labels and over the last two, with mean and deviation over the seeds; a single point has none.
+    Below, those of each line over those of the first line.
     """
-    head = ["exponent over the number of cells along an axis", "", *(title for _, title, _, _ in GROWING)]
-    lines = []
+    grown: dict[tuple[str, str], list[list[float]]] = {}
     for series in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == series]
         cells = sorted({float(row["label"]) for row in own})
         for first, *more in [cells] + [cells[-2:]] * (len(cells) > 2):
             if more:
                 within = [row for row in own if float(row["label"]) >= first]
-                lines.append(
-                    [series, f"from {first:g}", *(mean_and_deviation(exponents(within, k)) for k, *_ in GROWING)]
-                )
-    return text_table(head, lines, num_text=2, merge=1)
+                grown[series, f"from {first:g}"] = [exponents(within, key) for key, *_ in GROWING]
+    reference, titles = rows[0]["series"], [title for _, title, _, _ in GROWING]
+    lines = [[*name, *map(mean_and_deviation, own)] for name, own in grown.items()]
+    text = text_table(["exponent over the number of cells along an axis", "", *titles], lines, num_text=2, merge=1)
+    lines = [
+        [series, first, *map(quotient, own, grown[reference, first])]
+        for (series, first), own in grown.items()
+        if series != reference and (reference, first) in grown
+    ]
+    head = [f"exponent over that of {reference}", "", *titles]
+    return f"{text}\n\n{text_table(head, lines, num_text=2, merge=1)}" if lines else text
 
 
 def exponents(rows: Sequence[Row], key: str) -> list[float]:
     """Return, for each seed, the exponent with which a cost grows along one line of the plot.
 
-    It is the slope of a least-squares line through the logarithms; seeds with only one label are left out.
+    It is the slope of a least-squares line through the logarithms; seeds without all labels of the line are left out.
     """
+    labels = {row["label"] for row in rows}
     of_seeds = [[row for row in rows if row["seed"] == seed] for seed in dict.fromkeys(row["seed"] for row in rows)]
     return [
         float(np.polyfit(np.log([float(row["label"]) for row in own]), np.log([row[key] for row in own]), 1)[0])
         for own in of_seeds
-        if len({row["label"] for row in own}) > 1
+        if {row["label"] for row in own} == labels != {rows[0]["label"]}
     ]
 
 

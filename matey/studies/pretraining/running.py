@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from matey.studies.pretraining.tables import Point, Table
 from matey.studies.simulated import Simulated, simulate
 
 COSTS = "costs.json"
+TOGETHER = 4  # samples scored together: 16 with 65,536 tokens each would need more memory than a laptop has
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class PretrainingStudy(RunnableStudy[Point]):
         settings: overrides of every point's YAML in addition to the table's.
         machine: name or file of the machine for the plan.
         ranks: number of ranks of each training in the plan; ``launcher`` must start as many.
-        seeds: number of trainings of each model whose results are shown; None for the table's.
     """
 
     work: Path
@@ -55,13 +56,13 @@ class PretrainingStudy(RunnableStudy[Point]):
     settings: tuple[str, ...] = ()
     machine: str = "cpu"
     ranks: int = 1
-    seeds: int | None = None
     last_written = COSTS
 
     @property
     def shown(self) -> Sequence[Point]:
-        """All models of the table, whichever of them are trained in this call."""
-        return self.table.points(self.seeds)
+        """All models and seeds in the folder, whichever of them are trained in this call."""
+        seeds = [int(path.name.rpartition("-seed")[2]) for path in (self.out / "points").glob("*-seed*")]
+        return self.table.points(1 + max(seeds, default=0))
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -98,8 +99,8 @@ class PretrainingStudy(RunnableStudy[Point]):
         ]
 
     def data_folder(self, data: Simulated) -> Path:
-        """Return the folder of a simulated data set."""
-        return self.out / "data" / data.name
+        """Return the folder of a simulated data set, which all studies beside this one share."""
+        return self.out.parent / "data" / f"{data.name}-{data.trajectories}x{data.frames}"
 
     def run_config(self, point: Point) -> RunConfig:
         """Return the run of a point.
@@ -130,8 +131,9 @@ class PretrainingStudy(RunnableStudy[Point]):
             self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
         )
         lead_max = load_config(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max}))), "threads": 1}
-        flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows}
+        flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max})))}
+        flags |= {"threads": min(self.ranks, os.cpu_count() or 1)}  # the cores that the training had
+        flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows, "batch": TOGETHER}
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
         try:
             costs = measure(folder, self.ranks)

@@ -14,7 +14,6 @@ from matey.studies.pretraining.cases import (
     IN_TIME,
     RATES,
     Case,
-    adaptive,
     adaptivity_cases,
     criterion_cases,
     resolution_cases,
@@ -50,14 +49,14 @@ class Table:
         title: the study's question in a few words.
         config: path of the run YAML of every point.
         cases: the models.
-        references: names of the cases that the others are compared with.
+        references: names of the cases that all others are compared with.
+        controls: names of the cases that only those of the same label are compared with: those of as many tokens, or cells.
         data: the data sets to simulate; if empty, those of the YAML, which must exist.
         settings: overrides of the YAML for every point.
         seeds: number of trainings of each model.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
-        labels_grow: whether the labels of a line of the plot are numbers that costs grow with; cases are then compared only
-            with the reference of the same label.
+        labels_grow: whether the labels of a line of the plot are numbers that costs grow with.
         grids: cells ``z, y, x`` of the YAML's data sets, for a plan while these do not exist.
         ranks: intended number of ranks of each training.
         launcher: command before ``launch/pretrain.py`` that starts the ranks; if empty, this Python or the user's launcher.
@@ -66,12 +65,13 @@ class Table:
     title: str
     config: str
     cases: tuple[Case, ...]
-    references: tuple[str, ...]
+    references: tuple[str, ...] = ()
     data: tuple[Simulated, ...] = ()
     settings: tuple[str, ...] = ()
     seeds: int = 3
     rollout: int = 10
     max_windows: int = 200
+    controls: tuple[str, ...] = ()
     labels_grow: bool = False
     grids: tuple[tuple[int, int, int], ...] = ()
     ranks: int = 1
@@ -111,33 +111,40 @@ PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
 """The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), but costs too much at larger sizes."""
 
+BUDGETS = (23, 32, 68)
+"""Numbers of tokens at which `adaptivity` compares criteria; uniform patches of 16 give 32."""
+
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts for few trajectories: more of them are held out."""
 
 
 def _adaptivity() -> Study:
-    tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,), extra=False)
+    tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,))
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
-    ) + adaptivity_cases(
-        ("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), extra=False, frames=1, settings=(IN_TIME,)
-    )
-    laptop += criterion_cases((32, 16, 8), (23, 32, 68), CRITERIA.own)  # uniform patches of 16 give 32 tokens
+    ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), frames=1, settings=(IN_TIME,))
+    laptop += criterion_cases((32, 16, 8), BUDGETS, CRITERIA.own)
     few = ("variance", "last_change", "second_difference", "random")
-    small = adaptivity_cases(("vit",), (16,), (), (), extra=False) + criterion_cases((32, 16, 8), (32,), few)
+    small = adaptivity_cases(("vit",), (16,)) + criterion_cases((32, 16, 8), (32,), few)
     paper = tuple(
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
-        for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), extra=False)
+        for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6))
     )
     table, against = partial(Table, "Adaptive tokens against uniform ones"), ("vit-uniform-16", "vit-uniform-8")
-    of = ("vit-uniform-16", "vit-mix-by-random-32")
+    of, random = ("vit-uniform-16", "vit-mix-by-random-32"), tuple(f"vit-mix-by-random-{each}" for each in BUDGETS)
     tables = {
         "tiny": table(BASE, tiny, against, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
         "small": table(
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
         "laptop": table(
-            BASE, laptop, against, (Simulated(THERMALS, 128, 60, 51),), ("train.steps=400", *MUON), max_windows=60
+            BASE,
+            laptop,
+            against,
+            (Simulated(THERMALS, 128, 60, 51),),
+            ("train.steps=400", *MUON),
+            max_windows=60,
+            controls=random,
         ),
         "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
@@ -153,12 +160,12 @@ def _fine_grid() -> Study:
     title = "Adaptive tokens against uniform ones on a fine grid"
     uniform = tuple(f"vit-uniform-{size}" for size in (16, 8))
     laptop = (
-        *adaptivity_cases(("vit",), (32, 16, 8), (), (), extra=False, frames=1),
+        *adaptivity_cases(("vit",), (32, 16, 8), frames=1),
         *criterion_cases((32, 16, 8), (100, 130, 256), ("variance",), frames=1),
         *criterion_cases((32, 16, 8), (130,), ("second_difference", "random"), frames=1),
     )
     tiny = (
-        *adaptivity_cases(("vit",), (16, 8), (), (), extra=False, frames=1),
+        *adaptivity_cases(("vit",), (16, 8), frames=1),
         *criterion_cases((16, 8), (34,), ("variance", "random"), frames=1),
     )
     tables = {
@@ -178,6 +185,7 @@ def _fine_grid() -> Study:
                 SMALL_SPLIT,
             ),
             max_windows=40,
+            controls=("vit-mix-by-random-130",),
         ),
     }
     return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
@@ -186,21 +194,25 @@ def _fine_grid() -> Study:
 def _schemes() -> Study:
     systems = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
     frames = {"compressible_rand": 21, "compressible_turb": 21}
-    tiny, small = (tuple(Simulated(system, 32, *size) for system in systems[:2]) for size in ((8, 13), (24, 21)))
+    tiny = tuple(Simulated(system, 32, 8, 13) for system in systems[:2])
     laptop = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems)
-    fine, adapted = (IN_TIME, *uniform(8, frames=1)), (IN_TIME, *adaptive("mix", (16, 8), 0.05, frames=1))
-    table, of = partial(Table, "Attention schemes against parameters, time and memory"), ("vit-micro",)
+    fine = (IN_TIME, *uniform(8, frames=1))
+    table = partial(Table, "Attention schemes against parameters, time and memory")
     paper = "launch/runs/paper_pretrain_vit_b.yaml"
     tables = {
-        "tiny": table(BASE, scheme_cases(("micro",)), of, tiny, ("train.steps=40", *fine), 1, 4, 16),
-        "small": table(BASE, scheme_cases(("micro",)), of, small, ("train.steps=250", SMALL_SPLIT, *fine)),
+        "tiny": table(BASE, scheme_cases(("micro",)), ("avit-micro",), tiny, ("train.steps=40", *fine), 1, 4, 16),
         "laptop": table(
-            BASE, scheme_cases(tuple(RATES), RATES), of, laptop, ("train.steps=300", *adapted), max_windows=40
+            BASE,
+            scheme_cases(tuple(RATES), RATES),
+            tuple(f"avit-{size}" for size in RATES),
+            laptop,
+            ("train.steps=500", "train.micro_batch=4", *fine),
+            max_windows=40,
         ),
         "paper": table(
             paper,
             scheme_cases(("Ti", "S", "B")),
-            ("vit-Ti",),
+            ("avit-Ti", "avit-S", "avit-B"),
             max_windows=1000,
             grids=(*[(1, 128, 128)] * 3, (1, 512, 512)),
             ranks=92 * 8,
@@ -214,12 +226,14 @@ def _scaling_of_tokens() -> Study:
 
     def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
         cases, of = resolution_cases(resolutions, trajectories, frames), (f"uniform-8-{cells}" for cells in resolutions)
-        return Table(title, BASE, cases, tuple(of), (), settings, labels_grow=True, **rest)
+        return Table(title, BASE, cases, settings=settings, controls=tuple(of), labels_grow=True, **rest)
 
     tables = {
-        "tiny": at((32, 64), 8, 21, "train.steps=30", seeds=1, rollout=4, max_windows=16),
+        "tiny": at((32, 64), 8, 21, "train.steps=40", seeds=1, rollout=4, max_windows=16),
         "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
-        "laptop": at((64, 128, 256, 512), 12, 31, "train.steps=300", SMALL_SPLIT, max_windows=40),
+        "laptop": at(
+            (64, 128, 256, 512), 12, 31, "train.steps=400", "train.micro_batch=4", SMALL_SPLIT, max_windows=40
+        ),
         "paper": at((256, 512, 1024), 120, 101),
     }
     return Study(PANELS, tables)
@@ -229,26 +243,26 @@ def _long_sequences() -> Study:
     """Return the longest sequences that two cores can train on, divided over the ranks of one group, with short attentions."""
 
     def at(sizes: Sequence[int], ranks: int, data: Simulated, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), extra=False, frames=1)
+        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), frames=1)
         launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
         shared = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2", *settings)
         title, of = "More and more tokens on several ranks", (f"avit-uniform-{sizes[0]}",)
         return Table(title, BASE, cases, of, (data,), shared, ranks=ranks, launcher=launcher, **rest)
 
     tables = {
-        "tiny": at((8, 4), 2, Simulated(THERMALS, 64, 8, 13), "train.steps=20", seeds=1, rollout=4, max_windows=8),
+        "tiny": at((8, 4), 2, Simulated(THERMALS, 64, 8, 13), "train.steps=40", seeds=1, rollout=4, max_windows=8),
         "laptop": at(
             (16, 8, 4, 2),
             4,
             Simulated(THERMALS, 512, 12, 31),
-            "train.steps=150",
-            "train.micro_batch=2",
+            "train.steps=300",
+            "train.micro_batch=1",
             "train.checkpoint_every=50",
             *MUON,
             SMALL_SPLIT,
             seeds=1,
             rollout=5,
-            max_windows=24,
+            max_windows=12,
         ),
     }
     return Study(PANELS, tables)

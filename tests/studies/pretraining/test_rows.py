@@ -10,7 +10,15 @@ import pytest
 from matey.config import load_config
 from matey.studies.pretraining.costs import Costs, samples_per_second
 from matey.studies.pretraining.figure import growth_figure, study_figure
-from matey.studies.pretraining.rows import GROWING, equal_error_text, errors_of, growth_text, rows_of, study_table
+from matey.studies.pretraining.rows import (
+    GROWING,
+    equal_error_text,
+    errors_of,
+    exponents,
+    growth_text,
+    rows_of,
+    study_table,
+)
 from matey.studies.pretraining.tables import STUDIES, Point
 from tests.support.paths import ROOT
 
@@ -85,9 +93,9 @@ def test_gains_on_persistence_stand_over_a_references_where_both_have_one(rows):
     assert [line[1:] for line in over_16(worse)] == [["0.45 ± 0.32", "-"], ["1.07 ± 0.08", "1.75 ± 1.29"]]
 
 
-def test_where_resolutions_differ_a_case_is_compared_with_the_reference_of_its_own(rows):
+def test_a_control_is_compared_with_cases_of_its_label_only(rows):
     grown = [{**row, "label": "64" if row["label"] == "16" else "128"} for row in rows]
-    texts = study_table(grown, replace(TABLE, labels_grow=True)).split("\n\n")
+    texts = study_table(grown, replace(TABLE, references=(), controls=TABLE.references)).split("\n\n")
     (over,) = (text.splitlines() for text in texts if text.startswith("over "))
     assert over[0].startswith("over vit uniform, 128") and [line.split(",")[0] for line in over[2:]] == [
         "vit mix 16 to 8"
@@ -131,7 +139,7 @@ def grown(seeds):
 
 
 def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
-    lines = growth_text(grown(seeds=1)).splitlines()[2:]
+    lines = growth_text(grown(seeds=1)).split("\n\n")[0].splitlines()[2:]
     assert [re.split("  +", line.strip())[:-5] for line in lines] == [
         ["a", "from 64", "2.000"],
         ["from 128", "2.000"],
@@ -143,6 +151,19 @@ def test_exponents_have_deviations_over_the_seeds():
     """The second seed grows with a power that is larger by one half."""
     line = growth_text(grown(seeds=2)).splitlines()[2]
     assert re.split("  +", line)[:3] == ["a", "from 64", "2.250 ± 0.354"]
+
+
+def test_exponents_stand_over_those_of_the_first_line_along_the_same_cells():
+    """The second seed's powers are larger by one half: 0.75 over 2.25, whose deviations are 47 and 16 % of them."""
+    over = growth_text(grown(seeds=2)).split("\n\n")[1].splitlines()
+    assert over[0].startswith("exponent over that of a ")
+    assert [re.split("  +", line)[:3] for line in over[2:]] == [["b", "from 64", "0.33 ± 0.17"]]
+
+
+def test_a_seed_without_all_cells_of_a_line_has_no_exponent():
+    """Otherwise a study that is half done would mix exponents of different cells."""
+    rows = [row for row in grown(seeds=2) if not (row["seed"] == 1 and row["label"] == "256")]
+    assert exponents([row for row in rows if row["series"] == "a"], "tokens") == [pytest.approx(2)]
 
 
 def test_costs_are_drawn_against_cells_with_their_exponents():

@@ -24,7 +24,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
     table = STUDIES[name]().tables[scale]
     points = table.points()
     assert len({point.name for point in points}) == len(points) == table.seeds * len(table.cases)
-    assert {point.case.name for point in points} >= set(table.references)
+    assert {point.case.name for point in points} >= {*table.references, *table.controls}
     runner = PretrainingStudy(ROOT, Path("out"), table, settings=("train.micro_batch=3",))
     stated = set()
     for point in points:
@@ -71,6 +71,7 @@ def test_each_size_of_the_schemes_has_a_learning_rate_of_its_own():
     runs = [runner.run_config(point) for point in table.points(1)]
     assert {(run.model.size, run.train.learning_rate) for run in runs} == {("micro", 2e-3), ("Ti", 1e-3), ("S", 5e-4)}
     assert len(runs) == 9 and {run.model.scheme for run in runs} == {"vit", "svit", "avit"}
+    assert {(run.tokens.set, run.tokens.patches) for run in runs} == {("uniform", ((1, 1, 8, 8),))}
 
 
 @pytest.mark.parametrize(("scale", "size"), [("tiny", "micro"), ("laptop", "Ti")])
@@ -109,7 +110,38 @@ def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_
 
 def test_each_resolution_is_compared_with_uniform_patches_of_its_own():
     table = STUDIES["scaling_of_tokens"]().tables["laptop"]
-    assert table.references == tuple(f"uniform-8-{cells}" for cells in (64, 128, 256, 512)) and table.labels_grow
+    assert table.controls == tuple(f"uniform-8-{cells}" for cells in (64, 128, 256, 512))
+    assert not table.references and table.labels_grow
+
+
+@pytest.mark.parametrize(("name", "budgets"), [("adaptivity", (23, 32, 68)), ("fine_grid", (130,))])
+def test_criteria_are_compared_with_random_splits_of_as_many_tokens(name, budgets):
+    table = STUDIES[name]().tables["laptop"]
+    assert table.controls == tuple(f"vit-mix-by-random-{budget}" for budget in budgets)
+
+
+def test_schemes_are_compared_with_avit_of_each_size():
+    tables = STUDIES["schemes"]().tables
+    assert tables["laptop"].references == ("avit-micro", "avit-Ti", "avit-S")
+    assert tables["paper"].references == ("avit-Ti", "avit-S", "avit-B")
+
+
+def test_studies_side_by_side_share_what_they_simulate():
+    """Twelve trajectories of 512 x 256 cells take half an hour of a core."""
+    of = [
+        {runner.data_folder(data) for case in table.cases for data in table.data_of(case)}
+        for name in ("scaling_of_tokens", "long_sequences")
+        for table in [STUDIES[name]().tables["laptop"]]
+        for runner in [PretrainingStudy(ROOT, Path("runs/paper") / f"{name}-laptop", table)]
+    ]
+    assert of[1] == {Path("runs/paper/data/colliding_thermals-512-12x31")} and of[1] < of[0]
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_the_learning_rate_has_warmed_up_well_before_the_end(name, scale):
+    table = STUDIES[name]().tables[scale]
+    runner = PretrainingStudy(ROOT, Path("out"), table)
+    assert all(2 * run.train.warmup_steps <= run.train.steps for run in map(runner.run_config, table.points(1)))
 
 
 def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
