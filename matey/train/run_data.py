@@ -59,6 +59,11 @@ class RunData:
         """The data sets for training, those for validation only, then the coarser views."""
         return (*self.all_sets, *self.mixture.sets[len(self.sets) :])
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field once, in the order of the sets."""
+        return tuple(dict.fromkeys(name for data in self.all_sets for name in data.fields))
+
 
 def open_data(run: RunConfig) -> RunData:
     """Open and split the data of a run; a resumed run keeps the split that it started with.
