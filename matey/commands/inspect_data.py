@@ -13,7 +13,7 @@ from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
-from matey.data.splits import PARTS
+from matey.data.trajectory import PARTS
 from matey.data.windows import stretches
 from matey.mistakes import writing
 

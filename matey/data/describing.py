@@ -256,7 +256,7 @@ class _Guesser:
     def _at_the_ends(self, axis: Axis) -> str:
         """Return a hint on the boundary from a middle snapshot: its jump across the ends over those between neighbours."""
         sizes = dict(zip(self.known, self.field.shape, strict=True))
-        grid = [role for role in self.known if role in GRID]
+        grid: list[Axis] = [role for role in self.known if role in GRID]
         if math.prod(sizes[role] for role in grid) > MAX_CELLS:
             return ""
         picked: dict[Axis, int | slice] = {"time": sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
 from matey.data.split_record import FileParts, SplitRecord, by_file, described_files, folder_of, labels_of
-from matey.data.splits import PARTS, Split
+from matey.data.splits import Split
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import Trajectory, TrajectorySet
+from matey.data.trajectory import PARTS
 
 
 class RecordedParts:

@@ -22,9 +22,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from matey.data.remote.paths import RemotePath
-from matey.data.splits import PARTS, Split
+from matey.data.splits import Split
 from matey.data.time_blocks import Span
 from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.trajectory import PARTS
 from matey.mistakes import listed
 
 _MAX_NAMED = 3

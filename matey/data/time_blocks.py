@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from matey.data.splits import PARTS, check_fractions, sizes_of
+from matey.data.splits import check_fractions, sizes_of
 from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
+from matey.data.trajectory import PARTS
 
 _NAME = re.compile(r"(.*), frames (\d+) to (\d+)", re.DOTALL)
 
