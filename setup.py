@@ -76,6 +76,7 @@ setup(
         "well": ["the-well>=1.2"],
         "test": [
             *FORECAST,
+            "neuraloperator>=1.0",
             "aiohttp>=3.10",
             "pytest>=8",
             "pytest-xdist>=3.6",

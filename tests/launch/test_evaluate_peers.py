@@ -27,7 +27,6 @@ ALL = ["--leads", "1", "--rollout", "2", "--max-windows", "4"]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Return a folder with data, a run of MATEY and points of a comparison, each trained for half a second."""
-    pytest.importorskip("neuralop")
     site = tmp_path_factory.mktemp("peers")
     paths = {s: str(write_waves(site / s, s, num_trajectories=10, num_frames=14)) for s in (WATER, REACTION)}
     points = points_of([*paths], [0.5], 1)

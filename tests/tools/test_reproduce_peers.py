@@ -48,6 +48,7 @@ def waves(tmp_path_factory):
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
         (["--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without them"),
+        (["--set", "data.workers=1"], "would not be counted, while the peers read their own; compare without them"),
         (["--seeds", "0"], "--seeds must be 1 or more, got 0."),
     ],
 )
@@ -61,7 +62,6 @@ def test_two_sets_of_one_system_are_refused(waves, refuse):
 
 
 def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
-    pytest.importorskip("neuralop")
     listed = compare(tmp_path, "--list", "--scale", "tiny").stdout.split()
     assert len(listed) == 11 and listed[0] == "stencil-shallow_water-2-0"
     laptop = compare(tmp_path, "--list", "--seeds", "1").stdout.split()
@@ -74,7 +74,6 @@ def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(waves, tmp_path):
-    pytest.importorskip("neuralop")
     flags = ["--data", waves, "--seconds", "2", "--seeds", "1", "--max-windows", "4"]
     flags += ["--set", "data.lead_max=3", "--set", "train.validation_windows=8"]
     result = compare(tmp_path / "study", *flags, timeout=900)

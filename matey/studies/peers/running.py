@@ -81,13 +81,18 @@ class Comparison(RunnableStudy[Point]):
         """Return the configuration of a point's run.
 
         Raises:
-            StudyError: MATEY would have more information than the peers.
+            StudyError: MATEY would have more information than the peers, or CPU time that is not counted.
         """
         run = load_config(self.config, self.overrides(point))
         if run.model.given or run.model.parameters:
             raise StudyError(
                 "model.given and model.parameters tell MATEY what the peers cannot be told; compare without them: "
                 "--set model.given=[] --set model.parameters=[]"
+            )
+        if run.data.workers:
+            raise StudyError(
+                f"With data.workers {run.data.workers}, other processes would read MATEY's windows, and their CPU time would not "
+                "be counted, while the peers read their own; compare without them: --set data.workers=0"
             )
         return run
 
