@@ -91,8 +91,8 @@ class Comparison(RunnableStudy[Point]):
             )
         if run.data.workers:
             raise StudyError(
-                f"With data.workers {run.data.workers}, other processes would read MATEY's windows, and their CPU time would not "
-                "be counted, while the peers read their own; compare without them: --set data.workers=0"
+                f"With data.workers {run.data.workers}, other processes would read MATEY's windows and their CPU time would "
+                "not be counted, while the peers read their own; compare without them: --set data.workers=0"
             )
         return run
 
