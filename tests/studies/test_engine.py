@@ -26,11 +26,11 @@ if name in ("p13", "p26"):
 """
 
 STUDY = """
-import signal, sys
+import runpy, signal, sys
 from pathlib import Path
 from matey.studies.engine import run_study
 from matey.studies.folder import interrupt
-from tests.studies.test_engine import Squares
+Squares = runpy.run_path(sys.argv[3])["Squares"]
 signal.signal(signal.SIGTERM, interrupt)
 run_study(Squares(Path(sys.argv[1], "study"), [5, 6, 7]), [sys.executable, sys.argv[2], sys.argv[1]], 2)
 """
@@ -139,7 +139,7 @@ def test_an_interrupt_asks_the_running_points_to_save_and_waits_for_them(tmp_pat
     """The signal reaches the study's process alone, as from `timeout` or a batch system."""
     point = tmp_path / "point.py"
     point.write_text(STOPPED)
-    study = subprocess.Popen([sys.executable, "-c", STUDY, tmp_path, point], cwd=ROOT, stderr=subprocess.PIPE)
+    study = subprocess.Popen([sys.executable, "-c", STUDY, tmp_path, point, __file__], cwd=ROOT, stderr=subprocess.PIPE)
     started = [tmp_path / f"{name}.started" for name in ("p5", "p6")]
     while not all(path.exists() for path in started):
         assert study.poll() is None and time.sleep(0.05) is None
