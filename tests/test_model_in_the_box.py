@@ -1,7 +1,6 @@
 """The model that comes with the project, on a trajectory simulated here, which it has not seen."""
 
 import json
-import sys
 
 import pytest
 from huggingface_hub import CommitOperationAdd, ModelCard
@@ -13,7 +12,6 @@ from matey.data.seen import trained_on
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
 from tests.support.paths import ROOT
-from tests.support.programs import start
 
 MODEL = ROOT / "models" / "matey-micro"
 
@@ -34,12 +32,14 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
         pytest.param("incompressible", 12345, 0.12, 0.44, marks=pytest.mark.slow),
     ],
 )
-def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(system, seed, at_leads, in_rollouts, tmp_path):
+@pytest.mark.usefixtures("without_page")
+def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(
+    system, seed, at_leads, in_rollouts, run_here, tmp_path
+):
     simulate(tmp_path / system, system, seed, num_trajectories=1, num_frames=31)
-    command = [sys.executable, "launch/evaluate.py", "--checkpoint", MODEL, "--data", tmp_path / system]
-    command += ["--out", tmp_path / "report", "--max-windows", "8", "--rollout", "29"]
-    result = start(command)
-    assert result.returncode == 0, result.stderr
+    command = ["--checkpoint", MODEL, "--data", tmp_path / system, "--out", tmp_path / "report"]
+    status, _, error = run_here("launch/evaluate.py", *command, "--max-windows", "8", "--rollout", "29")
+    assert status == 0, error
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
     ratios = {(r["kind"], r["lead"]): r["nrmse"] / r["persistence_nrmse"] for r in records if r["field"] == "all"}
     assert max(ratios["lead", lead] for lead in (1, 5)) < at_leads

@@ -48,6 +48,7 @@ def approximate(value):
     return pytest.approx(value, rel=1e-6, abs=1e-7) if isinstance(value, float) else value
 
 
+@pytest.mark.usefixtures("without_page")
 def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, run_here, tmp_path):
     status, _, errors = run_here("launch/evaluate.py", *command[1:], "--out", tmp_path / "one")
     assert status == 0, errors

@@ -67,7 +67,7 @@ def gone_on(trained, tmp_path):
 
 
 @pytest.fixture
-def evaluate(run_here):
+def evaluate(run_here, without_page):
     """Return a function that evaluates the run of a folder here: exit status, standard error and the records' text."""
 
     def run(folder, *more):
