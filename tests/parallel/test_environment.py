@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from matey.config import ConfigError
 from matey.parallel.environment import find_environment
@@ -14,12 +15,16 @@ from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
 from tests.support.paths import BIN, ROOT
 from tests.support.programs import clean_environment, preloaded, start
 
+PLACE = """
+from matey.process.likely_place import likely_place
+print("rank {} of {}".format(*likely_place()))
+"""
+
 
 def describe(launcher, *flags, **variables):
-    """What each process of a real launcher takes itself for, with some variables set, or removed where they are None."""
-    merged = {**clean_environment(), **variables}
-    environment = {name: value for name, value in merged.items() if value is not None}
-    result = start([*launcher, sys.executable, "-m", "matey.parallel.environment", *flags], timeout=60, env=environment)
+    """What each process of a real launcher takes itself for, with some variables set."""
+    command = [*launcher, sys.executable, "-m", "matey.parallel.environment", *flags]
+    result = start(command, timeout=60, env=clean_environment() | variables)
     return result.stdout + result.stderr
 
 
@@ -123,16 +128,19 @@ def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
     ("started", "rank"),
     [
         ("setsid --ctty --wait bash --norc -ic '{}; true'", "rank 0 of 1"),  # typed into a shell
-        pytest.param("setsid --ctty --wait bash --norc -ic 'nohup {}; true'", "rank 0 of 1", marks=pytest.mark.slow),
-        pytest.param("setsid --ctty --wait {}", "rank 27 of 32", marks=pytest.mark.slow),
+        ("setsid --ctty --wait bash --norc -ic 'nohup {}; true'", "rank 0 of 1"),
+        ("setsid --ctty --wait {}", "rank 27 of 32"),
         ("setsid --ctty --wait bash -c '{}; true'", "rank 27 of 32"),  # a script that is the task
         ("setsid --wait {}", "rank 27 of 32"),  # a step started from that shell, which has no terminal
     ],
 )
-def test_only_what_is_typed_into_a_terminal_of_a_step_is_one_process(started, rank, tmp_path):
+# The second, which imports PyTorch, decides by the same function as the first.
+@pytest.mark.parametrize("asked", ["{place}", pytest.param("-m matey.parallel.environment", marks=pytest.mark.slow)])
+def test_only_what_is_typed_into_a_terminal_of_a_step_is_one_process(started, rank, asked, tmp_path):
     mine, theirs = pty.openpty()
-    command = started.format(f"{sys.executable} -m matey.parallel.environment")
-    variables = {**os.environ, **STEP}
+    (tmp_path / "place.py").write_text(PLACE)
+    command = started.format(f"{sys.executable} {asked.format(place=tmp_path / 'place.py')}")
+    variables = {**os.environ, **STEP, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "out").open("w+") as out:
         subprocess.run(command, shell=True, cwd=ROOT, env=variables, stdin=theirs, stdout=out, stderr=out, timeout=60)
         os.close(theirs)
@@ -193,11 +201,13 @@ def test_the_module_says_what_a_task_with_so_many_devices_would_take():
     assert "rank 27 of 32 by slurm; 3 of 8 on its node; cuda:3, nccl" in describe([], "--devices", "8", **STEP)
 
 
-def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen():
-    not_chosen = {"DS_ACCELERATOR": None, "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-    assert "SLURM_GPUS_ON_NODE is 8 but torch sees no device" in describe([], **FRONTIER, **not_chosen)
-    assert "cpu, gloo" in describe([], **FRONTIER, DS_ACCELERATOR="cpu")
-    assert "DS_ACCELERATOR is cuda, but torch sees no GPU" in describe([], **not_chosen | {"DS_ACCELERATOR": "cuda"})
+def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="SLURM_GPUS_ON_NODE is 8 but torch sees no device"):
+        find_environment(FRONTIER)
+    assert "cpu, gloo" in str(find_environment(FRONTIER | {"DS_ACCELERATOR": "cpu"}))
+    with pytest.raises(ConfigError, match="DS_ACCELERATOR is cuda, but torch sees no GPU"):
+        find_environment({"DS_ACCELERATOR": "cuda"})
 
 
 def test_ranks_of_mpirun_hear_the_address_and_a_free_port_of_rank_0():

@@ -173,7 +173,7 @@ def test_a_setting_of_the_physics_goes_into_the_name_of_the_file(run, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
+def test_an_interrupted_run_goes_on_to_the_same_file(run, tmp_path, number):
     arguments = [
         "diffusion_reaction",
         "--trajectories",
@@ -196,7 +196,7 @@ def test_an_interrupted_run_goes_on_to_the_same_file(tmp_path, number):
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".2D_diff-react_NA_NA.h5.unfinished"]
 
     for folder in ("stopped", "whole"):
-        subprocess.run([*command, tmp_path / folder], check=True, stderr=subprocess.DEVNULL)
+        assert run(*arguments, "--out", tmp_path / folder)[0] == 0
     stopped, whole = (h5py.File(tmp_path / folder / "2D_diff-react_NA_NA.h5") for folder in ("stopped", "whole"))
     with stopped, whole:
         assert stopped.keys() == whole.keys() and list(stopped.attrs) == []
