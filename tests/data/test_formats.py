@@ -144,7 +144,8 @@ def test_a_folder_is_searched_for_every_layout(case):
     assert open_dataset(path.parent).system == system
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+# Of a new interpreter, test_hdf5.py and test_workers.py show it for one layout.
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_processes_read_what_their_parent_reads(path, start_method):
     trajectories = open_dataset(path)
     expected = read_all(trajectories)

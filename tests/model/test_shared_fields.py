@@ -81,21 +81,23 @@ def same(ours, theirs):
     return len(ours) == len(theirs) and all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
 
 
+OF_EIGHT = ("three levels", "periodic, undivided", "scales that divide nothing", "given, constant", "space")
 SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  # of which others are much alike
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"),
+    ("name", "dtype", "sizes"),
     [
-        *(pytest.param(name, torch.float32, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
-        ("space", torch.float64),
-        pytest.param("mul", torch.float64, marks=pytest.mark.slow),
+        *(pytest.param(name, torch.float32, (2, 3), marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
+        *(pytest.param(name, torch.float32, (8,), marks=[pytest.mark.slow] * (name not in OF_EIGHT)) for name in CASES),
+        ("space", torch.float64, (2, 3)),
+        pytest.param("mul", torch.float64, (2, 3, 8), marks=pytest.mark.slow),
     ],
 )
-def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype):
+def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype, sizes):
     token_set, patches, make, settings = CASES[name]
     config, batches = make_model(patches, torch.float32, set=token_set, **settings).config, make(dtype)
-    for size in (2, 3, 8):
+    for size in sizes:
         groups = [SequenceRanks(Topology(rank, size, size, 3)) for rank in range(size)]
         found = Group(size).run(
             lambda rank, exchange, groups=groups, size=size: prepare_parts(

@@ -30,12 +30,17 @@ def papers_workload():
 @pytest.fixture
 def plan_paper(plan, papers_workload, monkeypatch):
     """The same for the paper's run, whose samples are taken once for all tests."""
-    monkeypatch.setattr("matey.commands.plan.load_workload", lambda run, assumed: papers_workload)
+
+    def load(run, assumed):
+        assert (run, assumed) == (load_config(PAPER[1]), Assumed())
+        return papers_workload
+
+    monkeypatch.setattr("matey.commands.plan.load_workload", load)
     return partial(plan, *PAPER, "--nodes", "92", "--machine")
 
 
-def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan):
-    status, printed, _ = plan(*PAPER, "--nodes", "92", "--machine", "frontier", "--search")
+def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan_paper):
+    status, printed, _ = plan_paper("frontier", "--search")
     assert status == 0
     for words in ("ranks 736, nodes of Frontier 92", "global batch 1472", "not counted on data", "model FLOPs", "*"):
         assert words in printed

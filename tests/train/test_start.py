@@ -8,7 +8,7 @@ import pytest
 from tests.support.layout_files import write_the_well
 from tests.support.programs import start_ranks
 
-NUM_FILES = 100
+NUM_FILES = 40
 
 
 @pytest.fixture(scope="module")
