@@ -106,8 +106,7 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     assert row in " ".join(result.stdout.split())
 
 
-@pytest.mark.usefixtures("without_page")
-def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, tmp_path, evaluate):
+def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, tmp_path, evaluate, without_page):
     how = ("--rollout", "12", "--max-windows", "4", "--batch", "3", "--threads", "1")
     command = ["--checkpoint", folder / "waves", *how]
     assert evaluate(*command, "--out", tmp_path / "one")[0] == 0
@@ -129,8 +128,7 @@ def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folde
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 
-@pytest.mark.usefixtures("without_page")
-def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate):
+def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate, without_page):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
         *("--leads", "2", "--rollout", "0", "--max-windows", "1000", "--device", "cpu"),
@@ -142,8 +140,7 @@ def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, e
     assert "diffusion_reaction" not in out
 
 
-@pytest.mark.usefixtures("without_page")
-def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate):
+def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate, without_page):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
         *("--leads", "1", "--rollout", "0", "--every", "3", "--means", "2"),
@@ -257,8 +254,7 @@ def test_a_flag_beyond_its_bounds_is_refused(flag, value, words, evaluate, capsy
     assert f"argument {flag}: {words}" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("without_page")
-def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate):
+def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate, without_page):
     run = shutil.copytree(folder / "waves", tmp_path / "run")
     (run / "seen.txt").write_text(seen_text([open_dataset(folder / "shallow_water")], [range(5)]))
     command = ["--checkpoint", run, "--out", tmp_path / "out", "--leads", "1", "--rollout", "0", "--max-windows", "2"]
