@@ -65,12 +65,15 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
         if name not in file.variables:
             raise not_read(path, name, "it no longer exists")
         try:
-            item = file.variables[name]
-            # A copy, since SciPy's arrays are views of a mapping that is about to be closed.
-            values = np.array(item[index] if hasattr(item, "ncattrs") else item.data[index])
+            values = _part(file.variables[name], index)
         except (IndexError, OSError, RuntimeError, ValueError) as error:
             raise not_read(path, name, one_line(error)) from error
     return values.astype(values.dtype.newbyteorder("="))
+
+
+def _part(variable: Any, index: Index) -> np.ndarray:  # noqa: ANN401
+    """Return a copy of a part, since SciPy's arrays are views of a mapping that is about to be closed."""
+    return np.array(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
 
 
 @contextmanager
