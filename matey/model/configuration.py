@@ -30,6 +30,7 @@ SIZES = {
 
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
 STATED = ("tokens", "history", "local", "local_scales", "local_factors", "statistics", "predict")
+BOUNDED = "bounded"  # what the factors of a local network's products are
 # Arguments that the run YAML's schema checks; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
@@ -155,7 +156,7 @@ class MateyConfig(PretrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""
         # Networks once cut products off instead of bounding their factors. Their weights have the same names and shapes.
-        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": "bounded"}
+        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": BOUNDED}
 
     @property
     def patches(self) -> tuple[Patch, ...]:
@@ -204,9 +205,13 @@ class MateyConfig(PretrainedConfig):
 
 def check_stated(tree: Mapping[str, Any]) -> None:
     """Raise Mistake if a ``config.json`` lacks a key that decides which network it describes."""
-    if missing := [key for key in STATED if key not in tree]:
+    if missing := [key for key in STATED if key not in tree and (key != "local_factors" or tree.get("local"))]:
         raise Mistake(
             f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."
+        )
+    if (factors := tree.get("local_factors", BOUNDED)) != BOUNDED:
+        raise Mistake(
+            f"config.json has local_factors {factors!r}, expected {BOUNDED!r}; take a model that this version saved."
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from matey.model.forecast import Forecast
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Box, Piece, Samples
-from matey.tokens.parts import BrickShare, Sharing
+from matey.tokens.parts import Sharing
 from matey.tokens.patches import Patch, parts_along
 from matey.tokens.tiles import Tiles
 
@@ -145,7 +145,8 @@ def _in_pieces(bricks: Tensor, part: BatchPart, brick: Patch) -> Iterator[Tensor
 
 def boxes_of_ranks(samples: Sequence[Samples], brick: Patch, num_ranks: int) -> list[list[list[Box]]]:
     """Return the boxes of each batch that each rank holds."""
-    of_ranks = [BrickShare(brick, rank, num_ranks)(samples) for rank in range(num_ranks)]
+    sharing = Sharing.share_out(samples, brick, num_ranks)
+    of_ranks = [sharing.boxes(samples, rank) for rank in range(num_ranks)]
     return [[of_rank[batch] for of_rank in of_ranks] for batch in range(len(samples))]
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from matey.checkpoints.durable import replace_text
 from matey.mistakes import Mistake
 from matey.report.png import write_png
-from matey.studies.folder import TEXT, Row, StudyError, ask_all_to_stop, call, claim, write_table
+from matey.studies.folder import TEXT, Row, StudyError, call, claim, stop_all, write_table
 from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
 
@@ -207,16 +207,16 @@ def _started(
     # Points that run at the same time share out the cores, so that they do not raise each other's CPU time.
     cores = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
     with ThreadPoolExecutor(jobs) as pool:
-        running = {
-            pool.submit(call, study.out, point.name, [*command, "--point", point.name], study.work, cores): point
-            for point in waiting
-        }
+        running: dict[Future[None], PointT] = {}
         try:
+            for point in waiting:
+                whole = [*command, "--point", point.name]
+                running[pool.submit(call, study.out, point.name, whole, study.work, cores)] = point
             for future in as_completed(running):
                 yield running[future], future.result
         finally:  # also at an interrupt
             pool.shutdown(wait=False, cancel_futures=True)
-            ask_all_to_stop()
+            stop_all(lambda: any(future.running() for future in running))
 
 
 def _run(study: RunnableStudy[PointT], point: PointT) -> None:

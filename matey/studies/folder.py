@@ -10,7 +10,8 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from types import FrameType
@@ -131,16 +132,24 @@ def call(
         )
 
 
-def ask_all_to_stop() -> None:
-    """Ask the commands that threads of this process wait for to save and end; the threads see to it that they do."""
-    for process in [*_running]:
-        process.terminate()
+def stop_all(are_waited_for: Callable[[], bool]) -> None:
+    """Ask the commands that threads of this process wait for, or are starting, to save and end; kill those that do not."""
+    asked: set[subprocess.Popen[bytes]] = set()
+    end = time.monotonic() + GRACE
+    while are_waited_for():
+        for process in [*_running]:
+            if process not in asked:
+                process.terminate()
+                asked.add(process)
+            elif time.monotonic() > end:
+                process.kill()
+        time.sleep(0.1)
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """Handle a signal as ctrl-C, once: further ones, such as a terminal's to all processes, would cut short the saving."""
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)  # not SIG_IGN, which commands that are just being started would inherit
     raise KeyboardInterrupt
 
 
@@ -179,7 +188,7 @@ def deviation(values: Sequence[float]) -> float:
 
 def quotient(values: Sequence[float], others: Sequence[float]) -> str:
     """Return the quotient of two positive means as text; with seeds, also its deviation: relative deviations add in squares."""
-    if not (values and others and min(mean(values), mean(others)) > 0):
+    if not (values and others) or mean(values) <= 0 or mean(others) <= 0:
         return "-"
     of_means = mean(values) / mean(others)
     if min(len(values), len(others)) < 2:

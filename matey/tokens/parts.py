@@ -80,6 +80,17 @@ class Sharing:
         """Return how many bricks of a batch a rank reads."""
         return self.bounds[batch][rank + 1] - self.bounds[batch][rank]
 
+    def boxes(self, samples: Sequence[Samples], rank: int) -> list[list[Box]]:
+        """Return the boxes of each batch that a rank reads, in the order of their bricks."""
+        return [
+            [
+                (sample, _cells(box, batch, self.brick))
+                for samples_of_box, *box in _boxes(bounds[rank], bounds[rank + 1], grid)
+                for sample in range(samples_of_box.start, samples_of_box.stop)
+            ]
+            for batch, bounds, grid in zip(samples, self.bounds, self.grids, strict=True)
+        ]
+
 
 def _rows(grid: Sequence[int], ways: int) -> tuple[int, int]:
     """Return the number of bricks in a layer or row, if runs may end with whole ones; and that after which they start again."""
@@ -96,7 +107,7 @@ def _chunks(chunk: Sequence[int] | None, brick: Patch, grid: Sequence[int], rows
         if size % cells:
             inner = math.prod(grid[axis + 1 :])
             step, period = math.lcm(size, cells) // size * inner, grid[axis] * inner
-            return rows if rows[0] % step == 0 or rows[0] % period == 0 else (step, period)
+            return rows if rows[0] % step == 0 or rows[0] % period == 0 else (min(step, period), period)
     return rows
 
 
@@ -122,15 +133,7 @@ class BrickShare:
 
     def __call__(self, samples: Sequence[Samples]) -> list[list[Box]]:
         """Return the boxes of each batch, in the order of their bricks."""
-        sharing = Sharing.share_out(samples, self.brick, self.ways)
-        return [
-            [
-                (sample, _cells(box, batch, self.brick))
-                for samples_of_box, *box in _boxes(bounds[self.rank], bounds[self.rank + 1], grid)
-                for sample in range(samples_of_box.start, samples_of_box.stop)
-            ]
-            for batch, bounds, grid in zip(samples, sharing.bounds, sharing.grids, strict=True)
-        ]
+        return Sharing.share_out(samples, self.brick, self.ways).boxes(samples, self.rank)
 
 
 def boxes_in_turn(samples: Samples, brick: Patch, most: int) -> Iterator[Box]:

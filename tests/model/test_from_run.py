@@ -41,6 +41,14 @@ def test_a_config_that_does_not_state_what_network_it_is_is_refused(tmp_path, ke
         load_model(tmp_path)
 
 
+def test_factors_of_a_local_network_that_this_version_does_not_know_are_refused():
+    stated = MateyConfig(["density"]).to_dict()
+    with pytest.raises(ValueError, match="config.json has local_factors 'cut off', expected 'bounded'; take a model"):
+        MateyConfig.from_dict(stated | {"local_factors": "cut off"})
+    del stated["local_factors"]
+    assert MateyConfig.from_dict(stated | {"local": 0}).local == 0
+
+
 def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place():
     with pytest.raises(ValueError, match="refine belongs to tokens, as in the run YAML: tokens={'refine': 0.1}"):
         MateyConfig(["density"], refine=0.1)

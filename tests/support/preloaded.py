@@ -113,6 +113,7 @@ class Server:
         self.folder = folder
         self.bin = folder / "bin"  # where the stand-in lies, and launchers that are run by it
         self._address, self.python = str(folder / "socket"), str(self.bin / "python")
+        self._said = folder / "said"  # such as why a module could not be imported
 
     def can_run(self, command: Sequence[str], environment: dict[str, str]) -> bool:
         """Whether a command is a program of this Python, whose imports would read what the server's did."""
@@ -131,7 +132,12 @@ class Server:
         """Start a command that it can run, which may have a terminal of its own, from which it reads then."""
         sys.audit("tests.program", command)
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(self._address)
+        try:
+            connection.connect(self._address)
+        except OSError as error:
+            raise RuntimeError(
+                f"The process that programs are forked from has ended: {self._said.read_text()}"
+            ) from error
         streams = [stdout, stderr, *([] if terminal is None else [terminal])]
         told = {"command": [*command[1:]], "environment": environment, "has_terminal": terminal is not None}
         request = json.dumps(told).encode()
@@ -152,7 +158,7 @@ class OwnServer(Server):
         self._write("python", f'{sys.executable} -IS {stand_in} {self._address} {sys.executable} "$@"')
         for name in LAUNCHERS:
             self._write(name, f'{self.python} {Path(sys.executable).with_name(name)} "$@"')
-        with socket.socket(socket.AF_UNIX) as listener:
+        with socket.socket(socket.AF_UNIX) as listener, self._said.open("wb") as said:
             listener.bind(self._address)
             listener.listen(64)
             self._process = subprocess.Popen(
@@ -161,6 +167,7 @@ class OwnServer(Server):
                 env=environment,
                 pass_fds=[listener.fileno()],
                 stdin=subprocess.DEVNULL,
+                stderr=said,
                 start_new_session=True,
             )
         atexit.register(self._stop)

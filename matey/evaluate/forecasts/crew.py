@@ -1,4 +1,4 @@
-"""The ranks that forecast together: each holds some boxes of cells and writes them, so that no rank ever holds a whole field.
+"""The ranks that forecast together: each holds some boxes of cells and writes them, so that none needs to hold a whole field.
 
 Ranks write at the same time, except those whose boxes share a chunk of the file; these write in turn:
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from matey.data.trajectories import Cells
 from matey.model.matey import MateyModel
+from matey.model.next_frames import boxes_of_ranks
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import share_of
 from matey.samples import Box, Samples
-from matey.tokens.parts import BrickShare
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Crew:
             z, y, x = (slice(0, length) for length in grid)
             whole = tuple((sample, (z, y, x)) for sample in range(samples.number))
             return cls(model.sequence_group, (whole, *[()] * (ranks.size - 1)), is_in_parts=False)
-        shares = (BrickShare(model.config.patches[0], rank, ranks.size) for rank in range(ranks.size))
-        boxes = (tuple((sample, _within(cells, grid)) for sample, cells in share([samples])[0]) for share in shares)
+        (of_ranks,) = boxes_of_ranks([samples], model.config.patches[0], ranks.size)
+        boxes = (tuple((sample, _within(cells, grid)) for sample, cells in own) for own in of_ranks)
         return cls(model.sequence_group, tuple(boxes), is_in_parts=True)
 
     @property

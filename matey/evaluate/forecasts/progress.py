@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,10 +43,19 @@ class Progress:
             return None
         return [int(steps) for steps in record["done"]]
 
+    @property
+    def token(self) -> int:
+        """A number drawn when the unfinished file was made, which tells it from all others; -1 if there is no record."""
+        try:
+            return int(json.loads(self.record.read_text(encoding="utf-8"))["token"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return -1
+
     def note(self, done: Sequence[int]) -> None:
         """Record the number of completed steps of each trajectory."""
-        new = self.record.with_name(f"{self.record.name}.new")
-        new.write_text(json.dumps({"made_as": self.made_as, "done": list(done)}), encoding="utf-8")
+        new, token = self.record.with_name(f"{self.record.name}.new"), self.token
+        about = {"made_as": self.made_as, "token": secrets.randbits(62) if token < 0 else token, "done": list(done)}
+        new.write_text(json.dumps(about), encoding="utf-8")
         os.replace(new, self.record)
 
     def clear(self) -> None:

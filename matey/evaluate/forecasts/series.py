@@ -116,7 +116,7 @@ class Forecasts:
         All ranks of the model's sequence group must call, and reach the file; each writes its part.
 
         Raises:
-            FormatError: the file exists already, the suffix names no format, or a package is missing.
+            FormatError: the file exists already, the suffix names no format, a package is missing, or ranks see other files.
             DataError: see ``TrajectorySet.read``.
             OSError: the file cannot be written.
         """
@@ -134,6 +134,11 @@ class Forecasts:
                 )
             done = progress.done() or self._begin(progress, stretch)
         done = told_by_first(torch.tensor(done), group).tolist()
+        if len(group.exchange.gather(torch.tensor([progress.token]), [1] * group.size).unique()) > 1:
+            raise FormatError(
+                f"The {group.size} ranks, which write into one file, do not see the same {progress.unfinished}; choose a "
+                "folder that all of them share."
+            )
         on_frames(sum(done))
         form = format_of(path)
         open_file = partial(form.open_file, progress.unfinished, contents)

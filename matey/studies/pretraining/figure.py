@@ -67,7 +67,8 @@ def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
             of_series = [row for row in own if row["series"] == series]
             cells = sorted({float(row["label"]) for row in of_series})
             values = [[scale * row[key] for row in of_series if float(row["label"]) == each] for each in cells]
-            growth = f", {np.mean(exponents(of_series, key)):.2f}" if key != "ratio" and len(cells) > 1 else ""
+            grown = exponents(of_series, key) if key != "ratio" else []
+            growth = f", {np.mean(grown):.2f}" if grown else ""
             _line(axes, number, f"{series}{growth}", zip(cells, values, strict=True))
         axes.set(xscale="log", yscale="log", title=title)
         axes.legend(fontsize=7)

@@ -75,11 +75,16 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
     texts = [text_table(["", *(title for _, title, _, _ in COLUMNS), *forecasts], lines)]
     references, controls = ([case for case in names if case in cases] for names in (table.references, table.controls))
     for reference in (*references, *controls):
-        label = next(row["label"] for row in rows if row["case"] == reference)
-        alike = [row for row in rows if row["label"] == label] if reference in controls else rows
+        control = next(row for row in rows if row["case"] == reference)
+        alike = [row for row in rows if _are_alike(row, control)] if reference in controls else rows
         texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
     texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
+
+
+def _are_alike(row: Row, control: Row) -> bool:
+    """Whether a row has the control's label; criteria are labelled with tokens, uniform patches with their size in cells."""
+    return row["label"] == control["label"] and (" by " in row["series"]) == (" by " in control["series"])
 
 
 def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:

@@ -61,7 +61,8 @@ class PretrainingStudy(RunnableStudy[Point]):
     @property
     def shown(self) -> Sequence[Point]:
         """All models and seeds in the folder, whichever of them are trained in this call."""
-        seeds = [int(path.name.rpartition("-seed")[2]) for path in (self.out / "points").glob("*-seed*")]
+        names = (path.name.rpartition("-seed")[2] for path in (self.out / "points").glob("*-seed*"))
+        seeds = [int(name) for name in names if name.isdecimal()]
         return self.table.points(1 + max(seeds, default=0))
 
     @property

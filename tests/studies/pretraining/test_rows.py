@@ -77,6 +77,16 @@ def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviati
     assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04" in re.sub("  +", "  ", over_8)
 
 
+def test_a_control_of_a_budget_is_not_set_beside_patches_of_as_many_cells(rows):
+    by_random = [row | {"case": "random-16", "series": "vit mix by random"} for row in rows if row["label"] == "16"]
+    by_variance = [row | {"case": "variance-16", "series": "vit mix by variance"} for row in by_random]
+    table = replace(TABLE, references=(), controls=("random-16",))
+    over = next(
+        text for text in study_table([*rows, *by_variance, *by_random], table).split("\n\n") if "over vit" in text
+    )
+    assert [line.split(",")[0] for line in over.splitlines()[2:]] == ["vit mix by variance"]
+
+
 def test_gains_on_persistence_stand_over_a_references_where_both_have_one(rows):
     """Near persistence errors are alike and gains are not; what is behind it has none."""
 
