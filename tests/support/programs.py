@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 
 from tests.support.paths import BIN, ROOT
-from tests.support.preloaded import LAUNCHERS, LIGHT, OwnServer, Program, Server
+from tests.support.preloaded import LAUNCHERS, LIGHT
+from tests.support.preloading import OwnServer, Program, Server
 
 SHARED = "TESTS_PRELOADED"  # variable that names the folder of the server of several processes of tests
 TWO_RANKS = ("two ranks",)  # in place of a launcher, where it does not matter which: see `start_ranks`

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.support.preloaded import Program
+from tests.support.preloading import Program
 from tests.support.programs import forked, in_background, start, with_forks
 from tests.support.small_files import write_swe
 
