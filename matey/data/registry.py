@@ -148,11 +148,16 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
 
 def _check_path(path: object) -> None:
     """Raise DataError if a path is something else, such as a list of paths."""
-    if not isinstance(path, str | Path):
-        raise DataError(
-            f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; sets that "
-            "are opened one by one are joined by matey.data.joined.JoinedTrajectories."
-        )
+    if isinstance(path, str | Path):
+        return
+    remedy = "sets that are opened one by one are joined by matey.data.joined.JoinedTrajectories"
+    if hasattr(path, "dims"):
+        remedy = "an xarray Dataset is read by matey.from_xarray"
+    elif hasattr(path, "shape"):
+        remedy = "arrays in memory are read by matey.data.TrajectorySet.from_arrays"
+    raise DataError(
+        f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; {remedy}."
+    )
 
 
 def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:
