@@ -81,7 +81,9 @@ def open_dataset(
     if len(systems) > 1:
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
         beside = descriptions.description_beside(unknown[0].path) if unknown else None
-        remedy = f"give {beside} as the path to have only what it names" if beside else "open each as a data set of its own"
+        remedy = (
+            f"give {beside} as the path to have only what it names" if beside else "open each as a data set of its own"
+        )
         raise DataError(f"{path} must hold one system, but holds {found}; {remedy}.")
     return _joined([part for part in parts if part is not None])
 

@@ -80,7 +80,11 @@ def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path, text, wo
         ),
         ("lat", [0, 1, 2, 3, 3, 4, 5, 6], "lat: expected increasing coordinates"),
         # a minute that is missing, of times in seconds since 1970
-        ("time", 1.6e9 + 60 * np.array([0, 1, 2, 4, 5, 6]), "time: expected evenly spaced coordinates, got a step of 120"),
+        (
+            "time",
+            1.6e9 + 60 * np.array([0, 1, 2, 4, 5, 6]),
+            "time: expected evenly spaced coordinates, got a step of 120",
+        ),
         (
             "time",
             [0, 1, 2, 3, 4, 9],
