@@ -154,6 +154,15 @@ def test_names_of_axes_that_are_too_few_count_as_none(tmp_path):
     assert open_dataset(path).fields == ("height", "tracer")
 
 
+def test_an_array_without_any_frame_is_called_empty(tmp_path):
+    path = write(tmp_path)
+    dataset().isel(time=slice(0)).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(
+        DataError, match=r"h: expected the axes .*, got the shape \(2, 0, 8, 12\).*; the array is empty"
+    ):
+        open_dataset(path)
+
+
 LINKS = {
     "soft": (h5py.SoftLink("/time"), "is a link to 'time', which is not followed: name that"),
     "outside": (h5py.ExternalLink("b.h5", "/time"), "is a link to '/time' in b.h5, which is not followed"),

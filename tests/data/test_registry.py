@@ -64,7 +64,7 @@ def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
     values = np.zeros((1, 2, 4, 4))
     for given, words in (
         (xarray.Dataset(), "got Dataset; .* matey.from_xarray"),
-        (values, "got ndarray; .* from_arrays"),
+        (values, "got ndarray; .*from_arrays"),
     ):
         with pytest.raises(DataError, match=words):
             open_dataset(given)
