@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.data import DataError, Mixture, TrajectorySet, micro_batches, read_windows, spread_windows
+from matey.data import Coordinates, DataError, Mixture, TrajectorySet, micro_batches, read_windows, spread_windows
 from matey.data.joined import JoinedTrajectories
-from matey.data.trajectory import Coordinates
 from matey.metrics import nrmse
 
 FIELD = {"a": np.zeros((2, 3, 4, 4))}
