@@ -70,7 +70,11 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
     ("fields", "changes", "words"),
     [
         ({}, {}, "got none"),
-        ({"a": np.zeros((2, 3, 4))}, {}, r"expected arrays \(n, t, y, x\) of one shape, .* got a \(2, 3, 4\); array\[None\]"),
+        (
+            {"a": np.zeros((2, 3, 4))},
+            {},
+            r"expected arrays \(n, t, y, x\) of one shape, .* got a \(2, 3, 4\); array\[None\]",
+        ),
         ({"a": np.zeros((2, 3, 4, 4)), "b": np.zeros((2, 3, 4, 5))}, {}, r"of one shape, .* b \(2, 3, 4, 5\)"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall",)}, "a cell size and a boundary for each"),
         ({"a": np.zeros((2, 3, 4, 4))}, {"boundary": ("wall", "wals")}, "expected boundaries periodic, .* got wals"),
