@@ -10,6 +10,7 @@ from matey.config import DataDescription
 from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
+from matey.data.arrays.kinds import gridded_files
 from matey.data.describing import guess_description
 from matey.data.guess import Guess
 from matey.data.remote.paths import place
@@ -20,7 +21,7 @@ from matey.report.png import write_png
 
 def main(path: str, out: Path, sheet: Path | None) -> int:
     """Write the description of a file and, if there is a path for a PNG, draw the described fields; return 0."""
-    guess = guess_description(place(path), out.parent)
+    guess = guess_description(_one_file(path), out.parent)
     with writing(out):
         try:
             with out.open("x", encoding="utf-8") as file:
@@ -35,6 +36,18 @@ def main(path: str, out: Path, sheet: Path | None) -> int:
     if sheet is not None:
         _draw(guess, path, sheet)
     return 0
+
+
+def _one_file(path: str) -> Path:
+    """Return the path of one file; raise DataError for a glob and for a path that leads nowhere."""
+    file = place(path)
+    if file.exists():
+        return file
+    found = gridded_files(file)  # a glob in quotes, which the shell left as it is
+    if len(found) == 1:
+        return found[0]
+    said = f"stands for {len(found)} files; name one of them, such as {found[0]}" if found else "does not exist"
+    raise DataError(f"{path} {said}.")
 
 
 def _draw(guess: Guess, path: str, sheet: Path) -> None:

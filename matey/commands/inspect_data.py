@@ -22,13 +22,14 @@ _SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes 
 
 @dataclass
 class Range:
-    """Extremes and sums of the fields' values, accumulated block by block; each array is ``(f)``."""
+    """Extremes and sums of the fields' values, and empty frames, counted block by block; each array is ``(f)``."""
 
     low: np.ndarray
     high: np.ndarray
     total: np.ndarray
     squares: np.ndarray
     count: int = 0
+    num_blank: int = 0  # frames in which every field is 0 in all cells
 
     @classmethod
     def empty(cls, num_fields: int) -> Range:
@@ -44,6 +45,7 @@ class Range:
         self.total += values.sum(axis=1)
         self.squares += (values**2).sum(axis=1)
         self.count += values.shape[1]
+        self.num_blank += int((~frames.any(axis=(1, 2, 3, 4))).sum())
 
     @property
     def mean(self) -> np.ndarray:
@@ -134,6 +136,8 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
         own = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
         rows.append(("own split", own))
     rows.append(("all frames", "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"))
+    if values.num_blank:
+        rows.append(("empty frames", f"{values.num_blank} hold nothing but 0: were they ever written?"))
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join([data.system, *(f"  {name:<{width}}{text}" for name, text in rows), *field_table(data, values)])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset, open_sets
 from matey.data.splits import Split, split_set, split_trajectories
-from matey.data.trajectories import DataError, Trajectory, TrajectorySet
+from matey.data.trajectories import Coordinates, DataError, Trajectory, TrajectorySet
 from matey.first_use import on_first_use
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matey.data.windows import Window, spread_windows
 
 __all__ = [
+    "Coordinates",
     "DataError",
     "Mixture",
     "Rollout",

@@ -95,7 +95,9 @@ def even_step(places: np.ndarray, label: str, tolerance: float, remedy: str) -> 
     """
     mean = mean_step(places, label)
     steps = np.diff(places)
-    rounding = 4 * float(np.finfo(np.float32).eps) * float(np.abs(places).max())
+    # A file may store single precision; dates in seconds, which are large, would hide a missing minute within its rounding.
+    precision = np.float32 if np.array_equal(places, places.astype(np.float32)) else np.float64
+    rounding = 4 * float(np.finfo(precision).eps) * float(np.abs(places).max())
     uneven = np.abs(steps - mean) > tolerance * mean + rounding
     if uneven.any():
         worst = int(np.argmax(np.abs(steps - mean)))

@@ -154,6 +154,7 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
             "" if "time" in file.description.all_axes else ", which without time are those of a single snapshot"
         )
         remedy = (fits and remedy_between(shared, sizes)) or f"correct the axes of the description{without_time}"
+        remedy = "the array is empty: leave this file out" if 0 in stored.shape else remedy
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
             f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; {remedy}."

@@ -61,6 +61,8 @@ def guess_description(path: Path, beside: Path) -> Guess:
     if said := said_of_blocks(arrays):
         raise DataError(f"{path}: {said}")
     likely = likely_fields(members)
+    for name, stored in likely.items() if all(each.problem for each in likely.values()) else ():
+        stored.check_readable(f"{path}, {patterns[name][0]}")
     fields = {n: stored for n, stored in likely.items() if axis_of_mesh(kind, path, patterns[n][0], stored) is None}
     if not fields:
         raise DataError(

@@ -83,9 +83,9 @@ def open_hdf5(path: Path) -> h5py.File:
             raise DataError(f"{path} is not an HDF5 file: {beginning(path)}.") from None
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
-            raise DataError(
-                f"{path} cannot be opened as HDF5 ({one_line(error)}); download or copy it again."
-            ) from error
+            is_busy = any(words in str(error) for words in ("unable to lock file", "already open for write"))
+            remedy = "wait until the program that writes it has closed it" if is_busy else "download or copy it again"
+            raise DataError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}.") from error
         raise DataError(
             f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "
             f"download or copy it again."

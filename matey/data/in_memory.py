@@ -48,7 +48,8 @@ def trajectories_of(
     if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
         raise DataError(
             f"{system}: expected arrays {axes} of one shape, to go with {num_axes} cell sizes, got "
-            f"{', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}."
+            f"{', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}"
+            f"{'; array[None] has the axis n for a single trajectory' if len(shape) == num_axes + 1 else ''}."
         )
     for name, array in given.items():
         if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in fields:

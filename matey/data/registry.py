@@ -80,7 +80,11 @@ def open_dataset(
         systems.setdefault("unknown layout" if part is None else part.system, []).append(str(file.path))
     if len(systems) > 1:
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
-        raise DataError(f"{path} must hold one system, but holds {found}; open each as a data set of its own.")
+        beside = descriptions.description_beside(unknown[0].path) if unknown else None
+        remedy = (
+            f"give {beside} as the path to have only what it names" if beside else "open each as a data set of its own"
+        )
+        raise DataError(f"{path} must hold one system, but holds {found}; {remedy}.")
     return _joined([part for part in parts if part is not None])
 
 
@@ -146,11 +150,16 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
 
 def _check_path(path: object) -> None:
     """Raise DataError if a path is something else, such as a list of paths."""
-    if not isinstance(path, str | Path):
-        raise DataError(
-            f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; sets that "
-            "are opened one by one are joined by matey.data.joined.JoinedTrajectories."
-        )
+    if isinstance(path, str | Path):
+        return
+    remedy = "sets that are opened one by one are joined by matey.data.joined.JoinedTrajectories"
+    if hasattr(path, "dims"):
+        remedy = "an xarray Dataset is read by matey.from_xarray"
+    elif hasattr(path, "shape"):
+        remedy = "arrays in memory are read by matey.data.TrajectorySet.from_arrays"
+    raise DataError(
+        f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; {remedy}."
+    )
 
 
 def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:
@@ -189,7 +198,16 @@ def _refuse(file: DataFile) -> NoReturn:
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
         f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {descriptions.BESIDE}"
+        f"{_other_description(file.path)}"
     )
+
+
+def _other_description(file: Path) -> str:
+    """Return a hint on a description near a file that leaves it out, or has another name; empty where there is none."""
+    if (beside := descriptions.description_beside(file)) is not None:
+        return f". {beside} does not name it in 'files'."
+    others = [] if isinstance(file, RemotePath) else sorted(file.parent.glob("*.y*ml"))
+    return f". If {others[0]} describes it, call that {descriptions.BESIDE}, or give it as the path." if others else ""
 
 
 def _outline(file: Path) -> list[str]:

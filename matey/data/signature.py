@@ -13,6 +13,7 @@ _OF_VTK = (
     "write each array as the grid has it, for point data of pyvista.read({0!r}) as mesh: "
     "numpy.save('u.npy', mesh['u'].reshape(mesh.dimensions[::-1]))"
 )
+_OF_PYTORCH = "a file of PyTorch; write each tensor: numpy.save('u.npy', torch.load({0!r})['u'].numpy())"
 _OF_OPENFOAM = (
     "convert it by foamToVTK, then of each time: mesh = pyvista.read(FILE), numpy.save('p_0000.npy', "
     "mesh.cell_data['p'].reshape(nz, ny, nx)), for a mesh of one block"
@@ -53,6 +54,11 @@ _OTHERS = (
         "put it on an even grid with pymech: pymech.dataset.open_dataset({0!r}), interpolate, and to_netcdf('data.nc')",
     ),
     (b"\x0e\x03\x13\x01", "HDF4", "convert it with h4toh5, which The HDF Group offers"),
+    (
+        b"\x80",
+        "a pickle of Python, as older files of PyTorch are",
+        "write each array: numpy.save('u.npy', pickle.load(open({0!r}, 'rb'))['u'])",
+    ),
 )
 
 # Members of folders of other formats, names of these formats, and commands that write files that can be read.
@@ -138,6 +144,8 @@ def beginning(path: Path) -> str:
     if path.suffix in (".xdmf", ".xmf"):
         return "it is XDMF, which says what is in HDF5 files beside it; give one of these"
     first = first_bytes(path)
+    if path.suffix in (".pt", ".pth") and first.startswith(b"PK"):
+        return f"it is {_OF_PYTORCH.format(path.name)}"
     for mark, what, remedy in _OTHERS:
         if first.startswith(mark):
             return f"it is {what}; {remedy.format(path.name)}"

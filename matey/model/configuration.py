@@ -12,7 +12,7 @@ from matey.config.loading import sentences
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake
-from matey.model.place import check_place
+from matey.model.place import place_of
 from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
@@ -140,7 +140,7 @@ class MateyConfig(PretrainedConfig):
         Raises:
             OSError: there is no such file.
         """
-        check_place(pretrained_model_name_or_path)
+        pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod

@@ -27,7 +27,7 @@ from matey.model.local import LocalOperator
 from matey.model.micro_batch import micro_batch, single
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
-from matey.model.place import check_place
+from matey.model.place import place_of
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
@@ -137,7 +137,7 @@ class MateyModel(PreTrainedModel):
             OSError: there is no model.
         """
         if pretrained_model_name_or_path is not None:
-            check_place(pretrained_model_name_or_path)
+            pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:

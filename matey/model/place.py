@@ -1,4 +1,4 @@
-"""Checks the name of a model before Hugging Face asks its server for it, again and again for a minute."""
+"""Finds a model by its name before Hugging Face asks its server for it, again and again for a minute."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from matey.config import shipped
 _ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_place(name: str | os.PathLike[str]) -> None:
-    """Refuse a name that is no folder or file here and cannot name a model on the Hugging Face Hub.
+def place_of(name: str | os.PathLike[str]) -> str:
+    """Return the folder of a model that comes with the program, or any other name as it is.
 
     Raises:
-        FileNotFoundError: the name is neither; Hugging Face raises an OSError too.
+        FileNotFoundError: the name is no folder or file here, and cannot be that of a model on the Hugging Face Hub; Hugging
+            Face raises an OSError too.
     """
     text = os.fspath(name)
     if os.path.exists(text):
-        return
+        return text
+    if text and (found := shipped.find(text)).is_dir():
+        return str(found)
     first = Path(text).parts[:1]
     if not _ON_HUB.fullmatch(text) or text.startswith(".") or first[0] in shipped.FOLDERS:
         raise FileNotFoundError(
             f"There is no folder {text} here, and it is no owner/name of a model on the Hugging Face Hub; give the folder that "
             "save_pretrained wrote, such as model/ of a run."
         )
+    return text

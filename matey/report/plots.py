@@ -45,6 +45,8 @@ PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize":
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
 """Place of a legend under its panel, where it covers no curve."""
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
+LONGEST = 10
+"""Largest ratio of the sides of a plane that is drawn to scale."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -159,11 +161,22 @@ def show_field(
     high: float,
     normal: int = 0,
 ) -> AxesImage:
-    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards."""
+    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards.
+
+    A line of cells, and a plane much longer than wide, are stretched to the panel: true to scale nothing of them would be seen.
+    """
     dy, dx = (size for axis, size in enumerate(spacing) if axis != normal)
     height, width = field.shape
+    up, right = height * dy, width * dx
+    is_drawn_to_scale = height > 1 and 1 / LONGEST <= up / right <= LONGEST
     image = axes.imshow(
-        field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=(0, width * dx, 0, height * dy)
+        field,
+        cmap=colours,
+        vmin=low,
+        vmax=high,
+        origin="lower",
+        extent=(0, right, 0, up),
+        aspect="equal" if is_drawn_to_scale else "auto",
     )
     axes.locator_params(nbins=4)
     for spine in axes.spines.values():
@@ -226,9 +239,10 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0) -> float:
-    """Return the height of the drawn plane divided by its width, within the limits of a page."""
+    """Return the height of the drawn plane divided by its width, within the limits of a page; a line becomes a strip."""
     up, right = (cells * size for axis, (cells, size) in enumerate(zip(grid, spacing, strict=True)) if axis != normal)
-    return min(2.0, max(0.25, up / right))
+    is_line = 1 in (cells for axis, cells in enumerate(grid) if axis != normal)
+    return 0.25 if is_line else min(2.0, max(0.25, up / right))
 
 
 def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> None:

@@ -79,6 +79,12 @@ def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path, text, wo
             r"lon: expected evenly spaced coordinates, got a step of .* uneven spacing is not",
         ),
         ("lat", [0, 1, 2, 3, 3, 4, 5, 6], "lat: expected increasing coordinates"),
+        # a minute that is missing, of times in seconds since 1970
+        (
+            "time",
+            1.6e9 + 60 * np.array([0, 1, 2, 4, 5, 6]),
+            "time: expected evenly spaced coordinates, got a step of 120",
+        ),
         (
             "time",
             [0, 1, 2, 3, 4, 9],
@@ -126,6 +132,35 @@ def test_a_store_without_a_description_names_the_way_to_one(tmp_path):
             DataError, match=r"a\.zarr has a layout that no reader knows.* h \(2, 6, 8, 12\).*--describe"
         ):
             open_dataset(path)
+
+
+def test_a_file_that_no_description_names_leads_to_the_one_beside_it(tmp_path):
+    path = write(tmp_path, files="a.nc")
+    dataset().to_netcdf(tmp_path / "mean.nc")
+    with pytest.raises(DataError, match=r"unknown layout: .*mean.nc; give .*matey.yaml as the path to have only what"):
+        open_dataset(tmp_path)
+    assert open_dataset(path).num_trajectories == 2
+    with pytest.raises(DataError, match=r"--describe matey.yaml. \S*matey.yaml does not name it in 'files'.$"):
+        open_dataset(tmp_path / "mean.nc")
+    path.rename(tmp_path / "matey.yml")
+    with pytest.raises(DataError, match=r"If \S*matey.yml describes it, call that matey.yaml, or give it as the path"):
+        open_dataset(tmp_path / "a.nc")
+
+
+def test_names_of_axes_that_are_too_few_count_as_none(tmp_path):
+    path = write(tmp_path, "Zarr 2")
+    zarr.open(tmp_path / "a.zarr", mode="r+", use_consolidated=False)["h"].attrs["_ARRAY_DIMENSIONS"] = ["sample"]
+    zarr.consolidate_metadata(tmp_path / "a.zarr", zarr_format=2)
+    assert open_dataset(path).fields == ("height", "tracer")
+
+
+def test_an_array_without_any_frame_is_called_empty(tmp_path):
+    path = write(tmp_path)
+    dataset().isel(time=slice(0)).to_netcdf(tmp_path / "a.nc")
+    with pytest.raises(
+        DataError, match=r"h: expected the axes .*, got the shape \(2, 0, 8, 12\).*; the array is empty"
+    ):
+        open_dataset(path)
 
 
 LINKS = {

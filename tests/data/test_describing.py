@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from matey.commands.describe_data import main as describe_data
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
 from tests.support.described_files import KINDS, write
@@ -150,3 +151,16 @@ def test_the_tool_writes_a_guess_draws_it_and_writes_over_nothing(tmp_path):
     assert sheet.read_bytes().startswith(b"\x89PNG")
     again = start(command)
     assert again.returncode == 2 and "matey.yaml exists already" in again.stderr
+
+
+def test_a_folder_or_glob_in_place_of_a_file_leads_to_a_file_in_it(tmp_path):
+    write(tmp_path).unlink()
+    np.save(tmp_path / "b.npy", np.zeros(5))
+    for path, words in (
+        (tmp_path, r"it is a folder; name a file of it, such as .*a\.nc\.$"),
+        (tmp_path / "*", r"\* stands for 2 files; name one of them, such as .*a\.nc\.$"),
+        (tmp_path / "b.nc", r"b\.nc does not exist\.$"),
+    ):
+        with pytest.raises(DataError, match=words):
+            describe_data(str(path), tmp_path / "matey.yaml", None)
+    assert not (tmp_path / "matey.yaml").exists()

@@ -5,6 +5,7 @@ import netCDF4
 import numpy as np
 import pytest
 import scipy.io
+import torch
 import xarray
 import yaml
 
@@ -215,6 +216,7 @@ def write_text(text):
         (write_text(b"x,y,u\n0,0,1"), r"it is text; .* numpy.loadtxt\('run.dat', usecols=2\).* delimiter=','"),
         (write_text(b"/*--------- C++ -*--"), "it is a file of OpenFOAM; convert it by foamToVTK, then"),
         (write_text(b"#std 4  8  8  8"), r"it is a file of Nek5000; .* pymech.dataset.open_dataset\('run.dat'\)"),
+        (write_text(b"\x80\x04\x95"), r"a pickle of Python, .*pickle.load\(open\('run.dat', 'rb'\)\)\['u'\]"),
         (write_text(bytes(range(1, 9))), r"it begins with b'.*'; give another or copy it again"),
         (write_text(b""), "it is empty; give another or copy it again"),
     ],
@@ -224,6 +226,14 @@ def test_a_file_of_another_format_says_which_and_the_line_that_converts_it(tmp_p
     for look in (open_dataset, opened, lambda path: guess_description(path, tmp_path)):
         with pytest.raises(DataError, match=words):
             look(tmp_path / "run.dat")
+
+
+def test_a_file_of_pytorch_is_told_from_other_archives(tmp_path):
+    torch.save({"u": torch.zeros(2)}, tmp_path / "ns.pt")
+    with pytest.raises(
+        DataError, match=r"a file of PyTorch; .*numpy.save\('u.npy', torch.load\('ns.pt'\)\['u'\].numpy"
+    ):
+        open_dataset(tmp_path / "ns.pt")
 
 
 def test_iterations_of_openpmd_in_one_file_are_snapshots_at_their_times(tmp_path):

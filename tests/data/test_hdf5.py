@@ -1,5 +1,6 @@
 """Reading HDF5: only the frames asked for, from any process, with damage reported in words."""
 
+import fcntl
 import multiprocessing
 import os
 
@@ -89,3 +90,13 @@ def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypa
     path.rename(path.with_name("moved.h5"))  # nothing of it is held open or remembered
     with pytest.raises(DataError, match="does not exist"):
         open_dataset(path)
+
+
+def test_a_file_that_a_program_still_writes_is_not_called_damaged(tmp_path):
+    path = write_swe(tmp_path / "a.h5", 1)
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as HDF5 does for as long as a file is open to write
+        with pytest.raises(
+            DataError, match="unable to lock file.*; wait until the program that writes it has closed it.$"
+        ):
+            open_dataset(path)

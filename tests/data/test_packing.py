@@ -8,6 +8,7 @@ import pytest
 
 from matey.data.arrays.kinds import KINDS
 from matey.data.arrays.packing import Packing, packing_of
+from matey.data.trajectories import DataError
 
 netCDF4 = pytest.importorskip("netCDF4")
 
@@ -123,3 +124,24 @@ def test_the_fill_value_of_zarr_3_marks_nothing_and_that_of_zarr_2_does(tmp_path
         ((name, stored),) = kind.arrays(path).items()
         values = stored.packing.unpacked(kind.read(path, name, (slice(None),) * 2))
         assert np.isnan(values).sum() == (version == 2)
+
+
+def test_half_precision_is_read_without_a_warning():
+    with warnings.catch_warnings(action="error"):
+        assert not np.isnan(Packing().unpacked(np.array([1, 65504], "f2"))).any()
+
+
+def test_a_dataset_compressed_by_a_filter_that_is_not_here_says_which_and_what_to_do(tmp_path):
+    path = tmp_path / "a.h5"
+    noise = np.random.default_rng(0).bytes(4096)  # stored as it is, since it cannot be compressed
+    with h5py.File(path, "w") as file:
+        for name, values in {"packed": bytes(4096), "plain": noise}.items():
+            file.create_dataset(name, data=np.frombuffer(values, "u1").reshape(64, 64), chunks=True, compression="lzf")
+    path.write_bytes(path.read_bytes().replace(b"\x00\x7d\x08\x00", b"\xe8\xfd\x08\x00"))  # LZF by a number of nobody
+    arrays = KINDS["HDF5"].arrays(path)
+    assert not arrays["plain"].problem and KINDS["HDF5"].read(path, "plain", (0, 0)) == noise[0]
+    assert "is compressed by the filter lzf, which HDF5 does not have here" in arrays["packed"].problem
+    with pytest.raises(
+        DataError, match=r"a.h5, packed: is compressed .*: pip install hdf5plugin, and set HDF5_PLUGIN_"
+    ):
+        arrays["packed"].check_readable(f"{path}, packed")

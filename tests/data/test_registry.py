@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import xarray
 
 from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
@@ -60,6 +61,13 @@ def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusi
 def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
     with pytest.raises(DataError, match=r"a glob such as 'data/run_\*.nc', got list; sets that .*JoinedTrajectories"):
         open_dataset([shallow_water_file, shallow_water_file])
+    values = np.zeros((1, 2, 4, 4))
+    for given, words in (
+        (xarray.Dataset(), "got Dataset; .* matey.from_xarray"),
+        (values, "got ndarray; .*from_arrays"),
+    ):
+        with pytest.raises(DataError, match=words):
+            open_dataset(given)
 
 
 def test_a_description_may_be_a_dict(tmp_path):

@@ -82,3 +82,10 @@ def test_the_end_of_a_rollout_has_the_power_of_each_third_of_wavenumbers():
     tiny = SpectraSums()
     tiny.add(batch, "rollout", 2, *(each[..., :4, :4] for each in (forecast, truth)))
     assert not any("power_fine" in r.physics for r in with_power(errors.records(), tiny.spectra()))
+
+
+def test_a_slender_domain_whose_sides_share_no_wavenumber_has_no_spectra():
+    frames, sums = wave(16, 16, 2, 0), SpectraSums()
+    batch = FieldBatch("air", ("t",), frames[:, None], torch.ones(1), spacing=(1, 1, 3e4), periodic=PERIODIC)
+    sums.add(batch, "rollout", 9, frames, frames)
+    assert sums.spectra() == []

@@ -11,10 +11,12 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
+from matey.data import TrajectorySet
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.mistakes import writing
 from matey.report import plots, rollout_plots
+from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.png import to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
@@ -244,3 +246,14 @@ def test_a_figure_of_few_colours_takes_less_than_half_the_bytes():
     assert 2 * len(few) < len(all_of_them)
     with Image.open(io.BytesIO(few)) as picture:
         assert len(picture.convert("RGB").getcolors()) <= 32 and picture.size == (960, 640)
+
+
+def test_lines_and_planes_much_longer_than_wide_are_stretched_so_that_they_are_seen(evaluation):
+    example = evaluation.examples[0]
+    names = ("last", "target", "prediction")
+    line = replace(example, **{name: getattr(example, name)[:, :, :1] for name in names})
+    slender = replace(example, spacing=(1.0, 1.0, 30000.0))
+    for shown, aspect in ((replace(example, spacing=(1.0, 0.2, 1.0)), 1.0), (slender, "auto"), (line, "auto")):
+        assert {image.axes.get_aspect() for image in pictures(plots.forecast_figure(shown))} == {aspect}
+    data = TrajectorySet.from_arrays("air", {"u": torch.rand(1, 2, 8, 8)}, spacing=(1, 3e4), boundary=("open", "open"))
+    assert {image.axes.get_aspect() for image in pictures(contact_sheet([first_readable(data)]))} == {"auto"}

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.commands.inspect_data import check, field_table
+from matey.commands.inspect_data import check, describe, field_table
 from matey.data import TrajectorySet
 from tests.support.described_files import write
 from tests.support.paths import SHARED
@@ -112,3 +112,11 @@ def test_a_field_too_small_to_be_told_from_zero_is_named_with_a_scale():
         said
         == "  m: too small to be told from 0; write smaller units, with a description scale: 1e+20 beside its array"
     )
+
+
+def test_frames_that_nobody_ever_wrote_are_counted():
+    values = np.ones((1, 6, 8, 8), "f4")
+    values[0, 4:] = 0
+    data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
+    found, faults = check(data)
+    assert not faults and "2 hold nothing but 0: were they ever written?" in describe(data, found, 0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from h5py.h5z import filter_avail
 
 from matey.data.arrays.openpmd import constant_of, mesh_of
 from matey.data.arrays.packing import READ, packing_of
@@ -82,7 +83,29 @@ def _problem(item: h5py.Dataset, folder: Path) -> str:
     has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
     if item.size and not item.external and not has_fill and not item.id.get_storage_size():
         return "nothing was ever written to it: write it again"
+    if item.size and (missing := _missing_filter(item)) and not _is_plain(item):
+        return (
+            f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
+            "HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where it can be read"
+        )
     return ""
+
+
+def _missing_filter(item: h5py.Dataset) -> str:
+    """Return the name or number of a filter of a dataset that cannot be undone here, empty if all can."""
+    created = item.id.get_create_plist()
+    filters = (created.get_filter(number) for number in range(created.get_nfilters()))
+    missing = (name.decode("utf-8", "replace") or str(code) for code, _, _, name in filters if not filter_avail(code))
+    return next(missing, "")
+
+
+def _is_plain(item: h5py.Dataset) -> bool:
+    """Whether a value can be read all the same: optional filters that were missing are skipped when a file is written."""
+    try:
+        item[(0,) * item.ndim]
+    except OSError:
+        return False
+    return True
 
 
 def _where(link: object) -> str:

@@ -27,11 +27,17 @@ def kind_of(path: Path) -> FileKind:
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
-        is_other = folder_of(path) or f"it is a folder, and no {ZARR.name} store; give another or copy it again"
+        is_other = folder_of(path) or _inside(path)
         what = is_other if path.is_dir() else beginning(path)
         names = ", ".join(KINDS)
         raise DataError(f"{path} is none of {names}: {what}.")
     return kind
+
+
+def _inside(folder: Path) -> str:
+    """Return advice on a folder where a file is expected, with the first file in it that could be meant."""
+    first = next(iter(gridded_files(folder)), None)
+    return f"it is a folder; name a file of it, such as {first}" if first else "it is a folder without any such file"
 
 
 def gridded_files(pattern: Path) -> list[Path]:

@@ -117,7 +117,7 @@ def _can_hold(kind: np.dtype, mark: float) -> bool:
     if kind.kind == "b":
         return False
     if kind.kind == "f":
-        return not abs(mark) > np.finfo(kind).max
+        return not abs(mark) > float(np.finfo(kind).max)
     return bool(np.isfinite(mark)) and mark == round(mark) and np.iinfo(kind).min <= mark <= np.iinfo(kind).max
 
 

@@ -69,7 +69,7 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
     return StoredArray(
         shape=tuple(item.shape),
         dtype=dtype,
-        axes=tuple(map(str, axes)) if all(axes) else (),
+        axes=tuple(map(str, axes)) if len(axes) == item.ndim and all(axes) else (),
         unit=as_text(own.get("units")),
         calendar=as_text(own.get("calendar")),
         packing=packing_of(own | _missing(item, own), dtype),

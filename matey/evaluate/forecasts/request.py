@@ -132,9 +132,12 @@ class ForecastRequest:
         expected = self.first
         for number in self.trajectories:
             about = self.data.trajectories[number]
-            for what in ("grid", "spacing", "boundary"):
+            for what in ("grid", "boundary"):
                 if getattr(about, what) != getattr(expected, what):
                     raise DataError(_different(what, number, getattr(about, what), getattr(expected, what)))
+            pairs = zip(about.spacing, expected.spacing, strict=True)
+            if not all(math.isclose(own, other, rel_tol=SAME_STEP) for own, other in pairs):
+                raise DataError(_different("spacing", number, about.spacing, expected.spacing))
             if not math.isclose(about.time_step, expected.time_step, rel_tol=SAME_STEP):
                 raise DataError(_different("time step", number, about.time_step, expected.time_step))
 

@@ -236,3 +236,12 @@ def test_trajectories_on_other_grids_are_forecast_apart(model, tmp_path):
         matey.forecast(model, tmp_path, steps=1)
     (frame,) = matey.forecast(model, tmp_path, steps=1, trajectories=[1])
     assert frame.values.shape == (1, 1, 1, 32, 32) and PATCHES[0][-1] == 8
+
+
+def test_cells_whose_sizes_differ_by_rounding_are_forecast_together(model, tmp_path):
+    write_waves(tmp_path / "a", "shallow_water", 1)
+    with h5py.File(write_waves(tmp_path / "b", "shallow_water", 1), "a") as file:
+        file["0000/grid/x"][:] *= 1.00001
+    first, second = matey.data.open_dataset(tmp_path).trajectories
+    assert first.spacing != second.spacing
+    assert [frame.trajectories for frame in matey.forecast(model, tmp_path, steps=1)] == [(0, 1)]
