@@ -176,6 +176,27 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path):
         run_study(Squares(tmp_path / "study", [2]), [], jobs=1)
 
 
+def test_facts_that_grow_take_new_entries_and_no_other_values(tmp_path):
+    claim(tmp_path, {"study": "squares", "of": {"2": "4"}}, ["of"])
+    claim(tmp_path, {"study": "squares", "of": {"3": "9"}}, ["of"])
+    assert json.loads((tmp_path / "study.json").read_text()) == {"study": "squares", "of": {"2": "4", "3": "9"}}
+    with pytest.raises(StudyError, match="holds a study with {'of 2': '4'}, this one has {'of 2': '5'}; choose"):
+        claim(tmp_path, {"study": "squares", "of": {"2": "5", "4": "16"}}, ["of"])
+    with pytest.raises(StudyError, match="holds a study with {'study': 'squares'}, this one has {'study': 'cubes'}"):
+        claim(tmp_path, {"study": "cubes", "of": {"2": "4"}}, ["of"])
+    (tmp_path / "study.json").write_text('{"study": "squares", "of": ["2: 4"]}\n')  # as an earlier version wrote it
+    with pytest.raises(StudyError, match="choose another --out"):
+        claim(tmp_path, {"study": "squares", "of": {"2": "4"}, "made_of": "numbers"}, ["of"])
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_study_that_is_done_makes_no_inputs_again(tmp_path):
+    run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
+    again = Squares(tmp_path / "study", [2, 3])
+    run_study(again, [], jobs=1)
+    assert again.prepared == 0 and again.ran == []
+
+
 def test_who_reads_while_the_same_study_is_claimed_again_sees_all_of_its_file(tmp_path):
     claim(tmp_path, {"study": "squares"})
     before = (tmp_path / "study.json").stat().st_mtime_ns
