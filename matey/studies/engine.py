@@ -234,6 +234,9 @@ def _write_results(study: RunnableStudy[PointT]) -> None:
     done = [point for point in study.shown if study.is_done(point)]
     if rows := [row for point in done for row in study.rows_of(point)]:
         write_table(study.out / "results.csv", rows)
-        parts = [study.text(rows), made_text(map(study.folder, done))]
+        figure, made = study.figure(rows), made_text(map(study.folder, done))
+        parts = [study.text(rows), made]
         (study.out / TEXT).write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
-        write_png(study.figure(rows), study.out / "results.png", COLOURS, MOST_BYTES)
+        if made:  # a picture on a page is often all that is left of its study
+            figure.suptitle(made, x=0.99, ha="right", fontsize=6, color="#777777")
+        write_png(figure, study.out / "results.png", COLOURS, MOST_BYTES)

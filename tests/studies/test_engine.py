@@ -114,6 +114,14 @@ def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
     assert (tmp_path / "study" / "results.png").stat().st_size > 0
 
 
+@pytest.mark.processes  # git says the commit
+def test_the_figure_says_the_code_and_the_machine_of_its_points(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matey.studies.engine.write_png", lambda figure, *_: drawn.append(figure.get_suptitle()))
+    text = run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
+    assert drawn[-1].startswith("2 trainings by ") and text.endswith(drawn[-1])
+
+
 @pytest.mark.processes
 def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, command):
     study = Squares(tmp_path / "study", [5, 6, 7])

@@ -73,17 +73,20 @@ class PretrainingStudy(RunnableStudy[Point]):
         Models and their data may be added; the YAML is told by its values, not by its comments.
         """
         name, scale = self.identity
-        sets = dict.fromkeys(data for case in self.table.cases for data in self.table.data_of(case))
+        data_of = {
+            case.name: {data.name: f"{data.trajectories} of {data.frames} frames" for data in self.table.data_of(case)}
+            for case in self.table.cases
+        }
         values = yaml.safe_load((ROOT / self.table.config).read_text(encoding="utf-8"))
         return {
             "study": name,
             "scale": scale,
             "config": self.table.config,
-            "data": {data.name: f"{data.trajectories} of {data.frames} frames" for data in sets},
+            "data": {name: frames for data in data_of.values() for name, frames in data.items()},
             "settings": [*self.table.settings],
             "set": [*self.settings],
             "made_of": _digest(values, self.table.rollout, self.table.max_windows),
-            "models": {case.name: _digest(case.settings, self.table.data_of(case)) for case in self.table.cases},
+            "models": {case.name: _digest(case.settings, data_of[case.name]) for case in self.table.cases},
         }
 
     def overrides(self, point: Point) -> list[str]:
