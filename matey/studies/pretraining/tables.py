@@ -124,7 +124,9 @@ def _adaptivity() -> Study:
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,))
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
-    ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), frames=1, settings=(IN_TIME,))
+    ) + adaptivity_cases(
+        ("svit", "avit"), (32, 16, 8), ((32, 16, 8),), (0.1, 0.4), extra=True, frames=1, settings=(IN_TIME,)
+    )
     laptop += criterion_cases((32, 16, 8), BUDGETS, CRITERIA.own)
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,)) + criterion_cases((32, 16, 8), (32,), few)

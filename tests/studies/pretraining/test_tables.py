@@ -160,6 +160,18 @@ def test_schemes_are_compared_with_avit_of_each_size():
     assert tables["paper"].references == ("avit-Ti", "avit-S", "avit-B")
 
 
+def test_each_scheme_has_uniform_and_adaptive_tokens_of_both_sets_beside_its_own_references():
+    table = STUDIES["adaptivity"]().tables["laptop"]
+    for scheme in ("vit", "svit", "avit"):
+        labels: dict[str, list[str]] = {}
+        for case in table.cases:
+            labels.setdefault(case.series, []).append(case.label)
+        assert {"32", "16", "8"} <= {*labels[f"{scheme} uniform"]}
+        assert {"0.1", "0.4"} <= {*labels[f"{scheme} mix 32 to 16 to 8"]} & {*labels[f"{scheme} mul 32 to 16 to 8"]}
+        assert {f"{scheme}-uniform-16", f"{scheme}-uniform-8"} <= {*table.references}
+    assert table.of_one_scheme and not STUDIES["schemes"]().tables["laptop"].of_one_scheme
+
+
 def test_studies_side_by_side_share_what_they_simulate():
     """Twelve trajectories of 512 x 256 cells take half an hour of a core."""
     of = [
