@@ -114,7 +114,7 @@ def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_
             take(other)
 
 
-def test_models_and_resolutions_can_be_added_to_a_folder_and_those_that_are_there_stay(tmp_path):
+def test_models_and_resolutions_can_be_added_to_a_folder_where_others_stay(tmp_path):
     table = STUDIES["scaling_of_tokens"]().tables["laptop"]
 
     def take(*cases):
@@ -160,7 +160,7 @@ def test_schemes_are_compared_with_avit_of_each_size():
     assert tables["paper"].references == ("avit-Ti", "avit-S", "avit-B")
 
 
-def test_each_scheme_has_uniform_and_adaptive_tokens_of_both_sets_beside_its_own_references():
+def test_each_scheme_has_adaptive_tokens_of_both_sets_beside_its_own_uniform_ones():
     table = STUDIES["adaptivity"]().tables["laptop"]
     for scheme in ("vit", "svit", "avit"):
         labels: dict[str, list[str]] = {}
