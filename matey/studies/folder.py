@@ -53,8 +53,8 @@ def claim(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> N
         if held.get(key) != own.get(key) and (key[0] not in growing or {key} <= held.keys() & own.keys())
     ]
     if changed:
-        held, own = ({" ".join(key): facts[key] for key in changed if key in facts} for facts in (held, own))
-        raise StudyError(f"{out} holds a study with {held}, this one has {own}; choose another --out.")
+        there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
+        raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
     facts = {**study, **{name: {**before[name], **study[name]} for name in growing}}
     # Trainings that run at the same time all claim the folder, and read the first one's file.
     if facts != before or not path.exists():
