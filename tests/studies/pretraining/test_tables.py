@@ -183,6 +183,16 @@ def test_studies_side_by_side_share_what_they_simulate():
     assert of[1] == {Path("runs/paper/data/colliding_thermals-512-12x31")} and of[1] < of[0]
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_scoring_a_model_takes_a_third_of_what_its_training_takes_at_most(name):
+    """A step takes three forward passes of each sample; a study at `laptop` has three hours."""
+    table = STUDIES[name]().tables["laptop"]
+    for point in table.points(1):
+        train = PretrainingStudy(ROOT, Path("out"), table).run_config(point).train
+        passes = table.max_windows * len(table.data_of(point.case)) * 2 * (1 + table.rollout)
+        assert passes <= 3 * train.steps * train.micro_batch / 3
+
+
 @pytest.mark.parametrize(("name", "scale"), TABLES)
 def test_the_learning_rate_has_warmed_up_well_before_the_end(name, scale):
     table = STUDIES[name]().tables[scale]
