@@ -33,6 +33,7 @@ class Point(Protocol):
 
 PointT = TypeVar("PointT", bound=Point)
 COLOURS = 48  # colours of a figure: the lines have seven, their edges and the grid the rest
+MOST_BYTES = 100_000  # of a figure, so that pages of the repository can have it as it is
 
 
 class RunnableStudy(ABC, Generic[PointT]):
@@ -43,12 +44,14 @@ class RunnableStudy(ABC, Generic[PointT]):
         work: folder in which commands are started.
         points: the points, in the order in which they run.
         last_written: name of the last file written to a point's folder; a point with this file is done.
+        growing: names of the facts to which later calls may add entries, see `matey.studies.folder.claim`.
     """
 
     out: Path
     work: Path
     points: Sequence[PointT]
     last_written: str
+    growing: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -57,7 +60,7 @@ class RunnableStudy(ABC, Generic[PointT]):
 
     @property
     def shown(self) -> Sequence[PointT]:
-        """The points whose results are shown once they are done."""
+        """The points whose results are shown once they are done: all in the folder, whichever of them a call names."""
         return self.points
 
     @abstractmethod
@@ -70,7 +73,7 @@ class RunnableStudy(ABC, Generic[PointT]):
         """
 
     def prepare(self) -> None:
-        """Make the inputs shared by all points, such as data, unless they exist.
+        """Make the inputs of the points that are not done, such as data, unless they exist.
 
         Raises:
             StudyError: it failed.
@@ -120,10 +123,11 @@ def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -
     Raises:
         StudyError: points failed (raised after all others have run), or the folder holds another study.
     """
-    claim(study.out, study.facts)
-    study.prepare()
-    _write_results(study)
+    claim(study.out, study.facts, study.growing)
     done = sum(map(study.is_done, study.points))
+    if done < len(study.points):
+        study.prepare()
+    _write_results(study)
     with tqdm(total=len(study.points), initial=done, desc=study.facts["study"], unit="run", disable=None) as bar:
         for _ in _ended(study, command, jobs):
             _write_results(study)
@@ -137,7 +141,7 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
     Raises:
         StudyError: the point failed, or no point has this name.
     """
-    claim(study.out, study.facts)
+    claim(study.out, study.facts, study.growing)
     found = next((point for point in study.points if point.name == name), None)
     if found is None:
         raise StudyError(f"--point: the study has no point {name!r}; --list names them.")
@@ -160,8 +164,9 @@ def submit(
         ConfigError: Slurm does not take a job.
         StudyError: the folder holds another study.
     """
-    claim(study.out, study.facts)
-    study.prepare()
+    claim(study.out, study.facts, study.growing)
+    if not all(map(study.is_done, study.points)):
+        study.prepare()
     logs, numbers = study.out / "logs", study.out / "jobs"
     for folder in (logs, numbers):
         folder.mkdir(exist_ok=True)
@@ -229,6 +234,9 @@ def _write_results(study: RunnableStudy[PointT]) -> None:
     done = [point for point in study.shown if study.is_done(point)]
     if rows := [row for point in done for row in study.rows_of(point)]:
         write_table(study.out / "results.csv", rows)
-        parts = [study.text(rows), made_text(map(study.folder, done))]
+        figure, made = study.figure(rows), made_text(map(study.folder, done))
+        parts = [study.text(rows), made]
         (study.out / TEXT).write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
-        write_png(study.figure(rows), study.out / "results.png", COLOURS)
+        if made:  # a picture on a page is often all that is left of its study
+            figure.suptitle(made, x=0.99, ha="right", fontsize=6, color="#777777")
+        write_png(figure, study.out / "results.png", COLOURS, MOST_BYTES)

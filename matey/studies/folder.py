@@ -32,18 +32,42 @@ class StudyError(Mistake):
     """A study that cannot start or continue: one sentence that says what to do."""
 
 
-def claim(out: Path, study: Mapping[str, Any]) -> None:
+def claim(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> None:
     """Write the study's facts to its folder; refuse another study's folder, whose points would be taken for this one's.
+
+    Args:
+        out: folder of the study.
+        study: the facts, as JSON holds them.
+        growing: names of facts that are mappings, to which later calls may add entries; none of them may change.
 
     Raises:
         StudyError: the folder holds another study.
     """
     path = out / STUDY
     out.mkdir(parents=True, exist_ok=True)
-    if not path.exists():  # trainings that run at the same time all claim the folder, and read the first one's file
-        replace_text(path, json.dumps(study) + "\n")
-    elif (before := json.loads(path.read_text(encoding="utf-8"))) != study:
-        raise StudyError(f"{out} holds a study with {before}, this one has {dict(study)}; choose another --out.")
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else study
+    held, own = _apart(before, growing), _apart(study, growing)
+    changed = [
+        key
+        for key in {**held, **own}
+        if held.get(key) != own.get(key) and (key[0] not in growing or {key} <= held.keys() & own.keys())
+    ]
+    if changed:
+        there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
+        raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
+    facts = {**study, **{name: {**before[name], **study[name]} for name in growing}}
+    # Trainings that run at the same time all claim the folder, and read the first one's file.
+    if facts != before or not path.exists():
+        replace_text(path, json.dumps(facts) + "\n")
+
+
+def _apart(study: Mapping[str, Any], growing: Sequence[str]) -> dict[tuple[str, ...], Any]:
+    """Return the facts by their names, with the entries of growing ones apart."""
+    found: dict[tuple[str, ...], Any] = {}
+    for name, value in study.items():
+        is_apart = name in growing and isinstance(value, dict)  # a folder of an earlier version may hold a list there
+        found |= {(name, key): each for key, each in value.items()} if is_apart else {(name,): value}
+    return found
 
 
 def read_study(folder: Path) -> dict[str, Any]:

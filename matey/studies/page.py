@@ -40,12 +40,8 @@ def _section(folder: Path) -> list[str]:
     name = facts.pop("study", folder.name)
     known = STUDIES.get(name)
     title = f"{name}: {known().tables[facts['scale']].title}" if known else name
-    facts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in facts.items()}
-    shown = [
-        f"{key}: {value}"
-        for key, value in facts.items()
-        if key not in ("points", "lengths", "made_of") and value not in ("", None)
-    ]
+    facts = {key: _text(value) for key, value in facts.items() if key not in ("points", "lengths", "made_of", "models")}
+    shown = [f"{key}: {value}" for key, value in facts.items() if value not in ("", None)]
     section = [heading(2, title), paragraph("; ".join(shown), "soft")]
     pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))
     section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in pictures]
@@ -55,3 +51,9 @@ def _section(folder: Path) -> list[str]:
     if not pictures:
         section.append(paragraph("No point is done yet."))
     return section
+
+
+def _text(fact: object) -> object:
+    """Return the entries of a list or a mapping as text, and any other fact as it is."""
+    entries = [f"{name} ({value})" for name, value in fact.items()] if isinstance(fact, dict) else fact
+    return ", ".join(map(str, entries)) if isinstance(entries, list) else entries

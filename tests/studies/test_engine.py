@@ -114,6 +114,14 @@ def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
     assert (tmp_path / "study" / "results.png").stat().st_size > 0
 
 
+@pytest.mark.processes  # git says the commit
+def test_the_figure_says_the_code_and_the_machine_of_its_points(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("matey.studies.engine.write_png", lambda figure, *_: drawn.append(figure.get_suptitle()))
+    text = run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
+    assert drawn[-1].startswith("2 trainings by ") and text.endswith(drawn[-1])
+
+
 @pytest.mark.processes
 def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, command):
     study = Squares(tmp_path / "study", [5, 6, 7])
@@ -174,6 +182,27 @@ def test_a_folder_that_holds_another_study_is_refused(tmp_path):
     (tmp_path / "study" / "study.json").write_text('{"study": "cubes"}\n')
     with pytest.raises(StudyError, match="holds a study with {'study': 'cubes'}"):
         run_study(Squares(tmp_path / "study", [2]), [], jobs=1)
+
+
+def test_facts_that_grow_take_new_entries_and_no_other_values(tmp_path):
+    claim(tmp_path, {"study": "squares", "of": {"2": "4"}}, ["of"])
+    claim(tmp_path, {"study": "squares", "of": {"3": "9"}}, ["of"])
+    assert json.loads((tmp_path / "study.json").read_text()) == {"study": "squares", "of": {"2": "4", "3": "9"}}
+    with pytest.raises(StudyError, match="holds a study with {'of 2': '4'}, this one has {'of 2': '5'}; choose"):
+        claim(tmp_path, {"study": "squares", "of": {"2": "5", "4": "16"}}, ["of"])
+    with pytest.raises(StudyError, match="holds a study with {'study': 'squares'}, this one has {'study': 'cubes'}"):
+        claim(tmp_path, {"study": "cubes", "of": {"2": "4"}}, ["of"])
+    (tmp_path / "study.json").write_text('{"study": "squares", "of": ["2: 4"]}\n')  # as an earlier version wrote it
+    with pytest.raises(StudyError, match="choose another --out"):
+        claim(tmp_path, {"study": "squares", "of": {"2": "4"}, "made_of": "numbers"}, ["of"])
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_study_that_is_done_makes_no_inputs_again(tmp_path):
+    run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
+    again = Squares(tmp_path / "study", [2, 3])
+    run_study(again, [], jobs=1)
+    assert again.prepared == 0 and again.ran == []
 
 
 def test_who_reads_while_the_same_study_is_claimed_again_sees_all_of_its_file(tmp_path):

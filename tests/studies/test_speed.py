@@ -16,6 +16,14 @@ def test_long_samples_are_forecast_in_smaller_batches():
     assert [batch_of(tokens) for tokens in (1, 128.5, 4096, 16384, 65536, 262144)] == [16, 16, 16, 4, 1, 1]
 
 
+def test_as_many_forecasts_are_timed_alone_as_together_but_few_of_long_samples(monkeypatch):
+    timed = []
+    monkeypatch.setattr(speed, "_forecast_seconds", lambda *of: timed.append(of[3:]) or 1.0)
+    for tokens in (128, 16384, 65536):
+        forecast_speed(None, None, 1, tokens)
+    assert timed == [(1, 16), (16, 5), (1, 5), (4, 5), (1, 5), (1, 5)]
+
+
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ),
     reason="the memory is another library's, or the user's matter",

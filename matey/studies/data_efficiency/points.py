@@ -57,6 +57,15 @@ def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int],
     ]
 
 
+def with_those_in(folder: Path, points: Iterable[Point]) -> list[Point]:
+    """Return some points and all whose folders are in a folder, in the order of `points_of`."""
+    parts = (path.name.rsplit("-", 3) for path in folder.glob("*-*-*-*"))
+    found = [Point(start, mode, int(size), int(seed)) for start, mode, size, seed in parts if start in STARTS]
+    return sorted(
+        {*points, *found}, key=lambda each: (STARTS.index(each.start), each.seed, each.trajectories, each.mode)
+    )
+
+
 def trajectories_for(size: int, data: DataSection) -> int:
     """Return the smallest number of trajectories whose split leaves ``size`` for training."""
     counts = itertools.count(max(3, size))

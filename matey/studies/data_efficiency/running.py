@@ -26,7 +26,14 @@ from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
-from matey.studies.data_efficiency.points import Point, check_data, cost_of_run, scores, trajectories_for
+from matey.studies.data_efficiency.points import (
+    Point,
+    check_data,
+    cost_of_run,
+    scores,
+    trajectories_for,
+    with_those_in,
+)
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
@@ -68,6 +75,11 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     machine: str = "cpu"
     ranks: int = 1
     last_written = REPORT
+
+    @property
+    def shown(self) -> Sequence[Point]:
+        """All points in the folder, whichever sizes, modes and starts this call names."""
+        return with_those_in(self.out / "points", self.points)
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, script
-from matey.studies.peers.points import MATEY, RESULT, Point, rows_of
+from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.trained import train_peer
@@ -53,6 +53,13 @@ class Comparison(RunnableStudy[Point]):
     max_windows: int = 200
     simulated: tuple[Simulated, ...] = ()
     last_written = RESULT
+
+    @property
+    def shown(self) -> Sequence[Point]:
+        """All points in the folder, whichever costs and seeds this call names."""
+        found = [path.name.rsplit("-", 2)[1:] for path in (self.out / "points").glob("*-*-*-*")]
+        costs = {point.seconds for point in self.points} | {float(seconds) for seconds, _ in found}
+        return points_of(tuple(self.paths), costs, 1 + max((int(seed) for _, seed in found), default=0))
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ IN_TIME = "data.history=4"
 """History for schemes that attend along time first, with patches of one frame: each place then has four tokens in time."""
 
 RATES = {"micro": 2e-3, "Ti": 1e-3, "S": 5e-4}
-"""Learning rates of the sizes: the smallest size's rate is too large for the others."""
+"""Learning rates of the sizes, the same for all schemes; they were not scanned."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ COLUMNS = (
     ("batch_seconds", "of 16", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
+MEASURED = [(key, title) for key, title, *_ in COLUMNS[3:] if key != "samples_per_second"]
 GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "samples_per_second")]
 
 
@@ -76,10 +77,17 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
     references, controls = ([case for case in names if case in cases] for names in (table.references, table.controls))
     for reference in (*references, *controls):
         control = next(row for row in rows if row["case"] == reference)
-        alike = [row for row in rows if _are_alike(row, control)] if reference in controls else rows
+        alike = [row for row in compared(rows, control, table) if reference in references or _are_alike(row, control)]
         texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
-    texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts)]
+    texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts, table)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
+
+
+def compared(rows: Sequence[Row], reference: Row, table: Table) -> list[Row]:
+    """Return the rows that a study compares with a reference's: all, or those of its attention scheme."""
+    return [
+        row for row in rows if not table.of_one_scheme or row["series"].split()[0] == reference["series"].split()[0]
+    ]
 
 
 def _are_alike(row: Row, control: Row) -> bool:
@@ -88,13 +96,15 @@ def _are_alike(row: Row, control: Row) -> bool:
 
 
 def over_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
-    """Format each case's error and cost of a step over the reference case's, with the deviations of the quotients."""
+    """Format each case's errors and measured costs over the reference case's, with the deviations of the quotients."""
     other, lines = [row for row in rows if row["case"] == reference], []
     for case in dict.fromkeys(row["case"] for row in rows if row["case"] != reference):
         own = [row for row in rows if row["case"] == case]
         cells = [quotient(errors_of(own, forecast), errors_of(other, forecast)) for forecast in forecasts]
-        lines.append([_model(own[0]), *cells, quotient(steps_of(own), steps_of(other))])
-    return text_table([f"over {_model(other[0])}", *forecasts, "step"], lines) if lines else ""
+        cells += [quotient(costs_of(own, key), costs_of(other, key)) for key, _ in MEASURED]
+        lines.append([_model(own[0]), *cells])
+    head = [f"over {_model(other[0])}", *forecasts, *(title for _, title in MEASURED)]
+    return text_table(head, lines) if lines else ""
 
 
 def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> str:
@@ -114,14 +124,15 @@ def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
     return text_table([f"gain on persistence over that of {name}", *forecasts], lines) if lines else ""
 
 
-def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str]) -> str:
+def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str], table: Table) -> str:
     """Format the cost of a step at which each line of the plot reaches a reference's error, over the reference's cost."""
     lines = []
     for reference in references:
         other = [row for row in rows if row["case"] == reference]
-        step = float(np.mean(steps_of(other)))
-        for series in dict.fromkeys(row["series"] for row in rows if row["series"] != other[0]["series"]):
-            own = [row for row in rows if row["series"] == series]
+        step = float(np.mean(costs_of(other, "step_seconds")))
+        alike = compared(rows, other[0], table)
+        for series in dict.fromkeys(row["series"] for row in alike if row["series"] != other[0]["series"]):
+            own = [row for row in alike if row["series"] == series]
             curves = [[(seconds / step, error) for seconds, error in _curve(own, forecast)] for forecast in forecasts]
             errors = [float(np.mean(errors_of(other, forecast))) for forecast in forecasts]
             cells = [cost_text(*each, "{:.2f}".format) for each in zip(curves, errors, strict=True)]
@@ -133,7 +144,9 @@ def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: 
 def _curve(rows: Sequence[Row], forecast: str) -> list[tuple[float, float]]:
     """Return the seconds of a step and the error of each case in a line of the plot, fastest first, without diverged ones."""
     cases = [[row for row in rows if row["case"] == case] for case in dict.fromkeys(row["case"] for row in rows)]
-    points = sorted((float(np.mean(steps_of(own))), float(np.mean(errors_of(own, forecast)))) for own in cases)
+    points = sorted(
+        (float(np.mean(costs_of(own, "step_seconds"))), float(np.mean(errors_of(own, forecast)))) for own in cases
+    )
     return [point for point in points if math.isfinite(point[1])]
 
 
@@ -202,6 +215,6 @@ def errors_of(rows: Sequence[Row], forecast: str) -> list[float]:
     return [math.exp(np.mean(np.log(ratios))) for ratios in by_seed.values()]
 
 
-def steps_of(rows: Sequence[Row]) -> list[float]:
-    """Return, for each seed, the seconds of a training step."""
-    return list({row["seed"]: row["step_seconds"] for row in rows}.values())
+def costs_of(rows: Sequence[Row], key: str) -> list[float]:
+    """Return, for each seed, one of a model's costs."""
+    return list({row["seed"]: row[key] for row in rows}.values())

@@ -57,6 +57,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     machine: str = "cpu"
     ranks: int = 1
     last_written = COSTS
+    growing = ("data", "models")
 
     @property
     def shown(self) -> Sequence[Point]:
@@ -67,25 +68,26 @@ class PretrainingStudy(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Name, scale, YAML, data, settings, overrides and what a point is made of; none may change within a folder."""
+        """Name, scale, YAML, data, settings, overrides, and digests of what points are made of; none may change in a folder.
+
+        Models and their data may be added; the YAML is told by its values, not by its comments.
+        """
         name, scale = self.identity
-        sets = dict.fromkeys(data for case in self.table.cases for data in self.table.data_of(case))
+        data_of = {
+            case.name: {data.name: f"{data.trajectories} of {data.frames} frames" for data in self.table.data_of(case)}
+            for case in self.table.cases
+        }
+        values = yaml.safe_load((ROOT / self.table.config).read_text(encoding="utf-8"))
         return {
             "study": name,
             "scale": scale,
             "config": self.table.config,
-            "data": [f"{data.name}: {data.trajectories} of {data.frames} frames" for data in sets],
+            "data": {name: frames for data in data_of.values() for name, frames in data.items()},
             "settings": [*self.table.settings],
             "set": [*self.settings],
-            "made_of": self._made_of(),
+            "made_of": _digest(values, self.table.rollout, self.table.max_windows),
+            "models": {case.name: _digest(case.settings, data_of[case.name]) for case in self.table.cases},
         }
-
-    def _made_of(self) -> str:
-        """Return a digest of the YAML's values (not its comments), the settings of each model, and how it is scored."""
-        models = [(case.name, *case.settings) for case in self.table.cases]
-        values = yaml.safe_load((ROOT / self.table.config).read_text(encoding="utf-8"))
-        scored = (self.table.rollout, self.table.max_windows)
-        return hashlib.sha256(repr((values, models, scored)).encode()).hexdigest()[:12]
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last and take precedence."""
@@ -118,8 +120,9 @@ class PretrainingStudy(RunnableStudy[Point]):
         return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self) -> None:
-        """Simulate the training data, unless it exists."""
-        for data in dict.fromkeys(data for point in self.points for data in self.table.data_of(point.case)):
+        """Simulate the training data of the points that are not done, unless it exists."""
+        waiting = (point for point in self.points if not self.is_done(point))
+        for data in dict.fromkeys(data for point in waiting for data in self.table.data_of(point.case)):
             simulate(data, self.data_folder(data), self.out, self.work)
 
     def run_point(self, point: Point) -> None:
@@ -154,3 +157,8 @@ class PretrainingStudy(RunnableStudy[Point]):
     def figure(self, rows: Sequence[Row]) -> Figure:
         """Draw errors against costs, or costs against cells."""
         return (growth_figure if self.table.labels_grow else study_figure)(rows, self.costs)
+
+
+def _digest(*facts: object) -> str:
+    """Return a short digest of facts whose texts tell them apart."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

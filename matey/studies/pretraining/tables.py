@@ -50,6 +50,7 @@ class Table:
         config: path of the run YAML of every point.
         cases: the models.
         references: names of the cases that all others are compared with.
+        of_one_scheme: whether a reference is compared with cases of its own attention scheme only.
         controls: names of the cases that only those of the same label are compared with: those of as many tokens, or cells.
         data: the data sets to simulate; if empty, those of the YAML, which must exist.
         settings: overrides of the YAML for every point.
@@ -71,6 +72,7 @@ class Table:
     seeds: int = 3
     rollout: int = 10
     max_windows: int = 200
+    of_one_scheme: bool = False
     controls: tuple[str, ...] = ()
     labels_grow: bool = False
     grids: tuple[tuple[int, int, int], ...] = ()
@@ -122,7 +124,9 @@ def _adaptivity() -> Study:
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,))
     laptop = adaptivity_cases(
         ("vit",), (32, 16, 8, 4), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.8), extra=True
-    ) + adaptivity_cases(("svit", "avit"), (16, 8), ((32, 16, 8),), (0.1, 0.4), frames=1, settings=(IN_TIME,))
+    ) + adaptivity_cases(
+        ("svit", "avit"), (32, 16, 8), ((32, 16, 8),), (0.1, 0.4), extra=True, frames=1, settings=(IN_TIME,)
+    )
     laptop += criterion_cases((32, 16, 8), BUDGETS, CRITERIA.own)
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,)) + criterion_cases((32, 16, 8), (32,), few)
@@ -130,10 +134,11 @@ def _adaptivity() -> Study:
         Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
         for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6))
     )
-    table, against = partial(Table, "Adaptive tokens against uniform ones"), ("vit-uniform-16", "vit-uniform-8")
+    table = partial(Table, "Adaptive tokens against uniform ones", of_one_scheme=True)
+    against = tuple(f"{scheme}-uniform-{size}" for scheme in ("vit", "svit", "avit") for size in (16, 8))
     of, random = ("vit-uniform-16", "vit-mix-by-random-32"), tuple(f"vit-mix-by-random-{each}" for each in BUDGETS)
     tables = {
-        "tiny": table(BASE, tiny, against, (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
+        "tiny": table(BASE, tiny, against[:2], (Simulated(THERMALS, 64, 10, 31),), ("train.steps=40",), 1, 4, 16),
         "small": table(
             BASE, small, of, (Simulated(THERMALS, 128, 24, 31),), ("train.steps=250", SMALL_SPLIT), max_windows=40
         ),
@@ -206,8 +211,8 @@ def _schemes() -> Study:
             scheme_cases(tuple(RATES), RATES),
             tuple(f"avit-{size}" for size in RATES),
             laptop,
-            ("train.steps=500", "train.micro_batch=4", *fine),
-            max_windows=40,
+            ("train.steps=500", "train.micro_batch=4", "train.checkpoint_every=100", *fine),
+            max_windows=16,  # of each of five systems: with 40, scoring would take three quarters of the training's time
         ),
         "paper": table(
             paper,
@@ -232,7 +237,14 @@ def _scaling_of_tokens() -> Study:
         "tiny": at((32, 64), 8, 21, "train.steps=40", seeds=1, rollout=4, max_windows=16),
         "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
         "laptop": at(
-            (64, 128, 256, 512), 12, 31, "train.steps=400", "train.micro_batch=4", SMALL_SPLIT, max_windows=40
+            (64, 128, 256, 512),
+            12,
+            31,
+            "train.steps=400",
+            "train.micro_batch=4",
+            "train.checkpoint_every=100",
+            SMALL_SPLIT,
+            max_windows=40,
         ),
         "paper": at((256, 512, 1024), 120, 101),
     }

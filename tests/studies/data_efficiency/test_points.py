@@ -14,8 +14,9 @@ from matey.studies.data_efficiency.points import (
     points_of,
     scores,
     trajectories_for,
+    with_those_in,
 )
-from matey.studies.data_efficiency.scales import LAPTOP, SCALES
+from matey.studies.data_efficiency.scales import LAPTOP, SCALES, STARTS
 from matey.studies.folder import StudyError
 from tests.support.paths import ROOT
 
@@ -25,6 +26,17 @@ def test_points_from_pretrained_weights_come_first_and_each_has_a_name_of_its_ow
     assert len({point.name for point in points}) == len(points) == 24
     assert [point.start for point in points] == ["pretrained"] * 12 + ["random"] * 12
     assert points[0].name == "pretrained-prepost-1-0"
+
+
+def test_points_of_other_calls_are_found_by_their_folders(tmp_path):
+    every = points_of(STARTS, ["prepost", "all"], [1, 6, 24], 3)
+    for point in every:
+        (tmp_path / point.name).mkdir()
+    (tmp_path / "notes").mkdir()
+    assert {*with_those_in(tmp_path, every[:1])} == {*every} and len(with_those_in(tmp_path, every)) == len(every)
+    added = points_of(["pretrained"], ["lora"], [12], 1)
+    assert [each.name for each in with_those_in(tmp_path, added)][:8:7] == ["pretrained-all-1-0", "pretrained-all-1-1"]
+    assert len(with_those_in(tmp_path, added)) == len(every) + 1
 
 
 def test_a_peer_is_trained_once_on_each_number_of_trajectories_whatever_the_modes():

@@ -2,12 +2,15 @@
 
 import json
 import math
+import random
 import re
 from dataclasses import fields, replace
 
 import pytest
 
 from matey.config import load_config
+from matey.report.png import to_png
+from matey.studies.engine import COLOURS, MOST_BYTES
 from matey.studies.pretraining.costs import Costs, samples_per_second
 from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import (
@@ -23,6 +26,7 @@ from matey.studies.pretraining.tables import STUDIES, Point
 from tests.support.paths import ROOT
 
 TABLE = STUDIES["adaptivity"]().tables["tiny"]
+GUESSED = [(key, 1e8 if "bytes" in key or "operations" in key else 0.1) for key in (f.name for f in fields(Costs))]
 
 
 def record(system, lead, nrmse, kind="lead"):
@@ -45,7 +49,9 @@ def rows(tmp_path):
             "message_calls": 0.0,
             "message_bytes": 0.0,
         }
-        costs = known | {"step_seconds": (0.1 if point.case.label == "16" else 0.4) + 0.02 * point.seed}
+        is_coarse = point.case.label == "16"
+        costs = known | {"step_seconds": (0.1 if is_coarse else 0.4) + 0.02 * point.seed}
+        costs["forecast_seconds"] = 0.1 if is_coarse else 0.2
         (tmp_path / "costs.json").write_text(json.dumps(costs))
         found += rows_of(point, tmp_path, tmp_path / "costs.json")
     return found
@@ -69,12 +75,31 @@ def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviati
     """One seed has twice the error of the other: a deviation of 0.47 of the mean, of the quotient 0.67 of it."""
     over_16, over_8 = (text for text in study_table(rows, TABLE).split("\n\n") if text.startswith("over "))
     head, _, *lines = over_16.splitlines()
-    assert head.split() == ["over", "vit", "uniform,", "16", "lead", "1", "lead", "5", "step"]
+    titles = ["lead 1", "lead 5", "step", "forecast", "of 16", "memory"]
+    assert re.split("  +", head) == ["over vit uniform, 16", *titles]
+    costs = ["3.73 ± 0.50", "2.00 ± 0.00", "1.00 ± 0.00", "1.00 ± 0.00"]
     assert [re.split("  +", line) for line in lines] == [
-        ["vit uniform, 8", "0.50 ± 0.33", "0.50 ± 0.33", "3.73 ± 0.50"],
-        ["vit mix 16 to 8, 0.2", "0.50 ± 0.33", "0.50 ± 0.33", "3.73 ± 0.50"],
+        ["vit uniform, 8", "0.50 ± 0.33", "0.50 ± 0.33", *costs],
+        ["vit mix 16 to 8, 0.2", "0.50 ± 0.33", "0.50 ± 0.33", *costs],
     ]
-    assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04" in re.sub("  +", "  ", over_8)
+    assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04  0.50 ± 0.00" in re.sub("  +", "  ", over_8)
+
+
+def test_adaptive_tokens_are_compared_with_uniform_ones_of_their_own_scheme(rows):
+    """Schemes that attend along time see longer histories, and so other windows."""
+    both = [*rows, *(row | {name: row[name].replace("vit", "svit") for name in ("series", "case")} for row in rows)]
+    table = replace(TABLE, references=("vit-uniform-16", "svit-uniform-16"))
+    texts = study_table(both, table).split("\n\n")
+    for start in ("over ", "gain on persistence over that of "):
+        heads = [text for text in texts if re.match(f"{start}s?vit", text)]
+        lines = [[line.split()[0] for line in text.splitlines()[2:]] for text in heads]
+        assert lines == [["vit", "vit"], ["svit", "svit"]]
+    (equal,) = (text.splitlines()[2:] for text in texts if text.startswith("step at equal error"))
+    assert [line.split()[:5] for line in equal] == [
+        [*f"{scheme} uniform, 16".split(), scheme, "mix"] for scheme in ("vit", "svit")
+    ]
+    everything = study_table(both, replace(table, of_one_scheme=False))
+    assert "over svit uniform, 16" in everything and len(everything.splitlines()) > len("\n\n".join(texts).splitlines())
 
 
 def test_a_control_of_a_budget_is_not_set_beside_patches_of_as_many_cells(rows):
@@ -120,7 +145,8 @@ def test_steps_at_equal_error_are_read_between_the_points_of_a_line():
         return same | {"step_seconds": step, "ratio": error}
 
     rows = [of("uniform", "8", 8.0, 0.2), of("mix", "b", 4.0, 0.1), of("mix", "a", 0.25, 0.4), of("mul", "a", 2.0, 0.3)]
-    *_, mix, mul = equal_error_text(rows, ["uniform 8"], ["lead 1"]).splitlines()
+    table = replace(TABLE, of_one_scheme=False)
+    *_, mix, mul = equal_error_text(rows, ["uniform 8"], ["lead 1"], table).splitlines()
     assert mix.split() == ["uniform,", "8", "mix", "0.12"] and mul.split() == ["mul", ">", "0.25"]
 
 
@@ -211,6 +237,28 @@ def test_every_series_of_the_largest_study_has_a_look_of_its_own():
         c[0].get_color() for c in study_figure(rows, ("tokens",)).axes[0].containers if c.get_label() in criteria
     ]
     assert len(set(colours)) == len(criteria) == len(colours)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_text_and_a_small_picture_are_made_whatever_points_are_done(name, rows):
+    """A study writes them after each of its trainings, and pages of the repository show the picture as it is."""
+    study, made = STUDIES[name](), random.Random(0)
+    table = study.tables["laptop"]
+    points = [(point, 2.0 ** made.uniform(-3, 3)) for point in table.points()]
+    every = [
+        row
+        | {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
+        | {"ratio": made.gauss(0.9, 0.01) / size**0.1}
+        | {key: cost * size * made.gauss(1, 0.02) for key, cost in (*GUESSED, ("message_calls", 9.0))}
+        for point, size in points
+        for row in rows[:4]
+    ]
+    draw = growth_figure if table.labels_grow else study_figure
+    for done in (1, len(table.cases) - 1, len(table.cases) + 1, len(points)):
+        study_table(every[: 4 * done], table)
+    draw(every[:4], study.costs)
+    assert len(to_png(draw(every, study.costs), COLOURS, MOST_BYTES)) <= MOST_BYTES
+    study_table([{**row, "ratio": math.inf if row["seed"] else math.nan} for row in every], table)
 
 
 def test_axes_have_a_few_plain_numbers(rows):

@@ -1,5 +1,6 @@
 """The tables of the studies that pretrain many models."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,47 @@ def test_on_a_fine_grid_adaptive_tokens_make_a_line_with_controls_at_one_point()
 
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
     table = STUDIES["fine_grid"]().tables["laptop"]
-    claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
-    claim(tmp_path, PretrainingStudy(ROOT, tmp_path, table).facts)
+
+    def take(table):
+        runner = PretrainingStudy(ROOT, tmp_path, table)
+        claim(tmp_path, runner.facts, runner.growing)
+
+    take(table)
+    take(table)
     first = replace(table.cases[0], settings=(*table.cases[0].settings, "train.learning_rate=1"))
     others: list[dict[str, Any]] = [{"settings": ("train.steps=7",)}, {"data": (Simulated(THERMALS, 64, 3, 13),)}]
     others += [{"max_windows": 1}, {"cases": (first, *table.cases[1:])}]
     for other in (replace(table, **changes) for changes in others):
         with pytest.raises(StudyError, match="choose another --out"):
-            claim(tmp_path, PretrainingStudy(ROOT, tmp_path, other).facts)
+            take(other)
+
+
+def test_models_and_resolutions_can_be_added_to_a_folder_where_others_stay(tmp_path):
+    table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+
+    def take(*cases):
+        runner = PretrainingStudy(ROOT, tmp_path, replace(table, cases=cases))
+        claim(tmp_path, runner.facts, runner.growing)
+        return json.loads((tmp_path / "study.json").read_text())
+
+    before, all_of_it, again = take(*table.cases[:3]), take(*table.cases), take(*table.cases[:3])
+    assert before["data"] == {"colliding_thermals-64": "12 of 31 frames"} and len(before["models"]) == 3
+    assert len(all_of_it["data"]) == 4 and len(all_of_it["models"]) == 12 and again == all_of_it
+    with pytest.raises(StudyError) as refused:
+        take(replace(table.cases[-1], settings=()))
+    assert str(refused.value).count(table.cases[-1].name) == 2 and table.cases[0].name not in str(refused.value)
+
+
+def test_data_of_points_that_are_done_are_not_simulated_anew(tmp_path, monkeypatch):
+    """So that a folder of results alone can be drawn, and added to, on another machine."""
+    table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+    runner, made = PretrainingStudy(ROOT, tmp_path, table, table.points(1)), []
+    monkeypatch.setattr("matey.studies.pretraining.running.simulate", lambda data, *_: made.append(data.resolution))
+    for point in runner.points[:6]:
+        runner.folder(point).mkdir(parents=True)
+        runner.finish(point, {})
+    runner.prepare()
+    assert made == [256, 512]
 
 
 def test_each_resolution_is_compared_with_uniform_patches_of_its_own():
@@ -126,6 +160,18 @@ def test_schemes_are_compared_with_avit_of_each_size():
     assert tables["paper"].references == ("avit-Ti", "avit-S", "avit-B")
 
 
+def test_each_scheme_has_adaptive_tokens_of_both_sets_beside_its_own_uniform_ones():
+    table = STUDIES["adaptivity"]().tables["laptop"]
+    for scheme in ("vit", "svit", "avit"):
+        labels: dict[str, list[str]] = {}
+        for case in table.cases:
+            labels.setdefault(case.series, []).append(case.label)
+        assert {"32", "16", "8"} <= {*labels[f"{scheme} uniform"]}
+        assert {"0.1", "0.4"} <= {*labels[f"{scheme} mix 32 to 16 to 8"]} & {*labels[f"{scheme} mul 32 to 16 to 8"]}
+        assert {f"{scheme}-uniform-16", f"{scheme}-uniform-8"} <= {*table.references}
+    assert table.of_one_scheme and not STUDIES["schemes"]().tables["laptop"].of_one_scheme
+
+
 def test_studies_side_by_side_share_what_they_simulate():
     """Twelve trajectories of 512 x 256 cells take half an hour of a core."""
     of = [
@@ -135,6 +181,16 @@ def test_studies_side_by_side_share_what_they_simulate():
         for runner in [PretrainingStudy(ROOT, Path("runs/paper") / f"{name}-laptop", table)]
     ]
     assert of[1] == {Path("runs/paper/data/colliding_thermals-512-12x31")} and of[1] < of[0]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_scoring_a_model_takes_a_third_of_what_its_training_takes_at_most(name):
+    """A step takes three forward passes of each sample; a study at `laptop` has three hours."""
+    table = STUDIES[name]().tables["laptop"]
+    for point in table.points(1):
+        train = PretrainingStudy(ROOT, Path("out"), table).run_config(point).train
+        passes = table.max_windows * len(table.data_of(point.case)) * 2 * (1 + table.rollout)
+        assert passes <= train.steps * train.micro_batch
 
 
 @pytest.mark.parametrize(("name", "scale"), TABLES)

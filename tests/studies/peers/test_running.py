@@ -1,0 +1,16 @@
+"""The comparison with other models: which of its points are shown."""
+
+from matey.studies.peers.points import points_of
+from matey.studies.peers.running import Comparison
+from tests.support.paths import ROOT
+
+
+def test_points_of_other_calls_are_shown_whichever_costs_and_seeds_a_call_names(tmp_path):
+    paths = {system: f"data/{system}" for system in ("shallow_water", "diffusion_reaction")}
+    before, now = points_of(tuple(paths), [30, 110], 2), points_of(tuple(paths), [10], 1)
+    study = Comparison(ROOT, tmp_path, ROOT / "launch/runs/demo.yaml", (), paths, "cpu", now)
+    assert [point.name for point in study.shown] == [point.name for point in now]
+    for point in before:
+        study.folder(point).mkdir(parents=True)
+    assert {point.name for point in study.shown} >= {point.name for point in (*before, *now)}
+    assert {point.seconds for point in study.shown} == {10, 30, 110}

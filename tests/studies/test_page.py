@@ -1,0 +1,27 @@
+"""The page of all studies in a folder."""
+
+import json
+
+import pytest
+
+from matey.studies.folder import StudyError
+from matey.studies.page import write_page_of_all
+
+
+def test_the_page_has_each_studys_facts_as_text_and_its_results(tmp_path):
+    with pytest.raises(StudyError, match="holds no study; run one with --out"):
+        write_page_of_all(tmp_path)
+    facts = {
+        "study": "schemes",
+        "scale": "laptop",
+        "data": {"gas-64": "60 of 21 frames"},
+        "set": [],
+        "models": {"vit": "digest5a"},
+    }
+    for name, of in (("schemes-laptop", facts), ("peers-laptop", {"study": "peers", "set": ["model.size=Ti"]})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "study.json").write_text(json.dumps(of))
+        (tmp_path / name / "results.txt").write_text(f"errors of {name}\n")
+    page = write_page_of_all(tmp_path).read_text()
+    assert "data: gas-64 (60 of 21 frames)" in page and "set: model.size=Ti" in page and "digest5a" not in page
+    assert "errors of schemes-laptop" in page and "errors of peers-laptop" in page
