@@ -131,7 +131,8 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
         reading = (len(read) + max(len(read), enclosing)) * num_frames * frame
         moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
-        found.append(max(reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
+        turning = 3 * len(read) * as_read * sample.is_scattered  # what is sent, what comes and its places
+        found.append(max(turning, reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
     return found
 
 

@@ -61,6 +61,7 @@ class Sample:
         num_given: number of given fields.
         given_frames: number of frames of the given fields; 1 if they are constant in time.
         chunk: shape ``z, y, x`` of the compressed chunks of its file; None where any part can be read, or nothing is known.
+        is_scattered: whether ranks that share it first read other boxes than they hold, see `matey.model.as_held`.
     """
 
     system: str
@@ -70,6 +71,7 @@ class Sample:
     num_given: int = 0
     given_frames: int = 0
     chunk: tuple[int, int, int] | None = None
+    is_scattered: bool = False
 
     @property
     def num_inputs(self) -> int:
@@ -134,7 +136,7 @@ def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, con
     varies = not source.given_in_time.isdisjoint(source.given)
     given_frames = num_frames + window.lead if varies else bool(source.given)
     given = len(source.given), int(given_frames)
-    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk)
+    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.is_scattered)
 
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
