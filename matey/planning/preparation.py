@@ -123,7 +123,8 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     known = 4 * total * told + 8 * layout.num_tokens
     found = []
     for rank, boxes in zip(looked_at, tiles_of_ranks(config, samples, [own[at] for at in looked_at]), strict=True):
-        read = torch.arange(*sharing.bounds[0][rank : rank + 2])
+        first, end = sharing.bounds[0][rank : rank + 2]
+        read = torch.arange(first, end)
         enclosing = enclosing_cells(sharing.boxes([about], rank)[0], sample.chunk) / math.prod(brick[1:])
         needed, (recent, num_cells) = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
         slabs = num_cells[~torch.isin(recent, torch.cat([read, needed]))].sum()
