@@ -103,7 +103,8 @@ def test_a_rank_reads_its_share_of_a_file_whose_slowest_axis_is_x(tmp_path):
     for rank in range(4):
         share = BrickShare(brick, rank, 4)
         assert bytes_of(lambda share=share: read_parts([data], WINDOWS, FRAMES, share)) <= 1.15 / 4 * whole
-        assert bytes_of(lambda rank=rank: held(data, brick, rank, 4)) > 0.9 * whole  # what this is for
+        # What this is for: to read half of a sample is to read all of it.
+        assert bytes_of(lambda rank=rank: held(data, brick, rank, 4)) > 0.9 / 2 * whole
 
 
 def test_what_is_prepared_and_compared_is_the_same_as_of_whole_fields(tmp_path):
