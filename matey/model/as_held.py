@@ -33,7 +33,7 @@ def as_held(parts: list[BatchPart], brick: Patch, ranks: RankGroup, exchange: Ex
     """Replace what a rank has read of a micro-batch by what it holds of it; all ranks of the group call together.
 
     Args:
-        parts: what this rank has read of each batch, in the boxes that `BrickShare` says. The list is changed, so that what was
+        parts: the boxes of each batch that this rank has read, as `BrickShare` says. The list is changed, so that what was
             read is released before other values come.
         brick: the coarsest patch.
         ranks: the group of ranks that share the samples.

@@ -30,8 +30,8 @@ class MemoryPlan:
         weights: weights of the model; with stage 3 this rank's slice.
         gradients: gradients kept for the optimizer, and gradients that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights if there is one, and their moving average.
-        of_activations: what the backward pass needs, and the fields themselves, by part; also the next micro-batch's fields, if
-            it is copied ahead.
+        of_activations: values that the backward pass needs, and the fields themselves, by part; also those of the next
+            micro-batch, if it is copied ahead.
         communication: buckets of the collectives, and with stage 3 gathered weights.
         adam: gradients or gathered weights during the optimizer's step, when activations and buckets are already
             released.
@@ -50,7 +50,7 @@ class MemoryPlan:
 
     @property
     def activations(self) -> float:
-        """What the backward pass needs, and the fields, in bytes."""
+        """Values that the backward pass needs, and the fields, in bytes."""
         return sum(self.of_activations.values())
 
     @property
