@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
     from torch import Tensor
 
 
+IN_ORDER = (0, 1, 2)
+"""The axes ``z, y, x``, by their numbers."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """All that is known of the samples of a batch except the values of their fields.
@@ -29,6 +33,7 @@ class Samples:
         given_fields: names of the fields that are known and not predicted.
         parameters: physical parameters by name: ``(b,)``, NaN for a sample with an unknown value.
         chunk: shape ``z, y, x`` of the compressed chunks that the first sample is read from; None where any part can be read.
+        order: the axes ``z, y, x``, as 0, 1 and 2, from the slowest to the fastest of the file of the first sample.
     """
 
     system: str
@@ -41,11 +46,18 @@ class Samples:
     given_fields: tuple[str, ...] = ()
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     chunk: tuple[int, int, int] | None = None
+    order: tuple[int, int, int] = IN_ORDER
 
     @property
     def number(self) -> int:
         """Number of samples ``b``."""
         return len(self.lead_time)
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether a layer of cells along the first axis, ``z`` or in the plane ``y``, is scattered over the whole file."""
+        axes = [axis for axis in self.order if self.window[1 + axis] > 1]
+        return self.chunk is None and axes[:1] > sorted(axes)[:1]
 
 
 Box = tuple[int, tuple[slice, slice, slice]]

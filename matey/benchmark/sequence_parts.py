@@ -72,12 +72,12 @@ def from_file_to_gradients(
 
 
 @contextmanager
-def in_a_file(case: Case) -> Iterator[tuple[Path, DescribedFiles]]:
-    """Write a case into a file of a temporary folder; yield the folder and the opened data set. All ranks must call."""
+def in_a_file(case: Case, **stored: object) -> Iterator[tuple[Path, DescribedFiles]]:
+    """Write a case into a file of a temporary folder, see `write`; yield it and the opened data set. All ranks must call."""
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
         if collectives.rank() == 0:
-            write(case, folder)
+            write(case, folder, **stored)
         collectives.barrier()
         data = opened(case, folder)
         data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
@@ -91,11 +91,12 @@ def _bytes_behind(tokens: OwnTokens) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def write(case: Case, folder: Path) -> None:
-    """Write the histories and targets of a case as one array ``(b, t, f, z, y, x)``."""
+def write(case: Case, folder: Path, **stored: object) -> None:
+    """Write the histories and targets of a case as one array ``(b, t, f, z, y, x)``, ``stored`` as h5py is told."""
     batch = case.make_batch()
     with h5py.File(folder / FILE, "w") as file:
-        file[ARRAY] = torch.cat([batch.history, batch.known_target[:, None]], dim=1).cpu().numpy()
+        frames = torch.cat([batch.history, batch.known_target[:, None]], dim=1)
+        file.create_dataset(ARRAY, data=frames.cpu().numpy(), **stored)
 
 
 def opened(case: Case, folder: Path) -> DescribedFiles:

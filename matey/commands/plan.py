@@ -146,6 +146,7 @@ def _source(workload: Workload, assumed: Assumed | None) -> str:
 def _parts(planned: Estimate) -> list[tuple[str, float]]:
     memory = planned.memory
     parts = [(name, getattr(memory, name)) for name in ("weights", "gradients", "optimizer", "activations")]
+    parts += [(f"  {name}", value) for name, value in memory.of_activations.items() if value]
     # The two peaks do not coincide: AdamW's comes after gradients, activations and buffers are released.
     parts += [("communication buffers", memory.communication), ("process", memory.process)]
     return [*parts, ("AdamW's step instead", memory.adam)]

@@ -174,7 +174,7 @@ class ParallelSection(Section):
         1, description="ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"
     )
     memory_limit: float | None = Field(
-        None, gt=0, le=1e6, description="GiB that the activations of a rank may take, for auto"
+        None, gt=0, le=1e6, description="GiB that a rank may keep in its blocks for the backward pass, for auto"
     )
     checkpoint_blocks: CheckpointBlocks = Field(
         "none", description="blocks that keep no activations but are computed again in the backward pass"

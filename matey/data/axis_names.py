@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from matey.config.places import Axis, GridAxis
 
 _NAMES: dict[Axis, str] = {
@@ -39,3 +41,10 @@ def role_of(name: str) -> Axis | None:
 def axis_name(name: str) -> str:
     """Return the name of an axis, or the last part of the path of its coordinates, in lower case."""
     return name.rpartition("/")[2].lower()
+
+
+def order_of(axes: Iterable[str]) -> tuple[int, int, int]:
+    """Return the grid axes of an array, see `matey.data.trajectories.TrajectorySet.order`; those that it lacks come first."""
+    found = [axis for axis in axes if axis in GRID]
+    first, second, third = (GRID.index(axis) for axis in (*(axis for axis in GRID if axis not in found), *found))
+    return first, second, third

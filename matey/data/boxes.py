@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
 from matey.data.trajectories import Cells, TrajectorySet
+from matey.samples import Box
 
 MOST_AROUND = 2
 """Largest ratio of the cells of an enclosing box to the cells of its boxes at which it is read in their place."""
@@ -38,6 +41,13 @@ def read_boxes(
             z, y, x = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
             found.append(values[..., z, y, x].copy())  # a view would keep the whole enclosing box
     return found
+
+
+def enclosing_cells(boxes: Sequence[Box], chunk: Sequence[int] | None) -> int:
+    """Return the cells of the largest box that `read_boxes` reads in the place of several of these; 0 if there is none."""
+    of_samples = ([cells for _, cells in group] for _, group in groupby(boxes, key=itemgetter(0)))
+    together = (several for cells in of_samples for several in _sharing_chunks(cells, chunk) if len(several) > 1)
+    return max((_number(_around(several)) for several in together), default=0)
 
 
 def read_box(

@@ -72,6 +72,10 @@ class CoarsenedTrajectories(TrajectorySet):
         z, y, x = (-(-cells // self._block(size)) for cells, size in zip(chunk, grid, strict=True))
         return z, y, x
 
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the order of the axes of the source set."""
+        return self._source.order(trajectory)
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         return self._coarse(partial(self._source._read_frames, trajectory), trajectory, start, stop, cells)
 

@@ -35,7 +35,7 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.places import Axis, TimeSource
 from matey.data.arrays.kinds import KINDS
-from matey.data.axis_names import GRID
+from matey.data.axis_names import GRID, order_of
 from matey.data.coordinates import line_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
 from matey.data.described_file import describe_file
@@ -159,6 +159,10 @@ class DescribedFiles(TrajectorySet):
             return None
         z, y, x = (max(chunk.get(axis, 1) for chunk in chunks) for axis in GRID)
         return z, y, x
+
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the order of the grid axes of the first field's array."""
+        return order_of(self.description.axes_of(next(iter(self.description.fields.values()))))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         pieces = self._located[trajectory].pieces_at(self._times(start, stop))

@@ -42,6 +42,11 @@ class JoinedTrajectories(TrajectorySet):
         part, number = self._located(trajectory)
         return part.chunk(number)
 
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the order of the axes in the trajectory's own set."""
+        part, number = self._located(trajectory)
+        return part.order(number)
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         part, number = self._located(trajectory)
         return part._read_frames(number, start, stop, cells)

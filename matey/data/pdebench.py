@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data.axis_names import order_of
 from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import check_claim, chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
@@ -54,6 +55,7 @@ class SeedGroupFile(TrajectorySet):
                     )
             self.trajectories = tuple(self._described(file, path, name, shapes[0]) for name in names)
             self._chunk = chunk_on_grid(file[names[0]]["data"], self.disk_axes)
+            self._order = order_of(self.disk_axes.split())
 
     @classmethod
     def reader(cls) -> Reader:

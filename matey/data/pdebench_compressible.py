@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data.axis_names import order_of
 from matey.data.coordinates import stored_coordinates, stored_step
 from matey.data.hdf5 import axis_sizes, check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import hdf5_reader, numbers
@@ -43,6 +44,7 @@ class CompressibleFile(TrajectorySet):
             sizes = axis_sizes(file, dict.fromkeys(DATASETS, AXES), "PDEBench's compressible flow")
             check_count(path, sizes["n"])
             self._chunk = chunk_on_grid(file[DATASETS[0]], AXES)
+            self._order = order_of(AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
             time_step = stored_step(file, "t-coordinate", sizes["t"], or_more=True)

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data.axis_names import order_of
 from matey.data.coordinates import mean_step, stored_coordinates
 from matey.data.hdf5 import axis_sizes, check_claim, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
@@ -50,6 +51,7 @@ class IncompressibleFile(TrajectorySet):
             parameters = numbers(config, PARAMETERS)
             times = file["t"][:, :num_frames]
             self._chunk = chunk_on_grid(file["velocity"], AXES["velocity"])
+            self._order = order_of(AXES["velocity"].split())
             self.given = FORCE if _has_force(file, sizes) else ()
         self.trajectories = tuple(
             Trajectory(

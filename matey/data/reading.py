@@ -102,6 +102,7 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
         given_fields=source.given,
         parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
         chunk=source.chunk(windows[0].trajectory),
+        order=source.order(windows[0].trajectory),
     )
 
 

@@ -77,20 +77,24 @@ def read_history_part(
 
 
 def read_truth_part(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, step: int
-) -> list[Tensor]:
-    """Read the true frame ``(f, z, y, x)`` ``step`` snapshots after the histories of a part, in the box of each piece.
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, step: int, share: ShareOut
+) -> BatchPart:
+    """Read a part of the true frames ``step`` snapshots after histories of ``num_frames`` frames, as histories of one frame.
 
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    frames: list[Tensor] = []
-    for sample, cells in _by_sample([(piece.sample, piece.cells) for piece in part.pieces]):
+    about = samples_of_windows(sets, windows, 1)
+    (boxes,) = share([about])
+    pieces: list[Piece] = []
+    for sample, cells in _by_sample(boxes):
         window = windows[sample]
-        at = window.start + part.samples.window[0] - 1 + step
+        at = window.start + num_frames - 1 + step
         read = read_boxes(sets[window.set_index], window.trajectory, at, at + 1, cells)
-        frames += [torch.from_numpy(values[0]) for values in read]
-    return frames
+        pieces += [
+            Piece(sample, _first_cell(box), torch.from_numpy(values)) for box, values in zip(cells, read, strict=True)
+        ]
+    return BatchPart(about, tuple(pieces), has_target=False)
 
 
 def _read_pieces(

@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data.axis_names import order_of
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
 from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import hdf5_reader
@@ -69,6 +70,7 @@ class WellFile(TrajectorySet):
                 )
             self._axes = tuple(_text(name) for name in _attribute(_member(file, "dimensions"), "spatial_dims"))
             self._ours = _our_axes(file, self._axes)
+            self._order = order_of(self._ours)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
             num_trajectories = int(_attribute(file, "n_trajectories"))
             if num_trajectories < 1:

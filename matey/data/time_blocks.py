@@ -103,6 +103,10 @@ class TimeBlocks(TrajectorySet):
         """Return the chunk shape of the trajectory that is cut."""
         return self.whole.chunk(self.wholes[trajectory])
 
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the order of the axes of the trajectory that is cut."""
+        return self.whole.order(self.wholes[trajectory])
+
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         first = self._firsts[trajectory]
         return self.whole._read_frames(self.wholes[trajectory], first + start, first + stop, cells)

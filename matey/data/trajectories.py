@@ -70,6 +70,7 @@ class TrajectorySet(ABC):
     left_out: tuple[str, ...] = ()
     made_of: tuple[TrajectorySet, ...] = ()
     _chunk: tuple[int, int, int] | None = None  # of all trajectories, see `chunk`
+    _order: tuple[int, int, int] = (0, 1, 2)  # of all trajectories, see `order`
 
     @property
     def num_trajectories(self) -> int:
@@ -142,6 +143,10 @@ class TrajectorySet(ABC):
     def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
         """Return the shape ``z, y, x`` of a compressed chunk, which is read whole; None where any part can be read."""
         return self._chunk
+
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the axes ``z, y, x``, as 0, 1 and 2, from the slowest to the fastest of the file."""
+        return self._order
 
     def with_given(self, names: Collection[str]) -> TrajectorySet:
         """Return the set with only the given fields in ``names``; others are not read."""

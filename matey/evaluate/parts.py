@@ -24,12 +24,14 @@ from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
 from matey.evaluate.rollout_parts import added_up, rollout_parts
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
+from matey.model.as_held import as_held
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, predicted
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts, share_of
 from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
+from matey.tokens.parts import BrickShare
 
 AT_ONCE = 2**18  # number of cells that are compared at once
 NOTHING = torch.zeros((), dtype=torch.float64)
@@ -67,23 +69,33 @@ def score_rollout_in_parts(
     model: MateyModel, data: HeldOut, windows: Sequence[Window], kind: Kind, num_steps: int, lead: int, sums: ErrorSums
 ) -> None:
     """Roll out from some windows in steps of ``lead`` snapshots and add the errors to the sums."""
+    group, share = model.sequence_group, _share(model)
     for together, part in _parts(model, data, windows, num_steps):
-        scored = ScoredPart(part, _abouts(data, together), model.sequence_group)
+        scored = ScoredPart(part, _abouts(data, together), group)
         frames_of_steps = rollout_parts(model, part.without_targets(), num_steps, lead)
         del part
         for step, frames in enumerate(frames_of_steps, start=1):
-            scored.add(sums, kind, step, frames, read_truth_part(data.sets, together, scored.part, step))
+            truth = [read_truth_part(data.sets, together, data.num_frames, step, share)]
+            as_held(truth, model.config.patches[0], group.ranks, group.exchange)
+            scored.add(sums, kind, step, frames, [piece.history[0] for piece in truth[0].pieces])
 
 
 def _parts(
     model: MateyModel, data: HeldOut, windows: Sequence[Window], follow: int
 ) -> Iterator[tuple[Sequence[Window], BatchPart]]:
     """Yield windows of the same shape and this rank's part of them, with given fields up to ``follow`` frames ahead."""
-    share = share_of(model.config, model.sequence_group.ranks)
-    assert share is not None, "a model whose ranks hold whole fields"
+    group, share = model.sequence_group, _share(model)
     for together in alike(data.sets, windows):
         # No name is left here, so that the caller decides how long the part stays in memory.
-        yield together, read_parts(data.sets, together, data.num_frames, share, follow)[0]
+        parts = read_parts(data.sets, together, data.num_frames, share, follow)
+        as_held(parts, model.config.patches[0], group.ranks, group.exchange)
+        yield together, parts.pop()
+
+
+def _share(model: MateyModel) -> BrickShare:
+    share = share_of(model.config, model.sequence_group.ranks)
+    assert share is not None, "a model whose ranks hold whole fields"
+    return share
 
 
 def _slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from matey.model.as_held import as_held
 from matey.model.configuration import MateyConfig
 from matey.model.given import in_history, with_given, with_known
 from matey.model.ladder import Ladder
@@ -51,7 +52,7 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     """Prepare a micro-batch for one rank from the parts that the ranks have read; all ranks of the group call together.
 
     Args:
-        parts: this rank's part of each batch, in the boxes of `matey.tokens.parts.BrickShare`. The list is emptied once the
+        parts: this rank's part of each batch, as it was read or as `as_held` gives it. The list is emptied once the
             values have been sent, so that they do not lie in memory twice.
         config: the configuration of the model; the criterion of the refinement has to look at one patch alone.
         ranks: the group of ranks that share the samples.
@@ -60,6 +61,7 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     Raises:
         ValueError: see `matey.model.prepare.prepare`.
     """
+    as_held(parts, config.patches[0], ranks, exchange)
     parts[:] = [with_known(part, config) for part in parts]
     samples = [part.samples for part in parts]
     check_samples(samples, config.patches, config.refinement)

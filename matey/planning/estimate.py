@@ -15,6 +15,7 @@ from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
 from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_bytes
 from matey.planning.workload import Workload, load_workload
+from matey.tokens.refinement import is_of_patches
 from matey.train.memory import group_size
 
 ADAM_BYTES = 28  # per parameter: AdamW reads weight, gradient and both moments, and writes all but the gradient
@@ -179,6 +180,7 @@ def estimate(
     exchanges = plan_exchanges(run, workload, engine, topology, machine)
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
+    parts = topology.sequence_parallel_size if is_of_patches(workload.config.refinement) else 1  # of the fields
     operations = 3 * workload.forward_operations * samples
     peak = machine.peak[engine.precision] * machine.devices_of_rank(ranks) * ranks
     return Estimate(
@@ -195,7 +197,7 @@ def estimate(
         seconds=seconds,
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
-        read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes,
+        read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes / parts,
         preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
         pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),

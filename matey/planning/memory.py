@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matey.config import RunConfig
@@ -29,8 +30,8 @@ class MemoryPlan:
         weights: weights of the model; with stage 3 this rank's slice.
         gradients: gradients kept for the optimizer, and gradients that wait to be reduced.
         optimizer: both moments, the float32 copy of the weights if there is one, and their moving average.
-        activations: activations that the backward pass needs, and the fields themselves; also the next micro-batch's fields, if
-            it is copied ahead.
+        of_activations: values that the backward pass needs, and the fields themselves, by part; also those of the next
+            micro-batch, if it is copied ahead.
         communication: buckets of the collectives, and with stage 3 gathered weights.
         adam: gradients or gathered weights during the optimizer's step, when activations and buckets are already
             released.
@@ -41,11 +42,16 @@ class MemoryPlan:
     weights: float
     gradients: float
     optimizer: float
-    activations: float
+    of_activations: Mapping[str, float]
     communication: float
     adam: float
     offloaded: float
     process: float
+
+    @property
+    def activations(self) -> float:
+        """Values that the backward pass needs, and the fields, in bytes."""
+        return sum(self.of_activations.values())
 
     @property
     def total(self) -> float:
@@ -76,8 +82,7 @@ def plan_memory(
         weights=0 if engine.offloads_weights else weights,
         gradients=_gradients_in_backward(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
         optimizer=0 if engine.offloads_optimizer else optimizer,
-        activations=_activations(run, workload, engine, topology)
-        + ahead_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
+        of_activations=_activations(run, workload, engine, topology, machine),
         communication=_communication(num, engine, whole_buckets),
         adam=adam,
         offloaded=weights * (engine.offloads_weights and not engine.weights_on_disk)
@@ -132,12 +137,21 @@ def _bucket(num: int, engine: EngineSettings, whole_buckets: bool, times: int = 
     return engine.value_bytes * (times * engine.bucket if whole_buckets else min(num, times * engine.bucket))
 
 
-def _activations(run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology) -> float:
-    share = run.train.micro_batch * workload.most_tokens / topology.sequence_parallel_size
-    recompute = run.parallel.checkpoint_blocks
-    kept = activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes)
-    outside = workload.most_outside_bytes(run.train.micro_batch, topology.sequence_parallel_size, engine.value_bytes)
-    return kept + outside + run.train.micro_batch * _fields(run, workload, topology.sequence_parallel_size)
+def _activations(
+    run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
+) -> dict[str, float]:
+    """Return the bytes of activations and fields by part, on the rank that keeps most outside the blocks."""
+    num_samples, ways = run.train.micro_batch, topology.sequence_parallel_size
+    share, recompute = num_samples * workload.most_tokens / ways, run.parallel.checkpoint_blocks
+    decoded, on_cells, around = workload.outside_bytes(num_samples, ways, engine.value_bytes)
+    return {
+        "blocks": activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes),
+        "embedding, decoding": decoded,
+        "layers on cells": on_cells,
+        "frames around cells": around,
+        "fields": num_samples * _fields(run, workload, ways),
+        "next micro-batch": ahead_bytes(workload, num_samples, ways, machine),
+    }
 
 
 def _fields(run: RunConfig, workload: Workload, ways: int) -> float:

@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from matey.data.boxes import enclosing_cells
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
 from matey.model.moving import AT_ONCE, NUM_RECENT, recent_of
@@ -22,7 +23,8 @@ from matey.planning.workload import Workload, seen_around
 from matey.samples import Samples
 from matey.tokens.bricks import in_bricks
 from matey.tokens.by_brick import width_of_criteria
-from matey.tokens.parts import Around
+from matey.tokens.parts import Around, Sharing
+from matey.tokens.patches import Patch
 from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
 from matey.tokens.tiles import Frames, Tiles
 
@@ -31,6 +33,9 @@ SUMMING = 1.75  # times the fields that are summed over patches together, measur
 COPYING = 0.5  # times the values copied at once, measured
 AROUND = 2.5  # times the last frames around own cells while windows are cut out of them, measured
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
+
+Window = tuple[int, int, int, int]  # frames and cells of a sample
+Chunk = tuple[int, int, int] | None  # cells of the chunks of its file
 
 
 @cache
@@ -72,7 +77,8 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
     """
     most = 0.0
     for sample in workload.samples:
-        most = max(most, _made(workload, sample) if ways == 1 else sample.num_bytes / ways)
+        part = _largest_part(sample.window, sample.chunk, workload.config.patches[0], micro_batch, ways)
+        most = max(most, _made(workload, sample) if ways == 1 else sample.num_bytes * part)
     return READ_AHEAD * workers * micro_batch * most
 
 
@@ -108,27 +114,51 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     as_read = ((num_frames + 1) * sample.num_fields + sample.given_frames * sample.num_given) * cells
     whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
-    looked_at, own = ranks_looked_at(ways), shares(layout.num_tokens, ways)
+    about = _about(sample.window, sample.chunk, num_samples)
+    sharing = Sharing.share_out([about], brick, ways)
+    own = shares(layout.num_tokens, ways)
+    looked_at = sorted({*ranks_looked_at(ways), _fullest(sharing, ways)})
     # Values of each brick that all ranks receive, and the rank of each token.
     told = 3 * (sample.num_fields + sample.num_given) + (len(config.patches) > 1) * width_of_criteria(config.patches)
     known = 4 * total * told + 8 * layout.num_tokens
     found = []
     for rank, boxes in zip(looked_at, tiles_of_ranks(config, samples, [own[at] for at in looked_at]), strict=True):
-        read = torch.arange(rank * total // ways, (rank + 1) * total // ways)
+        first, end = sharing.bounds[0][rank : rank + 2]
+        read = torch.arange(first, end)
+        enclosing = enclosing_cells(sharing.boxes([about], rank)[0], sample.chunk) / math.prod(brick[1:])
         needed, (recent, num_cells) = of_token[own[rank]].unique(), _recent(config, sample, frames[0], boxes)
         slabs = num_cells[~torch.isin(recent, torch.cat([read, needed]))].sum()
         came = int((~torch.isin(needed, read)).sum()) * whole + int(slabs) * halo / math.prod(brick[1:])
-        reading = 2 * len(read) * num_frames * frame
+        reading = (len(read) + max(len(read), enclosing)) * num_frames * frame
         moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
-        found.append(max(reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
+        turning = 3 * len(read) * as_read * sample.is_scattered  # what is sent, what comes and its places
+        found.append(max(turning, reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
     return found
+
+
+@cache
+def _largest_part(window: Window, chunk: Chunk, brick: Patch, num_samples: int, ways: int) -> float:
+    """Return the share of a micro-batch that the rank reads which reads most."""
+    sharing = Sharing.share_out([_about(window, chunk, num_samples)], brick, ways)
+    return sharing.number_of(0, _fullest(sharing, ways)) / math.prod(sharing.grids[0])
+
+
+def _about(window: Window, chunk: Chunk, num_samples: int) -> Samples:
+    """Describe samples of a size as one batch; the domain counts as not periodic."""
+    lead_time, periodic = torch.empty(num_samples), (False, False, False)
+    return Samples("", ("",), window, torch.float32, lead_time, periodic, chunk=chunk)
+
+
+def _fullest(sharing: Sharing, ways: int) -> int:
+    """Return the rank that reads most."""
+    return max(range(ways), key=lambda rank: sharing.number_of(0, rank))
 
 
 def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> tuple[Tensor, Tensor]:
     """Return the bricks around the boxes of a rank's tiles whose last frames it sees, and the number of cells seen in each."""
     brick = config.patches[0]
-    about = Samples("", (), sample.window, torch.float32, torch.empty(0), (False, False, False))
+    about = _about(sample.window, sample.chunk, 1)
     halo = [max(along) for along in zip(*(shape.halo for shape in block_shapes(config)), strict=True)]
     regions = [Around.of_cells([_widened(tiles.box, halo)], about, brick, [1, 1, 1]) for tiles in boxes]
     if config.local:

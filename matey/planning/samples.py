@@ -11,20 +11,27 @@ import numpy as np
 import torch
 
 from matey.config import ConfigError, RunConfig
-from matey.data.reading import read_windows
-from matey.fields import FieldBatch
+from matey.data.reading import samples_of_windows
+from matey.data.reading_parts import read_parts
+from matey.data.trajectories import TrajectorySet
+from matey.data.windows import Window, alike
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import model_config
+from matey.nested import num_bytes_of
 from matey.planning.at_hand import check_named
+from matey.samples import Box, Samples
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.refinement import check_window, split_by
-from matey.tokens.tokenize import tokenize
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run_data import open_data
+from matey.train.sample_layout import boxes_at_once, layout_of_windows
 
 MOST_PATCHES = 2**16
 """Most finest patches in all assumed samples together; on a large grid chance evens out, so one sample is enough."""
+
+MOST_BYTES = 2**33
+"""Most bytes of the windows of a run's data together whose tokens are counted, if more than `_least` are looked at."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Sample:
         layout: the layout of the sample's tokens.
         num_given: number of given fields.
         given_frames: number of frames of the given fields; 1 if they are constant in time.
+        chunk: shape ``z, y, x`` of the compressed chunks of its file; None where any part can be read, or nothing is known.
+        is_scattered: whether ranks that share it first read other boxes than they hold, see `matey.model.as_held`.
     """
 
     system: str
@@ -61,6 +70,8 @@ class Sample:
     layout: TokenLayout
     num_given: int = 0
     given_frames: int = 0
+    chunk: tuple[int, int, int] | None = None
+    is_scattered: bool = False
 
     @property
     def num_inputs(self) -> int:
@@ -80,15 +91,52 @@ class Sample:
 
 
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
-    """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second."""
+    """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second.
+
+    No field is held whole: the rate is that of a box of each sample, and tokens are counted in boxes.
+    """
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
     config = model_config(run)
     check_fit(config, data.sets_and_views)
+    sets, num_frames = data.mixture.sets, run.data.history
+    largest = max(
+        4 * (num_frames + 1) * len(source.fields) * math.prod(source.trajectories[number].grid)
+        for source, numbers in zip(sets, data.mixture.train, strict=True)
+        for number in numbers
+    )
+    windows = data.mixture.global_batch(0, min(num_samples, max(MOST_BYTES // largest, _least(len(sets)))))
+    rate = _reading_rate(sets, windows, num_frames, config)
+    in_order = [window for group in alike(sets, windows) for window in group]
+    return config, _spread([_counted(sets, window, num_frames, config) for window in in_order]), rate
+
+
+def _least(num_sets: int) -> int:
+    """Return the number of samples that are looked at however large they are, so that each data set has some."""
+    return 1 if num_sets == 1 else 4 * num_sets
+
+
+def _reading_rate(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, config: MateyConfig
+) -> float:
+    """Return the bytes per second at which a box of each window is read, history and target."""
+
+    def first_boxes(samples: Sequence[Samples]) -> list[list[Box]]:
+        return [[next(boxes_at_once(batch, config.patches[0]))] for batch in samples]
+
     start = time.perf_counter()
-    batches = read_windows(data.mixture.sets, data.mixture.global_batch(0, num_samples), run.data.history)
-    rate = sum(batch.history.nbytes + batch.known_target.nbytes for batch in batches) / (time.perf_counter() - start)
-    return config, _spread([sample for batch in batches for sample in samples_of(batch, config)]), rate
+    num_bytes = sum(num_bytes_of(read_parts(sets, [window], num_frames, first_boxes)) for window in windows)
+    return num_bytes / (time.perf_counter() - start)
+
+
+def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, config: MateyConfig) -> Sample:
+    """Return a window of the data with the layout of its tokens."""
+    source, about = sets[window.set_index], samples_of_windows(sets, [window], num_frames)
+    layout = layout_of_windows(sets, [window], num_frames, config)
+    varies = not source.given_in_time.isdisjoint(source.given)
+    given_frames = num_frames + window.lead if varies else bool(source.given)
+    given = len(source.given), int(given_frames)
+    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.is_scattered)
 
 
 def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
@@ -109,7 +157,7 @@ def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[Ma
             raise ConfigError(f"{data.path}: {error}") from None
     finest = config.patches[-1]
     most = max(math.prod(patch_grid(cover(window, finest), finest)) for window in windows)
-    num_samples = min(num_samples, max(MOST_PATCHES // most, 1 if len(windows) == 1 else 4 * len(windows)))
+    num_samples = min(num_samples, max(MOST_PATCHES // most, _least(len(windows))))
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor([weight for *_, weight in drawn])
     points = (torch.arange(num_samples) + 0.5) / num_samples * weights.sum()
@@ -132,19 +180,6 @@ def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, ra
     chances = [torch.rand(1, *patch_grid(covered, patch)[1:], generator=random) for patch in config.patches[:-1]]
     splits = split_by(chances, window, config.patches, config.refinement)
     return layout_tokens([(1, *window)], [splits], config.patches, keep_parents=config.refinement.keep_parents)
-
-
-def samples_of(batch: FieldBatch, config: MateyConfig) -> list[Sample]:
-    """Tokenize every sample of a batch separately."""
-    samples = []
-    for number in range(batch.num_samples):
-        part = slice(number, number + 1)
-        single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
-        layout = tokenize([single], config.patches, config.refinement).layout
-        window = (batch.num_frames, *batch.grid)
-        given = (0, 0) if batch.given is None else (batch.given.shape[2], batch.given.shape[1])
-        samples.append(Sample(batch.system, window, len(batch.fields), layout, *given))
-    return samples
 
 
 def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:

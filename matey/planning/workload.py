@@ -128,19 +128,24 @@ class Workload:
         """The part of `forward_operations` in embedding, positions, decoding and the local operator."""
         return sum(self._outside_costs) / len(self.samples)
 
-    def most_outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> int:
-        """Return the most bytes that a rank keeps for the backward pass outside the blocks.
+    def outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> tuple[int, int, int]:
+        """Return the bytes that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
 
-        They include the last frames that the rank sees around its predicted cells. A rank with coarse tokens has more than
-        its share, because the values of a patch grow with its number of cells.
+        A rank with coarse tokens has more than its share, because the values of a patch grow with its number of cells.
 
         Args:
             num_samples: number of samples of the micro-batch.
             ways: number of ranks that share the micro-batch.
             value_bytes: bytes of an embedded or decoded value; values of the fields and of the local operator have the
                 fields' precision.
+
+        Returns:
+            The bytes of embedded and decoded values; those of the first layers on the cells: embedded patches, windows of
+            decoders, the local operator; and those of the last frames that the rank sees around its predicted cells.
         """
-        return max(value_bytes * tokens + 4 * cells for tokens, cells, _ in _outside_of_ranks(self, num_samples, ways))
+        kept = _outside_of_ranks(self, num_samples, ways)
+        of_ranks = ((value_bytes * tokens, 4 * (cells - around), 4 * around) for tokens, cells, around in kept)
+        return max(of_ranks, key=sum)
 
     def most_around_bytes(self, num_samples: int, ways: int) -> int:
         """Return the most bytes that a rank holds of the last frames around its predicted cells."""

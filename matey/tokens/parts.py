@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from matey.samples import Box, Samples
+from matey.samples import IN_ORDER, Box, Samples
 from matey.tokens.patches import Patch, cover, patch_grid
+
+Item = TypeVar("Item")
 
 ROUNDED = 0.05
 """Share by which a rank may read more or less than its part, so that its run ends with a whole layer or row of bricks."""
@@ -51,8 +54,8 @@ class Sharing:
         """
         grids = []
         for batch in samples:
-            covered = cover(batch.window, brick)
-            grids.append((batch.number, *patch_grid(covered, (covered[0], *brick[1:]))[1:]))
+            covered = cover((brick[0], *batch.window[1:]), brick)  # only the extent in space counts
+            grids.append((batch.number, *patch_grid(covered, brick)[1:]))
         weights = [(batch.window[0] + 1) * len(batch.fields) for batch in samples]
         numbers = [math.prod(grid) for grid in grids]
         total = sum(weight * number for weight, number in zip(weights, numbers, strict=True))
@@ -119,7 +122,10 @@ def _nearest(place: int, step: int, period: int) -> int:
 
 @dataclass(frozen=True)
 class BrickShare:
-    """Says which boxes of a micro-batch one rank reads.
+    """Says which boxes of a micro-batch one rank reads: those that it holds, see `Sharing`, or others as large.
+
+    A layer of bricks may be scattered over the whole file, as where ``x`` is its slowest axis. Then ranks read layers along
+    that axis, and send each other what they hold, see `matey.model.as_held`.
 
     Attributes:
         brick: the coarsest patch.
@@ -133,7 +139,24 @@ class BrickShare:
 
     def __call__(self, samples: Sequence[Samples]) -> list[list[Box]]:
         """Return the boxes of each batch, in the order of their bricks."""
-        return Sharing.share_out(samples, self.brick, self.ways).boxes(samples, self.rank)
+        held = Sharing.share_out(samples, self.brick, self.ways).boxes(samples, self.rank)
+        return [
+            self._as_stored(batch) if batch.is_scattered else own for batch, own in zip(samples, held, strict=True)
+        ]
+
+    def _as_stored(self, batch: Samples) -> list[Box]:
+        """Return boxes of a batch whose bricks are numbered in the order of the file's axes."""
+        turned, brick = (_permuted(sizes, batch.order) for sizes in (batch.window[1:], self.brick[1:]))
+        periodic = _permuted(batch.periodic, batch.order)
+        about = replace(batch, window=(batch.window[0], *turned), periodic=periodic, order=IN_ORDER)
+        (boxes,) = Sharing.share_out([about], (self.brick[0], *brick), self.ways).boxes([about], self.rank)
+        z, y, x = (batch.order.index(axis) for axis in IN_ORDER)
+        return [(sample, _permuted(cells, (z, y, x))) for sample, cells in boxes]
+
+
+def _permuted(items: Sequence[Item], order: Sequence[int]) -> tuple[Item, Item, Item]:
+    first, second, third = (items[axis] for axis in order)
+    return first, second, third
 
 
 def boxes_in_turn(samples: Samples, brick: Patch, most: int) -> Iterator[Box]:

@@ -120,7 +120,7 @@ def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layou
     kept = activation_bytes(model.config, share, len(model.keys), run.parallel.checkpoint_blocks)
     lines = [
         f"A micro-batch of {run.train.micro_batch} samples has {layout.num_tokens} tokens ({by_level}); a rank holds {share} "
-        f"and keeps about {kept / 2**20:.0f} MiB of activations in float32."
+        f"and keeps about {kept / 2**20:.0f} MiB in its blocks for the backward pass, in float32."
     ]
     for number, key in enumerate(model.keys, start=1):
         plan = model.sequence_group.ranks.plan(key(layout))

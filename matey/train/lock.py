@@ -1,7 +1,7 @@
-"""Lets one run at a time use a folder: rank 0 holds a lock there, which ends with its process, however that ends.
+"""Lets one process at a time use a folder or make a file: it holds a lock, which ends with it, however it ends.
 
-The lock is the kernel's, on the file ``matey.lock`` (a POSIX record lock, `fcntl.lockf`): SIGKILL leaves nothing to clean up,
-and processes that read data do not inherit it. The file names the holder, and is empty after a run that ended normally.
+The lock is the kernel's, on a file of its own (a POSIX record lock, `fcntl.lockf`): SIGKILL leaves nothing to clean up, and
+processes that read data do not inherit it. The file names the holder.
 
 NFS, and Lustre mounted with ``flock``, carry such locks between nodes. Not every mount does, and the lock of a node that died
 stays for a while. The holder therefore touches the file every few seconds, and a node that finds another node's name in it
@@ -27,6 +27,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
+from typing import ClassVar
 
 from matey.checkpoints.run_files import LOCK
 from matey.mistakes import Mistake
@@ -39,23 +40,29 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of a file sy
 
 
 class LockedError(Mistake):
-    """Another run holds the folder: one sentence that names the run and says what to do."""
+    """Another process holds the lock, or has taken it over: one sentence that names it and says what to do."""
 
 
 Holder = dict[str, str | int]
 
 
-class FolderLock:
-    """The lock of a folder, held from `take` until `release` or the end of this process.
+class Lock:
+    """A lock that is held from `take` until `release` or the end of this process.
 
-    Meanwhile no other code of this process may open the file: the kernel releases the lock when any descriptor is closed.
+    Meanwhile no other code of this process may open its file: the kernel releases the lock when any descriptor is closed.
 
     Attributes:
-        holder: node, process and time that the file names once the lock is taken.
+        path: file that carries the lock.
+        place: folder or file that the holder alone may write.
+        holder: node, process and time that the file of the lock names once it is taken.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / LOCK
+    does: ClassVar[str]  # what the holder does with the place
+    instead: ClassVar[str]  # what a process that is refused may choose
+    once_lost: ClassVar[str]  # what to do when the lock was lost
+
+    def __init__(self, path: Path, place: Path) -> None:
+        self.path, self.place = path, place
         self._made_folder = False
         self._file: int | None = None
         self.holder: Holder = {}
@@ -63,10 +70,10 @@ class FolderLock:
         self._heart = Thread(target=self._beat, daemon=True)
 
     def take(self) -> None:
-        """Make the folder if it is not there, and take its lock; this may last `LEASE` seconds if another node holds it.
+        """Take the lock, in a folder that is made if it is not there; `LEASE` seconds may pass if another node holds it.
 
         Raises:
-            LockedError: another run holds it.
+            LockedError: another process holds it.
             OSError: the folder cannot be written.
         """
         self._made_folder = not self.path.parent.exists()
@@ -95,10 +102,7 @@ class FolderLock:
         self._heart.start()
 
     def release(self) -> None:
-        """Release the lock, if it is held.
-
-        If nothing else is in the folder, the run never began: the file is removed, and the folder too if `take` made it.
-        """
+        """Release the lock, if it is held; its file stays and names nobody, or is removed, and so is a folder made for it."""
         if self._file is not None:
             self._ended.set()
             if self._heart.is_alive():  # on a full disk it was never started
@@ -107,15 +111,19 @@ class FolderLock:
                 is_ours = not self.loss()
                 if is_ours or not self._is_there(self._file):
                     os.ftruncate(self._file, 0)
-                if is_ours and os.listdir(self.path.parent) == [LOCK]:
+                if is_ours and not self._stays():
                     self.path.unlink()
                     if self._made_folder:
                         self.path.parent.rmdir()
             os.close(self._file)
             self._file = None
 
+    def _stays(self) -> bool:
+        """Whether the file of the lock stays when the lock is released."""
+        return False
+
     def loss(self) -> str | None:
-        """Return a sentence if the lock is no longer ours: the folder was moved, or the file was removed or taken over."""
+        """Return a sentence if the lock is no longer ours: its file, or the folder, was moved, removed or taken over."""
         is_there, holder = True, self.holder
         with suppress(OSError):  # a file server may be away for a moment
             if self._file is not None:
@@ -125,11 +133,8 @@ class FolderLock:
         if is_there:
             what = f"{self.path} names another process, {json.dumps(holder)}, which took this one for ended"
         else:
-            what = f"it was moved or removed, or its {LOCK} was, so that another run may be there"
-        return (
-            f"{self.path.parent} is no longer this run's: {what}. Nothing more is written; go on from the last checkpoint "
-            "with --resume, where the folder is now."
-        )
+            what = f"{self.path} was moved or removed, so that another run may be there"
+        return f"{self.place} is no longer this run's: {what}. Nothing more is written; {self.once_lost}."
 
     def _is_there(self, file: int) -> bool:
         return self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat())
@@ -163,11 +168,42 @@ class FolderLock:
         who = f"process {process} on {node}" + (f", job {job}," if job else "") if holder else "another process"
         since = f" since {holder['since']}" if "since" in holder else ""
         age = max(0.0, time.time() - touch / 1e9)
-        end = f"scancel {job}" if job else f"kill {process} on {node}" if holder else "see commands.txt there"
+        end = f" (scancel {job})" if job else f" (kill {process} on {node})" if holder else ""
         return (
-            f"{self.path.parent} is in use: {who} trains there{since} and touched {self.path} {age:.0f} s ago; wait for it, "
-            f"end it ({end}), or choose another output.dir. If there is no such process any more, remove that file."
+            f"{self.place} is in use: {who} {self.does}{since} and touched {self.path} {age:.0f} s ago; wait for it, end "
+            f"it{end}, or choose {self.instead}. If there is no such process any more, remove that file."
         )
+
+
+class FolderLock(Lock):
+    """The lock of a run's folder, ``matey.lock``; the file stays there, and names nobody after a run that ended normally.
+
+    If nothing else is in the folder, the run never began: the file is removed, and the folder too if `take` made it.
+    """
+
+    does, instead = "trains there", "another output.dir"
+    once_lost = "go on from the last checkpoint with --resume, where the folder is now"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / LOCK, folder)
+
+    def _stays(self) -> bool:
+        return os.listdir(self.place) != [LOCK]
+
+
+class FileLock(Lock):
+    """The lock of a file while it is being made, ``.NAME.lock`` beside it, which is removed at the end."""
+
+    does, instead = "makes it", "another name"
+    once_lost = "start the same command again when no other makes this file"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file.with_name(f".{file.name}.lock"), file)
+
+    def check(self) -> None:
+        """Raise LockedError if the lock is no longer ours."""
+        if loss := self.loss():
+            raise LockedError(loss)
 
 
 def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from matey.samples import Box, Samples
 from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.parts import Sharing, boxes_in_turn
+from matey.tokens.patches import Patch
 from matey.tokens.refinement import is_of_patches
 from matey.tokens.tokenize import check_samples, tokenize
 from matey.train.run_data import RunData
@@ -34,8 +35,14 @@ def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0)
         ValueError: see `matey.tokens.tokenize.tokenize`.
         DataError: see ``TrajectorySet.read``.
     """
-    sets, num_frames = data.mixture.sets, run.data.history
     windows = data.mixture.global_batch(step, run.train.micro_batch)
+    return layout_of_windows(data.mixture.sets, windows, run.data.history, config)
+
+
+def layout_of_windows(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, config: MateyConfig
+) -> TokenLayout:
+    """Lay out the tokens of windows, see `layout_of`."""
     if not is_of_patches(config.refinement):  # a criterion from a package may look beyond a patch
         return tokenize(read_windows(sets, windows, num_frames), config.patches, config.refinement).layout
     groups = alike(sets, windows)
@@ -49,6 +56,12 @@ def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0)
     )
 
 
+def boxes_at_once(samples: Samples, brick: Patch) -> Iterator[Box]:
+    """Yield boxes with histories of about `AT_ONCE` bytes, at least a brick, that together hold all cells of a batch."""
+    bytes_of_brick = 4 * samples.window[0] * len(samples.fields) * math.prod(brick[1:])
+    return boxes_in_turn(samples, brick, max(AT_ONCE // bytes_of_brick, 1))
+
+
 def _refined(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], samples: Samples, config: MateyConfig
 ) -> list[Tensor]:
@@ -57,8 +70,7 @@ def _refined(
     if len(patches) == 1:
         return []
     (grid,) = Sharing.share_out([samples], brick, 1).grids
-    bytes_of_brick = 4 * samples.window[0] * len(samples.fields) * math.prod(brick[1:])
-    boxes = list(boxes_in_turn(samples, brick, max(AT_ONCE // bytes_of_brick, 1)))
+    boxes = list(boxes_at_once(samples, brick))
 
     def history_of(box: Box) -> Tensor:
         sample, sides = box

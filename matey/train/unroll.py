@@ -17,6 +17,7 @@ from torch import Tensor
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
+from matey.model.as_held import as_held
 from matey.model.drop_path import uniform_hash
 from matey.model.next_frames import predicted
 from matey.model.prepare import Prepared
@@ -93,6 +94,9 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
 def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: int) -> list[BatchPart]:
     """Do the same as `push_forward` for fields that ranks of a group have read in parts; all of these ranks must call."""
     group, config = engine.module.sequence_group, engine.module.config
+    held = list(parts)
+    as_held(held, config.patches[0], group.ranks, group.exchange)
+    parts = held
     steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in parts]
     engine.eval()
     for step in range(num_steps):

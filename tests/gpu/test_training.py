@@ -16,9 +16,9 @@ from matey.parallel.topology import Topology
 from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
 from matey.planning.memory import plan_memory
-from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
 from tests.support.memory_cases import RUN
+from tests.support.planned import samples_of
 from tests.support.programs import cases_of, clean_environment, start, start_ranks
 from tests.support.proved import PROVED
 from tests.support.runs import pretrain

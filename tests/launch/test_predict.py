@@ -1,6 +1,7 @@
 """Forecasts into a file from the command line, with film and series."""
 
 import csv
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from PIL import Image
 from matey.data import open_dataset
 from matey.data.seen import seen_text
 from matey.report.film_formats import ffmpeg
+from matey.train.lock import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
 from tests.support.small_files import write_waves
@@ -120,6 +122,17 @@ def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):
     assert predict("--overwrite").returncode == 0
     with xarray.open_dataset(tmp_path / "swe.nc") as found:
         assert found.sizes["trajectory"] == 3
+
+
+def test_a_second_command_with_the_same_out_is_refused_in_a_sentence(predict, tmp_path):
+    lock = FileLock(tmp_path / "swe.nc")
+    lock.take()
+    result = predict()
+    lock.release()
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
+    assert f"swe.nc is in use: process {os.getpid()} on " in result.stderr and "choose another name" in result.stderr
+    assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
+    assert predict().returncode == 0
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])

@@ -9,14 +9,13 @@ from matey.model.decoding import block_shapes
 from matey.model.ladder import Ladder
 from matey.model.prepare import prepare
 from matey.model.shared_fields import _in_slabs, prepare_parts
-from matey.nested import tensors_in
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.samples import Piece
 from matey.tokens.by_brick import sums_by_brick
 from matey.tokens.parts import Around, BrickShare
 from tests.support.models import VOCABULARY, make_batch, make_model
-from tests.support.parts import Group, parts_of
+from tests.support.parts import Group, check_same, parts_of
 
 PLANE, DEEP = ((1, 1, 16, 16), (1, 1, 4, 4)), ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))
 
@@ -77,10 +76,6 @@ def test_slabs_hold_the_bricks_of_a_box_in_their_order(grid, monkeypatch):
         assert torch.equal(torch.cat([sums_by_brick(slab, brick) for slab in slabs]), whole), (at_once, len(slabs))
 
 
-def same(ours, theirs):
-    return len(ours) == len(theirs) and all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
-
-
 OF_EIGHT = ("three levels", "periodic, undivided", "scales that divide nothing", "given, constant", "space")
 SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  # of which others are much alike
 
@@ -106,15 +101,7 @@ def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype, 
         )
         for group, ours in zip(groups, found, strict=True):
             whole = prepare(batches, config, group)
-            # What lies beyond the grid in a tile is nobody's.
-            for seen, theirs, own in zip(ours.seen, whole.seen, whole.decoding.own, strict=True):
-                for tiles, expected in ((seen.base, theirs.base), (seen.target, theirs.target)):
-                    assert torch.equal(tiles.where(own[:, None], 0), expected.where(own[:, None], 0))
-            ours, whole = (
-                replace(each, seen=tuple(replace(seen, base=None, target=None) for seen in each.seen))
-                for each in (ours, whole)
-            )
-            assert same(tensors_in(ours), tensors_in(whole)) and len(tensors_in(ours)) > 30
+            check_same(ours, whole)
 
 
 def test_only_cells_within_the_halo_leave_a_rank_for_another():

@@ -14,10 +14,11 @@ from matey.parallel.topology import Topology
 from matey.train.validation import read_and_prepare
 
 
-def peak_of(case):
+def peak_of(case, chunk=None):
     model, size = case.make_model(), collectives.world_size()
     model.sequence_group = DistributedSequenceGroup(Topology(collectives.rank(), size, size, model.config.num_heads))
-    with in_a_file(case) as (_, data):
+    stored = {"chunks": (1, 1, 1, *chunk), "compression": "gzip"} if chunk else {}
+    with in_a_file(case, **stored) as (_, data):
         before = memory("cpu")
         read_and_prepare(model, [data], [Window(0, sample, 0, 1) for sample in range(case.batch)], case.frames)
         peak = memory("cpu", peak=True) - before
@@ -28,12 +29,12 @@ def main(cases):
     start_processes(find_environment(), timeout=120, threads=1)
     return_freed_memory(at_once=True)
     peak_of(Case("micro", grid=(32, 32), batch=1))  # reads in the libraries' code
-    for case in cases:
-        peaks = collectives.from_all_ranks(peak_of(case))
+    for case, chunk in cases:
+        peaks = collectives.from_all_ranks(peak_of(case, chunk))
         if collectives.rank() == 0:
             sys.stdout.write(f"case {json.dumps(peaks)}\n")
     stop_processes()
 
 
 if __name__ == "__main__":
-    main([Case.from_json(settings) for settings in json.loads(sys.argv[1])])
+    main([(Case.from_json(settings), chunk) for settings, chunk in json.loads(sys.argv[1])])

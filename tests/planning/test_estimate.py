@@ -112,6 +112,12 @@ def test_a_sequence_group_sends_what_its_plan_moves():
     assert planned.seconds.sequence == exchange.seconds + borders.seconds > exchange.seconds > 0
 
 
+def test_ranks_of_a_sequence_group_read_a_part_of_the_fields_each():
+    samples = "train.micro_batch=2"
+    alone, shared = plan(*paper(samples)), plan(*paper(samples, "parallel.sequence_parallel_size=4"))
+    assert shared.read_bytes == alone.read_bytes / 4 == 2 * 4 * 17 * 4 * 128 * 128 / 4
+
+
 def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
     run, workload = paper()
     config = engine()

@@ -11,9 +11,9 @@ from matey.planning.engine import read_engine
 from matey.planning.exchanges import plan_exchanges
 from matey.planning.machine import load_machine
 from matey.planning.memory import _gradient_copies, plan_memory, ready_bytes
-from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
 from tests.support.memory_cases import RUN, SAMPLE
+from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,8 @@ from matey.nested import num_bytes_of
 from matey.planning.machine import load_machine
 from matey.planning.memory import ready_bytes
 from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_bytes
-from matey.planning.samples import samples_of
 from matey.planning.workload import Workload
+from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start, start_ranks
 from tests.support.proved import PROVED
 
@@ -31,6 +32,8 @@ SHARED = [
     Case("micro", grid=(512, 512), batch=2, frames=16, fields=2, tokens="mul", patches=(32, 8)),
 ]
 WITHOUT_LOCAL = Case("micro", grid=(512, 512), batch=1, frames=2, tokens="mix", patches=(128, 32), local="none")
+UNEVEN = Case("micro", grid=(84, 84, 84), batch=1, patches=(12,), patch_frames=4)
+CHUNK = (24, 84, 84)  # two layers of bricks, of seven: of two ranks, the first reads four
 MEASURE = """
 import json, sys
 import torch
@@ -70,20 +73,35 @@ def test_a_preparation_takes_the_memory_that_is_planned(cases):
 
 @pytest.mark.parametrize(
     ("ways", "cases"),
-    [(2, [SHARED[1], WITHOUT_LOCAL]), pytest.param(4, SHARED, marks=pytest.mark.slow)],
-    ids=["two", "four_all"],
+    [
+        (2, [(SHARED[1], None), (WITHOUT_LOCAL, None)]),
+        pytest.param(4, [(case, None) for case in SHARED], marks=pytest.mark.slow),
+        pytest.param(2, [(UNEVEN, CHUNK)], marks=pytest.mark.slow),
+    ],
+    ids=["two", "four_all", "two_chunks"],
 )
 def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways, cases):
-    asked = json.dumps([case.to_json() for case in cases])
+    asked = json.dumps([(case.to_json(), chunk) for case, chunk in cases])
     result = start_ranks(ways, "-m", "tests.planning.preparation_case", asked, timeout=600)
-    for case, peaks in zip(cases, cases_of(result), strict=True):
+    for (case, chunk), peaks in zip(cases, cases_of(result), strict=True):
         config = case.make_config()
-        samples = tuple(samples_of(case.make_batch(), config))
-        planned = preparation_bytes(Workload(config, samples[:1]), case.batch, ways)
+        sample = replace(samples_of(case.make_batch(), config)[0], chunk=chunk)
+        planned = preparation_bytes(Workload(config, (sample,)), case.batch, ways)
         PROVED.append(
             f"{case.tokens} {case.grid} on {ways} ranks: planned over measured preparation {planned / max(peaks):.2f}"
         )
         assert planned == pytest.approx(max(peaks), rel=0.15), (case, peaks)
+
+
+def test_parts_that_end_with_chunks_are_planned_as_they_are_read():
+    config = UNEVEN.make_config()
+    (sample,) = samples_of(UNEVEN.make_batch(), config)
+    as_rows, as_chunks, scattered = (
+        Workload(config, (replace(sample, chunk=chunk),)) for chunk in (None, CHUNK, (60, 84, 84))
+    )
+    waiting = [waiting_bytes(workload, 1, 2, 1) / sample.num_bytes / 2 for workload in (as_rows, as_chunks, scattered)]
+    assert waiting == pytest.approx([175 / 343, 196 / 343, 175 / 343])  # five layers of seven would be too uneven
+    assert preparation_bytes(as_chunks, 1, 2) > 1.02 * preparation_bytes(as_rows, 1, 2)
 
 
 def test_two_micro_batches_wait_for_each_worker():

@@ -11,13 +11,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from matey import MateyConfig, MateyModel
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
+from matey.data import TrajectorySet
 from matey.model.slabs import KEPT_AT_ONCE, kept_by_scheme
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
-from matey.planning.samples import Assumed, samples_of
+from matey.planning.samples import Assumed
 from matey.planning.workload import Workload, load_workload
 from matey.train.loss import LossScale, training_loss
+from matey.train.run_data import open_data
 from tests.support.paths import ROOT
+from tests.support.planned import samples_of
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
 NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze"}
@@ -105,6 +108,27 @@ def test_tokens_are_counted_on_windows_of_the_data(run_yaml):
     workload = load_workload(run, num_samples=8)
     assert len(workload.samples) == 8
     assert 8 < workload.num_tokens < workload.num_uniform_tokens == 2 * 4 * 4
+
+
+def test_of_large_data_few_windows_are_read_and_only_in_boxes(run_yaml, monkeypatch):
+    run = load_config(run_yaml())
+    expected = load_workload(run, num_samples=8)
+    num_bytes = expected.samples[0].num_bytes
+    sizes, read = [], TrajectorySet.read
+
+    def counted(self, *args):
+        frames = read(self, *args)
+        sizes.append(frames.nbytes)
+        return frames
+
+    monkeypatch.setattr(TrajectorySet, "read", counted)
+    monkeypatch.setattr("matey.train.sample_layout.AT_ONCE", 1)
+    monkeypatch.setattr("matey.planning.samples.open_data", lambda run: (open_data(run), sizes.clear())[0])
+    found = load_workload(run, num_samples=8)
+    assert [sample.num_tokens for sample in found.samples] == [sample.num_tokens for sample in expected.samples]
+    assert 0 < max(sizes) <= num_bytes / 4 and found.read_rate > 0
+    monkeypatch.setattr("matey.planning.samples.MOST_BYTES", 3 * num_bytes)
+    assert len(load_workload(run, num_samples=8).samples) == 3
 
 
 def test_of_data_that_is_not_at_hand_a_share_of_the_patches_is_split(run_yaml):

@@ -1,9 +1,11 @@
 """Parts of fields that are whole here: what the ranks of a group would have read of them."""
 
 import threading
+from dataclasses import replace
 
 import torch
 
+from matey.nested import tensors_in
 from matey.samples import BatchPart, Piece
 
 
@@ -28,6 +30,19 @@ def piece_of(batch, sample, cells):
         history, target = (fields.index_select(axis, index) for fields in (history, target))
         given = None if given is None else given.index_select(axis, index)
     return Piece(sample, tuple(side.start for side in cells), history, target, given)
+
+
+def check_same(ours, whole):
+    """Check that a rank has prepared the same from parts as from whole fields, to the last bit."""
+    # What lies beyond the grid in a tile is nobody's.
+    for seen, theirs, own in zip(ours.seen, whole.seen, whole.decoding.own, strict=True):
+        for tiles, expected in ((seen.base, theirs.base), (seen.target, theirs.target)):
+            assert torch.equal(tiles.where(own[:, None], 0), expected.where(own[:, None], 0))
+    ours, whole = (
+        tensors_in(replace(each, seen=tuple(replace(seen, base=None, target=None) for seen in each.seen)))
+        for each in (ours, whole)
+    )
+    assert len(ours) == len(whole) > 30 and all(map(torch.equal, ours, whole))
 
 
 class Group:

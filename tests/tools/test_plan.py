@@ -42,7 +42,15 @@ def plan_paper(plan, papers_workload, monkeypatch):
 def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan_paper):
     status, printed, _ = plan_paper("frontier", "--search")
     assert status == 0
-    for words in ("ranks 736, nodes of Frontier 92", "global batch 1472", "not counted on data", "model FLOPs", "*"):
+    parts = ("    blocks", "    embedding, decoding", "    layers on cells", "    frames around cells", "    fields")
+    for words in (
+        "ranks 736, nodes of Frontier 92",
+        "global batch 1472",
+        "not counted on data",
+        "model FLOPs",
+        "*",
+        *parts,
+    ):
         assert words in printed
 
 

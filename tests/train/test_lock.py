@@ -1,4 +1,4 @@
-"""The lock on a run's folder, between real processes."""
+"""The locks on a run's folder and on a file that is being made, between real processes."""
 
 import json
 import os
@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from matey.train import lock
-from matey.train.lock import LOCK, FolderLock, LockedError, not_shared
+from matey.train.lock import LOCK, FileLock, FolderLock, LockedError, not_shared
 from tests.support.paths import ROOT
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from matey.train.lock import FolderLock
-held = FolderLock(Path(sys.argv[1]))
+from matey.train.lock import FileLock, FolderLock
+held = (FileLock if "of_a_file" in sys.argv else FolderLock)(Path(sys.argv[1]))
 held.take()
 if "with_a_worker" in sys.argv and os.fork() == 0:
     time.sleep(60)
@@ -183,3 +183,22 @@ def test_a_folder_with_the_lock_of_another_process_is_shared(tmp_path):
         later.start()
         assert not_shared(tmp_path / "late", seen, patience=30) is None
         later.join()
+
+
+def test_the_lock_of_a_file_ends_with_its_process_and_leaves_nothing(tmp_path):
+    file = tmp_path / "made" / "forecast.nc"
+    with holder(file, "of_a_file") as process:
+        with pytest.raises(LockedError, match=rf"forecast.nc is in use: process {process.pid} on .* makes it since 20"):
+            FileLock(file).take()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert str(process.pid) in (file.parent / ".forecast.nc.lock").read_text()
+        own = FileLock(file)
+        own.take()
+        own.check()
+        own.release()
+    assert not any(file.parent.iterdir())
+    own = FileLock(tmp_path / "new" / "forecast.nc")
+    own.take()
+    own.release()
+    assert not (tmp_path / "new").exists()

@@ -15,6 +15,7 @@ from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of
+from matey.model.as_held import as_held
 from matey.model.matey import MateyModel
 from matey.model.next_frames import boxes_of_ranks, continued, inside, moved_on
 from matey.samples import Box
@@ -110,7 +111,9 @@ def forecast_boxes(
     brick, trajectories = model.config.patches[0], request.trajectories[first:end]
     share = BrickShare(brick, ranks.place, ranks.size)
     asked = request.start, request.num_frames, share, request.num_steps
-    part = read_history_part(request.data, trajectories, *asked)
+    parts = [read_history_part(request.data, trajectories, *asked)]
+    as_held(parts, brick, ranks, exchange)
+    part = parts.pop()
     largest = largest_change_of(part, exchange, ranks.size)
     if begun:
         last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]

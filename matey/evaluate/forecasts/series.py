@@ -34,6 +34,7 @@ from matey.mistakes import one_line
 from matey.model.fingerprint import weights_fingerprint
 from matey.model.matey import MateyModel, quiet
 from matey.samples import Box
+from matey.train.lock import FileLock
 
 if TYPE_CHECKING:
     import xarray
@@ -117,21 +118,33 @@ class Forecasts:
 
         Raises:
             FormatError: the file exists already, the suffix names no format, a package is missing, or ranks see other files.
+            LockedError: another process makes this file.
             DataError: see ``TrajectorySet.read``.
             OSError: the file cannot be written.
         """
-        path, contents, num_steps = Path(path), self.contents, self.request.num_steps
+        path = Path(path)
+        lock = FileLock(path)
+        try:
+            if self.model.sequence_group.ranks.place == 0:
+                lock.take()
+                check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
+                if (covers := would_find(path, self.found_by)) is not None:
+                    raise FormatError(
+                        f"{path} would be taken for data, since {covers} matches it; write it to another folder."
+                    )
+            self._write(path, lock, on_frames)
+        finally:
+            lock.release()
+
+    def _write(self, path: Path, lock: FileLock, on_frames: Callable[[int], object]) -> None:
+        """Forecast into a file whose lock the first rank holds."""
+        contents, num_steps = self.contents, self.request.num_steps
         stretch = min(num_steps, max(1, STRETCH_BYTES // (4 * math.prod(contents.shape[2:]))))
         group = self.model.sequence_group
         is_first = group.ranks.place == 0
         progress = Progress(path, self._digest(path.suffix) if is_first else "")
         done = [0] * len(self.request.trajectories)
         if is_first:
-            check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
-            if (covers := would_find(path, self.found_by)) is not None:
-                raise FormatError(
-                    f"{path} would be taken for data, since {covers} matches it; write it to another folder."
-                )
             done = progress.done() or self._begin(progress, stretch)
         done = told_by_first(torch.tensor(done), group).tolist()
         if len(group.exchange.gather(torch.tensor([progress.token]), [1] * group.size).unique()) > 1:
@@ -145,6 +158,9 @@ class Forecasts:
         for first, end in list(self.request.batches(self.batch_size, done)):
             crew = Crew.sharing(self.model, self.request.samples(first, end))
             for step, frames in self._stretches(crew, open_file, first, end, done[first], stretch):
+                if is_first:
+                    lock.check()
+                told_by_first(torch.zeros(1), group)  # otherwise the first rank ends here, and so do all
                 for _ in crew.in_turn(form.layers_together(contents)):
                     with closing(open_file("r+")) as file:
                         for (sample, cells), values in zip(crew.own, frames, strict=True):
@@ -155,6 +171,7 @@ class Forecasts:
                     progress.note(done)
                 on_frames(max(0, new) * (end - first))
         if is_first:
+            lock.check()
             progress.finish()
 
     def _begin(self, progress: Progress, stretch: int) -> list[int]:

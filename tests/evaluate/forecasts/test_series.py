@@ -14,6 +14,7 @@ import matey
 from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import FormatError, format_of
 from matey.evaluate.rollout import rollout
+from matey.train.lock import LockedError
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
 
@@ -175,6 +176,56 @@ def frames_in(path, forecasts, place):
     frames = file.read(place, place + 1, 0, STEPS)
     file.close()
     return frames
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_second_process_that_makes_the_same_file_is_refused(suffix, forecasts, written, tmp_path):
+    path = tmp_path / f"swe{suffix}"
+    (has_begun, say_so), (may_go_on, let) = os.pipe(), os.pipe()
+
+    def wait(num_frames):
+        os.write(say_so, b".")
+        os.read(may_go_on, 1)
+
+    child = os.fork()
+    if child == 0:
+        os.close(let)  # so that it goes on if this test fails
+        forecasts.write(path, on_frames=wait)
+        os._exit(0)
+    os.close(say_so)
+    os.read(has_begun, 1)
+    before = sorted(item.name for item in tmp_path.iterdir())
+    for overwrite in (False, True):
+        words = rf"swe\{suffix} is in use: process {child} on .* makes it since 20.*, end it \(kill {child} on .*another name"
+        with pytest.raises(LockedError, match=words):
+            forecasts.write(path, overwrite=overwrite)
+    assert sorted(item.name for item in tmp_path.iterdir()) == before and not path.exists()
+    os.write(let, b"." * 100)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert sorted(item.name for item in tmp_path.iterdir()) == [path.name]
+    assert all(
+        np.array_equal(*(frames_in(file, forecasts, place) for file in (written / path.name, path)))
+        for place in range(3)
+    )
+    with pytest.raises(FormatError, match="exists already"):
+        forecasts.write(path)
+
+
+def test_a_forecast_whose_lock_another_process_has_taken_over_writes_no_more(forecasts, tmp_path, monkeypatch):
+    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # two frames at a time
+    path, lock = tmp_path / "swe.zarr", tmp_path / ".swe.zarr.lock"
+    made = []
+
+    def lose(num_frames):
+        made.append(num_frames)
+        if len(made) == 3:  # the second stretch is written
+            lock.write_text('{"node": "elsewhere"}')
+
+    with pytest.raises(LockedError, match=r"swe.zarr is no longer this run's: .* names another process, .*elsewhere"):
+        forecasts.write(path, on_frames=lose)
+    assert len(made) == 3 and lock.exists() and not path.exists()
+    frames = format_of(path).open_file(tmp_path / ".swe.unfinished.zarr", forecasts.contents, "r").read(0, 2, 0, STEPS)
+    assert np.isfinite(frames[:, :4]).all() and np.isnan(frames[:, 4:]).all()
 
 
 def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shallow_water, tmp_path):
