@@ -15,8 +15,7 @@ from matey.data import DataError, open_dataset, split_set
 from matey.data.split_record import record_split
 from matey.train.run_data import open_data
 from tests.support.described_files import BY_NAME, KINDS, dataset, describe, write
-from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
-from tests.support.seed_group_files import write_seed_groups
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_seed_groups
 
 
 @pytest.fixture(params=list(KINDS))

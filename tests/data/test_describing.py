@@ -10,9 +10,8 @@ import yaml
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
 from tests.support.described_files import KINDS, write
-from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather
+from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather, write_seed_groups
 from tests.support.programs import start
-from tests.support.seed_group_files import write_seed_groups
 
 ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}}
 

@@ -23,7 +23,7 @@ from matey.data.splits import split_set
 from tests.support import described_files
 from tests.support.paths import ROOT
 from tests.support.programs import start
-from tests.support.seed_group_files import write_seed_groups
+from tests.support.layout_files import write_seed_groups
 from tests.support.snapshot_files import VALUES, write_hdf5
 from tests.support.web_server import serve
 
