@@ -42,7 +42,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a child: its exit code, what it printed, its processor time in s, and the bytes it grew by."""
+    """What became of a child: its exit code, what it printed, its CPU time in s, and the bytes it grew by."""
 
     code: int
     text: str
