@@ -35,6 +35,7 @@ def test_times_are_those_of_cftime_in_every_calendar(unit, other, calendar):
         ("months since 2000-01-01", "standard"),
         ("days since 1500-01-01", "standard"),
         ("days since 2000-02-30", "standard"),
+        ("days since 9999999999-01-01", "standard"),
         ("days since 2000-01-01", "julian"),
         ("days since 2000-01-01", "noleap"),
         ("days since 2000-12-31", "360_day"),
