@@ -1,12 +1,11 @@
 """Times that count from a date, beside the library that climate models use."""
 
+import cftime
 import numpy as np
 import pytest
 
 from matey.data.arrays.stored import StoredArray
 from matey.data.dates import counted_from
-
-cftime = pytest.importorskip("cftime")
 
 
 def stored(unit, calendar=""):

@@ -9,15 +9,9 @@ import yaml
 
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
-from tests.support.described_files import write
+from tests.support.described_files import flow, write
 
-ANSWERS = {
-    "system": "flow",
-    "axes": ["y", "x"],
-    "spacing": {"y": 0.1, "x": 0.1},
-    "time_step": 0.5,
-    "boundary": {"y": "wall", "x": "wall"},
-}
+ANSWERS = flow("y x")
 
 
 def write_fields(folder, *names, shape=(8, 12)):

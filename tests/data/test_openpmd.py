@@ -8,6 +8,7 @@ import yaml
 from matey.config import DataDescription
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
+from tests.support.described_files import flow
 
 NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
 VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, 3, NUM_Y, NUM_X)).astype("f4")  # E_x, E_y and the density
@@ -91,17 +92,8 @@ def in_groups_of_files(folder, last):
         with h5py.File(folder / f"restart_{part}.h5", "w") as file:
             for number in steps:
                 file[f"step_{number}/u"] = VALUES[min(number, 4), 0]
-    description = {
-        "system": "flow",
-        "files": "restart_*.h5",
-        "axes": ["y", "x"],
-        "concat": "time",
-        "fields": {"u": "step_*/u"},
-        "spacing": {"y": 1.0, "x": 1.0},
-        "time_step": 0.1,
-        "boundary": {"y": "open", "x": "open"},
-    }
-    return open_dataset(folder, DataDescription.model_validate(description))
+    groups = {"concat": "time", "fields": {"u": "step_*/u"}, "files": "restart_*.h5"}
+    return open_dataset(folder, flow("y x", "open", **groups))
 
 
 def test_snapshots_in_numbered_groups_of_several_files_follow_each_other(tmp_path):

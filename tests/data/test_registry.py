@@ -12,6 +12,7 @@ from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
 from matey.data.registry import READERS
 from matey.data.trajectories import Reader
+from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
 from tests.support.nobody import said_to_nobody
 from tests.support.small_files import write_swe
@@ -58,8 +59,7 @@ def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
 
 def test_a_description_may_be_a_dict(tmp_path):
     np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
-    told = {"system": "flow", "axes": ["time", "y", "x"], "fields": {"u": {}}, "spacing": {"y": 1, "x": 1}}
-    told |= {"time_step": 0.5, "boundary": {"y": "wall", "x": "wall"}}
+    told = flow(fields={"u": {}}, time_step=0.5)
     assert open_dataset(tmp_path / "u.npy", told).trajectories[0].time_step == 0.5
     with pytest.raises(DataError, match="The description of .*u.npy: .*time_stp"):
         open_dataset(tmp_path / "u.npy", told | {"time_stp": 1})

@@ -115,3 +115,11 @@ def describe(folder, description):
     path = folder / "matey.yaml"
     path.write_text(yaml.safe_dump(description, sort_keys=False))
     return path
+
+
+def flow(axes="time y x", ends="wall", **keys):
+    """A description of cells and steps of size 1 with equal ends everywhere, but for what ``keys`` say."""
+    axes = axes.split()
+    grid = [axis for axis in axes if axis in ("z", "y", "x")]
+    sides = {"spacing": dict.fromkeys(grid, 1), "time_step": 1, "boundary": dict.fromkeys(grid, ends)}
+    return {"system": "flow", "axes": axes, **sides, **keys}
