@@ -8,22 +8,15 @@ import scipy.io
 import xarray
 import yaml
 
-from matey.config import DataDescription
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
+from tests.support.described_files import flow
 
 NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
 VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, NUM_Y, NUM_X)).astype("f4")
 T, Y, X = np.arange(NUM_FRAMES) * 0.5, np.arange(NUM_Y) * 0.25, np.arange(NUM_X) * 0.125
-ENDS = {"y": "wall", "x": "periodic"}
-DESCRIPTION = {
-    "system": "flow",
-    "axes": ["time", "y", "x"],
-    "fields": {"u": "u"},
-    "spacing": {"y": "y", "x": "x"},
-    "time_step": "t",
-    "boundary": ENDS,
-}
+COORDINATES = {"spacing": {"y": "y", "x": "x"}, "time_step": "t"}
+DESCRIPTION = flow(fields={"u": "u"}, boundary={"y": "wall", "x": "periodic"}, **COORDINATES)
 
 
 def write(path, **arrays):
@@ -37,15 +30,13 @@ def write(path, **arrays):
 
 
 def opened(path, **changed):
-    return open_dataset(path, DataDescription.model_validate(DESCRIPTION | changed))
+    return open_dataset(path, DESCRIPTION | changed)
 
 
 def answered(path):
     """Open a file by its guessed description with the questions answered."""
     tree = yaml.safe_load(guess_description(path, path.parent).text) | {"system": "flow"}
-    return open_dataset(
-        path.parent, DataDescription.model_validate(tree | {"boundary": dict.fromkeys(tree["boundary"], "open")})
-    )
+    return open_dataset(path.parent, tree | {"boundary": dict.fromkeys(tree["boundary"], "open")})
 
 
 def places(data):
