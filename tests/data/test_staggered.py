@@ -4,12 +4,10 @@ import h5py
 import numpy as np
 import pytest
 import xarray
-import yaml
 
 from matey.data import DataError, open_dataset
-from matey.data.describing import guess_description
 from matey.data.index import Index
-from tests.support.described_files import flow
+from tests.support.described_files import answered, flow, guessed
 from tests.support.paths import ROOT
 from tests.support.wrf_files import NUM_X, NUM_Y, NUM_Z, name_of, write_wrf
 
@@ -21,15 +19,8 @@ ANSWERS = {
 SECONDS = 3 * 3600
 
 
-def guessed(path):
-    return guess_description(path, path.parent)
-
-
 def opened(path, **changes):
-    """Open files by the guessed description of one with its questions answered."""
-    description = path.parent / "matey.yaml"
-    description.write_text(yaml.safe_dump({**yaml.safe_load(guessed(path).text), **ANSWERS, **changes}))
-    return open_dataset(description)
+    return answered(path, **ANSWERS | changes)
 
 
 def test_winds_between_the_cells_are_left_out_of_a_guess_which_says_why(tmp_path):
