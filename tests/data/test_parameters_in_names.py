@@ -10,7 +10,7 @@ from tests.support.described_files import describe, flow
 
 
 def described(folder, **keys):
-    describe(folder, flow(**keys))
+    describe(folder, flow() | keys)
     return [about.parameters for about in open_dataset(folder).trajectories]
 
 
