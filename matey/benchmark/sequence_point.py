@@ -65,8 +65,8 @@ def main(settings: dict[str, Any]) -> None:
             **{name: max(of_rank[3][name] for of_rank in everyone) for name in shared},
         }
         if times:
-            seconds, processor, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
-            point |= {"step_seconds": max(seconds), "cpu_seconds": processor, "cpu_alone": alone[0]}
+            seconds, cpu, alone = zip(*(of_rank[2] for of_rank in everyone), strict=True)
+            point |= {"step_seconds": max(seconds), "cpu_seconds": cpu, "cpu_alone": alone[0]}
         sys.stdout.write(f"point {json.dumps(point)}\n")
     stop_processes()
 
@@ -109,8 +109,8 @@ def step_times(model: MateyModel, batch: FieldBatch, repeat: int) -> tuple[float
                 measured.append((time.perf_counter() - wall, time.process_time() - used))
     model.sequence_group = own
     medians = [tuple(map(statistics.median, zip(*measured, strict=True))) for measured in times]
-    (seconds, processor), (_, alone) = medians[0], medians[-1]
-    return seconds, processor, alone
+    (seconds, cpu), (_, alone) = medians[0], medians[-1]
+    return seconds, cpu, alone
 
 
 def activations_and_traffic(model: MateyModel, batch: FieldBatch) -> tuple[int, dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from calendar import isleap, monthrange
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -13,13 +12,11 @@ import numpy as np
 from matey.data.arrays.stored import StoredArray
 from matey.data.trajectories import DataError
 
-LONGEST = {month: monthrange(4, month)[1] for month in range(1, 13)}
-"""Largest number of days in each month."""
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _LONGEST = 40  # characters of a text that an error quotes
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SINCE = re.compile(
-    r"(s|sec|second|min|minute|h|hr|hour|d|day)s? since (\d+)-(\d+)-(\d+)(?:[T ]+(\d+):(\d+)(?::(\d+\.?\d*))?)?"
+    r"(s|sec|second|min|minute|h|hr|hour|d|day)s? since (\d{1,6})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d+):(\d+)(?::(\d+\.?\d*))?)?"
     r" ?(?:Z|UTC|[+-]?0?0:?00)?",
     re.IGNORECASE,
 )
@@ -95,36 +92,35 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
 
 def count_from_a_date(unit: str, calendar: str) -> bool:
     """Whether a unit such as ``days since 2000-01-01`` starts at a valid date of a known calendar, as other programs need."""
-    match = _SINCE.fullmatch(" ".join(unit.split()))
-    name = _CALENDARS.get(calendar.lower(), calendar.lower())
-    if match is None or name not in (*_CALENDARS.values(), "360_day", "julian"):
+    name, begins = _CALENDARS.get(calendar.lower(), calendar.lower()), _match(unit)
+    if begins is None or int(begins[2]) == 0:  # many programs have no year 0
         return False
-    year, month, day = map(int, match.group(2, 3, 4))
-    longest = 30 if name == "360_day" else LONGEST.get(month, 0)
-    if name in ("standard", "noleap") and month == 2 and not (name == "standard" and isleap(year)):
-        longest = 28
-    return year > 0 and 1 <= month <= 12 and 1 <= day <= longest
+    return _day("all_leap" if name == "julian" else name, begins) is not None
+
+
+def _match(unit: str) -> re.Match[str] | None:
+    return _SINCE.fullmatch(" ".join(unit.split()))
 
 
 def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
     """Return the calendar of times counted from a date, this date in seconds, and the seconds in one unit of the times."""
-    match = _SINCE.fullmatch(" ".join(unit.split()))
-    day = match and _day(calendar, *map(int, match.group(2, 3, 4)))
-    if match is None or day is None:
-        return None
-    hour, minute, second = (float(part or 0) for part in match.group(5, 6, 7))
-    return calendar, 86400 * day + 3600 * hour + 60 * minute + second, _SECONDS[match[1][0].lower()]
+    begins = _match(unit)
+    day = begins and _day(calendar, begins)
+    if begins is None or day is None or (calendar == "standard" and int(begins[2]) <= 1582):
+        return None  # files disagree on what the earlier dates of the standard calendar mean
+    hour, minute, second = (float(part or 0) for part in begins.group(5, 6, 7))
+    return calendar, 86400 * day + 3600 * hour + 60 * minute + second, _SECONDS[begins[1][0].lower()]
 
 
-def _day(calendar: str, year: int, month: int, day: int) -> int | None:
-    """Return the number of a day in a calendar; None where the calendar has no such day or is unknown."""
+def _day(calendar: str, begins: re.Match[str]) -> int | None:
+    """Return the number of the day from which times count; None where its calendar has no such day or is unknown."""
+    year, month, day = map(int, begins.group(2, 3, 4))
     try:
         if calendar == "360_day":
             return 360 * year + 30 * month + day if 1 <= month <= 12 and 1 <= day <= 30 else None
         if calendar in ("noleap", "all_leap"):
             same = 1 if calendar == "noleap" else 4  # a year of the calendar's length
             return (365 if same == 1 else 366) * year + (date(same, month, day) - date(same, 1, 1)).days
-        is_after_1582 = calendar == "standard" and year > 1582  # files disagree on what earlier dates mean
-        return date(year, month, day).toordinal() if is_after_1582 else None
+        return date(year, month, day).toordinal() if calendar == "standard" else None
     except ValueError:
         return None

@@ -23,6 +23,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from matey.model.one_tensor import joined
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -75,14 +77,10 @@ def blend(levels: Sequence[Tensor], blending: Blending) -> Tensor:
         ``(k, f, z, y, x)``, the cells of the tiles; zero where there is no block.
     """
     weights = [weight.to(levels[0].dtype) for weight in blending.weights]
-    folded = (fold.to_tiles(_joined([levels[level] for level in fold.levels])) for fold in blending.folds)
+    folded = (fold.to_tiles(joined([levels[level] for level in fold.levels], dim=-1)) for fold in blending.folds)
     if len(weights) == 1:
         return sum(folded, levels[0].new_zeros(())) / weights[0]
     return sum((added / weight for added, weight in zip(folded, weights, strict=True)), levels[0].new_zeros(()))
-
-
-def _joined(blocks: Sequence[Tensor]) -> Tensor:
-    return blocks[0] if len(blocks) == 1 else torch.cat([*blocks], dim=-1)
 
 
 def to_tiles(blocks: Tensor, of_tile: Sequence[int]) -> Tensor:

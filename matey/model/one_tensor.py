@@ -25,6 +25,6 @@ def unpacked(values: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     return [part.view(*shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Return tensors ``(k, ...)`` one after the other; a single tensor is returned unchanged."""
-    return torch.cat([*parts]) if len(parts) > 1 else parts[0]
+def joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return tensors one after the other along an axis; a single tensor is returned unchanged."""
+    return torch.cat([*parts], dim=dim) if len(parts) > 1 else parts[0]

@@ -52,7 +52,7 @@ class Meter:
 
     def start(self) -> None:
         """Begin a step."""
-        self._processor = time.process_time()
+        self._cpu = time.process_time()
         self._started = time.perf_counter()
         self._marks: list[Mark] = [("start", self._now())]
 
@@ -67,7 +67,7 @@ class Meter:
     def read(self) -> Reading:
         """Collect the cost of the step up to its last mark from all ranks; all ranks must call."""
         memory = peak_memory_bytes()
-        own = sent([time.process_time() - self._processor, memory, _cores], self._device)
+        own = sent([time.process_time() - self._cpu, memory, _cores], self._device)
         return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(largest_over_ranks(own)))
 
     def _now(self) -> float | torch.cuda.Event:
@@ -100,11 +100,11 @@ class Reading:
             ``num_cores`` summed over the ranks, without the processes that read ahead; ``peak_memory_bytes`` of the
             rank that held most.
         """
-        processor, total, cores = self.sums.read()
+        cpu, total, cores = self.sums.read()
         _, most, _ = self.largest.read()
         return {
             "seconds_by_part": self._seconds_by_part(),
-            "cpu_seconds": processor,
+            "cpu_seconds": cpu,
             "num_cores": round(cores, 3),
             "peak_memory_bytes": int(most),
             "total_memory_bytes": int(total),

@@ -29,7 +29,6 @@ from tests.campaign.mutations import mutated
 from tests.campaign.size import scaled
 from tests.support import layout_files as layouts
 from tests.support.paths import ROOT
-from tests.support.seed_group_files import write_seed_groups
 from tests.support.watched import Kind
 
 NUM_FILES = 500
@@ -43,7 +42,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a child: its exit code, what it printed, its processor time in s, and the bytes it grew by."""
+    """What became of a child: its exit code, what it printed, its CPU time in s, and the bytes it grew by."""
 
     code: int
     text: str
@@ -133,8 +132,8 @@ def load(path: Path) -> int:
 STEP = "run/checkpoints/step_000008"
 # A writer of each kind of file, and the ways in which a copy is read in turn.
 DATA = {
-    "shallow_water.h5": lambda path: write_seed_groups(path, "shallow_water"),
-    "diffusion_reaction.h5": lambda path: write_seed_groups(path, "diffusion_reaction"),
+    "shallow_water.h5": lambda path: layouts.write_seed_groups(path, "shallow_water"),
+    "diffusion_reaction.h5": lambda path: layouts.write_seed_groups(path, "diffusion_reaction"),
     "incompressible.h5": layouts.write_incompressible,
     "compressible.h5": layouts.write_compressible,
     "cavity.h5": layouts.write_cavity,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.support.layout_files import write_seed_groups
 from tests.support.paths import SHARED
-from tests.support.seed_group_files import write_seed_groups
 
 
 @pytest.fixture

@@ -14,21 +14,15 @@ from matey.data.reading import read_windows
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.tokens.parts import MOST_AT_CHUNKS, BrickShare, Sharing
+from tests.support.described_files import flow
 
 GRID, FRAMES, FIELDS = (64, 64, 64), 4, 2
 WINDOW = Window(0, 0, 0, 1)
 
 
 def described(path):
-    description = {
-        "system": "gas",
-        "files": path.name,
-        "axes": ["component", "time", "z", "y", "x"],
-        "fields": {f"field_{number}": {"array": "values", "index": number} for number in range(FIELDS)},
-        "spacing": dict.fromkeys("zyx", 1.0),
-        "time_step": 1.0,
-        "boundary": dict.fromkeys("zyx", "open"),
-    }
+    fields = {f"field_{number}": {"array": "values", "index": number} for number in range(FIELDS)}
+    description = flow("component time z y x", "open", files=path.name, fields=fields)
     return DescribedFiles(DataDescription.model_validate(description), [DataFile((path,))])
 
 

@@ -9,14 +9,13 @@ import pytest
 import xarray
 import yaml
 
-from matey.config import DataDescription, load_config
+from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.split_record import record_split
 from matey.train.run_data import open_data
-from tests.support.described_files import BY_NAME, KINDS, dataset, describe, write
-from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
-from tests.support.seed_group_files import write_seed_groups
+from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flow, write
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_seed_groups
 
 
 @pytest.fixture(params=list(KINDS))
@@ -172,24 +171,17 @@ def test_values_are_scaled_as_the_description_says_and_so_is_their_unit(tmp_path
         "s": (axes[1:], 1e20 * values[0]),
     }
     xarray.Dataset(fields).to_netcdf(tmp_path / "plasma.nc")
-    description = {
-        "system": "plasma",
-        "axes": ["time", "y", "x"],
-        "fields": {"n": {"array": "n", "scale": "1e-25"}, "m": {"array": "m", "scale": 1e27, "unit": "u"}},
-        "given": {"s": {"array": "s", "axes": ["y", "x"], "scale": 1e-20}},
-        "spacing": {"y": 1, "x": 1},
-        "time_step": 0.1,
-        "boundary": {"y": "open", "x": "open"},
-    }
-    data = open_dataset(tmp_path / "plasma.nc", DataDescription.model_validate(description))
+    scaled = {"n": {"array": "n", "scale": "1e-25"}, "m": {"array": "m", "scale": 1e27, "unit": "u"}}
+    given = {"s": {"array": "s", "axes": ["y", "x"], "scale": 1e-20}}
+    description = flow(fields=scaled, given=given)
+    data = open_dataset(tmp_path / "plasma.nc", description)
     assert data.units == ("1e+25 m-3", "u")
     np.testing.assert_allclose(data.read(0, 1, 3)[:, :, 0], np.stack([values[1:3]] * 2, axis=1), rtol=1e-6)
     np.testing.assert_allclose(data.read_given(0, 0, 1)[0, 0, 0], values[0], rtol=1e-6)
-    as_stored = DataDescription.model_validate(description | {"fields": {"n": "n"}})
     with pytest.raises(
         DataError, match=r"values up to 1e\+15, but field 'n' is .*e\+2\d .* such as scale: 1e-20 beside"
     ):
-        open_dataset(tmp_path / "plasma.nc", as_stored).read(0, 0, 1)
+        open_dataset(tmp_path / "plasma.nc", description | {"fields": {"n": "n"}}).read(0, 0, 1)
 
 
 def test_files_of_parts_are_split_as_the_description_says(tmp_path):

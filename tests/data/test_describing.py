@@ -9,24 +9,11 @@ import yaml
 
 from matey.commands.describe_data import main as describe_data
 from matey.data import DataError, open_dataset
-from matey.data.describing import guess_description
-from tests.support.described_files import KINDS, write
-from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather
+from tests.support.described_files import KINDS, answered, guessed, write
+from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather, write_seed_groups
 from tests.support.programs import start
-from tests.support.seed_group_files import write_seed_groups
 
 ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}}
-
-
-def guessed(path):
-    return guess_description(path, path.parent)
-
-
-def answered(path, answers=ANSWERS):
-    """Open a file by its guessed description with the questions answered."""
-    description = path.with_name("matey.yaml")
-    description.write_text(yaml.safe_dump({**yaml.safe_load(guessed(path).text), **answers}))
-    return open_dataset(description)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "NumPy"])
@@ -34,7 +21,7 @@ def test_a_guess_with_its_questions_answered_reads_the_file(tmp_path, kind):
     expected = open_dataset(write(tmp_path, kind))
     path = tmp_path / KINDS[kind][0]
     assert guessed(path).questions == ["system", "boundary.y", "boundary.x"]
-    data = answered(path)
+    data = answered(path, **ANSWERS)
     for index, about in enumerate(data.trajectories):
         np.testing.assert_array_equal(data.read(index, 1, 4), expected.read(index, 1, 4))
         assert (about.spacing, about.time_step) == (expected.trajectories[index].spacing, 0.5)
@@ -62,7 +49,7 @@ def test_few_arrays_that_numbers_name_may_be_trajectories_or_snapshots(tmp_path)
     text = guessed(tmp_path / "a.h5").text
     assert "name them once, with * for the number; where each is a snapshot, leave time out of axes." in text
     answers = {**ANSWERS, "axes": ["y", "x"], "fields": {"h": "h/*"}, "spacing": {"y": 1, "x": 1}, "time_step": 1}
-    (about,) = answered(tmp_path / "a.h5", answers).trajectories
+    (about,) = answered(tmp_path / "a.h5", **answers).trajectories
     assert about.num_frames == 3
 
 
@@ -85,7 +72,7 @@ def test_two_axes_of_one_length_are_not_guessed(tmp_path):
 
 def test_groups_of_one_kind_are_trajectories_and_their_coordinates_are_found(tmp_path):
     path = write_seed_groups(tmp_path / "a.h5", "diffusion_reaction")
-    expected, data = open_dataset(path), answered(path)
+    expected, data = open_dataset(path), answered(path, **ANSWERS)
     assert data.num_trajectories == expected.num_trajectories
     np.testing.assert_array_equal(data.read(1, 0, 3), expected.read(1, 0, 3))
 
@@ -121,7 +108,7 @@ def test_arrays_without_time_on_the_grid_of_the_fields_are_given(tmp_path):
             for number, axis in enumerate(axes):
                 file[name].dims[number].attach_scale(file[axis]) if axis in file else None
                 file[name].dims[number].label = axis
-    data = answered(tmp_path / "a.nc")
+    data = answered(tmp_path / "a.nc", **ANSWERS)
     assert set(data.given) == {"depth", "coast", "wind"} and not data.given_in_time
     assert data.read_given(1, 0, 1).shape == (1, 3, 1, NUM_Y, NUM_X)
     (tmp_path / "matey.yaml").unlink()

@@ -7,24 +7,17 @@ import pytest
 import scipy.io
 import torch
 import xarray
-import yaml
 
-from matey.config import DataDescription
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
+from tests.support.described_files import answered, flow
 
 NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
 VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, NUM_Y, NUM_X)).astype("f4")
 T, Y, X = np.arange(NUM_FRAMES) * 0.5, np.arange(NUM_Y) * 0.25, np.arange(NUM_X) * 0.125
-ENDS = {"y": "wall", "x": "periodic"}
-DESCRIPTION = {
-    "system": "flow",
-    "axes": ["time", "y", "x"],
-    "fields": {"u": "u"},
-    "spacing": {"y": "y", "x": "x"},
-    "time_step": "t",
-    "boundary": ENDS,
-}
+COORDINATES = {"spacing": {"y": "y", "x": "x"}, "time_step": "t"}
+DESCRIPTION = flow(fields={"u": "u"}, boundary={"y": "wall", "x": "periodic"}, **COORDINATES)
+ANSWERS = {"system": "flow", "boundary": {"y": "open", "x": "open"}}
 
 
 def write(path, **arrays):
@@ -38,15 +31,7 @@ def write(path, **arrays):
 
 
 def opened(path, **changed):
-    return open_dataset(path, DataDescription.model_validate(DESCRIPTION | changed))
-
-
-def answered(path):
-    """Open a file by its guessed description with the questions answered."""
-    tree = yaml.safe_load(guess_description(path, path.parent).text) | {"system": "flow"}
-    return open_dataset(
-        path.parent, DataDescription.model_validate(tree | {"boundary": dict.fromkeys(tree["boundary"], "open")})
-    )
+    return open_dataset(path, DESCRIPTION | changed)
 
 
 def places(data):
@@ -62,7 +47,7 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
     assert (
         guess["axes"] == ["time", "y", "x"] and guess["parameters"] == {"nu": {"array": "nu"}} and "given" not in guess
     )
-    data = answered(path)
+    data = answered(path, **ANSWERS)
     (about,) = data.trajectories
     assert (about.spacing, about.time_step, about.parameters) == ((1, 0.25, 0.125), 0.5, {"nu": 0.5})
     for found, expected in zip(places(data), (T, Y, X), strict=True):
@@ -74,7 +59,7 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
 def test_coordinates_of_a_vertical_plane_are_found(tmp_path):
     path = write(tmp_path / "run.h5", t=T, z=Y, x=X)
     assert guess_description(path, tmp_path).tree["spacing"] == {"y": "z", "x": "x"}
-    np.testing.assert_array_equal(answered(path).read(0, 0, 2)[:, 0, 0], VALUES[:2])
+    np.testing.assert_array_equal(answered(path, **ANSWERS).read(0, 0, 2)[:, 0, 0], VALUES[:2])
 
 
 def test_mesh_grids_that_change_along_one_axis_are_coordinates(tmp_path):
@@ -153,7 +138,7 @@ def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path, version
     assert guess["axes"] == ["time", "x", "y"], "z, the last axis of two, is our y"
     assert guess["time_step"] == "scales/sim_time" and guess["spacing"] == {"y": along_z, "x": along_x}
     assert guess["fields"]["u_1"] == {"array": "tasks/u", "axes": ["time", "component", "x", "y"], "index": 1}
-    data = answered(tmp_path / "snapshots_s1.h5")
+    data = answered(tmp_path / "snapshots_s1.h5", **ANSWERS)
     assert data.trajectories[0].time_step == 0.5 and data.trajectories[0].spacing == (1, 0.125, 0.25)
     np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], VALUES[:2].transpose(0, 2, 1))
 

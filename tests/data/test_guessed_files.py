@@ -8,16 +8,9 @@ import xarray
 import yaml
 
 from matey.data import DataError, open_dataset
-from matey.data.describing import guess_description
-from tests.support.described_files import write
+from tests.support.described_files import answered, describe, flow, guessed, write
 
-ANSWERS = {
-    "system": "flow",
-    "axes": ["y", "x"],
-    "spacing": {"y": 0.1, "x": 0.1},
-    "time_step": 0.5,
-    "boundary": {"y": "wall", "x": "wall"},
-}
+ANSWERS = flow("y x")
 
 
 def write_fields(folder, *names, shape=(8, 12)):
@@ -27,20 +20,19 @@ def write_fields(folder, *names, shape=(8, 12)):
 
 
 def fields_of(path, beside=None):
-    return yaml.safe_load(guess_description(path, beside or path.parent).text)["fields"]
+    return yaml.safe_load(guessed(path, beside).text)["fields"]
 
 
 def test_snapshots_of_fields_in_files_of_their_own_are_read_by_the_guess(tmp_path):
     for run in range(2):
         write_fields(tmp_path / f"run_{run}", *(f"{field}_{number:04d}" for field in "uvp" for number in range(3)))
-    guess = yaml.safe_load(guess_description(tmp_path / "run_0" / "u_0001.npy", tmp_path).text)
-    assert guess["fields"] == {
+    path = tmp_path / "run_0" / "u_0001.npy"
+    assert fields_of(path, tmp_path) == {
         "velocity_x": "array",
         "pressure": {"file": "run_*/p_*.npy", "array": "array"},
         "velocity_y": {"file": "run_*/v_*.npy", "array": "array"},
     }
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump({**guess, **ANSWERS}, sort_keys=False))
-    data = open_dataset(tmp_path)
+    data = answered(path, tmp_path, **ANSWERS)
     assert [about.num_frames for about in data.trajectories] == [3, 3]
     assert data.read(0, 1, 2)[0, :, 0, 0, 0].tolist() == [1, 7, 4]  # what each file was filled with
 
@@ -79,10 +71,8 @@ def write_netcdf_fields(folder, **changes):
         (values if name == "u" else values.transpose("time", "x", "y")).to_dataset(name=name).to_netcdf(
             folder / f"{name}.nc"
         )
-    guess = yaml.safe_load(guess_description(folder / "u.nc", folder).text)
-    (folder / "matey.yaml").write_text(
-        yaml.safe_dump(guess | {"system": "s", "boundary": ANSWERS["boundary"]}, sort_keys=False)
-    )
+    guess = yaml.safe_load(guessed(folder / "u.nc").text)
+    describe(folder, guess | {"system": "s", "boundary": ANSWERS["boundary"]})
     return guess["fields"]
 
 
@@ -122,5 +112,5 @@ def test_fields_on_other_grids_or_at_other_times_are_refused(tmp_path, changed):
 def test_files_that_a_guess_leaves_out_are_said(tmp_path, names, said):
     for name in names:
         write_fields((tmp_path / name).parent, name.split("/")[-1], shape=(3, 8, 12))
-    assert re.search(said, guess_description(tmp_path / f"{names[0]}.npy", tmp_path).text)
-    assert "named like" not in guess_description(tmp_path / f"{names[-1]}.npy", (tmp_path / names[-1]).parent).text
+    assert re.search(said, guessed(tmp_path / f"{names[0]}.npy", tmp_path).text)
+    assert "named like" not in guessed(tmp_path / f"{names[-1]}.npy", (tmp_path / names[-1]).parent).text

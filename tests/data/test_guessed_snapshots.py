@@ -6,10 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import xarray
-import yaml
 
-from matey.data import open_dataset
-from matey.data.describing import guess_description
+from tests.support.described_files import answered, guessed
 from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5, write_netcdf
 
 FIRST = {
@@ -35,10 +33,7 @@ BY_HAND = {
 @pytest.mark.parametrize("layout", FIRST)
 def test_a_guess_from_one_snapshot_with_its_questions_answered_reads_all(tmp_path, layout):
     LAYOUTS[layout](tmp_path)
-    guess = guess_description(tmp_path / FIRST[layout], tmp_path)
-    description = yaml.safe_load(guess.text)
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description | ANSWERS | BY_HAND.get(layout, {})))
-    data = open_dataset(tmp_path)
+    data = answered(tmp_path / FIRST[layout], tmp_path, **ANSWERS | BY_HAND.get(layout, {}))
     assert data.num_trajectories == 2
     for number in range(2):
         np.testing.assert_array_equal(data.read(number, 0, NUM_SNAPSHOTS)[:, :, 0], VALUES[number])
@@ -46,20 +41,20 @@ def test_a_guess_from_one_snapshot_with_its_questions_answered_reads_all(tmp_pat
 
 def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
     write_hdf5(tmp_path)
-    guess = guess_description(tmp_path / "run_0" / "plt_0.h5", tmp_path)
+    guess = guessed(tmp_path / "run_0" / "plt_0.h5", tmp_path)
     assert (
         "# 24 files run_*/plt_*.h5 differ in a number or date: where each is one snapshot, leave time out of axes."
         in guess.text
     )
     assert "such as [time, x], or of one snapshot [y, x], in the order" in guess.text
     assert guess.tree["time_step"] == {"attribute": "time"} and list(guess.tree["parameters"]) == ["nu"]
-    alone = guess_description(tmp_path / "run_0" / "plt_0.h5", tmp_path / "run_0")
+    alone = guessed(tmp_path / "run_0" / "plt_0.h5")
     assert alone.tree["files"] == "plt_*.h5"
 
 
 def test_files_with_many_times_each_are_not_taken_for_snapshots(tmp_path):
     write_netcdf(tmp_path, at_once=4)
-    tree = guess_description(tmp_path / "run_0" / "out0.nc", tmp_path).tree
+    tree = guessed(tmp_path / "run_0" / "out0.nc", tmp_path).tree
     assert tree["files"] == "run_0/out0.nc" and "concat" not in tree
 
 
@@ -68,15 +63,15 @@ def test_many_arrays_in_a_file_are_no_snapshots_unless_numbers_name_them(tmp_pat
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             for array in names:
                 file[array] = np.ones((8, 12), "f4")
-    assert len(guess_description(tmp_path / "words.h5", tmp_path).tree["fields"]) == 12
-    assert guess_description(tmp_path / "numbers.h5", tmp_path).tree["fields"] == {"a": "a*"}
+    assert len(guessed(tmp_path / "words.h5", tmp_path).tree["fields"]) == 12
+    assert guessed(tmp_path / "numbers.h5", tmp_path).tree["fields"] == {"a": "a*"}
 
 
 def test_axes_of_a_snapshot_are_known_by_their_names(tmp_path):
     for step in range(4):
         values = {"h": (("lat", "lon", "component"), np.ones((8, 12, 2), "f4")), "t": 0.5 * step}
         xarray.Dataset(values).to_netcdf(tmp_path / f"a{step}.nc", engine="netcdf4")
-    tree = guess_description(tmp_path / "a0.nc", tmp_path).tree
+    tree = guessed(tmp_path / "a0.nc", tmp_path).tree
     assert (tree["axes"], tree["time_step"], tree["files"]) == (["y", "x", "component"], "t", "a*.nc")
 
 
@@ -85,10 +80,10 @@ def test_dates_in_names_are_guessed_as_times(tmp_path, form):
     for step in range(4):
         date = datetime(2020, 2, 28, tzinfo=UTC) + step * timedelta(hours=12)
         np.save(tmp_path / f"out_d01_{date.strftime(form)}.npy", VALUES[0, step, 0])
-    guess = yaml.safe_load(guess_description(min(tmp_path.iterdir()), tmp_path).text)
+    path = min(tmp_path.iterdir())
+    guess = guessed(path).tree
     assert (guess["files"], guess["time_step"]) == ("out_d01_*.npy", {"date_in_name": form})
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(guess | ANSWERS | {"axes": ["y", "x"]}))
-    data = open_dataset(tmp_path)
+    data = answered(path, **ANSWERS, axes=["y", "x"])
     assert data.trajectories[0].time_step == 12 * 3600
     np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
 
@@ -99,9 +94,7 @@ def test_numbers_after_a_dot_that_count_tell_snapshots_apart(tmp_path):
         for number in range(0, 40, 10):
             with h5py.File(tmp_path / f"Sod.out{output}.{number:05d}.h5", "w") as file:
                 file["rho"] = np.full((4, 6), number, "f4")
-    tree = guess_description(tmp_path / "Sod.out1.00000.h5", tmp_path).tree
-    assert tree["files"] == "Sod.out1.*.h5"
-    answers = ANSWERS | {"axes": ["y", "x"], "time_step": {"number_in_name": 0.5}}
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(tree | answers))
-    data = open_dataset(tmp_path / "matey.yaml")
+    path = tmp_path / "Sod.out1.00000.h5"
+    assert guessed(path).tree["files"] == "Sod.out1.*.h5"
+    data = answered(path, **ANSWERS, axes=["y", "x"], time_step={"number_in_name": 0.5})
     assert data.trajectories[0].time_step == 5 and data.read(0, 0, 4)[:, 0, 0, 0, 0].tolist() == [0, 10, 20, 30]

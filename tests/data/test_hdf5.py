@@ -10,7 +10,7 @@ import pytest
 
 from matey.data import DataError, open_dataset
 from matey.data.hdf5 import _MAX_OPEN_FILES, _handles
-from tests.support.seed_group_files import write_seed_groups
+from tests.support.layout_files import write_seed_groups
 from tests.support.small_files import write_swe
 
 inherited = []

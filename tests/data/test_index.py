@@ -12,7 +12,6 @@ from matey.data import DataError, open_dataset
 from matey.data.index import Index
 from matey.data.registry import describe
 from tests.support import layout_files as layouts
-from tests.support.seed_group_files import write_seed_groups
 from tests.support.small_files import write_swe
 
 WRITERS = {
@@ -21,7 +20,7 @@ WRITERS = {
     "miniweather": lambda path: layouts.write_miniweather(path, layouts.thermals()),
     "cavity": layouts.write_cavity,
     "the_well": layouts.write_the_well,
-    "shallow_water": lambda path: write_seed_groups(path, "shallow_water"),
+    "shallow_water": lambda path: layouts.write_seed_groups(path, "shallow_water"),
 }
 
 

@@ -1,6 +1,7 @@
 """miniWeather's files: full fields from perturbations, the vertical on our y axis, and the words for broken ones."""
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 
@@ -55,8 +56,7 @@ def test_times_that_do_not_increase_are_named(write):
 
 
 def test_the_64_bit_format_of_parallel_runs_is_read(tmp_path):
-    netcdf = pytest.importorskip("netCDF4")
-    with netcdf.Dataset(tmp_path / "b.nc", "w", format="NETCDF3_64BIT_DATA") as file:
+    with netCDF4.Dataset(tmp_path / "b.nc", "w", format="NETCDF3_64BIT_DATA") as file:
         for axis, size in (("t", None), ("x", NUM_X), ("z", NUM_Y)):
             file.createDimension(axis, size)
         for name, axes, values in thermals(PROFILE):

@@ -13,8 +13,8 @@ from matey.data import DataError, Mixture, micro_batches, open_dataset, split_tr
 from matey.data.reading import sound_windows
 from matey.tokens.parts import BrickShare
 from matey.train.ahead import on_any_of
+from tests.support.layout_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 from tests.support.parts import Group
-from tests.support.seed_group_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 
 
 @pytest.fixture

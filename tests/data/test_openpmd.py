@@ -3,11 +3,9 @@
 import h5py
 import numpy as np
 import pytest
-import yaml
 
-from matey.config import DataDescription
 from matey.data import DataError, open_dataset
-from matey.data.describing import guess_description
+from tests.support.described_files import answered, flow, guessed
 
 NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
 VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, 3, NUM_Y, NUM_X)).astype("f4")  # E_x, E_y and the density
@@ -52,16 +50,14 @@ def write_groups(folder, **about):
 
 
 def opened(path, **changed):
-    tree = yaml.safe_load(guess_description(path, path.parent).text) | {"system": "plasma"}
-    tree |= {"boundary": {"y": "periodic", "x": "open"}} | changed
-    return open_dataset(path.parent, DataDescription.model_validate(tree))
+    return answered(path, system="plasma", boundary={"y": "periodic", "x": "open"}, **changed)
 
 
 @pytest.mark.parametrize("write", [write_files, write_groups])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_iterations_are_guessed_and_read_with_axes_cells_times_and_units(tmp_path, write, order):
     path = write(tmp_path, order=order)
-    guess = guess_description(path, tmp_path)
+    guess = guessed(path, tmp_path)
     assert guess.questions == ["system", "boundary.y", "boundary.x"] and "parameters" not in guess.tree
     data = opened(path, stride=1, first_frame=2, time_step={"attribute": "time"})
     assert data.fields == ("E_x", "E_y", "density")
@@ -77,12 +73,11 @@ def test_each_folder_of_iterations_is_a_trajectory_of_its_own(tmp_path):
     for run in ("run_0", "run_1"):
         (tmp_path / run).mkdir()
         write_files(tmp_path / run)
-    guess = guess_description(tmp_path / "run_1" / "simData_000050.h5", tmp_path)
+    path = tmp_path / "run_1" / "simData_000050.h5"
+    guess = guessed(path, tmp_path)
     assert (guess.tree["files"], guess.tree["concat"]) == ("run_*/simData_*.h5", "time")
     assert guess.tree["fields"]["E_x"] == "data/*/fields/E/x"
-    tree = guess.tree | {"system": "plasma", "boundary": {"y": "open", "x": "open"}}
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(tree))
-    data = open_dataset(tmp_path)
+    data = answered(path, tmp_path, system="plasma", boundary={"y": "open", "x": "open"})
     assert [(about.name, about.num_frames) for about in data.trajectories] == [("run_0", 5), ("run_1", 5)]
 
 
@@ -91,17 +86,8 @@ def in_groups_of_files(folder, last):
         with h5py.File(folder / f"restart_{part}.h5", "w") as file:
             for number in steps:
                 file[f"step_{number}/u"] = VALUES[min(number, 4), 0]
-    description = {
-        "system": "flow",
-        "files": "restart_*.h5",
-        "axes": ["y", "x"],
-        "concat": "time",
-        "fields": {"u": "step_*/u"},
-        "spacing": {"y": 1.0, "x": 1.0},
-        "time_step": 0.1,
-        "boundary": {"y": "open", "x": "open"},
-    }
-    return open_dataset(folder, DataDescription.model_validate(description))
+    groups = {"concat": "time", "fields": {"u": "step_*/u"}, "files": "restart_*.h5"}
+    return open_dataset(folder, flow("y x", "open", **groups))
 
 
 def test_snapshots_in_numbered_groups_of_several_files_follow_each_other(tmp_path):
@@ -135,4 +121,4 @@ def test_azimuthal_modes_have_no_axes_by_name(tmp_path):
         file.attrs["openPMD"] = "1.1.0"
         item = file.create_dataset("data/0/fields/E/r", data=np.ones((3, NUM_Y, NUM_X)))
         item.parent.attrs.update({"axisLabels": np.array([b"r", b"z"]), "gridSpacing": np.array([0.1, 0.2])})
-    assert guess_description(tmp_path / "modes.h5", tmp_path).tree["axes"] == "TODO"
+    assert guessed(tmp_path / "modes.h5").tree["axes"] == "TODO"

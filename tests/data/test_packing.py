@@ -3,14 +3,14 @@
 import warnings
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
+import zarr
 
 from matey.data.arrays.kinds import KINDS
 from matey.data.arrays.packing import Packing, packing_of
 from matey.data.trajectories import DataError
-
-netCDF4 = pytest.importorskip("netCDF4")
 
 SHAPE = (2, 3, 4)
 
@@ -115,7 +115,6 @@ def test_a_dataset_that_nobody_wrote_and_one_whose_source_is_gone_say_so(tmp_pat
 
 
 def test_the_fill_value_of_zarr_3_marks_nothing_and_that_of_zarr_2_does(tmp_path):
-    zarr = pytest.importorskip("zarr")
     for version in (2, 3):
         path = tmp_path / f"{version}.zarr"
         array = zarr.create_array(path, shape=(4, 5), chunks=(2, 5), dtype="f4", fill_value=1.0, zarr_format=version)

@@ -3,22 +3,14 @@
 import h5py
 import numpy as np
 import pytest
-import yaml
 
 from matey.data import DataError, open_dataset
 from matey.data.numbered import number_in
-
-FLOW = {
-    "system": "flow",
-    "axes": ["time", "y", "x"],
-    "spacing": {"y": 1, "x": 1},
-    "time_step": 1,
-    "boundary": {"y": "wall", "x": "wall"},
-}
+from tests.support.described_files import describe, flow
 
 
 def described(folder, **keys):
-    (folder / "matey.yaml").write_text(yaml.safe_dump(FLOW | keys))
+    describe(folder, flow() | keys)
     return [about.parameters for about in open_dataset(folder).trajectories]
 
 

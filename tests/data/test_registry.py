@@ -1,7 +1,6 @@
 """Opening by path: files, folders and globs of one system, and what is said when that is not what is there."""
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,14 +13,10 @@ from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
 from matey.data.registry import READERS
 from matey.data.trajectories import Reader
+from tests.support.described_files import flow
+from tests.support.layout_files import write_seed_groups
 from tests.support.nobody import said_to_nobody
-from tests.support.seed_group_files import write_seed_groups
 from tests.support.small_files import write_swe
-
-
-def test_the_name_of_a_file_does_not_matter(shallow_water_file, tmp_path):
-    renamed = shallow_water_file.rename(tmp_path / "2D_diff-react_NA_NA.dat")
-    assert open_dataset(str(renamed)).system == "shallow_water"
 
 
 def test_files_of_one_system_are_joined_in_the_order_of_their_paths(tmp_path):
@@ -72,8 +67,7 @@ def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
 
 def test_a_description_may_be_a_dict(tmp_path):
     np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
-    told = {"system": "flow", "axes": ["time", "y", "x"], "fields": {"u": {}}, "spacing": {"y": 1, "x": 1}}
-    told |= {"time_step": 0.5, "boundary": {"y": "wall", "x": "wall"}}
+    told = flow(fields={"u": {}}, time_step=0.5)
     assert open_dataset(tmp_path / "u.npy", told).trajectories[0].time_step == 0.5
     with pytest.raises(DataError, match="The description of .*u.npy: .*time_stp"):
         open_dataset(tmp_path / "u.npy", told | {"time_stp": 1})
@@ -149,13 +143,6 @@ def test_groups_of_a_rank_or_with_yaml_of_no_known_system_are_not_taken(shallow_
             group["data"] = np.zeros((11, 12), np.float32)
     with pytest.raises(DataError, match="a layout that no reader knows"):
         open_dataset(shallow_water_file)
-
-
-def test_a_file_that_goes_away_is_named_when_it_is_read(shallow_water_file):
-    trajectories = open_dataset(shallow_water_file)
-    shutil.rmtree(shallow_water_file.parent)
-    with pytest.raises(DataError, match=r"NA\.h5 does not exist .*moved"):
-        trajectories.read(0, 0, 1)
 
 
 def test_the_real_folder_is_refused_because_it_holds_several_systems(real_file):

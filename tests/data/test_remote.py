@@ -21,13 +21,12 @@ from matey.data.remote.server import about
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
 from tests.support import described_files
+from tests.support.layout_files import write_seed_groups
 from tests.support.paths import ROOT
 from tests.support.programs import start
-from tests.support.seed_group_files import write_seed_groups
 from tests.support.snapshot_files import VALUES, write_hdf5
 from tests.support.web_server import serve
 
-pytest.importorskip("aiohttp")
 FRAME = 4 * 128 * 128
 
 
@@ -48,12 +47,7 @@ def write_long(path, num_frames=160):
     """A file of 10 MB, described beside it."""
     with h5py.File(path, "w") as file:
         file["c"] = np.random.default_rng(0).random((num_frames, 128, 128), dtype=np.float32)
-    boundary = dict.fromkeys("yx", "periodic")
-    described_files.describe(
-        path.parent,
-        {"system": "puffs", "axes": ["time", "y", "x"], "fields": {"tracer": "c"}, "spacing": {"y": 1, "x": 1},
-         "time_step": 1, "boundary": boundary},
-    )  # fmt: skip
+    described_files.describe(path.parent, described_files.flow(ends="periodic", system="puffs", fields={"tracer": "c"}))
 
 
 def test_a_window_of_a_remote_file_is_all_that_is_fetched_of_it_and_once(server, tmp_path):

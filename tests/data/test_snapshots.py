@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
-from matey.config import DataDescription, load_config
+from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
 from matey.data.fingerprints import fingerprints
@@ -14,7 +14,7 @@ from matey.data.recorded_parts import RecordedParts
 from matey.data.split_record import record_split
 from matey.data.windows import num_starts
 from matey.train.run_data import open_data
-from tests.support.described_files import describe
+from tests.support.described_files import describe, flow
 from tests.support.snapshot_files import (
     COMMON,
     LAYOUTS,
@@ -209,15 +209,7 @@ def test_groups_of_trajectories_go_on_in_the_next_file(tmp_path):
         with h5py.File(tmp_path / f"out_{part}.h5", "w") as file:
             for run in range(2):
                 file[f"run_{run}/u"] = VALUES[run, 5 * part : 5 * part + 5, 0]
-    about = {
-        "axes": ["time", "y", "x"],
-        "concat": "time",
-        "fields": {"u": "*/u"},
-        "time_step": 0.1,
-        "files": "out_*.h5",
-    }
-    about |= {"system": "flow", "spacing": {"y": 1, "x": 1}, "boundary": {"y": "open", "x": "open"}}
-    data = open_dataset(tmp_path, DataDescription.model_validate(about))
+    data = open_dataset(tmp_path, flow(concat="time", fields={"u": "*/u"}, files="out_*.h5"))
     assert [trajectory.name for trajectory in data.trajectories] == ["run_0", "run_1"]
     for run in range(2):
         np.testing.assert_array_equal(data.read(run, 3, 8)[:, 0, 0], VALUES[run, 3:8, 0])

@@ -4,11 +4,10 @@ import h5py
 import numpy as np
 import pytest
 import xarray
-import yaml
 
 from matey.data import DataError, open_dataset
-from matey.data.describing import guess_description
 from matey.data.index import Index
+from tests.support.described_files import answered, flow, guessed
 from tests.support.paths import ROOT
 from tests.support.wrf_files import NUM_X, NUM_Y, NUM_Z, name_of, write_wrf
 
@@ -20,15 +19,8 @@ ANSWERS = {
 SECONDS = 3 * 3600
 
 
-def guessed(path):
-    return guess_description(path, path.parent)
-
-
 def opened(path, **changes):
-    """Open files by the guessed description of one with its questions answered."""
-    description = path.parent / "matey.yaml"
-    description.write_text(yaml.safe_dump({**yaml.safe_load(guessed(path).text), **ANSWERS, **changes}))
-    return open_dataset(description)
+    return answered(path, **ANSWERS | changes)
 
 
 def test_winds_between_the_cells_are_left_out_of_a_guess_which_says_why(tmp_path):
@@ -100,9 +92,9 @@ def test_dates_as_texts_are_times_and_what_is_no_date_is_refused(tmp_path, texts
             file["u"], file["y"], file["x"] = np.zeros((3, 8, 12), "f4"), np.arange(8.0), np.arange(12.0)
             rows = {"characters": np.array([[*each.ljust(16, "\0")] for each in written], "S1")}
             file["times"] = rows.get(texts, np.array(written, "S16") if texts == "texts" else written)
-    changes = {"axes": ["time", "y", "x"], "spacing": {"y": 1, "x": 1}, "boundary": {"y": "wall", "x": "wall"}}
+    changes = flow(time_step="times")
     assert guessed(tmp_path / "a.h5").tree["files"] == "a.h5"
-    data = opened(tmp_path / "a.h5", time_step="times", **changes)
+    data = opened(tmp_path / "a.h5", **changes)
     assert data.trajectories[0].time_step == 3600
     index = Index("code")
     open_dataset(tmp_path / "matey.yaml", index=index)
@@ -111,7 +103,7 @@ def test_dates_as_texts_are_times_and_what_is_no_date_is_refused(tmp_path, texts
     with pytest.raises(
         DataError, match="b.h5, times: expected dates such as .*, got 'eleven'; give time_step as a number"
     ):
-        opened(tmp_path / "b.h5", time_step="times", **changes)
+        opened(tmp_path / "b.h5", **changes)
 
 
 def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):

@@ -6,22 +6,14 @@ import os
 import h5py
 import numpy as np
 import pytest
-import yaml
 import zarr
 
-from matey.config import DataDescription
 from matey.data import DataError, open_dataset
 from matey.data.index import Index
+from tests.support.described_files import describe, flow
 
-FLOW = {
-    "system": "flow",
-    "axes": ["time", "y", "x"],
-    "fields": {"u": "u"},
-    "spacing": {"y": 1, "x": 1},
-    "time_step": 1,
-    "boundary": {"y": "wall", "x": "wall"},
-    "parameters": {"Re": {"table": "runs.csv"}, "angle": {"table": "runs.csv", "column": "alpha (deg)"}},
-}
+TABLES = {"Re": {"table": "runs.csv"}, "angle": {"table": "runs.csv", "column": "alpha (deg)"}}
+FLOW = flow(fields={"u": "u"}, parameters=TABLES)
 CSV = "run,Re,alpha (deg)\nb,200,\n a ,1e2, 0.5\n"
 
 
@@ -34,7 +26,7 @@ def write(path, groups=("",), num_frames=4):
 
 def parameters(folder, table=CSV, suffix="csv", **keys):
     (folder / f"runs.{suffix}").write_text(table)
-    (folder / "matey.yaml").write_text(yaml.safe_dump(FLOW | keys))
+    describe(folder, FLOW | keys)
     return [about.parameters for about in open_dataset(folder).trajectories]
 
 
@@ -48,7 +40,7 @@ def runs(tmp_path):
 def test_each_file_has_the_numbers_of_its_row_and_empty_cells_are_not_known(runs):
     assert parameters(runs) == [{"Re": 100, "angle": 0.5}, {"Re": 200}]
     rows = {"a": {"Re": 100, "alpha (deg)": 0.5}, "b": {"Re": 200, "alpha (deg)": None}}
-    tables = {name: of | {"table": "runs.json"} for name, of in FLOW["parameters"].items()}
+    tables = {name: of | {"table": "runs.json"} for name, of in TABLES.items()}
     assert parameters(runs, json.dumps(rows), "json", parameters=tables) == [{"Re": 100, "angle": 0.5}, {"Re": 200}]
 
 
@@ -76,18 +68,17 @@ def test_a_trajectory_of_snapshots_has_one_row(tmp_path):
 def test_a_description_in_a_run_finds_the_table_in_the_folder_of_its_data(runs):
     (runs / "runs.csv").write_text(CSV)
     for path in (runs, runs / "*.h5", runs / "a.h5"):
-        assert open_dataset(path, DataDescription(**FLOW)).trajectories[0].parameters == {"Re": 100, "angle": 0.5}
+        assert open_dataset(path, FLOW).trajectories[0].parameters == {"Re": 100, "angle": 0.5}
 
 
 def test_the_table_of_a_store_lies_beside_it_and_rows_may_be_paths_without_ending(tmp_path):
     zarr.create_group(tmp_path / "x" / "a.zarr").create_array("u", data=np.ones((4, 8, 8), "f4"))
     (tmp_path / "x" / "runs.csv").write_text(CSV)
-    found = open_dataset(tmp_path / "x" / "a.zarr", DataDescription(**FLOW)).trajectories[0].parameters
+    found = open_dataset(tmp_path / "x" / "a.zarr", FLOW).trajectories[0].parameters
     assert found == {"Re": 100, "angle": 0.5}
     (tmp_path / "x" / "runs.csv").unlink()
     (tmp_path / "runs.csv").write_text("run,Re\nx/a,3\n")
-    flow = FLOW | {"files": "x/a.zarr", "parameters": {"Re": {"table": "runs.csv"}}}
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(flow))
+    describe(tmp_path, FLOW | {"files": "x/a.zarr", "parameters": {"Re": {"table": "runs.csv"}}})
     assert open_dataset(tmp_path).trajectories[0].parameters == {"Re": 3}
 
 

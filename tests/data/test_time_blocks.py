@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from matey.config import DataDescription
 from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.fingerprints import fingerprints
@@ -16,17 +15,11 @@ from matey.data.share import alone
 from matey.data.split_record import record_split
 from matey.data.time_blocks import Span, TimeBlocks
 from matey.data.trajectories import Coordinates
+from tests.support.described_files import flow
 
 SHARES = (0.7, 0.1, 0.2)
 CUTS = [(0, 13), (14, 15), (16, 19)]
-DESCRIPTION = DataDescription(
-    system="les",
-    axes=["time", "y", "x"],
-    fields={"a": {}},
-    spacing={"y": 1, "x": 1},
-    time_step=1,
-    boundary={"y": "wall", "x": "wall"},
-)
+DESCRIPTION = flow(system="les", fields={"a": {}})
 
 
 def long_run(num_trajectories=1, num_frames=20, **more):

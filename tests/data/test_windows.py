@@ -5,7 +5,7 @@ import torch
 
 from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
 from matey.data.reading_parts import read_parts
-from tests.support.seed_group_files import coded_value, write_seed_groups
+from tests.support.layout_files import coded_value, write_seed_groups
 
 
 @pytest.fixture

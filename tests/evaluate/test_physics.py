@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.config import DataDescription
 from matey.data import open_dataset, read_windows, spread_windows
 from matey.data.time_blocks import TimeBlocks
 from matey.evaluate.physics import correlation_time
 from matey.evaluate.records import ErrorSums, read_records, write_records
 from matey.physics import MEASURES
 from matey.report.physics import physics_rows, physics_section
+from tests.support.described_files import flow
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")
 
@@ -70,16 +70,8 @@ def described(folder, **keys):
     t, y, x = np.ogrid[:12, :8, :8]
     np.save(folder / "tracer.npy", y + 0 * t + 0 * x)
     np.save(folder / "dye.npy", np.exp(-0.1 * t) * (1 + y + x))
-    description = {
-        "system": "own",
-        "files": "tracer.npy",
-        "axes": ["time", "y", "x"],
-        "fields": {"tracer": {}, "dye": {"file": "dye.npy"}},
-        "spacing": {"y": 1, "x": 1},
-        "time_step": 1,
-        "boundary": {"y": "periodic", "x": "wall"},
-    }
-    return open_dataset(folder, DataDescription(**description | keys))
+    fields = {"tracer": {}, "dye": {"file": "dye.npy"}}
+    return open_dataset(folder, flow(system="own", files="tracer.npy", fields=fields, **keys))
 
 
 def test_the_drift_of_fields_that_a_description_calls_conserved_is_reported(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import BIN, ROOT
-from tests.support.programs import clean_environment, in_background, preloaded, start
+from tests.support.programs import clean_environment, in_background, preloaded, stand_in, start
 from tests.support.runs import NUM_STEPS, losses, write_run
 from tests.support.small_files import write_swe
 
@@ -40,20 +40,16 @@ def test_shellcheck_finds_nothing():
 def site(tmp_path):
     """A folder with stand-ins, data and a run; returns the variables of a job there."""
     commands = tmp_path / "bin"
-    commands.mkdir()
     bodies = {name: f'echo "called: {name} $*"\n{body}' for name, body in STAND_INS.items()}
     told = {
         "squeue": "printf '02:00:00\\tnvme\\tNO\\tn7.\\tgres/gpu:8,gres/disk:2\\t(null)\\n'",
         "sacct": "echo sbatch --signal USR1@300 --time=2:00:00 x",
     }
     for name, body in {**bodies, **told}.items():
-        (commands / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (commands / name).chmod(0o755)
+        stand_in(commands / name, body)
     environment = tmp_path / "environment" / "bin"
-    environment.mkdir(parents=True)
+    stand_in(environment / "conda-unpack", "")
     (environment / "activate").write_text("")
-    (environment / "conda-unpack").write_text("#!/bin/sh\n")
-    (environment / "conda-unpack").chmod(0o755)
     with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as packed:
         packed.add(environment, "bin")
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
@@ -81,9 +77,7 @@ def site(tmp_path):
 
 def instead_of(name, site, body):
     """Put another program in the place of one, such as one that ends with a code where only what is started is looked at."""
-    program = Path(site["PATH"].partition(":")[0]) / name
-    program.write_text(f"#!/usr/bin/env bash\n{body}\n")
-    program.chmod(0o755)
+    stand_in(Path(site["PATH"].partition(":")[0]) / name, body)
 
 
 @pytest.mark.slow

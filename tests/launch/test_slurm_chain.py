@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.programs import stand_in
 from tests.support.slurm_cluster import SHAPE
 
 LEAVES = 75  # the exit code of a run that has saved and asks for another job
@@ -15,10 +16,8 @@ LEAVES = 75  # the exit code of a run that has saved and asks for another job
 def site(cluster, tmp_path):
     """The variables of a job whose programs are stand-ins, and whose site has modules."""
     programs = tmp_path / "bin"
-    programs.mkdir()
     for name, body in (("python", f'echo "called: python $*"; exit {LEAVES}'), ("module", 'echo "called: module $*"')):
-        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (programs / name).chmod(0o755)
+        stand_in(programs / name, body)
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
     return {
         "PATH": f"{programs}:{cluster.variables['PATH']}",
@@ -101,13 +100,8 @@ def test_all_job_scripts_of_a_cluster_are_in_the_documentation():
 
 def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_path):
     for name in ("squeue", "sbatch"):
-        program = tmp_path / "bin" / name
-        program.write_text(
-            "#!/usr/bin/env bash\n"
-            f"if [[ -n $SLURM_JOB_ID && ! -e {tmp_path}/{name} ]]; then touch {tmp_path}/{name}; exit 1; fi\n"
-            f'exec {shutil.which(name)} "$@"\n'
-        )
-        program.chmod(0o755)
+        once = f"if [[ -n $SLURM_JOB_ID && ! -e {tmp_path}/{name} ]]; then touch {tmp_path}/{name}; exit 1; fi"
+        stand_in(tmp_path / "bin" / name, f'{once}\nexec {shutil.which(name)} "$@"')
     name = "unanswered"
     job = cluster.submit(
         *SHAPE[1:], "--nodes=1", f"--job-name={name}", "--time=30", "launch/slurm/pretrain.sbatch", **site

@@ -5,6 +5,7 @@ import tarfile
 
 import pytest
 
+from tests.support.programs import stand_in
 from tests.support.runs import losses
 from tests.support.slurm_cluster import run_in, wait_for_step
 
@@ -20,10 +21,8 @@ PROGRAMS = {"module": 'echo "called: module $*"', "conda-unpack": ":", "python":
 def site(cluster, tmp_path):
     """The variables of a job on Frontier, without MPI and without a GPU."""
     programs = tmp_path / "bin"
-    programs.mkdir()
     for name, body in PROGRAMS.items():
-        (programs / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
-        (programs / name).chmod(0o755)
+        stand_in(programs / name, body)
     with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as packed:
         packed.add(programs, "bin")
     (tmp_path / "disk").mkdir()

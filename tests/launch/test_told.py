@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray
 import yaml
 
 import matey
@@ -13,10 +14,10 @@ from matey.data import open_dataset
 from matey.train.finetune import finetune
 from matey.train.network import with_vocabulary
 from matey.train.run_data import open_data
+from tests.support.described_files import describe, flow
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import metrics, pretrain, succeed
 
-xarray = pytest.importorskip("xarray")
 GIVEN = ["wind", "depth"]
 
 
@@ -28,17 +29,9 @@ def site(tmp_path):
     wind = random.normal(size=(10, 12, 16, 16)).cumsum(axis=3)
     fields = {"h": (axes, 1 + 0.1 * wind.cumsum(axis=1)), "f": (axes, wind), "d": (axes[2:], random.random((16, 16)))}
     xarray.Dataset({**fields, "nu": ("sample", random.random(10))}).to_netcdf(tmp_path / "a.nc")
-    description = {
-        "system": "waves",
-        "axes": ["trajectory", "time", "y", "x"],
-        "fields": {"height": "h"},
-        "given": {"wind": "f", "depth": {"array": "d", "axes": ["y", "x"]}},
-        "spacing": {"y": 1, "x": 1},
-        "time_step": 1,
-        "boundary": {"y": "open", "x": "open"},
-        "parameters": {"nu": {"array": "nu"}},
-    }
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description))
+    given = {"wind": "f", "depth": {"array": "d", "axes": ["y", "x"]}}
+    about = {"fields": {"height": "h"}, "given": given, "parameters": {"nu": {"array": "nu"}}}
+    describe(tmp_path, flow("trajectory time y x", "open", system="waves", **about))
     return tmp_path
 
 

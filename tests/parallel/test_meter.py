@@ -22,7 +22,7 @@ def test_the_parts_of_a_step_add_up_to_it_and_a_part_may_come_twice():
     assert sum(parts.values()) <= meter.seconds()
 
 
-def test_processor_time_is_that_of_work_and_not_of_waiting():
+def test_cpu_time_is_that_of_work_and_not_of_waiting():
     meter = Meter(torch.device("cpu"))
     end = time.process_time() + 0.05
     while time.process_time() < end:

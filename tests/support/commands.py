@@ -8,16 +8,21 @@ import pytest
 from tests.support.paths import ROOT
 
 
+def script(path):
+    """A script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(path.replace("/", "_").removesuffix(".py"), ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def run_here(monkeypatch, capsys):
     """Return a function that runs a script of the repository here: exit status, standard output and error."""
 
-    def run(script, *arguments):
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        spec = importlib.util.spec_from_file_location(script.replace("/", "_").removesuffix(".py"), ROOT / script)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        status = module.main()
+    def run(path, *arguments):
+        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        status = script(path).main()
         return status, *capsys.readouterr()
 
     return run

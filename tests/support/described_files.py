@@ -6,6 +6,8 @@ import numpy as np
 import xarray
 import yaml
 
+from matey.data import open_dataset
+from matey.data.describing import guess_description
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
 
 ALONG = {
@@ -115,3 +117,22 @@ def describe(folder, description):
     path = folder / "matey.yaml"
     path.write_text(yaml.safe_dump(description, sort_keys=False))
     return path
+
+
+def flow(axes="time y x", ends="wall", **keys):
+    """A description of cells and steps of size 1 with equal ends everywhere, but for what ``keys`` say."""
+    axes = axes.split()
+    grid = [axis for axis in axes if axis in ("z", "y", "x")]
+    sides = {"spacing": dict.fromkeys(grid, 1), "time_step": 1, "boundary": dict.fromkeys(grid, ends)}
+    return {"system": "flow", "axes": axes, **sides, **keys}
+
+
+def guessed(path, folder=None):
+    """What is guessed of a file, for a description in its folder or in one above."""
+    return guess_description(path, folder or path.parent)
+
+
+def answered(path, folder=None, **answers):
+    """Open a file, and others like it, by its guessed description with the questions answered."""
+    folder = folder or path.parent
+    return open_dataset(describe(folder, yaml.safe_load(guessed(path, folder).text) | answers))

@@ -1,16 +1,38 @@
-"""Writers of small files in every published layout but that of groups per seed, with values that tell where they lie."""
+"""Writers of small files in every published layout, with values that tell where they lie."""
 
 import h5py
 import numpy as np
 from scipy.io import netcdf_file
 
+from tests.support.small_files import write_groups
+
 NUM_X, NUM_Y, NUM_FRAMES = 12, 8, 6
+NUM_CHANNELS = {"shallow_water": 1, "diffusion_reaction": 2}
+
+
+def coded_value(trajectory, t, field, y, x):
+    """What the files below hold: differs in every cell of a file and is exact in float32."""
+    return ((trajectory * 50 + t) * NUM_Y + y) * NUM_X + x + field * 0.25
 
 
 def coded(num_fields, num_trajectories=2, num_frames=NUM_FRAMES):
-    """Values (n, t, f, y, x) that differ in every cell and are exact in float32."""
+    """Values (n, t, f, y, x)."""
     n, t, f, y, x = np.ogrid[:num_trajectories, :num_frames, :num_fields, :NUM_Y, :NUM_X]
-    return (((n * 50 + t) * NUM_Y + y) * NUM_X + x + f * 0.25).astype(np.float32)
+    return coded_value(n, t, f, y, x).astype(np.float32)
+
+
+def coded_groups(system, num_frames=(11, 11, 11)):
+    """Trajectories as a file of groups per seed has them: (t, x, y, f) of shallow water, (t, y, x, f) of the other."""
+    values = coded(NUM_CHANNELS[system], len(num_frames), max(num_frames))
+    order = (0, 3, 2, 1) if system == "shallow_water" else (0, 2, 3, 1)
+    return [own[:frames].transpose(order) for own, frames in zip(values, num_frames, strict=True)]
+
+
+def write_seed_groups(path, system, num_frames=(11, 11, 11), config=True, data=None):
+    """A group per entry of ``num_frames``, or per entry of ``data``."""
+    x, y = 0.25 + 0.5 * np.arange(NUM_X), 0.125 + 0.25 * np.arange(NUM_Y)
+    compression = "lzf" if system == "diffusion_reaction" else None
+    return write_groups(path, system, data or coded_groups(system, num_frames), x, y, 1 / 64, config, compression)
 
 
 def write_incompressible(path, num_written=NUM_FRAMES - 1, **attributes):

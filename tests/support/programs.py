@@ -45,6 +45,13 @@ def in_background(command, env=None, **kwargs) -> Iterator[subprocess.Popen]:
             kill(process)
 
 
+def stand_in(path: Path, body: str) -> None:
+    """Write a program of bash, in whose folder others look for the one of its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    path.chmod(0o755)
+
+
 def kill(process: subprocess.Popen) -> None:
     """Kill a process, its group and its descendants, as launchers give their ranks groups of their own."""
     descendants = []

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -44,53 +45,34 @@ def fail(result, *words):
 
 
 def write_run(folder: Path, num_ranks: int, **data) -> Path:
-    tree = {
-        "model": {"size": "micro"},
-        "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
-        "data": {"sets": [{"path": str(folder.parent / "swe")}], "history": 2, "lead_max": 2, **data},
-        "train": {
-            "steps": NUM_STEPS,
-            "micro_batch": 4 // num_ranks,
-            "accumulation": 4,
-            "validate_every": 1000,
-            "checkpoint_every": 1000,
-            "validation_windows": 2,
-        },
-        "parallel": {"threads": 1},  # the cores are shared with other tests
-        "output": {"dir": str(folder / "run")},
-    }
+    """Write the YAML of a longer run, on the data beside its folder, of as many samples a step on any number of ranks."""
+    micro_batch = {"micro_batch": 4 // num_ranks, "accumulation": 4}
+    seldom = {"validate_every": 1000, "checkpoint_every": 1000, "validation_windows": 2}
     folder.mkdir(exist_ok=True)
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    return path
+    return _write(folder, folder.parent, train={"steps": NUM_STEPS, **micro_batch, **seldom}, data=data)
 
 
 def small_run(folder: Path) -> Callable[..., Path]:
     """Write the data of a small run and return a function that writes its YAML, with other values where they are given."""
     write_swe(folder / "swe" / "2D_rdb_NA_NA.h5", 10)
+    return partial(_write, folder, folder)
 
-    def write(**sections) -> Path:
-        tree = {
-            "model": {"size": "micro"},
-            "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
-            "data": {"sets": [{"path": str(folder / "swe")}], "history": 2, "lead_max": 2},
-            "train": {
-                "steps": 4,
-                "micro_batch": 4,
-                "validate_every": 2,
-                "checkpoint_every": 2,
-                "validation_windows": 4,
-            },
-            "parallel": {"threads": 1},  # the cores are shared with other tests
-            "output": {"dir": str(folder / "run")},
-        }
-        for section, values in sections.items():
-            tree[section] = {**tree.get(section, {}), **values}
-        path = folder / "run.yaml"
-        path.write_text(yaml.safe_dump(tree))
-        return path
 
-    return write
+def _write(folder: Path, site: Path, **sections) -> Path:
+    often = {"validate_every": 2, "checkpoint_every": 2, "validation_windows": 4}
+    tree = {
+        "model": {"size": "micro"},
+        "tokens": {"set": "mix", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]},
+        "data": {"sets": [{"path": str(site / "swe")}], "history": 2, "lead_max": 2},
+        "train": {"steps": 4, "micro_batch": 4, **often},
+        "parallel": {"threads": 1},  # the cores are shared with other tests
+        "output": {"dir": str(folder / "run")},
+    }
+    for section, values in sections.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
 
 
 def losses(folder: Path) -> dict[int, float]:

@@ -1,4 +1,4 @@
-"""Small files in PDEBench's layout in which something moves."""
+"""Small files in PDEBench's layout of a group per seed, with values in which something moves."""
 
 from pathlib import Path
 
@@ -12,37 +12,39 @@ SIMULATION = {
 }
 
 
+def write_groups(path, system, trajectories, x, y, interval, config=True, compression=None):
+    """Write trajectories as the layout has them, (t, x, y, f) for shallow water, (t, y, x, f) for diffusion-reaction."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for seed, data in enumerate(trajectories):
+            group = file.create_group(f"{seed:04d}")
+            if config:
+                group.attrs["config"] = f"sim:\n  seed: {seed}\n  {SIMULATION[system]}\n"
+            group.create_dataset("data", data=data.astype("f4"), compression=compression)
+            for axis, values in (("x", x), ("y", y), ("t", np.arange(len(data)) * interval)):
+                group[f"grid/{axis}"] = values.astype("f4")
+    return path
+
+
 def write_waves(folder, system, num_trajectories=3, num_frames=12, size=16):
     """Write a bump that travels along x, each trajectory at its own speed; the second field is later than the first."""
     t, y, x, field = np.ogrid[:num_frames, :size, :size, : 1 if system == "shallow_water" else 2]
-    path = folder / NAMES[system]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for seed in range(num_trajectories):
-            centre = size / 4 + 0.3 * (seed + 1) * (t - field)
-            bump = 1 + np.exp(-((x - centre) ** 2 + (y - size / 2) ** 2) / 4)
-            group = file.create_group(f"{seed:04d}")
-            group.attrs["config"] = f"sim:\n  seed: {seed}\n  {SIMULATION[system]}\n"
-            # PDEBench keeps shallow water as (t, x, y, f), diffusion-reaction as (t, y, x, f).
-            group["data"] = (bump.transpose(0, 2, 1, 3) if system == "shallow_water" else bump).astype("f4")
-            group["grid/x"] = group["grid/y"] = ((np.arange(size) + 0.5) / size).astype("f4")
-            group["grid/t"] = (np.arange(num_frames) / 8).astype("f4")
-    return path
+    centres = (size / 4 + 0.3 * (seed + 1) * (t - field) for seed in range(num_trajectories))
+    bumps = (1 + np.exp(-((x - centre) ** 2 + (y - size / 2) ** 2) / 4) for centre in centres)
+    order = (0, 2, 1, 3) if system == "shallow_water" else (0, 1, 2, 3)
+    places = (np.arange(size) + 0.5) / size
+    return write_groups(
+        folder / NAMES[system], system, (bump.transpose(order) for bump in bumps), places, places, 1 / 8
+    )
 
 
 def write_swe(path: Path, num_trajectories: int, num_frames: int = 12, resolution: int = 16, seed: int = 0) -> Path:
-    """A file in PDEBench's shallow-water layout whose bumps drift."""
+    """Write shallow water whose bumps drift from places drawn by chance."""
     random = np.random.default_rng(seed)
     axis = np.linspace(-2.5, 2.5, resolution + 1)[:-1] + 2.5 / resolution
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for number in range(num_trajectories):
-            x0, y0 = random.uniform(-1, 1, 2)
-            time = np.arange(num_frames)[:, None, None] * 0.01
-            height = 1 + np.exp(-((axis[:, None] - x0 - 20 * time) ** 2) - 2 * (axis[None, :] - y0) ** 2)
-            group = file.create_group(f"{number:04d}")
-            group["data"] = height[..., None].astype("f4")
-            group["grid/x"], group["grid/y"] = axis.astype("f4"), axis.astype("f4")
-            group["grid/t"] = (np.arange(num_frames) * 0.01).astype("f4")
-            group.attrs["config"] = f"sim:\n  dam_radius: 0.5\n  gravity: 1.0\n  seed: {number}\n"
-    return path
+    time = np.arange(num_frames)[:, None, None] * 0.01
+    starts = random.uniform(-1, 1, (num_trajectories, 2))
+    heights = (
+        1 + np.exp(-((axis[:, None] - x0 - 20 * time) ** 2) - 2 * (axis[None, :] - y0) ** 2) for x0, y0 in starts
+    )
+    return write_groups(path, "shallow_water", (height[..., None] for height in heights), axis, axis, 0.01)

@@ -1,7 +1,6 @@
 """The benchmark's numbers, but for the times."""
 
 import csv
-import importlib.util
 import json
 import sys
 import time
@@ -15,7 +14,7 @@ from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.commands.benchmark import case_of, sequence
 from matey.simulate.systems import SYSTEMS
 from matey.tokens.tokenize import tokenize
-from tests.support.paths import ROOT
+from tests.support.commands import script
 from tests.support.programs import start
 
 
@@ -101,10 +100,7 @@ def test_reading_of_every_system_is_set_beside_training():
 @pytest.fixture
 def benchmark():
     """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
+    return script("tools/benchmark.py")
 
 
 def test_sets_of_several_levels_have_patches_to_split(benchmark):

@@ -1,7 +1,6 @@
 """The studies, as commands."""
 
 import csv
-import importlib.util
 import sys
 from itertools import product
 
@@ -25,15 +24,6 @@ def test_a_mistake_is_one_sentence(tmp_path):
     result = study(tmp_path / "study", "--scale", "paper", "--sizes", "1")
     assert result.returncode == 2 and "error: --scale paper needs --pretrained RUN_OR_MODEL." in result.stderr
     assert "Traceback" not in result.stderr
-
-
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("reproduce_tool", ROOT / "tools" / "reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def run_of(command):
@@ -68,26 +58,14 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
             assert run.model.fields is None
 
 
-def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tool, tmp_path, monkeypatch, capsys):
+def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tmp_path, run_here):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 30)
-    flags = [
-        "--system",
-        "mhd",
-        "--scale",
-        "paper",
-        "--starts",
-        "random",
-        "--out",
-        str(tmp_path / "study"),
-        "--ranks",
-        "1",
-    ]
-    flags += ["--set", f"data.sets=[{{path: {tmp_path / 'swe'}}}]"]
+    flags = "--system mhd --scale paper --starts random --ranks 1 --out".split()
+    flags += [tmp_path / "study", "--set", f"data.sets=[{{path: {tmp_path / 'swe'}}}]"]
 
     def refuse(words, *more):
-        monkeypatch.setattr(sys, "argv", ["reproduce.py", "data_efficiency", *flags, *more])
-        assert tool.main() == 2
-        said = capsys.readouterr().err
+        status, _, said = run_here("tools/reproduce.py", "data_efficiency", *flags, *more)
+        assert status == 2
         assert said.startswith("error: ") and words in said and not (tmp_path / "study").exists()
 
     refuse(

@@ -1,12 +1,10 @@
 """The comparison of MATEY with other models, as a command."""
 
 import csv
-import importlib.util
 import sys
 
 import pytest
 
-from tests.support.paths import ROOT
 from tests.support.programs import start
 from tests.support.small_files import write_waves
 
@@ -16,18 +14,12 @@ def compare(out, *flags, **kwargs):
 
 
 @pytest.fixture
-def refuse(monkeypatch, capsys, tmp_path):
+def refuse(run_here, tmp_path):
     """Return a function that runs the command in this process and returns the sentence with which it ends."""
-    spec = importlib.util.spec_from_file_location("reproduce_peers_tool", ROOT / "tools" / "reproduce.py")
-    tool = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, tool)
-    spec.loader.exec_module(tool)
 
     def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["reproduce.py", "peers", "--out", str(tmp_path / "study"), *flags])
-        assert tool.main() == 2
-        said = capsys.readouterr().err
-        assert said.startswith("error: ") and not (tmp_path / "study").exists()
+        status, _, said = run_here("tools/reproduce.py", "peers", "--out", tmp_path / "study", *flags)
+        assert status == 2 and said.startswith("error: ") and not (tmp_path / "study").exists()
         return said
 
     return run

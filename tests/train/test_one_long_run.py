@@ -6,23 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 
 from matey.checkpoints.run_files import INDEX, RECORDS, SPLIT
 from matey.config import ConfigError, load_config
 from matey.data import DataError
 from matey.train.run_data import open_data, validation_windows
+from tests.support.described_files import describe, flow
 from tests.support.programs import start
 from tests.support.runs import pretrain, small_run, succeed
-
-DESCRIPTION = {
-    "system": "advected",
-    "axes": ["time", "y", "x"],
-    "fields": {"tracer": {}},
-    "spacing": {"y": 1, "x": 1},
-    "time_step": 0.5,
-    "boundary": {"y": "periodic", "x": "periodic"},
-}
 
 
 def write_long_run(path, num_frames):
@@ -34,7 +25,7 @@ def long_run_in(folder, write_yaml):
     """Write 60 frames of one simulation and return a function that writes the YAML of a run on them, with other data keys."""
     (folder / "les").mkdir()
     write_long_run(folder / "les" / "run.npy", 60)
-    (folder / "les" / "matey.yaml").write_text(yaml.safe_dump(DESCRIPTION))
+    describe(folder / "les", flow(ends="periodic", system="advected", fields={"tracer": {}}))
 
     def write(split_by="time", path=folder / "les" / "run.npy", **data):
         sets = [{"path": str(path), **({"split_by": split_by} if split_by else {})}]

@@ -8,7 +8,7 @@ from shlex import quote
 
 from matey.checkpoints.run_files import DS_CONFIG
 from matey.config import ConfigError
-from matey.studies.scaling.study import Point, Study
+from matey.studies.scaling.study import RUN, Point, Study
 
 # Options that a point sets itself; the script's other options are kept.
 OWN_OPTIONS = ("-J", "--job-name", "-N", "--nodes", "-t", "--time", "-o", "--output", "--open-mode", "--signal")
@@ -20,7 +20,7 @@ def local_job(study: Study, point: Point) -> str:
     return (
         f"#!/usr/bin/env bash\n# A {study.mode} study at {point}, on this machine; from the repository.\n"
         f"RANKS={point.ranks} DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))} "
-        f'exec launch/local.sh {quote(str(folder / "run.yaml"))} "$@"\n'
+        f'exec launch/local.sh {quote(str(folder / RUN))} "$@"\n'
     )
 
 
@@ -55,7 +55,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
             f"# A {study.mode} study at {point}; submit from the repository.",
             *(f"#SBATCH {option}" for option in own),
             *kept,
-            f"export CONFIG={quote(str(folder / 'run.yaml'))}",
+            f"export CONFIG={quote(str(folder / RUN))}",
             f"export DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))}",
             "export MAX_JOBS=1 # a job that does not finish in time is left as it is",
             f"exec bash {quote(str(script))}",

@@ -18,7 +18,7 @@ from matey.studies.folder import STUDY
 from matey.studies.scaling.jobs import local_job, slurm_job, tasks_per_node
 from matey.studies.scaling.lengths import Lengths
 from matey.studies.scaling.model import cost_of
-from matey.studies.scaling.study import COUNTED_STEPS, Mode, Point, Study, runs_of, timed
+from matey.studies.scaling.study import COUNTED_STEPS, JOB, RUN, SLURM_JOB, Mode, Point, Study, runs_of, timed
 
 
 def make_study(
@@ -81,9 +81,9 @@ def make_study(
         costs.append(cost_of(own, deepspeed_config, machine, point, workload))
         job = local_job(study, point) if script is None else slurm_job(study, point, script, minutes)
         files = {
-            "run.yaml": dump_config(own),
+            RUN: dump_config(own),
             DS_CONFIG: json.dumps(deepspeed_config, indent=2) + "\n",
-            "job.sh" if script is None else "job.sbatch": job,
+            JOB if script is None else SLURM_JOB: job,
             "expected.json": json.dumps(expected(costs[-1], study.steps), indent=2) + "\n",
         }
         study.folder_of(point).mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matey.checkpoints.run_files import DS_CONFIG
-from matey.config import ConfigError, RunConfig, load_config
+from matey.config import ConfigError, RunConfig
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
 from matey.planning.workload import Workload, load_workload
@@ -40,9 +40,9 @@ class Model:
     @classmethod
     def from_study(cls, study: Study, samples: int) -> Model:
         """Read a study's run and count the tokens of its data; ``samples`` is the global batch of the first point."""
-        place = study.folder_of(study.points[0])
-        run = load_config(place / "run.yaml")
-        deepspeed_config = json.loads((place / DS_CONFIG).read_text(encoding="utf-8"))
+        first = study.points[0]
+        run = study.run_of(first)
+        deepspeed_config = json.loads((study.folder_of(first) / DS_CONFIG).read_text(encoding="utf-8"))
         return cls(study, run, samples, deepspeed_config, load_workload(run))
 
     def costs(self, points: Sequence[Point], machine: Machine) -> list[Estimate]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from textwrap import fill
 
 from matey.checkpoints.run_files import REPORT
-from matey.config import load_config
 from matey.report.png import write_png
 from matey.studies.folder import TEXT
 from matey.studies.page import write_page
@@ -68,7 +67,7 @@ def _draw(results: Results) -> None:
 
 def _paragraphs(results: Results) -> Iterator[str]:
     study, rows = results.study, results.rows_of("measured")
-    run = load_config(study.folder_of(study.points[0]) / "run.yaml")
+    run = study.run_of(study.points[0])
     yield MODES[study.mode]
     yield (
         f"Model: {run.model.size} {run.model.scheme}, {run.tokens.set} patches "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from matey.checkpoints.run_files import METRICS
-from matey.config import ConfigError, load_config
+from matey.config import ConfigError
 from matey.data.trajectories import DataError
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine, load_machine
@@ -92,7 +92,7 @@ def _note(given: Machine, fitted: Machine) -> str:
 
 def samples_of_step(study: Study, point: Point) -> int:
     """Return the global batch of a point."""
-    run = load_config(study.folder_of(point) / "run.yaml")
+    run = study.run_of(point)
     size = run.parallel.sequence_parallel_size
     assert size != "auto", "a study is not planned with it"
     return run.train.micro_batch * run.train.accumulation * point.ranks // size

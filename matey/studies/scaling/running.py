@@ -13,7 +13,7 @@ from matey.checkpoints.run_files import METRICS
 from matey.config import ConfigError
 from matey.studies.folder import StudyError, call
 from matey.studies.scaling.measured import last_step
-from matey.studies.scaling.study import Point, Study
+from matey.studies.scaling.study import JOB, SLURM_JOB, Point, Study
 from matey.studies.slurm import submit_once
 
 LENGTHS_FILE = "lengths.json"
@@ -51,7 +51,7 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
             continue
         say(f"{point.name}: {point}")
         try:
-            job = ["bash", str(study.folder_of(point) / "job.sh")]
+            job = ["bash", str(study.folder_of(point) / JOB)]
             call(study.folder, point.name, job, root, {"PATH": path}, limit)
             if study.lengths is not None:
                 lengths = study.lengths if study.lengths.limit is not None else study.lengths.measure_limit(limit)
@@ -87,5 +87,5 @@ def submit(study: Study, root: Path, options: list[str], say: Callable[[str], No
             continue
         waits: list[str] = [f"--dependency=afterany:{before}"] if before else []
         folder = study.folder_of(point)
-        arguments = [*waits, *options, str(folder / "job.sbatch")]
+        arguments = [*waits, *options, str(folder / SLURM_JOB)]
         before = submit_once(point.name, folder / "job_id", arguments, root, say)

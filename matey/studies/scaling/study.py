@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from matey.config import ConfigError, RunConfig
+from matey.config import ConfigError, RunConfig, load_config
 from matey.data.remote.paths import within
 from matey.studies.folder import STUDY, read_study
 from matey.studies.scaling.lengths import Lengths
 
 Mode = Literal["weak", "strong", "sequence"]
+RUN, JOB, SLURM_JOB = "run.yaml", "job.sh", "job.sbatch"  # files of a point
 COUNTED_STEPS = 3  # last steps of a run; counting their communication slows them down, so they are not timed
 
 
@@ -64,6 +65,10 @@ class Study:
     def folder_of(self, point: Point) -> Path:
         """Return the absolute folder of a point."""
         return self.folder.absolute() / point.name
+
+    def run_of(self, point: Point) -> RunConfig:
+        """Read the run of a point."""
+        return load_config(self.folder_of(point) / RUN)
 
     def write(self) -> None:
         """Write ``study.json``."""

@@ -12,7 +12,7 @@ from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
 from matey.data.trajectories import Coordinates
 from matey.evaluate.forecasts.formats import FormatError
-from tests.support.described_files import describe
+from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_swe
 
@@ -40,11 +40,8 @@ def write(folder, starts=(0.0, 0.0), units="s", files=None):
         data.time.attrs.update({} if units is None else {"units": units})
         data.to_netcdf(folder / f"{number}.nc")
     named = {} if files is None else {"files": files}
-    return describe(
-        folder,
-        {"system": "waves", "axes": ["time", "y", "x"], "fields": {"water_height": "h"}, "time_step": "time",
-         "spacing": {"y": "lat", "x": "lon"}, "boundary": {"y": "wall", "x": "wall"}, **named},
-    )  # fmt: skip
+    sides = {"time_step": "time", "spacing": {"y": "lat", "x": "lon"}}
+    return describe(folder, flow(system="waves", fields={"water_height": "h"}, **sides, **named))
 
 
 def truth_of(folder, number):
@@ -132,9 +129,9 @@ def test_times_of_each_trajectory_and_left_out_frames_are_taken_as_described(tmp
     values = np.random.default_rng(0).normal(3, 1, (2, FRAMES, CELLS, CELLS)).astype("f4")
     axes, times = ("run", "time", "y", "x"), np.stack([TIMES, TIMES + 60])
     xarray.Dataset({"h": (axes, values), "t": (axes[:2], times)}).to_netcdf(tmp_path / "all.nc")
-    tree = {"system": "waves", "axes": ["trajectory", *axes[1:]], "fields": {"water_height": "h"}, "time_step": "t",
-            "spacing": {"y": 0.5, "x": 0.5}, "boundary": {"y": "wall", "x": "wall"}, "first_frame": 1, "stride": 2}  # fmt: skip
-    contents = matey.forecast(model, describe(tmp_path, tree), steps=3, trajectories=[1]).contents
+    frames = {"time_step": "t", "spacing": {"y": 0.5, "x": 0.5}, "first_frame": 1, "stride": 2}
+    description = flow("trajectory time y x", system="waves", fields={"water_height": "h"}, **frames)
+    contents = matey.forecast(model, describe(tmp_path, description), steps=3, trajectories=[1]).contents
     assert contents.coordinates["time"].values.tolist() == [3660.0 + 600 * frame for frame in (5, 7, 9)]
     assert contents.coordinates["y"].values[0] == 0.25  # counted from the lower end, where the file has no coordinates
 

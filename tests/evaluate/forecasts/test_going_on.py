@@ -4,24 +4,20 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import matey
 from matey.data import TrajectorySet
 from matey.evaluate.forecasts.formats import FormatError
+from tests.support.described_files import describe, flow
 from tests.support.models import make_model
 
-DESCRIPTION = {
-    "system": "depths",
-    "files": "run.h5",
-    "axes": ["time", "y", "x"],
-    "fields": {"water_height": {"array": "h", "scale": 1.0}},
-    "given": {"bed": {"array": "bed", "axes": ["y", "x"], "file": "bed.h5"}},
-    "spacing": {"y": 0.1, "x": 0.1},
-    "time_step": 0.1,
-    "boundary": {"y": "wall", "x": "wall"},
-    "parameters": {"friction": {"table": "runs.csv"}},
-}
+DESCRIPTION = flow(
+    system="depths",
+    files="run.h5",
+    fields={"water_height": {"array": "h", "scale": 1.0}},
+    given={"bed": {"array": "bed", "axes": ["y", "x"], "file": "bed.h5"}},
+    parameters={"friction": {"table": "runs.csv"}},
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +58,7 @@ def folder(tmp_path):
     with h5py.File(tmp_path / "run.h5", "w") as file:
         file["h"] = values
     write_bed(tmp_path / "bed.h5", 0)
-    described(tmp_path)
+    describe(tmp_path, DESCRIPTION)
     (tmp_path / "runs.csv").write_text("run,friction\nrun,0.1\n")
     return tmp_path
 
@@ -72,14 +68,10 @@ def write_bed(path, value):
         file["bed"] = np.full((8, 8), value, "f4")
 
 
-def described(folder, **changes):
-    (folder / "matey.yaml").write_text(yaml.safe_dump(DESCRIPTION | changes))
-
-
 def test_descriptions_files_of_given_fields_and_tables_count(network, folder):
     digests = [digest(network, folder)]
     assert digest(network, folder) == digests[0]
-    described(folder, fields={"water_height": {"array": "h", "scale": 2.0}})
+    describe(folder, DESCRIPTION | {"fields": {"water_height": {"array": "h", "scale": 2.0}}})
     digests.append(digest(network, folder))
     write_bed(folder / "bed.h5", 1)
     digests.append(digest(network, folder))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import yaml
 
 from matey.config import DataSection, DataSet, load_config
 from matey.data.splits import split_trajectories
@@ -18,6 +17,7 @@ from matey.studies.data_efficiency.points import (
 )
 from matey.studies.data_efficiency.scales import LAPTOP, SCALES, STARTS
 from matey.studies.folder import StudyError
+from tests.support.described_files import describe, flow
 from tests.support.paths import ROOT
 
 
@@ -54,9 +54,7 @@ def test_so_many_trajectories_are_needed_to_train_on_a_number_of_them(size, need
 
 def test_a_set_that_is_cut_in_time_has_a_block_to_train_on_for_each_trajectory(tmp_path):
     np.save(tmp_path / "les.npy", np.random.default_rng(0).normal(size=(60, 8, 8)))
-    description = {"system": "les", "axes": ["time", "y", "x"], "fields": {"tracer": {}}, "time_step": 1}
-    description |= {"spacing": {"y": 1, "x": 1}, "boundary": {"y": "periodic", "x": "periodic"}}
-    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(description))
+    describe(tmp_path, flow(ends="periodic", system="les", fields={"tracer": {}}))
     data = DataSection(sets=(DataSet(path="les.npy", split_by="time"),), history=2, lead_max=3)
     assert check_data(data, tmp_path, 1) == 3
     with pytest.raises(StudyError, match="les.npy holds 3 blocks, 1 of them .* asks for 2, which needs 2 trajectories"):

@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,7 @@ from matey.train.run_data import loss_scales, open_data
 from tests.support.models import make_batch
 from tests.support.paths import ROOT
 from tests.support.peers import network_of
-from tests.support.small_files import NAMES, SIMULATION, write_waves
+from tests.support.small_files import NAMES, write_groups, write_waves
 
 COUPLING, DIFFUSION = 0.03, 0.1
 
@@ -43,22 +42,19 @@ def records_of(peer, held_out, protocol):
 def write_diffusion(folder, num_trajectories=10, num_frames=13, size=24):
     """Write fields of which one diffuses and drives the other; walls let nothing through."""
     random = np.random.default_rng(0)
-    path = folder / NAMES["diffusion_reaction"]
-    folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for seed in range(num_trajectories):
-            frames = [random.normal(size=(size, size, 2))]
-            for _ in range(num_frames - 1):
-                now = frames[-1]
-                wide = np.pad(now[..., 0], 1, mode="edge")
-                around = wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2] - 4 * now[..., 0]
-                frames.append(now + np.stack([DIFFUSION * around, COUPLING * now[..., 0]], axis=-1))
-            group = file.create_group(f"{seed:04d}")
-            group.attrs["config"] = f"sim:\n  seed: {seed}\n  {SIMULATION['diffusion_reaction']}\n"
-            group["data"] = np.stack(frames).astype("f4")
-            group["grid/x"] = group["grid/y"] = ((np.arange(size) + 0.5) / size).astype("f4")
-            group["grid/t"] = np.arange(num_frames).astype("f4")
-    return path
+
+    def trajectory():
+        frames = [random.normal(size=(size, size, 2))]
+        for _ in range(num_frames - 1):
+            now = frames[-1]
+            wide = np.pad(now[..., 0], 1, mode="edge")
+            around = wide[2:, 1:-1] + wide[:-2, 1:-1] + wide[1:-1, 2:] + wide[1:-1, :-2] - 4 * now[..., 0]
+            frames.append(now + np.stack([DIFFUSION * around, COUPLING * now[..., 0]], axis=-1))
+        return np.stack(frames)
+
+    path, places = folder / NAMES["diffusion_reaction"], (np.arange(size) + 0.5) / size
+    trajectories = (trajectory() for _ in range(num_trajectories))
+    return write_groups(path, "diffusion_reaction", trajectories, places, places, 1)
 
 
 def test_a_fitted_stencil_finds_the_scheme_that_made_the_data(tmp_path):

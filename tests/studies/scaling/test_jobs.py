@@ -11,6 +11,7 @@ from matey.studies.scaling.jobs import slurm_job, tasks_per_node
 from matey.studies.scaling.running import submit
 from matey.studies.scaling.study import Study, make_points
 from tests.support.paths import ROOT
+from tests.support.programs import stand_in
 
 SCRIPTS = [ROOT / "launch" / "frontier" / "pretrain.sbatch", ROOT / "launch" / "slurm" / "pretrain.sbatch"]
 
@@ -58,13 +59,12 @@ def test_a_file_that_is_no_job_script_is_one_sentence(study, tmp_path):
 def calls(tmp_path, monkeypatch):
     """A stand-in for sbatch that notes how it was called and gives numbers from 101 on; it refuses jobs of 92 nodes."""
     commands, log = tmp_path / "bin", tmp_path / "calls"
-    commands.mkdir()
-    (commands / "sbatch").write_text(
-        f'#!/usr/bin/env bash\necho "$PWD $*" >> {log}\n'
+    stand_in(
+        commands / "sbatch",
+        f'echo "$PWD $*" >> {log}\n'
         'if grep -q -- --nodes=92 "${@: -1}"; then echo "too many nodes" >&2; exit 1; fi\n'
-        f'echo "$((100 + $(wc -l < {log})));cluster"\n'
+        f'echo "$((100 + $(wc -l < {log})));cluster"',
     )
-    (commands / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     return lambda: log.read_text().splitlines()
 
