@@ -140,9 +140,7 @@ class BrickShare:
     def __call__(self, samples: Sequence[Samples]) -> list[list[Box]]:
         """Return the boxes of each batch, in the order of their bricks."""
         held = Sharing.share_out(samples, self.brick, self.ways).boxes(samples, self.rank)
-        return [
-            self._as_stored(batch) if batch.is_scattered else own for batch, own in zip(samples, held, strict=True)
-        ]
+        return [self._as_stored(batch) if batch.is_scattered else own for batch, own in zip(samples, held, strict=True)]
 
     def _as_stored(self, batch: Samples) -> list[Box]:
         """Return boxes of a batch whose bricks are numbered in the order of the file's axes."""
