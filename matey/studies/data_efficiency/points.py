@@ -60,7 +60,11 @@ def points_of(starts: Iterable[str], modes: Iterable[str], sizes: Iterable[int],
 def with_those_in(folder: Path, points: Iterable[Point]) -> list[Point]:
     """Return some points and all whose folders are in a folder, in the order of `points_of`."""
     parts = (path.name.rsplit("-", 3) for path in folder.glob("*-*-*-*"))
-    found = [Point(start, mode, int(size), int(seed)) for start, mode, size, seed in parts if start in STARTS]
+    found = [
+        Point(start, mode, int(size), int(seed))
+        for start, mode, size, seed in parts
+        if start in STARTS and size.isdecimal() and seed.isdecimal()
+    ]
     return sorted(
         {*points, *found}, key=lambda each: (STARTS.index(each.start), each.seed, each.trajectories, each.mode)
     )

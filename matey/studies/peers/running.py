@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from matey.studies.simulated import Simulated, simulate
 from matey.studies.speed import forecast_speed
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
+NAME = re.compile(r".+-([\d.e+]+)-(\d+)")  # of the folder of a point: its cost and its seed
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
 
 
@@ -57,9 +59,11 @@ class Comparison(RunnableStudy[Point]):
     @property
     def shown(self) -> Sequence[Point]:
         """All points in the folder, whichever costs and seeds this call names."""
-        found = [path.name.rsplit("-", 2)[1:] for path in (self.out / "points").glob("*-*-*-*")]
-        costs = {point.seconds for point in self.points} | {float(seconds) for seconds, _ in found}
-        return points_of(tuple(self.paths), costs, 1 + max((int(seed) for _, seed in found), default=0))
+        found = [of.groups() for path in (self.out / "points").glob("*") if (of := NAME.fullmatch(path.name))]
+        costs = {text: float(text) for text, _ in found} | {
+            f"{point.seconds:g}": point.seconds for point in self.points
+        }
+        return points_of(tuple(self.paths), costs.values(), 1 + max((int(seed) for _, seed in found), default=0))
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -114,7 +118,7 @@ class Comparison(RunnableStudy[Point]):
         return rows_of(point, self.folder(point))
 
     def text(self, rows: Sequence[Row]) -> str:
-        """Format the errors at the largest cost."""
+        """Format the errors at the largest cost at which most models are done."""
         return peers_table(rows)
 
     def figure(self, rows: Sequence[Row]) -> Figure:

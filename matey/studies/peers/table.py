@@ -33,13 +33,15 @@ SPEEDS = (
 
 
 def peers_table(rows: Sequence[Row]) -> str:
-    """Format, for the largest budget, NRMSE over that of persistence, MATEY's over that of the best peer, and physics.
+    """Format, for one budget, NRMSE over that of persistence, MATEY's over that of the best peer, and physics.
 
+    It is the largest budget that most models have, so that one which was begun, and not finished, hides no other.
     At a quotient of 1 or below, marked by ``<=``, MATEY is at least as good as the best peer on that system and forecast;
     with several seeds, the quotient's deviation tells whether chance explains it. Speeds are over the fastest peer's.
     With several budgets, the text also has the cost at which MATEY reaches the best peer's error.
     """
-    rows, all_rows = [row for row in rows if row["budget"] == max(row["budget"] for row in rows)], rows
+    budget = fullest_budget(rows)
+    rows, all_rows = [row for row in rows if row["budget"] == budget], rows
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     columns = [*PEERS, *own]
     heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
@@ -58,20 +60,26 @@ def peers_table(rows: Sequence[Row]) -> str:
     lines += [*costs, ["trained numbers", "", "", *sizes, *[""] * len(own)]]
     lines += [_speed_line(done, *speed) for speed in SPEEDS]
     errors = text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
-    of_equal_error = equal_error_text(all_rows) if len({row["budget"] for row in all_rows}) > 1 else ""
+    of_equal_error = equal_error_text(all_rows, budget) if len({row["budget"] for row in all_rows}) > 1 else ""
     return "\n\n".join(filter(None, [errors, of_equal_error, physics_text(rows, lambda row: str(row["model"]))]))
 
 
-def equal_error_text(rows: Sequence[Row]) -> str:
-    """Format the training cost at which MATEY reaches the best peer's error at the largest budget, with that peer's name."""
+def fullest_budget(rows: Sequence[Row]) -> float:
+    """Return the budget at which most models are done, each on its systems; of equals, the largest."""
+    done: dict[float, set[tuple[str, str]]] = {}
+    for row in rows:
+        done.setdefault(row["budget"], set()).add((row["model"], row["system"]))
+    return max(done, key=lambda budget: (len(done[budget]), budget))
+
+
+def equal_error_text(rows: Sequence[Row], budget: float) -> str:
+    """Format the training cost at which MATEY reaches the best peer's error at a budget, with that peer's name."""
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
-    largest, lines = max(row["budget"] for row in rows), []
+    lines = []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
         alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
         curves = {label: _curve([row for row in alike if row["model"] == label]) for label in (*PEERS, *own)}
-        ends = {
-            label: curve[-1] for label, curve in curves.items() if label in PEERS and curve and curve[-1][0] == largest
-        }
+        ends = {label: point for label in PEERS for point in curves[label] if point[0] == budget}
         if ends:
             best = min(ends, key=lambda label: ends[label][2])
             _, seconds, error = ends[best]

@@ -32,7 +32,8 @@ def test_points_of_other_calls_are_found_by_their_folders(tmp_path):
     every = points_of(STARTS, ["prepost", "all"], [1, 6, 24], 3)
     for point in every:
         (tmp_path / point.name).mkdir()
-    (tmp_path / "notes").mkdir()
+    for other in ("notes", "pretrained-all-1-0.bak"):
+        (tmp_path / other).mkdir()
     assert {*with_those_in(tmp_path, every[:1])} == {*every} and len(with_those_in(tmp_path, every)) == len(every)
     added = points_of(["pretrained"], ["lora"], [12], 1)
     assert [each.name for each in with_those_in(tmp_path, added)][:8:7] == ["pretrained-all-1-0", "pretrained-all-1-1"]

@@ -12,5 +12,13 @@ def test_points_of_other_calls_are_shown_whichever_costs_and_seeds_a_call_names(
     assert [point.name for point in study.shown] == [point.name for point in now]
     for point in before:
         study.folder(point).mkdir(parents=True)
+    (tmp_path / "points" / f"{before[0].name}.bak").mkdir()
     assert {point.name for point in study.shown} >= {point.name for point in (*before, *now)}
     assert {point.seconds for point in study.shown} == {10, 30, 110}
+
+
+def test_a_cost_that_its_folder_shortens_is_shown_once(tmp_path):
+    (point, *_) = points = points_of(("shallow_water",), [100 / 3], 1)
+    study = Comparison(ROOT, tmp_path, ROOT / "launch/runs/demo.yaml", (), {"shallow_water": "data"}, "cpu", points)
+    study.folder(point).mkdir(parents=True)
+    assert study.shown == points

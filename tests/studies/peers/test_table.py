@@ -152,9 +152,15 @@ def test_the_picture_is_small_and_keeps_the_colours_of_the_models():
         assert np.abs(picture - 255 * np.array(to_rgb(colour))).max(axis=2).min() < 12
 
 
+def test_a_larger_budget_that_has_only_begun_hides_no_other():
+    done = make_rows(budgets=(10, 100))
+    begun = [row for row in make_rows(budgets=(300,)) if row["model"] in ("stencil", "ResNet")]
+    assert errors_of([*done, *begun]) == errors_of(done) != errors_of(make_rows(budgets=(300,)))
+
+
 def test_equal_errors_have_a_cost_between_budgets_or_none():
     """Errors fall with the cost here, so that a model of half the error takes half the cost."""
-    lines = equal_error_text(make_rows(budgets=(10, 100))).splitlines()
+    lines = equal_error_text(make_rows(budgets=(10, 100)), 100).splitlines()
     assert lines[0].split()[-5:] == ["MATEY", "per", "system", "MATEY", "joint"]
     assert lines[2].split() == ["gas", "lead", "1", "U-Net", "0.020", "100.5", "s", "50.9", "s", ">", "100.5", "s"]
     assert "equal error" in peers_table(make_rows(budgets=(10, 100))) and "equal" not in peers_table(make_rows())
