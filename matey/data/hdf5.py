@@ -83,8 +83,13 @@ def open_hdf5(path: Path) -> h5py.File:
             raise DataError(f"{path} is not an HDF5 file: {beginning(path)}.") from None
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
-            is_busy = any(words in str(error) for words in ("unable to lock file", "already open for write"))
-            remedy = "wait until the program that writes it has closed it" if is_busy else "download or copy it again"
+            remedy = "download or copy it again"
+            if "unable to lock file" in str(error):
+                remedy = "wait until the program that writes it has closed it"
+            elif "already open for write" in str(error):  # a mark in the file, which stays if its program was killed
+                remedy = (
+                    "wait until the program that writes it has closed it; if it was killed, run h5clear -s on the file"
+                )
             raise DataError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}.") from error
         raise DataError(
             f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "

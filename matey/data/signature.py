@@ -55,7 +55,7 @@ _OTHERS = (
     ),
     (b"\x0e\x03\x13\x01", "HDF4", "convert it with h4toh5, which The HDF Group offers"),
     (
-        b"\x80",
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04\x95", b"\x80\x05\x95"),  # 80 alone may begin a record of Fortran
         "a pickle of Python, as older files of PyTorch are",
         "write each array: numpy.save('u.npy', pickle.load(open({0!r}, 'rb'))['u'])",
     ),

@@ -47,8 +47,11 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
         micro_batch: number of samples.
         ways: number of ranks that share the samples; each prepares its part.
     """
-    # For each size of sample, the one with most tokens.
-    largest = {sample.window: sample for sample in sorted(workload.samples, key=lambda sample: sample.num_tokens)}
+    # Of samples that differ in their tokens alone, the one with most.
+    largest = {
+        (each.window, each.num_fields, each.num_given, each.given_frames, each.chunk, each.is_scattered): each
+        for each in sorted(workload.samples, key=lambda sample: sample.num_tokens)
+    }
     return max(
         micro_batch * _of_whole(workload, sample, ways)
         if ways == 1

@@ -202,6 +202,7 @@ def write_text(text):
         (write_text(b"/*--------- C++ -*--"), "it is a file of OpenFOAM; convert it by foamToVTK, then"),
         (write_text(b"#std 4  8  8  8"), r"it is a file of Nek5000; .* pymech.dataset.open_dataset\('run.dat'\)"),
         (write_text(b"\x80\x04\x95"), r"a pickle of Python, .*pickle.load\(open\('run.dat', 'rb'\)\)\['u'\]"),
+        (write_text(b"\x80\0\0\0" + bytes(128)), r"it begins with b'\\x80.*'; give another"),  # 128 bytes of Fortran
         (write_text(bytes(range(1, 9))), r"it begins with b'.*'; give another or copy it again"),
         (write_text(b""), "it is empty; give another or copy it again"),
     ],

@@ -3,6 +3,8 @@
 import fcntl
 import multiprocessing
 import os
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -89,6 +91,14 @@ def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypa
     assert opened == [os.fsencode(path)]
     path.rename(path.with_name("moved.h5"))  # nothing of it is held open or remembered
     with pytest.raises(DataError, match="does not exist"):
+        open_dataset(path)
+
+
+def test_a_file_whose_program_was_killed_names_what_clears_its_mark(tmp_path):
+    path = tmp_path / "a.h5"
+    killed = f"import os, h5py; file = h5py.File({str(path)!r}, 'w', libver='latest'); file.flush(); os._exit(0)"
+    subprocess.run([sys.executable, "-c", killed], check=True)
+    with pytest.raises(DataError, match="already open for write.*; if it was killed, run h5clear -s on the file.$"):
         open_dataset(path)
 
 

@@ -102,6 +102,12 @@ def test_parts_that_end_with_chunks_are_planned_as_they_are_read():
     waiting = [waiting_bytes(workload, 1, 2, 1) / sample.num_bytes / 2 for workload in (as_rows, as_chunks, scattered)]
     assert waiting == pytest.approx([175 / 343, 196 / 343, 175 / 343])  # five layers of seven would be too uneven
     assert preparation_bytes(as_chunks, 1, 2) > 1.02 * preparation_bytes(as_rows, 1, 2)
+    of_both = Workload(config, (*as_chunks.samples, *as_rows.samples))
+    assert preparation_bytes(of_both, 1, 2) == preparation_bytes(as_chunks, 1, 2)
+    turned = replace(sample, is_scattered=True)
+    assert preparation_bytes(Workload(config, (turned, sample)), 1, 2) == preparation_bytes(
+        Workload(config, (turned,)), 1, 2
+    )
 
 
 def test_two_micro_batches_wait_for_each_worker():

@@ -67,6 +67,42 @@ def test_a_second_process_is_refused_and_told_who_since_when_and_what_to_do(tmp_
             FolderLock(tmp_path).take()
 
 
+def test_a_process_is_refused_what_it_holds_already_and_goes_on_holding_it(tmp_path):
+    own = FileLock(tmp_path / "forecast.nc")
+    own.take()
+    for _ in range(2):
+        with pytest.raises(LockedError, match=rf"forecast.nc is in use: process {os.getpid()} on .* makes it since 20"):
+            FileLock(tmp_path / "forecast.nc").take()
+    own.check()
+    child = subprocess.run(
+        [sys.executable, "-c", HOLDER, own.place, "of_a_file"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert f"process {os.getpid()} on" in child.stderr and child.stdout == ""
+    own.release()
+    with holder(own.place, "of_a_file"):
+        assert own.path.exists()
+    own = FileLock(own.place)
+    own.take()
+    own.release()
+
+
+def test_a_file_that_its_holder_removes_between_two_looks_is_made_again(tmp_path, monkeypatch):
+    own, grant = FileLock(tmp_path / "forecast.nc"), lock.fcntl.lockf
+    removed = []
+
+    def once_removed(*asked):
+        grant(*asked)
+        if not removed:
+            removed.append(own.path.unlink())
+
+    monkeypatch.setattr(lock.fcntl, "lockf", once_removed)
+    monkeypatch.setattr(type(own.path), "exists", lambda path: True)  # it went after this was asked
+    own.take()
+    own.check()
+    own.release()
+    assert len(removed) == 1
+
+
 def test_a_lock_that_was_let_go_names_nobody_and_can_be_taken(tmp_path):
     (tmp_path / "config.yaml").touch()
     with holder(tmp_path) as process:

@@ -123,18 +123,21 @@ class Forecasts:
             OSError: the file cannot be written.
         """
         path = Path(path)
+        self._check(path, overwrite)
         lock = FileLock(path)
         try:
             if self.model.sequence_group.ranks.place == 0:
                 lock.take()
-                check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
-                if (covers := would_find(path, self.found_by)) is not None:
-                    raise FormatError(
-                        f"{path} would be taken for data, since {covers} matches it; write it to another folder."
-                    )
+                self._check(path, overwrite)  # once more, now that no other process can make it
             self._write(path, lock, on_frames)
         finally:
             lock.release()
+
+    def _check(self, path: Path, overwrite: bool) -> None:
+        """Raise FormatError if the file must not be made."""
+        check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
+        if (covers := would_find(path, self.found_by)) is not None:
+            raise FormatError(f"{path} would be taken for data, since {covers} matches it; write it to another folder.")
 
     def _write(self, path: Path, lock: FileLock, on_frames: Callable[[int], object]) -> None:
         """Forecast into a file whose lock the first rank holds."""

@@ -244,6 +244,13 @@ def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shall
     assert counted[0] == 0 and sum(counted) == 12 and path.exists()
 
 
+def test_a_name_that_is_refused_leaves_no_folder_behind(forecasts, tmp_path):
+    for name, sentence in ((tmp_path / "some" / "new" / "swe.txt", "ends in .txt"), (".", "ends in no suffix")):
+        with pytest.raises(FormatError, match=sentence):
+            forecasts.write(name)
+    assert not any(tmp_path.iterdir())
+
+
 def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, written):
     with pytest.raises(FormatError, match="swe.nc exists already"):
         matey.forecast(model, shallow_water, steps=1).write(written / "swe.nc")
