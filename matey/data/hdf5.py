@@ -29,7 +29,6 @@ from matey.mistakes import one_line
 _MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
 _LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 _TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
-
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`

@@ -43,11 +43,8 @@ def written(forecasts, tmp_path_factory):
 
 def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts, whole):
     frames = list(forecasts)
-    assert [(frame.trajectories, frame.step) for frame in frames[:: STEPS - 1]] == [
-        ((0, 1), 1),
-        ((0, 1), STEPS),
-        ((2,), STEPS - 1),
-    ]
+    some = [(frame.trajectories, frame.step) for frame in frames[:: STEPS - 1]]
+    assert some == [((0, 1), 1), ((0, 1), STEPS), ((2,), STEPS - 1)]
     assert frames[0].time == pytest.approx(2 / 8)  # frames 0 and 1 are known
     for frame in frames:
         expected = whole[frame.first : frame.first + len(frame.trajectories), frame.step - 1]
@@ -62,9 +59,7 @@ def test_forecasts_print_on_a_line_and_name_each_trajectory_once(model, shallow_
 
 def test_a_forecast_that_is_opened_as_data_is_known_for_one(written):
     for suffix in (".nc", ".zarr"):
-        with pytest.raises(
-            matey.data.DataError, match=rf"swe\{suffix} is a forecast in a format that is not read as data"
-        ):
+        with pytest.raises(matey.data.DataError, match=rf"swe\{suffix} is a forecast in a format that is not read"):
             matey.open_dataset(written / f"swe{suffix}")
 
 
