@@ -256,8 +256,9 @@ def forecast(
         CheckpointError: the model cannot be loaded.
         DataError: the data cannot be opened or does not fit the model, or a trajectory has no such frames.
     """
-    least = {"steps": (steps, 1), "lead": (lead, 1), "batch_size": (batch_size, 1), "start": (start, 0)}
-    for name, (number, smallest) in (least if history is None else least | {"history": (history, 1)}).items():
+    whole: dict[str, object] = {"steps": steps, "lead": lead, "batch_size": batch_size, "start": start}
+    for name, number in (whole if history is None else whole | {"history": history}).items():
+        smallest = 0 if name == "start" else 1
         if not isinstance(number, Integral) or int(number) < smallest:
             raise DataError(f"{name}: expected a whole number of {smallest} or more, got {number!r}.")
     trained = model if isinstance(model, Trained) else _trained(model)
