@@ -93,7 +93,8 @@ class Sample:
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
     """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second.
 
-    No field is held whole: the rate is that of a box of each sample, and tokens are counted in boxes.
+    No field is held whole: the rate is that of a box of each sample, and tokens are counted in boxes. Only a criterion of a
+    package, which may look beyond a patch, is given whole windows.
     """
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)
