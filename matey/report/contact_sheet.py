@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from matey.data import DataError, Trajectory, TrajectorySet
+from matey.report.aspect import aspect_of
 
 COLUMNS = 5
 
@@ -42,12 +43,11 @@ def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.
     height, width = size(about)
     # Most systems start from noise or a jump and decay: with frame 0 in the scale, the other frames would be one colour.
     low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
-    is_drawn_to_scale = about.grid[1] > 1 and 0.1 <= height / width <= 10  # else nothing would be seen
     scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
     for axes in panel:
         axes.set(xticks=[], yticks=[])
     for axes, time, frame in zip(panel, times, values, strict=False):
-        image = axes.imshow(frame, aspect="equal" if is_drawn_to_scale else "auto", **scale)
+        image = axes.imshow(frame, aspect=aspect_of(about.grid[1], height, width), **scale)
         axes.set_title(f"frame {time}", fontsize=8, loc="left")
     bar = panel[0].figure.colorbar(image, ax=list(panel), fraction=0.02)
     bar.ax.tick_params(labelsize=7)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from matey.evaluate.examples import Example
 from matey.report.about import patch_text
+from matey.report.aspect import aspect_of
 from matey.tokens.layout import TokenLayout
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, and one of Tol's.
@@ -45,8 +46,6 @@ PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize":
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
 """Place of a legend under its panel, where it covers no curve."""
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
-LONGEST = 10
-"""Largest ratio of the sides of a plane that is drawn to scale."""
 
 
 @matplotlib.rc_context(STYLE)
@@ -161,14 +160,10 @@ def show_field(
     high: float,
     normal: int = 0,
 ) -> AxesImage:
-    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards.
-
-    A line of cells, and a plane much longer than wide, are stretched to the panel: true to scale nothing of them would be seen.
-    """
+    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards."""
     dy, dx = (size for axis, size in enumerate(spacing) if axis != normal)
     height, width = field.shape
     up, right = height * dy, width * dx
-    is_drawn_to_scale = height > 1 and 1 / LONGEST <= up / right <= LONGEST
     image = axes.imshow(
         field,
         cmap=colours,
@@ -176,7 +171,7 @@ def show_field(
         vmax=high,
         origin="lower",
         extent=(0, right, 0, up),
-        aspect="equal" if is_drawn_to_scale else "auto",
+        aspect=aspect_of(height, up, right),
     )
     axes.locator_params(nbins=4)
     for spine in axes.spines.values():
