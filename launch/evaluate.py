@@ -96,6 +96,11 @@ def parse_arguments() -> argparse.Namespace:
         "more than --rollout (auto)",
     )
     parser.add_argument(
+        "--conserve",
+        action="store_true",
+        help="keep what a system is known to conserve, such as mass, momentum and energy, in rollouts",
+    )
+    parser.add_argument(
         "--max-windows", type=flags.whole(1), default=200, metavar="N", help="windows per system and lead (200)"
     )
     parser.add_argument(

@@ -57,6 +57,11 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="snapshots predicted from the same frames, before their predictions are built upon (1)",
     )
+    parser.add_argument(
+        "--conserve",
+        action="store_true",
+        help="keep what a system is known to conserve, such as mass, momentum and energy, in all frames",
+    )
     parser.add_argument("--start", type=flags.whole(0), default=0, help="first frame that the model is given (0)")
     parser.add_argument(
         "--trajectories",

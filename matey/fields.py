@@ -215,7 +215,7 @@ class FieldBatch:
     def samples(self) -> Samples:
         """All that is known of the samples except the values of their fields."""
         window = (self.num_frames, *self.grid)
-        about = self.lead_time, self.periodic, self.draw, self.given_fields, self.parameters
+        about = self.lead_time, self.periodic, self.draw, self.given_fields, self.parameters, self.conserved
         return Samples(self.system, self.fields, window, self.history.dtype, *about)
 
     @property

@@ -36,6 +36,9 @@ react (diffusion-reaction) or are driven (the box of incompressible flow, the ca
 Fields = Mapping[str, Tensor]
 """Fields ``(b, z, y, x)`` of a frame by their names, in float64."""
 
+Corrections = Callable[[Fields, FieldBatch], list[tuple[str, Tensor]]]
+"""See `Measure.corrections`."""
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -49,6 +52,9 @@ class Measure:
         value: function of the sums of a frame and of those of the last known frame that returns ``(b,)``.
         is_of_cells: whether each cell contributes to the sums by its own values alone; only then is the measure reported for
             fields split over ranks.
+        corrections: function of a frame's fields that returns, for each component of a conserved quantity, the name of a
+            field, and how fast the component grows per volume, ``(b, z, y, x)``, where this field grows. A shift of the field
+            by a constant corrects the component, see `matey.evaluate.conservation`. None for other measures.
     """
 
     label: str
@@ -56,6 +62,7 @@ class Measure:
     sums: Callable[[Tensor, FieldBatch], Tensor | None]
     value: Callable[[Tensor, Tensor], Tensor]
     is_of_cells: bool = False
+    corrections: Corrections | None = None
 
     def number(self, frame: Tensor, batch: FieldBatch) -> Tensor | None:
         """Return the number ``(b,)`` of a frame that follows a batch's history; None for a system without this quantity."""
@@ -68,6 +75,7 @@ def conserved(
     label: str,
     meaning: str,
     densities: Callable[[Fields, FieldBatch], list[Tensor] | None],
+    corrections: Corrections | None = None,
 ) -> Measure:
     """Return the measure of the gain or loss of a conserved quantity since the last known frame.
 
@@ -77,20 +85,25 @@ def conserved(
         meaning: see `Measure`.
         densities: function of a frame's fields that returns the components ``(b, z, y, x)`` of the quantity per volume; None
             if fields are missing.
+        corrections: see `Measure`.
     """
 
     def sums(frame: Tensor, batch: FieldBatch) -> Tensor | None:
         if not is_kept(batch):
             return None
-        fields = dict(zip(batch.fields, frame.double().unbind(1), strict=True))
-        components = densities(fields, batch)
+        components = densities(fields_of(frame, batch), batch)
         if not components:
             return None
         held = torch.stack(components, dim=1)  # (b, k, z, y, x)
         size = torch.linalg.vector_norm(held, dim=1, keepdim=True)
         return torch.cat([held, size], dim=1).sum(dim=CELLS)
 
-    return Measure(label, meaning, sums, _drift, is_of_cells=True)
+    return Measure(label, meaning, sums, _drift, is_of_cells=True, corrections=corrections)
+
+
+def fields_of(frame: Tensor, batch: FieldBatch) -> Fields:
+    """Return the fields of a frame ``(b, f, z, y, x)`` by their names."""
+    return dict(zip(batch.fields, frame.double().unbind(1), strict=True))
 
 
 def _known(name: str) -> Callable[[FieldBatch], bool]:
@@ -113,7 +126,11 @@ def _momentum(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
     components = components_of("velocity", batch)
     if components is None or "density" not in fields:
         return None
-    return [fields["density"] * fields[name] for axis, name in components.items() if batch.periodic[axis]]
+    return [fields["density"] * fields[name] for name in _along_periodic_axes(batch)]
+
+
+def _along_periodic_axes(batch: FieldBatch) -> list[str]:
+    return [name for axis, name in (components_of("velocity", batch) or {}).items() if batch.periodic[axis]]
 
 
 def _energy(fields: Fields, batch: FieldBatch) -> list[Tensor] | None:
@@ -176,25 +193,32 @@ def _slope(field: Tensor, axis: int, batch: FieldBatch) -> Tensor:
 
 
 MASS = conserved(
-    _known("mass"), "drift of mass", "Change of the total since the last known frame, over the total.", _mass
+    _known("mass"),
+    "drift of mass",
+    "Change of the total since the last known frame, over the total.",
+    _mass,
+    lambda fields, batch: [("density", torch.ones_like(fields["density"]))],
 )
 MOMENTUM = conserved(
     _known("momentum"),
     "drift of momentum",
     "Change of the sum of momentum along periodic axes since the last known frame, over the sum of its magnitude.",
     _momentum,
+    lambda fields, batch: [(name, fields["density"]) for name in _along_periodic_axes(batch)],
 )
 ENERGY = conserved(
     _known("energy"),
     "drift of energy",
     "Change of the sum of internal and kinetic energy since the last known frame, over the sum.",
     _energy,
+    lambda fields, batch: [("pressure", torch.full_like(fields["pressure"], 1 / (ADIABATIC_INDEX - 1)))],
 )
 HEAT = conserved(
     _known("heat"),
     "drift of heat",
     "Change of the sum of density times potential temperature since the last known frame, over the sum.",
     _heat,
+    lambda fields, batch: [("potential_temperature", fields["density"])],
 )
 DIVERGENCE = (
     "Root mean square of the divergence over that of the derivatives it is the sum of: 0 is free of it, 1 is noise."
@@ -240,4 +264,5 @@ def _total(field: str) -> Measure:
         f"drift of total {field}",
         "Change of the sum of the field since the last known frame, over the sum of its size.",
         lambda fields, batch: [fields[field]],
+        lambda fields, batch: [(field, torch.ones_like(fields[field]))],
     )

@@ -24,6 +24,7 @@ from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.lacking import lacking_note
 from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, plan_comparison
+from matey.evaluate.conservation import kept_note
 from matey.evaluate.evaluation import Evaluation, Protocol, chunks, evaluate
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         data = replace(data, notes=(*data.notes, note))
     if args.share > 1:
         data = replace(data, notes=(*data.notes, LEFT_OUT))
+    if args.conserve:
+        data = replace(data, notes=(*data.notes, *map(kept_note, data.sets)))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         return
     if protocol.rollout_steps < args.rollout and args.share == 1:
         evaluations = [
-            replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout))
+            replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout, args.conserve))
             for candidate, found in zip(candidates, evaluations, strict=True)
         ]
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
@@ -154,13 +157,13 @@ def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     num_true = min(args.rollout, longest_rollout(data)) or args.rollout  # without any truth, planning raises the error
     longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
     rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
-    return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead)
+    return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead, args.conserve)
 
 
-def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int) -> Beyond:
+def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int, conserve: bool) -> Beyond:
     """Roll out beyond the truth, from histories that end at the same frame for all models."""
     own = candidate.own(data)
-    return go_beyond(candidate.model, own, num_true, num_steps, start=data.num_frames - candidate.num_frames)
+    return go_beyond(candidate.model, own, num_true, num_steps, data.num_frames - candidate.num_frames, conserve)
 
 
 def load(folder: Path) -> Trained | TrainedPeer:

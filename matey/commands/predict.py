@@ -14,6 +14,7 @@ from tqdm import tqdm
 from matey.checkpoints.trained import Trained, load_trained
 from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
+from matey.evaluate.conservation import kept_note
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
 from matey.evaluate.forecasts.series import Forecasts, forecast
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         args.data,
         steps=args.steps,
         lead=args.lead,
+        conserve=args.conserve,
         start=args.start,
         trajectories=args.trajectories,
         history=args.history,
@@ -68,8 +70,8 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
     if not is_first:
         return
-    if forecasts.note:
-        print(forecasts.note)
+    for note in filter(None, (forecasts.note, kept_note(request.data) if request.conserve else None)):
+        print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []

@@ -101,6 +101,7 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
         draw=torch.tensor([window.draw for window in windows]),
         given_fields=source.given,
         parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
+        conserved=about.conserved,
         chunk=source.chunk(windows[0].trajectory),
         order=source.order(windows[0].trajectory),
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from matey.data import Window, read_rollouts
 from matey.data.windows import alike
+from matey.evaluate.conservation import totals_of
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import rollout
@@ -46,7 +47,9 @@ def longest_rollout(data: HeldOut) -> int:
     return max(0, min(lengths, default=0))
 
 
-def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, start: int = 0) -> Beyond:
+def go_beyond(
+    model: Forecaster, data: HeldOut, num_true: int, num_steps: int, start: int = 0, conserve: bool = False
+) -> Beyond:
     """Roll out from the beginning of a few trajectories of each system to beyond their ends.
 
     Args:
@@ -55,6 +58,7 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
         num_true: number of snapshots that are compared with the truth.
         num_steps: number of snapshots of the rollouts, more than ``num_true``.
         start: first frame of the histories; it makes histories of different lengths end at the same frame.
+        conserve: whether rollouts keep the totals of conserved quantities, see `matey.evaluate.conservation`.
 
     Returns:
         The measures of `matey.physics` that each system has, and the change of each field's mean since the last known
@@ -65,8 +69,8 @@ def go_beyond(model: Forecaster, data: HeldOut, num_true: int, num_steps: int, s
         windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
         for together in alike(data.sets, windows):
             (known,) = read_rollouts(data.sets, together, data.num_frames, num_true)
-            frames = {}
-            for step, frame in enumerate(rollout(model, known.batch, num_steps), start=1):
+            frames, totals = {}, totals_of(known.batch) if conserve else None
+            for step, frame in enumerate(rollout(model, known.batch, num_steps, totals=totals), start=1):
                 if step in (num_true, num_steps):
                     frames[step] = frame.cpu()
             shown = known.truth[:, -1], frames[num_true], frames[num_steps]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
 from matey.data.windows import alike, num_starts
 from matey.evaluate.beyond import Beyond
+from matey.evaluate.conservation import totals_of
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.forecaster import Forecaster, num_sharing, patches_of, predict_with_tokens
@@ -37,6 +38,7 @@ class Protocol:
             spread evenly over each.
         batch_size: number of samples predicted together.
         rollout_lead: snapshots per step of a second rollout from the same windows; 1 makes none.
+        conserve: whether rollouts keep the totals of conserved quantities, see `matey.evaluate.conservation`.
     """
 
     leads: tuple[int, ...] = (1, 5)
@@ -44,6 +46,7 @@ class Protocol:
     max_windows: int = 100
     batch_size: int = 16
     rollout_lead: int = 1
+    conserve: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class Task:
         lead: number of snapshots to the target, or to the end of a rollout.
         windows: the windows to start from.
         rollout_lead: number of snapshots in a step of a rollout.
+        conserve: see `Protocol`.
     """
 
     kind: Kind
     lead: int
     windows: tuple[Window, ...]
     rollout_lead: int = 1
+    conserve: bool = False
 
     @property
     def num_forecasts(self) -> int:
@@ -118,7 +123,7 @@ def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
         if protocol.rollout_steps:
             windows = _windows(data, index, protocol, lead=1, horizon=protocol.rollout_steps)
             for step in dict.fromkeys((1, protocol.rollout_lead)):
-                tasks.append(Task(rollout_kind(step), protocol.rollout_steps, windows, step))
+                tasks.append(Task(rollout_kind(step), protocol.rollout_steps, windows, step, protocol.conserve))
     return tasks
 
 
@@ -157,7 +162,7 @@ def score(
             if task.kind == "lead":
                 sums.costs.extend(score_leads_in_parts(model, data, task.windows, task.lead, sums.errors))
             else:
-                how = task.kind, task.lead, task.rollout_lead
+                how = task.kind, task.lead, task.rollout_lead, task.conserve
                 score_rollout_in_parts(model, data, task.windows, *how, sums.errors)
         elif task.kind == "lead":
             sums.costs.extend(_score_lead(model, data, task, sums.errors))
@@ -205,7 +210,8 @@ def evaluate(
     lead = max(protocol.leads)
     worst = [r.worst for r in scores.records if (r.field, r.kind, r.lead) == (ALL_FIELDS, "lead", lead)]
     steps = protocol.rollout_steps
-    shown = show_rollouts(model, data, [_window_of(data, label, steps) for label in worst], steps) if steps else []
+    windows = [_window_of(data, label, steps) for label in worst] if steps else []
+    shown = show_rollouts(model, data, windows, steps, protocol.conserve) if windows else []
     return replace(
         scores,
         examples=make_examples(model, data, lead),
@@ -219,7 +225,9 @@ def score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums,
     for together in alike(data.sets, task.windows):
         (known,) = read_rollouts(data.sets, together, data.num_frames, task.lead)
         names = [_trajectory_of(data, window).label for window in together]
-        for step, frame in enumerate(rollout(model, known.batch, task.lead, task.rollout_lead), start=1):
+        totals = totals_of(known.batch) if task.conserve else None
+        frames = rollout(model, known.batch, task.lead, task.rollout_lead, totals=totals)
+        for step, frame in enumerate(frames, start=1):
             frame, truth = frame.cpu(), known.truth[:, step - 1]
             sums.add(known.batch, task.kind, step, frame, truth, trajectories=names)
         spectra.add(known.batch, task.kind, task.lead, frame, truth)

@@ -17,11 +17,12 @@ from torch import Tensor
 from matey.data import Trajectory, Window
 from matey.data.reading_parts import read_parts, read_truth_part
 from matey.data.windows import alike
+from matey.evaluate.conservation import one_of
 from matey.evaluate.costs import BatchCost, batch_cost
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.physics import TRUTH
 from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
-from matey.evaluate.rollout_parts import added_up, rollout_parts
+from matey.evaluate.rollout_parts import added_up, rollout_parts, totals_of_part
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
 from matey.model.as_held import as_held
@@ -66,13 +67,21 @@ def score_leads_in_parts(
 
 
 def score_rollout_in_parts(
-    model: MateyModel, data: HeldOut, windows: Sequence[Window], kind: Kind, num_steps: int, lead: int, sums: ErrorSums
+    model: MateyModel,
+    data: HeldOut,
+    windows: Sequence[Window],
+    kind: Kind,
+    num_steps: int,
+    lead: int,
+    conserve: bool,
+    sums: ErrorSums,
 ) -> None:
     """Roll out from some windows in steps of ``lead`` snapshots and add the errors to the sums."""
     group, share = model.sequence_group, _share(model)
     for together, part in _parts(model, data, windows, num_steps):
         scored = ScoredPart(part, _abouts(data, together), group)
-        frames_of_steps = rollout_parts(model, part.without_targets(), num_steps, lead)
+        totals = totals_of_part(part, group.exchange, group.size) if conserve else None
+        frames_of_steps = rollout_parts(model, part.without_targets(), num_steps, lead, totals=totals)
         del part
         for step, frames in enumerate(frames_of_steps, start=1):
             truth = [read_truth_part(data.sets, together, data.num_frames, step, share)]
@@ -201,17 +210,12 @@ class ScoredPart:
         return numbers
 
     def _batch(self, sample: int) -> FieldBatch:
-        """Return a sample's metadata without values: names, grid, spacing, boundaries and parameters."""
+        """Return a description of a sample, with zeros for its values."""
         about = self.part.samples
-        empty = torch.zeros(1, 1, len(about.fields), 1, 1, 1)
-        batch = FieldBatch(
-            about.system,
-            about.fields,
-            empty,
-            about.lead_time[[sample]],
+        parameters = {name: of_samples[[sample]] for name, of_samples in about.parameters.items()}
+        return replace(
+            one_of(about),
+            lead_time=about.lead_time[[sample]],
             spacing=self._abouts[sample].spacing,
-            periodic=about.periodic,
-            parameters={name: of_samples[[sample]] for name, of_samples in about.parameters.items()},
-            conserved=self._abouts[sample].conserved,
+            parameters=parameters,
         )
-        return batch.with_tensors(history=empty.expand(-1, -1, -1, *about.window[1:]))

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from matey.evaluate.conservation import Totals, kept
 from matey.evaluate.forecaster import Forecaster
 from matey.fields import FieldBatch
 
@@ -35,7 +36,13 @@ LEAST_SHARE = 0.1
 
 
 def rollout(
-    model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1, largest: Tensor | None = None
+    model: Forecaster,
+    batch: FieldBatch,
+    num_steps: int,
+    lead: int = 1,
+    *,
+    largest: Tensor | None = None,
+    totals: Totals | None = None,
 ) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the previous one.
 
@@ -49,6 +56,7 @@ def rollout(
             should not exceed the lead times in the model's training.
         largest: the largest changes so far, see `largest_so_far`, of a rollout that this one continues; by default those of
             the histories in ``batch``.
+        totals: totals that every frame keeps, see `matey.evaluate.conservation`; by default none.
 
     Yields:
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
@@ -63,6 +71,7 @@ def rollout(
         for ahead in range(1, min(lead, num_steps - first) + 1):
             frame = model.predict(batch.with_tensors(lead_time=torch.full_like(batch.lead_time, ahead)))
             frame, largest = limited(frame, batch.last, ahead, largest)
+            frame = kept(frame, batch, totals or {})
             frames.append(frame)
             yield frame
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from matey.evaluate.conservation import Totals, one_of, shifted, shifts, sums_of, totals_of
 from matey.evaluate.rollout import largest_after, largest_of
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, moved_on, predicted
@@ -21,7 +22,13 @@ from matey.samples import BatchPart
 
 @torch.no_grad()
 def rollout_parts(
-    model: MateyModel, part: BatchPart, num_steps: int, lead: int = 1, largest: Tensor | None = None
+    model: MateyModel,
+    part: BatchPart,
+    num_steps: int,
+    lead: int = 1,
+    *,
+    largest: Tensor | None = None,
+    totals: Totals | None = None,
 ) -> Iterator[Frames]:
     """Predict ``num_steps`` consecutive frames; all ranks of the model's sequence group must iterate together.
 
@@ -31,6 +38,7 @@ def rollout_parts(
         num_steps: number of frames.
         lead: number of frames that are predicted from the same history.
         largest: the largest changes so far, see `matey.evaluate.rollout.rollout`.
+        totals: totals that every frame keeps, see `totals_of_part`; by default none.
 
     Yields:
         The frame ``(f, z, y, x)`` in the box of each piece, in physical units, on the host.
@@ -47,6 +55,7 @@ def rollout_parts(
                 prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
             frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)
+            frame = _kept(frame, part, totals or {}, exchange, ranks.size)
             frames.append(frame)
             yield frame
         del prepared
@@ -92,6 +101,40 @@ def _limited(
         factor = share[piece.sample, :, None, None, None]
         found.append(frame.where(factor >= 1, piece.history[-1] + factor.to(change.dtype) * change))
     return found, largest
+
+
+def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Totals:
+    """Return the totals of the last known frame over all cells, see `matey.evaluate.conservation.totals_of`."""
+    last = [inside(piece, piece.history[-1], part.samples) for piece in part.pieces]
+    totals = {}
+    for name, like in totals_of(one_of(part.samples)).items():
+        _, sums = _sums_of(name, last, part, like.shape[1], exchange, num_ranks)
+        totals[name] = sums[:, : like.shape[1]]
+    return totals
+
+
+def _kept(frames: Frames, part: BatchPart, totals: Totals, exchange: Exchange, num_ranks: int) -> Frames:
+    """Shift frames so that they have the totals, see `matey.evaluate.conservation.kept`."""
+    for name, total in totals.items():
+        own = [inside(piece, frame, part.samples) for piece, frame in zip(part.pieces, frames, strict=True)]
+        fields, sums = _sums_of(name, own, part, total.shape[1], exchange, num_ranks)
+        shift = shifts(total, sums)
+        frames = [
+            shifted(frame[None], fields, shift[[piece.sample]])[0]
+            for piece, frame in zip(part.pieces, frames, strict=True)
+        ]
+    return frames
+
+
+def _sums_of(
+    name: str, own: Frames, part: BatchPart, width: int, exchange: Exchange, num_ranks: int
+) -> tuple[list[int], Tensor]:
+    """Return the sums of a quantity over all cells, see `matey.evaluate.conservation.sums_of`."""
+    about, fields, sums = one_of(part.samples), list[int](), []
+    for frame in own:
+        fields, of_piece = sums_of(name, frame[None], about)
+        sums.append(of_piece[0])
+    return fields, added_up(part, sums, (2 * width,), exchange, num_ranks)
 
 
 def _squares(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from matey.data import Window, read_rollouts
+from matey.evaluate.conservation import totals_of
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import rollout
@@ -59,22 +60,31 @@ class ShownRollout:
     views: tuple[View, ...]
 
 
-def show_rollouts(model: Forecaster, data: HeldOut, windows: Sequence[Window], num_steps: int) -> list[ShownRollout]:
+def show_rollouts(
+    model: Forecaster, data: HeldOut, windows: Sequence[Window], num_steps: int, conserve: bool = False
+) -> list[ShownRollout]:
     """Roll the model out from a window of each system, and keep as many steps as a page can hold."""
     most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
     shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
-    return [show_rollout(model, data, window, num_steps, shown) for window in windows]
+    return [show_rollout(model, data, window, num_steps, shown, conserve=conserve) for window in windows]
 
 
 def show_rollout(
-    model: Forecaster, data: HeldOut, window: Window, num_steps: int, shown: Collection[int], field: int = 0
+    model: Forecaster,
+    data: HeldOut,
+    window: Window,
+    num_steps: int,
+    shown: Collection[int],
+    field: int = 0,
+    conserve: bool = False,
 ) -> ShownRollout:
     """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
     about = data.sets[window.set_index].trajectories[window.trajectory]
     history, views = known.batch.history, []
     truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
-    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps))):
+    totals = totals_of(known.batch) if conserve else None
+    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps, totals=totals))):
         if step:
             history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
         if step not in shown:

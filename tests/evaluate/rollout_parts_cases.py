@@ -10,8 +10,9 @@ from dataclasses import replace
 import torch
 
 import matey.evaluate.rollout as limits
+from matey.evaluate.conservation import totals_of
 from matey.evaluate.rollout import rollout
-from matey.evaluate.rollout_parts import rollout_parts
+from matey.evaluate.rollout_parts import rollout_parts, totals_of_part
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -21,6 +22,7 @@ from matey.tokens.parts import BrickShare
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 
+GAS = ("velocity_x", "velocity_y", "velocity_z", "density", "pressure")
 PLANE, SPACE = ((1, 1, 16, 16), (1, 1, 4, 4)), ((1, 8, 8, 8), (1, 4, 4, 4))
 # Token set, patches, grid, which axes are periodic, number of frames, lead of the rollout, and settings of the model.
 CASES = {
@@ -42,6 +44,8 @@ CASES = {
     "space, given": ("mix", SPACE, (12, 20, 9), (True, True, False), 2, 2, {"given": ("force",)}),
     "plane, given, constant": ("mul", PLANE, (1, 40, 20), (False, True, True), 2, 2, {"given": ("force",)}),
     "space, constant": ("mix", SPACE, (12, 20, 9), (True, True, False), 2, 2, {}),
+    "plane, kept": ("mix", PLANE, (1, 40, 48), (False, False, True), 2, 2, {"fields": GAS}),
+    "space, kept": ("mul", SPACE, (12, 20, 9), (True, True, False), 2, 1, {"fields": GAS}),
     "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
 }
 STEPS = 4
@@ -68,7 +72,8 @@ def main(names):
         token_set, patches, grid, periodic, frames, lead, settings = CASES[name]
         # Some changes of the untrained model are limited, and some are not.
         limits.MAX_GROWTH = 4.0 if "space" in name else 1e6
-        made = make_batch(fields=VOCABULARY, num_samples=2, frames=frames, grid=grid, dtype=torch.float64)
+        fields, system = settings.get("fields", VOCABULARY), "compressible_rand"  # a system that conserves
+        made = make_batch(system, fields, num_samples=2, frames=frames, grid=grid, dtype=torch.float64)
         batch = replace(made, periodic=periodic)
         if "given" in name:
             known = 1 if "constant" in name else frames + STEPS
@@ -82,9 +87,10 @@ def main(names):
         (part,) = parts_of([batch], BrickShare(patches[0], rank(), size))
         part = part.without_targets()
         model.sequence_group = group
-        ours = list(rollout_parts(model, part, STEPS, lead))
+        totals = totals_of_part(part, group.exchange, size) if "kept" in name else None
+        ours = list(rollout_parts(model, part, STEPS, lead, totals=totals))
         model.sequence_group = SequenceGroup()
-        expected = list(rollout(model, batch, STEPS, lead))
+        expected = list(rollout(model, batch, STEPS, lead, totals=totals_of(batch) if "kept" in name else None))
         off = []
         for found, whole in zip(ours, expected, strict=True):
             of_ranks = from_all_ranks(found)

@@ -192,7 +192,7 @@ def test_the_second_rollout_has_the_lead_asked_for_or_the_longest_trained_that_f
     make_model(PATCHES, torch.float32).save_pretrained(model)
     (model / "README.md").write_text("* history of 2 frames, leads of 1 to 4 snapshots\n")
     data = HeldOut((open_dataset(folder / "shallow_water"),), ((0, 1),), 2)
-    args = Namespace(leads=(1,), rollout=rollout, rollout_lead=lead, max_windows=2, batch=16)
+    args = Namespace(leads=(1,), rollout=rollout, rollout_lead=lead, max_windows=2, batch=16, conserve=False)
     tasks = tasks_of(data, protocol_of(args, [load_trained(model)], data))
     assert {task.kind for task in tasks} == {"lead"} | kinds
 

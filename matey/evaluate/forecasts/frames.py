@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from matey.data.reading import read_history
 from matey.data.reading_parts import read_history_part
+from matey.evaluate.conservation import totals_of
 from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
-from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of
+from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of, totals_of_part
 from matey.model.as_held import as_held
 from matey.model.matey import MateyModel
 from matey.model.next_frames import boxes_of_ranks, continued, inside, moved_on
@@ -44,7 +45,7 @@ class ForecastFrame:
     trajectories: tuple[int, ...]
     step: int
     time: float
-    values: Tensor
+    values: Tensor = field(repr=False)
 
 
 def forecast_batch(
@@ -69,7 +70,7 @@ def forecast_batch(
     """
     trajectories = request.trajectories[first:end]
     batch = read_history(request.data, trajectories, request.start, request.num_frames, request.num_steps)
-    largest = largest_change(batch.history)
+    largest, totals = largest_change(batch.history), totals_of(batch) if request.conserve else None
     done -= done % request.lead
     if done:
         assert earlier is not None, "frames that were forecast before have to be read"
@@ -82,7 +83,7 @@ def forecast_batch(
         largest = largest_so_far(largest, size_of, done, request.lead)
         frames = torch.from_numpy(earlier(first, end, max(0, done - request.num_frames), done))
         batch = batch.moved_on(frames, done)
-    frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest)
+    frames_left = rollout(model, batch, request.num_steps - done, request.lead, largest=largest, totals=totals)
     for step, values in enumerate(frames_left, start=done + 1):
         time = (request.last_known + step) * request.first.time_step
         yield ForecastFrame(first, trajectories, step, time, values)
@@ -115,6 +116,7 @@ def forecast_boxes(
     as_held(parts, brick, ranks, exchange)
     part = parts.pop()
     largest = largest_change_of(part, exchange, ranks.size)
+    totals = totals_of_part(part, exchange, ranks.size) if request.conserve else None
     if begun:
         last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]
 
@@ -130,6 +132,6 @@ def forecast_boxes(
             inside(piece, values, part.samples).copy_(new)
         (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
         part = moved_on(part, continued(frames, part, boxes, ranks, exchange), begun)
-    left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest)
+    left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest=largest, totals=totals)
     for step, found in enumerate(left, start=begun + 1):
         yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]

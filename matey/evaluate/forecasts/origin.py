@@ -22,6 +22,7 @@ def origin_of(trained: Trained, request: ForecastRequest, command: str | None) -
     """
     model, config = trained.model, trained.model.config
     kind = "at once" if request.lead >= request.num_steps else f"in steps of {request.lead} snapshots"
+    kind += ", with the totals of conserved quantities kept" if request.conserve else ""
     leads = f"leads of 1 to {trained.lead_max} snapshots" if trained.lead_max else "leads that are not recorded"
     facts = {
         "source": f"matey {matey.__version__}, model {trained.name}",

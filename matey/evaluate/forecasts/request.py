@@ -33,6 +33,7 @@ class ForecastRequest:
         num_steps: number of snapshots to forecast.
         lead: number of snapshots predicted from the same history, see `matey.evaluate.rollout`; if it equals
             ``num_steps``, every frame is predicted from the known frames.
+        conserve: whether frames keep the totals of conserved quantities, see `matey.evaluate.conservation`.
     """
 
     data: TrajectorySet
@@ -41,6 +42,7 @@ class ForecastRequest:
     num_frames: int
     num_steps: int
     lead: int
+    conserve: bool = False
 
     def __post_init__(self) -> None:
         """Raise DataError if trajectories lack the frames, or differ too much to share one array."""

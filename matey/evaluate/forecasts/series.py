@@ -212,7 +212,7 @@ class Forecasts:
             sources = [hashlib.sha256(values.tobytes()).hexdigest() for values in request.known_values()]
         chosen = [request.data.trajectories[number] for number in request.trajectories]
         physics = [(each.parameters, each.grid, each.spacing, each.boundary, each.time_step) for each in chosen]
-        asked = (request.trajectories, request.start, request.num_frames, request.num_steps, request.lead)
+        asked = {name: value for name, value in vars(request).items() if name != "data"}
         facts = sources, physics, request.data.told, request.data.given, asked, weights_fingerprint(self.model), suffix
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
@@ -223,6 +223,7 @@ def forecast(
     *,
     steps: int,
     lead: int = 1,
+    conserve: bool = False,
     start: int = 0,
     trajectories: Sequence[int] | int | None = None,
     history: int | None = None,
@@ -241,6 +242,7 @@ def forecast(
         data: a data set, or the file, folder or glob that holds it.
         steps: number of snapshots to forecast.
         lead: number of snapshots predicted from the same history; if it equals ``steps``, all come from the known frames.
+        conserve: whether frames keep the totals of what the system conserves, as far as known (`matey.evaluate.conservation`).
         start: first frame that the model is given.
         trajectories: numbers of the trajectories, counted from 0, or one number; by default all.
         history: number of frames that the model is given; by default as many as in its training.
@@ -266,7 +268,7 @@ def forecast(
     data = data.with_given(trained.model.config.given)
     chosen = _chosen(trajectories, data.num_trajectories)
     num_frames = trained.num_frames if history is None else history
-    request = ForecastRequest(data, chosen, start, num_frames, steps, lead)
+    request = ForecastRequest(data, chosen, start, num_frames, steps, lead, conserve)
     check_fit(trained.model, HeldOut((data,), (chosen,), num_frames))
     try:
         network = trained.model if device is None else trained.model.to(device)

@@ -30,3 +30,30 @@ def test_a_forecast_goes_on_as_without_a_break_and_reads_no_more_than_it_needs(l
     rest = [frame.values for frame in forecast_batch(model, request, 0, 2, DONE, earlier)]
     assert torch.equal(torch.stack(rest, dim=1), whole[:, read[1] :])
     assert were_read == [*looked_at, read]
+
+
+def test_a_forecast_that_conserves_goes_on_as_without_a_break():
+    gas = ("velocity_x", "velocity_y", "density", "pressure")
+    history = make_batch(fields=gas, grid=(1, 16, 16)).history
+    fields = {name: history[:, :, at] for at, name in enumerate(gas)}
+    told = {"spacing": (1.0,) * 3, "boundary": ("open", "periodic", "periodic")}
+    data = TrajectorySet.from_arrays("compressible_rand", fields, **told)
+    model = make_model(PATCHES, torch.float32, num_blocks=1, fields=gas)
+
+    def request(conserve):
+        return matey.forecast(model, data, steps=STEPS, lead=2, conserve=conserve, history=2).request
+
+    whole = torch.stack([frame.values for frame in forecast_batch(model, request(True), 0, 2, 0)], dim=1)
+    drift, freely = (
+        torch.stack(
+            [frame.values[:, 2].mean() - history[:, -1, 2].mean() for frame in forecast_batch(model, each, 0, 2, 0)]
+        )
+        for each in (request(True), request(False))
+    )
+    assert drift.abs().max() < 1e-6 < freely.abs().max()
+
+    def earlier(first, end, start, stop):
+        return whole[first:end, start:stop].numpy()
+
+    rest = [frame.values for frame in forecast_batch(model, request(True), 0, 2, DONE, earlier)]
+    assert torch.equal(torch.stack(rest, dim=1), whole[:, DONE:])

@@ -1,0 +1,86 @@
+"""Rollouts that keep what a system conserves."""
+
+import pytest
+import torch
+
+from matey import FieldBatch
+from matey.data import TrajectorySet
+from matey.evaluate.conservation import kept, kept_note, totals_of
+from matey.evaluate.rollout import rollout
+from matey.physics import MEASURES, measure
+from tests.support.models import make_model
+
+GAS = ("velocity_x", "velocity_y", "density", "pressure")
+THERMALS = ("velocity_x", "velocity_z", "density", "potential_temperature")
+SIDES = {"compressible_rand": (False, True, True), "colliding_thermals": (False, False, True)}
+
+
+def batch_of(system, fields, **kwargs):
+    history = torch.rand(3, 2, len(fields), 1, 8, 8, dtype=torch.float64) + 0.5
+    return FieldBatch(system, fields, history, torch.ones(3), periodic=SIDES.get(system, (False,) * 3), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("system", "fields", "quantities"),
+    [
+        ("compressible_rand", GAS, {"mass", "momentum", "energy"}),
+        ("colliding_thermals", THERMALS, {"mass", "momentum", "heat"}),
+    ],
+)
+def test_a_frame_that_is_kept_has_the_totals_of_the_last_known_frame(system, fields, quantities):
+    batch = batch_of(system, fields)
+    frame = torch.rand_like(batch.last) + 0.7
+    found = kept(frame, batch, totals_of(batch))
+    assert totals_of(batch).keys() == quantities
+    for name in quantities:
+        assert MEASURES[name].number(frame, batch).min() > 1e-3
+        assert MEASURES[name].number(found, batch).max() < 1e-14
+    differences = (found - frame).flatten(3).std(dim=-1)
+    assert differences.max() < 1e-14  # all fields are shifted by constants alone
+
+
+def test_momentum_is_not_kept_along_axes_with_walls():
+    batch = batch_of("colliding_thermals", THERMALS)
+    frame = torch.rand_like(batch.last) + 0.7
+    found = kept(frame, batch, totals_of(batch))
+    assert torch.equal(found[:, 1], frame[:, 1]) and not torch.equal(found[:, 0], frame[:, 0])
+
+
+def test_fields_that_a_description_calls_conserved_keep_their_totals():
+    batch = batch_of("dyes", ("red", "blue"), conserved=("blue",))
+    frame = torch.rand_like(batch.last)
+    found = kept(frame, batch, totals_of(batch))
+    assert torch.equal(found[:, 0], frame[:, 0])
+    assert measure("total_blue").number(found, batch).max() < 1e-14
+
+
+def test_fields_without_anything_conserved_and_fields_of_zeros_stay_as_they_are():
+    batch = batch_of("dyes", ("red", "blue"))
+    last = batch.last
+    assert totals_of(batch) == {} and kept(last, batch, {}) is last
+    still = batch_of("compressible_rand", GAS)
+    still = still.with_tensors(history=torch.zeros_like(still.history))
+    assert torch.equal(kept(still.last, still, totals_of(still)), still.last)
+
+
+@pytest.mark.parametrize("lead", [1, 3])
+def test_all_frames_of_a_rollout_keep_the_totals(lead):
+    batch, model = batch_of("compressible_rand", GAS), make_model(((1, 1, 4, 4),), fields=GAS)
+    freely, keeping = (list(rollout(model, batch, 5, lead, totals=totals)) for totals in (None, totals_of(batch)))
+    for name in ("mass", "momentum", "energy"):
+        assert max(MEASURES[name].number(frame, batch).max() for frame in keeping) < 1e-14
+        assert max(MEASURES[name].number(frame, batch).max() for frame in freely) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("system", "fields", "expected"),
+    [
+        ("compressible_turb", GAS, "keep the totals of: mass, momentum, energy."),
+        ("compressible_turb", GAS[:2], "keep no totals"),
+        ("dyes", ("red",), "keep no totals: nothing is known to be conserved"),
+    ],
+)
+def test_a_sentence_says_what_is_kept(system, fields, expected):
+    values = {name: torch.rand(1, 3, 8, 8).numpy() for name in fields}
+    data = TrajectorySet.from_arrays(system, values, spacing=(1.0, 1.0), boundary=("periodic", "periodic"))
+    assert expected in kept_note(data)
