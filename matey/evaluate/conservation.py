@@ -17,7 +17,7 @@ from torch import Tensor
 from matey.data import TrajectorySet
 from matey.data.reading import samples_of
 from matey.fields import FieldBatch
-from matey.physics import CELLS, fields_of, measure, measures_of
+from matey.physics import CELLS, TOTAL, fields_of, measure, measures_of
 from matey.samples import Samples
 
 Totals = Mapping[str, Tensor]
@@ -32,7 +32,7 @@ def totals_of(batch: FieldBatch) -> Totals:
 
 def kept_note(data: TrajectorySet) -> str:
     """Return a sentence that says which quantities rollouts of a data set keep."""
-    names = [name.replace("_", " ") for name in totals_of(one_of(samples_of(data, [0], 1)))]
+    names = [name.removeprefix(TOTAL) for name in totals_of(one_of(samples_of(data, [0], 1)))]
     if names:
         return f"Rollouts of {data.system} keep the totals of: {', '.join(names)}."
     return f"Rollouts of {data.system} keep no totals: nothing is known to be conserved (conserved in its description)."

@@ -10,6 +10,7 @@ import torch
 
 from matey.commands.evaluate import share_fields
 from matey.config.flags import FlagError
+from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.programs import start_ranks
@@ -18,9 +19,14 @@ from tests.support.small_files import write_waves
 
 @pytest.fixture
 def command(tmp_path):
-    """Return a command that evaluates a model on waves in the plane."""
+    """Return a command that evaluates a model on waves in the plane, and on dyes that keep their total."""
     write_waves(tmp_path / "data", "shallow_water", num_trajectories=3)
     write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=2)
+    (tmp_path / "data" / "dyes").mkdir()
+    with h5py.File(tmp_path / "data" / "dyes" / "run.h5", "w") as file:
+        file["dye"] = 1 + np.random.default_rng(0).random((16, 16, 16), dtype="f4")
+    dyes = flow(system="dyes", files="run.h5", fields={"water_height": "dye"}, conserved=["water_height"])
+    describe(tmp_path / "data" / "dyes", dyes)
     make_model(PATCHES, torch.float32).save_pretrained(tmp_path / "model")
     data = sorted((tmp_path / "data").iterdir())
     how = [
@@ -38,6 +44,7 @@ def command(tmp_path):
         "4",
         "--threads",
         "1",
+        "--conserve",
     ]
     return [ROOT / "launch/evaluate.py", "--checkpoint", tmp_path / "model", "--data", *data, *how]
 
@@ -55,10 +62,16 @@ def test_ranks_that_share_each_forecast_find_the_errors_of_one_process(command, 
     two = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "two")
     assert two.returncode == 0 and two.stdout.count("Report:") == 1 and "Traceback" not in two.stderr, two.stderr
     assert "Ranks held parts of the fields: there are no pictures" in two.stdout
+    assert "Rollouts of dyes keep the totals of: water_height." in two.stdout
+    assert "Rollouts of shallow_water keep no totals" in two.stdout
     report = (tmp_path / "two" / "report.html").read_text()
     assert "<h2>Rollouts</h2>" in report and "<h2>Adaptive mesh</h2>" not in report
     one, ours = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     assert len(ours) == len(one) and {row["kind"] for row in ours} == {"lead", "rollout", "rollout by 3"}
+    drifts = {
+        row["kind"]: row["physics"]["total_water_height"] for row in one if row["physics"] and row["system"] == "dyes"
+    }
+    assert max(drifts["rollout"], drifts["rollout by 3"]) < 1e-6 < drifts["lead"]
     for found, expected in zip(ours, one, strict=True):
         assert found.pop("seams") is None
         known = {n: value for n, value in expected["physics"].items() if "diverg" not in n and "power" not in n}

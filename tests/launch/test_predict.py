@@ -39,8 +39,9 @@ def predict(model_folder, tmp_path):
 
 def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
     probes = ("--probe", "8,5", "--probe", "0,8,6", "--probe", "0,8,5")  # the last is the first again
-    result = predict("--trajectories", "2,0", *probes, "--animate", tmp_path / "swe.gif")
+    result = predict("--trajectories", "2,0", "--conserve", *probes, "--animate", tmp_path / "swe.gif")
     assert result.returncode == 0 and result.stderr == "", result.stderr
+    assert "Rollouts of shallow_water keep no totals: nothing is known to be conserved" in result.stdout
     assert "swe.nc: trajectories: 2, snapshots of each: 12." in result.stdout and "NRMSE at step 10" in result.stdout
     with xarray.open_dataset(tmp_path / "swe.nc") as found, Image.open(tmp_path / "swe.gif") as film:
         assert found.trajectory.values.tolist() == [2, 0] and film.n_frames == 12
