@@ -14,7 +14,7 @@ PROBE = "    optimizer.step()\n"
 
 @pytest.mark.slow
 def test_a_loop_of_ones_own_and_hugging_faces_trainer_train_as_the_page_says(tmp_path):
-    code = CODE.replace(PROBE, f"{PROBE}    print('loss', loss.item())\n") + "print(type(model).__name__)\n"
+    code = CODE.replace(PROBE, f"{PROBE}    print('loss', loss.item())\n", 1) + "print(type(model).__name__)\n"
     result = start([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"])
     assert result.returncode == 0, result.stderr
     losses = [float(value) for value in re.findall(r"^loss (\S+)$", result.stdout, re.M)]

@@ -139,7 +139,7 @@ CASES = [
     Case(
         "shapes of a number",
         f"{CONVERT} fp32",
-        "of param_shapes",
+        "as param_shapes",
         shard(MODULE, lambda content: content.update(param_shapes=3)),
     ),
     Case(
