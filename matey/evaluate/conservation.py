@@ -56,7 +56,7 @@ def kept(frame: Tensor, batch: FieldBatch, totals: Totals) -> Tensor:
     """Return a predicted frame ``(b, f, z, y, x)`` that follows a batch, shifted so that it has the totals."""
     for name, total in totals.items():
         fields, sums = sums_of(name, frame, batch)
-        frame = shifted(frame, fields, shifts(total, sums))
+        frame = shifted(frame, fields, shifts(total.to(sums.device), sums))
     return frame
 
 
