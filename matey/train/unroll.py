@@ -19,7 +19,7 @@ from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.model.as_held import as_held
 from matey.model.drop_path import uniform_hash
-from matey.model.next_frames import predicted
+from matey.model.next_frames import Frames, predicted
 from matey.model.prepare import Prepared
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.package import Engine
@@ -91,27 +91,34 @@ def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) 
 
 
 @torch.no_grad()
-def push_parts_forward(engine: Engine, parts: Sequence[BatchPart], num_steps: int) -> list[BatchPart]:
-    """Do the same as `push_forward` for fields that ranks of a group have read in parts; all of these ranks must call."""
+def push_parts_forward(engine: Engine, parts: list[BatchPart], num_steps: int) -> list[BatchPart]:
+    """Do the same as `push_forward` for fields that ranks of a group have read in parts; all of these ranks must call.
+
+    The list is emptied, so that what was read does not lie in memory beside what follows from it.
+    """
     group, config = engine.module.sequence_group, engine.module.config
-    held = list(parts)
-    as_held(held, config.patches[0], group.ranks, group.exchange)
-    parts = held
-    steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in parts]
+    as_held(parts, config.patches[0], group.ranks, group.exchange)
+    held = parts.copy()
+    parts.clear()
+    steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in held]
     engine.eval()
     for step in range(num_steps):
-        known = [part.without_targets().at_lead(1) for part in parts]
-        prepared = prepare_parts([*known], config, group.ranks, group.exchange).to(engine.device)
-        frames = predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
-        parts = [
-            replace(part, pieces=tuple(_later(*each, of_batch, step) for each in zip(part.pieces, found, strict=True)))
-            for part, found, of_batch in zip(parts, frames, steps, strict=True)
-        ]
+        for number, frames in enumerate(_next_frames(engine, held)):
+            later = (_later(*each, steps[number], step) for each in zip(held[number].pieces, frames, strict=True))
+            held[number] = replace(held[number], pieces=tuple(later))
     engine.train()
     return [
         replace(part, samples=replace(part.samples, lead_time=part.samples.lead_time - of_batch))
-        for part, of_batch in zip(parts, steps, strict=True)
+        for part, of_batch in zip(held, steps, strict=True)
     ]
+
+
+def _next_frames(engine: Engine, held: Sequence[BatchPart]) -> list[Frames]:
+    """Predict the frame after the histories of all batches, in the box of each piece."""
+    group, config = engine.module.sequence_group, engine.module.config
+    known = [part.without_targets().at_lead(1) for part in held]
+    prepared = prepare_parts([*known], config, group.ranks, group.exchange).to(engine.device)
+    return predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
 
 
 def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:

@@ -6,19 +6,19 @@ from dataclasses import replace
 import torch
 
 from matey.nested import tensors_in
-from matey.samples import BatchPart, Piece
+from matey.samples import IN_ORDER, BatchPart, Piece
 
 
-def parts_of(batches, share):
-    """What one rank reads of the batches, as `matey.tokens.parts.BrickShare` says."""
-    boxes = share([batch.samples for batch in batches])
+def parts_of(batches, share, order=IN_ORDER):
+    """What one rank reads of the batches, as `matey.tokens.parts.BrickShare` says, from files whose axes have this order."""
+    samples = [replace(batch.samples, order=order) for batch in batches]
     return [
         BatchPart(
-            batch.samples,
+            about,
             tuple(piece_of(batch, sample, cells) for sample, cells in of_batch),
             num_given=0 if batch.given is None else batch.given.shape[1],
         )
-        for batch, of_batch in zip(batches, boxes, strict=True)
+        for batch, about, of_batch in zip(batches, samples, share(samples), strict=True)
     ]
 
 

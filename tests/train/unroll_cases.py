@@ -1,7 +1,7 @@
 """Run by a launcher: histories pushed forward by every ZeRO stage and sequence group, and a step of training on them.
 
 Prints a line per case on rank 0: its name, the lead times left, the new histories and the loss. With the argument ``parts``,
-it says how far losses are off where each rank has read a part.
+it says how far losses and gradients are off those of one process where each rank has read a part.
 """
 
 import json
@@ -10,16 +10,20 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
+import torch.distributed as dist
 
 from matey.config import TrainSection
+from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
+from matey.samples import IN_ORDER
 from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward, rolled_out
+from tests.parallel.sequence_cases import off
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 
@@ -63,25 +67,37 @@ def run(stage, size):
     return lead_time, history, [total.item(), norm.item()]
 
 
-def off_of_parts():
-    """How far the loss of histories that are pushed forward in parts is off that of whole ones, and how far they have moved."""
-    model = told_model(dtype=torch.float64)
-    model.sequence_group = DistributedSequenceGroup(Topology(rank(), world_size(), world_size(), 3))
+def off_of_parts(order):
+    """How far loss and gradients of histories that are pushed forward in parts are off those of one process.
+
+    Files have their axes in this order. The second number says how far the loss is off without pushing forward.
+    """
+    model, size = told_model(dtype=torch.float64), world_size()
+    shared = DistributedSequenceGroup(Topology(rank(), size, size, 3))
     first = batches()[0]
     doubled = {"history": first.history.double(), "target": first.target.double(), "given": first.given.double()}
     whole = [
         replace(first, **doubled, periodic=(False, True, False)),
         make_batch("diffusion_reaction", VOCABULARY[1:], 2, 2, (1, 16, 24), seed=2, dtype=torch.float64),
     ]
-    share = BrickShare(PATCHES[0], rank(), world_size())
+    parts = parts_of(whole, BrickShare(PATCHES[0], rank(), size), order)
+    assert all(part.samples.is_scattered == (order != IN_ORDER) for part in parts)
     engine = SimpleNamespace(module=model, device=model.device, eval=model.eval, train=model.eval)
     engine = type("Engine", (), {**vars(engine), "__call__": lambda self, batches: model(batches)})()
-    losses = []
-    for batches_of, num_steps in ((whole, 2), (parts_of(whole, share), 2), (whole, 0)):
+    found = []
+    for sequence_group, batches_of, num_steps in ((SequenceGroup(), whole, 2), (shared, parts, 2), (shared, whole, 0)):
+        model.sequence_group = sequence_group
+        model.zero_grad()
         forecasts = model(rolled_out(engine, batches_of, num_steps))
-        losses.append(training_loss(forecasts, model.sequence_group, SCALES)[0].item())
-    ours, expected, still = losses
-    return abs(ours / expected - 1), abs(still / expected - 1)
+        loss, _ = training_loss(forecasts, sequence_group, SCALES)
+        loss.backward()
+        gradients = [parameter.grad for parameter in model.parameters()]
+        for gradient in gradients if sequence_group is shared else ():
+            dist.all_reduce(gradient, group=shared.group)
+        found.append([loss.detach(), *(gradient.clone() for gradient in gradients)])
+    assert not parts  # what was read is let go of
+    expected, ours, still = found
+    return max(float(off(*pair)) for pair in zip(ours, expected, strict=True)), float(off(still[0], expected[0]))
 
 
 def main():
@@ -91,10 +107,10 @@ def main():
         if rank() == 0:
             sys.stdout.write(f"case {json.dumps([f'stage {stage}, P {world_size()}', *case])}\n")
             sys.stdout.flush()
-    if len(sys.argv) > 1:
-        off = off_of_parts()
+    for order in (IN_ORDER, (2, 1, 0)) if len(sys.argv) > 1 else ():
+        found = off_of_parts(order)
         if rank() == 0:
-            sys.stdout.write(f"parts {json.dumps(off)}\n")
+            sys.stdout.write(f"parts {json.dumps(found)}\n")
     stop_processes()
 
 
