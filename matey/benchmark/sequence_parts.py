@@ -72,14 +72,14 @@ def from_file_to_gradients(
 
 
 @contextmanager
-def in_a_file(case: Case, **stored: object) -> Iterator[tuple[Path, DescribedFiles]]:
+def in_a_file(case: Case, axes: str = "zyx", **stored: object) -> Iterator[tuple[Path, DescribedFiles]]:
     """Write a case into a file of a temporary folder, see `write`; yield it and the opened data set. All ranks must call."""
     with tempfile.TemporaryDirectory() as own:
         folder = Path(collectives.from_rank_zero(own))
         if collectives.rank() == 0:
-            write(case, folder, **stored)
+            write(case, folder, axes, **stored)
         collectives.barrier()
-        data = opened(case, folder)
+        data = opened(case, folder, axes)
         data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
         yield folder, data
         collectives.barrier()
@@ -91,17 +91,16 @@ def _bytes_behind(tokens: OwnTokens) -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
-def write(case: Case, folder: Path, **stored: object) -> None:
-    """Write the histories and targets of a case as one array ``(b, t, f, z, y, x)``, ``stored`` as h5py is told."""
-    batch = case.make_batch()
+def write(case: Case, folder: Path, axes: str = "zyx", **stored: object) -> None:
+    """Write the histories and targets of a case as one array ``(b, t, f, *axes)``, ``stored`` as h5py is told."""
+    batch, order = case.make_batch(), [3 + "zyx".index(axis) for axis in axes]
     with h5py.File(folder / FILE, "w") as file:
         frames = torch.cat([batch.history, batch.known_target[:, None]], dim=1)
-        file.create_dataset(ARRAY, data=frames.cpu().numpy(), **stored)
+        file.create_dataset(ARRAY, data=frames.permute(0, 1, 2, *order).cpu().numpy(), **stored)
 
 
-def opened(case: Case, folder: Path) -> DescribedFiles:
+def opened(case: Case, folder: Path, axes: str = "zyx") -> DescribedFiles:
     """Open the file that `write` has written as a data set."""
-    axes = ("z", "y", "x")
     description = DataDescription.model_validate(
         {
             "system": "benchmark",

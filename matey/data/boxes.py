@@ -50,6 +50,22 @@ def enclosing_cells(boxes: Sequence[Box], chunk: Sequence[int] | None) -> int:
     return max((_number(_around(several)) for several in together), default=0)
 
 
+def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
+    """Return the number of cells that `read_boxes` unpacks: those of whole chunks, counted again for each read of a chunk.
+
+    Args:
+        boxes: boxes of cells, those of a sample in a row.
+        chunk: shape ``z, y, x`` of the compressed chunks; None where any part can be read.
+        grid: cells ``z, y, x`` of a sample; chunks end there.
+    """
+    total = 0
+    for _, group in groupby(boxes, key=itemgetter(0)):
+        for together in _sharing_chunks([cells for _, cells in group], chunk):
+            sides = zip(_around(together), chunk or (1, 1, 1), grid, strict=True)
+            total += math.prod(min(-(-side.stop // n) * n, size) - side.start // n * n for side, n, size in sides)
+    return total
+
+
 def read_box(
     source: TrajectorySet,
     trajectory: int,

@@ -14,6 +14,7 @@ from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
 from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_bytes
+from matey.planning.reading import read_bytes
 from matey.planning.workload import Workload, load_workload
 from matey.tokens.refinement import is_of_patches
 from matey.train.memory import group_size
@@ -80,7 +81,7 @@ class Estimate:
         mfu: model FLOPs utilisation: operations of the forward and backward pass without recomputation, divided by those
             that all devices could do at their peak rate in the time of a step.
         days: days that all steps of the run take.
-        read_bytes: bytes of float32 that a rank reads for a step.
+        read_bytes: bytes of float32 that a rank reads for a step; compressed chunks are read whole.
         preparation_bytes: bytes of main memory that a process needs to read and prepare a micro-batch of a rank.
         waiting_bytes: most bytes of main memory of the micro-batches that the workers of a rank have read ahead.
         pinned_bytes: bytes of pinned main memory from which a rank's micro-batches are copied to its GPU before the step.
@@ -197,8 +198,10 @@ def estimate(
         seconds=seconds,
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
-        read_bytes=run.train.micro_batch * run.train.accumulation * workload.sample_bytes / parts,
-        preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
+        read_bytes=run.train.accumulation * read_bytes(workload, run.train.micro_batch, parts),
+        preparation_bytes=preparation_bytes(
+            workload, run.train.micro_batch, topology.sequence_parallel_size, unrolled=run.train.unroll > 0
+        ),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
         pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
         # Ranks of a group prepare together; otherwise the workers prepare, if there are any.

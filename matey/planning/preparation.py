@@ -18,9 +18,8 @@ from matey.parallel.topology import shares
 from matey.planning.cells import in_one_batch, ranks_looked_at, tiles_of_ranks
 from matey.planning.machine import Machine
 from matey.planning.memory import LAYOUT_BYTES, ahead_bytes, field_bytes, map_bytes
-from matey.planning.samples import Sample
+from matey.planning.samples import Chunk, Sample, WindowSize, one_batch
 from matey.planning.workload import Workload, seen_around
-from matey.samples import Samples
 from matey.tokens.bricks import in_bricks
 from matey.tokens.by_brick import width_of_criteria
 from matey.tokens.parts import Around, Sharing
@@ -34,18 +33,17 @@ COPYING = 0.5  # times the values copied at once, measured
 AROUND = 2.5  # times the last frames around own cells while windows are cut out of them, measured
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
-Window = tuple[int, int, int, int]  # frames and cells of a sample
-Chunk = tuple[int, int, int] | None  # cells of the chunks of its file
-
 
 @cache
-def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
+def preparation_bytes(workload: Workload, micro_batch: int, ways: int, *, unrolled: bool = False) -> float:
     """Return the peak of memory in bytes: values read, values prepared from them, and temporaries.
 
     Args:
         workload: the samples and the network.
         micro_batch: number of samples.
         ways: number of ranks that share the samples; each prepares its part.
+        unrolled: whether histories are rolled out first, see `matey.train.unroll`; a rank's part then stays in memory while
+            the ranks prepare the next frame.
     """
     # Of samples that differ in their tokens alone, the one with most.
     largest = {
@@ -55,7 +53,7 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     return max(
         micro_batch * _of_whole(workload, sample, ways)
         if ways == 1
-        else max(_of_part(workload, sample, micro_batch, ways))
+        else max(_of_part(workload, sample, micro_batch, ways, unrolled))
         for sample in largest.values()
     )
 
@@ -102,7 +100,7 @@ def _made(workload: Workload, sample: Sample) -> float:
     return field_bytes(workload, sample) + seen + LAYOUT_BYTES * sample.num_tokens
 
 
-def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) -> list[float]:
+def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int, unrolled: bool) -> list[float]:
     """Return the bytes on some of the ranks that share samples and prepare a part each, see `matey.model.moving`."""
     config, num_frames = workload.config, sample.window[0]
     brick, samples = config.patches[0], [sample] * num_samples
@@ -117,7 +115,7 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
     as_read = ((num_frames + 1) * sample.num_fields + sample.given_frames * sample.num_given) * cells
     whole, halo = (num_frames + 1) * frame, min(NUM_RECENT, num_frames) * frame
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
-    about = _about(sample.window, sample.chunk, num_samples)
+    about = one_batch(sample.window, sample.chunk, num_samples)
     sharing = Sharing.share_out([about], brick, ways)
     own = shares(layout.num_tokens, ways)
     looked_at = sorted({*ranks_looked_at(ways), _fullest(sharing, ways)})
@@ -135,22 +133,18 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int) ->
         reading = (len(read) + max(len(read), enclosing)) * num_frames * frame
         moving = plans + len(read) * as_read + came + len(needed) * whole + len(recent) * halo
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
+        # What is prepared to be rolled out has no targets.
+        rolling = (cutting + len(read) * as_read - len(needed) * frame) * unrolled
         turning = 3 * len(read) * as_read * sample.is_scattered  # what is sent, what comes and its places
-        found.append(max(turning, reading, moving, cutting) + known + COPYING * 4 * AT_ONCE)
+        found.append(max(turning, reading, moving, cutting, rolling) + known + COPYING * 4 * AT_ONCE)
     return found
 
 
 @cache
-def _largest_part(window: Window, chunk: Chunk, brick: Patch, num_samples: int, ways: int) -> float:
+def _largest_part(window: WindowSize, chunk: Chunk, brick: Patch, num_samples: int, ways: int) -> float:
     """Return the share of a micro-batch that the rank reads which reads most."""
-    sharing = Sharing.share_out([_about(window, chunk, num_samples)], brick, ways)
+    sharing = Sharing.share_out([one_batch(window, chunk, num_samples)], brick, ways)
     return sharing.number_of(0, _fullest(sharing, ways)) / math.prod(sharing.grids[0])
-
-
-def _about(window: Window, chunk: Chunk, num_samples: int) -> Samples:
-    """Describe samples of a size as one batch; the domain counts as not periodic."""
-    lead_time, periodic = torch.empty(num_samples), (False, False, False)
-    return Samples("", ("",), window, torch.float32, lead_time, periodic, chunk=chunk)
 
 
 def _fullest(sharing: Sharing, ways: int) -> int:
@@ -161,7 +155,7 @@ def _fullest(sharing: Sharing, ways: int) -> int:
 def _recent(config: MateyConfig, sample: Sample, frames: Frames, boxes: Sequence[Tiles]) -> tuple[Tensor, Tensor]:
     """Return the bricks around the boxes of a rank's tiles whose last frames it sees, and the number of cells seen in each."""
     brick = config.patches[0]
-    about = _about(sample.window, sample.chunk, 1)
+    about = one_batch(sample.window, sample.chunk, 1)
     halo = [max(along) for along in zip(*(shape.halo for shape in block_shapes(config)), strict=True)]
     regions = [Around.of_cells([_widened(tiles.box, halo)], about, brick, [1, 1, 1]) for tiles in boxes]
     if config.local:

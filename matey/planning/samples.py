@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from matey.config import ConfigError, RunConfig
+from matey.data.boxes import unpacked_cells
 from matey.data.reading import samples_of_windows
 from matey.data.reading_parts import read_parts
 from matey.data.trajectories import TrajectorySet
@@ -26,6 +27,12 @@ from matey.tokens.refinement import check_window, split_by
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run_data import open_data
 from matey.train.sample_layout import boxes_at_once, layout_of_windows
+
+WindowSize = tuple[int, int, int, int]
+"""Size ``t, z, y, x`` of a sample in frames and cells."""
+
+Chunk = tuple[int, int, int] | None
+"""Shape ``z, y, x`` of the compressed chunks of a sample's file; None where any part can be read, or nothing is known."""
 
 MOST_PATCHES = 2**16
 """Most finest patches in all assumed samples together; on a large grid chance evens out, so one sample is enough."""
@@ -55,22 +62,22 @@ class Sample:
 
     Attributes:
         system: name of the PDE system; for data that does not exist yet, its path.
-        window: size ``t, z, y, x`` of the sample in frames and cells.
+        window: size of the sample.
         num_fields: number of predicted fields of the system.
         layout: the layout of the sample's tokens.
         num_given: number of given fields.
         given_frames: number of frames of the given fields; 1 if they are constant in time.
-        chunk: shape ``z, y, x`` of the compressed chunks of its file; None where any part can be read, or nothing is known.
+        chunk: chunks of the sample's file.
         is_scattered: whether ranks that share it first read other boxes than they hold, see `matey.model.as_held`.
     """
 
     system: str
-    window: tuple[int, int, int, int]
+    window: WindowSize
     num_fields: int
     layout: TokenLayout
     num_given: int = 0
     given_frames: int = 0
-    chunk: tuple[int, int, int] | None = None
+    chunk: Chunk = None
     is_scattered: bool = False
 
     @property
@@ -88,6 +95,12 @@ class Sample:
         """Bytes of the sample's history, target and given fields, in float32."""
         num_frames, *grid = self.window
         return 4 * ((num_frames + 1) * self.num_fields + self.given_frames * self.num_given) * math.prod(grid)
+
+
+def one_batch(window: WindowSize, chunk: Chunk, num_samples: int) -> Samples:
+    """Describe samples of a size as one batch; the domain counts as not periodic."""
+    lead_time, periodic = torch.empty(num_samples), (False, False, False)
+    return Samples("", ("",), window, torch.float32, lead_time, periodic, chunk=chunk)
 
 
 def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
@@ -120,13 +133,19 @@ def _least(num_sets: int) -> int:
 def _reading_rate(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, config: MateyConfig
 ) -> float:
-    """Return the bytes per second at which a box of each window is read, history and target."""
+    """Return the bytes per second at which a box of each window is read, history and target; chunks count whole."""
+    times: list[float] = []  # as many cells are unpacked as are read
 
-    def first_boxes(samples: Sequence[Samples]) -> list[list[Box]]:
-        return [[next(boxes_at_once(batch, config.patches[0]))] for batch in samples]
+    def first_box(samples: Sequence[Samples]) -> list[list[Box]]:
+        (about,) = samples
+        box = next(boxes_at_once(about, config.patches[0]))
+        cells = math.prod(side.stop - side.start for side in box[1])
+        times.append(max(unpacked_cells([box], about.chunk, about.window[1:]) / cells, 1))
+        return [[box]]
 
     start = time.perf_counter()
-    num_bytes = sum(num_bytes_of(read_parts(sets, [window], num_frames, first_boxes)) for window in windows)
+    read = [num_bytes_of(read_parts(sets, [window], num_frames, first_box)) for window in windows]
+    num_bytes = sum(each * unpacked for each, unpacked in zip(read, times, strict=True))
     return num_bytes / (time.perf_counter() - start)
 
 
@@ -175,7 +194,7 @@ def _coarser(grid: tuple[int, int, int], cells: int) -> tuple[int, int, int]:
     return z, y, x
 
 
-def _layout_by_chance(window: tuple[int, int, int, int], config: MateyConfig, random: torch.Generator) -> TokenLayout:
+def _layout_by_chance(window: WindowSize, config: MateyConfig, random: torch.Generator) -> TokenLayout:
     """Return the layout of a sample with this window and randomly chosen split patches; no field is made."""
     covered = cover(window, config.patches[0])
     chances = [torch.rand(1, *patch_grid(covered, patch)[1:], generator=random) for patch in config.patches[:-1]]

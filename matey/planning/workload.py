@@ -69,11 +69,6 @@ class Workload:
         return sum(counts) / len(counts)
 
     @property
-    def sample_bytes(self) -> float:
-        """Mean bytes of a sample's history and target."""
-        return sum(sample.num_bytes for sample in self.samples) / len(self.samples)
-
-    @property
     def most_tokens(self) -> int:
         """Number of tokens of the largest sample; a long run meets micro-batches made only of such samples."""
         return max(sample.num_tokens for sample in self.samples)

@@ -118,7 +118,9 @@ def _next_frames(engine: Engine, held: Sequence[BatchPart]) -> list[Frames]:
     group, config = engine.module.sequence_group, engine.module.config
     known = [part.without_targets().at_lead(1) for part in held]
     prepared = prepare_parts([*known], config, group.ranks, group.exchange).to(engine.device)
-    return predicted(engine(prepared), known, config.patches[0], group.ranks, group.exchange)
+    forecasts = engine(prepared)
+    del prepared  # before frames come back, which take memory as well
+    return predicted(forecasts, known, config.patches[0], group.ranks, group.exchange)
 
 
 def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from matey.config import DataDescription
-from matey.data.boxes import read_boxes
+from matey.data.boxes import read_boxes, unpacked_cells
 from matey.data.described import DescribedFiles
 from matey.data.located import DataFile
 from matey.data.reading import read_windows
@@ -114,6 +114,9 @@ def test_no_rank_reads_much_more_than_its_part_for_the_sake_of_chunks(tmp_path, 
     numbers = [sum(piece.target[0].numel() for piece in part.pieces) for part in parts]
     assert sum(numbers) == np.prod(GRID) and max(numbers) <= 1.05 / 3 * np.prod(GRID)
     assert layers_unpacked(boxes, 16) == sorted(2 * [0, 1, 1, 2, 2, 3])
+    samples, layer = [part.samples for part in parts[:1]], 16 * 64 * 64
+    of_ranks = [unpacked_cells(BrickShare((1, 8, 8, 8), rank, 3)(samples)[0], (16, 64, 64), GRID) for rank in range(3)]
+    assert of_ranks == [2 * layer, 2 * layer, 2 * layer]
 
 
 @pytest.mark.parametrize(

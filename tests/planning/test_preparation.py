@@ -74,23 +74,25 @@ def test_a_preparation_takes_the_memory_that_is_planned(cases):
 @pytest.mark.parametrize(
     ("ways", "cases"),
     [
-        (2, [(SHARED[1], None), (WITHOUT_LOCAL, None)]),
-        pytest.param(4, [(case, None) for case in SHARED], marks=pytest.mark.slow),
-        pytest.param(2, [(UNEVEN, CHUNK)], marks=pytest.mark.slow),
+        (2, [(SHARED[1], {}), (WITHOUT_LOCAL, {}), (WITHOUT_LOCAL, {"unrolled": True}), (SHARED[0], {"axes": "xyz"})]),
+        pytest.param(4, [(case, {}) for case in SHARED], marks=pytest.mark.slow),
+        pytest.param(2, [(UNEVEN, {"chunk": CHUNK})], marks=pytest.mark.slow),
+        pytest.param(2, [(SHARED[1], {"unrolled": True, "axes": "xyz"})], marks=pytest.mark.slow),
     ],
-    ids=["two", "four_all", "two_chunks"],
+    ids=["two", "four_all", "two_chunks", "two_unrolled"],
 )
 def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways, cases):
-    asked = json.dumps([(case.to_json(), chunk) for case, chunk in cases])
+    asked = json.dumps([(case.to_json(), how) for case, how in cases])
     result = start_ranks(ways, "-m", "tests.planning.preparation_case", asked, timeout=600)
-    for (case, chunk), peaks in zip(cases, cases_of(result), strict=True):
+    for (case, how), peaks in zip(cases, cases_of(result), strict=True):
         config = case.make_config()
-        sample = replace(samples_of(case.make_batch(), config)[0], chunk=chunk)
-        planned = preparation_bytes(Workload(config, (sample,)), case.batch, ways)
+        of_file = {"chunk": how.get("chunk"), "is_scattered": "axes" in how}
+        sample = replace(samples_of(case.make_batch(), config)[0], **of_file)
+        planned = preparation_bytes(Workload(config, (sample,)), case.batch, ways, unrolled="unrolled" in how)
         PROVED.append(
-            f"{case.tokens} {case.grid} on {ways} ranks: planned over measured preparation {planned / max(peaks):.2f}"
+            f"{case.tokens} {case.grid} on {ways} ranks, {how}: planned over measured {planned / max(peaks):.2f}"
         )
-        assert planned == pytest.approx(max(peaks), rel=0.15), (case, peaks)
+        assert planned == pytest.approx(max(peaks), rel=0.15), (case, how, peaks)
 
 
 def test_parts_that_end_with_chunks_are_planned_as_they_are_read():

@@ -1,8 +1,16 @@
 """Whether the loader keeps up with the steps."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 
-from matey.planning.reading import MB, reading_text
+from matey.benchmark.speed_cases import Case
+from matey.config import load_config
+from matey.data import TrajectorySet
+from matey.planning.reading import MB, read_bytes, reading_text
+from matey.planning.workload import Workload, load_workload
+from tests.support.planned import samples_of
 
 
 @pytest.mark.parametrize(
@@ -18,3 +26,34 @@ from matey.planning.reading import MB, reading_text
 def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, rate, words):
     text = reading_text(100 * MB, rate, workers, 8, "given")
     assert "of a rank, 0.8 GB of all" in text and words in text
+
+
+@pytest.mark.parametrize(
+    ("chunk", "ways", "share"),
+    [
+        (None, 4, 1 / 4),
+        ((1, 16, 64), 4, 1 / 4),
+        ((1, 64, 64), 4, 1),  # each of four ranks has to unpack all of it
+        ((1, 32, 64), 4, 1 / 2),
+        ((1, 60, 64), 2, 1),  # the second rank needs cells of both chunks
+        ((1, 64, 64), 1, 1),
+    ],
+)
+def test_a_rank_reads_every_chunk_whole_that_its_part_touches(chunk, ways, share):
+    case = Case("micro", grid=(64, 64), batch=1)
+    config = case.make_config()
+    (sample,) = samples_of(case.make_batch(), config)
+    workload = Workload(config, (replace(sample, chunk=chunk),))
+    assert read_bytes(workload, 1, ways) == sample.num_bytes * share
+    assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
+
+
+def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):
+    run, clock = load_config(run_yaml()), itertools.count()
+    monkeypatch.setattr("matey.planning.samples.time.perf_counter", lambda: next(clock))
+    whole = load_workload(run, num_samples=4)
+    assert whole.read_rate == pytest.approx(sum(sample.num_bytes for sample in whole.samples), rel=0.01)
+    monkeypatch.setattr("matey.train.sample_layout.AT_ONCE", 1)  # boxes of one brick
+    assert load_workload(run, num_samples=4).read_rate < 0.5 * whole.read_rate
+    monkeypatch.setattr(TrajectorySet, "chunk", lambda self, trajectory: self.trajectories[trajectory].grid)
+    assert load_workload(run, num_samples=4).read_rate == pytest.approx(whole.read_rate, rel=0.1)

@@ -15,6 +15,7 @@ from matey.data import TrajectorySet
 from matey.model.slabs import KEPT_AT_ONCE, kept_by_scheme
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
+from matey.planning.reading import read_bytes
 from matey.planning.samples import Assumed
 from matey.planning.workload import Workload, load_workload
 from matey.train.loss import LossScale, training_loss
@@ -81,7 +82,7 @@ def test_given_fields_are_seen_and_not_decoded(frames):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         MateyModel(config)([batch])
     assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
-    assert 2 * workload.sample_bytes == batch.history.nbytes + batch.target.nbytes + given.nbytes
+    assert read_bytes(workload, 2, 1) == batch.history.nbytes + batch.target.nbytes + given.nbytes
 
 
 NETWORK = {"local_scales": [1, 1, 2, 4, 8], "local_cascade": True, "local_layers": [1, 1, 2, 2, 2]}
