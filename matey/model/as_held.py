@@ -8,6 +8,8 @@ layer is scattered, so that each rank would read nearly all of the file:
        '-----> x      in the file: column after column
        y  0 0 1 1     read: rank 0 reads the left columns, and sends their upper half to rank 1
        |  0 0 1 1
+
+Where every rank reads whole samples, it holds what it has read, and nothing is sent.
 """
 
 from __future__ import annotations
@@ -46,14 +48,18 @@ def as_held(parts: list[BatchPart], brick: Patch, ranks: RankGroup, exchange: Ex
     sharing = Sharing.share_out(samples, brick, ranks.size)
     read = [BrickShare(brick, rank, ranks.size)(samples) for rank in everyone]
     held = [sharing.boxes(samples, rank) for rank in everyone]
+    moving = [number for number in scattered if any(read[rank][number] != held[rank][number] for rank in everyone)]
+    for number in scattered:
+        parts[number] = replace(parts[number], samples=replace(samples[number], order=IN_ORDER))
+    if not moving:
+        return
 
     def shared(reader: int, holder: int) -> list[Shared]:
-        return [each for number in scattered for each in _shared(number, read[reader][number], held[holder][number])]
+        return [each for number in moving for each in _shared(number, read[reader][number], held[holder][number])]
 
     values, send = _packed(parts, [shared(me, holder) for holder in everyone])
-    for number in scattered:  # what was read is released here, before other values come
-        pieces = tuple(_empty(parts[number], box) for box in held[me][number])
-        parts[number] = replace(parts[number], samples=replace(samples[number], order=IN_ORDER), pieces=pieces)
+    for number in moving:  # what was read is released here, before other values come
+        parts[number] = replace(parts[number], pieces=tuple(_empty(parts[number], box) for box in held[me][number]))
     places = [_views(parts, shared(reader, me), HELD) for reader in everyone]
     receive = [sum(view.numel() for view in of_rank) for of_rank in places]
     for view, came in _laid_out(places, exchange.swap(values, send, receive)):

@@ -117,6 +117,7 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int, un
     plans = num_samples * map_bytes(config, sample) / ways + LAYOUT_BYTES * layout.num_tokens
     about = one_batch(sample.window, sample.chunk, num_samples)
     sharing = Sharing.share_out([about], brick, ways)
+    is_sent = sample.is_scattered and any(bound % (total // num_samples) for bound in sharing.bounds[0])
     own = shares(layout.num_tokens, ways)
     looked_at = sorted({*ranks_looked_at(ways), _fullest(sharing, ways)})
     # Values of each brick that all ranks receive, and the rank of each token.
@@ -135,7 +136,7 @@ def _of_part(workload: Workload, sample: Sample, num_samples: int, ways: int, un
         cutting = plans + len(needed) * whole + AROUND * len(recent) * halo
         # What is prepared to be rolled out has no targets.
         rolling = (cutting + len(read) * as_read - len(needed) * frame) * unrolled
-        turning = 3 * len(read) * as_read * sample.is_scattered  # what is sent, what comes and its places
+        turning = 3 * len(read) * as_read * is_sent  # what is sent, what comes and its places
         found.append(max(turning, reading, moving, cutting, rolling) + known + COPYING * 4 * AT_ONCE)
     return found
 

@@ -67,7 +67,7 @@ def held(data, brick, rank, size):
     )
 
 
-@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("size", [2, 3, 5, 6])
 @pytest.mark.parametrize("axes", CASES)
 def test_ranks_hold_what_they_would_have_read_themselves(axes, size, tmp_path):
     grid, brick, boundary = CASES[axes]
@@ -105,6 +105,15 @@ def test_a_rank_reads_its_share_of_a_file_whose_slowest_axis_is_x(tmp_path):
         assert bytes_of(lambda share=share: read_parts([data], WINDOWS, FRAMES, share)) <= 1.15 / 4 * whole
         # What this is for: to read half of a sample is to read all of it.
         assert bytes_of(lambda rank=rank: held(data, brick, rank, 4)) > 0.9 / 2 * whole
+
+
+def test_ranks_that_read_whole_samples_send_nothing(tmp_path):
+    grid, brick, boundary = CASES["x y z"]
+    data = written(tmp_path / "values.h5", "x y z", grid, boundary)
+    for rank in range(2):
+        (part,) = parts = read_parts([data], WINDOWS, FRAMES, BrickShare(brick, rank, 2))
+        as_held(parts, brick, ranks_of(rank, 2), exchange=None)
+        assert not parts[0].samples.is_scattered and parts[0].pieces == part.pieces
 
 
 def test_what_is_prepared_and_compared_is_the_same_as_of_whole_fields(tmp_path):
