@@ -21,7 +21,7 @@ from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
 from tests.support.models import VOCABULARY, make_batch, make_model
-from tests.support.parts import parts_of
+from tests.support.parts import off, parts_of
 
 SETS = {
     "uniform": ("uniform", ((1, 1, 4, 4),)),
@@ -106,11 +106,6 @@ def run(model, sequence_group, batches, group=None, loss=NRMSE):
 
 def gradients_of(model, modules):
     return [parameter.grad for name, parameter in model.named_parameters() if name.split(".")[0] in modules]
-
-
-def off(ours, expected):
-    """Return the relative difference; NaN stays NaN, as it does not in Python's `max`."""
-    return (ours - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
 
 
 def kinds():

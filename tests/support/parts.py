@@ -45,6 +45,11 @@ def check_same(ours, whole):
     assert len(ours) == len(whole) > 30 and all(map(torch.equal, ours, whole))
 
 
+def off(ours, expected):
+    """Return the relative difference; NaN stays NaN, as it does not in Python's `max`."""
+    return (ours - expected).norm() / expected.norm().clamp_min(torch.finfo(expected.dtype).tiny)
+
+
 class Group:
     """Ranks in threads, which tell each other what `matey.model.sequence_group.Exchange` says."""
 

@@ -23,9 +23,8 @@ from matey.samples import IN_ORDER
 from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward, rolled_out
-from tests.parallel.sequence_cases import off
 from tests.support.models import VOCABULARY, make_batch, make_model
-from tests.support.parts import parts_of
+from tests.support.parts import off, parts_of
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
 SCALES = {"shallow_water": LossScale(), "diffusion_reaction": LossScale()}
