@@ -3,7 +3,7 @@
     make tutorials                                      # all of them, in a quarter of an hour on two idle cores
     python -m tests.support.notebooks first_forecast    # one
 
-Paths of this machine, ports and dates are left out of what is stored, and pictures are made small.
+Paths and addresses of this machine are left out of what is stored, and pictures are made small.
 """
 
 import base64
@@ -54,7 +54,7 @@ def without_traces(text, folder):
     """Return a text without what another machine, or another day, would print otherwise."""
     for path, instead in ((f"{folder.resolve()}/", ""), (f"{folder}/", ""), (sys.prefix, ".venv"), (f"{ROOT}/", "")):
         text = text.replace(path, instead)
-    return re.sub(r"(?<=127\.0\.0\.1:)\d+", "...", text)
+    return re.sub(r"(?<=rank 0 at )\S+", "HOST:PORT", text)
 
 
 def smaller(png):
