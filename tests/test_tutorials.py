@@ -117,7 +117,7 @@ def test_a_notebook_is_stored_as_its_code_ran_from_top_to_bottom_without_an_erro
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_what_a_notebook_stores_is_small_and_names_no_path_of_the_machine_that_ran_it(name):
+def test_what_a_notebook_stores_is_small_and_names_no_path_of_the_machine(name):
     printed, shown = shown_by(STORED[NOTEBOOKS.index(name)])
     assert not LOCAL_PATH.search(printed) and not re.search(r"rank 0 at (?!HOST:PORT)", printed)
     assert all(len(each["image/png"]) * 3 / 4 < MOST_BYTES["picture"] for each in shown if "image/png" in each)
@@ -125,7 +125,7 @@ def test_what_a_notebook_stores_is_small_and_names_no_path_of_the_machine_that_r
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_page_of_the_site_shows_the_words_the_prints_and_the_pictures_of_a_notebook(name, monkeypatch):
+def test_a_page_of_the_site_shows_words_prints_and_pictures_of_a_notebook(name, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     page = importlib.import_module("notebooks").notebook_page((EXAMPLES / f"{name}.ipynb").read_text())
     printed, shown = shown_by(STORED[NOTEBOOKS.index(name)])
