@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo lint types test test-unit test-all gpu docs clean
+.PHONY: demo lint types test test-unit test-all gpu tutorials docs clean
 
 # Both Pythons are asked first: `venv` puts nothing right in a .venv that an older one has made.
 IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
@@ -51,6 +51,10 @@ test-all: .venv/installed
 # On a machine with a GPU: what holds there and how fast it is, a line each at the end. Skipped with a sentence elsewhere.
 gpu: .venv/installed
 	$(BIN)/python -m pytest tests/gpu -m gpu
+
+# Runs the notebooks of examples/, and stores them with what they show. After a change of one: `make tutorials NAMES=first_forecast`.
+tutorials: .venv/installed
+	$(BIN)/python -m tests.support.notebooks $(NAMES)
 
 .venv/docs: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[docs]'

@@ -16,9 +16,15 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from notebooks import notebook_page
 from reference import commands_page, settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
+TUTORIALS = dict.fromkeys(
+    re.findall(r"\(\.\./examples/(\w+)\.ipynb\)", (ROOT / "docs/tutorials.md").read_text(encoding="utf-8"))
+)
+"""Names of the notebooks that are pages, in the order of the page that lists them."""
+
 OUTSIDE = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -26,6 +32,7 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "ds_configs/README.md": "ds_configs.md",
     "models/matey-micro/README.md": "matey-micro.md",
+    **{f"examples/{name}.ipynb": f"tutorials/{name}.md" for name in TUTORIALS},
 }
 """Pages of the site by the files that they are made of."""
 
@@ -56,13 +63,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     more = [{title: page} for page, title in TITLES.items()]
     api = ["api/index.md", *({f"matey.{name}": f"api/{name}.md"} for name in packages())]
     reference = [{"Settings": "reference/settings.md"}, {"Commands": "reference/commands.md"}]
-    config.nav = [*config.nav, {"Reference": reference}, {"Project": more}, {"API": api}]
+    tutorials = {"Tutorials": ["tutorials.md", *(f"tutorials/{name}.md" for name in TUTORIALS)]}
+    nav = [tutorials if entry == {"Tutorials": "tutorials.md"} else entry for entry in config.nav]
+    config.nav = [*nav, {"Reference": reference}, {"Project": more}, {"API": api}]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Make the pages of the API and the reference, and take in those that lie outside of docs/."""
     pages = {page: (ROOT / path).read_text(encoding="utf-8") for path, page in OUTSIDE.items()}
+    pages |= {page: notebook_page(pages[page]) for path, page in OUTSIDE.items() if path.endswith(".ipynb")}
     rows = [f"| [matey.{name}]({name}.md) | {about} |" for name, about in packages().items()]
     pages["api/index.md"] = "\n".join(["# API", "", "| package | what it is for |", "|---|---|", *rows, ""])
     pages |= {"reference/settings.md": settings_page(), "reference/commands.md": commands_page()}

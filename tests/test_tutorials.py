@@ -1,44 +1,40 @@
 """The notebooks of examples/ run as they stand, and what they claim holds."""
 
 import ast
+import base64
 import importlib
+import io
 import json
 import re
-import shutil
 
 import pytest
+from PIL import Image
 
+from tests.support.notebooks import EXAMPLES, NOTEBOOKS, code_hash, run_notebook, shown_by
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment
 from tests.support.slurm_cluster import start_slurm, what_is_missing
 
-NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples").glob("*.ipynb"))
+STORED = [json.loads((EXAMPLES / f"{name}.ipynb").read_text()) for name in NOTEBOOKS]
+LOCAL_PATH = re.compile(r"(?<![\w.~/])/(?!usr/bin/env\b)\w+/")
+MOST_BYTES = {"picture": 100_000, "notebook": 250_000}
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """Run a notebook beside what it needs of the clone and return its outputs: what was printed, and the pictures."""
-    nbformat = pytest.importorskip("nbformat", reason="notebooks are run by nbclient, of the extra 'test'")
-    nbclient = pytest.importorskip("nbclient", reason="notebooks are run by nbclient, of the extra 'test'")
-    pytest.importorskip("ipykernel", reason="notebooks are run in ipykernel, of the extra 'test'")
+    for needed in ("nbformat", "nbclient", "ipykernel"):
+        pytest.importorskip(needed, reason="notebooks are run by nbclient in ipykernel, of the extra 'test'")
 
     def run(name, **kwargs):
-        folder = tmp_path_factory.mktemp(name)
-        for needed in ("models", "launch", "ds_configs"):
-            (folder / needed).symlink_to(ROOT / needed)
-        shutil.copytree(ROOT / "examples", folder / "examples")
-        notebook = nbformat.read(folder / "examples" / f"{name}.ipynb", as_version=4)
-        where = {"metadata": {"path": str(folder / "examples")}}
-        nbclient.NotebookClient(notebook, timeout=3600, resources=where).execute(**kwargs)
-        outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-        return "".join(output.get("text", "") for output in outputs), [each.get("data", {}) for each in outputs]
+        return shown_by(run_notebook(name, tmp_path_factory.mktemp(name), **kwargs))
 
     return run
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_a_notebook_imports_is_there(name):
-    cells = json.loads((ROOT / "examples" / f"{name}.ipynb").read_text())["cells"]
+    cells = STORED[NOTEBOOKS.index(name)]["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
     assert imports
@@ -51,8 +47,12 @@ def test_what_a_notebook_imports_is_there(name):
 @pytest.mark.processes
 def test_the_notebook_of_a_first_forecast_runs(executed):
     _, shown = executed("first_forecast")
-    assert sum("image/png" in each for each in shown) == 2  # the errors, the mesh
-    assert "<img" in shown[-1]["text/html"]  # the animation
+    pictures = [Image.open(io.BytesIO(base64.b64decode(each["image/png"]))) for each in shown if "image/png" in each]
+    assert [getattr(picture, "n_frames", 1) for picture in pictures] == [
+        1,
+        1,
+        20,
+    ]  # the errors, the mesh, the animation
 
 
 @pytest.mark.slow
@@ -104,9 +104,34 @@ def test_steps_of_a_laptop_are_followed_by_those_of_a_job(executed, site):
     assert len(losses) == 9 and losses[-1] < losses[0]
 
 
-def test_notebooks_are_kept_without_outputs():
-    assert NOTEBOOKS
-    assert not any('"output_type"' in (ROOT / "examples" / f"{name}.ipynb").read_text() for name in NOTEBOOKS)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_stored_as_its_code_ran_from_top_to_bottom_without_an_error(name):
+    notebook = STORED[NOTEBOOKS.index(name)]
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    if not any(cell["outputs"] for cell in code):
+        pytest.skip(f"is stored without outputs; give: make tutorials NAMES={name}")
+    assert notebook["metadata"].get("ran") == code_hash(notebook), f"give: make tutorials NAMES={name}"
+    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert outputs and all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_stores_is_small_and_names_no_path_of_the_machine(name):
+    printed, shown = shown_by(STORED[NOTEBOOKS.index(name)])
+    assert not LOCAL_PATH.search(printed) and not re.search(r"rank 0 at (?!HOST:PORT)", printed)
+    assert all(len(each["image/png"]) * 3 / 4 < MOST_BYTES["picture"] for each in shown if "image/png" in each)
+    assert (EXAMPLES / f"{name}.ipynb").stat().st_size < MOST_BYTES["notebook"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_page_of_the_site_shows_words_prints_and_pictures_of_a_notebook(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("notebooks").notebook_page((EXAMPLES / f"{name}.ipynb").read_text())
+    printed, shown = shown_by(STORED[NOTEBOOKS.index(name)])
+    assert page.startswith("# ") and page.count("```python") == len(re.findall("^```python$", page, re.M)) > 3
+    assert page.count("<img ") == sum("image/png" in each for each in shown)
+    assert all(line in page for line in printed.strip().splitlines())
 
 
 def test_every_notebook_has_a_test_that_runs_it_and_a_line_on_the_page_of_tutorials():

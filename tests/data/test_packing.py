@@ -1,9 +1,12 @@
 """Packed and missing values mean what the netCDF library says they mean, whichever kind of file they are in."""
 
+import json
 import warnings
 
 import h5py
 import netCDF4
+import numcodecs
+import numcodecs.registry
 import numpy as np
 import pytest
 import zarr
@@ -144,3 +147,45 @@ def test_a_dataset_compressed_by_a_filter_that_is_not_here_says_which_and_what_t
         DataError, match=r"a.h5, packed: is compressed .*: pip install hdf5plugin, and set HDF5_PLUGIN_"
     ):
         arrays["packed"].check_readable(f"{path}, packed")
+
+
+class Reversed(numcodecs.abc.Codec):
+    """A codec that only the program that wrote the store has."""
+
+    codec_id = "reversed"
+
+    def encode(self, buf):
+        return bytes(buf)[::-1]
+
+    def decode(self, buf, out=None):
+        return bytes(buf)[::-1]
+
+
+@pytest.mark.parametrize("role", ["compressors", "filters"])
+def test_a_zarr_store_whose_codec_is_not_installed_is_not_called_corrupt(role, tmp_path, monkeypatch):
+    path = tmp_path / "a.zarr"
+    with monkeypatch.context() as installed:
+        installed.setitem(numcodecs.registry.codec_registry, "reversed", Reversed)
+        chosen = {"compressors": None, "filters": None, role: [Reversed()]}
+        zarr.create_array(path / "u", data=np.arange(16).reshape(4, 4), chunks=(2, 4), zarr_format=2, **chosen)
+        assert KINDS["Zarr"].read(path / "u", "array", (1, slice(None))).tolist() == [4, 5, 6, 7]
+    with pytest.raises(
+        DataError, match=r"u is compressed by the codec reversed, which is not installed here: install the package"
+    ) as error:
+        KINDS["Zarr"].arrays(path / "u")
+    assert "corrupt" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_zarr_codec_that_numcodecs_brings_if_asked_is_named_with_its_extra(version, tmp_path):
+    if "zfpy" in numcodecs.registry.codec_registry:
+        pytest.skip("zfpy is installed here")
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=np.ones((4, 4)), chunks=(2, 4), zarr_format=version)
+    about = path / {2: ".zarray", 3: "zarr.json"}[version]
+    said, options = json.loads(about.read_text()), {"mode": 4, "tolerance": 0.001}
+    codec = {"compressor": {"id": "zfpy", **options}, "codecs": [{"name": "numcodecs.zfpy", "configuration": options}]}
+    about.write_text(json.dumps({name: codec.get(name, value) for name, value in said.items()}))
+    with pytest.raises(DataError, match=r"codec zfpy, which is not installed here: pip install 'numcodecs\[zfpy\]'"):
+        KINDS["Zarr"].arrays(path)
+        KINDS["Zarr"].read(path, "array", (0, 0))

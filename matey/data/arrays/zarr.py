@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +120,22 @@ def _opened(path: Path) -> Iterator[Any]:
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
+        if type(error).__name__ == "UnknownCodecError":  # of zarr or of numcodecs, which name the codec in quotes
+            raise _lacks_codec(path, re.findall("[^']+", str(error))[-1]) from error
         raise DataError(
             f"{path} cannot be read as Zarr ({one_line(error)}); it is incomplete or corrupt: copy it again."
         ) from error
+
+
+def _lacks_codec(path: Path, codec: str) -> DataError:
+    """Return the error about a store that nothing installed can decompress, though it may be whole."""
+    remedy = "install the package that brings it"
+    if codec in (metadata("numcodecs").get_all("Provides-Extra") or ()):
+        remedy = f"pip install 'numcodecs[{codec}]'"
+    return DataError(
+        f"{path} is compressed by the codec {codec}, which is not installed here: {remedy}, or write the store again with "
+        "zarr's own compression where it can be read."
+    )
 
 
 ZARR = FileKind("Zarr", (), is_zarr, describe, attributes, _read)
