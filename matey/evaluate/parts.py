@@ -210,12 +210,4 @@ class ScoredPart:
         return numbers
 
     def _batch(self, sample: int) -> FieldBatch:
-        """Return a description of a sample, with zeros for its values."""
-        about = self.part.samples
-        parameters = {name: of_samples[[sample]] for name, of_samples in about.parameters.items()}
-        return replace(
-            one_of(about),
-            lead_time=about.lead_time[[sample]],
-            spacing=self._abouts[sample].spacing,
-            parameters=parameters,
-        )
+        return one_of(self.part.samples, sample, self._abouts[sample].spacing)

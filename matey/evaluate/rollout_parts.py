@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from matey.evaluate.conservation import Totals, one_of, shifted, shifts, sums_of, totals_of
+from matey.evaluate.conservation import Totals, num_components, one_of, shifted, shifts, sums_of
 from matey.evaluate.rollout import largest_after, largest_of
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, moved_on, predicted
@@ -107,9 +107,9 @@ def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Total
     """Return the totals of the last known frame over all cells, see `matey.evaluate.conservation.totals_of`."""
     last = [inside(piece, piece.history[-1], part.samples) for piece in part.pieces]
     totals = {}
-    for name, like in totals_of(one_of(part.samples)).items():
-        _, sums = _sums_of(name, last, part, like.shape[1], exchange, num_ranks)
-        totals[name] = sums[:, : like.shape[1]]
+    for name, width in num_components(one_of(part.samples)).items():
+        _, sums = _sums_of(name, last, part, width, exchange, num_ranks)
+        totals[name] = sums[:, :width]
     return totals
 
 

@@ -1,11 +1,13 @@
 """Rollouts that keep what a system conserves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from matey import FieldBatch
 from matey.data import TrajectorySet
-from matey.evaluate.conservation import kept, kept_note, totals_of
+from matey.evaluate.conservation import kept, kept_note, num_components, one_of, totals_of
 from matey.evaluate.rollout import rollout
 from matey.physics import MEASURES, measure
 from tests.support.models import make_model
@@ -61,6 +63,14 @@ def test_fields_without_anything_conserved_and_fields_of_zeros_stay_as_they_are(
     still = batch_of("compressible_rand", GAS)
     still = still.with_tensors(history=torch.zeros_like(still.history))
     assert torch.equal(kept(still.last, still, totals_of(still)), still.last)
+
+
+def test_what_is_kept_is_known_of_fields_that_no_memory_holds():
+    batch = batch_of("compressible_rand", GAS)
+    of_any, of_large = (one_of(replace(batch.samples, window=(2, 1, size, size))) for size in (8, 2**24))
+    assert of_large.grid == (1, 2**24, 2**24)
+    assert num_components(of_large) == num_components(of_any) == {"mass": 1, "momentum": 2, "energy": 1}
+    assert {name: total.shape[1] for name, total in totals_of(batch).items()} == num_components(of_any)
 
 
 @pytest.mark.parametrize("lead", [1, 3])
