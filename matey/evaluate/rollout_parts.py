@@ -54,8 +54,12 @@ def rollout_parts(
             if ahead > 1 and part.num_given > 1:  # each frame needs the given fields at its own time
                 prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
-            frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)
-            frame = _kept(frame, part, totals or {}, exchange, ranks.size)
+            frame, after = _limited(frame, part, ahead, largest, exchange, ranks.size)
+            if totals:
+                frame = _kept(frame, part, totals, exchange, ranks.size)
+                sizes = sizes_of(_changes(frame, part), part, exchange, ranks.size)
+                after = largest_after(largest, sizes, ahead)
+            largest = after
             frames.append(frame)
             yield frame
         del prepared
@@ -92,7 +96,7 @@ def _limited(
     frames: Frames, part: BatchPart, ahead: int, largest: Tensor, exchange: Exchange, num_ranks: int
 ) -> tuple[Frames, Tensor]:
     """Scale changes down to the largest ones, see `matey.evaluate.rollout.limited`."""
-    changes = [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
+    changes = _changes(frames, part)
     sizes = sizes_of(changes, part, exchange, num_ranks)
     largest = largest_after(largest, sizes, ahead)
     share = ahead * largest / sizes
@@ -101,6 +105,10 @@ def _limited(
         factor = share[piece.sample, :, None, None, None]
         found.append(frame.where(factor >= 1, piece.history[-1] + factor.to(change.dtype) * change))
     return found, largest
+
+
+def _changes(frames: Frames, part: BatchPart) -> Frames:
+    return [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
 
 
 def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Totals:

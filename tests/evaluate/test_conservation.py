@@ -8,7 +8,7 @@ import torch
 from matey import FieldBatch
 from matey.data import TrajectorySet
 from matey.evaluate.conservation import kept, kept_note, num_components, one_of, totals_of
-from matey.evaluate.rollout import rollout
+from matey.evaluate.rollout import largest_after, largest_change, rollout, root_mean_square
 from matey.physics import MEASURES, measure
 from tests.support.models import make_model
 
@@ -80,6 +80,25 @@ def test_all_frames_of_a_rollout_keep_the_totals(lead):
     for name in ("mass", "momentum", "energy"):
         assert max(MEASURES[name].number(frame, batch).max() for frame in keeping) < 1e-14
         assert max(MEASURES[name].number(frame, batch).max() for frame in freely) > 1e-6
+
+
+class Outburst:
+    """Predicts fields a hundred times as large as the last ones."""
+
+    device = torch.device("cpu")
+
+    def predict(self, batch):
+        return 100 * batch.last
+
+
+def test_a_first_change_limits_the_others_as_it_was_kept_so_that_a_rollout_goes_on_as_without_a_break():
+    made = batch_of("compressible_rand", GAS)
+    batch = replace(made, history=made.history[:, :1])
+    totals = totals_of(batch)
+    first, *others = rollout(Outburst(), batch, 4, totals=totals)
+    largest = largest_after(largest_change(batch.history), root_mean_square(first - batch.last), 1)
+    rest = rollout(Outburst(), batch.moved_on(first[:, None]), 3, largest=largest, totals=totals)
+    assert all(map(torch.equal, rest, others)) and len(others) == 3
 
 
 @pytest.mark.parametrize(
