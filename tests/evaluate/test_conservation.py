@@ -91,7 +91,7 @@ class Outburst:
         return 100 * batch.last
 
 
-def test_a_first_change_limits_the_others_as_it_was_kept_so_that_a_rollout_goes_on_as_without_a_break():
+def test_a_first_change_limits_the_others_as_it_was_kept():
     made = batch_of("compressible_rand", GAS)
     batch = replace(made, history=made.history[:, :1])
     totals = totals_of(batch)
