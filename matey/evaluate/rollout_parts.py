@@ -19,6 +19,8 @@ from matey.model.sequence_group import Exchange
 from matey.model.shared_fields import prepare_parts
 from matey.samples import BatchPart
 
+AT_ONCE = 2**18  # number of cells whose sums are taken at once
+
 
 @torch.no_grad()
 def rollout_parts(
@@ -140,9 +142,19 @@ def _sums_of(
     """Return the sums of a quantity over all cells, see `matey.evaluate.conservation.sums_of`."""
     about, fields, sums = one_of(part.samples), list[int](), []
     for frame in own:
-        fields, of_piece = sums_of(name, frame[None], about)
-        sums.append(of_piece[0])
+        sums.append(torch.zeros(2 * width, dtype=torch.float64))
+        for slab in slabs([frame]):
+            fields, of_slab = sums_of(name, slab, about)
+            sums[-1] += of_slab[0]
     return fields, added_up(part, sums, (2 * width,), exchange, num_ranks)
+
+
+def slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield several frames ``(f, z, y, x)`` of a box stacked, ``(g, f, z, y, x)`` in float64, a few layers at a time."""
+    axis = 1 if frames[0].shape[1] > 1 else 2
+    layers = max(AT_ONCE // frames[0].narrow(axis, 0, 1)[0].numel(), 1)
+    for of_all in zip(*(frame.split(layers, dim=axis) for frame in frames), strict=True):
+        yield torch.stack(of_all).double()
 
 
 def _squares(values: Tensor) -> Tensor:
