@@ -140,8 +140,9 @@ def _sums_of(
     name: str, own: Frames, part: BatchPart, width: int, exchange: Exchange, num_ranks: int
 ) -> tuple[list[int], Tensor]:
     """Return the sums of a quantity over all cells, see `matey.evaluate.conservation.sums_of`."""
-    about, fields, sums = one_of(part.samples), list[int](), []
-    for frame in own:
+    fields, sums = list[int](), list[Tensor]()
+    for piece, frame in zip(part.pieces, own, strict=True):
+        about = one_of(part.samples, piece.sample)
         sums.append(torch.zeros(2 * width, dtype=torch.float64))
         for slab in slabs([frame]):
             fields, of_slab = sums_of(name, slab, about)
