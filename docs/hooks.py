@@ -114,6 +114,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         to = page_of(name, anchor)
         if files.get_file_from_path(to.partition("#")[0]) is None:
             return text if name in text else f"{text} (`{name}`)"
-        return f"{mark}[{text}]({to})"
+        return f"{mark}[{text}]({os.path.relpath(to, os.path.dirname(own) or '.')})"
 
     return LINK.sub(turned, markdown)

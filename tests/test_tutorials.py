@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -132,6 +133,20 @@ def test_a_page_of_the_site_shows_words_prints_and_pictures_of_a_notebook(name, 
     assert page.startswith("# ") and page.count("```python") == len(re.findall("^```python$", page, re.M)) > 3
     assert page.count("<img ") == sum("image/png" in each for each in shown)
     assert all(line in page for line in printed.strip().splitlines())
+
+
+def test_links_of_a_page_of_the_site_lead_from_the_folder_of_the_page(monkeypatch):
+    mkdocs = pytest.importorskip("mkdocs.structure.files", reason="the site is made by mkdocs, of the extra 'docs'")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    files = mkdocs.Files([mkdocs.File("parallelism.md", str(ROOT / "docs"), "site", use_directory_urls=False)])
+
+    def turned(text, own):
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=own))
+        return importlib.import_module("hooks").on_page_markdown(text, page, None, files)
+
+    of_notebook = turned("[more](../docs/parallelism.md#fields)", "tutorials/long_sequences.md")
+    assert of_notebook == "[more](../parallelism.md#fields)"
+    assert turned("[more](parallelism.md#fields)", "tutorials.md") == "[more](parallelism.md#fields)"
 
 
 def test_every_notebook_has_a_test_that_runs_it_and_a_line_on_the_page_of_tutorials():

@@ -77,7 +77,9 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
     if args.share > 1:
         data = replace(data, notes=(*data.notes, LEFT_OUT))
     if args.conserve:
-        data = replace(data, notes=(*data.notes, *map(kept_note, data.sets)))
+        chosen = zip(data.sets, data.trajectories, strict=True)
+        kept = dict.fromkeys(kept_note(each, numbers[0]) for each, numbers in chosen if numbers)
+        data = replace(data, notes=(*data.notes, *kept))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):

@@ -70,7 +70,8 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
     if not is_first:
         return
-    for note in filter(None, (forecasts.note, kept_note(request.data) if request.conserve else None)):
+    kept = kept_note(request.data, request.trajectories[0]) if request.conserve else ""
+    for note in filter(None, (forecasts.note, kept)):
         print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:

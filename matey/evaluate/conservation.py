@@ -26,30 +26,43 @@ Totals = Mapping[str, Tensor]
 
 def totals_of(batch: FieldBatch) -> Totals:
     """Return the totals of the last known frame; empty if nothing is known to be conserved."""
-    sums = {name: of.sums(batch.last, batch) for name, of in measures_of(batch) if of.corrections is not None}
-    return {name: of_quantity[:, :-1] for name, of_quantity in sums.items() if of_quantity is not None}
+    return _totals(batch.last, batch)
 
 
-def kept_note(data: TrajectorySet) -> str:
-    """Return a sentence that says which quantities rollouts of a data set keep."""
-    names = [name.removeprefix(TOTAL) for name in totals_of(one_of(samples_of(data, [0], 1)))]
-    if names:
+def num_components(about: FieldBatch) -> dict[str, int]:
+    """Return how many components each conserved quantity has, by the names of their measures; only one cell is looked at."""
+    return {name: total.shape[1] for name, total in _totals(about.last[..., :1, :1, :1], about).items()}
+
+
+def kept_names(data: TrajectorySet, trajectory: int = 0) -> list[str]:
+    """Return the names of the quantities that rollouts of a trajectory keep."""
+    return [name.removeprefix(TOTAL) for name in num_components(one_of(samples_of(data, [trajectory], 1)))]
+
+
+def kept_note(data: TrajectorySet, trajectory: int = 0) -> str:
+    """Return a sentence that says which quantities rollouts of a trajectory keep."""
+    if names := kept_names(data, trajectory):
         return f"Rollouts of {data.system} keep the totals of: {', '.join(names)}."
     return f"Rollouts of {data.system} keep no totals: nothing is known to be conserved (conserved in its description)."
 
 
-def one_of(samples: Samples) -> FieldBatch:
-    """Return a description of one sample: names, grid, boundaries and what is conserved; its values are zeros."""
-    values = torch.zeros(1, 1, len(samples.fields), 1, 1, 1).expand(-1, -1, -1, *samples.window[1:])
-    return FieldBatch(
+def one_of(samples: Samples, sample: int = 0, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> FieldBatch:
+    """Return a description of a sample: all but its values, which are zeros and take no memory.
+
+    The conserved quantities do not depend on the spacing.
+    """
+    zeros = torch.zeros(1, 1, len(samples.fields), 1, 1, 1)
+    of_a_cell = FieldBatch(
         samples.system,
         samples.fields,
-        values,
-        samples.lead_time[:1],
-        spacing=(1.0, 1.0, 1.0),  # sums over cells do not depend on it
+        zeros,
+        samples.lead_time[[sample]],
+        spacing=spacing,
         periodic=samples.periodic,
+        parameters={name: of_samples[[sample]] for name, of_samples in samples.parameters.items()},
         conserved=samples.conserved,
     )
+    return of_a_cell.with_tensors(history=zeros.expand(-1, -1, -1, *samples.window[1:]))  # a new batch reads all values
 
 
 def kept(frame: Tensor, batch: FieldBatch, totals: Totals) -> Tensor:
@@ -91,3 +104,9 @@ def shifted(frame: Tensor, fields: Sequence[int], shift: Tensor) -> Tensor:
     added = torch.zeros(frame.shape[:2], dtype=shift.dtype, device=frame.device)
     added[:, fields] = shift
     return frame + added[..., None, None, None].to(frame.dtype)
+
+
+def _totals(frame: Tensor, about: FieldBatch) -> dict[str, Tensor]:
+    """Return the totals ``(b, k)`` of the cells of a frame ``(b, f, z, y, x)``."""
+    sums = {name: of.sums(frame, about) for name, of in measures_of(about) if of.corrections is not None}
+    return {name: of_quantity[:, :-1] for name, of_quantity in sums.items() if of_quantity is not None}

@@ -22,7 +22,7 @@ from matey.evaluate.costs import BatchCost, batch_cost
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.physics import TRUTH
 from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
-from matey.evaluate.rollout_parts import added_up, rollout_parts, totals_of_part
+from matey.evaluate.rollout_parts import added_up, rollout_parts, slabs, totals_of_part
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
 from matey.model.as_held import as_held
@@ -34,7 +34,6 @@ from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
 from matey.tokens.parts import BrickShare
 
-AT_ONCE = 2**18  # number of cells that are compared at once
 NOTHING = torch.zeros((), dtype=torch.float64)
 LEFT_OUT = (
     "Ranks held parts of the fields: there are no pictures, spectra, seams, divergences nor anything beyond the truth, and no "
@@ -107,14 +106,6 @@ def _share(model: MateyModel) -> BrickShare:
     return share
 
 
-def _slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield several frames ``(f, z, y, x)`` of a box stacked, ``(g, f, z, y, x)`` in float64, a few layers at a time."""
-    axis = 1 if frames[0].shape[1] > 1 else 2
-    layers = max(AT_ONCE // frames[0].narrow(axis, 0, 1)[0].numel(), 1)
-    for of_all in zip(*(frame.split(layers, dim=axis) for frame in frames), strict=True):
-        yield torch.stack(of_all).double()
-
-
 def _abouts(data: HeldOut, windows: Sequence[Window]) -> list[Trajectory]:
     return [data.sets[window.set_index].trajectories[window.trajectory] for window in windows]
 
@@ -158,7 +149,7 @@ class ScoredPart:
         about, num_fields = self.part.samples, len(self.part.samples.fields)
         num_cells, num_sums = math.prod(about.window[1:]), 3 * len(guesses) + 2
         of_pieces = list(zip(*guesses, truth, strict=True))
-        totals = [sum((slab.sum(dim=CELLS) for slab in _slabs(of_piece)), NOTHING) for of_piece in of_pieces]
+        totals = [sum((slab.sum(dim=CELLS) for slab in slabs(of_piece)), NOTHING) for of_piece in of_pieces]
         means = self._added_up(totals, len(guesses) + 1, num_fields) / num_cells
 
         def sums_of(values: Tensor, mean: Tensor) -> Tensor:
@@ -169,7 +160,7 @@ class ScoredPart:
             return torch.cat([*(each.sum(dim=CELLS) for each in products), of_truth])
 
         sums = [
-            sum((sums_of(slab, means[piece.sample]) for slab in _slabs(of_piece)), NOTHING)
+            sum((sums_of(slab, means[piece.sample]) for slab in slabs(of_piece)), NOTHING)
             for piece, of_piece in zip(self.part.pieces, of_pieces, strict=True)
         ]
         found = self._added_up(sums, num_sums, num_fields).transpose(0, 1)  # (s, b, f)
@@ -199,7 +190,7 @@ class ScoredPart:
             return torch.cat(rows)
 
         own = [
-            sum((sums_of(slab, batches[piece.sample]) for slab in _slabs(of_piece)), NOTHING)
+            sum((sums_of(slab, batches[piece.sample]) for slab in slabs(of_piece)), NOTHING)
             for piece, *of_piece in zip(self.part.pieces, frames, truth, last, strict=True)
         ]
         found = self._added_up(own, 3, sum(widths)).split(widths, dim=2)  # each (b, 3, k)
@@ -210,12 +201,4 @@ class ScoredPart:
         return numbers
 
     def _batch(self, sample: int) -> FieldBatch:
-        """Return a description of a sample, with zeros for its values."""
-        about = self.part.samples
-        parameters = {name: of_samples[[sample]] for name, of_samples in about.parameters.items()}
-        return replace(
-            one_of(about),
-            lead_time=about.lead_time[[sample]],
-            spacing=self._abouts[sample].spacing,
-            parameters=parameters,
-        )
+        return one_of(self.part.samples, sample, self._abouts[sample].spacing)

@@ -70,8 +70,11 @@ def rollout(
         frames = []
         for ahead in range(1, min(lead, num_steps - first) + 1):
             frame = model.predict(batch.with_tensors(lead_time=torch.full_like(batch.lead_time, ahead)))
-            frame, largest = limited(frame, batch.last, ahead, largest)
-            frame = kept(frame, batch, totals or {})
+            frame, after = limited(frame, batch.last, ahead, largest)
+            if totals:
+                frame = kept(frame, batch, totals)
+                after = largest_after(largest, root_mean_square(frame - batch.last), ahead)  # as read from a file later
+            largest = after
             frames.append(frame)
             yield frame
 

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from matey.evaluate.conservation import Totals, one_of, shifted, shifts, sums_of, totals_of
+from matey.evaluate.conservation import Totals, num_components, one_of, shifted, shifts, sums_of
 from matey.evaluate.rollout import largest_after, largest_of
 from matey.model.matey import MateyModel
 from matey.model.next_frames import Frames, inside, moved_on, predicted
 from matey.model.sequence_group import Exchange
 from matey.model.shared_fields import prepare_parts
 from matey.samples import BatchPart
+
+AT_ONCE = 2**18  # number of cells whose sums are taken at once
 
 
 @torch.no_grad()
@@ -54,8 +56,12 @@ def rollout_parts(
             if ahead > 1 and part.num_given > 1:  # each frame needs the given fields at its own time
                 prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
             (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
-            frame, largest = _limited(frame, part, ahead, largest, exchange, ranks.size)
-            frame = _kept(frame, part, totals or {}, exchange, ranks.size)
+            frame, after = _limited(frame, part, ahead, largest, exchange, ranks.size)
+            if totals:
+                frame = _kept(frame, part, totals, exchange, ranks.size)
+                sizes = sizes_of(_changes(frame, part), part, exchange, ranks.size)
+                after = largest_after(largest, sizes, ahead)
+            largest = after
             frames.append(frame)
             yield frame
         del prepared
@@ -92,7 +98,7 @@ def _limited(
     frames: Frames, part: BatchPart, ahead: int, largest: Tensor, exchange: Exchange, num_ranks: int
 ) -> tuple[Frames, Tensor]:
     """Scale changes down to the largest ones, see `matey.evaluate.rollout.limited`."""
-    changes = [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
+    changes = _changes(frames, part)
     sizes = sizes_of(changes, part, exchange, num_ranks)
     largest = largest_after(largest, sizes, ahead)
     share = ahead * largest / sizes
@@ -103,13 +109,17 @@ def _limited(
     return found, largest
 
 
+def _changes(frames: Frames, part: BatchPart) -> Frames:
+    return [frame - piece.history[-1] for frame, piece in zip(frames, part.pieces, strict=True)]
+
+
 def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Totals:
     """Return the totals of the last known frame over all cells, see `matey.evaluate.conservation.totals_of`."""
     last = [inside(piece, piece.history[-1], part.samples) for piece in part.pieces]
     totals = {}
-    for name, like in totals_of(one_of(part.samples)).items():
-        _, sums = _sums_of(name, last, part, like.shape[1], exchange, num_ranks)
-        totals[name] = sums[:, : like.shape[1]]
+    for name, width in num_components(one_of(part.samples)).items():
+        _, sums = _sums_of(name, last, part, width, exchange, num_ranks)
+        totals[name] = sums[:, :width]
     return totals
 
 
@@ -130,11 +140,22 @@ def _sums_of(
     name: str, own: Frames, part: BatchPart, width: int, exchange: Exchange, num_ranks: int
 ) -> tuple[list[int], Tensor]:
     """Return the sums of a quantity over all cells, see `matey.evaluate.conservation.sums_of`."""
-    about, fields, sums = one_of(part.samples), list[int](), []
-    for frame in own:
-        fields, of_piece = sums_of(name, frame[None], about)
-        sums.append(of_piece[0])
+    fields, sums = list[int](), list[Tensor]()
+    for piece, frame in zip(part.pieces, own, strict=True):
+        about = one_of(part.samples, piece.sample)
+        sums.append(torch.zeros(2 * width, dtype=torch.float64))
+        for slab in slabs([frame]):
+            fields, of_slab = sums_of(name, slab, about)
+            sums[-1] += of_slab[0]
     return fields, added_up(part, sums, (2 * width,), exchange, num_ranks)
+
+
+def slabs(frames: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield several frames ``(f, z, y, x)`` of a box stacked, ``(g, f, z, y, x)`` in float64, a few layers at a time."""
+    axis = 1 if frames[0].shape[1] > 1 else 2
+    layers = max(AT_ONCE // frames[0].narrow(axis, 0, 1)[0].numel(), 1)
+    for of_all in zip(*(frame.split(layers, dim=axis) for frame in frames), strict=True):
+        yield torch.stack(of_all).double()
 
 
 def _squares(values: Tensor) -> Tensor:

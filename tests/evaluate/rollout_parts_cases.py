@@ -47,6 +47,15 @@ CASES = {
     "plane, kept": ("mix", PLANE, (1, 40, 48), (False, False, True), 2, 2, {"fields": GAS}),
     "space, kept": ("mul", SPACE, (12, 20, 9), (True, True, False), 2, 1, {"fields": GAS}),
     "fewer patches than ranks": ("uniform", ((1, 1, 8, 8),), (1, 8, 8), (False, False, True), 2, 1, {}),
+    "space, one frame, kept": (
+        "uniform",
+        SPACE[1:],
+        (16, 8, 16),
+        (True, False, True),
+        1,
+        2,
+        {"history": 1, "fields": GAS},
+    ),
 }
 STEPS = 4
 

@@ -1,12 +1,14 @@
 """Rollouts that keep what a system conserves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from matey import FieldBatch
 from matey.data import TrajectorySet
-from matey.evaluate.conservation import kept, kept_note, totals_of
-from matey.evaluate.rollout import rollout
+from matey.evaluate.conservation import kept, kept_note, num_components, one_of, totals_of
+from matey.evaluate.rollout import largest_after, largest_change, rollout, root_mean_square
 from matey.physics import MEASURES, measure
 from tests.support.models import make_model
 
@@ -63,6 +65,14 @@ def test_fields_without_anything_conserved_and_fields_of_zeros_stay_as_they_are(
     assert torch.equal(kept(still.last, still, totals_of(still)), still.last)
 
 
+def test_what_is_kept_is_known_of_fields_that_no_memory_holds():
+    batch = batch_of("compressible_rand", GAS)
+    of_any, of_large = (one_of(replace(batch.samples, window=(2, 1, size, size))) for size in (8, 2**24))
+    assert of_large.grid == (1, 2**24, 2**24)
+    assert num_components(of_large) == num_components(of_any) == {"mass": 1, "momentum": 2, "energy": 1}
+    assert {name: total.shape[1] for name, total in totals_of(batch).items()} == num_components(of_any)
+
+
 @pytest.mark.parametrize("lead", [1, 3])
 def test_all_frames_of_a_rollout_keep_the_totals(lead):
     batch, model = batch_of("compressible_rand", GAS), make_model(((1, 1, 4, 4),), fields=GAS)
@@ -70,6 +80,25 @@ def test_all_frames_of_a_rollout_keep_the_totals(lead):
     for name in ("mass", "momentum", "energy"):
         assert max(MEASURES[name].number(frame, batch).max() for frame in keeping) < 1e-14
         assert max(MEASURES[name].number(frame, batch).max() for frame in freely) > 1e-6
+
+
+class Outburst:
+    """Predicts fields a hundred times as large as the last ones."""
+
+    device = torch.device("cpu")
+
+    def predict(self, batch):
+        return 100 * batch.last
+
+
+def test_a_first_change_limits_the_others_as_it_was_kept():
+    made = batch_of("compressible_rand", GAS)
+    batch = replace(made, history=made.history[:, :1])
+    totals = totals_of(batch)
+    first, *others = rollout(Outburst(), batch, 4, totals=totals)
+    largest = largest_after(largest_change(batch.history), root_mean_square(first - batch.last), 1)
+    rest = rollout(Outburst(), batch.moved_on(first[:, None]), 3, largest=largest, totals=totals)
+    assert all(map(torch.equal, rest, others)) and len(others) == 3
 
 
 @pytest.mark.parametrize(

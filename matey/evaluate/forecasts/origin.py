@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import matey
 from matey.checkpoints.trained import Trained
+from matey.evaluate.conservation import kept_names
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.model.fingerprint import weights_fingerprint
 
@@ -22,7 +23,8 @@ def origin_of(trained: Trained, request: ForecastRequest, command: str | None) -
     """
     model, config = trained.model, trained.model.config
     kind = "at once" if request.lead >= request.num_steps else f"in steps of {request.lead} snapshots"
-    kind += ", with the totals of conserved quantities kept" if request.conserve else ""
+    kept = kept_names(request.data, request.trajectories[0]) if request.conserve else []
+    kind += f", with the totals kept of {', '.join(kept)}" if kept else ""
     leads = f"leads of 1 to {trained.lead_max} snapshots" if trained.lead_max else "leads that are not recorded"
     facts = {
         "source": f"matey {matey.__version__}, model {trained.name}",

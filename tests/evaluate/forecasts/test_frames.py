@@ -40,9 +40,14 @@ def test_a_forecast_that_conserves_goes_on_as_without_a_break():
     data = TrajectorySet.from_arrays("compressible_rand", fields, **told)
     model = make_model(PATCHES, torch.float32, num_blocks=1, fields=gas)
 
-    def request(conserve):
-        return matey.forecast(model, data, steps=STEPS, lead=2, conserve=conserve, history=2).request
+    def forecast(conserve):
+        return matey.forecast(model, data, steps=STEPS, lead=2, conserve=conserve, history=2)
 
+    def request(conserve):
+        return forecast(conserve).request
+
+    assert forecast(True).facts["forecast"].endswith("with the totals kept of mass, momentum, energy")
+    assert "totals" not in forecast(False).facts["forecast"]
     whole = torch.stack([frame.values for frame in forecast_batch(model, request(True), 0, 2, 0)], dim=1)
     drift, freely = (
         torch.stack(
