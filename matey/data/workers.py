@@ -9,8 +9,8 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.util import Finalize
+from contextlib import contextmanager, suppress
+from multiprocessing.util import Finalize, get_temp_dir
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,7 +42,12 @@ def leave_signals_to_the_run(worker: int) -> None:
     """Make a worker ignore the signals that ask its run to leave, since Slurm and terminals send them to every process."""
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # The folder of its sockets is made before it can be asked to end: in between, it would be left behind.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [END_READING])
+    with suppress(OSError):  # is raised again where the folder is needed
+        get_temp_dir()
     signal.signal(END_READING, _end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [END_READING])
     sys.unraisablehook = _say_unless_ending
     Finalize(None, signal.signal, (END_READING, signal.SIG_IGN), exitpriority=sys.maxsize)  # while it cleans up
     # By default a worker drops data that it cannot hand over, and the process that reads from it would wait for ever.
