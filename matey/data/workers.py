@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.queues
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.util import Finalize, get_temp_dir
 from types import FrameType
 from typing import Any, NoReturn
@@ -44,12 +46,12 @@ def leave_signals_to_the_run(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # The folder of its sockets is made before it can be asked to end: in between, it would be left behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, [END_READING])
+    is_of_the_run = multiprocessing.current_process()._config.get("tempdir") is not None  # type: ignore[attr-defined]
+    folder = None
     with suppress(OSError):  # is raised again where the folder is needed
-        get_temp_dir()
-    signal.signal(END_READING, _end)
+        folder = get_temp_dir()
+    signal.signal(END_READING, partial(_end, None if is_of_the_run else folder))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [END_READING])
-    sys.unraisablehook = _say_unless_ending
-    Finalize(None, signal.signal, (END_READING, signal.SIG_IGN), exitpriority=sys.maxsize)  # while it cleans up
     # By default a worker drops data that it cannot hand over, and the process that reads from it would wait for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_by)  # type: ignore[attr-defined]
 
@@ -92,11 +94,11 @@ def _end_by(error: Exception, item: object) -> NoReturn:
     os._exit(1)
 
 
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit()
+def _end(folder: str | None, number: int, frame: FrameType | None) -> NoReturn:
+    """Remove this worker's folder of temporary files and end.
 
-
-def _say_unless_ending(dropped: sys.UnraisableHookArgs) -> None:
-    """Print an exception that a callback drops, unless it ends this worker, which is then asked to end again."""
-    if dropped.exc_type is not SystemExit:
-        sys.__unraisablehook__(dropped)
+    An exception instead could be raised while a queue holds its lock, and the worker would wait for that lock for ever.
+    """
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(0)
