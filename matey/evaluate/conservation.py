@@ -43,7 +43,10 @@ def kept_note(data: TrajectorySet, trajectory: int = 0) -> str:
     """Return a sentence that says which quantities rollouts of a trajectory keep."""
     if names := kept_names(data, trajectory):
         return f"Rollouts of {data.system} keep the totals of: {', '.join(names)}."
-    return f"Rollouts of {data.system} keep no totals: nothing is known to be conserved (conserved in its description)."
+    return (
+        f"Rollouts of {data.system} keep no totals: nothing is known to be conserved. A description of the data can name "
+        "fields that are, with the key conserved."
+    )
 
 
 def one_of(samples: Samples, sample: int = 0, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> FieldBatch:

@@ -141,7 +141,7 @@ def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
                 assert worker.pid is not None, "those that are active have been started"
                 with suppress(ProcessLookupError):
                     os.kill(worker.pid, END_READING)
-            # A worker that was about to wait, or in a callback, misses the signal, and gets it the next time.
+            # A worker that was about to wait misses the signal, and gets it the next time.
             wait([worker.sentinel for worker in workers], timeout=0.05)
             workers = [worker for worker in workers if worker.is_alive()]
         for worker in workers:
