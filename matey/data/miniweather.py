@@ -22,7 +22,7 @@ from matey.data.arrays.netcdf import NETCDF
 from matey.data.arrays.stored import StoredArray
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import described_hdf5, is_hdf5
-from matey.data.signature import is_classic_netcdf
+from matey.data.signature import is_classic_netcdf, remembered
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored
@@ -114,8 +114,8 @@ READER = Reader(
 
 def _read(path: Path, names: Sequence[str], *part: slice) -> list[np.ndarray]:
     """Read a part of some variables."""
-    kind = kind_of(path)
-    return [kind.read(path, name, part) for name in names]
+    with remembered(path):
+        return kind_of(path).read_all(path, names, part)
 
 
 def _check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,19 +61,24 @@ def _recognises(path: Path) -> bool:
 
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
+    return _read_several(path, [name], index)[0]
+
+
+def _read_several(path: Path, names: Sequence[str], index: Index) -> list[np.ndarray]:
     with _opened(path) as file:
-        if name not in file.variables:
-            raise not_read(path, name, "it no longer exists")
-        try:
-            values = _part(file.variables[name], index)
-        except (IndexError, OSError, RuntimeError, ValueError) as error:
-            raise not_read(path, name, one_line(error)) from error
-    return values.astype(values.dtype.newbyteorder("="))
+        return [_read_from(file, path, name, index) for name in names]
 
 
-def _part(variable: Any, index: Index) -> np.ndarray:  # noqa: ANN401
-    """Return a copy of a part, since SciPy's arrays are views of a mapping that is about to be closed."""
-    return np.array(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
+def _read_from(file: Any, path: Path, name: str, index: Index) -> np.ndarray:  # noqa: ANN401 (a file of either library)
+    if name not in file.variables:
+        raise not_read(path, name, "it no longer exists")
+    try:
+        variable = file.variables[name]
+        part = np.asarray(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
+        # A copy, since SciPy's arrays are views of a mapping that is about to be closed.
+        return part.astype(part.dtype.newbyteorder("="))
+    except (IndexError, OSError, RuntimeError, ValueError) as error:
+        raise not_read(path, name, one_line(error)) from error
 
 
 @contextmanager
@@ -127,4 +132,4 @@ def _check_size(path: Path, file: Any) -> None:  # noqa: ANN401
         )
 
 
-NETCDF = FileKind("classic netCDF", (".nc", ".cdf"), _recognises, describe, attributes, _read)
+NETCDF = FileKind("classic netCDF", (".nc", ".cdf"), _recognises, describe, attributes, _read, _read_several)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class FileKind:
         arrays: function that describes all arrays of a file, by their paths in it.
         attributes: function that returns the attributes of a file, or of a group or array in it.
         read: function of file, name and an index for each axis that reads a part of an array.
+        read_several: the same for several arrays, where opening the file once for all of them is cheaper.
     """
 
     name: str
@@ -88,6 +89,13 @@ class FileKind:
     arrays: Callable[[Path], dict[str, StoredArray]]
     attributes: Callable[[Path, str], dict[str, Any]]
     read: Callable[[Path, str, Index], np.ndarray]
+    read_several: Callable[[Path, Sequence[str], Index], list[np.ndarray]] | None = None
+
+    def read_all(self, path: Path, names: Sequence[str], index: Index) -> list[np.ndarray]:
+        """Read the same part of several arrays."""
+        if self.read_several is not None:
+            return self.read_several(path, names, index)
+        return [self.read(path, name, index) for name in names]
 
     def numbers(self, path: Path, name: str) -> dict[str, float]:
         """Return the numbers among the attributes of the file, or of a group or array in it."""
