@@ -20,6 +20,7 @@ from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
 from matey.mistakes import Mistake, writing
+from matey.parallel.allocator import keep_freed_memory
 from matey.report.plots import COLOURS
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
@@ -51,9 +52,11 @@ def run(args: argparse.Namespace) -> None:
             for point in blocking_points(args.model, ranks, args.stage):
                 print(json.dumps(point))
     elif args.sweep:
+        keep_freed_memory()  # as training does
         with writing(args.out):
             sweep(args.out, args.repeat)
     else:
+        keep_freed_memory()
         (speed,) = measure([case_of(args)], args.repeat)
         print(json.dumps(speed.as_row()))
 
