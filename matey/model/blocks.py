@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
 from matey.model.sequence_group import Plan, SequenceGroup
+from matey.model.turns import Turn, turned
 from matey.tokens.patches import Patch
 from matey.tokens.schemes import Key
 
@@ -65,17 +66,25 @@ class Block(nn.Module):
         self.mlp = Mlp(width, hidden)
 
     def forward(
-        self, tokens: Tensor, sequence_group: SequenceGroup, plans: Sequence[Plan], keep: Sequence[Tensor] | None = None
+        self,
+        tokens: Tensor,
+        sequence_group: SequenceGroup,
+        plans: Sequence[Plan],
+        turns: Sequence[Turn | None] | None = None,
+        keep: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 
         Args:
-            tokens: ``(n, e)``, the tokens of this rank.
+            tokens: ``(n, e)``, the tokens of this rank, in the order of the last attention.
             sequence_group: the group that computes attention, together with the other ranks that share the samples.
-            plans: one plan per segmentation of the scheme, see `SequenceGroup.plan`.
+            plans: one plan per segmentation of the scheme, see `RankGroup.plan`.
+            turns: changes of the tokens' order before each attention, see `matey.model.turns`; None: there are none.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
         """
-        for number, (attention, plan) in enumerate(zip(self.attentions, plans, strict=True)):
+        turns = [None] * len(plans) if turns is None else turns
+        for number, (attention, plan, turn) in enumerate(zip(self.attentions, plans, turns, strict=True)):
+            tokens = turned(tokens, turn)
             residual = attention(tokens, sequence_group, plan)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)

@@ -32,6 +32,7 @@ from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
+from matey.model.turns import turned
 from matey.samples import Samples
 from matey.tokens.patches import patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -158,9 +159,12 @@ class MateyModel(PreTrainedModel):
         conditions = self._conditions(prepared)
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        attentions = prepared.attentions
+        tokens = turned(tokens, attentions.enter)
         for number, block in enumerate(self.blocks):
-            keep = self._keep(number, prepared, sample, tokens.dtype)
-            tokens = self._call(number, block, tokens, prepared.plans, keep)
+            keep = self._keep(number, prepared, tokens.dtype)
+            tokens = self._call(number, block, tokens, attentions.plans, attentions.within, keep)
+        tokens = turned(tokens, attentions.leave)
         return self._decode(prepared, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -173,7 +177,7 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(self, number: int, prepared: Prepared, sample: Tensor, dtype: torch.dtype) -> list[Tensor] | None:
+    def _keep(self, number: int, prepared: Prepared, dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
@@ -181,7 +185,8 @@ class MateyModel(PreTrainedModel):
         draw = torch.cat([_draw_of(samples) for samples in prepared.samples])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
-        return [scale[sample, None].to(dtype) for scale in scales]
+        samples = prepared.attentions.at_residuals(prepared.tokens.layout.sample)
+        return [scale[sample, None].to(dtype) for scale, sample in zip(scales, samples, strict=True)]
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch, token_batch: TokenBatch | None = None) -> Tensor:

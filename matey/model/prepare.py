@@ -26,7 +26,8 @@ from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
-from matey.model.sequence_group import HandOver, Plan, RankGroup
+from matey.model.sequence_group import HandOver, RankGroup
+from matey.model.turns import Attentions
 from matey.nested import with_tensors
 from matey.samples import Samples
 from matey.tokens.boxes import TilesInBoxes, in_boxes
@@ -88,7 +89,7 @@ class Prepared:
         frames: the frames of each batch.
         seen: part of the fields of each batch that this rank sees.
         tokens: this rank's tokens.
-        plans: the plan of each attention of a block.
+        attentions: the attentions of a block.
         decoding: the plan by which tokens become cells.
     """
 
@@ -100,7 +101,7 @@ class Prepared:
     frames: tuple[Frames, ...]
     seen: tuple[Seen, ...]
     tokens: OwnTokens
-    plans: tuple[Plan, ...]
+    attentions: Attentions
     decoding: Decoding
 
     def to(self, device: torch.device | str) -> Prepared:
@@ -156,13 +157,13 @@ class StepPlan:
         bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;
             None on one process, which sees whole samples.
         tokens: own tokens.
-        plans: the plan of each attention of a block.
+        attentions: the attentions of a block.
         decoding: the plan by which tokens become cells.
     """
 
     bricks: tuple[Tensor | None, ...]
     tokens: OwnTokens
-    plans: tuple[Plan, ...]
+    attentions: Attentions
     decoding: Decoding
 
     def blocks_of(self, batch: int) -> list[tuple[Places, ...]]:
@@ -190,7 +191,7 @@ class StepPlan:
             frames=token_batch.frames,
             seen=tuple(seen),
             tokens=self.tokens,
-            plans=self.plans,
+            attentions=self.attentions,
             decoding=self.decoding,
         )
 
@@ -204,7 +205,7 @@ def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtyp
     return StepPlan(
         bricks=tuple(bricks),
         tokens=own_tokens(mine, frames, config.patches, bricks),
-        plans=tuple(ranks.plan(key(whole)) for key in scheme_keys(config.scheme, config.patches)),
+        attentions=ranks.plan_block([key(whole) for key in scheme_keys(config.scheme, config.patches)]),
         decoding=_decoding(whole, own, frames, config, ranks, dtype),
     )
 

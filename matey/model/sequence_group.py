@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from matey.model.attention import segment_attention
+from matey.model.turns import Attentions, in_turn
 from matey.tokens.segments import segment
 
 Plan = Any
@@ -71,6 +72,10 @@ class RankGroup:
     def plan(self, key: Tensor) -> Plan:
         """Plan attention among tokens of the whole list with equal keys ``(n,)``; the same on all ranks of the group."""
         return segment(key)
+
+    def plan_block(self, keys: Sequence[Tensor]) -> Attentions:
+        """Plan the attentions of a block, one for each key, and the orders in which tokens come to them."""
+        return in_turn([self.plan(key) for key in keys])
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> HandOver:
         """Plan how the ranks' parts of rows are sent to the ranks that hold the rows.
