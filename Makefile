@@ -41,8 +41,9 @@ IN_TWO := -n 2 --dist loadfile --max-worker-restart 0
 test: .venv/installed
 	$(BIN)/python -m pytest $(IN_TWO) -m "not slow"
 
+# For the hand that edits: a minute on two cores.
 test-unit: .venv/installed
-	$(BIN)/python -m pytest $(IN_TWO) -m "not slow and not processes"
+	$(BIN)/python -m pytest $(IN_TWO) -m "not slow and not processes and not whole"
 
 # Files in their order: by xdist's own, those of few tests come last, and the longest of all are among them.
 test-all: .venv/installed

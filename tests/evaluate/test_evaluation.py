@@ -100,8 +100,9 @@ def test_forecasts_without_bounds_are_reported_as_diverged(rule, tmp_path, shall
 
 
 def test_the_size_of_a_batch_changes_no_error(model, held_out):
-    one_by_one = errors(run(model, held_out, batch_size=1, max_windows=3))
-    together = errors(run(model, held_out, batch_size=64, max_windows=3))
+    few = {"leads": (1, 5), "rollout_steps": 3, "max_windows": 3}
+    one_by_one = errors(run(model, held_out, batch_size=1, **few))
+    together = errors(run(model, held_out, batch_size=64, **few))
     assert one_by_one.keys() == together.keys()
     for key, error in one_by_one.items():
         assert error == pytest.approx(together[key], rel=1e-4)

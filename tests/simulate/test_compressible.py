@@ -32,6 +32,7 @@ def random_gas(seed, *shape):
     return fields
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("chosen", [slice(0, 1), pytest.param(slice(1, None), marks=pytest.mark.slow)])
 def test_viscous_flow_agrees_with_the_published_solver(chosen, published_rand):
     published_rand = published_rand[chosen]
@@ -48,6 +49,7 @@ def test_viscous_flow_agrees_with_the_published_solver(chosen, published_rand):
     assert (kinetic_energy(ours)[:, -1] < 0.1 * kinetic_energy(ours)[:, 0]).all()
 
 
+@pytest.mark.whole
 def test_turbulence_agrees_with_the_published_solver(published_turbulence):
     ours = navier_stokes(published_turbulence[:, 0], FRAMES, Gas())
     error = (ours - published_turbulence).norm(dim=(3, 4)) / published_turbulence.norm(dim=(3, 4))
