@@ -21,6 +21,7 @@ from tests.support.paths import ROOT
 from tests.support.small_files import write_waves
 
 WATER, REACTION = "shallow_water", "diffusion_reaction"
+pytestmark = pytest.mark.whole  # each needs peers that are trained
 SECONDS = 0.2  # of each training
 PEER = f"stencil-{WATER}-{SECONDS}-0"
 ALL = ["--leads", "1", "--rollout", "2", "--max-windows", "4"]
@@ -69,7 +70,6 @@ def cells_of(text, system, forecast, head="NRMSE"):
     raise AssertionError(f"no {system} in {text}")
 
 
-@pytest.mark.whole
 def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
     names = ["stencil-shallow_water", "unet-shallow_water", "fno-shallow_water", "waves", "stencil-diffusion_reaction"]
     status, out, error = evaluate(*names)
@@ -94,7 +94,6 @@ def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
     assert page.count("<h3>shallow_water, ") == 4 and page.count("<h3>diffusion_reaction, ") == 2
 
 
-@pytest.mark.whole
 def test_the_page_of_a_peer_shows_forecasts_and_no_mesh(site, evaluate):
     data = ["--data", site / WATER, "--seen", "leave_out"]
     status, out, error = evaluate("unet-shallow_water", arguments=[*ALL, *data], out="alone")

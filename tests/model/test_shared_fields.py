@@ -84,7 +84,10 @@ SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  
     ("name", "dtype", "sizes"),
     [
         *(pytest.param(name, torch.float32, (2, 3), marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
-        *(pytest.param(name, torch.float32, (8,), marks=[pytest.mark.slow] * (name not in OF_EIGHT)) for name in CASES),
+        *(
+            pytest.param(name, torch.float32, (8,), marks=pytest.mark.whole if name in OF_EIGHT else pytest.mark.slow)
+            for name in CASES
+        ),
         ("space", torch.float64, (2, 3)),
         pytest.param("mul", torch.float64, (2, 3, 8), marks=pytest.mark.slow),
     ],

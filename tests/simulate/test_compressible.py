@@ -58,6 +58,7 @@ def test_turbulence_agrees_with_the_published_solver(published_turbulence):
     assert (total_energy(ours) / total_energy(ours)[:, :1] - 1).abs().max() < 1e-12
 
 
+@pytest.mark.whole
 def test_small_sound_wave_travels_at_its_speed_and_converges_with_second_order():
     def error(num_cells):
         place = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells
@@ -121,6 +122,7 @@ def test_swapping_the_axes_swaps_the_future():
     torch.testing.assert_close(swapped[:, [0, 1, 3, 2]].transpose(2, 3), last, rtol=0, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_a_moving_frame_changes_nothing_but_the_place():
     # After a period of the boost, the flow is back where it was; only truncation differs.
     place = (torch.arange(48, dtype=torch.float64) + 0.5) / 48

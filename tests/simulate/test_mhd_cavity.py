@@ -63,6 +63,7 @@ def test_error_falls_with_the_second_order_but_with_the_first_at_the_lids_corner
     assert orders[:2].min() > 0.9 and orders[2:].min() > 1.6, orders
 
 
+@pytest.mark.whole
 def test_error_of_the_steps_falls_with_the_second_order():
     def state(num_steps):
         flow = CavityFlow(Cavity(0.3, 100.0), 33, 2.0 / num_steps)
@@ -127,6 +128,7 @@ def test_strong_diffusion_leaves_the_field_uniform():
     assert 1e-6 < frame[..., 3].abs().max() < 1e-3
 
 
+@pytest.mark.whole
 def test_a_stronger_field_slows_the_flow():
     speeds = [last_frame(Cavity(field, 50.0), 33, 5.0)[1:-1, 1:-1, :2].norm() for field in (0.0, 0.1, 0.5)]
     assert speeds[0] > speeds[1] > 1.2 * speeds[2]

@@ -47,6 +47,7 @@ def mass_and_energy(frames, grid):
     return density.sum((1, 2)), energy.sum((1, 2))
 
 
+@pytest.mark.whole
 def test_every_frame_agrees_with_the_published_solver():
     with netcdf_file(published("collision_100x50.nc"), mmap=False) as file:
         times = torch.from_numpy(file.variables["t"][:].astype("f8"))
