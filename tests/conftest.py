@@ -11,38 +11,48 @@ import signal
 import sys
 
 import pytest
-import torch
 
-from matey.parallel.compilation import locks
 from matey.process.waiting_threads import let_waiting_threads_sleep
 from tests.support.programs import SHARED, clean_environment, preloaded
 from tests.support.runs import small_run
 
-pytest_plugins = [
-    "tests.support.commands",
-    "tests.support.evaluations",
-    "tests.support.processes",
-    "tests.support.proved",
-]
+pytest_plugins = ["tests.support.commands", "tests.support.processes", "tests.support.proved"]
 
-torch.set_num_threads(1)
 let_waiting_threads_sleep()  # in what the tests start
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start is to hear it
     signal.signal(signal.SIGHUP, lambda number, frame: None)
 gc.disable()  # until all tests are found: there is no garbage yet
 
 
-def pytest_sessionstart():
-    for lock, age in locks():
-        if age > 1200:  # it takes a minute or two
-            pytest.exit(
-                f"a compilation that was killed has left {lock}, for which tests would wait for ever: delete it", 2
-            )
+def starts_processes(config):
+    return "not processes" not in config.option.markexpr
+
+
+def hands_out(config):
+    """Whether this process runs no tests, but hands them out to others, under pytest-xdist."""
+    return getattr(config.option, "dist", "no") != "no" and not hasattr(config, "workerinput")
+
+
+def pytest_sessionstart(session):
+    """What takes seconds to import is imported here, and not where it is not needed."""
+    if starts_processes(session.config):
+        from matey.parallel.compilation import locks
+
+        for lock, age in locks():
+            if age > 1200:  # it takes a minute or two
+                pytest.exit(
+                    f"a compilation that was killed has left {lock}, for which tests would wait for ever: delete it", 2
+                )
+    if not hands_out(session.config):
+        import torch
+
+        torch.set_num_threads(1)
+        session.config.pluginmanager.import_plugin("tests.support.evaluations")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config):
-    if "not processes" not in config.option.markexpr:
+    if starts_processes(config):
         os.environ[SHARED] = str(preloaded().folder)  # which imports while they collect
 
 

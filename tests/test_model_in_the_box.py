@@ -24,6 +24,7 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
     return open_dataset(folder)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("system", "seed", "at_leads", "in_rollouts"),
     [  # a third above what was measured: 0.034 0.046, 0.028 0.118, 0.090 0.326

@@ -1,8 +1,11 @@
 """Docstrings, help texts and names of tests in plain English, as far as a small check can hold it."""
 
 import ast
+import gc
 import re
 from itertools import pairwise
+
+import pytest
 
 from tests.support.paths import ROOT
 
@@ -66,10 +69,18 @@ def test_a_fragment_is_told_from_a_phrase():
     assert entries(text) == [("a", "the rows, and"), ("b", "of all."), ("", "The rows")]
 
 
-def test_entries_of_docstrings_say_what_a_thing_is():
+@pytest.fixture(scope="module")
+def trees():
+    """The path of each source and what it says, as a tree; nobody looks for garbage among its million nodes."""
+    gc.disable()
+    yield [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
+    gc.enable()
+
+
+def test_entries_of_docstrings_say_what_a_thing_is(trees):
     wrong, num_entries = [], 0
-    for path in SOURCES:
-        for node in documented(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in trees:
+        for node in documented(tree):
             for name, text in entries(ast.get_docstring(node)):
                 num_entries += 1
                 if is_fragment(text):
@@ -77,10 +88,9 @@ def test_entries_of_docstrings_say_what_a_thing_is():
     assert wrong == [] and num_entries > 500
 
 
-def test_summaries_of_classes_and_functions_are_no_questions():
+def test_summaries_of_classes_and_functions_are_no_questions(trees):
     wrong = []
-    for path in SOURCES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in trees:
         for node in documented(tree, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if QUESTIONS.match(ast.get_docstring(node)):
                 wrong.append(f"{path.relative_to(ROOT)}, {node.name}: {ast.get_docstring(node).splitlines()[0]}")
@@ -96,8 +106,8 @@ def explained_values(tree):
                 yield node.value.value
 
 
-def test_what_stands_below_a_constant_says_what_it_is():
-    texts = [(path, text) for path in SOURCES for text in explained_values(ast.parse(path.read_text("utf-8")))]
+def test_what_stands_below_a_constant_says_what_it_is(trees):
+    texts = [(path, text) for path, tree in trees for text in explained_values(tree)]
     wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
     assert wrong == [] and len(texts) > 100
 
@@ -111,8 +121,8 @@ def explained(tree):
                 yield parts[0].value
 
 
-def test_help_texts_say_what_a_flag_or_a_key_is():
-    texts = [(path, text) for path in SOURCES for text in explained(ast.parse(path.read_text(encoding="utf-8")))]
+def test_help_texts_say_what_a_flag_or_a_key_is(trees):
+    texts = [(path, text) for path, tree in trees for text in explained(tree)]
     wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
     assert wrong == [] and len(texts) > 100
 

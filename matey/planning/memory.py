@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from matey.config import RunConfig
 from matey.model.blending import directions
@@ -149,21 +150,22 @@ def _activations(
         "embedding, decoding": decoded,
         "layers on cells": on_cells,
         "frames around cells": around,
-        "fields": num_samples * _fields(run, workload, ways),
+        "fields": num_samples * _fields(workload, ways, has_read=run.train.unroll > 0 and ways == 1),
         "next micro-batch": ahead_bytes(workload, num_samples, ways, machine),
     }
 
 
-def _fields(run: RunConfig, workload: Workload, ways: int) -> float:
+@cache
+def _fields(workload: Workload, ways: int, *, has_read: bool) -> float:
     """Return the bytes of a sample's fields on a rank's device, in float32, and of the rank's plan of their cells.
 
-    The fields are the rank's part of the normalised history, of given fields, of the target and of the last frame; if a single
-    rank unrolls histories first, also the frames that it has read. Cells around its own are counted with the activations.
+    The fields are the rank's part of the normalised history, of given fields, of the target and of the last frame. If a single
+    rank unrolls histories first, it also has the frames that it has read; parts waiting to be unrolled stay in main memory.
+    Cells around its own are counted with the activations.
     """
     most = 0.0
     for sample in workload.samples:
         t, z, y, x = sample.window
-        has_read = run.train.unroll and ways == 1  # parts waiting to be unrolled stay in main memory
         read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if has_read else 0
         most = max(most, field_bytes(workload, sample) / ways + 4 * read * z * y * x)
     return most
@@ -178,6 +180,7 @@ def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machin
     return num_bytes * (not machine.shared_devices and is_copied_ahead(num_bytes, machine.memory))
 
 
+@cache
 def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     """Return the bytes of a prepared micro-batch of a rank: its fields, the frames around its cells, and plans."""
     own = max(field_bytes(workload, sample) + LAYOUT_BYTES * sample.num_tokens for sample in workload.samples)

@@ -76,11 +76,17 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
         ways: number of ranks that share the samples; if several, workers only read parts, and the ranks prepare them.
         workers: number of worker processes of the rank.
     """
+    return READ_AHEAD * workers * micro_batch * _most_waiting(workload, micro_batch, ways)
+
+
+@cache
+def _most_waiting(workload: Workload, micro_batch: int, ways: int) -> float:
+    """Return the bytes of a sample that waits for its step, of the sample that takes most."""
     most = 0.0
     for sample in workload.samples:
         part = _largest_part(sample.window, sample.chunk, workload.config.patches[0], micro_batch, ways)
         most = max(most, _made(workload, sample) if ways == 1 else sample.num_bytes * part)
-    return READ_AHEAD * workers * micro_batch * most
+    return most
 
 
 def _of_whole(workload: Workload, sample: Sample, ways: int) -> float:

@@ -56,12 +56,12 @@ class Workload:
         """Number of attentions of a block."""
         return len(scheme_keys(self.config.scheme, self.config.patches))
 
-    @property
+    @cached_property
     def num_tokens(self) -> float:
         """Mean number of tokens per sample."""
         return sum(sample.num_tokens for sample in self.samples) / len(self.samples)
 
-    @property
+    @cached_property
     def num_uniform_tokens(self) -> float:
         """Mean number of tokens per sample if samples were cut into the finest patches everywhere."""
         finest = self.config.patches[-1]

@@ -81,8 +81,10 @@ def draw_cavity(seed: int) -> Cavity:
     The parameters of the published set are unknown. Files are named by their parameters, so seeds must not collide.
     Steps of nearly the golden ratio of the number of pairs, and prime to it, spread any few of them evenly.
     """
-    pairs = [(field / 100, float(number)) for field in FIELDS for number in REYNOLDS_NUMBERS]
-    return Cavity(*pairs[(pairs.index((0.10, 100.0)) + 2427 * seed) % len(pairs)])
+    count = len(REYNOLDS_NUMBERS)
+    first = FIELDS.index(10) * count + REYNOLDS_NUMBERS.index(100)
+    field, number = divmod((first + 2427 * seed) % (len(FIELDS) * count), count)
+    return Cavity(FIELDS[field] / 100, float(REYNOLDS_NUMBERS[number]))
 
 
 def drive(cavity: Cavity, resolution: int, num_frames: int, interval: float) -> Iterator[Tensor]:

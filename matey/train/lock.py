@@ -33,6 +33,7 @@ from matey.checkpoints.run_files import LOCK
 from matey.mistakes import Mistake
 
 BEAT = 5.0  # seconds between two touches
+LOOK = 1.0  # seconds between two looks at the file of a holder on another node
 SILENCE = 30.0  # seconds without a touch after which a holder on another node counts as ended
 LEASE = 120.0  # seconds after which NFS and Lustre have released the locks of a node that died
 PATIENCE = 60.0  # seconds for which a node may use earlier, cached contents of a folder
@@ -102,7 +103,7 @@ class Lock:
             if self._file is None:
                 if touch != first_touch or waited > LEASE or is_here and not may_be_ours:
                     raise LockedError(self._refusal(holder, touch))
-                time.sleep(1)
+                time.sleep(LOOK)
         job = os.environ.get("SLURM_JOB_ID")
         about: Holder = {"node": node, "process": os.getpid(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
         about |= {"job": job} if job else {}

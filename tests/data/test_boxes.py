@@ -80,9 +80,16 @@ def counted(data, monkeypatch):
     return boxes
 
 
+@pytest.fixture(scope="module")
+def in_one_chunk(tmp_path_factory):
+    """Data whose fields are a single compressed chunk each."""
+    path = tmp_path_factory.mktemp("boxes") / "values.h5"
+    return written(path, chunks=(1, 1, *GRID), compression="gzip", compression_opts=1)
+
+
 @pytest.mark.parametrize("rank", range(3))
-def test_boxes_of_a_rank_that_share_compressed_chunks_are_read_in_one_go(tmp_path, monkeypatch, rank):
-    data = written(tmp_path / "values.h5", chunks=(1, 1, *GRID), compression="gzip", compression_opts=1)
+def test_boxes_of_a_rank_that_share_compressed_chunks_are_read_in_one_go(in_one_chunk, monkeypatch, rank):
+    data = in_one_chunk
     assert data.chunk(0) == GRID
     boxes = counted(data, monkeypatch)
     part = read_by(data, rank, 3)

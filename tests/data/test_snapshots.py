@@ -28,9 +28,9 @@ from tests.support.snapshot_files import (
 )
 
 
-@pytest.fixture(params=list(LAYOUTS))
-def folder(request, tmp_path):
-    return written(tmp_path / "data", LAYOUTS[request.param])
+@pytest.fixture(scope="module", params=list(LAYOUTS))
+def folder(request, tmp_path_factory):
+    return written(tmp_path_factory.mktemp("snapshots") / "data", LAYOUTS[request.param])
 
 
 def written(folder, writer, **changes):

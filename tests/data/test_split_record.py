@@ -132,6 +132,7 @@ class ManyFiles(TrajectorySet):
         raise AssertionError("read")
 
 
+@pytest.mark.whole
 def test_the_split_of_twenty_thousand_trajectories_is_recorded_and_found_again(tmp_path):
     data = ManyFiles(tmp_path)
     split = split_trajectories(data.num_trajectories, *SPLIT[:2])

@@ -97,6 +97,7 @@ def product_rate(device, dtype):
     return 2 * size**3 / min(seconds)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("model", ["Ti", "S", "B"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_steps_take_this_long(device, model, dtype, monkeypatch):

@@ -51,6 +51,7 @@ def evaluate(run_here):
     return partial(run_here, "launch/evaluate.py")
 
 
+@pytest.mark.whole
 def test_a_rollout_beyond_the_truth_is_scored_to_its_end_and_followed_further(folder, evaluate, tmp_path):
     data = write_waves(tmp_path / "data", "shallow_water", num_trajectories=1, num_frames=5)
     run = ("--checkpoint", folder / "waves", "--data", data, "--out", tmp_path, "--leads", "1")
@@ -71,20 +72,13 @@ def test_rollouts_of_two_models_beyond_the_truth_are_followed_further_side_by_si
 
 
 def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
-    command = [
-        "launch/evaluate.py",
-        "--checkpoint",
-        folder / "waves",
-        "--out",
-        tmp_path / "new" / "out",
-        "--leads",
-        "1,3",
-    ]
+    out = tmp_path / "new" / "out"
+    command = ["launch/evaluate.py", "--checkpoint", folder / "waves", "--out", out, "--leads", "1,3"]
     result = start([sys.executable, *command, "--rollout", 4, "--threads", 1])
     assert result.returncode == 0, result.stderr
     assert "Loading weights" not in result.stderr
     assert f"Report: {tmp_path}/new/out/report.html" in result.stdout and "correlation time" in result.stdout
-    records = json.loads((tmp_path / "new" / "out" / "metrics.json").read_text())
+    records = json.loads((out / "metrics.json").read_text())
     assert {(r["system"], r["field"]) for r in records} == {
         ("shallow_water", "water_height"),
         ("shallow_water", "all"),
@@ -158,6 +152,7 @@ def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate, 
     )
 
 
+@pytest.mark.whole
 def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, tmp_path, evaluate):
     run = shutil.copytree(folder / "waves", tmp_path / "run")
     data = open_dataset(folder / "shallow_water")
@@ -263,6 +258,7 @@ def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_
     assert "diffusion_reaction: 2 of" not in out
 
 
+@pytest.mark.whole
 def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_path, evaluate):
     model = tmp_path / "other"
     make_model(PATCHES, torch.float32, scheme="svit").save_pretrained(model)

@@ -21,15 +21,18 @@ from tests.support.paths import ROOT
 from tests.support.small_files import write_waves
 
 WATER, REACTION = "shallow_water", "diffusion_reaction"
+pytestmark = pytest.mark.whole  # each needs peers that are trained
+SECONDS = 0.2  # of each training
+PEER = f"stencil-{WATER}-{SECONDS}-0"
 ALL = ["--leads", "1", "--rollout", "2", "--max-windows", "4"]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Return a folder with data, a run of MATEY and points of a comparison, each trained for half a second."""
+    """Return a folder with data, a run of MATEY and points of a comparison, each trained for a moment."""
     site = tmp_path_factory.mktemp("peers")
     paths = {s: str(write_waves(site / s, s, num_trajectories=10, num_frames=14)) for s in (WATER, REACTION)}
-    points = points_of([*paths], [0.5], 1)
+    points = points_of([*paths], [SECONDS], 1)
     config = ROOT / "launch" / "runs" / "demo.yaml"
     settings = ("data.lead_max=3", "train.validation_windows=8")
     study = Comparison(ROOT, site / "study", config, settings, paths, "cpu", points, max_windows=2)
@@ -53,7 +56,7 @@ def evaluate(site, run_here):
 
 
 def folder_of(site, name):
-    return site / name if name == "waves" else site / "study" / "points" / f"{name}-0.5-0"
+    return site / name if name == "waves" else site / "study" / "points" / f"{name}-{SECONDS}-0"
 
 
 def cells_of(text, system, forecast, head="NRMSE"):
@@ -85,7 +88,7 @@ def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
     assert [cell == "-" for cell in cells_of(out, REACTION, "lead 1")] == [True, True, True, False, False, False, False]
     tokens = cells_of(out, WATER, "", "tokens per sample")[1:]
     assert [cell == "-" for cell in tokens] == [True, True, True, False, True]
-    said = f"Trained on one system alone, and not scored on the others: {names[0]}-0.5-0, "
+    said = f"Trained on one system alone, and not scored on the others: {names[0]}-{SECONDS}-0, "
     assert said in out and said in (site / "out" / "waves" / "report.html").read_text()
     page = (site / "out" / "report.html").read_text()
     assert page.count("<h3>shallow_water, ") == 4 and page.count("<h3>diffusion_reaction, ") == 2
@@ -102,13 +105,13 @@ def test_the_page_of_a_peer_shows_forecasts_and_no_mesh(site, evaluate):
 
 def test_what_a_peer_was_trained_on_is_refused_as_of_matey(site, evaluate):
     status, _, error = evaluate("waves", "stencil-shallow_water", arguments=[*ALL, "--data", site / WATER])
-    assert status == 2 and "stencil-shallow_water-0.5-0: shallow_water: the model was trained on 8 of these 10" in error
+    assert status == 2 and f"{PEER}: shallow_water: the model was trained on 8 of these 10" in error
 
 
 def test_data_that_a_peer_cannot_take_is_refused_in_a_sentence(site, evaluate):
     peer, other = "stencil-shallow_water", [*ALL, "--data", site / REACTION]
     status, _, error = evaluate("waves", peer, arguments=other)
-    assert status == 2 and "stencil-shallow_water-0.5-0: It was trained on shallow_water alone, which the data" in error
+    assert status == 2 and f"{PEER}: It was trained on shallow_water alone, which the data" in error
     status, _, error = evaluate("waves", peer, arguments=[*ALL, "--history", 4])
     assert status == 2 and "It takes 2 frames of history and no other number; leave out --history." in error
 

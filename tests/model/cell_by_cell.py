@@ -15,30 +15,27 @@ def near(cell, step, length, wraps):
 
 
 def change_of(scheme, halo, inputs, told, rows, cell, periodic, before=None):
-    """What the scheme's drawing says of one cell, which may lie beyond the grid.
+    """What the scheme's drawing says of one cell of each sample, ``(b, f)``; the cell may lie beyond the grid.
 
     In a cascade, ``before`` gives what the scheme before this one predicts in a cell, and this one adds to that.
     """
-    _, num_fields, *grid = inputs.shape
+    num_fields, *grid = inputs.shape[2:]
     channels = scheme.channels
     factor, offset, factor_linear, factor_out, factor_stencils = told.split(
-        [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS]
+        [2 * channels, 2 * channels, 2 * channels, channels, NUM_STENCILS], dim=1
     )
-    seen, change = torch.zeros(2 * channels, dtype=torch.float64), torch.zeros(num_fields, dtype=torch.float64)
-    for w, step in enumerate(itertools.product(*(range(-reach, reach + 1) for reach in halo))):
-        at = [near(*along) for along in zip(cell, step, grid, periodic, strict=True)]
-        values = inputs[:, :, *at]  # (2, f)
-        seen += torch.einsum("if, fic -> c", values, scheme.field_weight[rows, w]) / num_fields**0.5
-        change += torch.einsum("if, fis -> fs", values, scheme.field_stencils[rows, w]) @ (1 + factor_stencils)
-        if before is not None:
-            seen += (
-                before(tuple(map(sum, zip(cell, step, strict=True))))
-                @ scheme.field_predicted[rows, w]
-                / num_fields**0.5
-            )
-    p, q = (seen * (1 + factor) + offset).split(channels)
+    steps = [*itertools.product(*(range(-reach, reach + 1) for reach in halo))]  # w
+    at = [[near(*along) for along in zip(cell, step, grid, periodic, strict=True)] for step in steps]
+    values = inputs[..., *map(list, zip(*at, strict=True))]  # (b, 2, f, w)
+    seen = torch.einsum("bifw, fwic -> bc", values, scheme.field_weight[rows])
+    change = torch.einsum("bifw, fwis, bs -> bf", values, scheme.field_stencils[rows], 1 + factor_stencils)
+    if before is not None:
+        predicted = torch.stack([before(tuple(map(sum, zip(cell, step, strict=True)))) for step in steps], dim=-1)
+        seen = seen + torch.einsum("bfw, fwc -> bc", predicted, scheme.field_predicted[rows])
+    seen = seen / num_fields**0.5
+    p, q = (seen * (1 + factor) + offset).split(channels, dim=1)
     mixed = F.gelu(scheme.mix((p * q).clamp(-10, 10))) * (1 + factor_out)
-    change += scheme.field_linear[rows] @ (seen * (1 + factor_linear)) + scheme.field_out[rows] @ mixed
+    change = change + (seen * (1 + factor_linear)) @ scheme.field_linear[rows].T + mixed @ scheme.field_out[rows].T
     return change if before is None else change + before(cell)
 
 
@@ -55,27 +52,22 @@ def means_of(inputs, factor):
 @torch.no_grad()
 def cell_by_cell(local, inputs, conditions, rows, periodic):
     """What the operator's drawing says, for one cell after the other."""
-    num_samples, _, num_fields, *grid = inputs.shape
-    change = torch.zeros(num_samples, num_fields, *grid, dtype=torch.float64)
-    for sample in range(num_samples):
-        before, of_scales = None, []
-        for number in reversed(range(len(local.schemes))):
-            scheme, factor = local.schemes[number], local.ladder.factors[number]
-            told = scheme.modulate(F.gelu(scheme.expand(conditions)))[sample]
-            means = means_of(inputs, factor)[sample]
-            known = functools.cache(
-                functools.partial(
-                    change_of, scheme, local.ladder.halo, means, told, rows, periodic=periodic, before=before
-                )
-            )
-            finer = local.ladder.factors[number - 1] if local.ladder.cascade and number else (1, 1, 1)
-            at_finer = functools.cache(functools.partial(interpolated, known, factor, finer))
-            if local.ladder.cascade:
-                before, of_scales = at_finer, [at_finer]
-            else:
-                of_scales.append(at_finer)
-        for cell in itertools.product(*map(range, grid)):
-            change[sample, :, *cell] = sum(at_cell(cell) for at_cell in of_scales)
+    change = torch.zeros(len(inputs), *inputs.shape[2:], dtype=torch.float64)
+    before, of_scales = None, []
+    for number in reversed(range(len(local.schemes))):
+        scheme, factor = local.schemes[number], local.ladder.factors[number]
+        told, means = scheme.modulate(F.gelu(scheme.expand(conditions))), means_of(inputs, factor)
+        known = functools.cache(
+            functools.partial(change_of, scheme, local.ladder.halo, means, told, rows, periodic=periodic, before=before)
+        )
+        finer = local.ladder.factors[number - 1] if local.ladder.cascade and number else (1, 1, 1)
+        at_finer = functools.cache(functools.partial(interpolated, known, factor, finer))
+        if local.ladder.cascade:
+            before, of_scales = at_finer, [at_finer]
+        else:
+            of_scales.append(at_finer)
+    for cell in itertools.product(*map(range, inputs.shape[3:])):
+        change[:, :, *cell] = sum(at_cell(cell) for at_cell in of_scales)
     return change
 
 

@@ -14,7 +14,7 @@ from matey.parallel.topology import Topology
 from matey.samples import Piece
 from matey.tokens.by_brick import sums_by_brick
 from matey.tokens.parts import Around, BrickShare
-from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_config
 from tests.support.parts import Group, check_same, parts_of
 
 PLANE, DEEP = ((1, 1, 16, 16), (1, 1, 4, 4)), ((2, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))
@@ -84,14 +84,17 @@ SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  
     ("name", "dtype", "sizes"),
     [
         *(pytest.param(name, torch.float32, (2, 3), marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
-        *(pytest.param(name, torch.float32, (8,), marks=[pytest.mark.slow] * (name not in OF_EIGHT)) for name in CASES),
+        *(
+            pytest.param(name, torch.float32, (8,), marks=pytest.mark.whole if name in OF_EIGHT else pytest.mark.slow)
+            for name in CASES
+        ),
         ("space", torch.float64, (2, 3)),
         pytest.param("mul", torch.float64, (2, 3, 8), marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype, sizes):
     token_set, patches, make, settings = CASES[name]
-    config, batches = make_model(patches, torch.float32, set=token_set, **settings).config, make(dtype)
+    config, batches = make_config(patches, set=token_set, **settings), make(dtype)
     for size in sizes:
         groups = [SequenceRanks(Topology(rank, size, size, 3)) for rank in range(size)]
         found = Group(size).run(
@@ -106,7 +109,7 @@ def test_a_rank_sees_to_the_last_bit_what_it_would_of_whole_fields(name, dtype, 
 
 def test_only_cells_within_the_halo_leave_a_rank_for_another():
     patches = ((1, 8, 8, 8),)
-    config = make_model(patches, torch.float32, set="uniform", local_scales=(1,)).config
+    config = make_config(patches, set="uniform", local_scales=(1,))
     batch = replace(make_batch(num_samples=1, grid=(32, 16, 16)), periodic=(False, False, False))
     sent = {}
 

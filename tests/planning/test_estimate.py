@@ -1,5 +1,6 @@
 """Estimates of whole runs, and the search among other ways to run them."""
 
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -17,9 +18,10 @@ PAPER = ROOT / "launch" / "runs" / "paper_pretrain_vit_b.yaml"
 FRONTIER = load_machine("frontier")
 
 
+@cache
 def paper(*overrides, grid=(1, 128, 128), refined=0.2):
     run = load_config(PAPER, overrides)
-    return run, load_workload(run, Assumed((grid,), refined), num_samples=4)
+    return run, load_workload(run, Assumed((grid,), refined), num_samples=2)
 
 
 def engine(name="frontier_zero1"):
@@ -118,6 +120,7 @@ def test_ranks_of_a_sequence_group_read_a_part_of_the_fields_each():
     assert shared.read_bytes == alone.read_bytes / 4 == 2 * 4 * 17 * 4 * 128 * 128 / 4
 
 
+@pytest.mark.whole
 def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
     run, workload = paper()
     config = engine()
@@ -144,6 +147,7 @@ def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     assert nearest_that_fits(current, [(current, planned)]) is None
 
 
+@pytest.mark.whole
 def test_only_stages_that_can_offload_hold_less_on_the_device():
     run, workload = paper()
     config = load_deepspeed_config("ds_configs/zero3_offload.json")

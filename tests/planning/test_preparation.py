@@ -95,6 +95,7 @@ def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_pla
         assert planned == pytest.approx(max(peaks), rel=0.15), (case, how, peaks)
 
 
+@pytest.mark.whole
 def test_parts_that_end_with_chunks_are_planned_as_they_are_read():
     config = UNEVEN.make_config()
     (sample,) = samples_of(UNEVEN.make_batch(), config)
@@ -109,6 +110,7 @@ def test_parts_that_end_with_chunks_are_planned_as_they_are_read():
     assert preparation_bytes(as_rows, 1, 2, unrolled=True) > 1.1 * preparation_bytes(as_rows, 1, 2)
 
 
+@pytest.mark.whole
 def test_what_ranks_send_each_other_as_it_was_read_is_planned():
     case = SHARED[0]
     config = case.make_config()

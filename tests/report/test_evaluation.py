@@ -59,6 +59,7 @@ def report(evaluation, model, held_out, tmp_path_factory):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.whole
 def test_the_report_needs_no_other_file_and_no_network(report):
     reader = Reader(report)
     assert reader.sources
@@ -67,6 +68,7 @@ def test_the_report_needs_no_other_file_and_no_network(report):
     assert not re.search(r"https?://|url\(|@import", report)
 
 
+@pytest.mark.whole
 def test_the_report_names_each_system_and_shows_it(report):
     words = Reader(report).words
     for system in ("shallow_water", "diffusion_reaction"):
@@ -75,6 +77,7 @@ def test_the_report_names_each_system_and_shows_it(report):
     assert Reader(report).tags.count("img") == 2 + 2 * 5
 
 
+@pytest.mark.whole
 def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, evaluation):
     films = [Image.open(BytesIO(b64decode(text))) for text in re.findall(r"data:image/gif;base64,([^\"]+)", report)]
     assert [film.n_frames for film in films] == [len(rollout.views) for rollout in evaluation.shown_rollouts] == [4, 4]
@@ -84,8 +87,9 @@ def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, eva
     ]
 
 
+@pytest.mark.whole
 def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(model, held_out):
-    windows = [Window(0, 0, 0, 1), Window(1, 0, 0, 1)] * 10
+    windows = [Window(0, 0, 0, 1), Window(1, 0, 0, 1)] * 7
     rollouts = show_rollouts(model, held_out, windows, num_steps=5)
     assert sum(len(rollout.views) for rollout in rollouts) <= MOST_VIEWS and all(
         rollout.views[-1].step == 5 for rollout in rollouts
@@ -101,6 +105,7 @@ def bare(evaluation, tmp_path_factory):
     return bare, path.stat().st_size, len(film_of(replace(rollout, views=rollout.views[-1:]), 10**9))
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("num_pictures", [1, 2])
 def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, tmp_path, monkeypatch, num_pictures):
     path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
@@ -114,6 +119,7 @@ def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, t
     assert Image.open(BytesIO(b64decode(film))).n_frames == num_pictures < len(rollout.views)
 
 
+@pytest.mark.whole
 def test_the_report_holds_every_record(report, evaluation):
     cells = "|".join(Reader(report).words)
     for record in evaluation.records:
@@ -121,6 +127,7 @@ def test_the_report_holds_every_record(report, evaluation):
         assert "|".join(row) in cells
 
 
+@pytest.mark.whole
 def test_what_others_named_is_text_and_not_markup(report):
     words = Reader(report).words
     assert "a & b" in words
@@ -190,6 +197,7 @@ def test_a_rollout_that_blew_up_is_called_so():
     assert "diverged" in summary_text(Evaluation([record], [], []))
 
 
+@pytest.mark.whole
 def test_a_page_that_is_passed_on_names_no_folder_above_the_working_one(report, held_out, monkeypatch, model):
     folder = held_out.sets[0].sources[0].parent
     assert str(folder) not in report
@@ -198,12 +206,14 @@ def test_a_page_that_is_passed_on_names_no_folder_above_the_working_one(report, 
     assert facts["data"].endswith(f"; {folder.name}/{held_out.sets[0].sources[0].name}")
 
 
+@pytest.mark.whole
 def test_the_page_explains_its_numbers_and_what_its_times_depend_on(report):
     words = " ".join(Reader(report).words)
     assert "How to read these numbers" in words and "an error of" in words
     assert "what else runs there makes it longer" in words and "with a load of" in words
 
 
+@pytest.mark.whole
 def test_the_ratio_is_the_number_that_is_set_off(report, evaluation):
     ratios = {f"{record.ratio:.3f}" for record in evaluation.records}
     shown = re.findall(r'<td class="best">([^<]+)</td>', report)

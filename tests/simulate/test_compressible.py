@@ -32,6 +32,7 @@ def random_gas(seed, *shape):
     return fields
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("chosen", [slice(0, 1), pytest.param(slice(1, None), marks=pytest.mark.slow)])
 def test_viscous_flow_agrees_with_the_published_solver(chosen, published_rand):
     published_rand = published_rand[chosen]
@@ -48,6 +49,7 @@ def test_viscous_flow_agrees_with_the_published_solver(chosen, published_rand):
     assert (kinetic_energy(ours)[:, -1] < 0.1 * kinetic_energy(ours)[:, 0]).all()
 
 
+@pytest.mark.whole
 def test_turbulence_agrees_with_the_published_solver(published_turbulence):
     ours = navier_stokes(published_turbulence[:, 0], FRAMES, Gas())
     error = (ours - published_turbulence).norm(dim=(3, 4)) / published_turbulence.norm(dim=(3, 4))
@@ -56,6 +58,7 @@ def test_turbulence_agrees_with_the_published_solver(published_turbulence):
     assert (total_energy(ours) / total_energy(ours)[:, :1] - 1).abs().max() < 1e-12
 
 
+@pytest.mark.whole
 def test_small_sound_wave_travels_at_its_speed_and_converges_with_second_order():
     def error(num_cells):
         place = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells
@@ -119,6 +122,7 @@ def test_swapping_the_axes_swaps_the_future():
     torch.testing.assert_close(swapped[:, [0, 1, 3, 2]].transpose(2, 3), last, rtol=0, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_a_moving_frame_changes_nothing_but_the_place():
     # After a period of the boost, the flow is back where it was; only truncation differs.
     place = (torch.arange(48, dtype=torch.float64) + 0.5) / 48

@@ -84,6 +84,7 @@ def test_cells_are_the_means_of_faces_and_back(published):
     )
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("resolution", "tolerance"), [(32, 0.01), pytest.param(64, 0.01, marks=pytest.mark.slow)])
 def test_lid_driven_cavity_is_that_of_ghia_et_al(resolution, tolerance):
     still = Flow(torch.zeros(1, 2, resolution, resolution), torch.zeros(1, resolution, resolution))

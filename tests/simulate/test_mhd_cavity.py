@@ -41,6 +41,7 @@ def fourth_order_gradient(field):
     return along(1), along(0)
 
 
+@pytest.mark.whole
 def test_centre_lines_agree_with_ghia_ghia_and_shin():
     frame = last_frame(Cavity(field=0.0, magnetic_reynolds=100.0), resolution=65, time=12.0).numpy()
     place = np.linspace(0, 1, 65)
@@ -48,6 +49,7 @@ def test_centre_lines_agree_with_ghia_ghia_and_shin():
     np.testing.assert_allclose(np.interp(GHIA_X, place, frame[32, :, 1]), GHIA_VELOCITY_Y, rtol=0, atol=0.01)
 
 
+@pytest.mark.whole
 def test_error_falls_with_the_second_order_but_with_the_first_at_the_lids_corners():
     frames = [last_frame(Cavity(0.10, 100.0), resolution, 2.0) for resolution in (33, 65, 129)]
     everywhere, inside = [], []
@@ -61,6 +63,7 @@ def test_error_falls_with_the_second_order_but_with_the_first_at_the_lids_corner
     assert orders[:2].min() > 0.9 and orders[2:].min() > 1.6, orders
 
 
+@pytest.mark.whole
 def test_error_of_the_steps_falls_with_the_second_order():
     def state(num_steps):
         flow = CavityFlow(Cavity(0.3, 100.0), 33, 2.0 / num_steps)
@@ -73,6 +76,7 @@ def test_error_of_the_steps_falls_with_the_second_order():
     assert coarse / fine == pytest.approx(4, rel=0.15)
 
 
+@pytest.mark.whole
 def test_steady_frame_satisfies_the_equations_of_velocity_and_field():
     cavity, resolution = Cavity(0.10, 100.0), 65
     velocity_x, velocity_y, field_x, field_y = last_frame(cavity, resolution, 20.0).numpy().transpose(2, 0, 1)
@@ -124,6 +128,7 @@ def test_strong_diffusion_leaves_the_field_uniform():
     assert 1e-6 < frame[..., 3].abs().max() < 1e-3
 
 
+@pytest.mark.whole
 def test_a_stronger_field_slows_the_flow():
     speeds = [last_frame(Cavity(field, 50.0), 33, 5.0)[1:-1, 1:-1, :2].norm() for field in (0.0, 0.1, 0.5)]
     assert speeds[0] > speeds[1] > 1.2 * speeds[2]

@@ -55,6 +55,7 @@ def test_inhibitor_mean_follows_the_activator_mean():
     assert (inhibitor[-1] - inhibitor[0]).abs() > 0.05
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("resolution", [48, 128])
 def test_step_sizes_resolve_the_initial_noise(resolution):
     initial = white_noise(1, resolution)[None]

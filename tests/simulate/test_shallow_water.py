@@ -1,6 +1,7 @@
 """The radial dam break against the published solver, and its symmetries and conservation."""
 
 import numpy as np
+import pytest
 import torch
 
 from matey.simulate.shallow_water import dam_break, dam_radius
@@ -47,6 +48,7 @@ def test_wave_is_nearly_round():
     assert (interpolated - diagonal)[place < 62].abs().mean() < 0.01
 
 
+@pytest.mark.whole
 def test_waves_leave_through_the_sides():
     # A column nearly as wide as the domain: all waves have crossed the sides long before t = 12.
     depth = dam_break(torch.tensor([2.4]), resolution=16, num_frames=1201)

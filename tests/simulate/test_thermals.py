@@ -47,6 +47,7 @@ def mass_and_energy(frames, grid):
     return density.sum((1, 2)), energy.sum((1, 2))
 
 
+@pytest.mark.whole
 def test_every_frame_agrees_with_the_published_solver():
     with netcdf_file(published("collision_100x50.nc"), mmap=False) as file:
         times = torch.from_numpy(file.variables["t"][:].astype("f8"))
@@ -70,6 +71,7 @@ def test_fields_and_background_agree_with_the_published_solver_at_256():
     np.testing.assert_allclose(ours[:, 1:], theirs[:, 1:], rtol=0, atol=1e-3)
 
 
+@pytest.mark.whole
 def test_energy_changes_by_what_the_published_solver_prints_and_mass_by_nothing():
     # 1500 times its step of 2/3 s falls 2e-11 s short of 1000 s in floating point, so it takes one more step, which is
     # short but damps the shortest waves like any other. Without that step the last digits would be 9410, not 7866.

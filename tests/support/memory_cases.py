@@ -8,7 +8,6 @@ import gc
 import json
 import sys
 
-import deepspeed.comm
 import torch
 
 from matey.benchmark.machine import memory, return_freed_memory
@@ -17,6 +16,7 @@ from matey.config import TrainSection, parse_config
 from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.package import deepspeed
 from matey.parallel.traffic import take_traffic
 from matey.train.loss import LossScale, training_loss
 
@@ -41,7 +41,7 @@ def measure(size, deepspeed_config):
         step = memory("cpu", peak=True) - before
         traffic = take_traffic()
         held = memory("cpu") - before
-    deepspeed.comm.configure(enabled=False)
+    deepspeed().comm.configure(enabled=False)
     engine.destroy()
     del engine, loss
     gc.collect()

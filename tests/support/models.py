@@ -33,19 +33,20 @@ def make_batch(
     return FieldBatch(system, tuple(fields), values[:, :-1], lead_time, values[:, -1])
 
 
-def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
-    """A small model; `trained` fills the zero-initialised last layers, so that its output is not persistence.
-
-    `kwargs` are settings of `MateyConfig` and of its tokens.
-    """
-    torch.manual_seed(0)
+def make_config(patches, **kwargs) -> MateyConfig:
+    """The configuration of a small model; `kwargs` are settings of `MateyConfig` and of its tokens."""
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
     settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3}
     settings |= {"local_scales": (1, 1, 4), "local_cascade": True}
     settings |= {"statistics": True, "predict": "rate"}
-    config = MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
-    model = MateyModel(config).to(dtype)
+    return MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
+
+
+def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
+    """A small model, see `make_config`; `trained` fills the zero-initialised last layers, so that it is not persistence."""
+    torch.manual_seed(0)
+    model = MateyModel(make_config(patches, **kwargs)).to(dtype)
     if trained:
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)

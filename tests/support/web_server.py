@@ -63,7 +63,8 @@ class _Handler(SimpleHTTPRequestHandler):
 def serve(folder: Path) -> Iterator[WebServer]:
     """Serve a folder for as long as the block lasts."""
     server = WebServer(folder)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    often = 0.02  # seconds between two looks at whether it is to stop
+    threading.Thread(target=server.serve_forever, args=(often,), daemon=True).start()
     try:
         yield server
     finally:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import cached_property
 from itertools import pairwise, product
 
 import numpy as np
@@ -75,7 +76,7 @@ class Places:
                     moved[(slice(None),) * axis + (beyond,)] = -1
             yield moved
 
-    @property
+    @cached_property
     def rows(self):
         """The row of the tile of each place."""
         counts = [c // t for c, t in zip(self.frames.covered, self.tile[1:], strict=True)]
@@ -88,9 +89,7 @@ class Places:
         found = set()
         for there in self.shifted(values, reach):
             apart = (there != self.holder) & (there >= 0) & (self.holder >= 0)
-            found |= set(
-                zip(there[apart].tolist(), self.holder[apart].tolist(), self.rows[apart].tolist(), strict=True)
-            )
+            found |= {*zip(*(who[apart].tolist() for who in (there, self.holder, self.rows)), strict=True)}
         return found
 
     def rows_within(self, mask, reach):

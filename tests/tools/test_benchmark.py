@@ -58,6 +58,7 @@ def test_a_senseless_case_is_a_sentence(flags, words, benchmark, monkeypatch, ca
     assert left.value.code == 2 and words in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     (speed,) = measure([Case("micro", grid=(32, 32), frames=2, fields=2, batch=1)], 1)
     n, e, blocks = 2 * 16, 96, 4

@@ -24,12 +24,12 @@ def plan(run_here):
 
 @pytest.fixture(scope="module")
 def papers_workload():
-    return load_workload(load_config(PAPER[1]), Assumed())
+    return load_workload(load_config(PAPER[1]), Assumed(), num_samples=2)
 
 
 @pytest.fixture
 def plan_paper(plan, papers_workload, monkeypatch):
-    """The same for the paper's run, whose samples are taken once for all tests."""
+    """The same for the paper's run, of which a few samples are taken once for all tests."""
 
     def load(run, assumed):
         assert (run, assumed) == (load_config(PAPER[1]), Assumed())
@@ -39,6 +39,7 @@ def plan_paper(plan, papers_workload, monkeypatch):
     return partial(plan, *PAPER, "--nodes", "92", "--machine")
 
 
+@pytest.mark.whole
 def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan_paper):
     status, printed, _ = plan_paper("frontier", "--search")
     assert status == 0

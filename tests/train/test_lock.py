@@ -126,7 +126,8 @@ def test_the_lock_of_a_killed_process_can_be_taken_while_its_child_lives_on(tmp_
 
 
 def test_another_nodes_lock_is_taken_once_nobody_has_touched_it_for_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "SILENCE", 0.5)
+    monkeypatch.setattr(lock, "SILENCE", 0.3)
+    monkeypatch.setattr(lock, "LOOK", 0.1)
     name(tmp_path, node="elsewhere")
     own = FolderLock(tmp_path)
     own.take()
@@ -134,7 +135,8 @@ def test_another_nodes_lock_is_taken_once_nobody_has_touched_it_for_a_while(tmp_
     own.release()
 
 
-def test_another_nodes_lock_that_is_touched_is_refused_without_help_of_the_kernel(tmp_path):
+def test_another_nodes_lock_that_is_touched_is_refused_without_help_of_the_kernel(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "LOOK", 0.1)
     name(tmp_path, node="elsewhere")
     beat = threading.Timer(0.3, os.utime, [tmp_path / LOCK])
     beat.start()

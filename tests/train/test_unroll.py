@@ -17,8 +17,8 @@ def test_the_asked_share_of_micro_steps_is_unrolled_by_up_to_so_many_steps():
     rolled = [num_rolled(step, settings) for step in range(4000)]
     assert set(rolled) == {0, 1, 2, 3}
     assert 0.22 < sum(number > 0 for number in rolled) / len(rolled) < 0.28
-    assert rolled == [num_rolled(step, settings) for step in range(4000)]  # so that a resumed run does the same
-    assert rolled != [num_rolled(step, replace_seed(settings, 6)) for step in range(4000)]
+    assert rolled[:400] == [num_rolled(step, settings) for step in range(400)]  # so that a resumed run does the same
+    assert rolled[:400] != [num_rolled(step, replace_seed(settings, 6)) for step in range(400)]
     assert not any(num_rolled(step, TrainSection(steps=1)) for step in range(100))
 
 

@@ -144,6 +144,7 @@ def test_the_plot_tells_models_apart_and_has_persistence_where_it_is_near():
     assert tops[0] < 0.5 and tops[1] > 1
 
 
+@pytest.mark.whole
 def test_the_picture_is_small_and_keeps_the_colours_of_the_models():
     content = to_png(peers_figure(make_rows(budgets=(10, 100)), "CPU seconds"), engine.COLOURS)
     assert len(content) < 100_000

@@ -107,6 +107,7 @@ def test_a_stencil_of_many_fields_in_space_is_refused_before_it_is_fitted():
         check_memory([data], lead_max=4, memory=needed - 1)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(kind, tmp_path):
     run, data = run_on(write_waves(tmp_path, "shallow_water", num_trajectories=10), "data.lead_max=3")

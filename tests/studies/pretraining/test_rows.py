@@ -239,6 +239,7 @@ def test_every_series_of_the_largest_study_has_a_look_of_its_own():
     assert len(set(colours)) == len(criteria) == len(colours)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", STUDIES)
 def test_text_and_a_small_picture_are_made_whatever_points_are_done(name, rows):
     """A study writes them after each of its trainings, and pages of the repository show the picture as it is."""
