@@ -73,6 +73,7 @@ def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words
         assert workload.num_tokens == 496
 
 
+@pytest.mark.whole
 def test_what_does_not_fit_ends_with_1_and_the_nearest_change(plan_paper, tmp_path):
     machine = tmp_path / "small.yaml"
     text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
