@@ -44,7 +44,7 @@ IN_TWO := -n 2 --dist loadfile --max-worker-restart 0
 test: .venv/installed
 	$(TESTS) $(IN_TWO) -m "not slow"
 
-# For the hand that edits: about a minute on two cores.
+# While editing: about a minute on two cores.
 test-unit: .venv/installed
 	$(TESTS) $(IN_TWO) -m "not slow and not processes and not whole"
 

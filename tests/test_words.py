@@ -73,8 +73,10 @@ def test_a_fragment_is_told_from_a_phrase():
 def trees():
     """The path of each source and what it says, as a tree; nobody looks for garbage among its million nodes."""
     gc.disable()
-    yield [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
-    gc.enable()
+    try:
+        yield [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
+    finally:
+        gc.enable()
 
 
 def test_entries_of_docstrings_say_what_a_thing_is(trees):

@@ -41,7 +41,8 @@ class Speed:
         forward_seconds: seconds of tokenizer, network and loss.
         backward_seconds: seconds of the backward pass.
         optimizer_seconds: seconds of AdamW.
-        peak_memory_bytes: peak memory above that in use before the model was made.
+        peak_memory_bytes: peak memory above that in use before the model was made. On a CPU, if freed memory is kept, as in
+            training, the holes in the heap count as well.
         model_flops: operations in the matrix products of forward and backward; backward counts twice the forward's.
         matmul_rate: operations per second of a square matrix product, measured between the steps.
         matmul_share: operations per second of the step, divided by ``matmul_rate``.

@@ -52,11 +52,12 @@ def run(args: argparse.Namespace) -> None:
             for point in blocking_points(args.model, ranks, args.stage):
                 print(json.dumps(point))
     elif args.sweep:
-        keep_freed_memory()  # as training does
+        keep_freed_memory()  # as training does on CPUs
         with writing(args.out):
             sweep(args.out, args.repeat)
     else:
-        keep_freed_memory()
+        if args.device == "cpu":
+            keep_freed_memory()
         (speed,) = measure([case_of(args)], args.repeat)
         print(json.dumps(speed.as_row()))
 

@@ -9,15 +9,23 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
+from matey.model.block_plan import BlockPlan, reordered
 from matey.model.sequence_group import Plan, SequenceGroup
-from matey.model.turns import Turn, turned
 from matey.tokens.patches import Patch
 from matey.tokens.schemes import Key
 
 
 def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
-    """Return one key per attention of a block, in order; tokens with equal keys attend to each other."""
+    """Return one key per attention of a block, in order; tokens with equal keys attend to each other.
+
+    Raises:
+        ValueError: the scheme has no attention.
+    """
     keys: Sequence[Key] = SCHEMES[scheme](patches)
+    if not keys:
+        raise ValueError(
+            f"The attention scheme {scheme!r} returned no key; it needs one for each attention of a block."
+        )
     return tuple(keys)
 
 
@@ -69,8 +77,7 @@ class Block(nn.Module):
         self,
         tokens: Tensor,
         sequence_group: SequenceGroup,
-        plans: Sequence[Plan],
-        turns: Sequence[Turn | None] | None = None,
+        plan: BlockPlan,
         keep: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
@@ -78,14 +85,13 @@ class Block(nn.Module):
         Args:
             tokens: ``(n, e)``, the tokens of this rank, in the order of the last attention.
             sequence_group: the group that computes attention, together with the other ranks that share the samples.
-            plans: one plan per segmentation of the scheme, see `RankGroup.plan`.
-            turns: changes of the tokens' order before each attention, see `matey.model.turns`; None: there are none.
+            plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
         """
-        turns = [None] * len(plans) if turns is None else turns
-        for number, (attention, plan, turn) in enumerate(zip(self.attentions, plans, turns, strict=True)):
-            tokens = turned(tokens, turn)
-            residual = attention(tokens, sequence_group, plan)
+        steps = zip(self.attentions, plan.attentions, plan.within, strict=True)
+        for number, (attention, of_attention, change) in enumerate(steps):
+            tokens = reordered(tokens, change)
+            residual = attention(tokens, sequence_group, of_attention)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])

@@ -16,6 +16,7 @@ from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch
 from matey.model.blending import blend
+from matey.model.block_plan import reordered
 from matey.model.blocks import Block, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
@@ -32,7 +33,6 @@ from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
-from matey.model.turns import turned
 from matey.samples import Samples
 from matey.tokens.patches import patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -159,12 +159,12 @@ class MateyModel(PreTrainedModel):
         conditions = self._conditions(prepared)
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
-        attentions = prepared.attentions
-        tokens = turned(tokens, attentions.enter)
+        plan = prepared.block_plan
+        tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, tokens.dtype)
-            tokens = self._call(number, block, tokens, attentions.plans, attentions.within, keep)
-        tokens = turned(tokens, attentions.leave)
+            tokens = self._call(number, block, tokens, plan, keep)
+        tokens = reordered(tokens, plan.leave)
         return self._decode(prepared, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -185,7 +185,7 @@ class MateyModel(PreTrainedModel):
         draw = torch.cat([_draw_of(samples) for samples in prepared.samples])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
-        samples = prepared.attentions.at_residuals(prepared.tokens.layout.sample)
+        samples = prepared.block_plan.at_residuals(prepared.tokens.layout.sample)
         return [scale[sample, None].to(dtype) for scale, sample in zip(scales, samples, strict=True)]
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
+from matey.model.block_plan import BlockPlan
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
@@ -27,7 +28,6 @@ from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
 from matey.model.sequence_group import HandOver, RankGroup
-from matey.model.turns import Attentions
 from matey.nested import with_tensors
 from matey.samples import Samples
 from matey.tokens.boxes import TilesInBoxes, in_boxes
@@ -89,7 +89,7 @@ class Prepared:
         frames: the frames of each batch.
         seen: part of the fields of each batch that this rank sees.
         tokens: this rank's tokens.
-        attentions: the attentions of a block.
+        block_plan: the plan of every block.
         decoding: the plan by which tokens become cells.
     """
 
@@ -101,7 +101,7 @@ class Prepared:
     frames: tuple[Frames, ...]
     seen: tuple[Seen, ...]
     tokens: OwnTokens
-    attentions: Attentions
+    block_plan: BlockPlan
     decoding: Decoding
 
     def to(self, device: torch.device | str) -> Prepared:
@@ -157,13 +157,13 @@ class StepPlan:
         bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;
             None on one process, which sees whole samples.
         tokens: own tokens.
-        attentions: the attentions of a block.
+        block_plan: the plan of every block.
         decoding: the plan by which tokens become cells.
     """
 
     bricks: tuple[Tensor | None, ...]
     tokens: OwnTokens
-    attentions: Attentions
+    block_plan: BlockPlan
     decoding: Decoding
 
     def blocks_of(self, batch: int) -> list[tuple[Places, ...]]:
@@ -191,7 +191,7 @@ class StepPlan:
             frames=token_batch.frames,
             seen=tuple(seen),
             tokens=self.tokens,
-            attentions=self.attentions,
+            block_plan=self.block_plan,
             decoding=self.decoding,
         )
 
@@ -205,7 +205,7 @@ def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtyp
     return StepPlan(
         bricks=tuple(bricks),
         tokens=own_tokens(mine, frames, config.patches, bricks),
-        attentions=ranks.plan_block([key(whole) for key in scheme_keys(config.scheme, config.patches)]),
+        block_plan=ranks.plan_block([key(whole) for key in scheme_keys(config.scheme, config.patches)]),
         decoding=_decoding(whole, own, frames, config, ranks, dtype),
     )
 

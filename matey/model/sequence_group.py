@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from matey.model.attention import segment_attention
-from matey.model.turns import Attentions, in_turn
+from matey.model.block_plan import BlockPlan, in_order
 from matey.tokens.segments import segment
 
 Plan = Any
@@ -73,9 +73,9 @@ class RankGroup:
         """Plan attention among tokens of the whole list with equal keys ``(n,)``; the same on all ranks of the group."""
         return segment(key)
 
-    def plan_block(self, keys: Sequence[Tensor]) -> Attentions:
-        """Plan the attentions of a block, one for each key, and the orders in which tokens come to them."""
-        return in_turn([self.plan(key) for key in keys])
+    def plan_block(self, keys: Sequence[Tensor]) -> BlockPlan:
+        """Plan the attentions of a block, one for each key, and the orders of the tokens in them."""
+        return in_order([self.plan(key) for key in keys])
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> HandOver:
         """Plan how the ranks' parts of rows are sent to the ranks that hold the rows.

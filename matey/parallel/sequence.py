@@ -17,9 +17,9 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.attention import segment_attention
+from matey.model.block_plan import BlockPlan
 from matey.model.matey import MateyModel
 from matey.model.sequence_group import RankGroup, Routes, SequenceGroup
-from matey.model.turns import Attentions
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
@@ -98,9 +98,9 @@ class SequenceRanks(RankGroup):
         """Plan attention among tokens with equal keys ``(n,)``; the same on all ranks of the group."""
         return cheaper_tokens_plan(key, self.topology) or plan_heads(key, self.topology)
 
-    def plan_block(self, keys: Sequence[Tensor]) -> Attentions:
-        """Plan the attentions of a block; tokens come in the order of the packed list, and exchanges bring them into others."""
-        return Attentions.in_place([self.plan(key) for key in keys])
+    def plan_block(self, keys: Sequence[Tensor]) -> BlockPlan:
+        """Plan the attentions of a block; tokens stay in the order of the packed list, and exchanges bring them into others."""
+        return BlockPlan.in_place([self.plan(key) for key in keys])
 
     def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> tuple[RowsPlan, ...]:
         """Plan how the ranks' parts of rows are sent to the ranks that hold the rows; see `RankGroup.plan_hand_over`."""

@@ -237,11 +237,11 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
     means = bool(config.local) * len(config.local_scales) - cells
     more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # beyond each stage's first
-    levels, attentions = len(config.patches), config.num_blocks * num_attentions
+    levels = len(config.patches)
     pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
     return Kernels(
-        block_forward=10 * attentions,
-        block_backward=24 * attentions,
+        block_forward=config.num_blocks * (8 + 13 * num_attentions) // 2,
+        block_backward=config.num_blocks * (8 + 11 * num_attentions),
         outside_forward=200
         + 75 * (num_attentions - 1)
         + 240 * levels

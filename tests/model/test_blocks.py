@@ -4,6 +4,7 @@ import pytest
 import torch
 from einops import rearrange
 
+from matey.model.block_plan import BlockPlan
 from matey.model.blocks import Block, scheme_keys
 from matey.model.sequence_group import SequenceGroup
 from matey.tokens.layout import layout_tokens
@@ -48,7 +49,7 @@ def test_on_a_uniform_grid_a_scheme_is_its_textbook_form(scheme):
     torch.manual_seed(0)
     block = Block(24, 3, 48, len(keys)).double()
     tokens = torch.randn(LAYOUT.num_tokens, 24, dtype=torch.float64)
-    ours = block(tokens, SequenceGroup(), [segment(key(LAYOUT)) for key in keys])
+    ours = block(tokens, SequenceGroup(), BlockPlan.in_place([segment(key(LAYOUT)) for key in keys]))
     dense = rearrange(tokens, "(b z y x t) e -> b z y x t e", b=B, z=Z, y=Y, x=X)
     expected = rearrange(textbook(block, dense, TEXTBOOK[scheme]), "b z y x t e -> (b z y x t) e")
     assert torch.allclose(ours, expected, atol=1e-12)
@@ -67,10 +68,10 @@ def test_children_attend_among_themselves_as_a_uniform_grid_of_their_own(scheme)
     torch.manual_seed(0)
     block = Block(24, 3, 48, len(keys)).double()
     tokens = torch.randn(layout.num_tokens, 24, dtype=torch.float64)
-    together = block(tokens, SequenceGroup(), [segment(key(layout)) for key in keys])
+    together = block(tokens, SequenceGroup(), BlockPlan.in_place([segment(key(layout)) for key in keys]))
     for family in layout.family.unique()[1:]:
         own = layout.family == family
-        alone = block(tokens[own], SequenceGroup(), [segment(key(children)) for key in alone_keys])
+        alone = block(tokens[own], SequenceGroup(), BlockPlan.in_place([segment(key(children)) for key in alone_keys]))
         assert torch.allclose(together[own], alone, atol=1e-12)
 
 

@@ -39,7 +39,8 @@ def space(dtype):
 def told(dtype, constant=False):
     """Fields that are given with the second batch, one of them unknown to the model; its samples have leads of their own."""
     first, batch = mixed(dtype)
-    given = torch.rand(batch.num_samples, 1 if constant else 7, 2, *batch.grid, dtype=dtype)
+    random = torch.Generator().manual_seed(0)
+    given = torch.rand(batch.num_samples, 1 if constant else 7, 2, *batch.grid, dtype=dtype, generator=random)
     return [first, replace(batch, given_fields=("wind", "force"), given=given, lead_time=torch.tensor([1.0, 4.0]))]
 
 

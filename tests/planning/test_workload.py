@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from matey import MateyConfig, MateyModel
+from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
+from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet
 from matey.model.slabs import KEPT_AT_ONCE, kept_by_scheme
 from matey.parallel.topology import Topology
@@ -102,6 +104,19 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
     planned = count_kernels(model.config, len(model.keys))
     assert planned.block_forward + planned.outside_forward == pytest.approx(forward.count, rel=0.25)
     assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.25)
+
+
+@pytest.mark.parametrize("grid", [(64, 64), (32, 32, 32)], ids=str)
+@pytest.mark.parametrize("scheme", SCHEMES.own)
+@pytest.mark.parametrize(("tokens", "patches"), SETS)
+def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
+    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, local="none")
+    model, batch, marks = case.make_model(), case.make_batch(), {}
+    with KernelCounter() as counter, blocks_noted(model, lambda name: marks.update({name: counter.count})):
+        training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0].backward()
+    planned = count_kernels(model.config, len(model.keys))
+    assert planned.block_forward == pytest.approx(marks["leave"] - marks["enter"], rel=0.25)
+    assert planned.block_backward == pytest.approx(marks["leave backward"] - marks["enter backward"], rel=0.25)
 
 
 def test_tokens_are_counted_on_windows_of_the_data(run_yaml):

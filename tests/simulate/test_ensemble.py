@@ -28,7 +28,7 @@ def contents(path):
 
 @pytest.mark.parametrize("system", tuple(SYSTEMS.own))
 def test_batches_and_threads_change_no_bit(system):
-    ensemble = SYSTEMS[system].ensemble(num_trajectories=5, resolution=16, num_frames=2)
+    ensemble = SYSTEMS[system].ensemble(num_trajectories=5, resolution=16, num_frames=3)
     alone = arrays(solve(ensemble, ensemble.seeds, cells_per_batch=1))
     for how in ({"num_workers": 1}, {"num_workers": 2}, {"num_workers": 3, "cells_per_batch": 2 * 16**2}):
         np.testing.assert_array_equal(arrays(solve(ensemble, ensemble.seeds, **how)), alone)

@@ -1,6 +1,6 @@
-"""The orders in which tokens pass through the blocks: the segments of each attention lie side by side when it comes.
+"""The plan of a block: its attentions, and the order of the tokens in each, in which its segments lie side by side.
 
-Otherwise queries, keys, values and the result would each be brought into order and back, forward and backward.
+If the tokens stayed in one order, each attention would bring queries, keys and values into its own, and the result back.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Order = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Turn:
+class Reordering:
     """A change of the order of the tokens.
 
     Attributes:
@@ -32,35 +32,35 @@ class Turn:
     index: Tensor
     inverse: Tensor
 
-    def back(self) -> Turn:
+    def back(self) -> Reordering:
         """Return the change that undoes this one."""
-        return Turn(self.inverse, self.index)
+        return Reordering(self.inverse, self.index)
 
 
 @dataclass(frozen=True)
-class Attentions:
-    """The plans of a block's attentions, and the orders in which the tokens come to them.
+class BlockPlan:
+    """The plans of a block's attentions, and the orders of the tokens in them.
 
     Attributes:
-        plans: the plan of each attention.
+        attentions: the plan of each attention.
         orders: order of the tokens in each attention: their places ``(n,)`` in the packed list; None where it is that list.
         enter: change before the first block, from the packed list to the order of a block's last attention; None: no change.
         within: change before each attention of a block, from the order of the one before it; None: no change.
     """
 
-    plans: tuple[Any, ...]
+    attentions: tuple[Any, ...]
     orders: tuple[Tensor | None, ...]
-    enter: Turn | None
-    within: tuple[Turn | None, ...]
+    enter: Reordering | None
+    within: tuple[Reordering | None, ...]
 
     @classmethod
-    def in_place(cls, plans: Sequence[Any]) -> Attentions:
-        """Return attentions to which tokens come in the order of the packed list."""
+    def in_place(cls, plans: Sequence[Any]) -> BlockPlan:
+        """Return the plan of attentions for which tokens stay in the order of the packed list."""
         none = (None,) * len(plans)
         return cls(tuple(plans), none, None, none)
 
     @property
-    def leave(self) -> Turn | None:
+    def leave(self) -> Reordering | None:
         """The change after the last block, back to the packed list."""
         return None if self.enter is None else self.enter.back()
 
@@ -69,22 +69,22 @@ class Attentions:
         return [values if order is None else values[order] for order in (*self.orders, self.orders[-1])]
 
 
-def in_turn(segmentations: Sequence[Segmentation]) -> Attentions:
-    """Return attentions within segmentations of all tokens; the tokens come to each segment by segment."""
+def in_order(segmentations: Sequence[Segmentation]) -> BlockPlan:
+    """Return the plan of attentions within segmentations of all tokens, for which tokens come segment by segment."""
     orders = [_order(segmentation) for segmentation in segmentations]
-    return Attentions(
-        plans=tuple(replace(each, queries=None, keys=None, inverse=None) for each in segmentations),
+    return BlockPlan(
+        attentions=tuple(replace(each, queries=None, keys=None, inverse=None) for each in segmentations),
         orders=tuple(None if order is None else order[0] for order in orders),
         enter=_between(None, orders[-1]),
         within=tuple(_between(orders[number - 1], order) for number, order in enumerate(orders)),
     )
 
 
-def turned(tokens: Tensor, turn: Turn | None) -> Tensor:
+def reordered(tokens: Tensor, change: Reordering | None) -> Tensor:
     """Return the tokens ``(n, e)`` in another order."""
-    if turn is None:
+    if change is None:
         return tokens
-    found: Tensor = _Turned.apply(tokens, turn.index, turn.inverse)
+    found: Tensor = _Reordered.apply(tokens, change.index, change.inverse)
     return found
 
 
@@ -94,16 +94,16 @@ def _order(segmentation: Segmentation) -> Order | None:
     return segmentation.queries, segmentation.inverse
 
 
-def _between(earlier: Order | None, later: Order | None) -> Turn | None:
+def _between(earlier: Order | None, later: Order | None) -> Reordering | None:
     """Return the change between two orders."""
     if earlier is None or later is None:
-        return Turn(*later) if later else Turn(*earlier).back() if earlier else None
+        return Reordering(*later) if later else Reordering(*earlier).back() if earlier else None
     if torch.equal(earlier[0], later[0]):
         return None
-    return Turn(earlier[1][later[0]], later[1][earlier[0]])
+    return Reordering(earlier[1][later[0]], later[1][earlier[0]])
 
 
-class _Turned(Function):
+class _Reordered(Function):
     """Rows by an index, whose gradient is rows by the inverse index, where PyTorch would add row by row into zeros."""
 
     @staticmethod
