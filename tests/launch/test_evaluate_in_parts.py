@@ -52,7 +52,8 @@ def command(tmp_path):
 def approximate(value):
     if isinstance(value, dict):
         return {name: approximate(each) for name, each in value.items()}
-    return pytest.approx(value, rel=1e-6, abs=1e-7) if isinstance(value, float) else value
+    # Forecasts are in float32, whose rounding is 1.2e-7 of a correlation near one, several times in a rollout.
+    return pytest.approx(value, rel=1e-6, abs=5e-7) if isinstance(value, float) else value
 
 
 @pytest.mark.usefixtures("without_page")
