@@ -11,6 +11,7 @@ Source: github.com/mrnorman/miniWeather, ``c/miniWeather_serial.cpp``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from matey.data.arrays.netcdf import NETCDF
 from matey.data.arrays.stored import StoredArray
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import described_hdf5, is_hdf5
-from matey.data.signature import is_classic_netcdf
+from matey.data.signature import is_classic_netcdf, remembered
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored
@@ -45,8 +46,7 @@ class MiniWeatherFile(TrajectorySet):
         Raises:
             DataError: a variable is missing or its axes are not t, z, x.
         """
-        self._kind = kind_of(path)
-        variables = self._kind.arrays(path)
+        variables = kind_of(path).arrays(path)
         for name in (*PERTURBATIONS, *WINDS):
             _check(path, variables, name, AXES, variables["dens"].shape if "dens" in variables else None)
         num_frames, num_z, num_x = variables["dens"].shape
@@ -59,20 +59,19 @@ class MiniWeatherFile(TrajectorySet):
                 grid=(1, num_z, num_x),
                 spacing=(1.0, HEIGHT / num_z, LENGTH / num_x),
                 boundary=("none", "wall", "periodic"),
-                time_step=mean_step(self._kind.read(path, "t", (slice(0, num_frames),)), f"{path}, t"),
+                time_step=mean_step(_read(path, ("t",), slice(0, num_frames))[0], f"{path}, t"),
             ),
         )
         if any(name in variables for name in BACKGROUND):
             for name in BACKGROUND:
                 _check(path, variables, name, ("z",), (num_z,))
-            self._background = np.stack(self._kind.read_all(path, BACKGROUND, (slice(0, num_z),)))  # (f, z)
+            self._background = np.stack(_read(path, BACKGROUND, slice(0, num_z)))  # (f, z)
         else:
             self._background = neutral_background(num_z)  # (f, z)
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        part = (slice(start, stop), *cells[1:])
-        state = np.array(self._kind.read_all(source, (*PERTURBATIONS, *WINDS), part), dtype=np.float64)
+        state = np.array(_read(source, (*PERTURBATIONS, *WINDS), slice(start, stop), *cells[1:]), dtype=np.float64)
         state[:2] += self._background[:, None, cells[1], None]  # (f, t, z, x)
         return rearrange(state, "f t y x -> t f 1 y x")
 
@@ -111,6 +110,12 @@ READER = Reader(
     recognises=recognises,
     open=MiniWeatherFile,
 )
+
+
+def _read(path: Path, names: Sequence[str], *part: slice) -> list[np.ndarray]:
+    """Read a part of some variables."""
+    with remembered(path):
+        return kind_of(path).read_all(path, names, part)
 
 
 def _check(
