@@ -42,6 +42,8 @@ def main(args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """Run the measurement of the command line."""
+    if args.what in ("step", "data") and args.device == "cpu":
+        keep_freed_memory()  # as training does
     if args.what == "data":
         data(args)
     elif args.what == "sequence":
@@ -52,12 +54,9 @@ def run(args: argparse.Namespace) -> None:
             for point in blocking_points(args.model, ranks, args.stage):
                 print(json.dumps(point))
     elif args.sweep:
-        keep_freed_memory()  # as training does on CPUs
         with writing(args.out):
             sweep(args.out, args.repeat)
     else:
-        if args.device == "cpu":
-            keep_freed_memory()
         (speed,) = measure([case_of(args)], args.repeat)
         print(json.dumps(speed.as_row()))
 

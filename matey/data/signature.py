@@ -83,6 +83,9 @@ _remembered: dict[Path, bytes] = {}  # first bytes of the files that are being o
 @contextmanager
 def remembered(path: Path) -> Iterator[None]:
     """Read the first bytes of a file once, however many readers ask for them meanwhile."""
+    if path in _remembered:  # by a block around this one
+        yield
+        return
     _remembered[path] = first_bytes(path) if path.is_file() else b""
     if not _remembered[path]:
         del _remembered[path]  # a missing or empty file is looked at each time

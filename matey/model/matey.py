@@ -160,9 +160,10 @@ class MateyModel(PreTrainedModel):
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
         plan = prepared.block_plan
+        samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
-            keep = self._keep(number, prepared, tokens.dtype)
+            keep = self._keep(number, prepared, samples, tokens.dtype)
             tokens = self._call(number, block, tokens, plan, keep)
         tokens = reordered(tokens, plan.leave)
         return self._decode(prepared, self.norm(tokens), conditions)
@@ -177,15 +178,19 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(self, number: int, prepared: Prepared, dtype: torch.dtype) -> list[Tensor] | None:
-        """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped."""
+    def _keep(
+        self, number: int, prepared: Prepared, samples: Sequence[Tensor], dtype: torch.dtype
+    ) -> list[Tensor] | None:
+        """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped.
+
+        ``samples`` are the numbers of the tokens' samples ``(n,)``, in the order of each residual.
+        """
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
             return None
-        draw = torch.cat([_draw_of(samples) for samples in prepared.samples])
+        draw = torch.cat([_draw_of(about) for about in prepared.samples])
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
-        samples = prepared.block_plan.at_residuals(prepared.tokens.layout.sample)
         return [scale[sample, None].to(dtype) for scale, sample in zip(scales, samples, strict=True)]
 
     @torch.no_grad()
