@@ -177,7 +177,8 @@ def score(
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
     spectra = total.spectra.spectra()
-    return Evaluation(with_power(total.errors.records(), spectra), mean_costs(total.costs), spectra=spectra)
+    found = [replace(each, conserve=protocol.conserve and each.is_rollout) for each in total.errors.records()]
+    return Evaluation(with_power(found, spectra), mean_costs(total.costs), spectra=spectra)
 
 
 def evaluate(

@@ -54,6 +54,7 @@ class Record:
         physics: measures of `matey.physics` that the system has, if ``field`` is ``all``: the forecast's by name, the truth's
             with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
             prefix ``persistence_``, see `matey.evaluate.physics.correlation_time`.
+        conserve: whether it is of a rollout that was to keep the totals of what the system is known to conserve.
     """
 
     system: str
@@ -69,6 +70,7 @@ class Record:
     worst_trajectory: float = math.nan
     worst: str = ""
     physics: Mapping[str, float] = attribute(default_factory=dict)
+    conserve: bool = False
 
     @property
     def is_rollout(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from types import FrameType
 from typing import Any, NoReturn
+
+import yaml
 
 from matey.checkpoints.durable import replace_text
 from matey.config.flags import started_as
@@ -68,6 +71,16 @@ def _apart(study: Mapping[str, Any], growing: Sequence[str]) -> dict[tuple[str, 
         is_apart = name in growing and isinstance(value, dict)  # a folder of an earlier version may hold a list there
         found |= {(name, key): each for key, each in value.items()} if is_apart else {(name,): value}
     return found
+
+
+def digest(*facts: object) -> str:
+    """Return a short digest of facts whose texts tell them apart."""
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def yaml_values(path: Path) -> Any:  # noqa: ANN401
+    """Return the values of a YAML file, which comments do not change."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def read_study(folder: Path) -> dict[str, Any]:

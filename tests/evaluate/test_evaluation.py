@@ -184,6 +184,11 @@ def test_a_trajectory_shorter_than_the_rollout_is_refused_before_computing(model
         plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=7))
 
 
+def test_records_of_rollouts_say_whether_totals_were_to_be_kept(model, held_out):
+    found = run(model, held_out, leads=(1,), rollout_steps=2, conserve=True)
+    assert {record.kind: record.conserve for record in found.records} == {"lead": False, "rollout": True}
+
+
 def test_the_spread_over_trajectories_is_that_of_evaluating_each_alone(model, shallow_water):
     protocol = Protocol(leads=(2,), rollout_steps=3, max_windows=1000)
     data = HeldOut((shallow_water,), ((0, 1, 2),), num_frames=2)

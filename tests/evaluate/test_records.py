@@ -25,6 +25,7 @@ KEYS = [
     "worst_trajectory",
     "worst",
     "physics",
+    "conserve",
 ]
 
 
@@ -94,13 +95,30 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
     (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
     assert list(row) == KEYS
-    assert list(row.values()) == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7, None, None, None, None, "", {}]
+    assert list(row.values()) == [
+        "gas",
+        "all",
+        "rollout",
+        9,
+        None,
+        None,
+        0.5,
+        0.25,
+        7,
+        None,
+        None,
+        None,
+        None,
+        "",
+        {},
+        False,
+    ]
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
     errors, persistence = {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}
     one = Record("gas", "all", "lead", 5, errors, persistence, 7, 1.5, extrapolation_nrmse=0.75)
-    records = [one, replace(one, kind="rollout", lead=9, errors={"nrmse": math.nan, "vrmse": math.nan})]
+    records = [one, replace(one, kind="rollout", lead=9, conserve=True, errors={"nrmse": math.nan, "vrmse": math.nan})]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from matey.studies.data_efficiency.points import (
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
 from matey.studies.peers.scoring import ROLLOUT_STEPS, protocol_of
 from matey.studies.peers.trained import train_peer
 from matey.studies.planned import Training, plan_text
@@ -83,7 +83,8 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """System, scale, initial model, trajectories and overrides."""
+        """System, scale, initial model, trajectories, overrides, and a digest of YAML and scale, which make the points."""
+        of_points = replace(self._scale, sizes={}, modes="", seeds=0)
         return {
             "study": "data_efficiency",
             "system": self.system,
@@ -91,6 +92,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "pretrained": self.pretrained,
             "trajectories": self.num_trajectories,
             "set": [*self.settings],
+            "made_of": digest(yaml_values(self._config), of_points),
         }
 
     @cached_property

@@ -19,7 +19,7 @@ from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
 from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
@@ -67,8 +67,9 @@ class Comparison(RunnableStudy[Point]):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """The data and the settings of the comparison."""
-        about = {"config": str(self.config), "set": [*self.settings], "device": self.device}
+        """The data and the settings of the comparison, and a digest of the values of its YAML and of what it simulates."""
+        made_of = digest(yaml_values(self.config), self.simulated)
+        about = {"config": str(self.config), "set": [*self.settings], "device": self.device, "made_of": made_of}
         return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
 
     def plan(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import sys
@@ -11,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, script
+from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
 from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
@@ -77,7 +75,6 @@ class PretrainingStudy(RunnableStudy[Point]):
             case.name: {data.name: f"{data.trajectories} of {data.frames} frames" for data in self.table.data_of(case)}
             for case in self.table.cases
         }
-        values = yaml.safe_load((ROOT / self.table.config).read_text(encoding="utf-8"))
         return {
             "study": name,
             "scale": scale,
@@ -85,8 +82,8 @@ class PretrainingStudy(RunnableStudy[Point]):
             "data": {name: frames for data in data_of.values() for name, frames in data.items()},
             "settings": [*self.table.settings],
             "set": [*self.settings],
-            "made_of": _digest(values, self.table.rollout, self.table.max_windows),
-            "models": {case.name: _digest(case.settings, data_of[case.name]) for case in self.table.cases},
+            "made_of": digest(yaml_values(ROOT / self.table.config), self.table.rollout, self.table.max_windows),
+            "models": {case.name: digest(case.settings, data_of[case.name]) for case in self.table.cases},
         }
 
     def overrides(self, point: Point) -> list[str]:
@@ -157,8 +154,3 @@ class PretrainingStudy(RunnableStudy[Point]):
     def figure(self, rows: Sequence[Row]) -> Figure:
         """Draw errors against costs, or costs against cells."""
         return (growth_figure if self.table.labels_grow else study_figure)(rows, self.costs)
-
-
-def _digest(*facts: object) -> str:
-    """Return a short digest of facts whose texts tell them apart."""
-    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]

@@ -1,7 +1,11 @@
-"""The comparison with other models: which of its points are shown."""
+"""The comparison with other models: which of its points are shown, and what its folder is told by."""
 
+import pytest
+
+from matey.studies.folder import StudyError, claim
 from matey.studies.peers.points import points_of
 from matey.studies.peers.running import Comparison
+from matey.studies.simulated import Simulated
 from tests.support.paths import ROOT
 
 
@@ -22,3 +26,21 @@ def test_a_cost_that_its_folder_shortens_is_shown_once(tmp_path):
     study = Comparison(ROOT, tmp_path, ROOT / "launch/runs/demo.yaml", (), {"shallow_water": "data"}, "cpu", points)
     study.folder(point).mkdir(parents=True)
     assert study.shown == points
+
+
+def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
+    def take(config, num_frames):
+        data = (Simulated("shallow_water", 32, 4, num_frames),)
+        paths = {"shallow_water": "data"}
+        claim(tmp_path, Comparison(ROOT, tmp_path, config, (), paths, "cpu", (), simulated=data).facts)
+
+    config, text = tmp_path / "run.yaml", (ROOT / "launch/runs/demo.yaml").read_text(encoding="utf-8")
+    config.write_text(text, encoding="utf-8")
+    take(config, 13)
+    config.write_text(f"# a comment\n{text}", encoding="utf-8")
+    take(config, 13)
+    with pytest.raises(StudyError, match="choose another --out"):
+        take(config, 14)
+    config.write_text(text.replace("micro_batch: ", "micro_batch: 1"), encoding="utf-8")
+    with pytest.raises(StudyError, match="choose another --out"):
+        take(config, 13)
