@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from matey.tokens.segments import Segmentation
 
@@ -108,10 +107,10 @@ class _Reordered(Function):
 
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, index: Tensor, inverse: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.inverse = inverse
+        ctx.index, ctx.inverse = index, inverse
         return tokens.index_select(0, index)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return gradient.index_select(0, ctx.inverse), None, None
+        # Differentiable again: `once_differentiable` would let `torch.autograd.grad` leave out a part of a second derivative.
+        return _Reordered.apply(gradient, ctx.inverse, ctx.index), None, None

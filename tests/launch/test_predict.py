@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import xarray
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from matey.data import open_dataset
 from matey.data.seen import seen_text
@@ -54,6 +56,13 @@ def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
                 place = found.water_height.sel(trajectory=int(row["trajectory"]), time=float(row["time"]))
                 assert np.isclose(float(row["water_height"]), place.values[int(row["y"]), int(row["x"])], rtol=1e-6)
     assert (tmp_path / "swe.probes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_torchrun_started_as_on_the_page_passes_the_first_frame_on():
+    text = (ROOT / "docs" / "forecasting.md").read_text()
+    (command,) = re.findall(r"`torchrun (.*) launch/predict\.py .*?`", text)
+    args = get_args_parser().parse_args([*command.split(), "launch/predict.py", "--start", "38"])
+    assert (args.training_script, args.training_script_args) == ("launch/predict.py", ["--start", "38"])
 
 
 def test_errors_on_what_the_model_was_trained_on_are_said_to_flatter_it(model_folder, predict, tmp_path):

@@ -67,6 +67,15 @@ def test_every_attention_meets_its_segments_side_by_side(scheme, case):
     assert reordered(place, plan.leave).equal(torch.arange(len(place)))
 
 
+def test_gradients_of_gradients_are_brought_back_as_well():
+    plan = RankGroup().plan_block([torch.tensor([0, 0, 1, 1, 2]), torch.tensor([1, 0, 1, 0, 1])])
+    tokens = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    # A product with each row's place makes the second derivative depend on the order.
+    weight = torch.arange(1.0, 6.0, dtype=torch.float64)[:, None]
+    for change in (plan.enter, plan.leave, *plan.within):
+        assert torch.autograd.gradgradcheck(lambda values, by: weight * reordered(values**3, by), (tokens, change))
+
+
 def test_one_attention_in_a_block_changes_no_order_inside():
     for case in SETS:
         assert RankGroup().plan_block(keys_of("vit", case)).within == (None,)

@@ -218,3 +218,14 @@ def test_a_large_grid_is_predicted_slab_by_slab_with_the_same_gradients(monkeypa
         found.append((predicted.detach(), *gradients))
     for ours, theirs in zip(*found, strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=1e-12 * (1 + ours.abs().max().item()))
+
+
+@pytest.mark.parametrize("kept", [2**24, 12])
+@pytest.mark.parametrize("layers", [(), (2, 1)])
+def test_second_derivatives_are_refused_rather_than_wrong(monkeypatch, layers, kept):
+    monkeypatch.setattr("matey.model.slabs.KEPT_AT_ONCE", kept)
+    local = operator(PLANE, (1, 2), cascade=True, layers=layers)
+    inputs, conditions, rows = inputs_of((1, 8, 8))
+    (predicted,) = changes(local, [inputs], [whole(PLANE, (1, 8, 8), (False,) * 3)], conditions, [rows])
+    with pytest.raises(RuntimeError, match="The local operator has no second derivatives"):
+        torch.autograd.grad(predicted.square().sum(), list(local.parameters()), create_graph=True)
