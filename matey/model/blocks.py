@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from matey.config.choices import SCHEMES
 from matey.model.block_plan import BlockPlan, reordered
 from matey.model.sequence_group import Plan, SequenceGroup
+from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
 from matey.tokens.schemes import Key
 
@@ -27,6 +28,22 @@ def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
             f"The attention scheme {scheme!r} returned no key; it needs one for each attention of a block."
         )
     return tuple(keys)
+
+
+def keys_of(layout: TokenLayout, scheme: str, patches: Sequence[Patch]) -> list[Tensor]:
+    """Return for each attention of a block the key ``(n,)`` of every token.
+
+    Raises:
+        ValueError: the scheme has no attention, or gives more or fewer keys than there are tokens.
+    """
+    found = [key(layout) for key in scheme_keys(scheme, patches)]
+    for each in found:
+        if each.shape != (layout.num_tokens,):
+            raise ValueError(
+                f"The attention scheme {scheme!r} returned keys of shape {tuple(each.shape)}; it needs one for each token, "
+                f"({layout.num_tokens},)."
+            )
+    return found
 
 
 class SelfAttention(nn.Module):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from matey.model.convolution import inner
-from matey.model.first_derivatives import first_only
+from matey.model.first_derivatives import first_only_of_local
 
 
 def bounded(values: Tensor, step: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -62,7 +62,7 @@ class _Bounded(Function):
         return (x * ratio).movedim(-1, 1), inner(values, step)
 
     @staticmethod
-    @first_only
+    @first_only_of_local
     def backward(ctx: Any, of_bounded: Tensor, of_inside: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         values, ratio = ctx.saved_tensors
         x, gradient = values.movedim(1, -1), of_bounded.movedim(1, -1)
@@ -83,7 +83,7 @@ class _AddProducts(Function):
         return values + F.linear(products, mix).movedim(-1, 1)
 
     @staticmethod
-    @first_only
+    @first_only_of_local
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         factors, scale, offset, mix = ctx.saved_tensors
         p, q = factors.movedim(1, -1).chunk(2, dim=-1)

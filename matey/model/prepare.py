@@ -20,7 +20,7 @@ from matey.fields import FieldBatch
 from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.block_plan import BlockPlan
-from matey.model.blocks import scheme_keys
+from matey.model.blocks import keys_of
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
@@ -205,7 +205,7 @@ def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtyp
     return StepPlan(
         bricks=tuple(bricks),
         tokens=own_tokens(mine, frames, config.patches, bricks),
-        block_plan=ranks.plan_block([key(whole) for key in scheme_keys(config.scheme, config.patches)]),
+        block_plan=ranks.plan_block(keys_of(whole, config.scheme, config.patches)),
         decoding=_decoding(whole, own, frames, config, ranks, dtype),
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matey.model.first_derivatives import first_only
+from matey.model.first_derivatives import first_only_of_local
 
 KEPT_AT_ONCE = 3 * 2**28
 """Largest number of intermediate values of a sample that are kept for the backward pass, 3 GiB in float32; with more values,
@@ -84,7 +84,7 @@ class _InSlabs(torch.autograd.Function):
         return torch.cat([work(*slab, *weights) for slab in slabs], dim=2 + axis)
 
     @staticmethod
-    @first_only
+    @first_only_of_local
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         inputs, needed, count = ctx.saved_tensors, ctx.needs_input_grad[3:], len(ctx.halos)
         fields, weights = inputs[:count], inputs[count:]

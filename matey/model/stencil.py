@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.convolution import convolve, inner
-from matey.model.first_derivatives import first_only
+from matey.model.first_derivatives import first_only_of_local
 from matey.model.given import Rows, chosen
 from matey.model.one_tensor import packed
 from matey.model.slabs import in_slabs, kept_by_scheme
@@ -191,7 +191,7 @@ class _Products(torch.autograd.Function):
         return changes
 
     @staticmethod
-    @first_only
+    @first_only_of_local
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
         seen, *weights = ctx.saved_tensors
         of_seen = torch.empty_like(seen)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup, get_backend
 
+from matey.model.first_derivatives import first_only
 from matey.parallel.package import deepspeed
 
 Group = ProcessGroup | None  # None: all ranks
@@ -72,6 +73,9 @@ def sum_over_group(partial: Tensor, group: Group) -> Tensor:
     return _Sum.apply(partial, group)
 
 
+_first_only = first_only("Exchanges between ranks", "compute them on one rank")
+
+
 class _Exchange(Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, send: tuple[int, ...], receive: tuple[int, ...], group: Group) -> Tensor:  # noqa: ANN401
@@ -79,6 +83,7 @@ class _Exchange(Function):
         return _all_to_all(rows, send, receive, group)
 
     @staticmethod
+    @_first_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         return _all_to_all(gradient, ctx.receive, ctx.send, ctx.group), None, None, None
 
@@ -96,6 +101,7 @@ class _Gather(Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
+    @_first_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         scatter = exchange_and_sum if get_backend(ctx.group) == "gloo" else reduce_scatter
         return scatter(gradient, ctx.counts, ctx.own, ctx.group), None, None

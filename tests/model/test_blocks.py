@@ -5,7 +5,7 @@ import torch
 from einops import rearrange
 
 from matey.model.block_plan import BlockPlan
-from matey.model.blocks import Block, scheme_keys
+from matey.model.blocks import Block, keys_of, scheme_keys
 from matey.model.sequence_group import SequenceGroup
 from matey.tokens.layout import layout_tokens
 from matey.tokens.segments import segment
@@ -96,3 +96,12 @@ def test_adaptive_tokens_of_one_sample_do_not_see_another(scheme):
     alone, beside = model.predict(first)[0], model.predict(changed)[0]
     assert (alone - first.last[0]).abs().max() > 1e-3
     assert torch.allclose(alone, beside, atol=1e-12)
+
+
+def test_a_scheme_without_keys_or_with_too_few_is_refused(monkeypatch):
+    schemes = {"none": lambda patches: (), "few": lambda patches: (lambda layout: layout.row[1:],)}
+    monkeypatch.setattr("matey.model.blocks.SCHEMES", schemes)
+    with pytest.raises(ValueError, match="'none' returned no key"):
+        keys_of(LAYOUT, "none", [PATCH])
+    with pytest.raises(ValueError, match=rf"'few' returned keys .*one for each token, \({LAYOUT.num_tokens},\)"):
+        keys_of(LAYOUT, "few", [PATCH])

@@ -227,5 +227,5 @@ def test_second_derivatives_are_refused_rather_than_wrong(monkeypatch, layers, k
     local = operator(PLANE, (1, 2), cascade=True, layers=layers)
     inputs, conditions, rows = inputs_of((1, 8, 8))
     (predicted,) = changes(local, [inputs], [whole(PLANE, (1, 8, 8), (False,) * 3)], conditions, [rows])
-    with pytest.raises(RuntimeError, match="The local operator has no second derivatives"):
+    with pytest.raises(RuntimeError, match="Local operators have no second derivatives"):
         torch.autograd.grad(predicted.square().sum(), list(local.parameters()), create_graph=True)

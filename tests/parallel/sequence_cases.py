@@ -8,13 +8,14 @@ import json
 import sys
 from dataclasses import replace
 
+import pytest
 import torch
 import torch.distributed as dist
 
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.exchange import exchange_and_sum, reduce_scatter
+from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
@@ -156,6 +157,11 @@ def main(heads, dtype, every=1):
     ]
     errors = [torch.zeros(())] * size
     dist.all_gather_object(errors, off(*scattered))
+    parts.requires_grad_()
+    one_to_each = parts[:size], [1] * size, [1] * size
+    for received in (gather_rows(parts, [len(parts)] * size, None), exchange_rows(*one_to_each, None)):
+        with pytest.raises(RuntimeError, match="Exchanges between ranks have no second derivatives"):
+            torch.autograd.grad(received.square().sum(), parts, create_graph=True)
     if rank == 0:
         sys.stdout.write(f"case {json.dumps(['both ways to scatter sums', torch.stack(errors).max().item()])}\n")
     stop_processes()
