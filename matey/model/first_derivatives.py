@@ -17,8 +17,8 @@ def first_only(what: str, advice: str) -> Callable[[Backward], Backward]:
     PyTorch's `once_differentiable` does not raise in `torch.autograd.grad`, which then leaves out a part of the derivative.
 
     Args:
-        what: what has no second derivatives, in the plural.
-        advice: what to do instead.
+        what: name of the things without second derivatives, in the plural.
+        advice: part of a sentence on what to do instead.
     """
 
     def decorate(backward: Backward) -> Backward:

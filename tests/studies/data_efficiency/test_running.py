@@ -12,7 +12,7 @@ from matey.studies.folder import StudyError, claim
 from tests.support.paths import ROOT
 
 
-def test_a_folder_goes_on_with_the_settings_that_it_was_begun_with_and_takes_more_sizes_and_seeds(
+def test_a_folder_goes_on_with_its_settings_and_takes_more_sizes_and_seeds(
     tmp_path, monkeypatch
 ):
     def take(scale):
