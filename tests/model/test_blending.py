@@ -108,12 +108,14 @@ def blended_one_by_one(levels, *, add_levels):
 @pytest.mark.parametrize(
     ("patches", "grid", "periodic", "overlap"),
     [
-        ([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 24, 18), (False, True, False), 2),
+        pytest.param([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 24, 18), (False, True, False), 2, marks=pytest.mark.whole),
         ([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 22, 6), (False, True, True), 1),
-        ([(1, 4, 4, 4), (1, 2, 2, 2)], (8, 4, 12), (True, True, False), 2),
+        pytest.param([(1, 4, 4, 4), (1, 2, 2, 2)], (8, 4, 12), (True, True, False), 2, marks=pytest.mark.whole),
         ([(1, 4, 4, 4), (1, 2, 2, 2)], (4, 8, 7), (True, False, True), 1),
         ([(2, 1, 4, 4), (1, 1, 2, 2), (1, 1, 1, 1)], (1, 8, 8), (True, True, True), 2),
-        ([(1, 1, 12, 12), (1, 1, 6, 6), (1, 1, 2, 2)], (1, 12, 24), (False, True, False), 2),
+        pytest.param(
+            [(1, 1, 12, 12), (1, 1, 6, 6), (1, 1, 2, 2)], (1, 12, 24), (False, True, False), 2, marks=pytest.mark.whole
+        ),
     ],
 )
 def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_gives(

@@ -13,6 +13,7 @@ from matey.data.to_the_well import write_the_well
 from matey.data.trajectories import Coordinates
 from matey.evaluate.forecasts.formats import FormatError
 from tests.support.described_files import describe, flow
+from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_swe
 
@@ -48,7 +49,7 @@ def truth_of(folder, number):
     return xarray.load_dataset(folder / f"{number}.nc").rename(lat="y", lon="x").h
 
 
-@pytest.mark.parametrize("units", UNITS.values(), ids=list(UNITS))
+@law("units", UNITS.values(), quick=[UNITS["dates"]], ids=list(UNITS))
 def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, tmp_path_factory, model, units):
     data, out = matey.open_dataset(write(tmp_path, units=units)), tmp_path_factory.mktemp("out")
     forecasts = matey.forecast(model, data, steps=STEPS, start=1)
@@ -65,7 +66,7 @@ def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, t
             assert (steps == steps[0]).all() and len(steps) == STEPS - 1
 
 
-@pytest.mark.parametrize("layout", ["PDEBench", "The Well"])
+@law("layout", ["PDEBench", "The Well"], quick=["The Well"])
 def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_files(tmp_path, model, layout):
     write_swe(tmp_path / "pdebench" / "a.h5", 2)
     with h5py.File(tmp_path / "pdebench" / "a.h5", "a") as file:
