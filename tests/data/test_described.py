@@ -15,6 +15,7 @@ from matey.data import DataError, open_dataset, split_set
 from matey.data.split_record import record_split
 from matey.train.run_data import open_data
 from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flow, write
+from tests.support.laws import law
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_seed_groups
 
 
@@ -77,7 +78,7 @@ def test_frames_are_read_without_those_beside_them(tmp_path):
         data.read(1, 3, 5)
 
 
-@pytest.mark.parametrize("kept", [0.9, 0.4, 0.02])
+@law("kept", [0.9, 0.4, 0.02], quick=[0.4])
 def test_a_truncated_file_is_named(described, kept):
     file = next(path for path in described.parent.iterdir() if path != described)
     files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]

@@ -13,6 +13,7 @@ from matey.data import DataError, Mixture, micro_batches, open_dataset, split_tr
 from matey.data.reading import sound_windows
 from matey.tokens.parts import BrickShare
 from matey.train.ahead import on_any_of
+from tests.support.laws import law
 from tests.support.layout_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 from tests.support.parts import Group
 
@@ -173,11 +174,11 @@ def test_the_share_of_a_set_is_its_weight_times_a_power_of_its_windows(tmp_path,
 def test_micro_batches_of_the_same_system_hold_one_and_the_shares_stay(mixture):
     systems = []
     for rank in range(2):
-        for part in micro_batches(mixture, 0, 50, 4, 2, rank, num_ranks=2, same_system=True):
+        for part in micro_batches(mixture, 0, 25, 4, 2, rank, num_ranks=2, same_system=True):
             (batch,) = part
             assert batch.num_samples == 4
             systems.append(batch.system)
-    assert Counter(systems)["shallow_water"] / 200 == pytest.approx(3 / 4, abs=0.01)
+    assert Counter(systems)["shallow_water"] / 100 == pytest.approx(3 / 4, abs=0.01)
 
 
 def test_micro_batches_of_the_same_system_do_not_depend_on_the_ranks(mixture):
@@ -195,7 +196,7 @@ def spoilt(tmp_path):
     return Mixture([open_dataset(path)], [(0, 1)], weights=[1], num_frames=3, lead_max=2, seed=1)
 
 
-@pytest.mark.parametrize(("micro_batch", "accumulation", "num_ranks"), [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+@law(("micro_batch", "accumulation", "num_ranks"), [(8, 1, 1), (2, 2, 2), (1, 4, 2)], quick=[(2, 2, 2)])
 def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch, accumulation, num_ranks):
     drawn = [window for step in range(8) for window in spoilt.global_batch(step, 8)]
     (whole,) = [[samples(part) for part in micro_batches(spoilt, 0, 8, 8, 1, 0, 1, bad_values="skip")]]
@@ -213,7 +214,7 @@ def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch
     assert 0 < sum(bad) < 64 and not Counter(kept) - Counter((first, lead) for _, first, lead in came)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@law("size", [2, 3], quick=[3])
 def test_ranks_that_read_parts_skip_the_windows_that_one_process_skips(spoilt, size):
     how = {"bad_values": "skip", "further": lambda number: number % 3}
     whole = list(micro_batches(spoilt, 0, 8, 4, **how))

@@ -122,6 +122,7 @@ def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folde
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 
+@pytest.mark.whole
 def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate, without_page):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),

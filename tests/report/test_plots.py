@@ -41,7 +41,7 @@ def rollout_records(errors, persistence, system="gas", kind="rollout"):
 
 
 def test_truth_and_prediction_share_their_colours_and_the_error_is_symmetric(evaluation):
-    for example in evaluation.examples:
+    for example in evaluation.examples[::3]:  # one of each system
         shown = pictures(plots.forecast_figure(example))
         assert len(shown) == 4 * len(example.fields)
         for row, target in enumerate(example.target):

@@ -27,6 +27,7 @@ def simple_wave(place, time):
     return torch.stack((celerity**2, celerity**2 * 2 * (celerity - 1)))[None]
 
 
+@pytest.mark.whole
 def test_smooth_wave_converges_with_second_order():
     def error(num_cells):
         centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells

@@ -112,6 +112,7 @@ def test_lid_driven_cavity_is_that_of_ghia_et_al(resolution, tolerance):
             assert torch.lerp(profile[above - 1], profile[above], weight).item() == pytest.approx(speed, abs=tolerance)
 
 
+@pytest.mark.whole
 def test_a_swirl_converges_with_second_order():
     def final(resolution):
         initial = eddy(resolution)

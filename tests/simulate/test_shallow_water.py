@@ -7,6 +7,7 @@ import torch
 from matey.simulate.shallow_water import dam_break, dam_radius
 
 
+@pytest.mark.whole
 def test_depth_agrees_with_the_published_solver(published_dam_break, read_trajectories):
     settings, published = read_trajectories(published_dam_break)
     radius = torch.tensor([setting["dam_radius"] for setting in settings], dtype=torch.float64)
@@ -38,6 +39,7 @@ def test_wave_is_symmetric():
     torch.testing.assert_close(depth, depth.flip(2), rtol=0, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_wave_is_nearly_round():
     depth = dam_break(torch.tensor([0.5]), resolution=128, num_frames=61)[0, -1]
     diagonal = depth.diagonal()[64:]  # at distances (i + 1/2) sqrt(2) dx

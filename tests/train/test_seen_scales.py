@@ -2,11 +2,11 @@
 
 import h5py
 import numpy as np
-import pytest
 
 from matey.config import load_config
 from matey.train.run_data import open_data
 from matey.train.seen_scales import seen_scales
+from tests.support.laws import law
 
 
 def ranges_by_hand(path, trajectories, history):
@@ -25,7 +25,7 @@ def ranges_by_hand(path, trajectories, history):
     return [low - 0.1 * (high - low), high + 0.1 * (high - low)]
 
 
-@pytest.mark.parametrize("history", [2, 3])
+@law("history", [2, 3], quick=[3])
 def test_ranges_are_those_of_the_frames_that_are_trained_on(run_yaml, tmp_path, history):
     run = load_config(run_yaml(data={"history": history}))
     data = open_data(run)

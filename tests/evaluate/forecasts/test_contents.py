@@ -87,10 +87,10 @@ def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_fil
 @pytest.mark.parametrize(
     ("files", "named", "out", "covers"),
     [
-        ("*.nc", "data", "data/f.nc", "data/matey.yaml"),
+        pytest.param("*.nc", "data", "data/f.nc", "data/matey.yaml", marks=pytest.mark.whole),
         (None, "data/0.nc", "data/far/away/f.zarr", "data/matey.yaml"),
         ({"train": "0.nc", "test": ["**/1.nc"]}, "other", "data/deep/1.nc", "data/matey.yaml"),
-        (["0.nc", "1.nc"], "data", "data/f.nc", "data"),
+        pytest.param(["0.nc", "1.nc"], "data", "data/f.nc", "data", marks=pytest.mark.whole),
         (["0.nc", "1.nc"], "data/[0-9].nc", "data/2.nc", r"data/\[0-9\].nc"),
     ],
 )

@@ -57,6 +57,7 @@ def write_diffusion(folder, num_trajectories=10, num_frames=13, size=24):
     return write_groups(path, "diffusion_reaction", trajectories, places, places, 1)
 
 
+@pytest.mark.whole
 def test_a_fitted_stencil_finds_the_scheme_that_made_the_data(tmp_path):
     # With two frames there are many: the last change follows from the frame before, which it gives away.
     run, data = run_on(write_diffusion(tmp_path), "data.lead_max=1", "data.history=1")
