@@ -27,7 +27,7 @@ def test_radius_is_that_of_the_published_seed(published_dam_break, read_trajecto
 
 
 def test_mass_is_constant_while_the_wave_is_inside():
-    depth = dam_break(torch.tensor([0.3, 0.7]), resolution=48, num_frames=101)
+    depth = dam_break(torch.tensor([0.3, 0.7]), resolution=32, num_frames=101)
     mass = depth.mean((2, 3))
     assert (mass / mass[:, :1] - 1).abs().max() < 1e-6
     assert (depth[:, 0] - depth[:, -1]).abs().max() > 0.5
@@ -59,7 +59,7 @@ def test_waves_leave_through_the_sides():
 
 
 def test_neighbours_in_the_batch_change_no_bit():
-    radius = torch.tensor([0.3, 0.41, 0.52, 0.63, 0.7])
-    together = dam_break(radius, resolution=19, num_frames=21)
-    alone = torch.cat([dam_break(one[None], resolution=19, num_frames=21) for one in radius])
+    radius = torch.tensor([0.3, 0.52, 0.7])
+    together = dam_break(radius, resolution=19, num_frames=16)
+    alone = torch.cat([dam_break(one[None], resolution=19, num_frames=16) for one in radius])
     assert torch.equal(together, alone)
