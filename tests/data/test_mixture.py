@@ -167,8 +167,8 @@ def test_the_share_of_a_set_is_its_weight_times_a_power_of_its_windows(tmp_path,
     sets = sizes(tmp_path, [(11, 11, 11), (7,)])
     mixture = Mixture(sets, [(0, 2), (0,)], weights, num_frames=3, lead_max=1, seed=0, temperature=temperature)
     assert mixture.shares == pytest.approx(shares)
-    counts = Counter(window.set_index for step in range(300) for window in mixture.global_batch(step, 4))
-    assert counts[0] / 1200 == pytest.approx(shares[0], abs=0.02)
+    counts = Counter(window.set_index for step in range(150) for window in mixture.global_batch(step, 4))
+    assert counts[0] / 600 == pytest.approx(shares[0], abs=0.02)
 
 
 def test_micro_batches_of_the_same_system_hold_one_and_the_shares_stay(mixture):

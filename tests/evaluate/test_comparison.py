@@ -39,6 +39,7 @@ def test_models_of_different_histories_forecast_the_same_frames(compared):
         assert a.persistence_nrmse == pytest.approx(b.persistence_nrmse) and a.nrmse != b.nrmse
 
 
+@pytest.mark.whole
 def test_a_model_has_the_errors_that_it_has_alone(compared, held_out):
     candidates, (_, four) = compared
     data = replace(held_out, num_frames=4)

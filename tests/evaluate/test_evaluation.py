@@ -11,9 +11,12 @@ from matey.report.evaluation import write_report
 from matey.report.summary import summary_text
 from matey.tokens.criteria import patch_variance
 from tests.support.evaluations import plan_tasks
+from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import SHARED
 from tests.support.small_files import write_waves
+
+PUBLISHED = ("pdebench/swe/2D_rdb_NA_NA.h5", "pdebench/diffusion_reaction/2D_diff-react_NA_NA.h5")
 
 
 def run(model, data, **protocol):
@@ -50,7 +53,7 @@ def test_an_untrained_model_is_as_good_as_persistence(held_out):
         assert record.ratio == 1
 
 
-@pytest.mark.parametrize("name", ["pdebench/swe/2D_rdb_NA_NA.h5", "pdebench/diffusion_reaction/2D_diff-react_NA_NA.h5"])
+@law("name", PUBLISHED, quick=PUBLISHED[1:])
 def test_an_untrained_model_is_as_good_as_persistence_on_the_published_solvers_files(name):
     if not (SHARED / name).exists():
         pytest.skip(f"{SHARED / name} is not at hand")
@@ -185,10 +188,11 @@ def test_a_trajectory_shorter_than_the_rollout_is_refused_before_computing(model
 
 
 def test_records_of_rollouts_say_whether_totals_were_to_be_kept(model, held_out):
-    found = run(model, held_out, leads=(1,), rollout_steps=2, conserve=True)
+    found = run(model, held_out, leads=(1,), rollout_steps=2, max_windows=2, conserve=True)
     assert {record.kind: record.conserve for record in found.records} == {"lead": False, "rollout": True}
 
 
+@pytest.mark.whole
 def test_the_spread_over_trajectories_is_that_of_evaluating_each_alone(model, tmp_path):
     short = open_dataset(write_waves(tmp_path, "shallow_water", num_frames=6))
     protocol = Protocol(leads=(2,), rollout_steps=2, max_windows=1000)

@@ -5,6 +5,7 @@ import torch
 
 from matey import FieldBatch
 from matey.evaluate.rollout import largest_after, largest_change, largest_so_far, rollout
+from tests.support.laws import law
 from tests.support.models import PATCHES, VOCABULARY, make_model
 
 
@@ -158,7 +159,7 @@ def test_a_constant_field_has_a_limit_of_its_size_where_others_vary():
     assert largest_change(history[:, :, 1:]).isinf().all()
 
 
-@pytest.mark.parametrize("value, predict", [(0.0, "rate"), (1.0, "field")])
+@law(("value", "predict"), [(0.0, "rate"), (1.0, "field")], quick=[(0.0, "rate")])
 def test_a_rollout_from_rest_stays_finite(value, predict):
     model = make_model(PATCHES, torch.float32, predict=predict, num_blocks=1)
     with torch.no_grad():

@@ -250,6 +250,7 @@ def test_a_flag_beyond_its_bounds_is_refused(flag, value, words, evaluate, capsy
     assert f"argument {flag}: {words}" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate, without_page):
     run = shutil.copytree(folder / "waves", tmp_path / "run")
     (run / "seen.txt").write_text(seen_text([open_dataset(folder / "shallow_water")], [range(5)]))

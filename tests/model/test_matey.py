@@ -123,7 +123,7 @@ def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(sche
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@law("token_set", ["mix", "mul"], quick=["mul"])
 @law("amount", [0.0, 0.3, 1.0], quick=[0.3])
 def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set, amount):
     batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)

@@ -93,7 +93,7 @@ NETWORK = {"local_scales": [1, 1, 2, 4, 8], "local_cascade": True, "local_layers
 
 @pytest.mark.parametrize("local", [{}, NETWORK], ids=["schemes", "network"])
 @law(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))], quick=[("avit", (64, 64))])
-@pytest.mark.parametrize(("tokens", "patches"), SETS[:2])
+@law(("tokens", "patches"), SETS[:2], quick=SETS[1:2])
 def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches, local):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
     config = case.make_config()

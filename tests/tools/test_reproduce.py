@@ -58,6 +58,7 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
             assert run.model.fields is None
 
 
+@pytest.mark.whole
 def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tmp_path, run_here):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 30)
     flags = "--system mhd --scale paper --starts random --ranks 1 --out".split()

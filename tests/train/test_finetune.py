@@ -9,6 +9,7 @@ from matey.config import ConfigError, FinetuneSection, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
+from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.small_files import write_waves
 
@@ -73,9 +74,10 @@ def test_what_the_run_states_is_taken_and_said(described):
     assert "New fields: activator (copy:inhibitor)." in lines
 
 
-@pytest.mark.parametrize(
+@law(
     ("mode", "frozen"),
     [("all", ()), ("prepost", ("blocks",)), ("lora", ("blocks",)), ("head", ("blocks", "embedding", "position"))],
+    quick=[("lora", ("blocks",)), ("head", ("blocks", "embedding", "position"))],
 )
 def test_the_table_shows_what_is_trained(described, mode, frozen):
     lines = described(f"finetune.train={mode}")

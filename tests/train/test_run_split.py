@@ -177,6 +177,7 @@ class ModelAlone:
         return self.module(batches)
 
 
+@pytest.mark.whole
 def test_the_best_weights_are_chosen_without_more_data_of_the_same_system(run_yaml, tmp_path):
     other = write_swe(tmp_path / "other" / "other.h5", 3, seed=7)
     run = load_config(run_yaml(data={"validate_on": [str(other)]}, train={"validation_windows": 10}))

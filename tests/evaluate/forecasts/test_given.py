@@ -81,6 +81,7 @@ def test_a_forcing_must_be_known_as_far_as_the_forecast_goes(model, data):
     assert len(endless) == 11
 
 
+@pytest.mark.whole
 def test_an_evaluation_reads_what_the_model_is_told_and_no_more(model, data):
     protocol = Protocol(leads=(3,), rollout_steps=2, max_windows=1, rollout_lead=2)
     held_out = HeldOut((data,), ((0, 2),), num_frames=2)
