@@ -89,7 +89,7 @@ def test_spectra_are_those_of_the_last_step_of_each_kind_of_rollout(evaluation):
     assert found[2:] == [("diffusion_reaction", kind, 4, 2) for kind in kinds]
 
 
-@pytest.mark.parametrize("rule", ["threshold", "fraction", "budget"])
+@law("rule", ["threshold", "fraction", "budget"], quick=["threshold", "budget"])
 def test_forecasts_without_bounds_are_reported_as_diverged(rule, shallow_water):
     assert summary_text(without_bounds(rule, shallow_water)).count("diverged") == 3
 

@@ -16,6 +16,7 @@ from matey.tokens.layout import layout_tokens
 from matey.tokens.patches import cover, patch_grid, places
 from matey.tokens.refinement import to_children
 from matey.tokens.tiles import Frames, Tiles
+from tests.support.laws import law
 from tests.support.windows import surroundings
 
 COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, False)
@@ -104,7 +105,7 @@ def blended_one_by_one(levels, *, add_levels):
     return (total / weight).movedim(-1, 1)
 
 
-@pytest.mark.parametrize("add_levels", [False, True])
+@law("add_levels", [False, True], quick=[True])
 @pytest.mark.parametrize(
     ("patches", "grid", "periodic", "overlap"),
     [

@@ -107,9 +107,9 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
     assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.25)
 
 
-@pytest.mark.parametrize("grid", [(64, 64), (32, 32, 32)], ids=str)
+@law("grid", [(64, 64), (32, 32, 32)], quick=[(64, 64)], ids=str)
 @pytest.mark.parametrize("scheme", SCHEMES.own)
-@pytest.mark.parametrize(("tokens", "patches"), SETS)
+@law(("tokens", "patches"), SETS, quick=SETS[2:])
 def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, local="none")
     model, batch, marks = case.make_model(), case.make_batch(), {}
