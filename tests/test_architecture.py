@@ -11,6 +11,7 @@ import pytest
 from matey.checkpoints import run_files
 from tests.support.paths import BIN, ROOT
 from tests.support.programs import cases_of, start
+from tests.support.sources import sources
 
 
 def names_used(source):
@@ -83,12 +84,11 @@ def test_no_module_of_tests_is_imported_by_another_nor_from_another_folder():
 def test_names_of_a_runs_files_are_spelt_in_one_module_alone():
     names = {name for name in vars(run_files).values() if isinstance(name, str) and re.fullmatch(r"\w+\.\w+", name)}
     assert {"config.yaml", "metrics.jsonl", "report.html"} <= names
-    files = [path for folder in ("matey", "launch", "tools") for path in (ROOT / folder).rglob("*.py")]
     spelt = {
         (path.relative_to(ROOT).as_posix(), node.value)
-        for path in files
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split("/")[-1] in names
+        for path, nodes in sources()
+        for node in nodes.get(ast.Constant, ())
+        if isinstance(node.value, str) and node.value.split("/")[-1] in names
     }
     assert {path for path, _ in spelt} == {"matey/checkpoints/run_files.py"}, spelt
 

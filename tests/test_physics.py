@@ -11,6 +11,7 @@ from matey.data import open_dataset, read_windows, spread_windows
 from matey.physics import CONSERVED, MEASURES, components_of
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")
 
@@ -141,7 +142,7 @@ def test_parts_of_a_field_add_up_to_the_whole():
         assert torch.allclose(sum(parts), measure.sums(frame, whole), rtol=1e-12)
 
 
-@pytest.mark.parametrize("system", CONSERVED)
+@law("system", CONSERVED, quick=["compressible_turb"])
 def test_what_is_declared_conserved_is_so_in_what_the_solver_makes(system, tmp_path):
     make(tmp_path, SYSTEMS[system].ensemble(num_trajectories=1, resolution=32, num_frames=8, first_seed=0))
     data = open_dataset(tmp_path)

@@ -13,6 +13,7 @@ from matey.config.description import DataDescription
 from matey.config.hints import section_at
 from matey.config.schema import RunConfig
 from tests.support.paths import ROOT
+from tests.support.sources import sources
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +51,10 @@ def test_the_page_of_commands_has_the_flags_of_every_script_and_subcommand(refer
 def said():
     """Every text of the package, with the names of a run's files, and ... for what else is filled in."""
     texts = []
-    for path in [*(ROOT / "matey").rglob("*.py"), *(ROOT / "launch").glob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                texts.append("".join(map(text_of, node.values)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(node.value)
+    for path, nodes in sources():
+        if path.is_relative_to(ROOT / "matey") or path.parent == ROOT / "launch":
+            texts += ["".join(map(text_of, node.values)) for node in nodes.get(ast.JoinedStr, ())]
+            texts += [node.value for node in nodes.get(ast.Constant, ()) if isinstance(node.value, str)]
     return texts
 
 

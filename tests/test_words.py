@@ -1,13 +1,11 @@
 """Docstrings, help texts and names of tests in plain English, as far as a small check can hold it."""
 
 import ast
-import gc
 import re
 from itertools import pairwise
 
-import pytest
-
 from tests.support.paths import ROOT
+from tests.support.sources import sources
 
 SECTIONS = re.compile(r"(Args|Attributes|Returns|Yields|Raises):")
 # An entry says what a thing is. One that begins with these needs the name before it to become a sentence.
@@ -18,7 +16,6 @@ FRAGMENTS = frozenset(
 # So does the summary of a class or a function; a module may be headed as a question: "What a run costs".
 QUESTIONS = re.compile(r"(what|which|how|where|who|whose|when)\b|return what (reads|tells|sets)\b", re.IGNORECASE)
 LONGEST_NAME = 80
-SOURCES = [path for folder in ("matey", "launch", "tools") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def entries(docstring):
@@ -45,8 +42,8 @@ def is_fragment(text):
     return bool(words) and words[0].strip(",;:.").lower() in FRAGMENTS
 
 
-def documented(tree, kinds=ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-    return [node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node)]
+def documented(nodes, kinds=(ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+    return [node for kind in kinds for node in nodes.get(kind, ()) if ast.get_docstring(node)]
 
 
 def test_a_fragment_is_told_from_a_phrase():
@@ -69,20 +66,10 @@ def test_a_fragment_is_told_from_a_phrase():
     assert entries(text) == [("a", "the rows, and"), ("b", "of all."), ("", "The rows")]
 
 
-@pytest.fixture(scope="module")
-def trees():
-    """The path of each source and what it says, as a tree; nobody looks for garbage among its million nodes."""
-    gc.disable()
-    try:
-        yield [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
-    finally:
-        gc.enable()
-
-
-def test_entries_of_docstrings_say_what_a_thing_is(trees):
+def test_entries_of_docstrings_say_what_a_thing_is():
     wrong, num_entries = [], 0
-    for path, tree in trees:
-        for node in documented(tree):
+    for path, nodes in sources():
+        for node in documented(nodes):
             for name, text in entries(ast.get_docstring(node)):
                 num_entries += 1
                 if is_fragment(text):
@@ -90,41 +77,41 @@ def test_entries_of_docstrings_say_what_a_thing_is(trees):
     assert wrong == [] and num_entries > 500
 
 
-def test_summaries_of_classes_and_functions_are_no_questions(trees):
+def test_summaries_of_classes_and_functions_are_no_questions():
     wrong = []
-    for path, tree in trees:
-        for node in documented(tree, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+    for path, nodes in sources():
+        for node in documented(nodes, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             if QUESTIONS.match(ast.get_docstring(node)):
                 wrong.append(f"{path.relative_to(ROOT)}, {node.name}: {ast.get_docstring(node).splitlines()[0]}")
     assert wrong == []
 
 
-def explained_values(tree):
+def explained_values(nodes):
     """The texts below assignments, which say what a constant, an alias or a type is."""
-    for body in (node.body for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef)):
+    for body in (node.body for kind in (ast.Module, ast.ClassDef) for node in nodes.get(kind, ())):
         for above, node in pairwise(body):
             is_below = isinstance(above, ast.Assign | ast.AnnAssign) and isinstance(node, ast.Expr)
             if is_below and isinstance(node.value, ast.Constant):
                 yield node.value.value
 
 
-def test_what_stands_below_a_constant_says_what_it_is(trees):
-    texts = [(path, text) for path, tree in trees for text in explained_values(tree)]
+def test_what_stands_below_a_constant_says_what_it_is():
+    texts = [(path, text) for path, nodes in sources() for text in explained_values(nodes)]
     wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
     assert wrong == [] and len(texts) > 100
 
 
-def explained(tree):
+def explained(nodes):
     """The texts of ``help`` and ``description`` that calls are given, without what is filled in."""
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for call in nodes.get(ast.Call, ()):
         for keyword in (keyword for keyword in call.keywords if keyword.arg in ("help", "description")):
             parts = getattr(keyword.value, "values", [keyword.value])
             if isinstance(parts[0], ast.Constant) and isinstance(parts[0].value, str):
                 yield parts[0].value
 
 
-def test_help_texts_say_what_a_flag_or_a_key_is(trees):
-    texts = [(path, text) for path, tree in trees for text in explained(tree)]
+def test_help_texts_say_what_a_flag_or_a_key_is():
+    texts = [(path, text) for path, nodes in sources() for text in explained(nodes)]
     wrong = [f"{path.relative_to(ROOT)}: {text}" for path, text in texts if is_fragment(text)]
     assert wrong == [] and len(texts) > 100
 

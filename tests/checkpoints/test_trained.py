@@ -1,5 +1,6 @@
 import inspect
 import json
+import shutil
 
 import pytest
 import torch
@@ -31,13 +32,18 @@ DAMAGED_LINES = [
 ]
 
 
-@pytest.fixture
-def run_folder(model, tmp_path):
-    folder = tmp_path / "example"
+@pytest.fixture(scope="module")
+def example(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "example"
     model.save_pretrained(folder / "model")
     (folder / "config.yaml").write_text(yaml.safe_dump(RUN))
     (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
     return folder
+
+
+@pytest.fixture
+def run_folder(example, tmp_path):
+    return shutil.copytree(example, tmp_path / "example")
 
 
 def test_a_run_brings_its_weights_its_configuration_and_its_log(run_folder, model):

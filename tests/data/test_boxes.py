@@ -15,6 +15,7 @@ from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.tokens.parts import MOST_AT_CHUNKS, BrickShare, Sharing
 from tests.support.described_files import flow
+from tests.support.laws import law
 
 GRID, FRAMES, FIELDS = (64, 64, 64), 4, 2
 WINDOW = Window(0, 0, 0, 1)
@@ -87,7 +88,7 @@ def in_one_chunk(tmp_path_factory):
     return written(path, chunks=(1, 1, *GRID), compression="gzip", compression_opts=1)
 
 
-@pytest.mark.parametrize("rank", range(3))
+@law("rank", range(3), quick=[1])
 def test_boxes_of_a_rank_that_share_compressed_chunks_are_read_in_one_go(in_one_chunk, monkeypatch, rank):
     data = in_one_chunk
     assert data.chunk(0) == GRID

@@ -15,10 +15,13 @@ from matey.data import DataError, open_dataset, split_set
 from matey.data.split_record import record_split
 from matey.train.run_data import open_data
 from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flow, write
+from tests.support.laws import law
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_seed_groups
 
+ALIKE = ("netCDF CDF-5", "Zarr 2")  # to netCDF-3 and Zarr 3
 
-@pytest.fixture(params=list(KINDS))
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.whole if kind in ALIKE else ()) for kind in KINDS])
 def described(request, tmp_path):
     return write(tmp_path / "data", request.param)
 
@@ -77,7 +80,7 @@ def test_frames_are_read_without_those_beside_them(tmp_path):
         data.read(1, 3, 5)
 
 
-@pytest.mark.parametrize("kept", [0.9, 0.4, 0.02])
+@law("kept", [0.9, 0.4, 0.02], quick=[0.4])
 def test_a_truncated_file_is_named(described, kept):
     file = next(path for path in described.parent.iterdir() if path != described)
     files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]
@@ -138,7 +141,7 @@ def write_with(folder, values, kind, **options):
         values.to_netcdf(folder / "a.nc", format="NETCDF4" if kind == "netCDF-4" else "NETCDF3_64BIT", **options)
 
 
-@pytest.mark.parametrize("kind", ["netCDF-4", "netCDF-3", "Zarr 2", "Zarr 3"])
+@law("kind", ["netCDF-4", "netCDF-3", "Zarr 2", "Zarr 3"], quick=["netCDF-3", "Zarr 3"])
 def test_cells_that_are_marked_as_missing_are_refused_as_a_mask(tmp_path, kind):
     path, values = write(tmp_path, kind), dataset()
     values["h"][0, 3, 2, 1] = np.nan

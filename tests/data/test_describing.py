@@ -10,13 +10,14 @@ import yaml
 from matey.commands.describe_data import main as describe_data
 from matey.data import DataError, open_dataset
 from tests.support.described_files import KINDS, answered, guessed, write
+from tests.support.laws import law
 from tests.support.layout_files import NUM_X, NUM_Y, coded, thermals, write_miniweather, write_seed_groups
 from tests.support.programs import start
 
 ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "NumPy"])
+@law("kind", [kind for kind in KINDS if kind != "NumPy"], quick=["netCDF-4", "Zarr 3", "HDF5 in groups"])
 def test_a_guess_with_its_questions_answered_reads_the_file(tmp_path, kind):
     expected = open_dataset(write(tmp_path, kind))
     path = tmp_path / KINDS[kind][0]

@@ -71,7 +71,10 @@ FORMATS = {
 }
 
 
-@pytest.fixture(params=list(FORMATS))
+ALIKE = ("diffusion-reaction", "turb", "thermals with background")  # to shallow water, rand and thermals
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.whole if name in ALIKE else ()) for name in FORMATS])
 def case(request, tmp_path):
     name, write, system, fields = FORMATS[request.param]
     return write(tmp_path / name), system, fields

@@ -8,6 +8,7 @@ import pytest
 import xarray
 
 from tests.support.described_files import answered, guessed
+from tests.support.laws import law
 from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5, write_netcdf
 
 FIRST = {
@@ -30,7 +31,7 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("layout", FIRST)
+@law("layout", FIRST, quick=["NumPy", "netCDF", "numbered arrays"])
 def test_a_guess_from_one_snapshot_with_its_questions_answered_reads_all(tmp_path, layout):
     LAYOUTS[layout](tmp_path)
     data = answered(tmp_path / FIRST[layout], tmp_path, **ANSWERS | BY_HAND.get(layout, {}))

@@ -143,6 +143,7 @@ def test_a_value_that_is_not_finite_is_located():
         TrajectorySet.from_arrays("waves", {"height": values}, **PLANE).read(0, 0, 8)
 
 
+@pytest.mark.whole
 def test_a_loop_of_ones_own_trains_on_them():
     data = [TrajectorySet.from_arrays("waves", {"height": moving(number)}, **PLANE) for number in (3, 2)]
     joined = JoinedTrajectories(data)

@@ -13,6 +13,7 @@ from matey.data import DataError, Mixture, micro_batches, open_dataset, split_tr
 from matey.data.reading import sound_windows
 from matey.tokens.parts import BrickShare
 from matey.train.ahead import on_any_of
+from tests.support.laws import law
 from tests.support.layout_files import NUM_X, NUM_Y, coded_value, write_seed_groups
 from tests.support.parts import Group
 
@@ -62,14 +63,14 @@ def test_drawing_a_part_of_a_huge_batch_draws_no_other_window(mixture, monkeypat
 
 def test_every_step_holds_each_system_by_its_weight(sets):
     mixture = Mixture(sets, [(0, 2), (1,)], weights=(0.7, 0.3), num_frames=3, lead_max=4, seed=0)
-    counts = [Counter(window.set_index for window in mixture.global_batch(step, 8))[0] for step in range(500)]
+    counts = [Counter(window.set_index for window in mixture.global_batch(step, 8))[0] for step in range(200)]
     assert set(counts) == {5, 6}
     assert np.mean(counts) == pytest.approx(8 * 0.7, abs=0.1)
 
 
 def test_systems_are_shuffled_within_a_global_batch(mixture):
-    firsts = Counter(mixture.global_batch(step, 8)[0].set_index for step in range(400))
-    assert firsts[1] / 400 == pytest.approx(0.25, abs=0.08)
+    firsts = Counter(mixture.global_batch(step, 8)[0].set_index for step in range(200))
+    assert firsts[1] / 200 == pytest.approx(0.25, abs=0.08)
 
 
 def test_windows_are_of_training_trajectories_and_inside_them(tmp_path):
@@ -166,18 +167,18 @@ def test_the_share_of_a_set_is_its_weight_times_a_power_of_its_windows(tmp_path,
     sets = sizes(tmp_path, [(11, 11, 11), (7,)])
     mixture = Mixture(sets, [(0, 2), (0,)], weights, num_frames=3, lead_max=1, seed=0, temperature=temperature)
     assert mixture.shares == pytest.approx(shares)
-    counts = Counter(window.set_index for step in range(300) for window in mixture.global_batch(step, 4))
-    assert counts[0] / 1200 == pytest.approx(shares[0], abs=0.02)
+    counts = Counter(window.set_index for step in range(150) for window in mixture.global_batch(step, 4))
+    assert counts[0] / 600 == pytest.approx(shares[0], abs=0.02)
 
 
 def test_micro_batches_of_the_same_system_hold_one_and_the_shares_stay(mixture):
     systems = []
     for rank in range(2):
-        for part in micro_batches(mixture, 0, 50, 4, 2, rank, num_ranks=2, same_system=True):
+        for part in micro_batches(mixture, 0, 25, 4, 2, rank, num_ranks=2, same_system=True):
             (batch,) = part
             assert batch.num_samples == 4
             systems.append(batch.system)
-    assert Counter(systems)["shallow_water"] / 200 == pytest.approx(3 / 4, abs=0.01)
+    assert Counter(systems)["shallow_water"] / 100 == pytest.approx(3 / 4, abs=0.01)
 
 
 def test_micro_batches_of_the_same_system_do_not_depend_on_the_ranks(mixture):
@@ -195,7 +196,7 @@ def spoilt(tmp_path):
     return Mixture([open_dataset(path)], [(0, 1)], weights=[1], num_frames=3, lead_max=2, seed=1)
 
 
-@pytest.mark.parametrize(("micro_batch", "accumulation", "num_ranks"), [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+@law(("micro_batch", "accumulation", "num_ranks"), [(8, 1, 1), (2, 2, 2), (1, 4, 2)], quick=[(2, 2, 2)])
 def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch, accumulation, num_ranks):
     drawn = [window for step in range(8) for window in spoilt.global_batch(step, 8)]
     (whole,) = [[samples(part) for part in micro_batches(spoilt, 0, 8, 8, 1, 0, 1, bad_values="skip")]]
@@ -213,7 +214,7 @@ def test_bad_windows_are_skipped_alike_however_a_step_is_cut(spoilt, micro_batch
     assert 0 < sum(bad) < 64 and not Counter(kept) - Counter((first, lead) for _, first, lead in came)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@law("size", [2, 3], quick=[3])
 def test_ranks_that_read_parts_skip_the_windows_that_one_process_skips(spoilt, size):
     how = {"bad_values": "skip", "further": lambda number: number % 3}
     whole = list(micro_batches(spoilt, 0, 8, 4, **how))

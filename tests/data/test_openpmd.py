@@ -6,6 +6,7 @@ import pytest
 
 from matey.data import DataError, open_dataset
 from tests.support.described_files import answered, flow, guessed
+from tests.support.laws import law
 
 NUM_FRAMES, NUM_Y, NUM_X = 5, 6, 8
 VALUES = np.random.default_rng(0).normal(size=(NUM_FRAMES, 3, NUM_Y, NUM_X)).astype("f4")  # E_x, E_y and the density
@@ -54,7 +55,7 @@ def opened(path, **changed):
 
 
 @pytest.mark.parametrize("write", [write_files, write_groups])
-@pytest.mark.parametrize("order", ["C", "F"])
+@law("order", ["C", "F"], quick=["F"])
 def test_iterations_are_guessed_and_read_with_axes_cells_times_and_units(tmp_path, write, order):
     path = write(tmp_path, order=order)
     guess = guessed(path, tmp_path)

@@ -21,6 +21,7 @@ from matey.data.remote.server import about
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
 from tests.support import described_files
+from tests.support.laws import law
 from tests.support.layout_files import write_seed_groups
 from tests.support.paths import ROOT
 from tests.support.programs import start
@@ -76,7 +77,7 @@ def test_workers_read_remote_files_and_share_what_was_fetched(server, tmp_path):
     assert server.num_bytes("swe.h5") <= 3 * size  # by two workers and this process at once, at the most
 
 
-@pytest.mark.parametrize("kind", ["Zarr 2", "Zarr 3", "netCDF-4", "HDF5 in groups"])
+@law("kind", ["Zarr 2", "Zarr 3", "netCDF-4", "HDF5 in groups"], quick=["netCDF-4", "HDF5 in groups"])
 def test_each_kind_is_read_from_afar_as_it_is_here(kind, server, tmp_path):
     described_files.write(tmp_path / "served", kind)
     name = described_files.KINDS[kind][0]

@@ -27,8 +27,13 @@ from tests.support.snapshot_files import (
     write_several_at_once,
 )
 
+MANY_FILES = ("netCDF", "Zarr", "a file for each field")  # which are the slowest to write, and alike to others
 
-@pytest.fixture(scope="module", params=list(LAYOUTS))
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.whole if name in MANY_FILES else ()) for name in LAYOUTS],
+)
 def folder(request, tmp_path_factory):
     return written(tmp_path_factory.mktemp("snapshots") / "data", LAYOUTS[request.param])
 

@@ -8,6 +8,7 @@ import xarray
 from matey.data import DataError, open_dataset
 from matey.data.index import Index
 from tests.support.described_files import answered, flow, guessed
+from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.wrf_files import NUM_X, NUM_Y, NUM_Z, name_of, write_wrf
 
@@ -71,7 +72,7 @@ def test_a_description_of_fields_and_what_lies_between_them_is_refused(tmp_path)
             opened(tmp_path / name_of(0), fields=fields)
 
 
-@pytest.mark.parametrize("kind", ["NETCDF4", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"])
+@law("kind", ["NETCDF4", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA"], quick=["NETCDF3_64BIT_OFFSET"])
 @pytest.mark.parametrize("minutes", [True, False])
 def test_files_without_an_ending_follow_each_other_by_their_minutes_or_texts(tmp_path, kind, minutes):
     values = [write_wrf(tmp_path / name_of(number), number, 1, kind, minutes) for number in range(4)]

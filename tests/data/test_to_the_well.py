@@ -10,6 +10,7 @@ from matey.data.joined import JoinedTrajectories
 from matey.data.splits import Split
 from matey.data.trajectories import Coordinates
 from tests.support.described_files import KINDS, write
+from tests.support.laws import law
 from tests.support.layout_files import (
     NUM_FRAMES,
     NUM_X,
@@ -46,7 +47,7 @@ def assert_same(data, well, pairs):
             np.testing.assert_array_equal(well.read_given(theirs, 0, 1)[:, given], data.read_given(number, 0, 1))
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@law("kind", KINDS, quick=["netCDF-4", "HDF5 in groups", "NumPy"])
 def test_described_files_are_converted_value_by_value(tmp_path, kind):
     data = open_dataset(write(tmp_path / "data", kind))
     well = converted(data, tmp_path / "out")

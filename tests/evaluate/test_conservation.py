@@ -10,6 +10,7 @@ from matey.data import TrajectorySet
 from matey.evaluate.conservation import kept, kept_note, num_components, one_of, totals_of
 from matey.evaluate.rollout import largest_after, largest_change, rollout, root_mean_square
 from matey.physics import MEASURES, measure
+from tests.support.laws import law
 from tests.support.models import make_model
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")
@@ -73,7 +74,7 @@ def test_what_is_kept_is_known_of_fields_that_no_memory_holds():
     assert {name: total.shape[1] for name, total in totals_of(batch).items()} == num_components(of_any)
 
 
-@pytest.mark.parametrize("lead", [1, 3])
+@law("lead", [1, 3], quick=[3])
 def test_all_frames_of_a_rollout_keep_the_totals(lead):
     batch, model = batch_of("compressible_rand", GAS), make_model(((1, 1, 4, 4),), fields=GAS)
     freely, keeping = (list(rollout(model, batch, 5, lead, totals=totals)) for totals in (None, totals_of(batch)))

@@ -5,6 +5,7 @@ import torch
 
 from matey import FieldBatch
 from matey.evaluate.rollout import largest_after, largest_change, largest_so_far, rollout
+from tests.support.laws import law
 from tests.support.models import PATCHES, VOCABULARY, make_model
 
 
@@ -158,13 +159,13 @@ def test_a_constant_field_has_a_limit_of_its_size_where_others_vary():
     assert largest_change(history[:, :, 1:]).isinf().all()
 
 
-@pytest.mark.parametrize("value, predict", [(0.0, "rate"), (1.0, "field")])
+@law(("value", "predict"), [(0.0, "rate"), (1.0, "field")], quick=[(0.0, "rate")])
 def test_a_rollout_from_rest_stays_finite(value, predict):
     model = make_model(PATCHES, torch.float32, predict=predict, num_blocks=1)
     with torch.no_grad():
         for decoder in model.decoders:
             decoder.field_weight *= 4
     batch = FieldBatch("rest", VOCABULARY, torch.full((1, 2, 3, 1, 16, 16), value), torch.ones(1))
-    frames = torch.stack(list(rollout(model, batch, 60)))
+    frames = torch.stack(list(rollout(model, batch, 20)))  # by when one without limits is beyond 4
     sizes = (frames - value).double().square().mean(dim=(-3, -2, -1)).sqrt()
-    assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 1
+    assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 1e-3

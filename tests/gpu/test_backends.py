@@ -7,6 +7,7 @@ import torch
 
 from matey.model.attention import MOST_SEGMENTS, segment_attention
 from matey.tokens.segments import segment
+from tests.support.laws import law
 from tests.support.proved import PROVED
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -56,7 +57,7 @@ def test_outputs_and_gradients_are_those_of_dense_attention(device, dtype, name)
         assert off < TOLERANCE[dtype], backend
 
 
-@pytest.mark.parametrize("lengths", [(1, 1), (1, 2)], ids=["equal", "unequal"])
+@law("lengths", [(1, 1), (1, 2)], quick=[(1, 2)], ids=["equal", "unequal"])
 def test_more_segments_than_a_grid_has_are_attended_to(device, lengths):
     """Of many segments of one or two tokens; those of one token give its value back."""
     long = torch.tensor(lengths).repeat(MOST_SEGMENTS // 2 + 100)

@@ -122,6 +122,7 @@ def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folde
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
 
 
+@pytest.mark.whole
 def test_a_model_alone_is_evaluated_on_all_of_the_data_given(folder, tmp_path, evaluate, without_page):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
@@ -249,6 +250,7 @@ def test_a_flag_beyond_its_bounds_is_refused(flag, value, words, evaluate, capsy
     assert f"argument {flag}: {words}" in capsys.readouterr().err
 
 
+@pytest.mark.whole
 def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate, without_page):
     run = shutil.copytree(folder / "waves", tmp_path / "run")
     (run / "seen.txt").write_text(seen_text([open_dataset(folder / "shallow_water")], [range(5)]))

@@ -21,6 +21,7 @@ from matey.nested import tensors_in
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare, Sharing
+from tests.support.laws import law
 from tests.support.layout_files import write_compressible
 from tests.support.models import VOCABULARY, make_model
 from tests.support.parts import Group, check_same
@@ -67,7 +68,7 @@ def held(data, brick, rank, size):
     )
 
 
-@pytest.mark.parametrize("size", [2, 3, 5, 6])
+@law("size", [2, 3, 5, 6], quick=[3])
 @pytest.mark.parametrize("axes", CASES)
 def test_ranks_hold_what_they_would_have_read_themselves(axes, size, tmp_path):
     grid, brick, boundary = CASES[axes]

@@ -16,6 +16,7 @@ from matey.tokens.layout import layout_tokens
 from matey.tokens.patches import cover, patch_grid, places
 from matey.tokens.refinement import to_children
 from matey.tokens.tiles import Frames, Tiles
+from tests.support.laws import law
 from tests.support.windows import surroundings
 
 COVERED, PERIODIC, OPEN = (1, 16, 24), (False, True, False), (False, False, False)
@@ -104,16 +105,18 @@ def blended_one_by_one(levels, *, add_levels):
     return (total / weight).movedim(-1, 1)
 
 
-@pytest.mark.parametrize("add_levels", [False, True])
+@law("add_levels", [False, True], quick=[True])
 @pytest.mark.parametrize(
     ("patches", "grid", "periodic", "overlap"),
     [
-        ([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 24, 18), (False, True, False), 2),
+        pytest.param([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 24, 18), (False, True, False), 2, marks=pytest.mark.whole),
         ([(1, 1, 12, 6), (1, 1, 6, 3)], (1, 22, 6), (False, True, True), 1),
-        ([(1, 4, 4, 4), (1, 2, 2, 2)], (8, 4, 12), (True, True, False), 2),
+        pytest.param([(1, 4, 4, 4), (1, 2, 2, 2)], (8, 4, 12), (True, True, False), 2, marks=pytest.mark.whole),
         ([(1, 4, 4, 4), (1, 2, 2, 2)], (4, 8, 7), (True, False, True), 1),
         ([(2, 1, 4, 4), (1, 1, 2, 2), (1, 1, 1, 1)], (1, 8, 8), (True, True, True), 2),
-        ([(1, 1, 12, 12), (1, 1, 6, 6), (1, 1, 2, 2)], (1, 12, 24), (False, True, False), 2),
+        pytest.param(
+            [(1, 1, 12, 12), (1, 1, 6, 6), (1, 1, 2, 2)], (1, 12, 24), (False, True, False), 2, marks=pytest.mark.whole
+        ),
     ],
 )
 def test_what_slices_of_the_tokens_blend_adds_up_to_what_a_loop_over_blocks_gives(

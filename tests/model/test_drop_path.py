@@ -7,6 +7,7 @@ import torch
 
 from matey.model.drop_path import keep_scale, uniform_hash
 from matey.train.loss import LossScale, training_loss
+from tests.support.laws import law
 from tests.support.models import make_batch, make_model
 
 
@@ -69,7 +70,7 @@ def forward_and_backward(checkpoint_blocks, offload):
 
 
 @pytest.mark.parametrize(("checkpoint_blocks", "again"), [("all", [0, 1, 2, 3]), ("every_other", [0, 2])])
-@pytest.mark.parametrize("offload", [False, True])
+@law("offload", [False, True], quick=[True])
 def test_recomputed_blocks_with_offloaded_inputs_give_the_same_gradients(checkpoint_blocks, again, offload):
     expected, none, on_device = forward_and_backward("none", offload=False)
     assert none == [] and on_device == [0, 1, 2, 3]

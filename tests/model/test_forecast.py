@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.parallel.topology import shares
 from matey.train.loss import LossScale, training_loss
+from tests.support.laws import law
 from tests.support.models import make_batch, make_model
 
 
@@ -47,7 +48,7 @@ def largest_after_the_blocks(batch, ranks, **settings):
     return largest.values / batch.target[0].numel()
 
 
-@pytest.mark.parametrize("grid", [(1, 128, 128), (1, 125, 128)])
+@law("grid", [(1, 128, 128), (1, 125, 128)], quick=[(1, 125, 128)])
 @pytest.mark.parametrize("patches", [((1, 1, 8, 8),), ((1, 1, 16, 16), (1, 1, 8, 8))])
 def test_a_rank_decodes_and_scores_its_tokens_without_a_frame(patches, grid):
     batch = make_batch(num_samples=1, grid=grid)

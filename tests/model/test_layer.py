@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from matey.model.convolution import inner
 from matey.model.layer import add_products, bounded
 
-GRIDS = [((1, 5, 6), (0, 1, 1)), ((4, 5, 3), (1, 1, 1)), ((1, 1, 4), (0, 0, 1))]
+GRIDS = [((1, 4, 3), (0, 1, 1)), ((3, 4, 3), (1, 1, 1)), ((1, 1, 4), (0, 0, 1))]
 
 
 def draw(*shape):

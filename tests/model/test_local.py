@@ -14,6 +14,7 @@ from matey.tokens.patches import cover, patchify
 from matey.tokens.region import Region
 from matey.tokens.tiles import Frames, Tiles
 from tests.model.cell_by_cell import cell_by_cell, layer_by_layer
+from tests.support.laws import law
 from tests.support.models import make_model
 
 PLANE, SPACE, LINE = ((1, 1, 8, 8), (1, 1, 4, 4)), ((1, 4, 4, 4), (1, 2, 2, 2)), ((1, 1, 1, 4),)
@@ -82,7 +83,7 @@ def all_ladders(test):
     return pytest.mark.parametrize(("scales", "kind"), ladders.values(), ids=ladders)(test)
 
 
-@pytest.mark.parametrize(("patches", "grid", "periodic"), CASES)
+@law(("patches", "grid", "periodic"), CASES, quick=(CASES[3], CASES[5], CASES[6]))
 @all_ladders
 def test_every_cell_equals_a_loop_over_cells_and_there_is_nothing_beyond_the_grid(
     patches, grid, periodic, scales, kind
@@ -108,7 +109,7 @@ def test_what_is_out_of_the_ordinary_changes_in_proportion_not_by_its_square(kin
     assert larger.abs().max() < 1010 * change.abs().max()
 
 
-@pytest.mark.parametrize(("patches", "grid", "periodic"), CASES[:6])
+@law(("patches", "grid", "periodic"), CASES[:6], quick=(CASES[1], CASES[5]))
 @all_ladders
 def test_any_tiles_have_the_cells_that_the_whole_frame_has_there(patches, grid, periodic, scales, kind):
     local, tiles = operator(patches, scales, **kind), whole(patches, grid, periodic)
@@ -206,7 +207,7 @@ def test_a_given_field_is_an_input_to_the_changes_of_the_others_and_has_none(lay
 
 
 @pytest.mark.parametrize("kind", [{}, {"cascade": True}, {"cascade": True, "layers": (1, 2)}])
-@pytest.mark.parametrize(("patches", "grid"), [(PLANE, (1, 13, 8)), (SPACE, (7, 4, 4)), (LINE, (2, 3, 8))])
+@law(("patches", "grid"), [(PLANE, (1, 13, 8)), (SPACE, (7, 4, 4)), (LINE, (2, 3, 8))], quick=[(SPACE, (7, 4, 4))])
 def test_a_large_grid_is_predicted_slab_by_slab_with_the_same_gradients(monkeypatch, patches, grid, kind):
     local, tiles = operator(patches, (1, 2), **kind), whole(patches, grid, (False, True, True))
     inputs, conditions = torch.randn(2, 2, 2, *grid).double(), torch.randn(2, WIDTH).double()

@@ -8,6 +8,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import refine
+from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 
 SWE = make_batch(dtype=torch.float64)
@@ -32,7 +33,7 @@ def test_the_local_operator_starts_with_what_it_sees_times_what_it_sees_plus_one
     assert offset.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@law("scheme", SCHEMES, quick=["avit"])
 def test_permuting_samples_permutes_results(scheme):
     order = torch.tensor([2, 0, 1])
     shuffled = replace(
@@ -62,7 +63,7 @@ def test_refining_everything_equals_the_uniform_fine_grid(scheme):
     assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@law("scheme", SCHEMES, quick=["avit"])
 def test_refining_nothing_equals_the_coarse_grid(scheme):
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
     mixed = make_model(refine=1.0, scheme=scheme)
@@ -101,7 +102,7 @@ def test_windows_that_are_cut_again_change_neither_loss_nor_gradients(monkeypatc
         assert (ours is theirs is None) or torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@law("scheme", SCHEMES, quick=["avit"])
 def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
     model = make_model(set="mul", scheme=scheme, overlap=0, local=0)
     coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, overlap=0, local=0)
@@ -122,8 +123,8 @@ def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(sche
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
-@pytest.mark.parametrize("amount", [0.0, 0.3, 1.0])
+@law("token_set", ["mix", "mul"], quick=["mul"])
+@law("amount", [0.0, 0.3, 1.0], quick=[0.3])
 def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set, amount):
     batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)
     patches = ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))
@@ -181,7 +182,7 @@ def test_a_rate_is_the_change_in_units_of_the_last_one_times_the_lead_time():
     assert torch.allclose(rate, change * unit[..., None, None, None], atol=1e-12)
 
 
-@pytest.mark.parametrize("predict", ["rate", "change", "field"])
+@law("predict", ["rate", "change", "field"], quick=["rate"])
 def test_units_of_the_fields_scale_through_where_the_network_is_not_told_of_scales(predict):
     other, factor, offset = in_other_units(REACTION, [1000, 0.02], [-7, 300])
     model = make_model(statistics=False, predict=predict)
@@ -218,7 +219,7 @@ def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@law("scheme", SCHEMES, quick=["avit"])
 def test_the_order_of_the_fields_does_not_matter(scheme):
     shuffled = replace(
         REACTION, fields=REACTION.fields[::-1], history=REACTION.history.flip(2), target=REACTION.target.flip(1)

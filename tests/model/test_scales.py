@@ -8,6 +8,7 @@ import torch
 from matey import MateyConfig
 from matey.model.scales import ranges_of, united
 from matey.tokens.normalisation import normalisation_of
+from tests.support.laws import law
 from tests.support.models import make_batch, make_model
 
 
@@ -36,7 +37,7 @@ def test_within_its_ranges_a_model_forecasts_as_without_them_to_the_last_bit(bat
     assert torch.equal(model_with({"activator": [[0.0] * 3, [0.0] * 3]}).predict(batch), expected)
 
 
-@pytest.mark.parametrize("factor", [100.0, 1e-3])
+@law("factor", [100.0, 1e-3], quick=[1e-3])
 def test_beyond_its_ranges_units_of_a_field_do_not_matter(batch, factor):
     known, without = model_with(ranges_in(batch)), make_model()
     scaled = [model.predict(in_units(batch, factor)) for model in (known, without)]

@@ -79,17 +79,23 @@ def test_slabs_hold_the_bricks_of_a_box_in_their_order(grid, monkeypatch):
 
 OF_EIGHT = ("three levels", "periodic, undivided", "scales that divide nothing", "given, constant", "space")
 SLOW = ("walls", "raw values and changes", "at random", "given", "space, mul")  # of which others are much alike
+QUICK = ("periodic, undivided", "given, constant", "space")
+
+
+def marks_of(name):
+    """The marks of a case on two and three ranks."""
+    return () if name in QUICK else pytest.mark.slow if name in SLOW else pytest.mark.whole
 
 
 @pytest.mark.parametrize(
     ("name", "dtype", "sizes"),
     [
-        *(pytest.param(name, torch.float32, (2, 3), marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES),
+        *(pytest.param(name, torch.float32, (2, 3), marks=marks_of(name)) for name in CASES),
         *(
             pytest.param(name, torch.float32, (8,), marks=pytest.mark.whole if name in OF_EIGHT else pytest.mark.slow)
             for name in CASES
         ),
-        ("space", torch.float64, (2, 3)),
+        pytest.param("space", torch.float64, (2, 3), marks=pytest.mark.whole),
         pytest.param("mul", torch.float64, (2, 3, 8), marks=pytest.mark.slow),
     ],
 )

@@ -125,6 +125,7 @@ def test_the_weights_of_the_other_engines_are_put_together_on_rank_zero_alone():
     hold_whole(dict(cases_of(result, "whole")), others)
 
 
+@pytest.mark.whole
 def test_what_wandb_does_not_start_for_is_said_in_a_sentence(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_CONFIG_DIR", "NETRC"):

@@ -7,6 +7,7 @@ import pytest
 
 from matey.parallel.placement import leaves_node
 from matey.parallel.topology import Topology
+from tests.support.laws import law
 from tests.support.programs import cases_of, start
 
 UNEVEN = [8] * 3 + [4]
@@ -34,7 +35,7 @@ def ranks_that_object(nodes, size):
     return [rank for rank, own in enumerate(local) if leaves_node(Topology(rank, len(nodes), size, 12), *own)]
 
 
-@pytest.mark.parametrize("num_nodes", [92, 9408])
+@law("num_nodes", [92, 9408], quick=[92])
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_numbered_in_blocks_every_sequence_group_is_on_one_node(num_nodes, size):
     nodes = nodes_of_ranks([8] * num_nodes, "block")
@@ -44,7 +45,7 @@ def test_numbered_in_blocks_every_sequence_group_is_on_one_node(num_nodes, size)
     assert ranks_that_object(nodes, size) == []
 
 
-@pytest.mark.parametrize("num_nodes", [2, 92, 9408])
+@law("num_nodes", [2, 92, 9408], quick=[2, 92])
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_dealt_out_in_turns_groups_leave_their_nodes_and_a_rank_notices(num_nodes, size):
     nodes = nodes_of_ranks([8] * num_nodes, "cyclic")

@@ -6,7 +6,8 @@ from matey.parallel.topology import Topology, shares
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "size", "heads"), [(8, 8, 6), (736, 8, 12), (12, 6, 4), (75_264, 8, 12), (4, 1, 3)]
+    ("num_ranks", "size", "heads"),
+    [(8, 8, 6), (736, 8, 12), (12, 6, 4), pytest.param(75_264, 8, 12, marks=pytest.mark.whole), (4, 1, 3)],
 )
 def test_groups_cut_the_ranks_and_each_rank_is_where_it_says(num_ranks, size, heads):
     topology = Topology(0, num_ranks, size, heads)

@@ -22,6 +22,7 @@ from matey.planning.samples import Assumed
 from matey.planning.workload import Workload, load_workload
 from matey.train.loss import LossScale, training_loss
 from matey.train.run_data import open_data
+from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.planned import samples_of
 
@@ -46,7 +47,7 @@ def workload_of(case):
 
 
 @pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
-@pytest.mark.parametrize(("tokens", "patches"), SETS)
+@law(("tokens", "patches"), SETS, quick=SETS[2:])
 def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=(64, 96), batch=2, fields=3)
     model, batch, workload = workload_of(case)
@@ -57,7 +58,7 @@ def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
     assert 2 * workload.num_tokens == int(model.count_tokens(batch).sum())
 
 
-@pytest.mark.parametrize("grid", [(64, 96), (24, 16, 16)])
+@law("grid", [(64, 96), (24, 16, 16)], quick=[(24, 16, 16)])
 @pytest.mark.parametrize("layers", [[], [2, 1, 1, 1]])
 def test_operations_of_a_cascade_are_those_that_a_counter_sees(layers, grid):
     case = Case("micro", tokens="uniform", patches=(8,), grid=grid, batch=2, fields=3)
@@ -71,7 +72,7 @@ def test_operations_of_a_cascade_are_those_that_a_counter_sees(layers, grid):
     assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
-@pytest.mark.parametrize("frames", [1, 6])
+@law("frames", [1, 6], quick=[6])
 def test_given_fields_are_seen_and_not_decoded(frames):
     case = Case("micro", tokens="mix", patches=(32, 8), grid=(64, 96), batch=2, fields=3)
     config = case.make_config()
@@ -91,8 +92,8 @@ NETWORK = {"local_scales": [1, 1, 2, 4, 8], "local_cascade": True, "local_layers
 
 
 @pytest.mark.parametrize("local", [{}, NETWORK], ids=["schemes", "network"])
-@pytest.mark.parametrize(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))])
-@pytest.mark.parametrize(("tokens", "patches"), SETS[:2])
+@law(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))], quick=[("avit", (64, 64))])
+@law(("tokens", "patches"), SETS[:2], quick=SETS[1:2])
 def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches, local):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
     config = case.make_config()
@@ -106,9 +107,9 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
     assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.25)
 
 
-@pytest.mark.parametrize("grid", [(64, 64), (32, 32, 32)], ids=str)
+@law("grid", [(64, 64), (32, 32, 32)], quick=[(64, 64)], ids=str)
 @pytest.mark.parametrize("scheme", SCHEMES.own)
-@pytest.mark.parametrize(("tokens", "patches"), SETS)
+@law(("tokens", "patches"), SETS, quick=SETS[2:])
 def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
     case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, local="none")
     model, batch, marks = case.make_model(), case.make_batch(), {}

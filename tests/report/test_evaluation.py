@@ -145,6 +145,7 @@ def test_two_data_sets_of_one_system_are_both_described(model, shallow_water):
     ]
 
 
+@pytest.mark.whole
 def test_a_model_alone_without_rollout_has_no_curves(evaluation, tmp_path):
     leads_only = [record for record in evaluation.records if record.kind == "lead"]
     write_report(tmp_path / "r.html", Evaluation(leads_only, evaluation.costs, evaluation.examples[:1]), About("m", []))

@@ -72,6 +72,7 @@ def test_small_sound_wave_travels_at_its_speed_and_converges_with_second_order()
     assert math.log2(error(64) / error(128)) > 1.75
 
 
+@pytest.mark.whole
 def test_sods_shock_tube_has_the_exact_states():
     num_cells = 400
     place = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells - 0.5

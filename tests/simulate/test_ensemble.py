@@ -7,9 +7,15 @@ import pytest
 from matey.simulate.ensemble import make, solve
 from matey.simulate.hdf5_layout import unfinished
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 
 DAM_BREAK = SYSTEMS["shallow_water"]
 SINGLE_FILES = ("colliding_thermals", "mhd_cavity")
+QUICK = (
+    "shallow_water",
+    "incompressible",
+    "mhd_cavity",
+)  # of which two are by PDEBench's and one by a layout of its own
 
 
 def arrays(trajectories):
@@ -26,7 +32,7 @@ def contents(path):
     return found
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_batches_and_threads_change_no_bit(system):
     ensemble = SYSTEMS[system].ensemble(num_trajectories=5, resolution=16, num_frames=3)
     alone = arrays(solve(ensemble, ensemble.seeds, cells_per_batch=1))
@@ -34,7 +40,7 @@ def test_batches_and_threads_change_no_bit(system):
         np.testing.assert_array_equal(arrays(solve(ensemble, ensemble.seeds, **how)), alone)
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_a_run_that_broke_off_goes_on_to_the_same_files(system, tmp_path):
     ensemble = SYSTEMS[system].ensemble(num_trajectories=3, resolution=16, num_frames=3)
     solved = []
@@ -87,7 +93,7 @@ def test_trajectories_continue_where_the_seeds_of_another_ensemble_end():
     np.testing.assert_array_equal(arrays(solve(five, five.seeds))[3:], arrays(solve(two, two.seeds)))
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tmp_path):
     sizes = {"num_trajectories": 2, "resolution": 16, "num_frames": 3}
     ensemble = SYSTEMS[system].ensemble(**sizes)

@@ -27,6 +27,7 @@ def simple_wave(place, time):
     return torch.stack((celerity**2, celerity**2 * 2 * (celerity - 1)))[None]
 
 
+@pytest.mark.whole
 def test_smooth_wave_converges_with_second_order():
     def error(num_cells):
         centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) / num_cells
@@ -56,6 +57,7 @@ def stoker_dam_break(place, time, left=2.0, right=1.0):
     return torch.where(place < -math.sqrt(left) * time, left, depth)
 
 
+@pytest.mark.whole
 def test_straight_dam_break_is_stokers_solution():
     def error(num_cells):
         centres = (torch.arange(num_cells, dtype=torch.float64) + 0.5) * 2 / num_cells - 1

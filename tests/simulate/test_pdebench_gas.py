@@ -2,12 +2,12 @@
 
 import h5py
 import numpy as np
-import pytest
 import torch
 
 from matey.simulate.compressible_initial import rand
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 from tests.support.paths import published_file
 
 PUBLISHED = {
@@ -16,7 +16,7 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("system", PUBLISHED)
+@law("system", PUBLISHED, quick=["compressible_turb"])
 def test_file_is_laid_out_as_the_published_one(system, tmp_path):
     published = published_file(PUBLISHED[system])
     ensemble = SYSTEMS[system].ensemble(num_trajectories=1, resolution=16)

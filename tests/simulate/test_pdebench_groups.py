@@ -2,11 +2,11 @@
 
 import h5py
 import numpy as np
-import pytest
 import yaml
 
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 
 
 def structure(path):
@@ -22,7 +22,7 @@ def structure(path):
     return found
 
 
-@pytest.mark.parametrize("system", ["shallow_water", "diffusion_reaction"])
+@law("system", ["shallow_water", "diffusion_reaction"], quick=["diffusion_reaction"])
 def test_file_is_laid_out_as_the_published_one(system, request, tmp_path):
     published = request.getfixturevalue({"shallow_water": "published_dam_break"}.get(system, f"published_{system}"))
     (ours,) = make(tmp_path, SYSTEMS[system].ensemble(num_trajectories=2, resolution=64))

@@ -9,6 +9,7 @@ import torch
 from matey.simulate.reaction_diffusion import fitzhugh_nagumo, laplacian, white_noise
 
 
+@pytest.mark.whole
 def test_fields_agree_with_the_published_solver_at_every_frame(published_diffusion_reaction, read_trajectories):
     _, published = read_trajectories(published_diffusion_reaction)
     published = torch.from_numpy(np.stack(published)).double().movedim(-1, 2)  # (b, t, f, y, x)

@@ -12,8 +12,10 @@ from matey.simulate.ensemble import make, solve
 from matey.simulate.mhd_cavity import draw_cavity
 from matey.simulate.shallow_water import dam_radius
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 
 SEED, RESOLUTION, NUM_FRAMES = 3, 16, 3
+QUICK = ("shallow_water", "compressible_turb", "incompressible", "colliding_thermals", "mhd_cavity")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def written(tmp_path_factory):
     return write
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_files_say_what_was_simulated(system, written):
     _, folder = written(system)
     data, expected = open_dataset(folder), EXPECTED[system]
@@ -122,7 +124,7 @@ def test_files_say_what_was_simulated(system, written):
     assert {name: about.parameters.get(name) for name in expected.parameters} == pytest.approx(expected.parameters)
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_every_cell_comes_back_in_its_place(system, written):
     ensemble, folder = written(system)
     data, expected = open_dataset(folder), EXPECTED[system]

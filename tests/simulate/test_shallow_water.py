@@ -7,6 +7,7 @@ import torch
 from matey.simulate.shallow_water import dam_break, dam_radius
 
 
+@pytest.mark.whole
 def test_depth_agrees_with_the_published_solver(published_dam_break, read_trajectories):
     settings, published = read_trajectories(published_dam_break)
     radius = torch.tensor([setting["dam_radius"] for setting in settings], dtype=torch.float64)
@@ -26,7 +27,7 @@ def test_radius_is_that_of_the_published_seed(published_dam_break, read_trajecto
 
 
 def test_mass_is_constant_while_the_wave_is_inside():
-    depth = dam_break(torch.tensor([0.3, 0.7]), resolution=48, num_frames=101)
+    depth = dam_break(torch.tensor([0.3, 0.7]), resolution=32, num_frames=101)
     mass = depth.mean((2, 3))
     assert (mass / mass[:, :1] - 1).abs().max() < 1e-6
     assert (depth[:, 0] - depth[:, -1]).abs().max() > 0.5
@@ -38,6 +39,7 @@ def test_wave_is_symmetric():
     torch.testing.assert_close(depth, depth.flip(2), rtol=0, atol=1e-12)
 
 
+@pytest.mark.whole
 def test_wave_is_nearly_round():
     depth = dam_break(torch.tensor([0.5]), resolution=128, num_frames=61)[0, -1]
     diagonal = depth.diagonal()[64:]  # at distances (i + 1/2) sqrt(2) dx
@@ -57,7 +59,7 @@ def test_waves_leave_through_the_sides():
 
 
 def test_neighbours_in_the_batch_change_no_bit():
-    radius = torch.tensor([0.3, 0.41, 0.52, 0.63, 0.7])
-    together = dam_break(radius, resolution=19, num_frames=21)
-    alone = torch.cat([dam_break(one[None], resolution=19, num_frames=21) for one in radius])
+    radius = torch.tensor([0.3, 0.52, 0.7])
+    together = dam_break(radius, resolution=19, num_frames=16)
+    alone = torch.cat([dam_break(one[None], resolution=19, num_frames=16) for one in radius])
     assert torch.equal(together, alone)

@@ -8,8 +8,10 @@ from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
 from matey.simulate.ensemble import make
 from matey.simulate.systems import SYSTEMS
+from tests.support.laws import law
 
 PARTS = ("train", "valid", "test")
+QUICK = ("shallow_water", "incompressible", "mhd_cavity")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def written(tmp_path_factory):
     return write
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_both_layouts_hold_the_same_trajectories(system, written):
     official, folder = written(system)
     well = open_dataset(folder)
@@ -46,7 +48,7 @@ def test_both_layouts_hold_the_same_trajectories(system, written):
             assert ours.parameters.get(name) == pytest.approx(theirs.parameters.get(name))
 
 
-@pytest.mark.parametrize("system", tuple(SYSTEMS.own))
+@law("system", SYSTEMS.own, quick=QUICK)
 def test_the_reader_of_the_well_opens_it(system, written):
     data = pytest.importorskip("the_well.data", reason="needs pip install the-well")
     folder = str(written(system)[1])

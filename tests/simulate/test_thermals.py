@@ -92,21 +92,21 @@ def test_energy_changes_by_what_the_published_solver_prints_on_a_finer_grid_too(
 
 
 def test_air_at_rest_stays_at_rest():
-    assert collide([()], Slice(20, 40), seconds(0, 500)).abs().max() == 0
+    assert collide([()], Slice(12, 24), seconds(0, 500)).abs().max() == 0
 
 
 def test_mirrored_bubbles_give_the_mirrored_flow():
     bubbles = (Bubble(15.0, 9000.0, 2500.0, 1800.0), Bubble(-12.0, 10500.0, 7200.0, 1500.0))
     mirrored = [Bubble(each.amplitude, WIDTH - each.x, each.z, each.radius) for each in bubbles]
-    flow, mirror = collide([bubbles, mirrored], Slice(24, 48), seconds(0, 250))[:, 1]
+    flow, mirror = collide([bubbles, mirrored], Slice(16, 32), seconds(0, 250))[:, 1]
     sign = torch.tensor([1.0, -1.0, 1.0, 1.0])[:, None, None]
     assert flow[1].abs().max() > 5
     torch.testing.assert_close(mirror, sign * flow.flip(-1), rtol=0, atol=1e-8)
 
 
 def test_flow_goes_around_the_periodic_slice():
-    grid, shift = Slice(24, 48), 20
-    moved = [Bubble(each.amplitude, (each.x + shift * WIDTH / 48) % WIDTH, each.z, each.radius) for each in STOCK]
+    grid, shift = Slice(16, 32), 13
+    moved = [Bubble(each.amplitude, (each.x + shift * WIDTH / 32) % WIDTH, each.z, each.radius) for each in STOCK]
     flow, around = collide([STOCK, moved], grid, seconds(0, 250))
     torch.testing.assert_close(around, flow.roll(shift, -1), rtol=0, atol=1e-8)
 
@@ -123,8 +123,8 @@ def test_drawn_bubbles_are_inside_and_on_each_others_way(seed):
 
 
 def test_neighbours_in_the_batch_change_no_bit():
-    together = solve(range(5), resolution=26, num_frames=6)
-    alone = torch.cat([solve([seed], resolution=26, num_frames=6) for seed in range(5)])
+    together = solve(range(3), resolution=26, num_frames=4)
+    alone = torch.cat([solve([seed], resolution=26, num_frames=4) for seed in range(3)])
     assert torch.equal(together, alone)
 
 

@@ -48,6 +48,7 @@ def test_what_is_done_costs_nothing_any_more(tmp_path):
     assert some.plan() == "Nothing is left to train."
 
 
+@pytest.mark.whole
 def test_a_step_on_one_thread_is_not_planned_for_all_cores(tmp_path):
     def seconds(threads):
         how = {"seeds": 1, "machine": "cpu", "settings": (f"parallel.threads={threads}",)}

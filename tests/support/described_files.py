@@ -9,6 +9,7 @@ import yaml
 from matey.data import open_dataset
 from matey.data.describing import guess_description
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
+from tests.support.written_once import written_once
 
 ALONG = {
     "spacing": {"y": "lat", "x": "lon"},
@@ -28,16 +29,19 @@ def dataset():
     return xarray.Dataset(fields, {**places, "nu": ("sample", np.array([0.5, 0.25]))}, {"Re": 100.0, "note": "a text"})
 
 
+@written_once
 def write_netcdf4(path):
     dataset().to_netcdf(path, engine="netcdf4", format="NETCDF4")
     return BY_NAME
 
 
+@written_once
 def write_netcdf3(path):
     dataset().to_netcdf(path, engine="netcdf4", format="NETCDF3_64BIT", unlimited_dims=["sample"])
     return BY_NAME
 
 
+@written_once
 def write_cdf5(path):
     """What xarray does not write."""
     values = dataset()
@@ -52,17 +56,20 @@ def write_cdf5(path):
     return BY_NAME
 
 
+@written_once
 def write_zarr2(path):
     dataset().to_zarr(path, zarr_format=2, encoding={name: {"chunks": (1, 2, NUM_Y, 5)} for name in ("h", "q")})
     return BY_NAME
 
 
+@written_once
 def write_zarr3(path):
     encoding = {name: {"chunks": (1, 2, NUM_Y, 5)} for name in ("h", "q")}
     dataset().to_zarr(path, zarr_format=3, encoding=encoding, consolidated=False)
     return BY_NAME
 
 
+@written_once
 def write_components(path):
     """One array with the fields on its second axis, x before y, and a group for each trajectory."""
     values = coded(2)
@@ -81,6 +88,7 @@ def write_components(path):
     }
 
 
+@written_once
 def write_npy(path):
     """One array and nothing else: the description has the numbers."""
     np.save(path, np.asfortranarray(coded(2).transpose(0, 2, 1, 3, 4).astype(">f8")))

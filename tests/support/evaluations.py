@@ -42,5 +42,5 @@ def model():
 
 @pytest.fixture(scope="session")
 def evaluation(model, held_out):
-    protocol = Protocol(leads=(1, 3), rollout_steps=4, max_windows=5, batch_size=4, rollout_lead=3)
+    protocol = Protocol(leads=(1, 3), rollout_steps=4, max_windows=5, batch_size=5, rollout_lead=3)
     return evaluate(model, held_out, protocol, plan_tasks(model, held_out, protocol))

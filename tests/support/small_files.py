@@ -5,6 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tests.support.written_once import written_once
+
 NAMES = {"shallow_water": "2D_rdb_NA_NA.h5", "diffusion_reaction": "2D_diff-react_NA_NA.h5"}
 SIMULATION = {
     "shallow_water": "dam_radius: 0.5\n  gravity: 1.0",
@@ -26,6 +28,7 @@ def write_groups(path, system, trajectories, x, y, interval, config=True, compre
     return path
 
 
+@written_once
 def write_waves(folder, system, num_trajectories=3, num_frames=12, size=16):
     """Write a bump that travels along x, each trajectory at its own speed; the second field is later than the first."""
     t, y, x, field = np.ogrid[:num_frames, :size, :size, : 1 if system == "shallow_water" else 2]
@@ -38,6 +41,7 @@ def write_waves(folder, system, num_trajectories=3, num_frames=12, size=16):
     )
 
 
+@written_once
 def write_swe(path: Path, num_trajectories: int, num_frames: int = 12, resolution: int = 16, seed: int = 0) -> Path:
     """Write shallow water whose bumps drift from places drawn by chance."""
     random = np.random.default_rng(seed)

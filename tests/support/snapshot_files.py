@@ -5,6 +5,7 @@ import numpy as np
 import xarray
 
 from tests.support.layout_files import NUM_X, NUM_Y, coded
+from tests.support.written_once import written_once
 
 NUM_SNAPSHOTS = 12  # so that step 9 comes before step 10, which it does not by the alphabet
 VALUES = coded(2, 2, NUM_SNAPSHOTS)  # (trajectory, t, f, y, x)
@@ -18,6 +19,7 @@ COMMON = {
 }
 
 
+@written_once
 def write_hdf5(folder):
     """A folder for each trajectory, times and parameters as attributes; steps without leading zeros."""
     for run, of_run in enumerate(VALUES):
@@ -30,6 +32,7 @@ def write_hdf5(folder):
     return COMMON | {"files": "run_*/plt_*.h5"} | about
 
 
+@written_once
 def write_npy(folder):
     """All trajectories in a folder, told apart by the first number in the names; nothing but values."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +50,7 @@ def _along(run, steps):
     return xarray.Dataset(values, places)
 
 
+@written_once
 def write_netcdf(folder, at_once=1):
     """An axis of time in each file, as xarray and most climate models have it."""
     for run in range(len(VALUES)):
@@ -58,11 +62,13 @@ def write_netcdf(folder, at_once=1):
     return COMMON | {"files": "run_*/out*.nc"} | about
 
 
+@written_once
 def write_several_at_once(folder):
     """Five snapshots in a file, and two in the last."""
     return write_netcdf(folder, at_once=5)
 
 
+@written_once
 def write_zarr(folder):
     """A store for each snapshot."""
     for run in range(len(VALUES)):
@@ -71,6 +77,7 @@ def write_zarr(folder):
     return COMMON | {"files": "run_*/*.zarr", "time_step": "time"}
 
 
+@written_once
 def write_arrays(folder):
     """One file for all, a group for each trajectory and in it one for each snapshot."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +93,7 @@ def write_arrays(folder):
     return COMMON | {"files": "all.h5", "fields": fields} | about
 
 
+@written_once
 def write_numbered_arrays(folder):
     """A file for each trajectory, the time of a snapshot in the name of its arrays, and one array of all times."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +105,7 @@ def write_numbered_arrays(folder):
     return COMMON | {"fields": {"height": "h_t*", "tracer": "q_t*"}, "time_step": "times"}
 
 
+@written_once
 def write_fields_apart(folder):
     """A folder for each trajectory, and in it a file for each field and snapshot, named by the time in quarters."""
     for run, of_run in enumerate(VALUES):
@@ -108,6 +117,7 @@ def write_fields_apart(folder):
     return COMMON | {"files": "run_*/h_*.npy", "fields": fields, "time_step": {"number_in_name": 0.25}}
 
 
+@written_once
 def write_folders_of_times(folder):
     """A folder for each time, as OpenFOAM has it, with a file for each field."""
     for run, of_run in enumerate(VALUES):

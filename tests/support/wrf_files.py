@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 import netCDF4
 import numpy as np
 
+from tests.support.written_once import written_once
+
 NUM_Z, NUM_Y, NUM_X = 6, 8, 12
 START, STEP = datetime(2000, 1, 24, 12), timedelta(hours=3)
 FIELDS = {"P": "Pa", "PB": "Pa", "T": "K"}
@@ -17,6 +19,7 @@ def name_of(number):
     return f"wrfout_d01_{START + number * STEP:%Y-%m-%d_%H:%M:%S}"
 
 
+@written_once
 def write_wrf(path, first=0, num_frames=4, kind="NETCDF4", minutes=True):
     """Write snapshots, beginning with one; return the values of the fields and winds."""
     with netCDF4.Dataset(path, "w", format=kind) as file:

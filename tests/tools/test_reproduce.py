@@ -11,6 +11,7 @@ from matey import MateyConfig, MateyModel
 from matey.config import load_config
 from matey.studies.data_efficiency.points import points_of
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
+from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.programs import start
 from tests.support.small_files import write_swe
@@ -58,23 +59,27 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
             assert run.model.fields is None
 
 
-def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tmp_path, run_here):
+TOO_FEW = (
+    "holds 30 trajectories, 24 of them to train on; --sizes asks for 25, which needs 31 in all.",
+    ["--sizes", "1,25"],
+)
+REFUSED = [
+    TOO_FEW,
+    # The paper has 1 to 24 cavities: these are enough, and then too short.
+    ("has a trajectory of 12 frames; a history of 10 and the lead 100, at which runs are scored, need 110.", []),
+    ("nowhere does not exist", ["--set", "data.sets=[{path: nowhere}]"]),
+    ("data_efficiency at the scale paper is meant for 64 ranks, but would be trained on one: ", ["--ranks", "64"]),
+]
+
+
+@law(("words", "more"), REFUSED, quick=[TOO_FEW])
+def test_too_few_or_too_short_trajectories_are_refused_before_anything_runs(tmp_path, run_here, words, more):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 30)
     flags = "--system mhd --scale paper --starts random --ranks 1 --out".split()
     flags += [tmp_path / "study", "--set", f"data.sets=[{{path: {tmp_path / 'swe'}}}]"]
-
-    def refuse(words, *more):
-        status, _, said = run_here("tools/reproduce.py", "data_efficiency", *flags, *more)
-        assert status == 2
-        assert said.startswith("error: ") and words in said and not (tmp_path / "study").exists()
-
-    refuse(
-        "holds 30 trajectories, 24 of them to train on; --sizes asks for 25, which needs 31 in all.", "--sizes", "1,25"
-    )
-    # The paper has 1 to 24 cavities: these are enough, and then too short.
-    refuse("has a trajectory of 12 frames; a history of 10 and the lead 100, at which runs are scored, need 110.")
-    refuse("nowhere does not exist", "--set", "data.sets=[{path: nowhere}]")
-    refuse("data_efficiency at the scale paper is meant for 64 ranks, but would be trained on one: ", "--ranks", "64")
+    status, _, said = run_here("tools/reproduce.py", "data_efficiency", *flags, *more)
+    assert status == 2
+    assert said.startswith("error: ") and words in said and not (tmp_path / "study").exists()
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
 from matey.train.unroll import num_rolled
+from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
 
@@ -32,7 +33,7 @@ def batches():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@law("token_set", ["mix", "mul"], quick=["mul"])
 def test_a_prepared_and_packed_micro_batch_gives_the_forecasts_of_its_fields(token_set):
     model = make_model(set=token_set)
     make_ready = MakeReady(model.config, model.sequence_group.ranks, TrainSection(steps=1), is_packed=True)
@@ -121,7 +122,7 @@ def prepared_one_by_one(config, held):
         yield (ready, ready := None)[0]
 
 
-@pytest.mark.parametrize("device", ["cpu", "meta"])
+@law("device", ["cpu", "meta"], quick=["cpu"])
 def test_nobody_holds_a_micro_batch_in_main_memory_while_the_next_is_made(device):
     config, held = make_model().config, []
     made = together(prepared_one_by_one(config, held), config, RankGroup(), None)

@@ -9,29 +9,37 @@ from matey.config import ConfigError, FinetuneSection, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
+from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.small_files import write_waves
 
 OLD = ("inhibitor", "water_height")
 
 
-@pytest.fixture
-def pretrained(tmp_path):
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
     """The folder of a model that knows one of the two fields of the data."""
     torch.manual_seed(0)
     config = MateyConfig.from_size(
         "micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=3, halo=1
     )
-    MateyModel(config).save_pretrained(tmp_path / "old")
-    return tmp_path / "old"
+    folder = tmp_path_factory.mktemp("pretrained")
+    MateyModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    write_waves(folder, "diffusion_reaction", num_trajectories=4)
+    return folder
 
 
 @pytest.fixture
-def described(tmp_path, pretrained):
+def described(tmp_path, pretrained, data):
     """Describe a run with overrides; returns its lines."""
-    write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=8)
     (tmp_path / "run.yaml").write_text(
-        f"data: {{sets: [{{path: {tmp_path / 'data'}}}]}}\ntrain: {{steps: 2}}\noutput: {{dir: {tmp_path / 'run'}}}\n"
+        f"data: {{sets: [{{path: {data}}}]}}\ntrain: {{steps: 2}}\noutput: {{dir: {tmp_path / 'run'}}}\n"
     )
 
     def describe(*overrides):
@@ -66,9 +74,10 @@ def test_what_the_run_states_is_taken_and_said(described):
     assert "New fields: activator (copy:inhibitor)." in lines
 
 
-@pytest.mark.parametrize(
+@law(
     ("mode", "frozen"),
     [("all", ()), ("prepost", ("blocks",)), ("lora", ("blocks",)), ("head", ("blocks", "embedding", "position"))],
+    quick=[("lora", ("blocks",)), ("head", ("blocks", "embedding", "position"))],
 )
 def test_the_table_shows_what_is_trained(described, mode, frozen):
     lines = described(f"finetune.train={mode}")

@@ -9,11 +9,12 @@ from matey.metrics import nrmse
 from matey.model.sequence_group import SequenceGroup
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
+from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 
 
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
-@pytest.mark.parametrize("grid", [(1, 32, 32), (1, 23, 38)])
+@law("token_set", ["mix", "mul"], quick=["mul"])
+@law("grid", [(1, 32, 32), (1, 23, 38)], quick=[(1, 23, 38)])
 def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid):
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=grid, dtype=torch.float64)
     (forecast,) = make_model(set=token_set)([batch])
@@ -76,7 +77,7 @@ def slopes(fields, periodic, axis):
     return (held.narrow(axis, 2, fields.shape[axis]) - held.narrow(axis, 0, fields.shape[axis])) / 2
 
 
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
+@law("token_set", ["mix", "mul"], quick=["mul"])
 @pytest.mark.parametrize(
     ("grid", "periodic"), [((1, 32, 48), (False, True, False)), ((1, 23, 38), (False, False, False))]
 )

@@ -9,6 +9,7 @@ from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError
 from matey.train.loss import LossScale, training_loss
 from matey.train.memory import activation_bytes, smallest_group
+from tests.support.laws import law
 
 
 def kept_bytes(case):
@@ -29,7 +30,7 @@ def kept_bytes(case):
     return sum(storages.values()), int(model.count_tokens(batch).sum()), model
 
 
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+@law("scheme", ["vit", "svit", "avit"], quick=["vit"])
 def test_planned_activations_are_those_kept_within_fifteen_percent(scheme):
     case = Case("Ti", scheme=scheme, grid=(64, 64), batch=1)
     kept, num_tokens, model = kept_bytes(case)

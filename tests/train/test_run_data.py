@@ -57,7 +57,11 @@ def test_a_balanced_loss_is_in_units_of_persistence_on_the_training_windows(run_
 
 def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own(run_yaml, tmp_path):
     coarsened = [{"frames": 2, "weight": 0.5}, {"cells": 4, "weight": 0.25}]
-    run = load_config(run_yaml(data={"coarsened": coarsened}, train={"loss": "balanced", "validation_windows": 1000}))
+    run = load_config(
+        run_yaml(
+            data={"coarsened": coarsened, "trajectories": 3}, train={"loss": "balanced", "validation_windows": 1000}
+        )
+    )
     data = open_data(run)
     assert data.mixture.shares == pytest.approx([4 / 7, 2 / 7, 1 / 7])
     assert [each.system for each in data.sets] == ["shallow_water"] and data.mixture.train == (

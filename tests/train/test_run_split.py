@@ -96,8 +96,12 @@ def test_only_files_of_another_time_of_change_are_read_again(started, monkeypatc
     ("changed", "words"),
     [
         ({"split_seed": 1}, "data.split_seed = 0, this one asks for 1"),
-        ({"split": [0.6, 0.2, 0.2]}, r"data.split = \(0.5, 0.25, 0.25\), this one asks for \(0.6, 0.2, 0.2\)"),
-        ({"trajectories": 2}, "data.trajectories = None, this one asks for 2"),
+        pytest.param(
+            {"split": [0.6, 0.2, 0.2]},
+            r"data.split = \(0.5, 0.25, 0.25\), this one asks for \(0.6, 0.2, 0.2\)",
+            marks=pytest.mark.whole,
+        ),
+        pytest.param({"trajectories": 2}, "data.trajectories = None, this one asks for 2", marks=pytest.mark.whole),
         ({"sets": [{"path": "{swe}/a.h5"}]}, "data set 1 .* gone: .*/b.h5"),
         ({"sets": [{"path": "{swe}"}, {"path": "{other}"}]}, "data set 2 .* came: .*/other.h5"),
     ],
@@ -173,6 +177,7 @@ class ModelAlone:
         return self.module(batches)
 
 
+@pytest.mark.whole
 def test_the_best_weights_are_chosen_without_more_data_of_the_same_system(run_yaml, tmp_path):
     other = write_swe(tmp_path / "other" / "other.h5", 3, seed=7)
     run = load_config(run_yaml(data={"validate_on": [str(other)]}, train={"validation_windows": 10}))

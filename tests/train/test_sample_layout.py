@@ -13,6 +13,7 @@ from matey.train import sample_layout
 from matey.train.network import with_vocabulary
 from matey.train.run_data import open_data
 from matey.train.sample_layout import layout_of
+from tests.support.laws import law
 
 TOKENS = {
     "uniform": {"set": "uniform", "patches": [[1, 1, 8, 8]]},
@@ -24,7 +25,7 @@ TOKENS = {
 
 
 @pytest.mark.parametrize("name", TOKENS)
-@pytest.mark.parametrize("at_once", [1, 2**12, 2**28])
+@law("at_once", [1, 2**12, 2**28], quick=[2**12])
 def test_tokens_counted_in_boxes_are_those_of_whole_fields(run_yaml, monkeypatch, name, at_once):
     run = load_config(run_yaml(tokens=TOKENS[name], train={"micro_batch": 3}))
     data = open_data(run)

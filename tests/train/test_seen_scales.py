@@ -2,11 +2,11 @@
 
 import h5py
 import numpy as np
-import pytest
 
 from matey.config import load_config
 from matey.train.run_data import open_data
 from matey.train.seen_scales import seen_scales
+from tests.support.laws import law
 
 
 def ranges_by_hand(path, trajectories, history):
@@ -25,9 +25,9 @@ def ranges_by_hand(path, trajectories, history):
     return [low - 0.1 * (high - low), high + 0.1 * (high - low)]
 
 
-@pytest.mark.parametrize("history", [2, 3])
+@law("history", [2, 3], quick=[3])
 def test_ranges_are_those_of_the_frames_that_are_trained_on(run_yaml, tmp_path, history):
-    run = load_config(run_yaml(data={"history": history}))
+    run = load_config(run_yaml(data={"history": history, "trajectories": 3}))
     data = open_data(run)
     (bounds,) = seen_scales(run, data, None).values()
     expected = ranges_by_hand(tmp_path / "swe" / "2D_rdb_NA_NA.h5", data.splits[0].train, history)
@@ -35,7 +35,7 @@ def test_ranges_are_those_of_the_frames_that_are_trained_on(run_yaml, tmp_path, 
 
 
 def test_ranges_of_a_pretrained_model_are_widened_by_what_it_is_fine_tuned_on(run_yaml):
-    run = load_config(run_yaml())
+    run = load_config(run_yaml(data={"trajectories": 3}))
     data = open_data(run)
     own = seen_scales(run, data, None)["water_height"]
     before = {"water_height": [[-9.0, own[0][1], 0.0], [-8.0, own[1][1], 9.0]], "tracer": [[0.0] * 3, [1.0] * 3]}

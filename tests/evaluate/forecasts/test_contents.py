@@ -13,6 +13,7 @@ from matey.data.to_the_well import write_the_well
 from matey.data.trajectories import Coordinates
 from matey.evaluate.forecasts.formats import FormatError
 from tests.support.described_files import describe, flow
+from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_swe
 
@@ -48,7 +49,7 @@ def truth_of(folder, number):
     return xarray.load_dataset(folder / f"{number}.nc").rename(lat="y", lon="x").h
 
 
-@pytest.mark.parametrize("units", UNITS.values(), ids=list(UNITS))
+@law("units", UNITS.values(), quick=[UNITS["dates"]], ids=list(UNITS))
 def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, tmp_path_factory, model, units):
     data, out = matey.open_dataset(write(tmp_path, units=units)), tmp_path_factory.mktemp("out")
     forecasts = matey.forecast(model, data, steps=STEPS, start=1)
@@ -65,7 +66,7 @@ def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, t
             assert (steps == steps[0]).all() and len(steps) == STEPS - 1
 
 
-@pytest.mark.parametrize("layout", ["PDEBench", "The Well"])
+@law("layout", ["PDEBench", "The Well"], quick=["The Well"])
 def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_files(tmp_path, model, layout):
     write_swe(tmp_path / "pdebench" / "a.h5", 2)
     with h5py.File(tmp_path / "pdebench" / "a.h5", "a") as file:
@@ -86,10 +87,10 @@ def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_fil
 @pytest.mark.parametrize(
     ("files", "named", "out", "covers"),
     [
-        ("*.nc", "data", "data/f.nc", "data/matey.yaml"),
+        pytest.param("*.nc", "data", "data/f.nc", "data/matey.yaml", marks=pytest.mark.whole),
         (None, "data/0.nc", "data/far/away/f.zarr", "data/matey.yaml"),
         ({"train": "0.nc", "test": ["**/1.nc"]}, "other", "data/deep/1.nc", "data/matey.yaml"),
-        (["0.nc", "1.nc"], "data", "data/f.nc", "data"),
+        pytest.param(["0.nc", "1.nc"], "data", "data/f.nc", "data", marks=pytest.mark.whole),
         (["0.nc", "1.nc"], "data/[0-9].nc", "data/2.nc", r"data/\[0-9\].nc"),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_forecast_may_lie_beside_data_that_is_named_file_by_file(tmp_path, mod
 def test_the_wells_layout_keeps_times_that_float32_cannot_tell_apart(tmp_path, model):
     data = matey.open_dataset(write(tmp_path, starts=(1.7e9,), files="*.nc"))
     (tmp_path / "out" / "far").mkdir(parents=True)
-    matey.forecast(model, data, steps=STEPS).write(tmp_path / "out" / "far" / "f.h5")
+    matey.forecast(model, data, steps=3).write(tmp_path / "out" / "far" / "f.h5")
     written = matey.open_dataset(tmp_path / "out" / "far" / "f.h5").trajectories[0]
     assert written.time_step == pytest.approx(600) and written.spacing[1] == pytest.approx(0.1, rel=1e-4)
 
@@ -136,8 +137,10 @@ def test_times_of_each_trajectory_and_left_out_frames_are_taken_as_described(tmp
     assert contents.coordinates["y"].values[0] == 0.25  # counted from the lower end, where the file has no coordinates
 
 
-@pytest.mark.parametrize(
-    "unit", ["seconds since start of simulation", "months since 2000-01-01", "days since 2001-02-29"]
+@law(
+    "unit",
+    ["seconds since start of simulation", "months since 2000-01-01", "days since 2001-02-29"],
+    quick=["days since 2001-02-29"],
 )
 def test_times_whose_beginning_is_no_date_have_the_plain_unit_and_open_again(tmp_path, model, unit):
     made = matey.forecast(model, counted_in(unit), steps=2)

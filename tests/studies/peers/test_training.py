@@ -57,6 +57,7 @@ def write_diffusion(folder, num_trajectories=10, num_frames=13, size=24):
     return write_groups(path, "diffusion_reaction", trajectories, places, places, 1)
 
 
+@pytest.mark.whole
 def test_a_fitted_stencil_finds_the_scheme_that_made_the_data(tmp_path):
     # With two frames there are many: the last change follows from the frame before, which it gives away.
     run, data = run_on(write_diffusion(tmp_path), "data.lead_max=1", "data.history=1")
@@ -77,6 +78,7 @@ def test_a_fitted_stencil_finds_the_scheme_that_made_the_data(tmp_path):
     assert max(record.ratio for record in records) < 0.02
 
 
+@pytest.mark.whole
 def test_a_stencil_predicts_every_sample_at_its_own_lead(tmp_path):
     _, data = run_on(write_diffusion(tmp_path), "data.lead_max=3")
     peer = StencilPeer()

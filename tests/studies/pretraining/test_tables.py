@@ -15,12 +15,14 @@ from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.tables import STUDIES, Point
 from matey.studies.simulated import THERMALS, Simulated
 from matey.tokens.refinement import check_window
+from tests.support.laws import law
 from tests.support.paths import ROOT
 
 TABLES = [(name, scale) for name, study in STUDIES.items() for scale in study().tables]
+SMALLEST = [(name, next(iter(study().tables))) for name, study in STUDIES.items()]
 
 
-@pytest.mark.parametrize(("name", "scale"), TABLES)
+@law(("name", "scale"), TABLES, quick=SMALLEST)
 def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
     table = STUDIES[name]().tables[scale]
     points = table.points()
@@ -57,7 +59,7 @@ def test_criteria_are_compared_at_equal_numbers_of_tokens_uniform_16s_among_them
         assert y * x // 16**2 in budgets and all((budget - y * x // 32**2) % 3 == 0 for budget in budgets)
 
 
-@pytest.mark.parametrize(("name", "scale"), TABLES)
+@law(("name", "scale"), TABLES, quick=SMALLEST)
 def test_schemes_that_attend_along_time_find_more_than_one_token_there(name, scale):
     table = STUDIES[name]().tables[scale]
     runner = PretrainingStudy(ROOT, Path("out"), table)
@@ -193,7 +195,7 @@ def test_scoring_a_model_takes_a_third_of_what_its_training_takes_at_most(name):
         assert passes <= train.steps * train.micro_batch
 
 
-@pytest.mark.parametrize(("name", "scale"), TABLES)
+@law(("name", "scale"), TABLES, quick=SMALLEST)
 def test_the_learning_rate_has_warmed_up_well_before_the_end(name, scale):
     table = STUDIES[name]().tables[scale]
     runner = PretrainingStudy(ROOT, Path("out"), table)

@@ -13,11 +13,14 @@ from matey.studies.scaling.model import Model
 from matey.studies.scaling.report import _cells
 from matey.studies.scaling.results import _note, modelled_row, with_efficiency
 from matey.studies.scaling.study import Study, make_points
+from tests.support.runs import small_run
 
 
-@pytest.fixture
-def model(run_yaml, tmp_path):
-    study = Study(tmp_path / "study", "weak", "cpu", 1, 5, tuple(make_points([1, 2, 4], None)))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scaling")
+    run_yaml = small_run(folder)
+    study = Study(folder / "study", "weak", "cpu", 1, 5, tuple(make_points([1, 2, 4], None)))
     place = study.folder_of(study.points[0])
     place.mkdir(parents=True)
     (place / "run.yaml").write_text(dump_config(load_config(run_yaml(parallel={"threads": 1}))))
