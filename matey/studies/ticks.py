@@ -13,6 +13,10 @@ def plain_ticks(shown: Iterable[Axis]) -> None:
     """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10 or, if few of these are visible, others."""
     for axis in shown:
         low, high = axis.get_view_interval()
+        if high < 1.0001 * low:  # one value: Matplotlib does not widen the limits of shared logarithmic axes
+            low, high = low / 2, high * 2
+            set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
+            set_limits(low, high)
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         round_numbers = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
         found = [number for number in round_numbers if low <= number <= high]

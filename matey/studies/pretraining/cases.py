@@ -89,12 +89,20 @@ def adaptivity_cases(
 
 
 def criterion_cases(
-    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2
+    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2, name: str = "vit mix"
 ) -> tuple[Case, ...]:
-    """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria."""
+    """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria.
+
+    Args:
+        sizes: sizes of the patches, coarse to fine.
+        budgets: numbers of tokens.
+        criteria: criteria of the refinement.
+        frames: number of frames of a patch.
+        name: begin of the series' names, which differs for other sizes in the same study.
+    """
     return tuple(
         Case(
-            f"vit mix by {criterion}",
+            f"{name} by {criterion}",
             str(budget),
             ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
         )

@@ -168,6 +168,7 @@ def _fine_grid() -> Study:
         *adaptivity_cases(("vit",), (32, 16, 8), frames=1),
         *criterion_cases((32, 16, 8), (100, 130, 256), ("variance",), frames=1),
         *criterion_cases((32, 16, 8), (130,), ("second_difference", "random"), frames=1),
+        *criterion_cases((32, 16), (130,), ("variance",), frames=1, name="vit mix 32 to 16"),
     )
     tiny = (
         *adaptivity_cases(("vit",), (16, 8), frames=1),
