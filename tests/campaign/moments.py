@@ -31,9 +31,11 @@ PHASES = ("start", "step", "validation", "model", "save", "prune")
 
 
 def logged(run: Path) -> list[dict]:
-    """Return the whole lines of the metrics."""
-    path = run / "metrics.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    """Return the whole lines of the metrics, none while a run that starts anew moves them aside."""
+    try:
+        lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
     return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
@@ -44,8 +46,10 @@ def last_step(run: Path, key: str = "loss") -> int:
 
 def saved_step(run: Path) -> int:
     """Return the step that `latest` names, 0 where there is none yet."""
-    latest = run / "checkpoints" / "latest"
-    return int(latest.read_text().removeprefix("step_")) if latest.exists() else 0
+    try:
+        return int((run / "checkpoints" / "latest").read_text().removeprefix("step_"))
+    except FileNotFoundError:
+        return 0
 
 
 def has_begun_to_save(run: Path, step: int) -> bool:

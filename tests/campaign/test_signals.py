@@ -49,7 +49,7 @@ def test_ranks_that_hear_a_signal_save_and_leave_again_and_again(tmp_path, data,
         signal, is_at_the_start = SIGNALS[(number + at) % len(SIGNALS)], moment.has_come(run)
         with started(folder, training(folder, kind, *["--resume"] * run.exists())) as ranks:
             if is_at_the_start and signal != SIGINT:  # the first moment of an interpreter is nobody's
-                ranks.wait_until_held(SIGUSR1, SIGTERM)
+                ranks.wait_until_not_killed_by(SIGUSR1, SIGTERM)
             moment.wait(run, ranks.has_ended)
             saved = saved_step(run)
             ranks.signal(signal, random.randint(kind.num_ranks if is_at_the_start else 1, kind.num_ranks), random)

@@ -66,9 +66,14 @@ def kill(process: subprocess.Popen) -> None:
 
 def held_back(process):
     """The signals that a process holds back, without those that all processes hold for a moment while they fork."""
-    (line,) = re.findall(r"SigBlk:\t(\w+)", Path(f"/proc/{process}/status").read_text())
-    held = {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
+    held = signals_in(process, "SigBlk")
     return set() if signal.SIGINT in held else held  # which none of ours holds back
+
+
+def signals_in(process, mask):
+    """The signals in a mask of a process: SigBlk for those that it holds back, SigCgt for those that it handles."""
+    (line,) = re.findall(rf"{mask}:\t(\w+)", Path(f"/proc/{process}/status").read_text())
+    return {number for number in signal.valid_signals() if int(line, 16) >> (number - 1) & 1}
 
 
 @functools.cache
