@@ -89,7 +89,12 @@ def adaptivity_cases(
 
 
 def criterion_cases(
-    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2, name: str = "vit mix"
+    sizes: Sequence[int],
+    budgets: Sequence[int],
+    criteria: Iterable[str],
+    frames: int = 2,
+    name: str = "vit mix",
+    settings: Sequence[str] = (),
 ) -> tuple[Case, ...]:
     """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria.
 
@@ -99,12 +104,14 @@ def criterion_cases(
         criteria: criteria of the refinement.
         frames: number of frames of a patch.
         name: begin of the series' names, which differs for other sizes in the same study.
+        settings: further settings of every case.
     """
+    shared = ("model.scheme=vit", *settings)
     return tuple(
         Case(
             f"{name} by {criterion}",
             str(budget),
-            ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
+            (*shared, *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
         )
         for budget, criterion in itertools.product(budgets, criteria)
     )
