@@ -34,7 +34,8 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
         run = runner.run_config(point)
         assert (run.train.seed, run.train.micro_batch) == (point.seed, 3)
         assert len(run.data.sets) == len(table.data_of(point.case)) or not table.data_of(point.case)
-        stated.add((run.model.model_dump_json(), run.tokens.model_dump_json(), run.data.model_dump_json()))
+        sections = (run.model, run.tokens, run.data)
+        stated.add((run.train.steps, *(section.model_dump_json() for section in sections)))
     assert len(stated) == len(table.cases)
 
 
