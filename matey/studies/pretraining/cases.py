@@ -94,7 +94,7 @@ def criterion_cases(
     criteria: Iterable[str],
     frames: int = 2,
     name: str = "vit mix",
-    settings: Sequence[str] = (),
+    steps: int | None = None,
 ) -> tuple[Case, ...]:
     """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria.
 
@@ -104,14 +104,19 @@ def criterion_cases(
         criteria: criteria of the refinement.
         frames: number of frames of a patch.
         name: begin of the series' names, which differs for other sizes in the same study.
-        settings: further settings of every case.
+        steps: number of steps of the trainings, if it differs from the study's.
     """
-    shared = ("model.scheme=vit", *settings)
+    length, trained = (f" for {steps} steps", (f"train.steps={steps}",)) if steps else ("", ())
     return tuple(
         Case(
             f"{name} by {criterion}",
-            str(budget),
-            (*shared, *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
+            f"{budget}{length}",
+            (
+                "model.scheme=vit",
+                *trained,
+                *adaptive("mix", sizes, budget, "budget", frames),
+                f"tokens.criterion={criterion}",
+            ),
         )
         for budget, criterion in itertools.product(budgets, criteria)
     )

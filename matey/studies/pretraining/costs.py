@@ -66,6 +66,7 @@ COSTS = {
     "tokens": ("tokens a sample", 1.0),
     "forward_operations": ("GFLOP a forecast", 1e-9),
     "step_seconds": ("seconds a training step", 1.0),
+    "training_seconds": ("seconds of training", 1.0),
     "samples_per_second": ("samples a second in training", 1.0),
     "forecast_seconds": ("ms a forecast", 1e3),
     "batch_seconds": ("ms a forecast, 16 at a time", 1e3),

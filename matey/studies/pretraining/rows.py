@@ -25,24 +25,27 @@ COLUMNS = (
     ("parameters", "weights", "{:.2f} M", 1e-6),
     ("forward_operations", "operations", "{:.3f} GFLOP", 1e-9),
     ("step_seconds", "step", "{:.3f} s", 1),
-    ("samples_per_second", "training", "{:.0f}/s", 1),
+    ("training_seconds", "training", "{:.0f} s", 1),
+    ("samples_per_second", "samples", "{:.0f}/s", 1),
     ("forecast_seconds", "forecast", "{:.1f} ms", 1e3),
     ("batch_seconds", "of 16", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),
 )
 MEASURED = [(key, title) for key, title, *_ in COLUMNS[3:] if key != "samples_per_second"]
-GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "samples_per_second")]
+GROWING = [column for column in COLUMNS if column[0] not in ("parameters", "training_seconds", "samples_per_second")]
 
 
-def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
+def rows_of(point: Point, steps: int, folder: Path, costs: Path) -> list[Row]:
     """Return a row for each system and forecast of a finished point.
 
     Args:
         point: the point.
+        steps: number of steps of its training.
         folder: folder of the point's run, with its ``metrics.json``.
         costs: the file of the point's costs.
     """
     measured = asdict(Costs(**json.loads(costs.read_text(encoding="utf-8"))))
+    measured["training_seconds"] = steps * measured["step_seconds"]
     about = {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
     return [
         {
@@ -61,7 +64,7 @@ def rows_of(point: Point, folder: Path, costs: Path) -> list[Row]:
 
 
 def study_table(rows: Sequence[Row], table: Table) -> str:
-    """Format costs and errors of each case; below, errors, steps and gains over the reference cases', and physics.
+    """Format costs and errors of each case; below, errors, costs and gains over the reference cases', and physics.
 
     An error is the geometric mean over systems of NRMSE over persistence's, with mean and deviation over the seeds.
     """
@@ -125,27 +128,27 @@ def gain_text(rows: Sequence[Row], reference: str, forecasts: Sequence[str]) -> 
 
 
 def equal_error_text(rows: Sequence[Row], references: Sequence[str], forecasts: Sequence[str], table: Table) -> str:
-    """Format the cost of a step at which each line of the plot reaches a reference's error, over the reference's cost."""
+    """Format the training time at which each line of the plot reaches a reference's error, over the reference's time."""
     lines = []
     for reference in references:
         other = [row for row in rows if row["case"] == reference]
-        step = float(np.mean(costs_of(other, "step_seconds")))
+        time = float(np.mean(costs_of(other, "training_seconds")))
         alike = compared(rows, other[0], table)
         for series in dict.fromkeys(row["series"] for row in alike if row["series"] != other[0]["series"]):
             own = [row for row in alike if row["series"] == series]
-            curves = [[(seconds / step, error) for seconds, error in _curve(own, forecast)] for forecast in forecasts]
+            curves = [[(seconds / time, error) for seconds, error in _curve(own, forecast)] for forecast in forecasts]
             errors = [float(np.mean(errors_of(other, forecast))) for forecast in forecasts]
             cells = [cost_text(*each, "{:.2f}".format) for each in zip(curves, errors, strict=True)]
             lines.append([_model(other[0]), series, *cells])
-    head = ["step at equal error, over that of", "", *forecasts]
+    head = ["training time at equal error, over that of", "", *forecasts]
     return text_table(head, lines, num_text=2, merge=1) if lines else ""
 
 
 def _curve(rows: Sequence[Row], forecast: str) -> list[tuple[float, float]]:
-    """Return the seconds of a step and the error of each case in a line of the plot, fastest first, without diverged ones."""
+    """Return the training time and the error of each case in a line of the plot, fastest first, without diverged ones."""
     cases = [[row for row in rows if row["case"] == case] for case in dict.fromkeys(row["case"] for row in rows)]
     points = sorted(
-        (float(np.mean(costs_of(own, "step_seconds"))), float(np.mean(errors_of(own, forecast)))) for own in cases
+        (float(np.mean(costs_of(own, "training_seconds"))), float(np.mean(errors_of(own, forecast)))) for own in cases
     )
     return [point for point in points if math.isfinite(point[1])]
 

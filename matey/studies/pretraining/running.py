@@ -145,7 +145,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each system and forecast."""
         folder = self.folder(point)
-        return rows_of(point, folder, folder / COSTS)
+        return rows_of(point, self.run_config(point).train.steps, folder, folder / COSTS)
 
     def text(self, rows: Sequence[Row]) -> str:
         """Format the costs and errors of each model."""

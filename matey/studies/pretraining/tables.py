@@ -162,15 +162,15 @@ def _fine_grid() -> Study:
     Uniform patches of 16 x 16 cells give 256 tokens, those of 8 x 8 give 1,024. By the plan, a step with 130 tokens takes
     half the time of one with 256, and a tenth of one with 1,024. Measured, 500 steps with 130 take as long as 300 with 256.
     """
-    coarse = partial(criterion_cases, (32, 16), (130,), ("variance",), frames=1)
+    coarse = partial(criterion_cases, (32, 16), (130,), ("variance",), frames=1, name="vit mix 32 to 16")
     title = "Adaptive tokens against uniform ones on a fine grid"
     uniform = tuple(f"vit-uniform-{size}" for size in (16, 8))
     laptop = (
         *adaptivity_cases(("vit",), (32, 16, 8), frames=1),
         *criterion_cases((32, 16, 8), (100, 130, 256), ("variance",), frames=1),
         *criterion_cases((32, 16, 8), (130,), ("second_difference", "random"), frames=1),
-        *coarse(name="vit mix 32 to 16"),
-        *coarse(name="vit mix 32 to 16 for 500 steps", settings=("train.steps=500",)),
+        *coarse(),
+        *coarse(steps=500),
     )
     tiny = (
         *adaptivity_cases(("vit",), (16, 8), frames=1),
@@ -197,7 +197,7 @@ def _fine_grid() -> Study:
             controls=("vit-mix-by-random-130",),
         ),
     }
-    return Study(("tokens", "step_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
+    return Study(("tokens", "training_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
 
 def _schemes() -> Study:

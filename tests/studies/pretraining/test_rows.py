@@ -53,7 +53,7 @@ def rows(tmp_path):
         costs = known | {"step_seconds": (0.1 if is_coarse else 0.4) + 0.02 * point.seed}
         costs["forecast_seconds"] = 0.1 if is_coarse else 0.2
         (tmp_path / "costs.json").write_text(json.dumps(costs))
-        found += rows_of(point, tmp_path, tmp_path / "costs.json")
+        found += rows_of(point, 50, tmp_path, tmp_path / "costs.json")
     return found
 
 
@@ -71,18 +71,25 @@ def test_the_table_has_means_and_deviations(rows):
     assert f"{error:.3f} ± {deviation:.3f}" in [cell.strip() for cell in uniform]
 
 
+def test_the_training_time_is_that_of_all_steps(rows):
+    times = {row["training_seconds"] for row in rows if row["case"] == "vit-uniform-16"}
+    assert sorted(times) == pytest.approx([5, 6])
+
+
 def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviations(rows):
     """One seed has twice the error of the other: a deviation of 0.47 of the mean, of the quotient 0.67 of it."""
     over_16, over_8 = (text for text in study_table(rows, TABLE).split("\n\n") if text.startswith("over "))
     head, _, *lines = over_16.splitlines()
-    titles = ["lead 1", "lead 5", "step", "forecast", "of 16", "memory"]
+    titles = ["lead 1", "lead 5", "step", "training", "forecast", "of 16", "memory"]
     assert re.split("  +", head) == ["over vit uniform, 16", *titles]
-    costs = ["3.73 ± 0.50", "2.00 ± 0.00", "1.00 ± 0.00", "1.00 ± 0.00"]
+    costs = ["3.73 ± 0.50", "3.73 ± 0.50", "2.00 ± 0.00", "1.00 ± 0.00", "1.00 ± 0.00"]
     assert [re.split("  +", line) for line in lines] == [
         ["vit uniform, 8", "0.50 ± 0.33", "0.50 ± 0.33", *costs],
         ["vit mix 16 to 8, 0.2", "0.50 ± 0.33", "0.50 ± 0.33", *costs],
     ]
-    assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04  0.50 ± 0.00" in re.sub("  +", "  ", over_8)
+    assert "vit uniform, 16  2.00 ± 1.33  2.00 ± 1.33  0.27 ± 0.04  0.27 ± 0.04  0.50 ± 0.00" in re.sub(
+        "  +", "  ", over_8
+    )
 
 
 def test_adaptive_tokens_are_compared_with_uniform_ones_of_their_own_scheme(rows):
@@ -94,7 +101,7 @@ def test_adaptive_tokens_are_compared_with_uniform_ones_of_their_own_scheme(rows
         heads = [text for text in texts if re.match(f"{start}s?vit", text)]
         lines = [[line.split()[0] for line in text.splitlines()[2:]] for text in heads]
         assert lines == [["vit", "vit"], ["svit", "svit"]]
-    (equal,) = (text.splitlines()[2:] for text in texts if text.startswith("step at equal error"))
+    (equal,) = (text.splitlines()[2:] for text in texts if text.startswith("training time at equal error"))
     assert [line.split()[:5] for line in equal] == [
         [*f"{scheme} uniform, 16".split(), scheme, "mix"] for scheme in ("vit", "svit")
     ]
@@ -137,12 +144,12 @@ def test_a_control_is_compared_with_cases_of_its_label_only(rows):
     ]
 
 
-def test_steps_at_equal_error_are_read_between_the_points_of_a_line():
-    """Errors that fall as the root of the step: half the error takes four times the step."""
+def test_training_times_at_equal_error_are_read_between_the_points_of_a_line():
+    """Errors that fall as the root of the time: half the error takes four times as long."""
 
-    def of(series, label, step, error):
+    def of(series, label, time, error):
         same = {"series": series, "label": label, "case": f"{series} {label}", "seed": 0, "forecast": "lead 1"}
-        return same | {"step_seconds": step, "ratio": error}
+        return same | {"training_seconds": time, "ratio": error}
 
     rows = [of("uniform", "8", 8.0, 0.2), of("mix", "b", 4.0, 0.1), of("mix", "a", 0.25, 0.4), of("mul", "a", 2.0, 0.3)]
     table = replace(TABLE, of_one_scheme=False)
