@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matey.studies.simulated import THERMALS, Simulated
 
 IN_TIME = "data.history=4"
 """History for schemes that attend along time first, with patches of one frame: each place then has four tokens in time."""
-
-RATES = {"micro": 2e-3, "Ti": 1e-3, "S": 5e-4}
-"""Learning rates of the sizes, the same for all schemes; they were not scanned."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +119,10 @@ def criterion_cases(
     )
 
 
-def scheme_cases(sizes: Sequence[str], rates: Mapping[str, float] | None = None) -> tuple[Case, ...]:
-    """Return cases of every attention scheme at every size, with each size's learning rate, or the YAML's for all."""
-    of_size = {size: (f"train.learning_rate={rate}",) for size, rate in (rates or {}).items()}
+def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
+    """Return cases of every attention scheme at every size."""
     return tuple(
-        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}", *of_size.get(size, ())))
+        Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
         for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
     )
 

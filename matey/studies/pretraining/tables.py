@@ -12,7 +12,6 @@ from typing import Any
 from matey.config.choices import CRITERIA
 from matey.studies.pretraining.cases import (
     IN_TIME,
-    RATES,
     Case,
     adaptivity_cases,
     criterion_cases,
@@ -110,8 +109,8 @@ BASE = "launch/runs/study_micro.yaml"
 PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs drawn for small networks; their memory is left out, because an empty process already holds most of it."""
 
-MUON = ("train.optimizer=muon", "train.learning_rate=4.0e-3")
-"""The optimizer of `micro` with tokens alone: it learns faster (docs/training.md), but costs too much at larger sizes."""
+MUON = ("train.optimizer=muon", "train.muon.learning_rate=1.0e-2", "train.learning_rate=4.0e-3")
+"""The optimizer of networks with tokens alone: it learns faster, and these rates serve `micro` and Ti (docs/tried.md)."""
 
 BUDGETS = (23, 32, 68)
 """Numbers of tokens at which `adaptivity` compares criteria; uniform patches of 16 give 32."""
@@ -189,9 +188,7 @@ def _fine_grid() -> Study:
             (
                 "model.size=Ti",
                 "train.steps=300",
-                "train.learning_rate=1.0e-3",
-                "train.optimizer=muon",
-                "train.muon.learning_rate=1.0e-2",
+                *MUON,
                 "train.checkpoint_every=50",
                 SMALL_SPLIT,
             ),
@@ -206,7 +203,7 @@ def _schemes() -> Study:
     systems = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
     frames = {"compressible_rand": 21, "compressible_turb": 21}
     tiny = tuple(Simulated(system, 32, 8, 13) for system in systems[:2])
-    laptop = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems)
+    laptop, sizes = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems), ("micro", "Ti", "S")
     fine = (IN_TIME, *uniform(8, frames=1))
     table = partial(Table, "Attention schemes against parameters, time and memory")
     paper = "launch/runs/paper_pretrain_vit_b.yaml"
@@ -214,11 +211,11 @@ def _schemes() -> Study:
         "tiny": table(BASE, scheme_cases(("micro",)), ("avit-micro",), tiny, ("train.steps=40", *fine), 1, 4, 16),
         "laptop": table(
             BASE,
-            scheme_cases(tuple(RATES), RATES),
-            tuple(f"avit-{size}" for size in RATES),
+            scheme_cases(sizes),
+            tuple(f"avit-{size}" for size in sizes),
             laptop,
-            ("train.steps=500", "train.micro_batch=4", "train.checkpoint_every=100", *fine),
-            max_windows=16,  # of each of five systems: with 40, scoring would take three quarters of the training's time
+            ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", *MUON, *fine),
+            max_windows=14,  # of each of five systems: with 40, scoring would take as long as the training
         ),
         "paper": table(
             paper,
