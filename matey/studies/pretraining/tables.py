@@ -243,6 +243,7 @@ def _scaling_of_tokens() -> Study:
             (64, 128, 256, 512),
             12,
             31,
+            *MUON,
             "train.steps=400",
             "train.micro_batch=4",
             "train.checkpoint_every=100",
