@@ -26,8 +26,8 @@ from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
 from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.running import PretrainingStudy
+from matey.studies.pretraining.table import Point as Pretraining
 from matey.studies.pretraining.tables import STUDIES
-from matey.studies.pretraining.tables import Point as Pretraining
 
 
 def main(args: argparse.Namespace) -> int:

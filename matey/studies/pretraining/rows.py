@@ -17,7 +17,7 @@ from matey.studies.equal_error import cost_text
 from matey.studies.folder import Row, mean_and_deviation, quotient
 from matey.studies.physics import physics_of, physics_text
 from matey.studies.pretraining.costs import PARTS, Costs
-from matey.studies.pretraining.tables import Point, Table
+from matey.studies.pretraining.table import Point, Table
 from matey.text_table import text_table
 
 COLUMNS = (

@@ -21,7 +21,7 @@ from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
-from matey.studies.pretraining.tables import Point, Table
+from matey.studies.pretraining.table import Point, Table
 from matey.studies.simulated import Simulated, simulate
 
 COSTS = "costs.json"

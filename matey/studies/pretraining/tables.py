@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,90 +18,8 @@ from matey.studies.pretraining.cases import (
     scheme_cases,
     uniform,
 )
+from matey.studies.pretraining.table import Study, Table
 from matey.studies.simulated import THERMALS, Simulated
-
-
-@dataclass(frozen=True)
-class Point:
-    """One training of a study.
-
-    Attributes:
-        case: the model.
-        seed: seed of the stream of samples and of the weights.
-    """
-
-    case: Case
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of the point's folder."""
-        return f"{self.case.name}-seed{self.seed}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A study at one scale.
-
-    Attributes:
-        title: the study's question in a few words.
-        config: path of the run YAML of every point.
-        cases: the models.
-        references: names of the cases that all others are compared with.
-        of_one_scheme: whether a reference is compared with cases of its own attention scheme only.
-        controls: names of the cases that only those of the same label are compared with: those of as many tokens, or cells.
-        data: the data sets to simulate; if empty, those of the YAML, which must exist.
-        settings: overrides of the YAML for every point.
-        seeds: number of trainings of each model.
-        rollout: forecast horizon in snapshots.
-        max_windows: largest number of windows to score each training on, per system and lead.
-        labels_grow: whether the labels of a line of the plot are numbers that costs grow with.
-        grids: cells ``z, y, x`` of the YAML's data sets, for a plan while these do not exist.
-        ranks: intended number of ranks of each training.
-        launcher: command before ``launch/pretrain.py`` that starts the ranks; if empty, this Python or the user's launcher.
-    """
-
-    title: str
-    config: str
-    cases: tuple[Case, ...]
-    references: tuple[str, ...] = ()
-    data: tuple[Simulated, ...] = ()
-    settings: tuple[str, ...] = ()
-    seeds: int = 3
-    rollout: int = 10
-    max_windows: int = 200
-    of_one_scheme: bool = False
-    controls: tuple[str, ...] = ()
-    labels_grow: bool = False
-    grids: tuple[tuple[int, int, int], ...] = ()
-    ranks: int = 1
-    launcher: str = ""
-
-    def points(self, seeds: int | None = None) -> list[Point]:
-        """Return all trainings, seed by seed, so that early results show every model."""
-        return [Point(case, seed) for seed in range(seeds or self.seeds) for case in self.cases]
-
-    def data_of(self, case: Case) -> tuple[Simulated, ...]:
-        """Return the simulated training data sets of a case."""
-        return case.data or self.data
-
-    def grids_of(self, case: Case) -> tuple[tuple[int, int, int], ...]:
-        """Return the cells ``z, y, x`` of each training data set of a case."""
-        return tuple(data.grid for data in self.data_of(case)) or self.grids
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study of one question, at several scales.
-
-    Attributes:
-        costs: the costs on the horizontal axes of the plot, see `matey.studies.pretraining.costs.COSTS`.
-        tables: the study at each scale.
-    """
-
-    costs: tuple[str, ...]
-    tables: dict[str, Table] = field(default_factory=dict)
-
 
 PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
 BASE = "launch/runs/study_micro.yaml"
@@ -201,11 +118,16 @@ def _fine_grid() -> Study:
     return Study(("tokens", "training_seconds", "forecast_seconds", "peak_memory_bytes"), tables)
 
 
+def _five_systems(cells: int, trajectories: int, frames: int) -> tuple[Simulated, ...]:
+    """Return the five systems of PDEBench on square grids; compressible flow in 21 frames, whose cost is highest."""
+    names = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
+    return tuple(
+        Simulated(name, cells, trajectories, 21 if name.startswith("compressible") else frames) for name in names
+    )
+
+
 def _schemes() -> Study:
-    systems = ("shallow_water", "diffusion_reaction", "incompressible", "compressible_rand", "compressible_turb")
-    frames = {"compressible_rand": 21, "compressible_turb": 21}
-    tiny = tuple(Simulated(system, 32, 8, 13) for system in systems[:2])
-    laptop, sizes = tuple(Simulated(system, 64, 60, frames.get(system, 51)) for system in systems), ("micro", "Ti", "S")
+    tiny, laptop, sizes = _five_systems(32, 8, 13)[:2], _five_systems(64, 60, 51), ("micro", "Ti", "S")
     fine = (IN_TIME, *uniform(8, frames=1))
     table = partial(Table, "Attention schemes against parameters, time and memory")
     paper = "launch/runs/paper_pretrain_vit_b.yaml"
@@ -258,27 +180,41 @@ def _scaling_of_tokens() -> Study:
 
 
 def _long_sequences() -> Study:
-    """Return the longest sequences that two cores can train on, divided over the ranks of one group, with short attentions."""
+    """Return more and more tokens of the same fields, with short attentions; `small` trains longer, on one rank.
 
-    def at(sizes: Sequence[int], ranks: int, data: Simulated, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
+    At `laptop`, the largest number of tokens is the largest that two cores can train on, in few steps of one sample.
+    """
+
+    def at(sizes: Sequence[int], ranks: int, data: tuple[Simulated, ...], *settings: str, **rest: Any) -> Table:  # noqa: ANN401
         cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), frames=1)
-        launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
-        shared = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2", *settings)
-        title, of = "More and more tokens on several ranks", (f"avit-uniform-{sizes[0]}",)
-        return Table(title, BASE, cases, of, (data,), shared, ranks=ranks, launcher=launcher, **rest)
+        start = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
+        together = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2")
+        title, shared = "More and more tokens of the same fields", (*(together if ranks > 1 else ()), *settings)
+        launcher, of = start if ranks > 1 else "", (f"avit-uniform-{sizes[0]}",)
+        return Table(title, BASE, cases, of, data, shared, seeds=1, ranks=ranks, launcher=launcher, **rest)
 
     tables = {
-        "tiny": at((8, 4), 2, Simulated(THERMALS, 64, 8, 13), "train.steps=40", seeds=1, rollout=4, max_windows=8),
+        "tiny": at((8, 4), 2, (Simulated(THERMALS, 64, 8, 13),), "train.steps=40", rollout=4, max_windows=8),
+        "small": at(
+            (16, 8, 4, 2),
+            1,
+            _five_systems(64, 60, 51),
+            IN_TIME,
+            "train.steps=400",
+            "train.micro_batch=4",
+            "train.checkpoint_every=100",
+            *MUON,
+            max_windows=14,
+        ),
         "laptop": at(
             (16, 8, 4, 2),
             4,
-            Simulated(THERMALS, 512, 12, 31),
+            (Simulated(THERMALS, 512, 12, 31),),
             "train.steps=300",
             "train.micro_batch=1",
             "train.checkpoint_every=50",
             *MUON,
             SMALL_SPLIT,
-            seeds=1,
             rollout=5,
             max_windows=12,
         ),

@@ -22,7 +22,8 @@ from matey.studies.pretraining.rows import (
     rows_of,
     study_table,
 )
-from matey.studies.pretraining.tables import STUDIES, Point
+from matey.studies.pretraining.table import Point
+from matey.studies.pretraining.tables import STUDIES
 from tests.support.paths import ROOT
 
 TABLE = STUDIES["adaptivity"]().tables["tiny"]

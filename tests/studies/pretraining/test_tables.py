@@ -12,7 +12,8 @@ from matey.model.from_run import model_config
 from matey.studies.folder import StudyError, claim
 from matey.studies.pretraining.cases import resolution_cases
 from matey.studies.pretraining.running import PretrainingStudy
-from matey.studies.pretraining.tables import STUDIES, Point
+from matey.studies.pretraining.table import Point
+from matey.studies.pretraining.tables import STUDIES
 from matey.studies.simulated import THERMALS, Simulated
 from matey.tokens.refinement import check_window
 from tests.support.laws import law
@@ -214,6 +215,14 @@ def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
     assert tokens == [[1024], [4096], [16384], [65536], [1024, 65536]] and runs[-1].tokens.set == "mix"
     assert {run.parallel.sequence_parallel_size for run in runs} == {table.ranks} == {4}
     assert table.launcher.endswith("--nproc-per-node 4")
+
+
+def test_sequences_grow_64_fold_on_the_five_systems_without_several_ranks_too():
+    table = STUDIES["long_sequences"]().tables["small"]
+    assert table.data == STUDIES["schemes"]().tables["laptop"].data and (table.ranks, table.launcher) == (1, "")
+    runs = [PretrainingStudy(ROOT, Path("out"), table).run_config(point) for point in table.points()]
+    tokens = [[run.data.history * (64 // y) * (64 // x) for _, _, y, x in run.tokens.patches] for run in runs]
+    assert tokens == [[64], [256], [1024], [4096], [64, 4096]]
 
 
 def test_resolutions_go_to_512_cells_of_structures_of_one_size():
