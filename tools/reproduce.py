@@ -131,7 +131,7 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
         "--models", metavar="NAME,NAME", help="models to train, by their names in --list without the seed (all)"
     )
     study.set_defaults(check=lambda _: None)
-    add_training(study, "launch/pretrain.py", "long_sequences: this Python on four ranks; ")
+    add_training(study, "launch/pretrain.py", "long_sequences: this Python, on the ranks of its scale; ")
     add_running(study)
 
 
