@@ -26,7 +26,7 @@ COLUMNS = (
     ("forward_operations", "operations", "{:.3f} GFLOP", 1e-9),
     ("step_seconds", "step", "{:.3f} s", 1),
     ("training_seconds", "training", "{:.0f} s", 1),
-    ("samples_per_second", "samples", "{:.0f}/s", 1),
+    ("samples_per_second", "samples", "{:.3g}/s", 1),
     ("forecast_seconds", "forecast", "{:.1f} ms", 1e3),
     ("batch_seconds", "of 16", "{:.1f} ms", 1e3),
     ("peak_memory_bytes", "memory", "{:.0f} MiB", 2**-20),

@@ -77,6 +77,10 @@ def test_the_training_time_is_that_of_all_steps(rows):
     assert sorted(times) == pytest.approx([5, 6])
 
 
+def test_less_than_a_sample_a_second_is_not_rounded_to_none(rows):
+    assert "0.182/s" in study_table([{**row, "samples_per_second": 0.1824} for row in rows], TABLE)
+
+
 def test_each_forecast_and_the_step_stand_over_those_of_a_reference_with_deviations(rows):
     """One seed has twice the error of the other: a deviation of 0.47 of the mean, of the quotient 0.67 of it."""
     over_16, over_8 = (text for text in study_table(rows, TABLE).split("\n\n") if text.startswith("over "))
