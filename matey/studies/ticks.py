@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodF
 
 
 def plain_ticks(shown: Iterable[Axis]) -> None:
-    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10 or, if few of these are visible, others."""
+    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10, or others where these are too many or few."""
     for axis in shown:
         low, high = axis.get_view_interval()
         if high < 1.0001 * low:  # one value: Matplotlib does not widen the limits of shared logarithmic axes
@@ -18,10 +18,13 @@ def plain_ticks(shown: Iterable[Axis]) -> None:
             set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
             set_limits(low, high)
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-        round_numbers = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-        found = [number for number in round_numbers if low <= number <= high]
+        for factors in ((1, 2, 5), (1, 3), (1,)):
+            round_numbers = [factor * 10.0**power for power in powers for factor in factors]
+            found = [number for number in round_numbers if low <= number <= high]
+            if len(found) <= 5:  # more would overlap
+                break
         if len(found) < 3:
             found = [number for number in MaxNLocator(4).tick_values(low, high) if low <= number <= high]
         axis.set_major_locator(FixedLocator(found))
-        axis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
         axis.set_minor_locator(NullLocator())  # further labels would overlap

@@ -13,7 +13,9 @@ from matey.studies.ticks import plain_ticks
 @pytest.mark.parametrize(
     ("values", "numbers"),
     [
-        pytest.param([0.012, 9.0], [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10], id="powers-of-ten"),
+        pytest.param([0.012, 9.0], [0.01, 0.1, 1, 10], id="three-decades"),
+        pytest.param([1024, 65536], [1000, 3000, 10000, 30000], id="two-decades"),
+        pytest.param([0.9, 11.0], [1, 2, 5, 10], id="one-decade"),
         pytest.param([256.0, 300.0], [255, 270, 285, 300], id="few-round-numbers"),
         pytest.param([256.0], [200, 300, 400, 500], id="one-value"),
     ],
@@ -34,3 +36,11 @@ def test_panels_that_share_axes_show_plain_numbers_within_their_limits(
     low, high = axis.get_view_interval()
     assert low < min(values) <= max(values) < high
     assert [number for number in axis.get_majorticklocs() if low <= number <= high] == pytest.approx(numbers)
+
+
+def test_large_numbers_are_written_out():
+    axes = Figure().subplots()
+    axes.plot([1024, 65536], [1, 2])
+    axes.set(xscale="log")
+    plain_ticks([axes.xaxis])
+    assert axes.xaxis.get_major_formatter()(65536) == "65,536"
