@@ -77,7 +77,7 @@ def _fine_grid() -> Study:
 
     Uniform patches of 16 x 16 cells give 256 tokens, those of 8 x 8 give 1,024. By the plan, a step with 130 tokens takes
     half the time of one with 256, and a tenth of one with 1,024. Measured, 500 steps with 130 take 1.2 of the time of 300
-    with 256, and 600 with 64 (uniform patches of 32 x 32) 1.1 of it.
+    with 256, and 600 with 64 (uniform patches of 32 x 32) 1.1 to 1.3 of it.
     """
     coarse = partial(criterion_cases, (32, 16), (130,), ("variance",), frames=1, name="vit mix 32 to 16")
     title = "Adaptive tokens against uniform ones on a fine grid"
