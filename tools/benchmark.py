@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
 def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of ``data``."""
     read = what.add_parser("data", help="benchmark of reading each system, beside training")
-    read.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
+    read.add_argument("--model", default="Ti", help="micro, mini, Ti, S or B (Ti)")
     read.add_argument(
         "--resolution", type=flags.whole(32, 4096), default=128, help="cells along the longest axis (128)"
     )
@@ -104,14 +104,14 @@ def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the parser of ``blocking``."""
     wait = what.add_parser("blocking", help="count of the calls of a step that would make the host of a GPU wait")
-    wait.add_argument("--model", default="micro", help="micro, Ti, S or B (micro)")
+    wait.add_argument("--model", default="micro", help="micro, mini, Ti, S or B (micro)")
     wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
     wait.add_argument("--stage", type=flags.whole(0, 3), default=1, help="stage of ZeRO (1)")
 
 
 def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:
     """Add the flags that describe a case, with these defaults."""
-    parser.add_argument("--model", default="Ti", help="micro, Ti, S or B (Ti)")
+    parser.add_argument("--model", default="Ti", help="micro, mini, Ti, S or B (Ti)")
     parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
     parser.add_argument("--tokens", choices=get_args(TokenSet), default="uniform", help="token set (uniform)")
     parser.add_argument(

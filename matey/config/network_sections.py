@@ -20,7 +20,9 @@ TokenSet = Literal["uniform", "mix", "mul"]
 class ModelSection(Section):
     """Settings of the network."""
 
-    size: Literal["micro", "Ti", "S", "B"] = Field("Ti", description="heads, width and blocks: 3/96/4 or the paper's")
+    size: Literal["micro", "mini", "Ti", "S", "B"] = Field(
+        "Ti", description="heads, width and blocks: 3/96/4, 4/128/8 or the paper's"
+    )
     scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
     drop_path: float = Field(
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"

@@ -20,8 +20,9 @@ from matey.tokens.refinement import Refinement
 SectionT = TypeVar("SectionT", bound=Section)
 
 SIZES = {
-    # heads, width, blocks; micro is for tests and the demo, the others are the paper's
+    # heads, width, blocks; micro is for tests and the demo, mini lies between it and the paper's, which are the others
     "micro": (3, 96, 4),
+    "mini": (4, 128, 8),
     "Ti": (3, 192, 12),
     "S": (6, 384, 12),
     "B": (12, 768, 12),
@@ -127,7 +128,7 @@ class MateyConfig(PretrainedConfig):
 
     @classmethod
     def from_size(cls, size: str, **kwargs: Any) -> MateyConfig:  # noqa: ANN401
-        """Return the configuration of a named size: micro, Ti, S or B."""
+        """Return the configuration of a named size: micro, mini, Ti, S or B."""
         if size not in SIZES:
             raise ValueError(f"There is no model size {size!r}; choose one of {', '.join(SIZES)}.")
         heads, width, blocks = SIZES[size]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs drawn for small networks; their memory is left out, because an empty process already holds most of it."""
 
 MUON = ("train.optimizer=muon", "train.muon.learning_rate=1.0e-2", "train.learning_rate=4.0e-3")
-"""The optimizer of networks with tokens alone: it learns faster, and these rates serve `micro` and Ti (docs/tried.md)."""
+"""The optimizer of networks with tokens alone: it learns faster, and these rates serve `micro` to Ti (docs/tried.md)."""
 
 BUDGETS = (23, 32, 68)
 """Numbers of tokens at which `adaptivity` compares criteria; uniform patches of 16 give 32."""
@@ -44,6 +45,8 @@ def _adaptivity() -> Study:
         ("svit", "avit"), (32, 16, 8), ((32, 16, 8),), (0.1, 0.4), extra=True, frames=1, settings=(IN_TIME,)
     )
     laptop += criterion_cases((32, 16, 8), BUDGETS, CRITERIA.own)
+    like_others = adaptivity_cases(("vit",), (16, 8), ((32, 16, 8),), (0.1,), frames=1, settings=(IN_TIME,))
+    laptop += tuple(replace(case, series=f"{case.series} of one frame") for case in like_others)
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,)) + criterion_cases((32, 16, 8), (32,), few)
     paper = tuple(
@@ -127,7 +130,7 @@ def _five_systems(cells: int, trajectories: int, frames: int) -> tuple[Simulated
 
 
 def _schemes() -> Study:
-    tiny, laptop, sizes = _five_systems(32, 8, 13)[:2], _five_systems(64, 60, 51), ("micro", "Ti", "S")
+    tiny, laptop, sizes = _five_systems(32, 8, 13)[:2], _five_systems(64, 60, 51), ("micro", "mini", "Ti")
     fine = (IN_TIME, *uniform(8, frames=1))
     table = partial(Table, "Attention schemes against parameters, time and memory")
     paper = "launch/runs/paper_pretrain_vit_b.yaml"
@@ -185,8 +188,15 @@ def _long_sequences() -> Study:
     At `laptop`, the largest number of tokens is the largest that two cores can train on, in few steps of one sample.
     """
 
-    def at(sizes: Sequence[int], ranks: int, data: tuple[Simulated, ...], *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), frames=1)
+    def at(
+        sizes: Sequence[int],
+        ranks: int,
+        data: tuple[Simulated, ...],
+        *settings: str,
+        amounts: Sequence[float] = (0.2,),
+        **rest: Any,  # noqa: ANN401
+    ) -> Table:
+        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), amounts, frames=1)
         start = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
         together = (f"parallel.sequence_parallel_size={ranks}", "train.count_traffic=2")
         title, shared = "More and more tokens of the same fields", (*(together if ranks > 1 else ()), *settings)
@@ -204,6 +214,7 @@ def _long_sequences() -> Study:
             "train.micro_batch=4",
             "train.checkpoint_every=100",
             *MUON,
+            amounts=(0.2, 0),  # at 0 all patches are split, and attend as the coarse ones do
             max_windows=14,
         ),
         "laptop": at(

@@ -74,7 +74,7 @@ def test_the_schemes_are_compared_at_three_sizes_with_the_same_learning_rates():
     table = STUDIES["schemes"]().tables["laptop"]
     runner = PretrainingStudy(ROOT, Path("out"), table)
     runs = [runner.run_config(point) for point in table.points(1)]
-    assert {run.model.size for run in runs} == {"micro", "Ti", "S"}
+    assert {run.model.size for run in runs} == {"micro", "mini", "Ti"}
     assert {(run.train.learning_rate, run.train.muon.learning_rate) for run in runs} == {(4e-3, 1e-2)}
     assert len(runs) == 9 and {run.model.scheme for run in runs} == {"vit", "svit", "avit"}
     assert {(run.tokens.set, run.tokens.patches) for run in runs} == {("uniform", ((1, 1, 8, 8),))}
@@ -162,7 +162,7 @@ def test_criteria_are_compared_with_random_splits_of_as_many_tokens(name, budget
 
 def test_schemes_are_compared_with_avit_of_each_size():
     tables = STUDIES["schemes"]().tables
-    assert tables["laptop"].references == ("avit-micro", "avit-Ti", "avit-S")
+    assert tables["laptop"].references == ("avit-micro", "avit-mini", "avit-Ti")
     assert tables["paper"].references == ("avit-Ti", "avit-S", "avit-B")
 
 
@@ -222,7 +222,8 @@ def test_sequences_grow_64_fold_on_the_five_systems_without_several_ranks_too():
     assert table.data == STUDIES["schemes"]().tables["laptop"].data and (table.ranks, table.launcher) == (1, "")
     runs = [PretrainingStudy(ROOT, Path("out"), table).run_config(point) for point in table.points()]
     tokens = [[run.data.history * (64 // y) * (64 // x) for _, _, y, x in run.tokens.patches] for run in runs]
-    assert tokens == [[64], [256], [1024], [4096], [64, 4096]]
+    assert tokens == [[64], [256], [1024], [4096], [64, 4096], [64, 4096]]
+    assert [run.tokens.refine for run in runs[-2:]] == [0.2, 0]
 
 
 def test_resolutions_go_to_512_cells_of_structures_of_one_size():
