@@ -89,6 +89,14 @@ def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made()
         batch.with_tensors(history=torch.zeros(2, 3, 2, 1, 8, 8))
 
 
+def test_finite_numbers_whose_sum_is_not_finite_are_accepted():
+    history = torch.full((1, 2, 1, 1, 4, 4), torch.finfo(torch.float32).max)
+    assert FieldBatch("s", ("a",), history, 1).history.sum().isinf()
+    history[0, 1, 0, 0, 0, 0] = -torch.inf
+    with pytest.raises(ValueError, match="'a' is -inf in sample 0, frame 1"):
+        FieldBatch("s", ("a",), history, 1)
+
+
 def test_a_batch_is_printed_in_a_line_without_values():
     batch = FieldBatch(
         "s", ("a", "b"), torch.zeros(2, 3, 2, 1, 8, 8), torch.tensor([1.0, 4.0]), periodic=(False, True, True)
