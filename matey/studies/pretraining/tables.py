@@ -214,7 +214,7 @@ def _long_sequences() -> Study:
             "train.micro_batch=4",
             "train.checkpoint_every=100",
             *MUON,
-            amounts=(0.2, 0),  # at 0 all patches are split, and attend as the coarse ones do
+            amounts=(0.2, 0),  # 0 splits wherever the field varies: fine patches that attend as coarse ones do
             max_windows=14,
         ),
         "laptop": at(
