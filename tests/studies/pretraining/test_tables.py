@@ -103,6 +103,13 @@ def test_on_a_fine_grid_adaptive_tokens_make_a_line_with_controls_at_one_point()
     }
 
 
+def test_on_a_fine_grid_uniform_patches_have_as_much_training_time_as_adaptive_ones():
+    cases = {case.name: case for case in STUDIES["fine_grid"]().tables["laptop"].cases}
+    for size, steps in ((32, 600), (16, 360)):
+        longer, shorter = cases[f"vit-uniform-{size}-for-{steps}-steps"], cases[f"vit-uniform-{size}"]
+        assert {*longer.settings} - {*shorter.settings} == {f"train.steps={steps}"}
+
+
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
     table = STUDIES["fine_grid"]().tables["laptop"]
 
