@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import os
 import shlex
 import signal
@@ -14,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -207,27 +205,3 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         writer = csv.DictWriter(file, rows[0] if rows else ())
         writer.writeheader()
         writer.writerows(rows)
-
-
-def mean_and_deviation(values: Sequence[float]) -> str:
-    """Return the mean of the seeds' values and their standard deviation as text."""
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else "-"
-    return f"{mean(values):.3f} ± {deviation(values):.3f}"
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation over seeds; 0 for a single seed, NaN if one diverged."""
-    if not all(map(math.isfinite, values)):
-        return math.nan
-    return stdev(values) if len(values) > 1 else 0.0
-
-
-def quotient(values: Sequence[float], others: Sequence[float]) -> str:
-    """Return the quotient of two positive means as text; with seeds, also its deviation: relative deviations add in squares."""
-    if not (values and others) or mean(values) <= 0 or mean(others) <= 0:
-        return "-"
-    of_means = mean(values) / mean(others)
-    if min(len(values), len(others)) < 2:
-        return f"{of_means:.2f}"
-    return f"{of_means:.2f} ± {of_means * math.hypot(*(deviation(each) / mean(each) for each in (values, others))):.2f}"

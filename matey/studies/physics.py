@@ -11,23 +11,36 @@ from matey.evaluate.records import PERSISTENCE, Record
 from matey.evaluate.spectra import POWER
 from matey.physics import MEASURES
 from matey.report.physics import label_of
-from matey.studies.folder import Row, mean_and_deviation
+from matey.report.summary import forecast_text
+from matey.studies.folder import Row
+from matey.studies.seeds import mean_and_deviation
 from matey.text_table import text_table
 
 MEASURED = (*MEASURES.own, *POWER)
 COLUMNS = (CORRELATION_TIME, PERSISTENCE + CORRELATION_TIME, *(t + name for name in MEASURED for t in ("", TRUTH)))
 
 
-def physics_of(record: Record) -> Row:
-    """Return a record's physics in the columns that all rows of a study have; NaN for missing measures."""
-    return {name: record.physics.get(name, math.nan) for name in COLUMNS}
+def row_of(record: Record) -> Row:
+    """Return a record's system, forecast, errors and physics in the columns that all rows of a study have.
+
+    Missing measures of physics are NaN.
+    """
+    return {
+        "system": record.system,
+        "forecast": forecast_text(record),
+        "nrmse": record.nrmse,
+        "persistence_nrmse": record.persistence_nrmse,
+        "ratio": record.ratio,
+        "num_windows": record.num_windows,
+        **{name: record.physics.get(name, math.nan) for name in COLUMNS},
+    }
 
 
 def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
     """Format each system's measures at the end of the rollouts in the longest steps: means over the seeds, and the truth's.
 
     Args:
-        rows: rows of finished points, with system, forecast and the columns of `physics_of`.
+        rows: rows of finished points, with system, forecast and the columns of `row_of`.
         model_of: function that names the model of a row.
     """
     texts = []

@@ -3,7 +3,7 @@
 import math
 
 from matey.evaluate.records import Record
-from matey.studies.physics import COLUMNS, physics_of, physics_text
+from matey.studies.physics import COLUMNS, physics_text, row_of
 
 
 def row(system, forecast, model, **physics):
@@ -22,8 +22,10 @@ def test_every_row_has_every_column_whatever_its_system_has():
         extrapolation_nrmse=0.3,
         physics={"mass": 0.5, "other": 1.0},
     )
-    columns = physics_of(record)
-    assert tuple(columns) == COLUMNS and columns["mass"] == 0.5 and math.isnan(columns["truth_power_fine"])
+    columns = row_of(record)
+    assert tuple(columns)[-len(COLUMNS) :] == COLUMNS
+    assert columns["mass"] == 0.5 and math.isnan(columns["truth_power_fine"])
+    assert (columns["system"], columns["forecast"], columns["ratio"]) == ("gas", "lead 1", 0.5)
 
 
 def test_the_rollout_in_the_longest_steps_is_told_beside_truth_and_persistence():

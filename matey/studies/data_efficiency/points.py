@@ -16,10 +16,10 @@ from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.records import read_records
-from matey.report.summary import forecast_text, summary_records
+from matey.report.summary import summary_records
 from matey.studies.data_efficiency.scales import PEERS, STARTS
 from matey.studies.folder import Row, StudyError
-from matey.studies.physics import physics_of
+from matey.studies.physics import row_of
 
 PEER = "peer"
 
@@ -121,16 +121,4 @@ def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) ->
 
 def scores(point: Point, metrics: Path, cost: Mapping[str, float]) -> list[Row]:
     """Return a row for each forecast of an evaluated point, from its ``metrics.json`` and its cost."""
-    return [
-        {
-            **asdict(point),
-            "system": record.system,
-            "forecast": forecast_text(record),
-            "nrmse": record.nrmse,
-            "persistence_nrmse": record.persistence_nrmse,
-            "num_windows": record.num_windows,
-            **cost,
-            **physics_of(record),
-        }
-        for record in summary_records(read_records(metrics))
-    ]
+    return [{**asdict(point), **row_of(record), **cost} for record in summary_records(read_records(metrics))]

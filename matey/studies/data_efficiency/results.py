@@ -13,8 +13,9 @@ from matplotlib.ticker import NullLocator
 
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.studies.data_efficiency.scales import PEERS
-from matey.studies.folder import Row, deviation, mean_and_deviation, quotient
+from matey.studies.folder import Row
 from matey.studies.physics import physics_text
+from matey.studies.seeds import deviation, mean_and_deviation, quotient
 from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
@@ -30,25 +31,28 @@ def study_table(rows: Sequence[Row]) -> str:
         {(row["start"], row["mode"]) for row in rows}, key=lambda model: (model[0] in PEERS, model[1], model[0])
     )
     both = [mode for start, mode in models if start == "random" and ("pretrained", mode) in models]
-    heads = [*(_named(*model) for model in models), *(f"gain, {mode}" for mode in both)]
+    heads = [*(_named(*model) for model in models), *(f"pretrained / random, {mode}" for mode in both)]
     lines = []
     forecasts, sizes = dict.fromkeys(row["forecast"] for row in rows), sorted({row["trajectories"] for row in rows})
     for forecast, size in itertools.product(forecasts, sizes):
         alike = [row for row in rows if (row["forecast"], row["trajectories"]) == (forecast, size)]
         ratios = {
-            model: [row["nrmse"] / row["persistence_nrmse"] for row in alike if (row["start"], row["mode"]) == model]
+            model: {row["seed"]: row["ratio"] for row in alike if (row["start"], row["mode"]) == model}
             for model in models
         }
-        cells = [mean_and_deviation(values) for values in ratios.values()]
+        cells = [mean_and_deviation(of_model.values()) for of_model in ratios.values()]
         cells += [quotient(ratios["pretrained", mode], ratios["random", mode]) for mode in both]
         lines.append([forecast, str(size), *cells])
+    done = {
+        (size, model): [row for row in rows if (row["trajectories"], row["start"], row["mode"]) == (size, *model)]
+        for size, model in itertools.product(sizes, models)
+    }
     for (key, text), size in itertools.product(COSTS.items(), sizes):
-        of_models = [
-            [row[key] for row in rows if (row["trajectories"], row["start"], row["mode"]) == (size, *model)]
-            for model in models
-        ]
-        means = [f"{mean(values):.0f}" if values else "-" for values in of_models]
+        means = [f"{mean(row[key] for row in own):.0f}" if (own := done[size, model]) else "-" for model in models]
         lines.append([text, str(size), *means, *[""] * len(both)])
+    for size in sizes:
+        counts = [str(len({row["seed"] for row in done[size, model]})) for model in models]
+        lines.append(["seeds", str(size), *counts, *[""] * len(both)])
     errors = text_table(["forecast", "trajectories", *heads], lines, merge=1)
     return "\n\n".join(filter(None, [errors, physics_text(rows, _model)]))
 

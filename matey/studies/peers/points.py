@@ -12,9 +12,9 @@ from pathlib import Path
 from matey.checkpoints.run_files import RECORDS
 from matey.evaluate.records import read_records
 from matey.peers.kinds import PEERS
-from matey.report.summary import forecast_text, summary_records
+from matey.report.summary import summary_records
 from matey.studies.folder import Row
-from matey.studies.physics import physics_of
+from matey.studies.physics import row_of
 
 MATEY = "MATEY"
 RESULT = "result.json"  # file with the cost of a point's training, in its folder
@@ -72,17 +72,11 @@ def rows_of(point: Point, folder: Path) -> list[Row]:
             "model": label_of(point),
             "budget": point.seconds,
             "seed": point.seed,
-            "system": record.system,
-            "forecast": forecast_text(record),
-            "ratio": record.ratio,
-            "nrmse": record.nrmse,
-            "persistence_nrmse": record.persistence_nrmse,
+            **row_of(record),
             "extrapolation_nrmse": record.extrapolation_nrmse,
-            "num_windows": record.num_windows,
             # Joint training serves all systems, so its cost is divided among them.
             "seconds": cost["seconds"] / len(point.systems),
             **{name: cost.get(name, math.nan) for name in COSTS},
-            **physics_of(record),
         }
         for record in summary_records(read_records(folder / RECORDS))
     ]

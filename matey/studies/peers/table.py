@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib
 import numpy as np
@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from matey.peers.kinds import PEERS
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.studies.equal_error import cost_text
-from matey.studies.folder import Row, deviation, quotient
+from matey.studies.folder import Row
 from matey.studies.peers.points import MATEY
 from matey.studies.physics import physics_text
+from matey.studies.seeds import OfSeeds, deviation, quotient
 from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
@@ -48,10 +49,13 @@ def peers_table(rows: Sequence[Row]) -> str:
     lines = []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
         alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
-        ratios = {label: [row["ratio"] for row in alike if row["model"] == label] for label in columns}
-        best = min((ratios[label] for label in PEERS if math.isfinite(mean_of(ratios[label]))), key=mean_of, default=())
+        ratios: dict[str, OfSeeds] = {
+            label: {row["seed"]: row["ratio"] for row in alike if row["model"] == label} for label in columns
+        }
+        finite = [ratios[label] for label in PEERS if math.isfinite(mean_of(ratios[label].values()))]
+        best = min(finite, key=lambda of_peer: mean_of(of_peer.values()), default={})
         extrapolated = alike[0]["extrapolation_nrmse"] / alike[0]["persistence_nrmse"]
-        cells = [_number(extrapolated), *(_ratio_text(ratios[label]) for label in columns)]
+        cells = [_number(extrapolated), *(_ratio_text([*ratios[label].values()]) for label in columns)]
         cells += [_verdict(ratios[label], best) for label in own]
         lines.append([system, forecast, *cells])
     done = [[row for row in rows if row["model"] == label] for label in columns]
@@ -59,6 +63,7 @@ def peers_table(rows: Sequence[Row]) -> str:
     sizes = [f"{max(row['parameters'] for row in of_model):,}" if of_model else "-" for of_model in done]
     lines += [*costs, ["trained numbers", "", "", *sizes, *[""] * len(own)]]
     lines += [_speed_line(done, *speed) for speed in SPEEDS]
+    lines += [["seeds", "", "", *(str(len({row["seed"] for row in of_model})) for of_model in done), *[""] * len(own)]]
     errors = text_table(["NRMSE / persistence", "", *heads], lines, num_text=2, merge=1)
     of_equal_error = equal_error_text(all_rows, budget) if len({row["budget"] for row in all_rows}) > 1 else ""
     return "\n\n".join(filter(None, [errors, of_equal_error, physics_text(rows, lambda row: str(row["model"]))]))
@@ -142,9 +147,10 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
     return figure
 
 
-def mean_of(values: Sequence[float]) -> float:
+def mean_of(values: Iterable[float]) -> float:
     """Return the mean; NaN for no values, or if a run diverged."""
-    return float(np.mean(values)) if values else math.nan
+    known = list(values)
+    return float(np.mean(known)) if known else math.nan
 
 
 def _number(value: float) -> str:
@@ -159,8 +165,8 @@ def _ratio_text(values: Sequence[float]) -> str:
     return f"{_number(mean_of(values))} ± {_number(deviation(values))}" if len(values) > 1 else _number(values[0])
 
 
-def _verdict(own: Sequence[float], best: Sequence[float]) -> str:
-    share = mean_of(own) / mean_of(best)
+def _verdict(own: OfSeeds, best: OfSeeds) -> str:
+    share = mean_of(own[seed] / best[seed] for seed in own if seed in best)
     if not math.isfinite(share):
         return "-"
     return f"{quotient(own, best)} {'<=' if share <= 1 else '> '} 1"

@@ -33,6 +33,11 @@ class Case:
         """The name of the case's folder."""
         return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
 
+    @property
+    def but_for_steps(self) -> tuple[object, ...]:
+        """What the model is made of; models for which it is equal differ by their numbers of training steps alone."""
+        return tuple(each for each in self.settings if not each.startswith("train.steps=")), self.data
+
 
 def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
     """Return the settings of uniform patches of ``size x size`` cells."""

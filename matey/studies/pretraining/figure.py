@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matey.report.plots import COLOURS, STYLE
-from matey.studies.folder import Row, deviation
+from matey.studies.folder import Row
 from matey.studies.pretraining.costs import COSTS
 from matey.studies.pretraining.rows import errors_of, exponents
+from matey.studies.seeds import deviation
 from matey.studies.ticks import plain_ticks
 
 MARKERS = "osD^vP"
@@ -67,8 +68,8 @@ def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
             of_series = [row for row in own if row["series"] == series]
             cells = sorted({float(row["label"]) for row in of_series})
             values = [[scale * row[key] for row in of_series if float(row["label"]) == each] for each in cells]
-            grown = exponents(of_series, key) if key != "ratio" else []
-            growth = f", {np.mean(grown):.2f}" if grown else ""
+            grown = exponents(of_series, key) if key != "ratio" else {}
+            growth = f", {np.mean([*grown.values()]):.2f}" if grown else ""
             _line(axes, number, f"{series}{growth}", zip(cells, values, strict=True))
         axes.set(xscale="log", yscale="log", title=title)
         axes.legend(fontsize=7)
@@ -86,7 +87,7 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
         points = []
         for case in cases:
             own = [row for row in rows if row["case"] == case]
-            errors = errors_of(own, forecast)
+            errors = list(errors_of(own, forecast).values())
             points.append((float(COSTS[cost][1] * np.mean([row[cost] for row in own])), errors))
         _line(axes, number, series, sorted(points))
     axes.set(xscale="log", yscale="log")

@@ -68,6 +68,16 @@ class Table:
         """Return all trainings, seed by seed, so that early results show every model."""
         return [Point(case, seed) for seed in range(seeds or self.seeds) for case in self.cases]
 
+    def line_of(self, series: str) -> list[str]:
+        """Return the names of the cases between which a line of the plot may be read.
+
+        They are those of the series. If they differ by their numbers of steps alone, so do others that belong to the line: the
+        same model, trained for other numbers of steps.
+        """
+        own = [case for case in self.cases if case.series == series]
+        models = {case.but_for_steps for case in own}
+        return [case.name for case in (own if len(models) > 1 else self.cases) if case.but_for_steps in models]
+
     def data_of(self, case: Case) -> tuple[Simulated, ...]:
         """Return the simulated training data sets of a case."""
         return case.data or self.data

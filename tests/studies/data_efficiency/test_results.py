@@ -7,34 +7,40 @@ from matey.studies.data_efficiency.scales import PEERS
 
 ROWS = [
     {"start": start, "mode": "all", "trajectories": size, "seed": seed, "forecast": forecast, "system": "thermals"}
-    | {"nrmse": 0.1 * (1 + seed) * (2 if start == "random" else 1) / size, "persistence_nrmse": 0.5}
+    | {"nrmse": (nrmse := 0.1 * (1 + seed) * (2 if start == "random" else 1) / size), "ratio": nrmse / 0.5}
+    | {"persistence_nrmse": 0.5}
     | {"seconds": 70.0 + seed, "windows": 3200 * size}
     for start in ("pretrained", "random")
     for size in (1, 4)
     for seed in (0, 1)
     for forecast in ("lead 1", "lead 5")
 ]
+QUOTIENT = ["pretrained", "/", "random,", "all"]
 
 
 def test_the_table_has_means_over_persistence_and_what_pretraining_gains():
     head, _, *lines = study_table(ROWS).splitlines()
-    assert head.split() == ["forecast", "trajectories", "pretrained,", "all", "random,", "all", "gain,", "all"]
-    assert [line[:8].strip() for line in lines] == ["lead 1", "", "lead 5", "", "cost (s)", "", "windows", ""]
-    assert [line[8:].split()[0] for line in lines] == 4 * ["1", "4"]
+    assert head.split() == ["forecast", "trajectories", "pretrained,", "all", "random,", "all", *QUOTIENT]
+    assert [line[:8].strip() for line in lines] == [
+        *("lead 1", "", "lead 5", "", "cost (s)", "", "windows", "", "seeds", "")
+    ]
+    assert [line[8:].split()[0] for line in lines] == 5 * ["1", "4"]
     assert [line[8:].split()[1:] for line in lines[4:]] == [
         ["70", "70"],
         ["70", "70"],
         ["3200", "3200"],
         ["12800", "12800"],
+        ["2", "2"],
+        ["2", "2"],
     ]
-    assert lines[0].split()[3:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50", "±", "0.33"]
+    assert lines[0].split()[3:] == ["0.300", "±", "0.141", "0.600", "±", "0.283", "0.50", "±", "0.00"]
 
 
 def test_peers_stand_beside_without_a_gain_of_their_own():
     peers = [{**row, "start": "stencil", "mode": "peer"} for row in ROWS if row["start"] == "random"]
     head, _, line, *_ = study_table(ROWS + peers).splitlines()
-    assert head.split()[2:] == ["pretrained,", "all", "random,", "all", "stencil", "gain,", "all"]
-    assert line.split()[-6:] == ["0.600", "±", "0.283", "0.50", "±", "0.33"]
+    assert head.split()[2:] == ["pretrained,", "all", "random,", "all", "stencil", *QUOTIENT]
+    assert line.split()[-6:] == ["0.600", "±", "0.283", "0.50", "±", "0.00"]
     labels = [text.get_text() for text in study_figure(ROWS + peers, "thermals").legends[0].get_texts()]
     assert labels == ["persistence", "pretrained, all", "random, all", "stencil"]
     colours = [*COLOUR_OF_MODE.values(), *COLOUR_OF_PEER.values()]
@@ -43,7 +49,7 @@ def test_peers_stand_beside_without_a_gain_of_their_own():
 
 def test_a_table_of_one_start_and_one_seed_has_neither_deviations_nor_gains():
     line, *costs = study_table(ROWS[:1]).splitlines()[2:]
-    assert len(costs) == 2
+    assert [line.split()[0] for line in costs] == ["cost", "windows", "seeds"]
     assert line.split() == ["lead", "1", "1", "0.200"]
 
 

@@ -83,16 +83,17 @@ def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer(
     assert lines[2].split() == [
         *("gas", "lead", "1", "0.800", "0.400", "±", "0.057", "0.350", "±", "0.049", "0.200", "±", "0.028"),
         *("0.300", "±", "0.042", "0.100", "±", "0.014", "0.250", "±", "0.035"),
-        *("0.50", "±", "0.10", "<=", "1", "1.25", "±", "0.25", ">", "1"),
+        *("0.50", "±", "0.00", "<=", "1", "1.25", "±", "0.00", ">", "1"),
     ]
     assert lines[3].split()[:2] == ["rollout", "10"]
-    assert lines[-6].split() == ["cost", "gas", *6 * ["10.5", "s"]]
-    assert lines[-5].split() == ["plasma", *6 * ["10.5", "s"]]
-    assert lines[-4].split() == ["trained", "numbers", *6 * ["1,234"]]
+    assert lines[-7].split() == ["cost", "gas", *6 * ["10.5", "s"]]
+    assert lines[-6].split() == ["plasma", *6 * ["10.5", "s"]]
+    assert lines[-5].split() == ["trained", "numbers", *6 * ["1,234"]]
+    assert lines[-1].split() == ["seeds", *6 * ["2"]]
 
 
 def test_speeds_stand_beside_that_of_the_fastest_peer():
-    training, alone, together = (line.split() for line in errors_of(make_rows())[-3:])
+    training, alone, together = (line.split() for line in errors_of(make_rows())[-4:-1])
     assert training == ["samples/s,", "training", *6 * ["50.000"], "1.00", "1.00"]
     assert alone == [
         *("ms", "a", "forecast", "14.000", "13.500", "12.000", "13.000", "11.000", "12.500"),
@@ -110,9 +111,9 @@ def test_what_diverged_or_is_not_done_yet_is_said_and_is_not_the_best():
     lines = errors_of(make_rows(ratios={"stencil": float("inf"), "U-Net": 0.2, "MATEY joint": 0.1}))
     assert lines[2].split()[3:] == [
         *("0.800", "diverged", "-", "0.200", "±", "0.028", "-", "0.100", "±", "0.014"),
-        *("0.50", "±", "0.10", "<=", "1"),
+        *("0.50", "±", "0.00", "<=", "1"),
     ]
-    assert lines[-6].split() == ["cost", "gas", "10.5", "s", "-", "10.5", "s", "-", "10.5", "s"]
+    assert lines[-7].split() == ["cost", "gas", "10.5", "s", "-", "10.5", "s", "-", "10.5", "s"]
 
 
 def test_numbers_of_a_rollout_that_grew_and_of_a_single_seed_fit_their_columns():
