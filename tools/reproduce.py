@@ -36,13 +36,14 @@ persistence's beside the measured cost of every model. The scales `tiny` (minute
 
 Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.
 If it is interrupted, the same command continues it. It runs --jobs trainings at the same time, or submits each training to
-Slurm with --submit. --plan prints the expected cost, which the scale `paper` prints before anything starts. `report` puts all
-studies of a folder on one page.
+Slurm with --submit. --draw draws what is done, and trains nothing. --plan prints the expected cost, which the scale `paper`
+prints before anything starts. `report` puts all studies of a folder on one page.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,7 +77,7 @@ def main() -> int:
     starts = "initial weights of MATEY, and other models that are trained on the same trajectories (%(default)s)"
     study.add_argument("--starts", metavar="START,START", default=",".join(STARTS), help=starts)
     seeds = f"number of trainings of each point ({by_scale(SCALES, 'seeds')})"
-    study.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="folder of the run or model to start from")
     study.set_defaults(check=check_data_efficiency)
     add_training(study, "launch/finetune.py")
@@ -103,14 +104,14 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     seconds = f"seconds of training for each system ({by_scale(PEER_SCALES, 'seconds')})"
     study.add_argument("--seconds", metavar="S,S", help=seconds)
     seeds = f"number of trainings of each point ({by_scale(PEER_SCALES, 'seeds')})"
-    study.add_argument("--seeds", type=int, metavar="N", help=seeds)
+    study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
     study.add_argument("--data", metavar="PATH,PATH", help="one data set for each system, instead of the scale's data")
     study.add_argument(
         "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
     )
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     windows = f"number of windows to score for each system and lead ({by_scale(PEER_SCALES, 'max_windows')})"
-    study.add_argument("--max-windows", type=int, metavar="N", help=windows)
+    study.add_argument("--max-windows", type=flags.whole(1), metavar="N", help=windows)
     devices = (
         "device, which decides the unit of cost: CPU seconds on one thread, or GPU seconds (paper: cuda; others: cpu)"
     )
@@ -141,14 +142,23 @@ def add_training(study: argparse.ArgumentParser, script: str, others: str = "") 
         "--deepspeed_config", default="ds_configs/zero1.json", metavar="JSON", help="JSON of DeepSpeed (%(default)s)"
     )
     launcher = f"command that starts {script} (this Python; {others}paper: none, it must be given)"
-    study.add_argument("--launcher", metavar="COMMAND", help=launcher)
+    study.add_argument("--launcher", type=command, metavar="COMMAND", help=launcher)
     study.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of every training"
     )
     machine = "machine to plan for: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
-    ranks = "number of ranks that --launcher starts (that of the scale); 1 trains on a single rank at any scale"
+    ranks = "number of ranks that --launcher starts, for the plan (that of the scale); 1 trains on a single rank at any scale"
     study.add_argument("--ranks", type=flags.whole(1), metavar="N", help=ranks)
+
+
+def command(text: str) -> str:
+    """Read a command; it is one if a shell could take it apart."""
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no command: {error}") from None
+    return text
 
 
 def by_scale(scales: Mapping[str, object], name: str) -> str:
@@ -162,6 +172,7 @@ def add_running(study: argparse.ArgumentParser) -> None:
     how = study.add_mutually_exclusive_group()
     how.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
     how.add_argument("--submit", action="store_true", help="submit each training to Slurm as its own job")
+    how.add_argument("--draw", action="store_true", help="draw the trainings that are done, and train none")
     how.add_argument("--list", action="store_true", help="print the names of the trainings and stop")
     how.add_argument("--plan", action="store_true", help="print the expected cost of the trainings and stop")
     sbatch = "one more option for sbatch, such as -APROJECT"
@@ -186,9 +197,6 @@ def check_peers(args: argparse.Namespace) -> None:
     for name in (*SIZES, "device"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(scale, name))
-    for flag, value in (("--seeds", args.seeds), ("--max-windows", args.max_windows)):
-        if value < 1:
-            raise StudyError(f"{flag} must be 1 or more, got {value}.")
     args.seconds = numbers("--seconds", args.seconds)
     paths = args.data.split(",") if args.data else scale.paths
     args.paths = paths_by_system(paths, WORK)  # empty if the study simulates its data

@@ -19,7 +19,7 @@ from matey.peers.fno import fno_class
 from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
-from matey.studies.engine import RunnableStudy, run_one, run_study, submit
+from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
 from matey.studies.folder import StudyError, interrupt
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
@@ -53,6 +53,9 @@ def main(args: argparse.Namespace) -> int:
             print(study.plan())
         elif args.point is not None:
             run_one(study, args.point)
+        elif args.draw:
+            print(draw(study))
+            print_places(study)
         else:
             run(study, command, args)
     return 0
@@ -66,7 +69,12 @@ def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace)
         submit(study, command, args.sbatch, print)
     else:
         print(run_study(study, command, args.jobs))
-        print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
+        print_places(study)
+
+
+def print_places(study: RunnableStudy[Any]) -> None:
+    """Print where a study's table and plot are."""
+    print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
 
 
 def peers(args: argparse.Namespace) -> Comparison:
@@ -77,8 +85,12 @@ def peers(args: argparse.Namespace) -> Comparison:
     points = comparisons(tuple(paths), args.seconds, args.seeds)
     comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, points, args.max_windows, simulated)
     comparison.run_config(points[0])  # raises if the run does not suit the peers
-    if not (args.list or args.plan):
+    if trains_here(args):
         fno_class()  # raises if its package is missing
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise StudyError(
+                "--device cuda (as the scale paper has): PyTorch finds no GPU here; train on one, or --device cpu."
+            )
     return comparison
 
 
@@ -114,7 +126,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         points_named(args.models, table.points(args.seeds)),
         (args.study, args.scale),
         question.costs,
-        args.launcher or table.launcher or sys.executable,
+        args.launcher or (table.launcher if args.ranks != 1 else "") or sys.executable,
         str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),
@@ -143,11 +155,16 @@ def folder_of(args: argparse.Namespace, name: str) -> Path:
 
 def check_ranks(args: argparse.Namespace, ranks: int) -> None:
     """Raise StudyError if a study meant for many ranks would train on one without the user's request."""
-    if ranks > 1 and args.launcher is None and args.ranks != 1 and not (args.list or args.plan):
+    if ranks > 1 and args.launcher is None and args.ranks != 1 and (args.submit or trains_here(args)):
         raise StudyError(
             f"{args.study} at the scale {args.scale} is meant for {ranks} ranks, but would be trained on one: give the command "
             "that starts them, as in --launcher 'srun python', or --ranks 1 if you mean one."
         )
+
+
+def trains_here(args: argparse.Namespace) -> bool:
+    """Whether a call trains in this process or in those it starts, on this machine."""
+    return not (args.list or args.plan or args.draw or args.submit)
 
 
 def machine_of(args: argparse.Namespace) -> str:

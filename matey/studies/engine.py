@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from matey.checkpoints.durable import replace_text
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, one_line
 from matey.report.png import write_png
 from matey.studies.folder import TEXT, Row, StudyError, call, claim, stop_all, write_table
 from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
+from matey.train.lock import FileLock
 
 
 class Point(Protocol):
@@ -149,6 +150,18 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
         _run(study, found)
 
 
+def draw(study: RunnableStudy[PointT]) -> str:
+    """Write table and plot of the points that are done, and run none; return the text of the results.
+
+    Raises:
+        StudyError: no point is done, or the folder holds another study.
+    """
+    claim(study.out, study.facts, study.growing)
+    if not _write_results(study):
+        raise StudyError(f"{study.out} has no finished training yet; start them without --draw.")
+    return (study.out / TEXT).read_text(encoding="utf-8").rstrip()
+
+
 def submit(
     study: RunnableStudy[PointT], command: Sequence[str], options: Sequence[str], say: Callable[[str], None]
 ) -> None:
@@ -178,7 +191,8 @@ def submit(
         own = [f"--job-name=matey-{study.facts['study']}-{point.name}", f"--output={logs / point.name}.txt"]
         arguments = [*own, "--open-mode=append", *options, "--wrap", script]
         submit_once(point.name, numbers / point.name, arguments, study.work, say)
-    say("When they have ended, the same command without --submit writes table and plot, and runs what failed.")
+    _write_results(study)
+    say("Table and plot of what is done are written by the same command with --draw instead of --submit.")
 
 
 def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> Iterator[PointT]:
@@ -225,18 +239,41 @@ def _started(
 
 
 def _run(study: RunnableStudy[PointT], point: PointT) -> None:
-    study.run_point(point)
-    note_made(study.folder(point))
+    """Run a point, unless another call on the same folder has done so, or runs it now.
+
+    Raises:
+        LockedError: another call runs it.
+        StudyError: it failed.
+    """
+    lock = FileLock(study.folder(point))
+    lock.take()
+    try:
+        if not study.is_done(point):
+            note_made(study.folder(point))
+            study.run_point(point)
+    finally:
+        lock.release()
 
 
-def _write_results(study: RunnableStudy[PointT]) -> None:
-    """Write table, text and plot of the finished points, if there are any."""
+def _rows_of(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
+    try:
+        return study.rows_of(point)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"{study.folder(point)} is of a finished training, but cannot be read ({one_line(error)}); restore its files, or "
+            "remove it and the training is done again."
+        ) from None
+
+
+def _write_results(study: RunnableStudy[PointT]) -> bool:
+    """Write table, text and plot of the finished points, and return whether there are any."""
     done = [point for point in study.shown if study.is_done(point)]
-    if rows := [row for point in done for row in study.rows_of(point)]:
+    if rows := [row for point in done for row in _rows_of(study, point)]:
         write_table(study.out / "results.csv", rows)
         figure, made = study.figure(rows), made_text(map(study.folder, done))
         parts = [study.text(rows), made]
-        (study.out / TEXT).write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+        replace_text(study.out / TEXT, "\n\n".join(filter(None, parts)) + "\n")
         if made:  # a picture on a page is often all that is left of its study
             figure.suptitle(made, x=0.99, ha="right", fontsize=6, color="#777777")
         write_png(figure, study.out / "results.png", COLOURS, MOST_BYTES)
+    return bool(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import shlex
@@ -20,11 +21,13 @@ import yaml
 
 from matey.checkpoints.durable import replace_text
 from matey.config.flags import started_as
-from matey.mistakes import Mistake
+from matey.config.shipped import find
+from matey.mistakes import Mistake, one_line
 
 Row = dict[str, Any]
 
 STUDY, TEXT = "study.json", "results.txt"
+CONTINUES = "the same command continues from here."
 GRACE = 60.0  # seconds that a run has to save a checkpoint after it is asked to stop
 _running: set[subprocess.Popen[bytes]] = set()  # commands that threads of this process wait for
 
@@ -74,6 +77,19 @@ def _apart(study: Mapping[str, Any], growing: Sequence[str]) -> dict[tuple[str, 
 def digest(*facts: object) -> str:
     """Return a short digest of facts whose texts tell them apart."""
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def config_fact(path: str) -> str:
+    """Return the name of DeepSpeed's JSON and a digest of its values: its batches and number types make other models.
+
+    Raises:
+        StudyError: there is no such file, or it is not JSON.
+    """
+    found = find(path)
+    try:
+        return f"{found.name} {digest(json.loads(found.read_text(encoding='utf-8')))}"
+    except (OSError, ValueError) as error:
+        raise StudyError(f"--deepspeed_config {path} cannot be read: {one_line(error)}.") from None
 
 
 def yaml_values(path: Path) -> Any:  # noqa: ANN401
@@ -146,7 +162,10 @@ def call(
         file.flush()
         start = file.tell()
         variables = {**os.environ, **(environment or {})}
-        process = subprocess.Popen(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            process = subprocess.Popen(command, cwd=root, env=variables, stdout=file, stderr=subprocess.STDOUT)
+        except OSError as error:
+            raise StudyError(f"{name} cannot be started: {command[0]}: {error.strerror}; see --launcher.") from None
         _running.add(process)
         try:
             code = process.wait(limit)
@@ -162,9 +181,9 @@ def call(
         said = log.read_bytes()[start:].decode(errors="replace").splitlines()
         lines = ["", *(line.strip() for line in said if line.strip())]
         last = next((line for line in reversed(lines) if line.startswith("error: ") or "Error: " in line), lines[-1])
-        raise StudyError(
-            f"{name} ended with code {code}: {last} (all of it in {log}); the same command continues from here."
-        )
+        if last.endswith(CONTINUES):  # a point in a process of its own has said all this
+            raise StudyError(last.removeprefix("error: "))
+        raise StudyError(f"{name} ended with code {code}: {last} (all of it in {log}); {CONTINUES}")
 
 
 def stop_all(are_waited_for: Callable[[], bool]) -> None:
@@ -200,8 +219,9 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows with the same keys as comma-separated values."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0] if rows else ())
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows with the same keys as comma-separated values; a reader finds the old file or the new one, whole."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, rows[0] if rows else ())
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_text(path, text.getvalue())

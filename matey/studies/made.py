@@ -11,30 +11,46 @@ from collections.abc import Iterable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from matey.checkpoints.durable import replace_text
 from matey.config.shipped import ROOT, is_installed
 
 MADE = "made.json"
+THEN = ", then "
 
 
 def note_made(folder: Path) -> None:
-    """Write the origin of a point into its folder."""
-    facts = {"code": _code(), "processor": _processor(), "cores": os.cpu_count(), "day": date.today().isoformat()}
-    (folder / MADE).write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    """Write the origin of a point into its folder, before it is trained; if it is continued, all its versions of the code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    codes = dict.fromkeys([*_made(folder).get("code", "").split(THEN), _code()])
+    facts = {"code": THEN.join(filter(None, codes)), "processor": _processor(), "cores": os.cpu_count()}
+    replace_text(folder / MADE, json.dumps({**facts, "day": date.today().isoformat()}) + "\n")
 
 
 def made_text(folders: Iterable[Path]) -> str:
     """Return a sentence for each combination of code and machine that made these points."""
     days = defaultdict(list)
-    for folder in folders:
-        if (path := folder / MADE).exists():
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            days[facts["code"], facts["processor"], facts["cores"]].append(facts["day"])
+    for facts in filter(None, map(_made, folders)):
+        days[facts["code"], facts["processor"], facts["cores"]].append(facts["day"])
     sentences = []
     for (code, processor, cores), of in days.items():
         span = " to ".join(dict.fromkeys((min(of), max(of))))
         sentences.append(f"{len(of)} trainings by {code} on {cores} cores of {processor}, {span}.")
+    if len({key[1:] for key in days}) > 1:
+        sentences.append("Costs are means over these machines.")
     return "\n".join(sentences)
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """Return what is known of a point's origin: nothing, if an earlier version was stopped while it wrote that."""
+    try:
+        known: dict[str, Any] = json.loads((folder / MADE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return known
 
 
 def _code() -> str:
@@ -49,9 +65,10 @@ def _code() -> str:
 
 
 def _processor() -> str:
-    """Return the name of the processor, or its architecture if the system does not tell the name."""
+    """Return the name of the processor, or its architecture if the system does not tell the name; and that of the GPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{name} with {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name

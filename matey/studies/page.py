@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from matey.checkpoints.run_files import REPORT
+from matey.mistakes import one_line
 from matey.report.page import figure, heading, page, paragraph
 from matey.studies.folder import STUDY, StudyError
 from matey.studies.pretraining.tables import STUDIES
@@ -20,6 +21,10 @@ def write_page_of_all(out: Path) -> Path:
     Raises:
         StudyError: the folder holds no study.
     """
+    if (out / STUDY).exists():
+        raise StudyError(f"{out} is the folder of one study; give the folder above: --out {out.parent}")
+    if out.exists() and not out.is_dir():
+        raise StudyError(f"{out} is a file; give the folder of the studies.")
     studies = [path.parent for path in sorted(out.glob(f"*/{STUDY}"))]
     if not studies:
         raise StudyError(f"{out} holds no study; run one with --out {out} first.")
@@ -36,10 +41,13 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
 
 def _section(folder: Path) -> list[str]:
     """Return the page's section with the results of one study so far."""
-    facts = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+    try:
+        facts = dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        return [heading(2, folder.name), paragraph(f"{folder / STUDY} cannot be read: {one_line(error)}.")]
     name = facts.pop("study", folder.name)
-    known = STUDIES.get(name)
-    title = f"{name}: {known().tables[facts['scale']].title}" if known else name
+    known = STUDIES[name]().tables.get(str(facts.get("scale"))) if name in STUDIES else None
+    title = f"{name}: {known.title}" if known else name
     facts = {key: _text(value) for key, value in facts.items() if key not in ("points", "lengths", "made_of", "models")}
     shown = [f"{key}: {value}" for key, value in facts.items() if value not in ("", None)]
     section = [heading(2, title), paragraph("; ".join(shown), "soft")]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from matey.benchmark.machine import now
-from matey.data import read_windows, spread_windows
+from matey.data import Window, read_windows, spread_windows
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
 from matey.parallel.allocator import keep_freed_memory
@@ -50,13 +53,28 @@ def _forecast_seconds(model: Forecaster, data: HeldOut, lead: int, size: int, ti
             data.sets[number], trajectories, data.num_frames, lead, size * (timed + 1), set_index=number
         )
         seconds = []
-        for first in range(0, len(windows), size):
-            (batch,) = read_windows(data.sets, windows[first : first + size], data.num_frames)
+        for own in itertools.islice(itertools.cycle(batches_of(windows, size)), timed + 1):
+            (batch,) = read_windows(data.sets, own, data.num_frames)
             start = _now(model.device)
             model.predict(batch)
             seconds.append((_now(model.device) - start) / batch.num_samples)
-        of_systems.append(statistics.median(seconds[1:] or seconds))
+        of_systems.append(statistics.median(seconds[1:]))
     return statistics.fmean(of_systems)
+
+
+def batches_of(windows: Sequence[Window], size: int) -> list[Sequence[Window]]:
+    """Return the windows in batches of ``size``, without the rest; all in one batch if they are fewer."""
+    size = min(size, len(windows))
+    return [windows[first : first + size] for first in range(0, len(windows) - size + 1, size)]
+
+
+def step_seconds(line: Mapping[str, Any], device: str) -> float:
+    """Return the cost of a step in a run's log: CPU seconds of all ranks, or of a GPU the seconds between its events.
+
+    The host's own seconds may be fewer there, since it does not wait for the device.
+    """
+    seconds: float = sum(line["seconds_by_part"].values()) if device == "cuda" else line["cpu_seconds"]
+    return seconds
 
 
 def _now(device: torch.device) -> float:

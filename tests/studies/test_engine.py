@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from matey.studies.engine import RunnableStudy, run_one, run_study
-from matey.studies.folder import StudyError, claim
+from matey.studies.engine import RunnableStudy, draw, run_one, run_study
+from matey.studies.folder import StudyError, call, claim, config_fact
+from matey.train.lock import FileLock, LockedError
 from tests.support.paths import ROOT
 
 SCRIPT = """
@@ -164,6 +165,75 @@ def test_a_single_point_that_fails_says_why(tmp_path, command):
     expected = r"^p13 ended with code 1: error: thirteen has no square here \(all of it in "
     with pytest.raises(StudyError, match=expected):
         run_study(Squares(tmp_path / "study", [13]), command, jobs=2)
+
+
+@pytest.mark.processes
+def test_what_a_point_in_a_process_of_its_own_has_said_is_said_once(tmp_path):
+    said = "p13 ended with code 1: error: no square (all of it in p13.txt); the same command continues from here."
+    command = [sys.executable, "-c", f"import sys; sys.exit('error: {said}')"]
+    with pytest.raises(StudyError) as raised:
+        call(tmp_path, "p13", command, tmp_path)
+    assert str(raised.value) == said
+
+
+@pytest.mark.processes
+def test_a_command_that_cannot_be_started_is_named(tmp_path):
+    with pytest.raises(StudyError, match="p2 cannot be started: deepsped: No such file or directory; see --launcher"):
+        call(tmp_path, "p2", ["deepsped", "--num_gpus", "8"], tmp_path)
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
+    study = Squares(tmp_path / "study", [2, 3])
+    lock = FileLock(study.folder(Number(2)))
+    lock.take()
+    with pytest.raises(LockedError, match="points/p2 is in use"):
+        run_one(study, "p2")
+    with pytest.raises(StudyError, match="points/p2 is in use"):
+        run_study(study, [], jobs=1)
+    lock.release()
+    assert study.ran == [3] and run_study(study, [], jobs=1).startswith("2: 4, 3: 9\n")
+
+    class Slow(Squares):
+        def run_point(self, point):
+            super().run_point(point)
+            if point.value == 5:  # meanwhile, another call finishes the next one
+                self.folder(Number(6)).mkdir(parents=True)
+                self.finish(Number(6), 36)
+
+    slow = Slow(tmp_path / "slow", [5, 6])
+    assert run_study(slow, [], jobs=1).startswith("5: 25, 6: 36\n") and slow.ran == [5]
+
+
+@pytest.mark.processes  # git says the commit
+def test_what_is_done_can_be_drawn_without_running_the_rest(tmp_path):
+    study = Squares(tmp_path / "study", [2, 3])
+    with pytest.raises(StudyError, match="has no finished training yet; start them without --draw"):
+        draw(study)
+    run_one(study, "p3")
+    assert draw(study).startswith("3: 9\n") and results(tmp_path / "study") == [(3, 9)] and study.ran == [3]
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_finished_point_whose_files_are_lost_is_named(tmp_path):
+    study = Squares(tmp_path / "study", [2, 3])
+    run_study(study, [], jobs=1)
+    (study.folder(Number(3)) / "result.json").write_text("")
+    with pytest.raises(
+        StudyError, match="points/p3 is of a finished training, but cannot be read .*restore its files, or"
+    ):
+        draw(study)
+
+
+def test_deepspeeds_json_is_known_by_its_values(tmp_path):
+    texts = ('{"a": 1, "b": 2}', '{ "a": 1,\n "b": 2 }', '{"a": 1, "b": 3}')
+    facts = []
+    for text in texts:
+        (tmp_path / "zero.json").write_text(text)
+        facts.append(config_fact(str(tmp_path / "zero.json")))
+    assert facts[0] == facts[1] != facts[2] and facts[0].startswith("zero.json ")
+    with pytest.raises(StudyError, match="--deepspeed_config nowhere.json cannot be read"):
+        config_fact("nowhere.json")
 
 
 @pytest.mark.processes  # git says the commit

@@ -5,6 +5,7 @@ from datetime import date
 
 import pytest
 
+from matey.studies import made
 from matey.studies.made import MADE, made_text, note_made
 
 
@@ -18,8 +19,25 @@ def test_points_of_one_version_and_machine_share_a_sentence(tmp_path):
     facts = json.loads((folders[0] / MADE).read_text())
     other = {**facts, "code": "commit 0123abc", "cores": 736, "processor": "Trento", "day": "2020-01-02"}
     (folders[2] / MADE).write_text(json.dumps(other))
-    first, second = made_text(folders).splitlines()  # of the last nothing is known
+    first, second, both = made_text(folders).splitlines()  # of the last nothing is known
     day = date.today().isoformat()
     assert first == f"2 trainings by {facts['code']} on {facts['cores']} cores of {facts['processor']}, {day}."
     assert second == "1 trainings by commit 0123abc on 736 cores of Trento, 2020-01-02."
+    assert both == "Costs are means over these machines."
     assert facts["code"].startswith(("commit ", "a copy of ")) and facts["processor"]
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_training_that_is_continued_has_all_its_versions(tmp_path, monkeypatch):
+    for code in ("commit 1", "commit 1", "commit 2"):
+        monkeypatch.setattr(made, "_code", lambda code=code: code)
+        note_made(tmp_path)
+    assert made_text([tmp_path]).startswith("1 trainings by commit 1, then commit 2 on ")
+
+
+@pytest.mark.processes  # git says the commit
+def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
+    (tmp_path / MADE).write_text('{"code": "com')
+    assert made_text([tmp_path]) == ""
+    note_made(tmp_path)
+    assert made_text([tmp_path]).startswith("1 trainings by ")

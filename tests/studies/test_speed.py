@@ -9,11 +9,21 @@ import torch
 
 from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, set_options
 from matey.studies import speed
-from matey.studies.speed import batch_of, forecast_speed
+from matey.studies.speed import batch_of, batches_of, forecast_speed, step_seconds
 
 
 def test_long_samples_are_forecast_in_smaller_batches():
     assert [batch_of(tokens) for tokens in (1, 128.5, 4096, 16384, 65536, 262144)] == [16, 16, 16, 4, 1, 1]
+
+
+def test_a_batch_that_is_not_full_is_not_timed():
+    assert [list(batch) for batch in batches_of(range(50), 16)] == [[*range(16)], [*range(16, 32)], [*range(32, 48)]]
+    assert [list(batch) for batch in batches_of(range(3), 16)] == [[0, 1, 2]]
+
+
+def test_a_step_on_a_gpu_costs_the_time_of_the_device():
+    line = {"seconds": 0.1, "cpu_seconds": 0.7, "seconds_by_part": {"data": 0.125, "forward": 0.375}}
+    assert (step_seconds(line, "cuda"), step_seconds(line, "cpu")) == (0.5, 0.7)
 
 
 def test_as_many_forecasts_are_timed_alone_as_together_but_few_of_long_samples(monkeypatch):

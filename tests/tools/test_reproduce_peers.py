@@ -41,7 +41,7 @@ def waves(tmp_path_factory):
         (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
         (["--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without them"),
         (["--set", "data.workers=1"], "would not be counted, while the peers read their own; compare without them"),
-        (["--seeds", "0"], "--seeds must be 1 or more, got 0."),
+        (["--seconds", "0"], "--seconds takes whole numbers such as 1,6,12, got"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_runs(flags, words, waves, refuse):

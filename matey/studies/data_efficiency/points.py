@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from matey.report.summary import summary_records
 from matey.studies.data_efficiency.scales import PEERS, STARTS
 from matey.studies.folder import Row, StudyError
 from matey.studies.physics import row_of
+from matey.studies.speed import step_seconds
 
 PEER = "peer"
 
@@ -110,11 +111,11 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> dict[str, float]:
     """Return the ``seconds`` of a run and the number of ``windows`` that it trained on, repeated windows included.
 
-    Seconds are computed from the mean over the logged steps: CPU seconds of all ranks, or seconds on a GPU.
+    Seconds are computed from the median of the logged steps: CPU seconds of all ranks, or seconds on a GPU.
     """
-    key = "seconds" if torch.cuda.is_available() else "cpu_seconds"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     train, size = run.train, run.parallel.sequence_parallel_size
-    seconds = train.steps * fmean(line[key] for line in log if key in line)
+    seconds = train.steps * median(step_seconds(line, device) for line in log if "cpu_seconds" in line)
     groups = ranks if size == "auto" else ranks // size
     return {"seconds": seconds, "windows": train.steps * train.micro_batch * train.accumulation * groups}
 

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
+from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
@@ -37,8 +38,8 @@ from matey.studies.data_efficiency.points import (
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
-from matey.studies.peers.scoring import ROLLOUT_STEPS, protocol_of
+from matey.studies.folder import Row, StudyError, call, config_fact, digest, script, yaml_values
+from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.trained import train_peer
 from matey.studies.planned import Training, plan_text
 from matey.studies.simulated import Simulated, simulate
@@ -60,7 +61,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         deepspeed_config: path of DeepSpeed's JSON.
         settings: overrides of every point's YAML.
         machine: name or file of the machine for the plan.
-        ranks: number of ranks of each run in the plan; ``launcher`` must start as many.
+        ranks: number of ranks of each run in the plan, which ``launcher`` starts.
     """
 
     work: Path
@@ -92,6 +93,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "pretrained": self.pretrained,
             "trajectories": self.num_trajectories,
             "set": [*self.settings],
+            "deepspeed_config": config_fact(self.deepspeed_config),
             "made_of": digest(yaml_values(self._config), of_points),
         }
 
@@ -137,11 +139,14 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             return
         call(self.out, point.name, self.finetuning(point), self.work)
         # The cost is read on the training machine, because the machine that draws may have no GPU.
-        cost = cost_of_run(load_config(folder / CONFIG), read_log(folder / METRICS), self.ranks)
+        run = load_config(folder / CONFIG)
+        cost = cost_of_run(run, read_log(folder / METRICS), find_checkpoint(folder)[0].num_ranks)
         replace_text(folder / COST, json.dumps(cost) + "\n")
-        lead_max = load_config(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": f"1,{lead_max}"}
-        flags |= {"rollout": ROLLOUT_STEPS, "max-windows": self._scale.max_windows}
+        flags = {
+            "checkpoint": folder,
+            "out": folder,
+            **flags_of(protocol_of(run.data.lead_max, self._scale.max_windows)),
+        }
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
 
     def is_done(self, point: Point) -> bool:

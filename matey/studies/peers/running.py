@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import OutOfMemoryError
 
 from matey.checkpoints.run_files import METRICS, RECORDS
 from matey.checkpoints.trained import load_trained, read_log
@@ -18,6 +19,7 @@ from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
+from matey.mistakes import one_line
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
 from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
@@ -25,7 +27,7 @@ from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.trained import train_peer
 from matey.studies.simulated import Simulated, simulate
-from matey.studies.speed import forecast_speed
+from matey.studies.speed import forecast_speed, step_seconds
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
 NAME = re.compile(r".+-([\d.e+]+)-(\d+)")  # of the folder of a point: its cost and its seed
@@ -133,8 +135,8 @@ class Comparison(RunnableStudy[Point]):
             peer, held_out, training = train_peer(point.model, run, point.budget, self.device, folder)
             records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
             speed = forecast_speed(peer, held_out, run.data.lead_max)
-        except DataError as error:
-            raise StudyError(str(error)) from None
+        except (DataError, OutOfMemoryError) as error:
+            raise StudyError(f"{point.name}: {one_line(error)}") from None
         write_records(records, folder / RECORDS)
         cost = {"seconds": training.seconds, "steps": training.steps, "parameters": peer.num_parameters}
         return {**cost, "samples_per_second": training.num_samples / training.seconds, **speed}
@@ -182,8 +184,7 @@ class Comparison(RunnableStudy[Point]):
 
     def _cost(self, line: Mapping[str, Any]) -> float:
         """Return the cost of a step: CPU seconds, or seconds on a GPU."""
-        seconds: float = line["seconds"] if self.device == "cuda" else line["cpu_seconds"]
-        return seconds
+        return step_seconds(line, self.device)
 
 
 def _steps_of(folder: Path) -> list[dict[str, Any]]:

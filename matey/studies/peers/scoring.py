@@ -1,4 +1,4 @@
-"""The measurements that score the models of a comparison, also as flags of launch/evaluate.py, which scores MATEY."""
+"""The measurements that score the models of a study, also as flags of launch/evaluate.py, which scores MATEY."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from matey.evaluate.evaluation import Protocol
 ROLLOUT_STEPS = 10
 
 
-def protocol_of(lead_max: int, max_windows: int = 200) -> Protocol:
-    """Return the measurements of a comparison: lead 1 and the longest trained lead, and rollouts in steps of both."""
+def protocol_of(lead_max: int, max_windows: int = 200, rollout_steps: int = ROLLOUT_STEPS) -> Protocol:
+    """Return the measurements of a study: lead 1 and the longest trained lead, and rollouts in steps of both."""
     leads = tuple(sorted({1, lead_max}))
-    return Protocol(leads, ROLLOUT_STEPS, max_windows, rollout_lead=min(lead_max, ROLLOUT_STEPS))
+    return Protocol(leads, rollout_steps, max_windows, rollout_lead=min(lead_max, rollout_steps))
 
 
 def flags_of(protocol: Protocol) -> dict[str, object]:

@@ -35,7 +35,7 @@ class Case:
 
     @property
     def but_for_steps(self) -> tuple[object, ...]:
-        """What the model is made of; models for which it is equal differ by their numbers of training steps alone."""
+        """The settings and data apart from the number of training steps: equal for models that differ by this alone."""
         return tuple(each for each in self.settings if not each.startswith("train.steps=")), self.data
 
 

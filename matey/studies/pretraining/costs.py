@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
+from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig
 from matey.data import open_sets
 from matey.evaluate.held_out import hold_out
 from matey.planning.workload import load_workload
-from matey.studies.speed import forecast_speed
+from matey.studies.speed import forecast_speed, step_seconds
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Costs:
         optimizer_seconds: seconds of the optimizer.
         message_bytes: bytes that the first rank puts into messages in a step, if counted (`train.count_traffic`).
         message_calls: number of the first rank's messages in a step.
+        num_ranks: number of ranks of the training; None if an earlier version measured it.
     """
 
     forecast_seconds: float
@@ -56,6 +58,7 @@ class Costs:
     optimizer_seconds: float
     message_bytes: float
     message_calls: float
+    num_ranks: int | None = None
 
 
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -75,12 +78,11 @@ COSTS = {
 """Names of the costs in plots, and the factors to their units there."""
 
 
-def measure(folder: Path, ranks: int) -> Costs:
+def measure(folder: Path) -> Costs:
     """Read and measure the costs of a finished run.
 
     Args:
         folder: folder of the run.
-        ranks: number of ranks of the training.
 
     Raises:
         CheckpointError: the run has no model.
@@ -92,20 +94,22 @@ def measure(folder: Path, ranks: int) -> Costs:
     workload = load_workload(run)
     steps = [line for line in trained.log if "cpu_seconds" in line]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seconds = "seconds" if device.type == "cuda" else "cpu_seconds"
+    ranks = find_checkpoint(folder)[0].num_ranks
     held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)
     speed = forecast_speed(trained.model.to(device), held_out, run.data.lead_max, workload.num_tokens)
-    step_seconds, by_the_clock = (statistics.median(line[key] for line in steps) for key in (seconds, "seconds"))
+    seconds = statistics.median(step_seconds(line, device.type) for line in steps)
+    by_the_clock = statistics.median(line["seconds"] for line in steps)
     return Costs(
         **speed,
         parameters=workload.operations.num_parameters,
         tokens=workload.num_tokens,
         forward_operations=workload.forward_operations,
-        step_seconds=step_seconds,
-        samples_per_second=samples_per_second(run, ranks, by_the_clock if ranks > 1 else step_seconds),
+        step_seconds=seconds,
+        samples_per_second=samples_per_second(run, ranks, by_the_clock if ranks > 1 else seconds),
         peak_memory_bytes=max(line["peak_memory_bytes"] for line in steps),
         **{f"{part}_seconds": statistics.median(line["seconds_by_part"][part] for line in steps) for part in PARTS},
         **_messages(steps),
+        num_ranks=ranks,
     )
 
 

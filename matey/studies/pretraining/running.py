@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
+from matey.mistakes import Mistake
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
+from matey.studies.folder import Row, StudyError, call, config_fact, digest, script, yaml_values
+from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
@@ -40,7 +42,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         deepspeed_config: path of DeepSpeed's JSON.
         settings: overrides of every point's YAML in addition to the table's.
         machine: name or file of the machine for the plan.
-        ranks: number of ranks of each training in the plan; ``launcher`` must start as many.
+        ranks: number of ranks of each training in the plan, which ``launcher`` starts.
     """
 
     work: Path
@@ -82,6 +84,7 @@ class PretrainingStudy(RunnableStudy[Point]):
             "data": {name: frames for data in data_of.values() for name, frames in data.items()},
             "settings": [*self.table.settings],
             "set": [*self.settings],
+            "deepspeed_config": config_fact(self.deepspeed_config),
             "made_of": digest(yaml_values(ROOT / self.table.config), self.table.rollout, self.table.max_windows),
             "models": {case.name: digest(case.settings, data_of[case.name]) for case in self.table.cases},
         }
@@ -132,13 +135,13 @@ class PretrainingStudy(RunnableStudy[Point]):
             self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
         )
         lead_max = load_config(folder / CONFIG).data.lead_max
-        flags = {"checkpoint": folder, "out": folder, "leads": ",".join(map(str, sorted({1, lead_max})))}
+        protocol = protocol_of(lead_max, self.table.max_windows, self.table.rollout)
+        flags = {"checkpoint": folder, "out": folder, **flags_of(protocol), "batch": TOGETHER}
         flags |= {"threads": min(self.ranks, os.cpu_count() or 1)}  # the cores that the training had
-        flags |= {"rollout": self.table.rollout, "max-windows": self.table.max_windows, "batch": TOGETHER}
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
         try:
-            costs = measure(folder, self.ranks)
-        except ValueError as error:
+            costs = measure(folder)
+        except Mistake as error:
             raise StudyError(f"{point.name}: {error}") from None
         self.finish(point, asdict(costs))
 

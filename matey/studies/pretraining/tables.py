@@ -64,7 +64,7 @@ def _adaptivity() -> Study:
         "laptop": table(
             BASE,
             laptop,
-            against,
+            against + tuple(f"vit-uniform-of-one-frame-{size}" for size in (16, 8)),  # the windows of a longer history
             (Simulated(THERMALS, 128, 60, 51),),
             ("train.steps=400", *MUON),
             max_windows=60,

@@ -1,62 +1,19 @@
-"""Rows, table and plot of the studies that pretrain many models."""
+"""Rows and tables of the studies that pretrain many models."""
 
-import json
 import math
-import random
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import pytest
 
 from matey.config import load_config
-from matey.report.png import to_png
-from matey.studies.engine import COLOURS, MOST_BYTES
 from matey.studies.pretraining.cases import Case
-from matey.studies.pretraining.costs import Costs, samples_per_second
-from matey.studies.pretraining.figure import growth_figure, study_figure
-from matey.studies.pretraining.rows import (
-    GROWING,
-    equal_error_text,
-    errors_of,
-    exponents,
-    growth_text,
-    rows_of,
-    study_table,
-)
+from matey.studies.pretraining.costs import samples_per_second
+from matey.studies.pretraining.rows import equal_error_text, errors_of, exponents, growth_text, study_table
 from matey.studies.pretraining.table import Point
 from matey.studies.pretraining.tables import STUDIES
 from tests.support.paths import ROOT
-
-TABLE = STUDIES["adaptivity"]().tables["tiny"]
-GUESSED = [(key, 1e8 if "bytes" in key or "operations" in key else 0.1) for key in (f.name for f in fields(Costs))]
-
-
-def record(system, lead, nrmse, kind="lead"):
-    known = {"system": system, "field": "all", "kind": kind, "lead": lead, "num_windows": 4, "seams": None}
-    known |= {"extrapolation_nrmse": 0.5, "physics": {}}
-    return known | {"nrmse": nrmse, "vrmse": nrmse, "persistence_nrmse": 0.5, "persistence_vrmse": 0.5}
-
-
-@pytest.fixture
-def rows(tmp_path):
-    """Two seeds of each case on two systems; the uniform 16 has twice the error of the others."""
-    found = []
-    for point in TABLE.points(2):
-        factor = (2 if point.case.label == "16" else 1) * (1 + point.seed)
-        records = [
-            record(system, lead, factor * lead * e) for system, e in (("a", 0.01), ("b", 0.04)) for lead in (1, 5)
-        ]
-        (tmp_path / "metrics.json").write_text(json.dumps(records))
-        known = dict.fromkeys((each.name for each in fields(Costs)), 10.0) | {
-            "message_calls": 0.0,
-            "message_bytes": 0.0,
-        }
-        is_coarse = point.case.label == "16"
-        costs = known | {"step_seconds": (0.1 if is_coarse else 0.4) + 0.02 * point.seed}
-        costs["forecast_seconds"] = 0.1 if is_coarse else 0.2
-        (tmp_path / "costs.json").write_text(json.dumps(costs))
-        found += rows_of(point, 50, tmp_path, tmp_path / "costs.json")
-    return found
+from tests.support.study_rows import TABLE, grown
 
 
 def test_the_error_of_a_seed_is_the_geometric_mean_over_the_systems(rows):
@@ -230,19 +187,6 @@ def test_the_step_of_several_ranks_takes_the_samples_of_all_groups():
     assert [samples_per_second(run, ranks, 2.0) for ranks in (2, 4)] == [12, 24]
 
 
-def grown(seeds):
-    """Rows of tokens that are powers of the cells: of one line the second, of one the root, of one a single point."""
-    costs = dict.fromkeys((key for key, *_ in GROWING), 1.0) | {"ratio": 0.5}
-    return [
-        {"series": series, "label": str(cells), "forecast": forecast, "seed": seed, **costs}
-        | {"tokens": factor * cells ** (power + seed / 2)}
-        for seed in range(seeds)
-        for series, factor, power, sizes in (("a", 3, 2, (64, 128, 256)), ("b", 5, 0.5, (64, 256)), ("c", 1, 1, (64,)))
-        for cells in sizes
-        for forecast in ("lead 1", "lead 5")
-    ]
-
-
 def test_a_cost_of_the_square_of_the_labels_has_the_exponent_two():
     lines = growth_text(grown(seeds=1)).split("\n\n")[0].splitlines()[2:]
     assert [re.split("  +", line.strip())[:-5] for line in lines] == [
@@ -273,73 +217,11 @@ def test_a_seed_without_all_cells_of_a_line_has_no_exponent():
     assert "exponent over that" not in shorter
 
 
-def test_costs_are_drawn_against_cells_with_their_exponents():
-    chart = growth_figure(grown(seeds=1), ("tokens", "step_seconds"))
-    tokens, step, error, nothing = chart.axes
-    line, *_ = tokens.containers[0]
-    assert list(line.get_xdata()) == [64, 128, 256] and list(line.get_ydata()) == [
-        3 * cells**2 for cells in (64, 128, 256)
-    ]
-    labels = [text.get_text() for text in tokens.get_legend().get_texts()]
-    assert labels == ["a, 2.00", "b, 0.50", "c"] and error.get_title() == "lead 5: NRMSE / persistence"
-    assert not nothing.axison and chart.axes[2].get_xlabel().startswith("cells along an axis")
-
-
-def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(rows):
-    chart = study_figure(rows, ("tokens", "step_seconds"))
-    assert len(chart.axes) == 4
-    panel = chart.axes[1]
-    line, _, _ = panel.containers[0]
-    assert list(line.get_xdata()) == pytest.approx([0.11, 0.41]) and list(line.get_ydata()) == pytest.approx(
-        [0.12, 0.06]
-    )
-    assert len(panel.containers) == len({row["series"] for row in rows})
-
-
-def test_every_series_of_the_largest_study_has_a_look_of_its_own():
-    table = STUDIES["adaptivity"]().tables["laptop"]
-    numbers = dict.fromkeys(("tokens", "ratio", "seed"), 1.0)
-    rows = [{"series": c.series, "case": c.name, "forecast": "lead 1", **numbers} for c in table.cases]
-    lines = [container[0] for container in study_figure(rows, ("tokens",)).axes[0].containers]
-    looks = {(line.get_color(), line.get_marker()) for line in lines}
-    assert len(looks) == len(lines) == len({case.series for case in table.cases}) > 10
-    criteria = {case.series for case in table.cases if " by " in case.series}
-    colours = [
-        c[0].get_color() for c in study_figure(rows, ("tokens",)).axes[0].containers if c.get_label() in criteria
-    ]
-    assert len(set(colours)) == len(criteria) == len(colours)
-
-
-@pytest.mark.whole
-@pytest.mark.parametrize("name", STUDIES)
-def test_text_and_a_small_picture_are_made_whatever_points_are_done(name, rows):
-    """A study writes them after each of its trainings, and pages of the repository show the picture as it is."""
-    study, made = STUDIES[name](), random.Random(0)
-    table = study.tables["laptop"]
-    points = [(point, 2.0 ** made.uniform(-3, 3)) for point in table.points()]
-    every = [
-        row
-        | {"series": point.case.series, "label": point.case.label, "case": point.case.name, "seed": point.seed}
-        | {"ratio": made.gauss(0.9, 0.01) / size**0.1}
-        | {key: cost * size * made.gauss(1, 0.02) for key, cost in (*GUESSED, ("message_calls", 9.0))}
-        for point, size in points
-        for row in rows[:4]
-    ]
-    draw = growth_figure if table.labels_grow else study_figure
-    for done in (1, len(table.cases) - 1, len(table.cases) + 1, len(points)):
-        study_table(every[: 4 * done], table)
-    draw(every[:4], study.costs)
-    assert len(to_png(draw(every, study.costs), COLOURS, MOST_BYTES)) <= MOST_BYTES
-    study_table([{**row, "ratio": math.inf if row["seed"] else math.nan} for row in every], table)
-
-
-def test_axes_have_a_few_plain_numbers(rows):
-    chart = study_figure(
-        [{**row, "peak_memory_bytes": 5e8 + 1e8 * row["step_seconds"]} for row in rows], ("peak_memory_bytes",)
-    )
-    chart.canvas.draw()
-    texts = [label.get_text() for label in chart.axes[-1].get_xticklabels()]
-    assert 2 <= len(texts) <= 6 and all(470 < float(text) < 520 for text in texts)
+def test_seeds_on_different_numbers_of_ranks_are_told(rows):
+    """Their batches differ, so their mean is of no model."""
+    assert "numbers of ranks" not in study_table(rows, TABLE)
+    mixed = [{**row, "num_ranks": 1 + 7 * row["seed"] if row["label"] == "8" else None} for row in rows]
+    assert "saw different numbers of samples:\nvit uniform, 8: [1, 8]\n" in study_table(mixed, TABLE)
 
 
 def test_messages_of_a_step_are_told_where_they_were_counted(rows):

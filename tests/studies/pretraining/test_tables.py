@@ -182,6 +182,7 @@ def test_each_scheme_has_adaptive_tokens_of_both_sets_beside_its_own_uniform_one
         assert {"32", "16", "8"} <= {*labels[f"{scheme} uniform"]}
         assert {"0.1", "0.4"} <= {*labels[f"{scheme} mix 32 to 16 to 8"]} & {*labels[f"{scheme} mul 32 to 16 to 8"]}
         assert {f"{scheme}-uniform-16", f"{scheme}-uniform-8"} <= {*table.references}
+    assert {*table.references} <= {case.name for case in table.cases} and len(table.references) == 8
     assert table.of_one_scheme and not STUDIES["schemes"]().tables["laptop"].of_one_scheme
 
 
