@@ -51,15 +51,12 @@ def claim(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> N
     out.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else study
     held, own = _apart(before, growing), _apart(study, growing)
-    changed = [
-        key
-        for key in {**held, **own}
-        if held.get(key) != own.get(key) and (key[0] not in growing or {key} <= held.keys() & own.keys())
-    ]
+    # What is not in the file is a new entry, or a fact that an earlier version did not write; other calls have other entries.
+    changed = [key for key in held if held[key] != own.get(key) and (key in own or len(key) == 1)]
     if changed:
         there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
         raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
-    facts = {**study, **{name: {**before[name], **study[name]} for name in growing}}
+    facts = {**study, **{name: {**before.get(name, {}), **study[name]} for name in growing}}
     # Trainings that run at the same time all claim the folder, and read the first one's file.
     if facts != before or not path.exists():
         replace_text(path, json.dumps(facts) + "\n")

@@ -262,6 +262,9 @@ def test_facts_that_grow_take_new_entries_and_no_other_values(tmp_path):
         claim(tmp_path, {"study": "squares", "of": {"2": "5", "4": "16"}}, ["of"])
     with pytest.raises(StudyError, match="holds a study with {'study': 'squares'}, this one has {'study': 'cubes'}"):
         claim(tmp_path, {"study": "cubes", "of": {"2": "4"}}, ["of"])
+    claim(tmp_path, {"study": "squares", "of": {}, "since": "today"}, ["of"])  # which an earlier version did not write
+    with pytest.raises(StudyError, match="holds a study with {'since': 'today'}, this one has {'since': 'later'}"):
+        claim(tmp_path, {"study": "squares", "of": {}, "since": "later"}, ["of"])
     (tmp_path / "study.json").write_text('{"study": "squares", "of": ["2: 4"]}\n')  # as an earlier version wrote it
     with pytest.raises(StudyError, match="choose another --out"):
         claim(tmp_path, {"study": "squares", "of": {"2": "4"}, "made_of": "numbers"}, ["of"])
