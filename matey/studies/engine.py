@@ -249,7 +249,7 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
     lock.take()
     try:
         if not study.is_done(point):
-            note_made(study.folder(point))
+            note_made(study.out, point.name)
             study.run_point(point)
     finally:
         lock.release()
@@ -270,7 +270,7 @@ def _write_results(study: RunnableStudy[PointT]) -> bool:
     done = [point for point in study.shown if study.is_done(point)]
     if rows := [row for point in done for row in _rows_of(study, point)]:
         write_table(study.out / "results.csv", rows)
-        figure, made = study.figure(rows), made_text(map(study.folder, done))
+        figure, made = study.figure(rows), made_text(study.out, (point.name for point in done))
         parts = [study.text(rows), made]
         replace_text(study.out / TEXT, "\n\n".join(filter(None, parts)) + "\n")
         if made:  # a picture on a page is often all that is left of its study

@@ -18,22 +18,30 @@ import torch
 from matey.checkpoints.durable import replace_text
 from matey.config.shipped import ROOT, is_installed
 
-MADE = "made.json"
+MADE = "made"
 THEN = ", then "
 
 
-def note_made(folder: Path) -> None:
-    """Write the origin of a point into its folder, before it is trained; if it is continued, all its versions of the code."""
-    folder.mkdir(parents=True, exist_ok=True)
-    codes = dict.fromkeys([*_made(folder).get("code", "").split(THEN), _code()])
+def note_made(out: Path, name: str) -> None:
+    """Write the origin of a point before it is trained; of one that is continued, all its versions of the code.
+
+    It is not in the point's own folder, which a run takes only if it is empty.
+
+    Args:
+        out: folder of the study.
+        name: name of the point.
+    """
+    codes = dict.fromkeys([*_made(out, name).get("code", "").split(THEN), _code()])
     facts = {"code": THEN.join(filter(None, codes)), "processor": _processor(), "cores": os.cpu_count()}
-    replace_text(folder / MADE, json.dumps({**facts, "day": date.today().isoformat()}) + "\n")
+    path = out / MADE / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps({**facts, "day": date.today().isoformat()}) + "\n")
 
 
-def made_text(folders: Iterable[Path]) -> str:
-    """Return a sentence for each combination of code and machine that made these points."""
+def made_text(out: Path, names: Iterable[str]) -> str:
+    """Return a sentence for each combination of code and machine that made these points of a study."""
     days = defaultdict(list)
-    for facts in filter(None, map(_made, folders)):
+    for facts in filter(None, (_made(out, name) for name in names)):
         days[facts["code"], facts["processor"], facts["cores"]].append(facts["day"])
     sentences = []
     for (code, processor, cores), of in days.items():
@@ -44,13 +52,18 @@ def made_text(folders: Iterable[Path]) -> str:
     return "\n".join(sentences)
 
 
-def _made(folder: Path) -> dict[str, Any]:
-    """Return what is known of a point's origin: nothing, if an earlier version was stopped while it wrote that."""
-    try:
-        known: dict[str, Any] = json.loads((folder / MADE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return known
+def _made(out: Path, name: str) -> dict[str, Any]:
+    """Return what is known of a point's origin: nothing if an earlier version was stopped while it wrote that."""
+    for path in (
+        out / MADE / f"{name}.json",
+        out / "points" / name / "made.json",
+    ):  # the second is an earlier version's
+        try:
+            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        return known
+    return {}
 
 
 def _code() -> str:

@@ -242,7 +242,7 @@ def test_one_point_alone_is_run_once_and_draws_nothing(tmp_path):
     run_one(study, "p3")
     run_one(study, "p3")
     assert study.ran == [3] and study.prepared == 0
-    assert sorted(Path(path).name for path in (tmp_path / "study").iterdir()) == ["points", "study.json"]
+    assert sorted(Path(path).name for path in (tmp_path / "study").iterdir()) == ["made", "points", "study.json"]
     with pytest.raises(StudyError, match="--point: the study has no point 'p4'; --list names them."):
         run_one(study, "p4")
 

@@ -8,18 +8,17 @@ import pytest
 from matey.studies import made
 from matey.studies.made import MADE, made_text, note_made
 
+pytestmark = pytest.mark.processes  # git says the commit
 
-@pytest.mark.processes  # git says the commit
+
 def test_points_of_one_version_and_machine_share_a_sentence(tmp_path):
-    folders = [tmp_path / name for name in "abcd"]
-    for folder in folders:
-        folder.mkdir()
-    for folder in folders[:2]:
-        note_made(folder)
-    facts = json.loads((folders[0] / MADE).read_text())
+    for name in "ab":
+        note_made(tmp_path, name)
+    facts = json.loads((tmp_path / MADE / "a.json").read_text())
     other = {**facts, "code": "commit 0123abc", "cores": 736, "processor": "Trento", "day": "2020-01-02"}
-    (folders[2] / MADE).write_text(json.dumps(other))
-    first, second, both = made_text(folders).splitlines()  # of the last nothing is known
+    (tmp_path / "points" / "c").mkdir(parents=True)
+    (tmp_path / "points" / "c" / "made.json").write_text(json.dumps(other))  # where an earlier version wrote it
+    first, second, both = made_text(tmp_path, "abcd").splitlines()  # of the last nothing is known
     day = date.today().isoformat()
     assert first == f"2 trainings by {facts['code']} on {facts['cores']} cores of {facts['processor']}, {day}."
     assert second == "1 trainings by commit 0123abc on 736 cores of Trento, 2020-01-02."
@@ -27,17 +26,16 @@ def test_points_of_one_version_and_machine_share_a_sentence(tmp_path):
     assert facts["code"].startswith(("commit ", "a copy of ")) and facts["processor"]
 
 
-@pytest.mark.processes  # git says the commit
 def test_a_training_that_is_continued_has_all_its_versions(tmp_path, monkeypatch):
     for code in ("commit 1", "commit 1", "commit 2"):
         monkeypatch.setattr(made, "_code", lambda code=code: code)
-        note_made(tmp_path)
-    assert made_text([tmp_path]).startswith("1 trainings by commit 1, then commit 2 on ")
+        note_made(tmp_path, "a")
+    assert made_text(tmp_path, ["a"]).startswith("1 trainings by commit 1, then commit 2 on ")
 
 
-@pytest.mark.processes  # git says the commit
 def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
-    (tmp_path / MADE).write_text('{"code": "com')
-    assert made_text([tmp_path]) == ""
-    note_made(tmp_path)
-    assert made_text([tmp_path]).startswith("1 trainings by ")
+    note_made(tmp_path, "a")
+    (tmp_path / MADE / "a.json").write_text('{"code": "com')
+    assert made_text(tmp_path, ["a"]) == ""
+    note_made(tmp_path, "a")
+    assert made_text(tmp_path, ["a"]).startswith("1 trainings by ")
