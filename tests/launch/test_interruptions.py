@@ -99,7 +99,7 @@ def valid_steps(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize("launcher", [PYTHON, pytest.param(SRUN, marks=pytest.mark.slow)], ids=["alone", "two_ranks"])
 def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp_path, launcher):
-    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 100)
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 100, 60)  # so that a signal reaches it on a busy machine, too
     folder = tmp_path / "validating"
     config = write_run(folder, 2)
     values = ("steps=2", "validate_every=2", "micro_batch=1", "accumulation=1")
