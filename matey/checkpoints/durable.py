@@ -18,7 +18,7 @@ def replace_text(path: Path, text: str) -> None:
 
 def replace_bytes(path: Path, content: bytes) -> None:
     """Write a file such that a reader, also after a crash, finds either the old content or the new one, whole."""
-    new = path.with_name(path.name + ".new")
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")  # another process may be writing the same file
     try:
         with new.open("wb") as file:
             file.write(content)

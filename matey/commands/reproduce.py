@@ -34,6 +34,9 @@ def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets commands started with "&" ignore SIGINT
         signal.signal(number, interrupt)
+    for key in (setting.partition("=")[0].strip() for setting in vars(args).get("set", ())):
+        if key in ("output.dir", "train.seed"):
+            raise StudyError(f"--set {key}: a study gives each training its own; see --out and --seeds.")
     with writing(args.out):
         if args.study == "report":
             print(f"Page: {write_page_of_all(args.out.absolute())}")
@@ -44,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
         }
         study = studies.get(args.study, pretraining)(args)
         # The command as it was called, so that adding `--point` to it runs one point alone.
-        command = [sys.executable, str(ROOT / "tools/reproduce.py"), *sys.argv[1:]]
+        command = [sys.executable, str(ROOT / "tools/reproduce.py"), *sys.argv[1:], *absolute(args)]
         transformers_logging.disable_progress_bar()
         torch.set_num_threads(1)
         if args.list:
@@ -59,6 +62,12 @@ def main(args: argparse.Namespace) -> int:
         else:
             run(study, command, args)
     return 0
+
+
+def absolute(args: argparse.Namespace) -> list[str]:
+    """Return the flags with paths again, as absolute paths: trainings in processes of their own start in another folder."""
+    paths = {name: getattr(args, name) for name in ("out", "deepspeed_config", "config") if hasattr(args, name)}
+    return [part for name, path in paths.items() for part in (f"--{name}", str(find(path).absolute()))]
 
 
 def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
@@ -119,6 +128,10 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
     table = question.tables[args.scale]
     if not table.launcher:
         check_ranks(args, table.ranks)
+    elif args.launcher is None and args.ranks not in (None, table.ranks):
+        raise StudyError(
+            f"--ranks {args.ranks}: {args.study} at the scale {args.scale} trains on {table.ranks} ranks, which share a sample."
+        )
     study = PretrainingStudy(
         WORK,
         folder_of(args, args.study),
@@ -126,7 +139,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         points_named(args.models, table.points(args.seeds)),
         (args.study, args.scale),
         question.costs,
-        args.launcher or (table.launcher if args.ranks != 1 else "") or sys.executable,
+        args.launcher or table.launcher or sys.executable,
         str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),

@@ -18,10 +18,10 @@ from tqdm import tqdm
 from matey.checkpoints.durable import replace_text
 from matey.mistakes import Mistake, one_line
 from matey.report.png import write_png
-from matey.studies.folder import TEXT, Row, StudyError, call, claim, stop_all, write_table
+from matey.studies.folder import CONTINUES, TEXT, Row, StudyError, call, check, claim, stop_all, write_table
 from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
-from matey.train.lock import FileLock
+from matey.train.lock import FileLock, LockedError
 
 
 class Point(Protocol):
@@ -73,8 +73,8 @@ class RunnableStudy(ABC, Generic[PointT]):
             StudyError: the study's model or data cannot be read, or they do not fit each other.
         """
 
-    def prepare(self) -> None:
-        """Make the inputs of the points that are not done, such as data, unless they exist.
+    def prepare(self, points: Sequence[PointT]) -> None:
+        """Make the inputs of points that are to run, such as data, unless they exist.
 
         Raises:
             StudyError: it failed.
@@ -125,9 +125,10 @@ def run_study(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -
         StudyError: points failed (raised after all others have run), or the folder holds another study.
     """
     claim(study.out, study.facts, study.growing)
-    done = sum(map(study.is_done, study.points))
-    if done < len(study.points):
-        study.prepare()
+    waiting = [point for point in study.points if not study.is_done(point)]
+    done = len(study.points) - len(waiting)
+    if waiting:
+        study.prepare(waiting)
     _write_results(study)
     with tqdm(total=len(study.points), initial=done, desc=study.facts["study"], unit="run", disable=None) as bar:
         for _ in _ended(study, command, jobs):
@@ -142,11 +143,12 @@ def run_one(study: RunnableStudy[PointT], name: str) -> None:
     Raises:
         StudyError: the point failed, or no point has this name.
     """
-    claim(study.out, study.facts, study.growing)
     found = next((point for point in study.points if point.name == name), None)
     if found is None:
         raise StudyError(f"--point: the study has no point {name!r}; --list names them.")
+    claim(study.out, study.facts, study.growing)
     if not study.is_done(found):
+        study.prepare([found])  # some of them may have been lost since the study was submitted
         _run(study, found)
 
 
@@ -156,7 +158,7 @@ def draw(study: RunnableStudy[PointT]) -> str:
     Raises:
         StudyError: no point is done, or the folder holds another study.
     """
-    claim(study.out, study.facts, study.growing)
+    check(study.out, study.facts, study.growing)
     if not _write_results(study):
         raise StudyError(f"{study.out} has no finished training yet; start them without --draw.")
     return (study.out / TEXT).read_text(encoding="utf-8").rstrip()
@@ -178,8 +180,8 @@ def submit(
         StudyError: the folder holds another study.
     """
     claim(study.out, study.facts, study.growing)
-    if not all(map(study.is_done, study.points)):
-        study.prepare()
+    if waiting := [point for point in study.points if not study.is_done(point)]:
+        study.prepare(waiting)
     logs, numbers = study.out / "logs", study.out / "jobs"
     for folder in (logs, numbers):
         folder.mkdir(exist_ok=True)
@@ -202,17 +204,20 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
         StudyError: points failed; raised after the others have ended, with the names of all failed points.
     """
     waiting = [point for point in study.points if not study.is_done(point)]
-    failures: list[str] = []
+    failures: list[tuple[PointT, str]] = []
     for point, wait in _started(study, waiting, command, jobs):
         try:
             wait()
         except Mistake as error:
-            failures.append(str(error))
+            failures.append((point, str(error)))
         else:
             yield point
-    if failures:
-        head = f"{len(failures)} of {len(waiting)} trainings failed: " if len(waiting) > 1 else ""
-        raise StudyError(head + "\n".join(failures))
+    done = [point for point, _ in failures if study.is_done(point)]  # meanwhile, by another call on the folder
+    yield from done
+    left = [error for point, error in failures if point not in done]
+    if left:
+        head = f"{len(left)} of {len(waiting)} trainings are not done: " if len(waiting) > 1 else ""
+        raise StudyError(head + "\n".join(left))
 
 
 def _started(
@@ -242,11 +247,13 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
     """Run a point, unless another call on the same folder has done so, or runs it now.
 
     Raises:
-        LockedError: another call runs it.
-        StudyError: it failed.
+        StudyError: it failed, or another call runs it.
     """
     lock = FileLock(study.folder(point))
-    lock.take()
+    try:
+        lock.take()
+    except LockedError:
+        raise StudyError(f"{point.name} is being trained by another call; {CONTINUES}") from None
     try:
         if not study.is_done(point):
             note_made(study.out, point.name)
@@ -256,13 +263,22 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
 
 
 def _rows_of(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
+    """Return the rows of a finished point.
+
+    Raises:
+        StudyError: a file is missing, or holds something else.
+    """
     try:
-        return study.rows_of(point)
-    except (OSError, ValueError) as error:
+        rows = study.rows_of(point)
+        reason = "" if rows else "it has no scores"
+    except (OSError, ValueError, TypeError, KeyError) as error:  # whatever JSON is in them
+        rows, reason = [], one_line(error)
+    if reason:
         raise StudyError(
-            f"{study.folder(point)} is of a finished training, but cannot be read ({one_line(error)}); restore its files, or "
-            "remove it and the training is done again."
-        ) from None
+            f"{study.folder(point)} is of a finished training, but cannot be read ({reason}); restore its files, or remove it "
+            "and the training is done again."
+        )
+    return rows
 
 
 def _write_results(study: RunnableStudy[PointT]) -> bool:

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.durable import replace_bytes, replace_text
+from matey.checkpoints.run_files import CONFIG
 from matey.config.flags import started_as
 from matey.config.shipped import find
 from matey.mistakes import Mistake, one_line
@@ -45,21 +46,40 @@ def claim(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> N
         growing: names of facts that are mappings, to which later calls may add entries; none of them may change.
 
     Raises:
-        StudyError: the folder holds another study.
+        StudyError: the folder holds another study, with data or trainings.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    before = check(out, study, growing)
+    facts = {**study, **{name: {**before.get(name, {}), **study[name]} for name in growing}}
+    path, text = out / STUDY, (json.dumps(facts) + "\n").encode()
+    # Trainings that run at the same time all claim the folder, and read the first one's file.
+    if not path.exists() or path.read_bytes() != text:
+        replace_bytes(path, text)
+
+
+def check(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> Mapping[str, Any]:
+    """Return the facts of the study in a folder; those given if there is none, or it has neither data nor trainings.
+
+    Raises:
+        StudyError: the folder holds another study, with data or trainings, or its file is no JSON.
     """
     path = out / STUDY
-    out.mkdir(parents=True, exist_ok=True)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else study
+    if not path.exists():
+        return study
+    is_begun = (out / "data").exists() or any((out / "points").glob("[!.]*"))
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        if not is_begun:
+            return study
+        raise StudyError(f"{path} cannot be read ({one_line(error)}); restore it, or choose another --out.") from None
     held, own = _apart(before, growing), _apart(study, growing)
     # What is not in the file is a new entry, or a fact that an earlier version did not write; other calls have other entries.
     changed = [key for key in held if held[key] != own.get(key) and (key in own or len(key) == 1)]
-    if changed:
+    if changed and is_begun:
         there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
         raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
-    facts = {**study, **{name: {**before.get(name, {}), **study[name]} for name in growing}}
-    # Trainings that run at the same time all claim the folder, and read the first one's file.
-    if facts != before or not path.exists():
-        replace_text(path, json.dumps(facts) + "\n")
+    return study if changed else before
 
 
 def _apart(study: Mapping[str, Any], growing: Sequence[str]) -> dict[tuple[str, ...], Any]:
@@ -87,6 +107,17 @@ def config_fact(path: str) -> str:
         return f"{found.name} {digest(json.loads(found.read_text(encoding='utf-8')))}"
     except (OSError, ValueError) as error:
         raise StudyError(f"--deepspeed_config {path} cannot be read: {one_line(error)}.") from None
+
+
+def in_yaml(path: object) -> str:
+    """Return a path as a YAML string, whatever its characters mean there."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def check_trained(folder: Path, launcher: str) -> None:
+    """Raise StudyError if a command that has ended well has trained nothing in a folder."""
+    if not (folder / CONFIG).exists():
+        raise StudyError(f"{launcher!r} has ended without a training in {folder}; see --launcher.")
 
 
 def yaml_values(path: Path) -> Any:  # noqa: ANN401

@@ -59,10 +59,11 @@ def _made(out: Path, name: str) -> dict[str, Any]:
         out / "points" / name / "made.json",
     ):  # the second is an earlier version's
         try:
-            known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+            known = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             continue
-        return known
+        if all(isinstance(known.get(name), str) for name in ("code", "processor", "day")) and "cores" in known:
+            return known
     return {}
 
 

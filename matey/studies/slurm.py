@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ def submit_once(name: str, number: Path, arguments: Sequence[str], folder: Path,
         raise ConfigError("There is no sbatch here; submit on a login node of the cluster.") from None
     if result.returncode:
         raise ConfigError(f"sbatch did not take {arguments[-1]}: {result.stderr.strip() or result.stdout.strip()}")
+    if not result.stdout.strip():
+        raise ConfigError(f"sbatch gave no number of a job for {name}: {shlex.join(command)}")
     job = result.stdout.strip().splitlines()[-1].split(";")[0]
     number.write_text(f"{job}\n", encoding="utf-8")
     say(f"{name}: job {job}")

@@ -44,7 +44,7 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
     old = str(tmp_path / "old")
     study = DataEfficiencyStudy(ROOT, tmp_path / "out", "thermals", "paper", points, old, settings=settings)
     study.out.mkdir()
-    study.prepare()
+    study.prepare(study.points)
     rates = {"prepost": (1e-4, 1e-3), "all": (5e-5, 0)}
     for point in points:
         config, run = run_of(study.finetuning(point))

@@ -38,7 +38,7 @@ from matey.studies.data_efficiency.points import (
 from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, config_fact, digest, script, yaml_values
+from matey.studies.folder import Row, StudyError, call, check_trained, config_fact, digest, in_yaml, script, yaml_values
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.trained import train_peer
 from matey.studies.planned import Training, plan_text
@@ -123,12 +123,13 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         text = plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
         return f"{text}\nAnd {len(waiting) - len(tuned)} peers, {hours:.3g} hours on one CPU or GPU." if hours else text
 
-    def prepare(self) -> None:
+    def prepare(self, points: Sequence[Point]) -> None:
         """Simulate the data, unless it exists, and write the pretrained network's settings for runs from random weights."""
+        self._run_of(points[0])  # raises if there is no such model, before anything is simulated
         if self._scale.simulates:
             data = Simulated(SYSTEMS[self.system], self._resolution, self.num_trajectories, FRAMES)
             simulate(data, self._data, self.out, self.work)
-        for mode in {point.mode for point in self.points if point.start == "random"}:
+        for mode in {point.mode for point in points if point.start == "random"}:
             self._state_network(mode)
 
     def run_point(self, point: Point) -> None:
@@ -139,6 +140,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             return
         call(self.out, point.name, self.finetuning(point), self.work)
         # The cost is read on the training machine, because the machine that draws may have no GPU.
+        check_trained(folder, self.launcher)
         run = load_config(folder / CONFIG)
         cost = cost_of_run(run, read_log(folder / METRICS), find_checkpoint(folder)[0].num_ranks)
         replace_text(folder / COST, json.dumps(cost) + "\n")
@@ -225,13 +227,13 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """Return the overrides of the YAML for a point; the user's come last, except for the data, and take precedence."""
         scale = self._scale
         return [
-            f"output.dir={self.folder(point)}",
+            f"output.dir={in_yaml(self.folder(point))}",
             f"train.seed={point.seed}",
             *scale.settings,
             *(dict(scale.system_settings).get(self.system, ()) if self.pretrained is None else ()),
             *dict(scale.mode_settings).get(point.mode, ()),
             *self.settings,
-            *([f"data.sets=[{{path: {self._data}}}]"] if scale.simulates else []),
+            *([f"data.sets=[{{path: {in_yaml(self._data)}}}]"] if scale.simulates else []),
         ]
 
     def _network(self, mode: str) -> Path:

@@ -21,7 +21,7 @@ from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.mistakes import one_line
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, digest, script, yaml_values
+from matey.studies.folder import Row, StudyError, call, digest, in_yaml, script, yaml_values
 from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.peers.table import peers_figure, peers_table
@@ -30,7 +30,7 @@ from matey.studies.simulated import Simulated, simulate
 from matey.studies.speed import forecast_speed, step_seconds
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
-NAME = re.compile(r".+-([\d.e+]+)-(\d+)")  # of the folder of a point: its cost and its seed
+NAME = re.compile(r".+-(\d+(?:\.\d+)?(?:e\+\d+)?)-(\d+)")  # of the folder of a point: its cost and its seed
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
 
 
@@ -81,14 +81,14 @@ class Comparison(RunnableStudy[Point]):
         hours = sum(point.budget for point in waiting) / 3600
         return f"{len(waiting)} trainings, {hours:.3g} {unit}, without their starts and scores."
 
-    def prepare(self) -> None:
+    def prepare(self, points: Sequence[Point]) -> None:
         """Simulate the data, if the study has its own."""
         for data in self.simulated:
             simulate(data, Path(self.paths[data.system]), self.out, self.work)
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point, whether its model is MATEY or a peer."""
-        sets = ", ".join(f"{{path: {self.paths[system]}}}" for system in point.systems)
+        sets = ", ".join(f"{{path: {in_yaml(self.paths[system])}}}" for system in point.systems)
         return [*self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
 
     def run_config(self, point: Point) -> RunConfig:
@@ -169,7 +169,7 @@ class Comparison(RunnableStudy[Point]):
         return _steps_of(folder)
 
     def _pretrain(self, point: Point, name: str, folder: Path, steps: int) -> None:
-        settings = [*self.overrides(point), f"train.steps={steps}", f"output.dir={folder}"]
+        settings = [*self.overrides(point), f"train.steps={steps}", f"output.dir={in_yaml(folder)}"]
         warmup = min(self.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
         settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
         settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]

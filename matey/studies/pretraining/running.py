@@ -17,7 +17,7 @@ from matey.config import RunConfig, load_config
 from matey.config.shipped import ROOT
 from matey.mistakes import Mistake
 from matey.studies.engine import RunnableStudy
-from matey.studies.folder import Row, StudyError, call, config_fact, digest, script, yaml_values
+from matey.studies.folder import Row, StudyError, call, check_trained, config_fact, digest, in_yaml, script, yaml_values
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.planned import Training, plan_text
 from matey.studies.pretraining.costs import measure
@@ -91,9 +91,9 @@ class PretrainingStudy(RunnableStudy[Point]):
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last and take precedence."""
-        sets = ", ".join(f"{{path: {self.data_folder(data)}}}" for data in self.table.data_of(point.case))
+        sets = ", ".join(f"{{path: {in_yaml(self.data_folder(data))}}}" for data in self.table.data_of(point.case))
         return [
-            f"output.dir={self.folder(point)}",
+            f"output.dir={in_yaml(self.folder(point))}",
             f"train.seed={point.seed}",
             *([f"data.sets=[{sets}]"] if sets else []),
             *self.table.settings,
@@ -119,10 +119,9 @@ class PretrainingStudy(RunnableStudy[Point]):
         trainings = [Training(p.case.name, self.run_config(p), self.table.grids_of(p.case)) for p in waiting]
         return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
-    def prepare(self) -> None:
-        """Simulate the training data of the points that are not done, unless it exists."""
-        waiting = (point for point in self.points if not self.is_done(point))
-        for data in dict.fromkeys(data for point in waiting for data in self.table.data_of(point.case)):
+    def prepare(self, points: Sequence[Point]) -> None:
+        """Simulate the training data of these points, unless it exists."""
+        for data in dict.fromkeys(data for point in points for data in self.table.data_of(point.case)):
             simulate(data, self.data_folder(data), self.out, self.work)
 
     def run_point(self, point: Point) -> None:
@@ -134,6 +133,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         call(
             self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
         )
+        check_trained(folder, self.launcher)
         lead_max = load_config(folder / CONFIG).data.lead_max
         protocol = protocol_of(lead_max, self.table.max_windows, self.table.rollout)
         flags = {"checkpoint": folder, "out": folder, **flags_of(protocol), "batch": TOGETHER}

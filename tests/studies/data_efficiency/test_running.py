@@ -13,6 +13,8 @@ from tests.support.paths import ROOT
 
 
 def test_a_folder_goes_on_with_its_settings_and_takes_more_sizes_and_seeds(tmp_path, monkeypatch):
+    (tmp_path / "points" / "begun").mkdir(parents=True)
+
     def take(scale):
         monkeypatch.setitem(SCALES, "laptop", scale)
         points = points_of(["pretrained"], ["all"], [96], 1)

@@ -29,6 +29,8 @@ def test_a_cost_that_its_folder_shortens_is_shown_once(tmp_path):
 
 
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
+    (tmp_path / "points" / "begun").mkdir(parents=True)
+
     def take(config, num_frames):
         data = (Simulated("shallow_water", 32, 4, num_frames),)
         paths = {"shallow_water": "data"}

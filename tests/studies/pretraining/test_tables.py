@@ -113,6 +113,8 @@ def test_on_a_fine_grid_uniform_patches_have_as_much_training_time_as_adaptive_o
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
     table = STUDIES["fine_grid"]().tables["laptop"]
 
+    (tmp_path / "points" / "begun").mkdir(parents=True)
+
     def take(table):
         runner = PretrainingStudy(ROOT, tmp_path, table)
         claim(tmp_path, runner.facts, runner.growing)
@@ -129,6 +131,8 @@ def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_
 
 def test_models_and_resolutions_can_be_added_to_a_folder_where_others_stay(tmp_path):
     table = STUDIES["scaling_of_tokens"]().tables["laptop"]
+
+    (tmp_path / "points" / "begun").mkdir(parents=True)
 
     def take(*cases):
         runner = PretrainingStudy(ROOT, tmp_path, replace(table, cases=cases))
@@ -151,7 +155,7 @@ def test_data_of_points_that_are_done_are_not_simulated_anew(tmp_path, monkeypat
     for point in runner.points[:6]:
         runner.folder(point).mkdir(parents=True)
         runner.finish(point, {})
-    runner.prepare()
+    runner.prepare([p for p in runner.points if not runner.is_done(p)])
     assert made == [256, 512]
 
 
