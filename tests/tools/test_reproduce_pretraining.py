@@ -1,6 +1,7 @@
 """Studies that pretrain many models, as commands."""
 
 import json
+import subprocess
 import sys
 from argparse import Namespace
 
@@ -9,11 +10,17 @@ import pytest
 from matey.commands.reproduce import points_named, pretraining
 from matey.studies.folder import StudyError
 from matey.studies.pretraining.tables import STUDIES
+from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
 
 
 def reproduce(*flags, **kwargs):
     return start([sys.executable, "tools/reproduce.py", *flags], **kwargs)
+
+
+def reproduce_in(folder, *flags):
+    command = [sys.executable, ROOT / "tools/reproduce.py", *flags]
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, timeout=600)
 
 
 def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
@@ -25,6 +32,10 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
     ]
     result = reproduce("schemes", "--set", "train.stepz=3", "--out", tmp_path)
     assert result.returncode == 2 and "train.stepz" in result.stderr and "Traceback" not in result.stderr
+    result = reproduce("long_sequences", "--ranks", "3", "--plan", "--out", tmp_path)
+    assert result.returncode == 2 and "--ranks 3: long_sequences at the scale tiny trains on 2 ranks" in result.stderr
+    result = reproduce("schemes", "--set", "train.seed=3", "--out", tmp_path)
+    assert result.returncode == 2 and "--set train.seed: a study gives each training its own" in result.stderr
     result = reproduce("report", "--out", tmp_path)
     assert result.returncode == 2 and "holds no study" in result.stderr
     assert not list(tmp_path.iterdir())
@@ -78,19 +89,27 @@ def test_the_results_of_models_that_are_not_named_stay_in_the_table(tmp_path):
 
 @pytest.mark.slow
 def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_path):
-    flags = ["adaptivity", "--out", tmp_path, "--jobs", "2", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]
-    result = reproduce(*flags, timeout=600)
+    """In a folder relative to the caller's, whose name means something in YAML, and of which a file of the data is lost."""
+    flags = ["--jobs", "2", "--set", "train.steps=4", "--set", "train.warmup_steps=1"]
+    flags = ["adaptivity", "--out", "runs, # {mine}", *flags]
+    result = reproduce_in(tmp_path, *flags)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "vit mix 16 to 8, 0.2" in result.stdout
-    folder = tmp_path / "adaptivity-tiny"
+    out = tmp_path / "runs, # {mine}"
+    folder = out / "adaptivity-tiny"
     costs = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
     assert costs["tokens"] == 32 and min(cost for name, cost in costs.items() if "message" not in name) > 0
     (folder / "points" / "vit-uniform-8-seed0" / "costs.json").unlink()
+    lost = sorted((out / "data").glob("*/*.nc"))[-1]
+    content = lost.read_bytes()
+    lost.unlink()
     before = {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
-    assert reproduce(*flags, timeout=600).returncode == 0
+    alone = reproduce_in(tmp_path, *flags, "--point", "vit-uniform-8-seed0")
+    assert alone.returncode == 0 and lost.read_bytes() == content
+    assert reproduce_in(tmp_path, *flags).returncode == 0
     assert before == {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
-    assert reproduce("report", "--out", tmp_path).returncode == 0
-    text = (tmp_path / "report.html").read_text()
+    assert reproduce("report", "--out", out).returncode == 0
+    text = (out / "report.html").read_text()
     assert (
         "Adaptive tokens against uniform ones" in text and "data:image/png;base64" in text and 'src="http' not in text
     )
