@@ -89,6 +89,9 @@ def main() -> int:
     page.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder of the studies (%(default)s)")
     page.set_defaults(check=lambda _: None)
     args = top.parse_args()
+    for key in (setting.partition("=")[0].strip() for setting in vars(args).get("set", ())):
+        if key in ("output.dir", "train.seed"):
+            raise StudyError(f"--set {key}: a study gives each training its own; see --out and --seeds.")
     args.check(args)
     from matey.commands.reproduce import main as reproduce
 
@@ -148,7 +151,7 @@ def add_training(study: argparse.ArgumentParser, script: str, others: str = "") 
     )
     machine = "machine to plan for: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
-    ranks = "number of ranks that --launcher starts, for the plan (that of the scale); 1 trains on a single rank at any scale"
+    ranks = "number of ranks that --launcher starts, for the plan (that of the scale); 1 to train on one at the scale paper"
     study.add_argument("--ranks", type=flags.whole(1), metavar="N", help=ranks)
 
 

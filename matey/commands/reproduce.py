@@ -34,9 +34,6 @@ def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets commands started with "&" ignore SIGINT
         signal.signal(number, interrupt)
-    for key in (setting.partition("=")[0].strip() for setting in vars(args).get("set", ())):
-        if key in ("output.dir", "train.seed"):
-            raise StudyError(f"--set {key}: a study gives each training its own; see --out and --seeds.")
     with writing(args.out):
         if args.study == "report":
             print(f"Page: {write_page_of_all(args.out.absolute())}")
@@ -94,9 +91,10 @@ def peers(args: argparse.Namespace) -> Comparison:
     points = comparisons(tuple(paths), args.seconds, args.seeds)
     comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, points, args.max_windows, simulated)
     comparison.run_config(points[0])  # raises if the run does not suit the peers
-    if trains_here(args):
+    if is_to_train(args):
         fno_class()  # raises if its package is missing
-        if args.device == "cuda" and not torch.cuda.is_available():
+        is_here = args.point is not None or not args.submit  # a job of Slurm has both
+        if is_here and args.device == "cuda" and not torch.cuda.is_available():
             raise StudyError(
                 "--device cuda (as the scale paper has): PyTorch finds no GPU here; train on one, or --device cpu."
             )
@@ -115,7 +113,7 @@ def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
         fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
         args.launcher or sys.executable,
-        args.deepspeed_config,
+        str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),
         args.ranks or scale.ranks,
@@ -168,16 +166,16 @@ def folder_of(args: argparse.Namespace, name: str) -> Path:
 
 def check_ranks(args: argparse.Namespace, ranks: int) -> None:
     """Raise StudyError if a study meant for many ranks would train on one without the user's request."""
-    if ranks > 1 and args.launcher is None and args.ranks != 1 and (args.submit or trains_here(args)):
+    if ranks > 1 and args.launcher is None and args.ranks != 1 and is_to_train(args):
         raise StudyError(
             f"{args.study} at the scale {args.scale} is meant for {ranks} ranks, but would be trained on one: give the command "
             "that starts them, as in --launcher 'srun python', or --ranks 1 if you mean one."
         )
 
 
-def trains_here(args: argparse.Namespace) -> bool:
-    """Whether a call trains in this process or in those it starts, on this machine."""
-    return not (args.list or args.plan or args.draw or args.submit)
+def is_to_train(args: argparse.Namespace) -> bool:
+    """Whether a call trains, here or in jobs of Slurm."""
+    return not (args.list or args.plan or args.draw)
 
 
 def machine_of(args: argparse.Namespace) -> str:

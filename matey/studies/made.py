@@ -54,15 +54,13 @@ def made_text(out: Path, names: Iterable[str]) -> str:
 
 def _made(out: Path, name: str) -> dict[str, Any]:
     """Return what is known of a point's origin: nothing if an earlier version was stopped while it wrote that."""
-    for path in (
-        out / MADE / f"{name}.json",
-        out / "points" / name / "made.json",
-    ):  # the second is an earlier version's
+    earlier = out / "points" / name / "made.json"  # where an earlier version wrote it
+    for path in (out / MADE / f"{name}.json", earlier):
         try:
             known = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue
-        if all(isinstance(known.get(name), str) for name in ("code", "processor", "day")) and "cores" in known:
+        if all(isinstance(known.get(fact), str) for fact in ("code", "processor", "day")) and "cores" in known:
             return known
     return {}
 

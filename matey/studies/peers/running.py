@@ -144,7 +144,7 @@ class Comparison(RunnableStudy[Point]):
     def _run_matey(self, point: Point) -> dict[str, float]:
         folder = self.folder(point)
         timed = self._timed(point)[FIRST_TIMED:]
-        steps = max(1, int(point.budget * len(timed) / sum(self._cost(line) for line in timed)))
+        steps = max(1, int(point.budget * len(timed) / sum(step_seconds(line, self.device) for line in timed)))
         self._pretrain(point, point.name, folder / "run", steps)
         run = self.run_config(point)
         protocol = protocol_of(run.data.lead_max, self.max_windows)
@@ -152,7 +152,7 @@ class Comparison(RunnableStudy[Point]):
         command = script(ROOT / "launch/evaluate.py", flags | flags_of(protocol))
         call(self.out, point.name, command, self.work, self._environment())
         lines = _steps_of(folder / "run")
-        seconds = sum(self._cost(line) for line in lines)
+        seconds = sum(step_seconds(line, self.device) for line in lines)
         trained = load_trained(folder / "run")
         sets = [open_dataset(self.paths[system]) for system in point.systems]
         held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
@@ -181,10 +181,6 @@ class Comparison(RunnableStudy[Point]):
         """Return the environment variables of a command: one thread, like the peers, and no visible GPU on the CPU."""
         threads = {"OMP_NUM_THREADS": "1"}
         return threads | ({} if self.device == "cuda" else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"})
-
-    def _cost(self, line: Mapping[str, Any]) -> float:
-        """Return the cost of a step: CPU seconds, or seconds on a GPU."""
-        return step_seconds(line, self.device)
 
 
 def _steps_of(folder: Path) -> list[dict[str, Any]]:
