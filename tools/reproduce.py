@@ -151,7 +151,9 @@ def add_training(study: argparse.ArgumentParser, script: str, others: str = "") 
     )
     machine = "machine to plan for: frontier, dgx-h100, cpu, or a YAML file (paper: frontier; others: cpu)"
     study.add_argument("--machine", metavar="NAME", help=machine)
-    ranks = "number of ranks that --launcher starts, for the plan (that of the scale); 1 to train on one at the scale paper"
+    ranks = (
+        "number of ranks that --launcher starts, for the plan (that of the scale); 1 to train on one at the scale paper"
+    )
     study.add_argument("--ranks", type=flags.whole(1), metavar="N", help=ranks)
 
 
