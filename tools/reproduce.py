@@ -36,8 +36,9 @@ persistence's beside the measured cost of every model. The scales `tiny` (minute
 
 Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.
 If it is interrupted, the same command continues it. It runs --jobs trainings at the same time, or submits each training to
-Slurm with --submit. --draw draws what is done, and trains nothing. --plan prints the expected cost, which the scale `paper`
-prints before anything starts. `report` puts all studies of a folder on one page.
+Slurm with --submit. --draw draws what is done, and trains nothing. --time measures the times of what is done again, one
+training after the other. --plan prints the expected cost, which the scale `paper` prints before anything starts. `report` puts
+all studies of a folder on one page.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     )
     study.set_defaults(check=lambda _: None)
     add_training(study, "launch/pretrain.py", "long_sequences: this Python, on the ranks of its scale; ")
-    add_running(study)
+    time = "time steps and forecasts of the trainings that are done again, one training after the other, and draw them"
+    add_running(study).add_argument("--time", action="store_true", help=time)
 
 
 def add_training(study: argparse.ArgumentParser, script: str, others: str = "") -> None:
@@ -171,8 +173,8 @@ def by_scale(scales: Mapping[str, object], name: str) -> str:
     return "; ".join(f"{key}: {getattr(scale, name)}" for key, scale in scales.items())
 
 
-def add_running(study: argparse.ArgumentParser) -> None:
-    """Add the flags for a study's folder and for running its trainings."""
+def add_running(study: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add the flags for a study's folder and for running its trainings; return those of which only one is taken."""
     study.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder for all studies (%(default)s)")
     how = study.add_mutually_exclusive_group()
     how.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
@@ -183,6 +185,7 @@ def add_running(study: argparse.ArgumentParser) -> None:
     sbatch = "one more option for sbatch, such as -APROJECT"
     study.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=sbatch)
     study.add_argument("--point", metavar="NAME", help="run only this training, without table and plot")
+    return how
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point as Pretraining
 from matey.studies.pretraining.tables import STUDIES
+from matey.studies.pretraining.timing import time_in_turn
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,6 +56,9 @@ def main(args: argparse.Namespace) -> int:
             run_one(study, args.point)
         elif args.draw:
             print(draw(study))
+            print_places(study)
+        elif isinstance(study, PretrainingStudy) and args.time:
+            print(time_in_turn(study))
             print_places(study)
         else:
             run(study, command, args)
@@ -175,7 +179,7 @@ def check_ranks(args: argparse.Namespace, ranks: int) -> None:
 
 def is_to_train(args: argparse.Namespace) -> bool:
     """Whether a call trains, here or in jobs of Slurm."""
-    return not (args.list or args.plan or args.draw)
+    return not (args.list or args.plan or args.draw or vars(args).get("time"))
 
 
 def machine_of(args: argparse.Namespace) -> str:

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ from matey.checkpoints.durable import replace_text
 from matey.config.shipped import ROOT, is_installed
 
 MADE = "made"
+MACHINE = ("processor", "cores")
 THEN = ", then "
 
 
@@ -32,24 +33,43 @@ def note_made(out: Path, name: str) -> None:
         name: name of the point.
     """
     codes = dict.fromkeys([*_made(out, name).get("code", "").split(THEN), _code()])
-    facts = {"code": THEN.join(filter(None, codes)), "processor": _processor(), "cores": os.cpu_count()}
-    path = out / MADE / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps({**facts, "day": date.today().isoformat()}) + "\n")
+    _write(out, name, {**_here(), "code": THEN.join(filter(None, codes))})
+
+
+def note_timed(out: Path, name: str) -> None:
+    """Add to the origin of a point that its times were measured again, after its training, by this version on this machine."""
+    _write(out, name, {**_made(out, name), "timed": _here()})
 
 
 def made_text(out: Path, names: Iterable[str]) -> str:
-    """Return a sentence for each combination of code and machine that made these points of a study."""
-    days = defaultdict(list)
-    for facts in filter(None, (_made(out, name) for name in names)):
-        days[facts["code"], facts["processor"], facts["cores"]].append(facts["day"])
-    sentences = []
-    for (code, processor, cores), of in days.items():
-        span = " to ".join(dict.fromkeys((min(of), max(of))))
-        sentences.append(f"{len(of)} trainings by {code} on {cores} cores of {processor}, {span}.")
-    if len({key[1:] for key in days}) > 1:
+    """Return a sentence for each combination of code and machine that made these points of a study, or timed them again."""
+    made = [facts for name in names if (facts := _made(out, name))]
+    timed = [facts["timed"] for facts in made if "timed" in facts]
+    sentences = [*_sentences("{} trainings by", made), *_sentences("Times of {} measured again, in turn, by", timed)]
+    if len({tuple(facts.get("timed", facts)[key] for key in MACHINE) for facts in made}) > 1:
         sentences.append("Costs are means over these machines.")
     return "\n".join(sentences)
+
+
+def _sentences(head: str, origins: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """Yield a sentence for each combination of code and machine, which begins with a head and the number of its origins."""
+    days = defaultdict(list)
+    for facts in origins:
+        days[(facts["code"], *(facts[key] for key in MACHINE))].append(facts["day"])
+    for (code, processor, cores), of in days.items():
+        span = " to ".join(dict.fromkeys((min(of), max(of))))
+        yield f"{head.format(len(of))} {code} on {cores} cores of {processor}, {span}."
+
+
+def _here() -> dict[str, Any]:
+    """Return the version of the code, the machine and the day."""
+    return {"code": _code(), "processor": _processor(), "cores": os.cpu_count(), "day": date.today().isoformat()}
+
+
+def _write(out: Path, name: str, facts: Mapping[str, Any]) -> None:
+    path = out / MADE / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(path, json.dumps(facts) + "\n")
 
 
 def _made(out: Path, name: str) -> dict[str, Any]:

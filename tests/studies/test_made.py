@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 
 from matey.studies import made
-from matey.studies.made import MADE, made_text, note_made
+from matey.studies.made import MADE, made_text, note_made, note_timed
 
 pytestmark = pytest.mark.processes  # git says the commit
 
@@ -39,3 +39,21 @@ def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
     assert made_text(tmp_path, ["a"]) == ""
     note_made(tmp_path, "a")
     assert made_text(tmp_path, ["a"]).startswith("1 trainings by ")
+
+
+def test_a_training_whose_times_are_measured_again_has_two_origins_and_the_costs_of_the_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(made, "_code", lambda: "commit 1")
+    monkeypatch.setattr(made, "_processor", lambda: "Trento")
+    for name in "ab":
+        note_made(tmp_path, name)
+    monkeypatch.setattr(made, "_code", lambda: "commit 2")
+    monkeypatch.setattr(made, "_processor", lambda: "Rome")
+    note_timed(tmp_path, "a")
+    first, second, both = made_text(tmp_path, "ab").splitlines()
+    assert first.startswith("2 trainings by commit 1 on ") and " Trento, " in first
+    assert second.startswith("Times of 1 measured again, in turn, by commit 2 on ") and " Rome, " in second
+    assert both == "Costs are means over these machines."
+    note_timed(tmp_path, "b")
+    assert len(made_text(tmp_path, "ab").splitlines()) == 2  # the costs of both are now of one machine
+    note_made(tmp_path, "b")  # trained anew: its times are those of the training
+    assert "Times of 1 " in made_text(tmp_path, "ab")

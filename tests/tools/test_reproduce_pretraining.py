@@ -13,6 +13,9 @@ from matey.studies.pretraining.tables import STUDIES
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
 
+TIMES = [f"{what}_seconds" for what in ("step", "data", "forward", "backward", "optimizer", "forecast", "batch")]
+TIMES += ["samples_per_second"]
+
 
 def reproduce(*flags, **kwargs):
     return start([sys.executable, "tools/reproduce.py", *flags], **kwargs)
@@ -36,6 +39,8 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
     assert result.returncode == 2 and "--ranks 3: long_sequences at the scale tiny trains on 2 ranks" in result.stderr
     result = reproduce("schemes", "--set", "train.seed=3", "--out", tmp_path)
     assert result.returncode == 2 and "--set train.seed: a study gives each training its own" in result.stderr
+    result = reproduce("schemes", "--time", "--out", tmp_path)
+    assert result.returncode == 2 and "has no finished training yet; start them without --time" in result.stderr
     result = reproduce("report", "--out", tmp_path)
     assert result.returncode == 2 and "holds no study" in result.stderr
     assert not list(tmp_path.iterdir())
@@ -107,7 +112,11 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     alone = reproduce_in(tmp_path, *flags, "--point", "vit-uniform-8-seed0")
     assert alone.returncode == 0 and lost.read_bytes() == content
     assert reproduce_in(tmp_path, *flags).returncode == 0
+    timed = reproduce_in(tmp_path, *flags[:3], *flags[5:], "--models", "vit-uniform-8", "--time")
+    assert timed.returncode == 0 and "Times of 1 measured again, in turn, by" in timed.stdout
     assert before == {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
+    again = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
+    assert {name for name in costs if costs[name] != again[name]} == set(TIMES) and not list(folder.glob("timing-*"))
     assert reproduce("report", "--out", out).returncode == 0
     text = (out / "report.html").read_text()
     assert (

@@ -78,21 +78,23 @@ COSTS = {
 """Names of the costs in plots, and the factors to their units there."""
 
 
-def measure(folder: Path) -> Costs:
+def measure(folder: Path, timed: Path | None = None) -> Costs:
     """Read and measure the costs of a finished run.
 
     Args:
         folder: folder of the run.
+        timed: folder of a shorter run of the same model, from whose steps times are taken; by default the run's own.
 
     Raises:
-        CheckpointError: the run has no model.
+        CheckpointError: a run has no model.
         DataError: the data cannot be read.
     """
     trained = load_trained(folder)
     run = trained.run
     assert run is not None, "a run's folder has its settings"
     workload = load_workload(run)
-    steps = [line for line in trained.log if "cpu_seconds" in line]
+    all_steps = [line for line in trained.log if "cpu_seconds" in line]
+    steps = [line for line in load_trained(timed).log if "cpu_seconds" in line] if timed else all_steps
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ranks = find_checkpoint(folder)[0].num_ranks
     held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)
@@ -106,9 +108,9 @@ def measure(folder: Path) -> Costs:
         forward_operations=workload.forward_operations,
         step_seconds=seconds,
         samples_per_second=samples_per_second(run, ranks, by_the_clock if ranks > 1 else seconds),
-        peak_memory_bytes=max(line["peak_memory_bytes"] for line in steps),
+        peak_memory_bytes=max(line["peak_memory_bytes"] for line in all_steps),
         **{f"{part}_seconds": statistics.median(line["seconds_by_part"][part] for line in steps) for part in PARTS},
-        **_messages(steps),
+        **_messages(all_steps),
         num_ranks=ranks,
     )
 

@@ -127,20 +127,25 @@ class PretrainingStudy(RunnableStudy[Point]):
     def run_point(self, point: Point) -> None:
         """Train, score and measure a point; an interrupted point continues from its newest checkpoint."""
         folder = self.folder(point)
-        config = ROOT / self.table.config
-        flags: dict[str, object] = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True}
-        pretrain = ROOT / "launch/pretrain.py"
-        call(
-            self.out, point.name, script(pretrain, flags, self.overrides(point), shlex.split(self.launcher)), self.work
-        )
+        self.train(point)
         check_trained(folder, self.launcher)
         lead_max = load_config(folder / CONFIG).data.lead_max
         protocol = protocol_of(lead_max, self.table.max_windows, self.table.rollout)
-        flags = {"checkpoint": folder, "out": folder, **flags_of(protocol), "batch": TOGETHER}
+        flags: dict[str, object] = {"checkpoint": folder, "out": folder, **flags_of(protocol), "batch": TOGETHER}
         flags |= {"threads": min(self.ranks, os.cpu_count() or 1)}  # the cores that the training had
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
+        self.measure(point)
+
+    def train(self, point: Point, *settings: str) -> None:
+        """Train a point, with further overrides of its YAML; it continues from the newest checkpoint in its folder."""
+        flags = {"deepspeed_config": self.deepspeed_config, "config": ROOT / self.table.config, "resume": True}
+        overrides, launcher = [*self.overrides(point), *settings], shlex.split(self.launcher)
+        call(self.out, point.name, script(ROOT / "launch/pretrain.py", flags, overrides, launcher), self.work)
+
+    def measure(self, point: Point, timed: Path | None = None) -> None:
+        """Measure the costs of a trained point and write them, with the step's times of another run if one is given."""
         try:
-            costs = measure(folder)
+            costs = measure(self.folder(point), timed)
         except Mistake as error:
             raise StudyError(f"{point.name}: {error}") from None
         self.finish(point, asdict(costs))
