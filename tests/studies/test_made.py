@@ -41,7 +41,7 @@ def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
     assert made_text(tmp_path, ["a"]).startswith("1 trainings by ")
 
 
-def test_a_training_whose_times_are_measured_again_has_two_origins_and_the_costs_of_the_second(tmp_path, monkeypatch):
+def test_times_that_are_measured_again_have_an_origin_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(made, "_code", lambda: "commit 1")
     monkeypatch.setattr(made, "_processor", lambda: "Trento")
     for name in "ab":
