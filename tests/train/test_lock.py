@@ -138,11 +138,20 @@ def test_another_nodes_lock_is_taken_once_nobody_has_touched_it_for_a_while(tmp_
 def test_another_nodes_lock_that_is_touched_is_refused_without_help_of_the_kernel(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "LOOK", 0.1)
     name(tmp_path, node="elsewhere")
-    beat = threading.Timer(0.3, os.utime, [tmp_path / LOCK])
-    beat.start()
-    with pytest.raises(LockedError, match=r"process 7 on elsewhere, job 77, trains there since 2026.*scancel 77"):
-        FolderLock(tmp_path).take()
-    beat.join()
+    refused = threading.Event()
+
+    def beat():
+        while not refused.wait(0.3):
+            os.utime(tmp_path / LOCK)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        with pytest.raises(LockedError, match=r"process 7 on elsewhere, job 77, trains there since 2026.*scancel 77"):
+            FolderLock(tmp_path).take()
+    finally:
+        refused.set()
+        heart.join()
 
 
 def test_the_holder_touches_the_file(tmp_path, monkeypatch):
