@@ -61,6 +61,7 @@ class Costs:
     num_ranks: int | None = None
 
 
+WARM_UP = 10  # steps that take up to a tenth longer, since memory is still being taken from the system
 PARTS = ("data", "forward", "backward", "optimizer")
 """Parts of a training step in a run's log."""
 
@@ -83,7 +84,8 @@ def measure(folder: Path, timed: Path | None = None) -> Costs:
 
     Args:
         folder: folder of the run.
-        timed: folder of a shorter run of the same model, from whose steps times are taken; by default the run's own.
+        timed: folder of a shorter run of the same model, from whose steps times are taken, without the first `WARM_UP`; by
+            default the run's own.
 
     Raises:
         CheckpointError: a run has no model.
@@ -94,7 +96,7 @@ def measure(folder: Path, timed: Path | None = None) -> Costs:
     assert run is not None, "a run's folder has its settings"
     workload = load_workload(run)
     all_steps = [line for line in trained.log if "cpu_seconds" in line]
-    steps = [line for line in load_trained(timed).log if "cpu_seconds" in line] if timed else all_steps
+    steps = [line for line in load_trained(timed).log if "cpu_seconds" in line][WARM_UP:] if timed else all_steps
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ranks = find_checkpoint(folder)[0].num_ranks
     held_out = hold_out(open_sets(run.data), "test", run.data.history, run.data, trained.split, are_of_the_run=True)

@@ -13,7 +13,7 @@ from matey.studies.made import note_timed
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point
 
-STEPS = 21  # so that the median leaves out the first, which warms up
+STEPS = 40  # of which `measure` leaves out those of the warm-up
 SHORT = (f"train.steps={STEPS}", "train.warmup_steps=1", "train.validation_windows=1", "train.log_every=1")
 
 
