@@ -179,7 +179,7 @@ def check_ranks(args: argparse.Namespace, ranks: int) -> None:
 
 def is_to_train(args: argparse.Namespace) -> bool:
     """Whether a call trains, here or in jobs of Slurm."""
-    return not (args.list or args.plan or args.draw or vars(args).get("time"))
+    return not (args.list or args.plan or args.draw)
 
 
 def machine_of(args: argparse.Namespace) -> str:

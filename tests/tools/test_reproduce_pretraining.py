@@ -112,7 +112,10 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     alone = reproduce_in(tmp_path, *flags, "--point", "vit-uniform-8-seed0")
     assert alone.returncode == 0 and lost.read_bytes() == content
     assert reproduce_in(tmp_path, *flags).returncode == 0
-    timed = reproduce_in(tmp_path, *flags[:3], *flags[5:], "--models", "vit-uniform-8", "--time")
+    time = [*flags[:3], *flags[5:], "--models", "vit-uniform-8", "--time"]
+    two = ["--launcher", f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"]
+    assert "was trained on 1 ranks, but timed on 2; see --launcher" in reproduce_in(tmp_path, *time, *two).stderr
+    timed = reproduce_in(tmp_path, *time)
     assert timed.returncode == 0 and "Times of 1 measured again, in turn, by" in timed.stdout
     assert before == {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
     again = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())

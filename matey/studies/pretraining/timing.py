@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
+from matey.checkpoints.find import find_checkpoint
 from matey.studies.engine import draw
-from matey.studies.folder import StudyError, check, in_yaml
+from matey.studies.folder import StudyError, check, check_trained, in_yaml
 from matey.studies.made import note_timed
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point
@@ -38,7 +39,12 @@ def time_in_turn(study: PretrainingStudy) -> str:
 
 def _time(study: PretrainingStudy, point: Point) -> None:
     """Time the steps of a short training of a point, and forecasts of its trained model; write its costs anew."""
-    with TemporaryDirectory(prefix="timing-", dir=study.out) as folder:
+    with TemporaryDirectory(prefix="timing-", dir=study.out) as name:
+        folder = Path(name)
         study.train(point, f"output.dir={in_yaml(folder)}", *SHORT)
-        study.measure(point, Path(folder))
+        check_trained(folder, study.launcher)
+        before, now = (find_checkpoint(run)[0].num_ranks for run in (study.folder(point), folder))
+        if before != now:
+            raise StudyError(f"{point.name} was trained on {before} ranks, but timed on {now}; see --launcher.")
+        study.measure(point, folder)
     note_timed(study.out, point.name)
