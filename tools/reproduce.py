@@ -26,12 +26,13 @@ launch/evaluate.py accepts the folder of a trained peer like that of a run
     python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py scaling_of_tokens --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py long_sequences --scale laptop --out runs/paper
+    python tools/reproduce.py positions --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py report --out runs/paper
 
 These studies pretrain many models for the same number of steps. They compare uniform and adaptive tokens (the paper's figure
 4), the same with a larger network on a finer grid, attention schemes at several sizes (figure 3), uniform and adaptive tokens
-on larger and larger grids, and sequences of up to 65,536 tokens a sample on four ranks. Each prints the errors divided by
-persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works), `small` and `laptop`
+on larger and larger grids, sequences of up to 65,536 tokens a sample on four ranks, and attention with and without rotary
+positions. Each prints the errors divided by persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works), `small` and `laptop`
 (hours) simulate their data; `paper` has the paper's settings and reads its data from data/.
 
 Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.

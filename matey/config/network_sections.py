@@ -43,6 +43,10 @@ class ModelSection(Section):
         [],
         description="layers of products after each scale's window, which make a cascade a network; empty: it is none",
     )
+    rotary: bool = Field(
+        False,
+        description="whether rotary positions tell attention how far apart tokens are; the paper's network has none",
+    )
     statistics: bool = Field(
         True,
         description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
 from matey.model.block_plan import BlockPlan, reordered
+from matey.model.rotary import turned
 from matey.model.sequence_group import Plan, SequenceGroup
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
@@ -60,9 +61,13 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, plan: Plan) -> Tensor:
-        """Return the values ``(n, e)`` that tokens gathered from their segments."""
+    def forward(
+        self, tokens: Tensor, sequence_group: SequenceGroup, plan: Plan, rotation: Tensor | None = None
+    ) -> Tensor:
+        """Return the values ``(n, e)`` that tokens gathered from their segments, see `Block.forward`."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
+        if rotation is not None:
+            qkv = turned(qkv, rotation)
         q, k, v = qkv.unbind(1)
         gathered = sequence_group.attend(q, k, v, plan)
         return self.out(rearrange(gathered, "n h d -> n (h d)"))
@@ -96,6 +101,7 @@ class Block(nn.Module):
         sequence_group: SequenceGroup,
         plan: BlockPlan,
         keep: Sequence[Tensor] | None = None,
+        rotations: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 
@@ -104,11 +110,13 @@ class Block(nn.Module):
             sequence_group: the group that computes attention, together with the other ranks that share the samples.
             plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
+            rotations: rotary positions of the tokens in each attention, see `matey.model.rotary`; None: there are none.
         """
         steps = zip(self.attentions, plan.attentions, plan.within, strict=True)
         for number, (attention, of_attention, change) in enumerate(steps):
             tokens = reordered(tokens, change)
-            residual = attention(tokens, sequence_group, of_attention)
+            rotation = None if rotations is None else rotations[number]
+            residual = attention(tokens, sequence_group, of_attention, rotation)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])

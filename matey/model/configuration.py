@@ -59,6 +59,7 @@ class MateyConfig(PretrainedConfig):
             before it; ``local_scales`` then go from fine to coarse.
         local_layers: number of layers of products after each scheme's window, one for each of ``local_scales``. They make the
             cascade a network, see `matey.model.stage`, with ``local`` features per cell. Empty: no network.
+        rotary: whether queries and keys are turned by the places of their tokens, see `matey.model.rotary`.
         statistics: whether the network is told the scales that the normalisation removes from a sample.
         scales: ranges of these scales in training, by field, see `matey.model.scales`; scales outside are told as the nearest
             value inside. None: no ranges.
@@ -91,6 +92,7 @@ class MateyConfig(PretrainedConfig):
         local_scales: Sequence[int] = (1, 2, 4, 8),
         local_cascade: bool = False,
         local_layers: Sequence[int] = (),
+        rotary: bool = False,
         statistics: bool = True,
         scales: Ranges | None = None,
         predict: str = "rate",
@@ -117,6 +119,7 @@ class MateyConfig(PretrainedConfig):
         self.local = local
         self.local_scales, self.local_cascade = list(local_scales), local_cascade
         self.local_layers = list(local_layers)
+        self.rotary = rotary
         self.statistics, self.scales = statistics, scales
         self.predict = predict
         self.drop_path = drop_path

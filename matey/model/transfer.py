@@ -15,7 +15,7 @@ from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
 from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS
 from matey.model.stage import Stage
-from matey.tokens.patches import Patch
+from matey.tokens.patches import AXES, Patch, long_axes
 
 
 @dataclass(frozen=True)
@@ -90,24 +90,25 @@ def transfer(
 
 def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
     """Raise ValueError unless both models have the same blocks and predict the same quantity."""
-    names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks", "predict": "predict"}
+    names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks"}
+    names |= {"rotary": "rotary", "predict": "predict"}
     for key, name in names.items():
         has, wants = getattr(source, key), getattr(target, key)
         if has != wants:
             raise ValueError(
                 f"The pretrained model has {name} {has}, the run asks for {wants}, for which its weights have no meaning; "
-                "leave model.size, model.scheme and model.predict out of the run YAML, or start from 'none'."
+                "leave model.size, model.scheme, model.rotary and model.predict out of the run YAML, or start from 'none'."
             )
     has, wants = (_axes(config.patches) for config in (source, target))
-    if source.scheme == "avit" and has != wants:
+    if (source.scheme == "avit" or source.rotary) and has != wants:
         raise ValueError(
             f"The pretrained model attends along {has}, patches {[list(p) for p in target.patches]} ask for attention "
-            f"along {wants}; keep patches to those axes, or pretrain with scheme vit or svit."
+            f"along {wants}; keep patches to those axes, or pretrain with scheme vit or svit and without model.rotary."
         )
 
 
 def _axes(patches: Sequence[Patch]) -> str:
-    return " ".join(axis for number, axis in enumerate("zyx", start=1) if any(patch[number] > 1 for patch in patches))
+    return " ".join(AXES[axis] for axis in long_axes(patches))
 
 
 class _Rows:

@@ -17,6 +17,11 @@ Patch = tuple[int, int, int, int]
 AXES = ("t", "z", "y", "x")
 
 
+def long_axes(patches: Sequence[Patch]) -> list[int]:
+    """Return those of the axes z, y, x (1, 2, 3) along which a patch has more than one cell."""
+    return [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
+
+
 def cover(window: Sequence[int], patch: Patch) -> tuple[int, int, int, int]:
     """Return the smallest multiple ``t, z, y, x`` of a patch that holds a window; only in space may it be larger.
 

@@ -21,8 +21,13 @@ def fourier_features(values: Tensor, shortest: float, longest: float, num_wavele
     Returns:
         ``(..., 2 num_wavelengths)``, computed in float64 or float32 as ``values`` is.
     """
-    phase = values[..., None] * _angular(shortest, longest, num_wavelengths, values.device, values.dtype)
+    phase = phases(values, shortest, longest, num_wavelengths)
     return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+def phases(values: Tensor, shortest: float, longest: float, num_wavelengths: int) -> Tensor:
+    """Return the phases ``(..., num_wavelengths)`` of values ``(...)`` at log-spaced wavelengths, see `fourier_features`."""
+    return values[..., None] * _angular(shortest, longest, num_wavelengths, values.device, values.dtype)
 
 
 @cache

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, long_axes
 from matey.tokens.segments import line_key, place_key, sample_key, time_key
 
 Key = Callable[[TokenLayout], Tensor]
@@ -30,5 +30,4 @@ def svit(patches: Sequence[Patch]) -> tuple[Key, ...]:
 
 def avit(patches: Sequence[Patch]) -> tuple[Key, ...]:
     """Attend over time, then along each of the axes z, y, x on which a patch has more than one cell."""
-    axes = [axis for axis in (1, 2, 3) if any(patch[axis] > 1 for patch in patches)]
-    return place_key, *(partial(line_key, axis=axis) for axis in axes)
+    return place_key, *(partial(line_key, axis=axis) for axis in long_axes(patches))

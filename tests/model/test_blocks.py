@@ -6,10 +6,11 @@ from einops import rearrange
 
 from matey.model.block_plan import BlockPlan
 from matey.model.blocks import Block, keys_of, scheme_keys
+from matey.model.rotary import rotation_of
 from matey.model.sequence_group import SequenceGroup
 from matey.tokens.layout import layout_tokens
 from matey.tokens.segments import segment
-from tests.support.models import make_batch, make_model
+from tests.support.models import make_batch, make_config, make_model
 
 B, T, Z, Y, X = 2, 3, 2, 4, 5
 PATCH = (1, 2, 4, 4)
@@ -27,12 +28,27 @@ TEXTBOOK = {
 }
 
 
-def textbook(block, tokens, patterns):
-    """The same block on the dense grid ``(b, z, y, x, t, e)``, with softmax written out."""
+def turned_by_complex_numbers(values, centre):
+    """Queries or keys ``(n, h, d)``, of which two channels each are a complex number that turns with the place."""
+    half = values.shape[-1] // 2
+    numbers = torch.complex(values[..., :half], values[..., half:])
+    angle = torch.zeros(len(values), half, dtype=values.dtype)
+    for number, axis in enumerate((1, 2, 3)):  # a head of eight channels has a pair for each axis, and one more
+        angle[:, number] = 2 * torch.pi * centre[:, axis] / (1 / 64)
+    numbers = numbers * torch.polar(torch.ones_like(angle), angle)[:, None]
+    return torch.cat([numbers.real, numbers.imag], dim=-1)
+
+
+def textbook(block, tokens, patterns, centre=None):
+    """The same block on the dense grid ``(b, z, y, x, t, e)``, softmax written out; with rotary positions from ``centre``."""
     sizes = {"b": B, "z": Z, "y": Y, "x": X, "t": T}
     for attention, pattern in zip(block.attentions, patterns, strict=True):
         grid, sequences = pattern.split(" -> ")
         qkv = attention.qkv(attention.norm(tokens))
+        if centre is not None:
+            *both, v = rearrange(qkv.flatten(0, -2), "n (three h d) -> three n h d", three=3, h=attention.num_heads)
+            both = [turned_by_complex_numbers(each, centre) for each in both]
+            qkv = rearrange([*both, v], "three n h d -> n (three h d)").view(qkv.shape)
         q, k, v = (
             rearrange(rearrange(part, pattern), "s l (h d) -> s h l d", h=attention.num_heads)
             for part in qkv.chunk(3, -1)
@@ -43,15 +59,19 @@ def textbook(block, tokens, patterns):
     return tokens + block.mlp(tokens)
 
 
+@pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("scheme", TEXTBOOK)
-def test_on_a_uniform_grid_a_scheme_is_its_textbook_form(scheme):
+def test_on_a_uniform_grid_a_scheme_is_its_textbook_form(scheme, rotary):
     keys = scheme_keys(scheme, [PATCH])
     torch.manual_seed(0)
     block = Block(24, 3, 48, len(keys)).double()
     tokens = torch.randn(LAYOUT.num_tokens, 24, dtype=torch.float64)
-    ours = block(tokens, SequenceGroup(), BlockPlan.in_place([segment(key(LAYOUT)) for key in keys]))
+    rotation = rotation_of(LAYOUT.centre, make_config([PATCH]), tokens.dtype)
+    plan = BlockPlan.in_place([segment(key(LAYOUT)) for key in keys])
+    ours = block(tokens, SequenceGroup(), plan, rotations=[rotation] * len(keys) if rotary else None)
     dense = rearrange(tokens, "(b z y x t) e -> b z y x t e", b=B, z=Z, y=Y, x=X)
-    expected = rearrange(textbook(block, dense, TEXTBOOK[scheme]), "b z y x t e -> (b z y x t) e")
+    dense = textbook(block, dense, TEXTBOOK[scheme], LAYOUT.centre if rotary else None)
+    expected = rearrange(dense, "b z y x t e -> (b z y x t) e")
     assert torch.allclose(ours, expected, atol=1e-12)
 
 

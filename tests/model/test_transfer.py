@@ -15,7 +15,7 @@ NEW = ("density", "magnetic_x")
 def moved(source, new_rows="zero", *, start="pretrained", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
-    same = ("local", "local_scales", "local_cascade", "local_layers", "statistics", "predict")
+    same = ("local", "local_scales", "local_cascade", "local_layers", "rotary", "statistics", "predict")
     settings |= {name: getattr(source.config, name) for name in same} | changes
     patches = settings.pop("patches", source.config.patches)
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
@@ -90,7 +90,8 @@ def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persiste
     assert torch.equal(target.predict(batch), batch.last)
 
 
-def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_blocks(source):
+def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_blocks():
+    source = make_model(PATCHES, rotary=False)
     target, result = moved(source, patches=((1, 8, 8, 8), (1, 4, 4, 4)))
     assert all(torch.equal(a, b) for a, b in zip(source.blocks.parameters(), target.blocks.parameters(), strict=True))
     assert not any(name.startswith(("embeddings", "decoders", "local")) for name in result.reused)
@@ -173,6 +174,7 @@ def test_a_longer_history_needs_no_new_weights(source):
     [
         ({"scheme": "svit"}, "has scheme vit, the run asks for svit"),
         ({"predict": "field"}, "has predict rate, the run asks for field"),
+        ({"rotary": False}, "has rotary True, the run asks for False"),
     ],
 )
 def test_what_the_blocks_cannot_do_is_refused(source, changes, message):
@@ -180,9 +182,10 @@ def test_what_the_blocks_cannot_do_is_refused(source, changes, message):
         moved(source, **changes)
 
 
-def test_axial_attention_is_refused_an_axis_that_it_never_saw():
+@pytest.mark.parametrize(("scheme", "rotary"), [("avit", False), ("vit", True)])
+def test_attention_by_axes_is_refused_an_axis_that_it_never_saw(scheme, rotary):
     with pytest.raises(ValueError, match="attends along y x, .* ask for attention along z y x"):
-        moved(make_model(PATCHES, scheme="avit"), scheme="avit", patches=((1, 4, 4, 4),))
+        moved(make_model(PATCHES, scheme=scheme, rotary=rotary), scheme=scheme, patches=((1, 4, 4, 4),))
 
 
 def test_a_copy_of_an_unknown_field_names_the_nearest(source):

@@ -39,7 +39,7 @@ def make_config(patches, **kwargs) -> MateyConfig:
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
     settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3}
     settings |= {"local_scales": (1, 1, 4), "local_cascade": True}
-    settings |= {"statistics": True, "predict": "rate"}
+    settings |= {"rotary": True, "statistics": True, "predict": "rate"}
     return MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
 
 

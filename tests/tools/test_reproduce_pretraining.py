@@ -128,7 +128,7 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["fine_grid", "schemes", "scaling_of_tokens", "long_sequences"])
+@pytest.mark.parametrize("study", ["fine_grid", "schemes", "scaling_of_tokens", "long_sequences", "positions"])
 def test_every_study_goes_from_its_data_to_its_figure_at_the_scale_tiny(study, tmp_path):
     result = reproduce(study, "--out", tmp_path, "--set", "train.steps=4", "--set", "train.warmup_steps=1", timeout=900)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matey.studies.simulated import THERMALS, Simulated
 
@@ -129,6 +129,16 @@ def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
     return tuple(
         Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
         for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
+    )
+
+
+def rotary_cases(cases: Iterable[Case]) -> tuple[Case, ...]:
+    """Return cases without and with rotary positions; both have the same label."""
+    cases = list(cases)
+    return tuple(
+        replace(case, series=f"{case.series}{name}", settings=(*case.settings, f"model.rotary={rotary}"))
+        for name, rotary in (("", "false"), (" rotary", "true"))
+        for case in cases
     )
 
 

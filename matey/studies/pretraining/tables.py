@@ -16,6 +16,7 @@ from matey.studies.pretraining.cases import (
     adaptivity_cases,
     criterion_cases,
     resolution_cases,
+    rotary_cases,
     scheme_cases,
     uniform,
 )
@@ -240,11 +241,34 @@ def _long_sequences() -> Study:
     return Study(PANELS, tables)
 
 
+def _positions() -> Study:
+    """Return models with and without rotary positions, with patches of two frames and, in each scheme, of one."""
+    tiny = adaptivity_cases(("vit",), (16, 8))
+    in_time = adaptivity_cases(("vit", "svit", "avit"), (8,), frames=1, settings=(IN_TIME,))
+    laptop = (
+        *adaptivity_cases(("vit",), (16, 8), ((32, 16, 8),), (0.1, 0.2)),
+        *(replace(case, series=f"{case.series} of one frame") for case in in_time),
+    )
+
+    def table(cases: Sequence[Case], *data: Simulated, settings: tuple[str, ...], **rest: Any) -> Table:  # noqa: ANN401
+        of, title = tuple(case.name for case in cases), "Rotary positions against the position embedding alone"
+        cases = rotary_cases(cases)
+        return Table(title, BASE, cases, (), data, settings, controls=of, of_one_scheme=True, **rest)
+
+    tiny_data, laptop_data = Simulated(THERMALS, 64, 10, 31), Simulated(THERMALS, 128, 60, 51)
+    tables = {
+        "tiny": table(tiny, tiny_data, settings=("train.steps=40",), seeds=1, rollout=4, max_windows=16),
+        "laptop": table(laptop, laptop_data, settings=("train.steps=400", *MUON), max_windows=60),
+    }
+    return Study(PANELS, tables)
+
+
 STUDIES: dict[str, Callable[[], Study]] = {
     "adaptivity": _adaptivity,
     "fine_grid": _fine_grid,
     "schemes": _schemes,
     "scaling_of_tokens": _scaling_of_tokens,
     "long_sequences": _long_sequences,
+    "positions": _positions,
 }
 """The studies by their names in ``tools/reproduce.py``."""
