@@ -95,6 +95,10 @@ def main() -> int:
     for key in (setting.partition("=")[0].strip() for setting in vars(args).get("set", ())):
         if key in ("output.dir", "train.seed"):
             raise StudyError(f"--set {key}: a study gives each training its own; see --out and --seeds.")
+    if vars(args).get("point") is not None:
+        for other in ("draw", "list", "plan", "time"):
+            if vars(args).get(other):
+                raise StudyError(f"--point trains one training of a study; leave it out, or leave out --{other}.")
     args.check(args)
     from matey.commands.reproduce import main as reproduce
 

@@ -58,6 +58,10 @@ def main(args: argparse.Namespace) -> int:
             print(draw(study))
             print_places(study)
         elif isinstance(study, PretrainingStudy) and args.time:
+            if args.models or args.seeds:
+                raise StudyError(
+                    "--time compares models: it times all finished trainings; leave out --models and --seeds."
+                )
             print(time_in_turn(study))
             print_places(study)
         else:

@@ -262,7 +262,7 @@ def _run(study: RunnableStudy[PointT], point: PointT) -> None:
         lock.release()
 
 
-def _rows_of(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
+def rows_of_done(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
     """Return the rows of a finished point.
 
     Raises:
@@ -284,7 +284,7 @@ def _rows_of(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
 def _write_results(study: RunnableStudy[PointT]) -> bool:
     """Write table, text and plot of the finished points, and return whether there are any."""
     done = [point for point in study.shown if study.is_done(point)]
-    if rows := [row for point in done for row in _rows_of(study, point)]:
+    if rows := [row for point in done for row in rows_of_done(study, point)]:
         write_table(study.out / "results.csv", rows)
         figure, made = study.figure(rows), made_text(study.out, (point.name for point in done))
         parts = [study.text(rows), made]

@@ -44,8 +44,9 @@ def note_timed(out: Path, name: str) -> None:
 def made_text(out: Path, names: Iterable[str]) -> str:
     """Return a sentence for each combination of code and machine that made these points of a study, or timed them again."""
     made = [facts for name in names if (facts := _made(out, name))]
+    trained = [facts for facts in made if "code" in facts]
     timed = [facts["timed"] for facts in made if "timed" in facts]
-    sentences = [*_sentences("{} trainings by", made), *_sentences("Times of {} measured again, in turn, by", timed)]
+    sentences = [*_sentences("{} trainings by", trained), *_sentences("Times of {} measured again, in turn, by", timed)]
     if len({tuple(facts.get("timed", facts)[key] for key in MACHINE) for facts in made}) > 1:
         sentences.append("Costs are means over these machines.")
     return "\n".join(sentences)
@@ -80,9 +81,14 @@ def _made(out: Path, name: str) -> dict[str, Any]:
             known = dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue
-        if all(isinstance(known.get(fact), str) for fact in ("code", "processor", "day")) and "cores" in known:
+        if _is_origin(known) or "code" not in known and _is_origin(known.get("timed")):
             return known
     return {}
+
+
+def _is_origin(facts: object) -> bool:
+    names = ("code", "processor", "day")
+    return isinstance(facts, dict) and all(isinstance(facts.get(name), str) for name in names) and "cores" in facts
 
 
 def _code() -> str:

@@ -8,6 +8,7 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import REPORT
 from matey.mistakes import one_line
 from matey.report.page import figure, heading, page, paragraph
@@ -35,7 +36,7 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
     """Write a self-contained page of the studies in some folders, and return the page's path."""
     about = f"{datetime.now():%Y-%m-%d %H:%M}, {path.absolute().parent.name}"
     body = [heading(1, "Studies"), paragraph(about, "soft"), *(part for each in folders for part in _section(each))]
-    path.write_text(page("MATEY: studies", body), encoding="utf-8")
+    replace_text(path, page("MATEY: studies", body))
     return path
 
 

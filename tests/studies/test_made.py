@@ -55,5 +55,7 @@ def test_times_that_are_measured_again_have_an_origin_of_their_own(tmp_path, mon
     assert both == "Costs are means over these machines."
     note_timed(tmp_path, "b")
     assert len(made_text(tmp_path, "ab").splitlines()) == 2  # the costs of both are now of one machine
+    note_timed(tmp_path, "c")  # the origin of its training was lost
+    assert "Times of 3 " in made_text(tmp_path, "abc")
     note_made(tmp_path, "b")  # trained anew: its times are those of the training
     assert "Times of 1 " in made_text(tmp_path, "ab")

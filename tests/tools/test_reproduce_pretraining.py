@@ -10,6 +10,7 @@ import pytest
 from matey.commands.reproduce import points_named, pretraining
 from matey.studies.folder import StudyError
 from matey.studies.pretraining.tables import STUDIES
+from matey.train.lock import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
 
@@ -41,6 +42,10 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
     assert result.returncode == 2 and "--set train.seed: a study gives each training its own" in result.stderr
     result = reproduce("schemes", "--time", "--out", tmp_path)
     assert result.returncode == 2 and "has no finished training yet; start them without --time" in result.stderr
+    result = reproduce("schemes", "--time", "--models", "vit-micro", "--out", tmp_path)
+    assert result.returncode == 2 and "it times all finished trainings; leave out --models and --seeds" in result.stderr
+    result = reproduce("schemes", "--draw", "--point", "vit-micro-seed0", "--out", tmp_path)
+    assert result.returncode == 2 and "leave it out, or leave out --draw" in result.stderr
     result = reproduce("report", "--out", tmp_path)
     assert result.returncode == 2 and "holds no study" in result.stderr
     assert not list(tmp_path.iterdir())
@@ -112,11 +117,22 @@ def test_a_study_trains_scores_measures_and_draws_and_goes_on_where_it_was(tmp_p
     alone = reproduce_in(tmp_path, *flags, "--point", "vit-uniform-8-seed0")
     assert alone.returncode == 0 and lost.read_bytes() == content
     assert reproduce_in(tmp_path, *flags).returncode == 0
-    time = [*flags[:3], *flags[5:], "--models", "vit-uniform-8", "--time"]
+    time = [*flags[:3], *flags[5:], "--time"]
     two = ["--launcher", f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"]
     assert "was trained on 1 ranks, but timed on 2; see --launcher" in reproduce_in(tmp_path, *time, *two).stderr
+    checkpoints = folder / "points" / "vit-mix-16-to-8-0.2-seed0" / "checkpoints"
+    checkpoints.rename(tmp_path / "aside")
+    refused = reproduce_in(tmp_path, *time).stderr
+    assert "vit-mix-16-to-8-0.2-seed0 cannot be timed: " in refused and "remove it and start the study" in refused
+    (tmp_path / "aside").rename(checkpoints)
+    timing = FileLock(folder / "times")
+    timing.take()
+    assert "is being timed by another call; wait for it" in reproduce_in(tmp_path, *time).stderr
+    timing.release()
+    assert "Times of" not in (folder / "results.txt").read_text()
+    (folder / "timing-killed").mkdir()  # left by a call that was killed
     timed = reproduce_in(tmp_path, *time)
-    assert timed.returncode == 0 and "Times of 1 measured again, in turn, by" in timed.stdout
+    assert timed.returncode == 0 and "measured again, in turn, by" in timed.stdout
     assert before == {path: path.read_text() for path in folder.glob("points/*/metrics.jsonl")}
     again = json.loads((folder / "points" / "vit-uniform-8-seed0" / "costs.json").read_text())
     assert {name for name in costs if costs[name] != again[name]} == set(TIMES) and not list(folder.glob("timing-*"))

@@ -75,8 +75,9 @@ def growth_figure(rows: Sequence[Row], costs: Sequence[str]) -> Figure:
         axes.legend(fontsize=7)
     for axes in panels.flat[len(shown) :]:
         axes.set_axis_off()
-    for axes in panels[-1]:
+    for axes in panels.flat[max(0, len(shown) - panels.shape[1]) : len(shown)]:  # those with nothing below
         axes.set_xlabel("cells along an axis; number: exponent")
+        axes.tick_params(labelbottom=True)
     plain_ticks(axis for axes in panels.flat[: len(shown)] for axis in (axes.xaxis, axes.yaxis))
     return figure
 

@@ -20,7 +20,7 @@ from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, check_trained, config_fact, digest, in_yaml, script, yaml_values
 from matey.studies.peers.scoring import flags_of, protocol_of
 from matey.studies.planned import Training, plan_text
-from matey.studies.pretraining.costs import measure
+from matey.studies.pretraining.costs import Costs, measure
 from matey.studies.pretraining.figure import growth_figure, study_figure
 from matey.studies.pretraining.rows import rows_of, study_table
 from matey.studies.pretraining.table import Point, Table
@@ -134,7 +134,7 @@ class PretrainingStudy(RunnableStudy[Point]):
         flags: dict[str, object] = {"checkpoint": folder, "out": folder, **flags_of(protocol), "batch": TOGETHER}
         flags |= {"threads": min(self.ranks, os.cpu_count() or 1)}  # the cores that the training had
         call(self.out, point.name, script(ROOT / "launch/evaluate.py", flags), self.work)
-        self.measure(point)
+        self.finish(point, asdict(self.costs_of(point)))
 
     def train(self, point: Point, *settings: str) -> None:
         """Train a point, with further overrides of its YAML; it continues from the newest checkpoint in its folder."""
@@ -142,13 +142,16 @@ class PretrainingStudy(RunnableStudy[Point]):
         overrides, launcher = [*self.overrides(point), *settings], shlex.split(self.launcher)
         call(self.out, point.name, script(ROOT / "launch/pretrain.py", flags, overrides, launcher), self.work)
 
-    def measure(self, point: Point, timed: Path | None = None) -> None:
-        """Measure the costs of a trained point and write them, with the step's times of another run if one is given."""
+    def costs_of(self, point: Point, timed: Path | None = None) -> Costs:
+        """Measure the costs of a trained point, with the step's times of another run if one is given.
+
+        Raises:
+            StudyError: the model or its data cannot be read.
+        """
         try:
-            costs = measure(self.folder(point), timed)
+            return measure(self.folder(point), timed)
         except Mistake as error:
             raise StudyError(f"{point.name}: {error}") from None
-        self.finish(point, asdict(costs))
 
     def rows_of(self, point: Point) -> list[Row]:
         """Return a row for each system and forecast."""
