@@ -101,7 +101,7 @@ class Block(nn.Module):
         sequence_group: SequenceGroup,
         plan: BlockPlan,
         keep: Sequence[Tensor] | None = None,
-        rotations: Sequence[Tensor] | None = None,
+        rotations: Sequence[Tensor | None] | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 

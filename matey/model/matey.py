@@ -30,7 +30,7 @@ from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.place import place_of
 from matey.model.prepare import Prepared, prepare
-from matey.model.rotary import rotation_of
+from matey.model.rotary import rotation_of, rotations_of
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
@@ -162,9 +162,9 @@ class MateyModel(PreTrainedModel):
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
-        rotations = (
-            plan.at_residuals(rotation_of(own.centre, self.config, tokens.dtype)) if self.config.rotary else None
-        )
+        rotations = None
+        if self.config.rotary:
+            rotations = rotations_of(rotation_of(own.centre, self.config, tokens.dtype), self.keys, plan)
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, samples, tokens.dtype)

@@ -7,16 +7,20 @@ position embedding (accuracy depends little on them, see docs/tried.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from matey.model.block_plan import BlockPlan
 from matey.model.configuration import MateyConfig
 from matey.model.embedding import PositionEmbedding
 from matey.tokens.patches import long_axes
 from matey.tokens.positions import phases
+from matey.tokens.schemes import Key
+from matey.tokens.segments import place_key
 
 
 def rotation_of(centre: Tensor, config: MateyConfig, dtype: torch.dtype) -> Tensor:
@@ -36,6 +40,15 @@ def rotation_of(centre: Tensor, config: MateyConfig, dtype: torch.dtype) -> Tens
     left_over = centre.new_zeros(len(centre), num_pairs - of_axis * len(axes))
     angle = torch.cat([*angles, left_over], dim=1)
     return torch.stack([angle.cos(), angle.sin()], dim=1).to(dtype)
+
+
+def rotations_of(rotation: Tensor, keys: Sequence[Key], plan: BlockPlan) -> list[Tensor | None]:
+    """Return tokens' rotations for each attention of a block, in its order; None where it is among tokens of one place.
+
+    These are turned alike, which changes no product.
+    """
+    orders = plan.at_residuals(rotation)[:-1]
+    return [None if key is place_key else order for key, order in zip(keys, orders, strict=True)]
 
 
 def turned(qkv: Tensor, rotation: Tensor) -> Tensor:

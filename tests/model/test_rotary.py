@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from matey.model.rotary import rotation_of, turned
-from tests.support.models import make_config
+from matey.model.prepare import prepare
+from matey.model.rotary import rotation_of, rotations_of, turned
+from tests.support.models import make_batch, make_config, make_model
 
 PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
 CONFIG = make_config(PATCHES, width=96, num_heads=3)
@@ -37,6 +38,25 @@ def test_along_an_axis_of_single_cells_nothing_is_turned():
     assert scores(queries, keys, centre).equal(scores(queries, keys, elsewhere))
     space = make_config(((1, 4, 4, 4),), width=96)
     assert not scores(queries, keys, centre, space).equal(scores(queries, keys, elsewhere, space))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "turning"), [("vit", [True]), ("svit", [False, True]), ("avit", [False, True, True])]
+)
+def test_attention_among_tokens_of_one_place_is_not_turned(scheme, turning):
+    model, batch = make_model(PATCHES, scheme=scheme), make_batch(dtype=torch.float64)
+    prepared = prepare([batch], model.config)
+    rotation = rotation_of(prepared.tokens.layout.centre, model.config, torch.float64)
+    found = rotations_of(rotation, model.keys, prepared.block_plan)
+    assert [each is not None for each in found] == turning
+    forecast = model.predict(batch)
+    all_turned = [rotation if order is None else rotation[order] for order in prepared.block_plan.orders]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("matey.model.matey.rotations_of", lambda *_: all_turned)
+        assert torch.allclose(model.predict(batch), forecast, rtol=0, atol=1e-12)
+    still = make_model(PATCHES, scheme=scheme, rotary=False)
+    still.load_state_dict(model.state_dict())
+    assert not torch.allclose(still.predict(batch), forecast, atol=1e-6)
 
 
 def test_values_and_lengths_stay_as_they_are():
