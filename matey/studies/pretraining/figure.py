@@ -90,7 +90,8 @@ def _panel(axes: Axes, rows: Sequence[Row], forecast: str, cost: str) -> None:
             own = [row for row in rows if row["case"] == case]
             errors = list(errors_of(own, forecast).values())
             points.append((float(COSTS[cost][1] * np.mean([row[cost] for row in own])), errors))
-        _line(axes, number, series, sorted(points))
+        labels = dict.fromkeys(row["label"] for row in rows if row["series"] == series)
+        _line(axes, number, f"{series}, {labels.popitem()[0]}" if len(labels) == 1 else series, sorted(points))
     axes.set(xscale="log", yscale="log")
 
 

@@ -43,7 +43,9 @@ def test_the_plot_has_a_panel_for_each_lead_and_cost_and_a_line_for_each_series(
 def test_every_series_of_the_largest_study_has_a_look_of_its_own():
     table = STUDIES["adaptivity"]().tables["laptop"]
     numbers = dict.fromkeys(("tokens", "ratio", "seed"), 1.0)
-    rows = [{"series": c.series, "case": c.name, "forecast": "lead 1", **numbers} for c in table.cases]
+    rows = [
+        {"series": c.series, "label": c.label, "case": c.name, "forecast": "lead 1", **numbers} for c in table.cases
+    ]
     lines = [container[0] for container in study_figure(rows, ("tokens",)).axes[0].containers]
     looks = {(line.get_color(), line.get_marker()) for line in lines}
     assert len(looks) == len(lines) == len({case.series for case in table.cases}) > 10
@@ -52,6 +54,16 @@ def test_every_series_of_the_largest_study_has_a_look_of_its_own():
         c[0].get_color() for c in study_figure(rows, ("tokens",)).axes[0].containers if c.get_label() in criteria
     ]
     assert len(set(colours)) == len(criteria) == len(colours)
+
+
+def test_a_series_of_one_model_is_named_with_what_it_is():
+    table = STUDIES["fine_grid"]().tables["laptop"]
+    numbers = dict.fromkeys(("tokens", "ratio", "seed"), 1.0)
+    rows = [
+        {"series": c.series, "label": c.label, "case": c.name, "forecast": "lead 1", **numbers} for c in table.cases
+    ]
+    _, labels = study_figure(rows, ("tokens",)).axes[0].get_legend_handles_labels()
+    assert {"vit uniform", "vit uniform 16, for 360 steps", "vit mix by random, 130"} <= set(labels)
 
 
 @pytest.mark.whole
