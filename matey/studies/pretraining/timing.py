@@ -72,7 +72,7 @@ def _ranks_of(study: PretrainingStudy, point: Point) -> int:
     """Return the number of ranks of a point's training.
 
     Raises:
-        StudyError: its scores or its model cannot be read.
+        StudyError: the point's scores or its model cannot be read.
     """
     rows_of_done(study, point)
     try:
