@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
-from matey.studies.folder import StudyError, interrupt
+from matey.studies.folder import StudyError
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
@@ -29,12 +28,12 @@ from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point as Pretraining
 from matey.studies.pretraining.tables import STUDIES
 from matey.studies.pretraining.timing import time_in_turn
+from matey.studies.signals import interrupt_at_signals
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell lets commands started with "&" ignore SIGINT
-        signal.signal(number, interrupt)
+    interrupt_at_signals()
     with writing(args.out):
         if args.study == "report":
             print(f"Page: {write_page_of_all(args.out.absolute())}")

@@ -8,14 +8,12 @@ import io
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
@@ -226,13 +224,6 @@ def stop_all(are_waited_for: Callable[[], bool]) -> None:
             elif time.monotonic() > end:
                 process.kill()
         time.sleep(0.1)
-
-
-def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Handle a signal as ctrl-C, once: further ones, such as a terminal's to all processes, would cut short the saving."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: None)  # not SIG_IGN, which commands that are just being started would inherit
-    raise KeyboardInterrupt
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

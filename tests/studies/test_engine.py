@@ -27,12 +27,12 @@ if name in ("p13", "p26"):
 """
 
 STUDY = """
-import runpy, signal, sys
+import runpy, sys
 from pathlib import Path
 from matey.studies.engine import run_study
-from matey.studies.folder import interrupt
+from matey.studies.signals import interrupt_at_signals
 Squares = runpy.run_path(sys.argv[3])["Squares"]
-signal.signal(signal.SIGTERM, interrupt)
+interrupt_at_signals()
 run_study(Squares(Path(sys.argv[1], "study"), [5, 6, 7]), [sys.executable, sys.argv[2], sys.argv[1]], 2)
 """
 STOPPED = """
