@@ -93,10 +93,8 @@ class FieldBatch:
         self._check_shapes()
         if not self.history.is_floating_point():
             raise ValueError(f"history must hold real numbers, got {_kind(self.history)}; convert it to float32.")
-        if self.history.dtype == torch.float16 and self.history.device.type == "cpu":
-            raise ValueError(
-                "history must be float32, float64 or bfloat16 on a CPU, got float16; convert it to float32."
-            )
+        if self.history.dtype == torch.float16:  # sums over the cells of a patch would leave its range
+            raise ValueError("history must be float32, float64 or bfloat16, got float16; convert it to float32.")
         for name in ("target", "given"):  # a mask, for one, may hold booleans or integers
             if (value := getattr(self, name)) is not None and not value.is_floating_point():
                 if value.is_complex():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from matey.checkpoints.newest import ShardError, first_file, step_folder
-from matey.checkpoints.run_files import CONFIG
+from matey.checkpoints.run_files import CONFIG, OWNER
 from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import Source
 
@@ -31,8 +34,14 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
         ShardError: there is no checkpoint, or the file that describes it is missing or corrupt.
     """
     folder = step_folder(path)
-    run = folder.resolve().parent.parent
-    return open_checkpoint(folder), run if (run / CONFIG).is_file() else None
+    return open_checkpoint(folder), next((run for run in _runs(folder) if (run / CONFIG).is_file()), None)
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    """Yield the folders in which the run of a checkpoint may be; its ``checkpoints`` may be a link to a folder elsewhere."""
+    yield from (Path(os.path.abspath(folder)).parent.parent, folder.resolve().parent.parent)
+    with suppress(OSError, ValueError):
+        yield Path((folder.resolve().parent / OWNER).read_text(encoding="utf-8").strip())
 
 
 def open_checkpoint(folder: Path) -> Source:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,13 @@ def read_metrics(path: Path) -> MetricsLog:
     texts = [text for text in texts if text.strip()]
     lines = [line for line in map(_parse, texts) if line is not None]
     return MetricsLog(lines, len(texts) - len(lines))
+
+
+def best_validation(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the line of the best validation, None without any; those before a change of what is validated do not count."""
+    alike = [line for line in validations if line.get("chosen_by") == validations[-1].get("chosen_by")]
+    errors = [math.inf if math.isnan(line["valid_nrmse"]) else line["valid_nrmse"] for line in alike]
+    return alike[errors.index(min(errors))] if alike else None
 
 
 def _parse(text: bytes) -> tuple[str, dict[str, Any]] | None:

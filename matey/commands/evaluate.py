@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -22,17 +22,18 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.lacking import lacking_note
-from matey.evaluate.beyond import Beyond, go_beyond, longest_rollout
+from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, plan_comparison
 from matey.evaluate.conservation import kept_note
-from matey.evaluate.evaluation import Evaluation, Protocol, chunks, evaluate
+from matey.evaluate.evaluation import Evaluation, Protocol, as_given_to, chunks, evaluate
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
+from matey.evaluate.sound import sound_beginnings
 from matey.mistakes import writing
 from matey.model.matey import quiet
 from matey.model.shared_fields import share_of
-from matey.parallel.collectives import dealt, rank
+from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
 from matey.process.likely_place import likely_place
@@ -64,14 +65,15 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         Candidate(name, trained.model.to(device), args.history or trained.num_frames, trained.facts)
         for name, trained in zip(names, models, strict=True)
     ]
-    data = coarsened(args, data)
-    data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
-    if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
-        note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
-        data = replace(data, notes=(*data.notes, note))
     configs = [each.model.config for each in models if isinstance(each, Trained)]
     parameters = dict.fromkeys(name for config in configs for name in config.parameters)
     given = dict.fromkeys(name for config in configs for name in config.given)
+    data = coarsened(args, data)
+    data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
+    data = without_bad_values(args, models, data, given)
+    if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
+        note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
+        data = replace(data, notes=(*data.notes, note))
     if note := lacking_note([*parameters], [*given], data.sets):
         data = replace(data, notes=(*data.notes, note))
     if args.share > 1:
@@ -93,10 +95,8 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
     if rank() > 0:
         return
     if protocol.rollout_steps < args.rollout and args.share == 1:
-        evaluations = [
-            replace(found, beyond=follow(candidate, data, protocol.rollout_steps, args.rollout, args.conserve))
-            for candidate, found in zip(candidates, evaluations, strict=True)
-        ]
+        evaluations, of_following = followed(candidates, data, evaluations, protocol, args.rollout)
+        data = replace(data, notes=(*data.notes, *of_following))
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     alone = len(models) == 1
     folders = ["" if alone else name.replace("/", "-") for name in names]
@@ -147,6 +147,16 @@ def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
     return replace(data, sets=tuple(views), notes=(*data.notes, f"The data is seen coarser: {views[0].view}."))
 
 
+def without_bad_values(
+    args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut, given: Collection[str]
+) -> HeldOut:
+    """Return the selection without NaN and infinity, if the run that it is from skips them in training."""
+    run = next((each.run for each in models if each.run is not None), None)
+    if args.data or run is None or run.data.bad_values == "refuse":
+        return data
+    return sound_beginnings(data, data.num_frames + max(args.rollout, *args.leads), given, shared_out)
+
+
 def alone_text(evaluation: Evaluation, label: str) -> str:
     """Format the results of one model as text."""
     beyond = "" if evaluation.beyond is None else beyond_text([label], [evaluation.beyond])
@@ -162,10 +172,23 @@ def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead, args.conserve)
 
 
-def follow(candidate: Candidate, data: HeldOut, num_true: int, num_steps: int, conserve: bool) -> Beyond:
-    """Roll out beyond the truth, from histories that end at the same frame for all models."""
-    own = candidate.own(data)
-    return go_beyond(candidate.model, own, num_true, num_steps, data.num_frames - candidate.num_frames, conserve)
+def followed(
+    candidates: Sequence[Candidate], data: HeldOut, found: Sequence[Evaluation], protocol: Protocol, num_steps: int
+) -> tuple[list[Evaluation], list[str]]:
+    """Return evaluations with rollouts beyond the truth, and notes; all models begin at the same frame."""
+    own = [as_given_to(candidate.model, candidate.own(data)) for candidate in candidates]
+    varying = dict.fromkeys(name for each in own for source in each.sets for name in source.varying)
+    notes = [
+        f"No rollout goes on beyond the truth where a model is given fields that vary in time ({', '.join(varying)})."
+    ]
+    starts = [data.num_frames - candidate.num_frames for candidate in candidates]
+    beyond = [
+        go_beyond(candidate.model, each, protocol.rollout_steps, num_steps, start, protocol.conserve)
+        for candidate, each, start in zip(candidates, own, starts, strict=True)
+    ]
+    if any(each.drifts for each in beyond):
+        found = [replace(each, beyond=of_model) for each, of_model in zip(found, beyond, strict=True)]
+    return [*found], notes if varying else []
 
 
 def load(folder: Path) -> Trained | TrainedPeer:

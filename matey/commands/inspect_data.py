@@ -10,11 +10,12 @@ import numpy as np
 from tqdm import tqdm
 
 from matey.data import DataError, Trajectory, TrajectorySet
+from matey.data.coordinates import UNEVEN_TIME
 from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
 from matey.data.remote.paths import seen_from
 from matey.data.trajectory import PARTS
-from matey.data.windows import stretches
+from matey.data.windows import given_stretches, stretches
 from matey.mistakes import writing
 
 _SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes a value by more than a thousandth
@@ -105,7 +106,8 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
             for _, frames in stretches(data, index):
                 values.add(frames)
             if data.given:
-                data.read_given(index, 0, data.trajectories[index].num_frames if data.given_in_time else 1)
+                for _ in given_stretches(data, index):  # reading finds the faults
+                    pass
         except DataError as error:
             faults.append(str(error))
     return values, faults
@@ -120,7 +122,7 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
         ),
         ("trajectories", f"{data.num_trajectories} of {spread(a.num_frames for a in data.trajectories)} frames"),
         *((f"along {axis}", along(data.trajectories, number)) for number, axis in enumerate("zyx")),
-        ("time step", spread(about.time_step for about in data.trajectories)),
+        ("time step", spread(about.time_step for about in data.trajectories) + _unevenness(data)),
     ]
     names = dict.fromkeys(name for about in data.trajectories for name in about.parameters)
     for name in names:
@@ -140,6 +142,15 @@ def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
         rows.append(("empty frames", f"{values.num_blank} hold nothing but 0: were they ever written?"))
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join([data.system, *(f"  {name:<{width}}{text}" for name, text in rows), *field_table(data, values)])
+
+
+def _unevenness(data: TrajectorySet) -> str:
+    """Say how uneven the times of the first trajectory are, where its reader takes them as even."""
+    times = data.coordinates("time", [0])
+    steps = np.diff([] if times is None else times.values)
+    if not len(steps) or np.abs(steps - steps.mean()).max() <= UNEVEN_TIME * steps.mean():
+        return ""
+    return f", uneven: {steps.min():.4g} to {steps.max():.4g} in the first; a lead counts snapshots, however far apart"
 
 
 def field_table(data: TrajectorySet, values: Range) -> list[str]:

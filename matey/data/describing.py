@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from matey.config.description import TODO
 from matey.config.places import Axis
 from matey.data.arrays.kinds import kind_of
@@ -22,8 +20,15 @@ from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, ro
 from matey.data.dates import is_text
 from matey.data.guess import Guess
 from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
-from matey.data.guessed_coordinates import MAX_CELLS, Line, axis_of_mesh, has_dates, is_coordinate
-from matey.data.guessed_fields import constant_arrays, field_name, likely_fields, plain_name, sources
+from matey.data.guessed_coordinates import Line, axis_of_mesh, has_dates, hint_on_ends, is_coordinate
+from matey.data.guessed_fields import (
+    constant_arrays,
+    field_name,
+    likely_fields,
+    named_on_our_axes,
+    plain_name,
+    sources,
+)
 from matey.data.guessed_files import OtherFiles
 from matey.data.guessed_snapshots import (
     Snapshots,
@@ -113,21 +118,22 @@ class _Guesser:
 
     def guess(self) -> Guess:
         first, known = self.first, self.known
+        files = self.snapshots.files if (apart := self.snapshots.said_of(known, self.field)) else self.snapshots.file
+        fields = named_on_our_axes(own := self._sources(files), self._theirs)
+        turned = "; components are along our axes: y is up" if [*fields] != [*own] else ""
         grid = [axis for axis in GRID if axis in known]
         comments: dict[str, str] = {
             "system": "a name for the equations, the same for all data of this kind",
             "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
-            "fields": "name in the model's vocabulary: where it lies; rename as you like",
+            "fields": "name in the model's vocabulary: where it lies; rename as you like" + turned,
         }
         sizes = {axis: found for axis in grid if (found := self._cell_size(axis))}
         along = {axis: name for axis in grid if (name := self._coordinate(axis))}
         lines = {axis: self._line(axis, name) for axis, name in along.items()}
         steps = {axis: along[axis] for axis, line in lines.items() if line.is_even}
         spacing: Any = {axis: steps.get(axis) or sizes.get(axis, ("", TODO))[1] for axis in grid} or TODO
-        apart = self.snapshots.said_of(known, self.field)
         pattern = self.patterns[first][0]
         in_each = self.snapshots.time(self.kind, self.path, self.arrays, first, pattern) if apart else None
-        files = self.snapshots.files if apart else self.snapshots.file
         has_time, in_files = "time" in known, bool(apart) and files != self.snapshots.file
         concat = {"concat": "time"} if apart and (has_time or (in_files and "*" in first)) else {}
         time = self._coordinate("time") or (in_each if isinstance(in_each, str) or not has_time else None)
@@ -139,7 +145,8 @@ class _Guesser:
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
-            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._at_the_ends(axis)}"
+            hint = hint_on_ends(self.kind, self.path, (first, pattern), self.field, known, axis)
+            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{hint}"
             if axis in sizes and spacing[axis] == sizes[axis][1]:
                 comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
             if spacing[axis] == TODO:
@@ -157,7 +164,7 @@ class _Guesser:
             "files": files,
             "axes": known or TODO,
             **concat,
-            "fields": self._sources(files),
+            "fields": fields,
             "spacing": spacing,
             "time_step": time or TODO,
             "boundary": boundary,
@@ -178,8 +185,7 @@ class _Guesser:
             return None
         stored, position = self.field, self.known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
-        ours = [role for role in GRID if role in self.known]
+        ours, theirs = [role for role in GRID if role in self.known], self._theirs
         named_there: dict[Axis, Axis] = dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
         role = named_there.get(axis, axis)
         size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
@@ -191,6 +197,11 @@ class _Guesser:
         meshes = [name for name in of_axis if axis in GRID and self._is_mesh(name, axis)]
         found = [name for name in (*named, *tied, *alike, *dates, *meshes) if name and axis_name(name) not in NO_TIMES]
         return next(iter(sorted(found, key=lambda name: axis_name(name) in COUNTERS)), None)
+
+    @property
+    def _theirs(self) -> list[Axis]:
+        """The file's names of the grid axes, as far as its coordinates tell; x, z of a plane are our x, y."""
+        return [role for role in GRID if role in map(role_of, self.coordinates)]
 
     def _is_mesh(self, name: str, axis: Axis) -> bool:
         """Whether an array holds a coordinate for each cell, which changes along ``axis`` alone."""
@@ -254,24 +265,6 @@ class _Guesser:
             for name in self.kind.numbers(self.path, "")
             if not name.startswith(("_", "openPMD")) and name not in left_out and role_of(name) != "time"
         ]
-
-    def _at_the_ends(self, axis: Axis) -> str:
-        """Return a hint on the boundary from a middle snapshot: its jump across the ends over those between neighbours."""
-        sizes = dict(zip(self.known, self.field.shape, strict=True))
-        grid: list[Axis] = [role for role in self.known if role in GRID]
-        if math.prod(sizes[role] for role in grid) > MAX_CELLS:
-            return ""
-        picked: dict[Axis, int | slice] = {"time": sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}
-        index = tuple(picked.get(role, 0) for role in self.known)
-        raw = self.kind.read(self.path, self.patterns[self.first][0], index)
-        frame = np.moveaxis(self.field.packing.unpacked(raw).astype(np.float64), grid.index(axis), 0)
-        if not np.isfinite(frame).all():
-            return "; some values here are not finite, and masks are not supported"
-        inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
-        if inside == 0:
-            return ""
-        ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
-        return f"; from the last cell to the first, {self.first} jumps {ratio:.2g} times as far as between neighbours"
 
     def _notes(self, left_in: Collection[object], apart: str, files: str) -> list[str]:
         others = {

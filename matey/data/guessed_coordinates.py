@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from matey.config.places import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import GRID, ROLES, axis_name, role_of
 from matey.data.coordinates import UNEVEN_SPACE, even_step, line_of
@@ -64,6 +66,35 @@ class Line:
             return cls(is_even=False, is_circle=False)
         is_round = abs(step * size - 360) < 1e-3 * step and stored.unit.lower().startswith("degree")
         return cls(is_even=True, is_circle=is_round)
+
+
+def hint_on_ends(
+    kind: FileKind, path: Path, names: tuple[str, str], stored: StoredArray, axes: Sequence[Axis], axis: Axis
+) -> str:
+    """Return a hint on an axis's boundary from a middle snapshot: its jump across the ends over those between neighbours.
+
+    Args:
+        kind: kind of the file.
+        path: the file.
+        names: name to show of the array, and its name in the file.
+        stored: the array.
+        axes: kinds of its axes.
+        axis: the axis.
+    """
+    sizes: dict[Axis, int] = dict(zip(axes, stored.shape, strict=True))
+    grid: list[Axis] = [role for role in axes if role in GRID]
+    if math.prod(sizes[role] for role in grid) > MAX_CELLS:
+        return ""
+    picked: dict[Axis, int | slice] = {"time": sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}
+    raw = kind.read(path, names[1], tuple(picked.get(role, 0) for role in axes))
+    frame = np.moveaxis(stored.packing.unpacked(raw).astype(np.float64), grid.index(axis), 0)
+    if not np.isfinite(frame).all():
+        return "; some values here are not finite, and masks are not supported"
+    inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
+    if inside == 0:
+        return ""
+    ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
+    return f"; from the last cell to the first, {names[0]} jumps {ratio:.2g} times as far as between neighbours"
 
 
 def _values(kind: FileKind, path: Path, name: str, stored: StoredArray) -> np.ndarray:

@@ -75,6 +75,28 @@ def sources(
             yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
 
 
+def named_on_our_axes(found: Mapping[str, Any], theirs: Sequence[Axis]) -> dict[str, Any]:
+    """Rename the components of vectors in a vertical plane, whose axes become ours, so that each is along the axis it names.
+
+    The vertical component becomes ``_y``, and the one out of the plane ``_z``. A vector in the plane x, z that has these two
+    components alone keeps its names, see `matey.physics.components_of`.
+
+    Args:
+        found: source of each field, by name.
+        theirs: grid axes of the file, in the order of ours.
+    """
+    if len(theirs) != 2 or "z" not in theirs:
+        return dict(found)
+    (across,) = (axis for axis in GRID if axis not in theirs)
+    ours: dict[str, str] = {theirs[0]: "y", theirs[1]: "x", across: "z"}
+    renamed: dict[str, str] = {}
+    for vector in dict.fromkeys(name[:-2] for name in found if name[-2:] in {"_x", "_y", "_z"}):
+        own = {axis: f"{vector}_{axis}" for axis in "xyz" if f"{vector}_{axis}" in found}
+        if len(own) > 1 and {*own} != {"x", "z"}:
+            renamed |= {name: f"{vector}_{ours[axis]}" for axis, name in own.items()}
+    return {renamed.get(name, name): source for name, source in found.items()}
+
+
 def constant_arrays(
     arrays: Mapping[str, StoredArray], field: StoredArray, known: Sequence[Axis], left_out: set[str]
 ) -> Iterator[tuple[str, list[Axis]]]:

@@ -70,11 +70,11 @@ def histories_of(
     Raises:
         DataError: given fields that vary in time end before the ``follow`` frames after the histories do.
     """
-    varying, end = sorted(data.given_in_time.intersection(data.given)), start + num_frames + follow
+    end = start + num_frames + follow
     for about in (data.trajectories[trajectory] for trajectory in trajectories):
-        if varying and end > about.num_frames:
+        if data.varying and end > about.num_frames:
             raise DataError(
-                f"{about.label}: expected {', '.join(varying)}, which the model is given, up to frame {end - 1}, got "
+                f"{about.label}: expected {', '.join(data.varying)}, which the model is given, up to frame {end - 1}, got "
                 f"{about.num_frames} frames; forecast fewer snapshots."
             )
     return [Window(0, trajectory, start, follow) for trajectory in trajectories]

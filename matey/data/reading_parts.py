@@ -123,8 +123,7 @@ def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: 
         end = num_frames + max(follow, window.lead)
         given += map(torch.from_numpy, given_in(sets[window.set_index], window, end, total, cells))
     pieces = (replace(piece, given=values) for piece, values in zip(part.pieces, given, strict=True))
-    varies = not source.given_in_time.isdisjoint(source.given)
-    return replace(part, pieces=tuple(pieces), num_given=total if varies else 1)
+    return replace(part, pieces=tuple(pieces), num_given=total if source.varying else 1)
 
 
 def _by_sample(boxes: Sequence[Box]) -> Iterator[tuple[int, list[Cells]]]:

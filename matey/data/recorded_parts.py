@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from matey.data.fingerprints import fingerprints
@@ -20,9 +20,8 @@ class RecordedParts:
         self._record = record
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
-        self._has_blocks = any(
-            Span.named(name).is_block for files in record.sets for file in files.values() for name in file.parts
-        )
+        self._files = [file for files in record.sets for file in files.values()]
+        self._has_blocks = any(Span.named(name).is_block for file in self._files for name in file.parts)
         self._begun: dict[tuple[Path, str], FileParts | None] = {}  # results of `_begun_as`
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
@@ -33,6 +32,23 @@ class RecordedParts:
             index: number of the recorded data set that is searched first.
         """
         return [None if file is None else file.parts.get(about.name) for about, file in self._files_of(data, index)]
+
+    def held_out_before(self, data: TrajectorySet, index: int, prints: Mapping[int, str]) -> dict[int, str]:
+        """Return the part of each unknown trajectory that begins like one that was held out, as in a file that was renamed.
+
+        Args:
+            data: the data set.
+            index: number of the recorded data set that is searched first.
+            prints: fingerprints of trajectories by their numbers.
+        """
+        held: dict[str, str] = {}
+        for part in ("unused", "valid", "test"):  # the last counts, where several begin alike
+            held |= {
+                text: part for file in self._files for name, text in file.prints.items() if file.parts.get(name) == part
+            }
+        parts, stated = self.parts_of(data, index), [about.split for about in data.trajectories]
+        unknown = (number for number in prints if parts[number] is None and stated[number] is None)
+        return {number: held[prints[number]] for number in unknown if prints[number] in held}
 
     def trained(self, data: TrajectorySet) -> list[bool | None]:
         """Return whether frames of each trajectory or block were trained on, None where the record does not know its file."""

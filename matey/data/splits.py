@@ -26,6 +26,12 @@ class Split:
     valid: tuple[int, ...]
     test: tuple[int, ...]
 
+    def with_moved(self, part_of: Mapping[int, str]) -> Split:
+        """Return the split with some trajectories in other parts; those of ``unused`` are left out."""
+        kept = {part: [number for number in getattr(self, part) if number not in part_of] for part in PARTS}
+        moved = {part: [number for number, own in part_of.items() if own == part] for part in PARTS}
+        return Split(*(tuple(sorted(kept[part] + moved[part])) for part in PARTS))
+
 
 def split_set(
     trajectory_set: TrajectorySet,

@@ -108,6 +108,9 @@ class WellFile(TrajectorySet):
         return np.concatenate(parts, axis=1)
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        if axis not in ("time", *self._ours):
+            yield from super()._read_coordinates(axis, trajectories)
+            return
         name = axis if axis == "time" else self._axes[self._ours.index(axis)]
         with described_hdf5(self.trajectories[0].source) as file:
             yield from (Coordinates(_places(file, name, number), "?") for number in trajectories)

@@ -98,12 +98,15 @@ def write_the_well(
         new.rename(out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    lost = [name for name in data.given if name in data.given_in_time]
     units = [f"{name} in {unit}" for name, unit in _units(data) if unit not in "?1"]
     empty = [part for part in PARTS if not getattr(split, part)]
     return [
         *([f"No trajectory is in the parts {', '.join(empty)}, which are not written."] if empty else []),
-        *([f"Left out, since the layout has no fields that are given in time: {', '.join(lost)}."] if lost else []),
+        *(
+            [f"Left out, since the layout has no fields that are given in time: {', '.join(data.varying)}."]
+            if data.varying
+            else []
+        ),
         *([f"The layout has no place for units: {', '.join(units)}."] if units else []),
     ]
 

@@ -54,7 +54,7 @@ class TrajectorySet(ABC):
         length_unit: unit of coordinates and spacing; ``1`` and ``?`` as in ``units``.
         time_unit: unit of times and time steps; ``1`` and ``?`` as in ``units``.
         given: names of fields that are known beforehand and not predicted, such as coefficients, geometry or forcing.
-        given_in_time: given fields that vary in time.
+        given_in_time: given fields that vary in time, those in ``left_out`` among them.
         left_out: given fields that are not read, see `with_given`.
         made_of: the sets that this one is made of; empty for a set that reads files or arrays itself.
     """
@@ -81,6 +81,11 @@ class TrajectorySet(ABC):
     def sources(self) -> tuple[Path, ...]:
         """The files of the set, each once, in order."""
         return tuple(dict.fromkeys(trajectory.source for trajectory in self.trajectories))
+
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The given fields that vary in time."""
+        return tuple(name for name in self.given if name in self.given_in_time)
 
     @property
     def inputs(self) -> tuple[Path, ...]:
@@ -130,9 +135,8 @@ class TrajectorySet(ABC):
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
-        varies = any(name in self.given_in_time for name in self.given)
         cells = cells or about.cells
-        shape = (stop - start if varies else 1, *(side.stop - side.start for side in cells))
+        shape = (stop - start if self.varying else 1, *(side.stop - side.start for side in cells))
         asked = start, stop, cells
         with _reading:
             each = [np.broadcast_to(self._read_given(trajectory, name, *asked), shape) for name in self.given]

@@ -52,6 +52,8 @@ def go_beyond(
 ) -> Beyond:
     """Roll out from the beginning of a few trajectories of each system to beyond their ends.
 
+    Data whose given fields vary in time is left out, since nothing is known of these beyond the end.
+
     Args:
         model: the model.
         data: the trajectories.
@@ -66,6 +68,8 @@ def go_beyond(
     """
     found: dict[tuple[str, str], list[Tensor]] = {}
     for index, numbers in enumerate(data.trajectories):
+        if data.sets[index].varying:
+            continue
         windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
         for together in alike(data.sets, windows):
             (known,) = read_rollouts(data.sets, together, data.num_frames, num_true)

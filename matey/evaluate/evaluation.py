@@ -203,8 +203,7 @@ def evaluate(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    given = model.config.given if isinstance(model, MateyModel) else ()
-    data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))
+    data = as_given_to(model, data)
     scores = score(model, data, protocol, tasks, on_forecasts)
     if rank() > 0 or num_sharing(model) > 1:
         return scores
@@ -219,6 +218,12 @@ def evaluate(
         worst=[make_example(model, data, _window_of(data, label, lead)) for label in worst],
         shown_rollouts=shown,
     )
+
+
+def as_given_to(model: Forecaster, data: HeldOut) -> HeldOut:
+    """Return the data with only those given fields that the model uses."""
+    given = model.config.given if isinstance(model, MateyModel) else ()
+    return replace(data, sets=tuple(each.with_given(given) for each in data.sets))
 
 
 def score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums, spectra: SpectraSums) -> None:

@@ -16,6 +16,9 @@ from matey.tokens.coverage import Holders
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.tiles import Tiles
 
+SMALLEST_UNIT = 2.0**-20
+"""Smallest unit of errors: in that of a field that was zero, the square of an error of 100 would be beyond float32."""
+
 
 class Forecast(NamedTuple):
     """The predicted frame of one `FieldBatch`: base + scale x decoded.
@@ -60,13 +63,19 @@ class Forecast(NamedTuple):
             raise ValueError(f"A batch of {self.samples.system} has no target, and so no loss; give it one.")
         return self.target
 
+    @property
+    def unit(self) -> Tensor:
+        """Unit ``(b, f)`` in which errors can be squared: the scale, unless it is close to zero, as that of a field at rest."""
+        return self.scale.clamp_min(SMALLEST_UNIT)
+
     def errors(self) -> Tensor:
         """Return prediction minus target in this rank's cells.
 
-        The shape is ``(k, f, z, y, x)``, the unit that of ``decoded``; all other cells are zero.
+        The shape is ``(k, f, z, y, x)``, in units of `unit`; all other cells are zero.
         """
-        wanted = (self.known_target.to(self.scale.dtype) - self.base) / self._scale_of_tiles()
-        return (self.decoded.to(wanted.dtype) - wanted).where(self.own[:, None], 0)
+        lacking = (self.base - self.known_target.to(self.scale.dtype)) / self.of_tiles(self.unit)
+        factor = self.of_tiles(self.scale / self.unit)
+        return torch.addcmul(lacking, self.decoded.to(lacking.dtype), factor).where(self.own[:, None], 0)
 
     def frame(self) -> Tensor:
         """Return the decoded values as a frame ``(b, f, z, y, x)``, zero in cells that this rank does not predict."""
@@ -79,14 +88,15 @@ class Forecast(NamedTuple):
     @property
     def values(self) -> Tensor:
         """The predicted values in the tiles, ``(k, f, z, y, x)`` in physical units; valid in own cells only."""
-        return self.base + self._scale_of_tiles() * self.decoded.to(self.scale.dtype)
+        return self.base + self.of_tiles(self.scale) * self.decoded.to(self.scale.dtype)
 
     def _together(self, values: Tensor) -> Tensor:
         """Return tiles ``(k, f, z, y, x)`` of all ranks as one frame."""
         return self.sequence_group.reduce(self.tiles.put(values.where(self.own[:, None], 0)))
 
-    def _scale_of_tiles(self) -> Tensor:
-        return self.scale[self.tiles.sample][..., None, None, None]
+    def of_tiles(self, values: Tensor) -> Tensor:
+        """Return values of samples ``(b, f)`` for each tile, ``(k, f, 1, 1, 1)``."""
+        return values[self.tiles.sample][..., None, None, None]
 
     @property
     def error(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from matey.model.matey import MateyModel
@@ -40,6 +41,8 @@ def plain_weights(model: MateyModel, weights: Mapping[str, Tensor]) -> Mapping[s
 def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:
     """Return the weights of a plain `MateyModel`, with the product of each adapter added to its linear map.
 
+    Sums are float32 where the map is bfloat16, as frozen weights are in training: bfloat16 would lose most of what is added.
+
     Args:
         weights: the whole state of a model with adapters.
         rank: rank of the adapters.
@@ -52,6 +55,7 @@ def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> di
         (plain,) = plain_names([name])
         if plain != name and name.endswith("weight"):
             down, up = (weights[plain.replace("weight", f"lora_{side}.default.weight")] for side in "AB")
-            value = (value.float() + alpha / rank * (up.float() @ down.float())).to(value.dtype)
+            wide = torch.promote_types(value.dtype, torch.float32)
+            value = value.to(wide) + alpha / rank * (up.to(wide) @ down.to(wide))
         merged[plain] = value
     return merged

@@ -177,7 +177,10 @@ class MateyModel(PreTrainedModel):
         recompute = self.checkpoint_blocks == "all" or (self.checkpoint_blocks == "every_other" and number % 2 == 0)
         if not (recompute and self.training and torch.is_grad_enabled()):
             return block(tokens, self.sequence_group, *inputs)
-        # The reentrant form saves its input as an autograd function does, so that it can be sent to main memory.
+        # The reentrant form saves its input as an autograd function does, so that it can be sent to main memory. It trains the
+        # block's weights only if the input has a gradient, which it lacks if all before it is frozen.
+        if self.offload_activations and any(weight.requires_grad for weight in block.parameters()):
+            tokens = tokens if tokens.requires_grad else tokens.detach().requires_grad_()
         with save_on_cpu(pin_memory=True) if self.offload_activations else nullcontext():
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)

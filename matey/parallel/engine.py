@@ -241,6 +241,11 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
             "zero_optimization.elastic_checkpoint is not supported: neither --resume nor conversion reads what it saves; "
             "remove it from the DeepSpeed JSON, and convert checkpoints for other numbers of ranks."
         )
+    if config.get("load_universal_checkpoint") or config.get("checkpoint", {}).get("load_universal"):
+        raise ConfigError(
+            "checkpoint.load_universal is not supported: --resume tells a universal checkpoint from DeepSpeed's own, and "
+            "loads either; leave it out."
+        )
     if zero.stage in (1, 2) and zero.round_robin_gradients:
         raise ConfigError(
             "zero_optimization.round_robin_gradients is not supported: with it DeepSpeed 0.19 keeps weights in another order "

@@ -17,6 +17,7 @@ from matey.parallel.package import Engine, deepspeed
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 FROM_CONFIGURATION = frozenset({"weight_decay", "betas", "eps", "factor", "momentum"})
 """Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
+CLIP_NORM = "clip_grad"  # as DeepSpeed's optimizers call it; without one, the engine clips as it is configured
 
 
 def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     Raises:
         UnpicklingError: a file holds an object of another class.
     """
-    groups = engine.optimizer.param_groups
+    groups, clip_norm = engine.optimizer.param_groups, getattr(engine.optimizer, CLIP_NORM, None)
     settings = [{key: group[key] for key in group.keys() & FROM_CONFIGURATION} for group in groups]
     with _only_weights(), torch.serialization.safe_globals(_classes()):
         path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
@@ -33,6 +34,8 @@ def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
     # DeepSpeed overwrites the settings with the checkpoint's, but the configuration may have changed since.
     for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(of_group)
+    if clip_norm is not None:
+        setattr(engine.optimizer, CLIP_NORM, clip_norm)
     return state
 
 

@@ -153,8 +153,7 @@ def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, con
     """Return a window of the data with the layout of its tokens."""
     source, about = sets[window.set_index], samples_of_windows(sets, [window], num_frames)
     layout = layout_of_windows(sets, [window], num_frames, config)
-    varies = not source.given_in_time.isdisjoint(source.given)
-    given_frames = num_frames + window.lead if varies else bool(source.given)
+    given_frames = num_frames + window.lead if source.varying else bool(source.given)
     given = len(source.given), int(given_frames)
     return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.is_scattered)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from matey.checkpoints.metrics_log import read_metrics
+from matey.checkpoints.metrics_log import best_validation, read_metrics
 from matey.checkpoints.run_files import CONFIG, LOCK, METRICS
 from matey.checkpoints.run_names import distinct_names
 from matey.mistakes import Mistake
@@ -58,9 +58,9 @@ class Progress:
         return max((line["step"] for line in (*self.steps, *self.validations)), default=0)
 
     @property
-    def best(self) -> dict[str, Any] | None:
+    def best(self) -> Mapping[str, Any] | None:
         """The validation with the smallest error; None before the first."""
-        return min(self.validations, key=lambda line: line["valid_nrmse"], default=None)
+        return best_validation(self.validations)
 
     @property
     def loss(self) -> float:

@@ -14,7 +14,7 @@ from einops import repeat
 from torch import Tensor
 
 from matey.config.choices import CRITERIA, RefineRule, RefineValues
-from matey.tokens.criteria import LOCAL_CRITERIA, drawn, patch_mean
+from matey.tokens.criteria import LOCAL_CRITERIA, ONE_FRAME, drawn, patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid
 
 
@@ -136,6 +136,8 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
     """Raise ValueError unless a window ``(t, z, y, x)`` of frames and cells can be cut into these patches by this rule."""
     covered = cover(window, patches[0])
     grids = [patch_grid(covered, patch) for patch in patches]
+    if len(patches) > 1 and refinement.criterion == "last_change" and window[0] == 1:
+        raise ValueError(ONE_FRAME)
     if refinement.rule != "budget" or len(patches) == 1:
         return
     if covered != tuple(window):

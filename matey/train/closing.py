@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matey.checkpoints.metrics_log import best_validation
 from matey.checkpoints.run_files import METRICS, MODEL
 from matey.config.flags import started_as
 from matey.metrics import error_text
@@ -38,8 +39,7 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
         folder: the run's folder.
     """
     lines = []
-    if validations := [line for line in log if "valid_nrmse" in line]:
-        best = min(validations, key=lambda line: line["valid_nrmse"])
+    if best := best_validation([line for line in log if "valid_nrmse" in line]):
         persistence = best["valid_persistence_by_system"]
         rows = [
             (system, error_text(error), error_text(persistence[system]), _ratio(error, persistence[system]))

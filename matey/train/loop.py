@@ -132,7 +132,7 @@ def _validate(
         forget_order_of_modules(engine)
         if numbers is None:
             return progress
-        log.write(step=progress.step, **numbers)
+        log.write(step=progress.step, **numbers, chosen_by=progress.validated)
         is_best = numbers["valid_nrmse"] < progress.best
         if rank() == 0:
             tqdm.write(validation_sentence(progress.step, numbers, is_best=is_best))  # above the bar, which goes on
@@ -153,6 +153,7 @@ def take_step_of(
 ) -> TakenStep:
     """Take one step of the optimizer; its numbers are read later."""
     meter.start()
+    take_traffic()  # of a validation or a save since the last step, which is none of this step
     rate = learning_rate(step, settings)
     set_learning_rate(engine, rate)
     tally = Tally(scales, engine.device)
@@ -194,7 +195,7 @@ class Progress:
         stale: number of validations since the best one.
         owes_validation: whether the validation after the last step is still to be done, since a signal asked the run to
             stop before it.
-        validated: the settings of the validation, as a text; ``best`` is valid for these settings only.
+        validated: hash of what is validated, see `matey.train.run_data.chosen_by`; ``best`` is valid for it only.
     """
 
     step: int = 0

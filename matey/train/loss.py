@@ -57,15 +57,15 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     found = []
     for total, sums, forecast in zip(summed, own, forecasts, strict=True):
         of_error, of_target = total.view_as(sums).chunk(2, dim=1)
-        square = forecast.scale.square()
+        square = forecast.unit.square()
         found.append(loss.relative(of_error * square, of_target * square, math.prod(forecast.tiles.frames.window[1:])))
     return found
 
 
 def _target_of(forecast: Forecast) -> Tensor:
-    """Return the target in this rank's cells, in units of the scale."""
-    scale = forecast.scale[forecast.tiles.sample][..., None, None, None]
-    return (forecast.known_target.to(scale.dtype) / scale).where(forecast.own[:, None], 0)
+    """Return the target in this rank's cells, in units of the forecast's `unit`."""
+    unit = forecast.of_tiles(forecast.unit)
+    return (forecast.known_target.to(unit.dtype) / unit).where(forecast.own[:, None], 0)
 
 
 def training_loss(
@@ -90,7 +90,7 @@ def training_loss(
 
 
 def _own_sum(loss: Loss, forecast: Forecast, values: Tensor, halo: Sequence[int]) -> Tensor:
-    """Sum over this rank's cells, ``(b, f)`` in units of the scale."""
+    """Sum over this rank's cells, ``(b, f)`` in squares of the forecast's `unit`."""
     squares = loss.squares(values, axes_of(halo))
     if loss.halo:
         squares = squares.where(forecast.own[:, None], 0)

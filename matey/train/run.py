@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from matey.checkpoints.durable import replace_bytes, replace_text
@@ -38,7 +36,7 @@ from matey.train.memory import group_size
 from matey.train.network import check_attention
 from matey.train.own_folder import cannot_write
 from matey.train.resume import RunError
-from matey.train.run_data import RunData, bytes_of, loss_scales, validation_windows
+from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, validation_windows
 from matey.train.sample_layout import layout_of
 from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
@@ -107,7 +105,8 @@ def _train_in(
     average = MovingAverage(engine, run.train.ema)
 
     # A mistake in the configuration or short data stops the run above: only now does an earlier run move aside.
-    progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say)
+    validated = chosen_by(run, data, windows)
+    progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say, validated)
     notes = (*notes, *_write_split(folder, data))
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
@@ -160,9 +159,8 @@ def _start_or_resume(
     engine: Engine,
     average: MovingAverage,
     say: Callable[[str], None],
+    validated: str,
 ) -> Progress:
-    names = [Path(path).name for path in run.data.validate_on]
-    validated = json.dumps([run.data.lead_max, names, run.train.validation_windows, run.train.ema])
     done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
         if run.output.resume == "auto":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.index import Index
 from matey.data.mixture import Mixture
 from matey.data.reading import sound_windows
-from matey.data.split_record import SplitRecord
+from matey.data.split_record import SplitRecord, labels_of
 from matey.data.splits import Split
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window, num_starts, spread_windows
@@ -106,6 +108,24 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
             )
     held_back = [*(split.valid for split in data.splits), *(range(other.num_trajectories) for other in data.others)]
     return _windows_of(run, data.all_sets, held_back)
+
+
+def chosen_by(run: RunConfig, data: RunData, windows: Sequence[Window]) -> str:
+    """Return a hash of what the best weights are chosen by: the windows of sets that are trained on, and the average.
+
+    Args:
+        run: the run.
+        data: data of the run.
+        windows: the windows to validate on, of ``data.all_sets``.
+    """
+    labels = [labels_of(source) for source in data.sets]
+    told = [
+        (window.set_index, labels[window.set_index][about.source], about.name, window.start, window.lead)
+        for window in windows
+        if window.set_index < len(data.sets)
+        for about in [data.sets[window.set_index].trajectories[window.trajectory]]
+    ]
+    return hashlib.sha256(json.dumps([run.train.ema, told]).encode()).hexdigest()[:12]
 
 
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, SPLIT
 from matey.config import ConfigError, RunConfig
 from matey.data.fingerprints import fingerprints
 from matey.data.recorded_parts import RecordedParts, split_as_recorded
-from matey.data.recorded_values import with_values
+from matey.data.recorded_values import recorded_prints, with_values
 from matey.data.seen import trained_on
 from matey.data.split_record import SplitRecord, read_record, record_split
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
+from matey.mistakes import listed
 from matey.parallel.collectives import done_by_rank_zero, shared_out
 
 Splits = tuple[Split, ...]
+_MOST_NAMED = 3
 
 
 def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
@@ -37,7 +40,9 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         splits, now = done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
         now = with_values(now, sets, before, shared_out)
         changes = done_by_rank_zero(lambda: _changes(run, before, now, path))
-        return splits, now.with_what_went(before), (f"Changed since the run was split: {changes}.",) if changes else ()
+        splits, now, note = done_by_rank_zero(lambda: _held_out_still(run, sets, splits, before, now))
+        notes = (f"Changed since the run was split: {changes}.",) if changes else ()
+        return splits, now.with_what_went(before), (*notes, *note)
     prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
     splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
     record, is_unrecorded = done_by_rank_zero(
@@ -88,6 +93,25 @@ def _split_as_before(
             raise _cut_otherwise(cut[0].label, cut[1], path)
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     return splits, _record(run, sets, splits)
+
+
+def _held_out_still(
+    run: RunConfig, sets: Sequence[TrajectorySet], splits: Splits, before: SplitRecord, now: SplitRecord
+) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Return splits, their record and notes, with trajectories of new names held out that begin like what was held out."""
+    parts, prints = RecordedParts(before), recorded_prints(now, sets)
+    held = [parts.held_out_before(data, index, prints[index]) for index, data in enumerate(sets)]
+    labels = [data.trajectories[number].label for data, own in zip(sets, held, strict=True) for number in own]
+    if not labels:
+        return splits, now, ()
+    splits = tuple(split.with_moved(own) for split, own in zip(splits, held, strict=True))
+    anew = _record(run, sets, splits)
+    files = zip(now.sets, anew.sets, strict=True)
+    record = replace(
+        anew, sets=tuple({name: replace(own[name], parts=each[name].parts) for name in own} for own, each in files)
+    )
+    note = f"Held out, since they begin like what was held out before: {listed(labels, _MOST_NAMED)}."
+    return splits, record, (note,)
 
 
 def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:

@@ -94,7 +94,7 @@ class MetricsLog:
             events = []
             for name, value in numbers.items():
                 for suffix, number in value.items() if isinstance(value, dict) else (("", value),):
-                    if not isinstance(number, dict):
+                    if not isinstance(number, dict | str):
                         events.append((f"matey/{name}/{suffix}".rstrip("/"), number, step))
             for monitor in (self._monitor.tb_monitor, self._monitor.csv_monitor, self._monitor.comet_monitor):
                 if monitor is not None:

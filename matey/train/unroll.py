@@ -30,7 +30,8 @@ def num_rolled(micro_step: int, settings: TrainSection) -> int:
     """Return the number of frames to roll out before a micro-step, counted from the run's start; all ranks have the same."""
     if not settings.unroll:
         return 0
-    share, length = uniform_hash(torch.tensor([2 * micro_step, 2 * micro_step + 1]) + (settings.seed << 40)).tolist()
+    first = settings.seed % 2**22 << 40
+    share, length = uniform_hash(torch.tensor([first + 2 * micro_step, first + 2 * micro_step + 1])).tolist()
     return 1 + int(length * settings.unroll) if share < settings.unroll_share else 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import sys
 from dataclasses import replace
 
@@ -151,3 +152,14 @@ def test_a_disk_that_is_full_is_a_sentence_and_leaves_no_folder(two_ranks, tmp_p
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_run_of_a_checkpoint_is_found_whose_folder_is_a_link(two_ranks, tmp_path):
+    run, elsewhere = shutil.copytree(two_ranks[0] / "zero0", tmp_path / "run"), tmp_path / "scratch" / "of_the_run"
+    elsewhere.parent.mkdir()
+    (run / "checkpoints").rename(elsewhere)
+    (run / "checkpoints").symlink_to(elsewhere)
+    assert [find_checkpoint(path)[1] for path in (run, run / "checkpoints")] == [run, run]
+    assert find_checkpoint(elsewhere)[1] is None
+    (elsewhere / "run.txt").write_text(f"{run}\n")
+    assert find_checkpoint(elsewhere)[1] == run

@@ -10,6 +10,7 @@ import pytest
 import zarr
 
 from matey.data import DataError, open_dataset
+from matey.data.arrays.zarr import describe as describe_zarr
 from tests.support.described_files import dataset, write
 from tests.support.layout_files import NUM_X, NUM_Y
 
@@ -255,3 +256,15 @@ def test_a_store_whose_codec_unpickles_is_refused_and_runs_nothing(tmp_path, cod
     with pytest.raises(DataError, match="cannot be read as Zarr|expected real numbers for the field 'height'"):
         open_dataset(path).read(0, 0, 1)
     assert not ran.exists()
+
+
+def test_a_mask_that_takes_next_to_no_room_in_a_store_is_no_corrupt_array(tmp_path):
+    write(tmp_path, "Zarr 3", given={"mask": {"array": "mask", "axes": ["z", "y", "x"]}})
+    values = np.zeros((128, 256, 512))  # 128 MiB in float64
+    values[60:64, 100:140, 200:260] = 1
+    mask = zarr.open(str(tmp_path / "a.zarr")).create_array("mask", shape=values.shape, chunks=(64, 64, 64), dtype="f8")
+    mask[:] = values
+    held = sum(file.stat().st_size for file in (tmp_path / "a.zarr" / "mask").rglob("*") if file.is_file())
+    stored = describe_zarr(tmp_path / "a.zarr")["mask"]
+    assert held * 1100 < stored.claimed == values.nbytes
+    stored.check_claim("mask", held)

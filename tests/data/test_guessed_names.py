@@ -130,3 +130,21 @@ def test_longitudes_round_the_globe_are_periodic_and_uneven_levels_a_question(tm
     assert guess.tree["spacing"] == {"z": "TODO", "y": "lat", "x": "lon"}
     assert guess.questions == ["system", "spacing.z", "boundary.z", "boundary.y"]
     assert "level is uneven, which is not supported" in guess.text and "lon goes round the globe" in guess.text
+
+
+@pytest.mark.parametrize(
+    ("axes", "found"),
+    [
+        ("time z x", {"velocity_x": "u", "velocity_z": "v", "velocity_y": "w"}),
+        ("time z y", {"velocity_z": "u", "velocity_x": "v", "velocity_y": "w"}),
+        ("time y x", {"velocity_x": "u", "velocity_y": "v", "velocity_z": "w"}),
+    ],
+)
+def test_each_component_in_a_plane_is_named_after_the_axis_of_ours_that_it_is_along(tmp_path, axes, found):
+    tree = write(tmp_path / "run.nc", u=axes, v=axes, w=axes).tree
+    assert tree["fields"] == found and tree["axes"] == ["time", "y", "x"]
+
+
+def test_the_vertical_component_keeps_its_name_where_none_is_across(tmp_path):
+    assert {*write(tmp_path / "run.nc", u="time z x", w="time z x").tree["fields"]} == {"velocity_x", "velocity_z"}
+    assert {*write(tmp_path / "b.nc", v="time z y", w="time z y").tree["fields"]} == {"velocity_x", "velocity_y"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from matey.data import TrajectorySet
 from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.held_out import HeldOut
 from matey.report.physics import beyond_rows, beyond_text
@@ -58,3 +59,22 @@ def test_a_later_start_gives_a_shorter_history_the_same_last_frame(held_out):
 
 def test_no_frame_after_the_history_is_no_rollout(shallow_water):
     assert longest_rollout(HeldOut((shallow_water,), ((0,),), num_frames=12)) == 0
+
+
+def test_no_rollout_goes_on_where_nothing_is_known_of_a_forcing(shallow_water, held_out):
+    values = {name: shallow_water.read(0, 0, 12)[None, :, 0, 0] for name in ("forcing", "water_height")}
+    forced = TrajectorySet.from_arrays(
+        "shallow_water",
+        {"water_height": values["water_height"]},
+        spacing=(1, 1),
+        boundary=("open", "open"),
+        given={"forcing": values["forcing"]},
+    )
+    data = replace(held_out, sets=(forced, *held_out.sets[1:]), trajectories=((0,), *held_out.trajectories[1:]))
+    beyond = go_beyond(Growing(), data, num_true=10, num_steps=100)
+    assert {system for system, _ in beyond.drifts} == {"diffusion_reaction"}
+    unaware = replace(data, sets=tuple(each.with_given(()) for each in data.sets))
+    assert {system for system, _ in go_beyond(Growing(), unaware, 10, 100).drifts} == {
+        "shallow_water",
+        "diffusion_reaction",
+    }

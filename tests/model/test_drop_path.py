@@ -78,3 +78,17 @@ def test_recomputed_blocks_with_offloaded_inputs_give_the_same_gradients(checkpo
     assert called == again
     assert on_device == [number for number in range(4) if not (offload and number in again)]
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+def test_offloaded_blocks_are_trained_where_everything_before_them_is_frozen():
+    model, batch = make_model().train(), make_batch(dtype=torch.float64)
+    gradients = []
+    for checkpoint_blocks, offload in (("none", False), ("all", True)):
+        model.checkpoint_blocks, model.offload_activations = checkpoint_blocks, offload
+        for name, weight in model.named_parameters():
+            weight.requires_grad_(name.startswith("blocks"))
+            weight.grad = None
+        training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0].backward()
+        gradients.append([weight.grad for weight in model.blocks.parameters()])
+    for expected, found in zip(*gradients, strict=True):
+        assert torch.allclose(expected, found, rtol=1e-10)

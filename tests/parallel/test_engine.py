@@ -86,6 +86,8 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
         ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
+        ({"checkpoint": {"load_universal": True}}, "checkpoint.load_universal is not supported: --resume tells"),
+        ({"load_universal_checkpoint": True}, "checkpoint.load_universal is not supported"),
     ],
 )
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):

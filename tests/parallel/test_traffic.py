@@ -81,11 +81,13 @@ def test_the_longest_sequence_lies_on_the_line_through_two_points():
 def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
     counting = {"zero_optimization": {"stage": 1}, "comms_logger": {"enabled": True, "prof_all": True}}
     (tmp_path / "ds.json").write_text(json.dumps(counting))
-    config = run_yaml(parallel={"sequence_parallel_size": 2}, train={"steps": 2})
+    config = run_yaml(parallel={"sequence_parallel_size": 2}, train={"steps": 2, "validate_every": 1})
     succeed(pretrain(config, launcher=TWO_RANKS, deepspeed_config=tmp_path / "ds.json"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line["traffic"] for line in lines if "traffic" in line]
     assert len(steps) == 2
+    reduced = [traffic["all_reduce"] for traffic in steps]
+    assert reduced[0] == reduced[1] | {"seconds": reduced[0]["seconds"]}  # the validation between them is of neither
     gathered = [traffic["all_gather_into_tensor"] for traffic in steps]
     assert all(each["calls"] >= 2 and each["bytes"] > 0 for each in gathered)  # of the optimizer
     # And of keys and values, where the cut goes through a sample: between two of one length it does not.

@@ -132,3 +132,11 @@ def test_ties_are_broken_by_place_on_every_rank_alike(rule, amount):
     (split,) = refine(fields, [COARSE, FINE], Refinement(rule, amount))
     assert torch.equal(split[0], split[1])
     assert split[0].flatten().tolist() == [True] * 8 + [False] * 8
+
+
+def test_the_last_change_of_a_single_frame_is_refused_before_training():
+    last_change = Refinement("fraction", 0.3, criterion="last_change")
+    check_window((2, 1, 32, 32), [COARSE, FINE], last_change)
+    check_window((1, 1, 32, 32), [COARSE], last_change)
+    with pytest.raises(ValueError, match="compares the last two frames, but the history has one"):
+        check_window((1, 1, 32, 32), [COARSE, FINE], last_change)

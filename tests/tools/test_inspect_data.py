@@ -10,6 +10,7 @@ import pytest
 from matey.commands.inspect_data import check, describe, field_table
 from matey.data import TrajectorySet
 from tests.support.described_files import write
+from tests.support.layout_files import write_the_well
 from tests.support.paths import SHARED
 from tests.support.programs import start
 from tests.support.small_files import write_swe
@@ -120,3 +121,24 @@ def test_frames_that_nobody_ever_wrote_are_counted():
     data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
     found, faults = check(data)
     assert not faults and "2 hold nothing but 0: were they ever written?" in describe(data, found, 0)
+
+
+def test_uneven_times_of_the_well_are_said(tmp_path):
+    path = write_the_well(tmp_path / "a.hdf5")
+    described = [inspect(path).stdout]
+    with h5py.File(path, "a") as file:
+        file["dimensions/time"][...] = np.geomspace(1, 100, file["dimensions/time"].shape[-1])
+    described.append(inspect(path).stdout)
+    assert [", uneven: " in text for text in described] == [False, True]
+
+
+def test_a_forcing_is_read_in_stretches_and_its_fault_is_found(monkeypatch):
+    forcing = np.ones((1, 12, 4, 6))
+    forcing[0, 10, 1, 2] = np.nan
+    plane = {"spacing": (1, 1), "boundary": ("open", "open")}
+    data = TrajectorySet.from_arrays("waves", {"u": np.ones((1, 12, 4, 6))}, **plane, given={"f": forcing})
+    monkeypatch.setattr("matey.data.windows.VALUES_AT_ONCE", 5 * 24)  # five frames
+    read, read_given = [], TrajectorySet.read_given
+    monkeypatch.setattr(TrajectorySet, "read_given", lambda *of: (read.append((of[2], of[3])), read_given(*of))[1])
+    _, (fault,) = check(data)
+    assert read == [(0, 5), (5, 10), (10, 12)] and "field 'f' is nan in frame 10" in fault

@@ -49,13 +49,16 @@ def test_a_ranks_own_slice_of_the_module_of_another_step_is_refused(run_yaml, tm
 @pytest.mark.parametrize("ranks", [{}, pytest.param({"launcher": TWO_RANKS}, marks=pytest.mark.slow)])
 def test_a_run_that_goes_on_decays_and_validates_as_its_settings_now_say(run_yaml, tmp_path, ranks):
     succeed(pretrain(run_yaml(), **ranks))
-    changed = run_yaml(train={"steps": 6, "weight_decay": 0.9, "betas": [0.5, 0.6]}, data={"lead_max": 4})
+    changed = run_yaml(
+        train={"steps": 6, "weight_decay": 0.9, "betas": [0.5, 0.6], "clip_norm": 0.01}, data={"lead_max": 4}
+    )
     result = succeed(pretrain(changed, "--resume", **ranks))
     assert "What is validated has changed since step 4: the best weights are chosen anew" in result.stdout
     assert "Step 6: validation NRMSE" in result.stdout and "the best so far" in result.stdout
     folder = tmp_path / "run" / "checkpoints" / "step_000006"
     (path, *_) = folder.glob("*optim_states.pt")
     saved = torch.load(path, weights_only=False)["optimizer_state_dict"]
+    assert saved["clip_grad"] == 0.01
     groups = saved["base_optimizer_state"]["param_groups"]
     assert {group["weight_decay"] for group in groups} == {0.9, 0.0}
     assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups)

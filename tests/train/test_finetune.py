@@ -158,3 +158,18 @@ def test_the_lead_times_maps_of_the_same_names_get_no_adapters():
     frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
     assert adapted == frozen == {"blocks"}
     assert set(model.config.fields) == set(VOCABULARY)
+
+
+def test_merged_adapters_keep_what_bfloat16_cannot_tell_apart():
+    model = make_model(dtype=torch.float32)
+    add_adapters(model, rank=4, alpha=4.0)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.bfloat16().float()
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=1e-4)
+    expected = plain_weights(model, model.state_dict())
+    # The engine trains in bfloat16, and keeps weights that are trained in float32 as well.
+    held = {name: value if "lora" in name else value.bfloat16() for name, value in model.state_dict().items()}
+    merged = plain_weights(model, held)
+    assert all(torch.equal(merged[name].float(), expected[name]) for name in expected)
+    assert any(not torch.equal(value.bfloat16().float(), value) for value in expected.values())

@@ -107,3 +107,17 @@ def test_the_balanced_loss_is_nrmse_in_other_units():
     batch = make_batch(dtype=torch.float64)
     assert BALANCED.balanced and not NRMSE.balanced and not GRADIENT.balanced
     assert torch.equal(BALANCED.of_frame(batch.last, batch), nrmse(batch.last, batch.target))
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3, 1e6])
+def test_a_field_that_was_zero_until_now_has_the_error_of_the_assembled_field(frames, size):
+    batch = make_batch(frames=frames)
+    batch = replace(batch, history=torch.zeros_like(batch.history), target=size * batch.target)
+    model = make_model(dtype=torch.float32, history=frames)
+    forecasts = model([batch])
+    (error,) = errors_of(forecasts, SequenceGroup())
+    assert torch.allclose(error, nrmse(forecasts[0].field(), batch.target), rtol=1e-5)
+    assert torch.allclose(error, torch.ones(()), atol=1e-5)
+    training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale()})[0].backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())

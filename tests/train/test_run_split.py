@@ -1,6 +1,7 @@
 """What a run holds out stays held out: when it goes on, when it is evaluated, and when it is fine-tuned."""
 
 import os
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -46,7 +47,7 @@ def held(data, part, index=0):
 
 
 def test_a_file_that_came_is_refused_by_name_with_the_key_that_accepts_it(started):
-    write_swe(started.swe / "0.h5", 1)
+    write_swe(started.swe / "0.h5", 1, seed=99)
     with pytest.raises(
         ConfigError, match=r"split.jsonl says were split: data set 1 .* came: .*/0.h5\. Restore .* 'keep'"
     ):
@@ -56,6 +57,21 @@ def test_a_file_that_came_is_refused_by_name_with_the_key_that_accepts_it(starte
     for part in ("valid", "test"):
         assert held(data, part) == held(started.data, part)
     assert held(data, "train") == held(started.data, "train") | {"0.h5"}
+
+
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_what_was_held_out_stays_so_under_another_name_and_in_a_copy(started, part):
+    first, second, *_ = sorted(held(started.data, part))
+    (started.swe / first).rename(started.swe / "renamed.h5")
+    shutil.copy(started.swe / second, started.swe / "copied.h5")
+    data = started.go_on(changed="keep")
+    assert held(data, part) == held(started.data, part) - {first} | {"renamed.h5", "copied.h5"}
+    assert held(data, "train") == held(started.data, "train")
+    assert data.notes[1].startswith("Held out, since they begin like what was held out before: ")
+    assert "copied.h5" in data.notes[1] and "renamed.h5" in data.notes[1]
+    started.record.write_text(data.record.text())
+    again = started.go_on()
+    assert again.splits == data.splits and again.notes == ()
 
 
 def test_the_same_files_go_on_without_a_word(started):

@@ -88,3 +88,9 @@ def test_what_is_read_for_histories_of_the_models_making_is_rolled_out(run_yaml)
     # With leads of one frame the target lies as many frames further on as are rolled out.
     assert all(int(lead) <= 1 + int(number) for number, lead in rolled)
     assert any(int(lead) == 1 + int(number) > 1 for number, lead in rolled)
+
+
+def test_every_seed_that_a_run_may_have_unrolls():
+    for seed in (20251129, 2**31, 2**63 - 1):
+        rolled = {num_rolled(step, TrainSection(steps=1, unroll=2, seed=seed)) for step in range(50)}
+        assert rolled == {0, 1, 2}

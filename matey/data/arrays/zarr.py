@@ -21,13 +21,16 @@ import numpy as np
 from matey.data.arrays.npy import NAME
 from matey.data.arrays.packing import packing_of
 from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
-from matey.data.hdf5 import bytes_of, most_held
+from matey.data.hdf5 import bytes_of
 from matey.data.remote.cache import zarr_store
 from matey.data.remote.paths import RemotePath
 from matey.data.remote.server import ZARR_MARKS
 from matey.data.trajectories import DataError
 from matey.mistakes import one_line
 
+# How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
+# Chunks of the fill value are not even written, so a mask of any size may take next to no room: claims up to 16 GiB pass.
+_MOST_COMPRESSION, _MOST_UNWRITTEN = 2**15, 2**34
 _METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 
@@ -76,7 +79,7 @@ def _described(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         calendar=as_text(own.get("calendar")),
         packing=packing_of(own | _missing(item, own), dtype),
         claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
-        limit=most_held(held, is_compressed=bool(item.compressors)) if is_filled else 0,
+        limit=max(_MOST_UNWRITTEN, _MOST_COMPRESSION * held) if is_filled else 0,
         chunk=tuple(item.chunks),
     )
 
