@@ -18,11 +18,13 @@ IS_NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@
 
-data/demo: .venv/installed
-	$(BIN)/python tools/simulate.py shallow_water --out $@/shallow_water --trajectories 200 --resolution 64 --frames 101 --seed 0
-	$(BIN)/python tools/simulate.py diffusion_reaction --out $@/diffusion_reaction --trajectories 200 --resolution 64 --frames 101 --seed 0
+# A folder would count as made once its first file is begun; a simulation that was interrupted goes on.
+data/demo/made: .venv/installed
+	$(BIN)/python tools/simulate.py shallow_water --out $(@D)/shallow_water --trajectories 200 --resolution 64 --frames 101 --seed 0
+	$(BIN)/python tools/simulate.py diffusion_reaction --out $(@D)/diffusion_reaction --trajectories 200 --resolution 64 --frames 101 --seed 0
+	touch $@
 
-demo: data/demo
+demo: data/demo/made
 	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/pretrain.py \
 		--deepspeed_config ds_configs/zero1.json --config launch/runs/demo.yaml
 	PATH="$(CURDIR)/$(BIN):$$PATH" DS_ACCELERATOR=cpu deepspeed --num_gpus 2 launch/evaluate.py --checkpoint runs/demo --out runs/demo

@@ -79,7 +79,9 @@ def main() -> int:
     )
     parser.add_argument("--trials", type=int, default=20, help="number of trials to add (%(default)s)")
     parser.add_argument("--startup", type=int, default=4, help="trials before any is pruned (%(default)s)")
-    parser.add_argument("--launcher", default=f"{sys.executable} -m", help="command before 'matey' (this Python)")
+    parser.add_argument(
+        "--launcher", default=f"{shlex.quote(sys.executable)} -m", help="command before 'matey' (this Python)"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"), help="folder of the study (%(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from matey.config import RunConfig
+from matey.config import ConfigError, RunConfig
+from matey.model.from_run import with_network_of
 from matey.planning.at_hand import is_at_hand
 from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
@@ -15,6 +16,7 @@ from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import Workload, load_workload
 from matey.text_table import text_table
+from matey.train.finetune import load_source
 
 GIB = 2**30
 PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the field has its own term
@@ -22,11 +24,12 @@ PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the fiel
 
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
     """Print the estimate and, if asked or if the run does not fit, other ways to run it; return the exit code of the tool."""
+    run, notes = as_pretrained(run)
     assumed = assumed_of(args, run)
     workload = load_workload(run, assumed)
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
-    print(text(planned, workload, assumed, run, machine))
+    print("\n".join([*notes, text(planned, workload, assumed, run, machine)]))
     print(reading_of(args, planned, workload, run))
     if not planned.fits_node:
         print(
@@ -42,6 +45,26 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     if args.search:
         print(f"\n{table(current, found, args.top)}")
     return 0 if planned.fits else 1
+
+
+def as_pretrained(run: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Return a run with the network of the model that it fine-tunes, and sentences on what is planned.
+
+    Raises:
+        ConfigError: the settings of the run contradict the model's.
+    """
+    if run.finetune is None:
+        return run, []
+    notes = (
+        []
+        if run.finetune.train == "all"
+        else [f"All weights count as trained, though finetune.train is {run.finetune.train}."]
+    )
+    try:
+        source = load_source(run)
+    except ConfigError as error:
+        return run, [f"The network is that of the YAML alone, since its pretrained model is not there: {error}", *notes]
+    return run if source is None else with_network_of(run, source.model.config), notes
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +120,7 @@ def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
         args.scale,
         fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
-        args.launcher or sys.executable,
+        args.launcher or shlex.quote(sys.executable),
         str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),
@@ -144,7 +145,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         points_named(args.models, table.points(args.seeds)),
         (args.study, args.scale),
         question.costs,
-        args.launcher or table.launcher or sys.executable,
+        args.launcher or table.launcher or shlex.quote(sys.executable),
         str(find(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),

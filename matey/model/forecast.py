@@ -17,7 +17,7 @@ from matey.tokens.normalisation import Normalisation
 from matey.tokens.tiles import Tiles
 
 SMALLEST_UNIT = 2.0**-20
-"""Smallest unit of errors: in that of a field that was zero, the square of an error of 100 would be beyond float32."""
+"""Smallest unit of errors: in that of a field that was zero, the squares of errors of 100 would add up beyond float32."""
 
 
 class Forecast(NamedTuple):

@@ -9,7 +9,7 @@ from matey.config import ConfigError, RunConfig
 from matey.model.configuration import SIZES
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings, read_engine
-from matey.planning.exchanges import RECOMPUTED, Exchange, plan_exchanges
+from matey.planning.exchanges import RECOMPUTED, Exchange, num_rolled_on_average, plan_exchanges
 from matey.planning.machine import Machine
 from matey.planning.memory import MemoryPlan, plan_memory
 from matey.planning.operations import count_kernels
@@ -238,7 +238,8 @@ def _seconds(
 
     kernels = count_kernels(workload.config, workload.num_attentions)
     blocks, outside = workload.block_operations, workload.outside_operations
-    forward = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
+    once = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
+    forward = (1 + num_rolled_on_average(run.train)) * once
     backward = seconds(2 * blocks, kernels.block_backward) + seconds(2 * outside, kernels.outside_backward)
     by_purpose = {"sequence": 0.0, "gradients": 0.0, "weights": 0.0}
     for exchange in exchanges:
@@ -246,10 +247,12 @@ def _seconds(
     if engine.overlaps:
         # The last bucket is only full when the backward pass ends, so its reduction is not hidden.
         last = by_purpose["gradients"] / -(-workload.operations.num_parameters // engine.bucket)
-        by_purpose["gradients"] = max(last, by_purpose["gradients"] - backward)
+        meanwhile = backward if engine.stage > 1 else backward / times  # stage 1 reduces in the last micro-step
+        by_purpose["gradients"] = max(last, by_purpose["gradients"] - meanwhile)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
     recompute = again * seconds(blocks, kernels.block_forward)
-    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch)
+    together = run.train.micro_batch if run.data.same_system else 1
+    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch, together)
     return StepSeconds(
         forward=forward,
         backward=backward,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from matey.config import CheckpointBlocks, RunConfig
+from matey.config import CheckpointBlocks, RunConfig, TrainSection
 from matey.parallel.topology import Topology
 from matey.planning.collectives import Group, seconds
 from matey.planning.engine import EngineSettings
@@ -69,7 +69,8 @@ def _of_engine(
     persistent = [values for values in workload.operations.parameters if values < engine.persistent]
     sliced = num - sum(persistent)
     # Weights not kept until the backward pass are gathered again there.
-    times_gathered = run.train.accumulation * (1 if sliced <= engine.live else 2)
+    rolled = num_rolled_on_average(run.train)
+    times_gathered = run.train.accumulation * ((1 if sliced <= engine.live else 2) + rolled)
     calls_gathered = times_gathered * -(-sliced // max(1, engine.prefetch))
     gather = "all_gather_into_tensor", "weights"
     return [
@@ -77,6 +78,11 @@ def _of_engine(
         _exchange(*gather, calls_gathered, times_gathered * size * sliced / ranks, group, machine),
         _exchange(*gather, len(persistent), size * sum(persistent) / ranks, group, machine),
     ]
+
+
+def num_rolled_on_average(train: TrainSection) -> float:
+    """Return the mean number of forward passes before a micro-step that ``train.unroll`` asks for, see `matey.train.unroll`."""
+    return train.unroll_share * (train.unroll + 1) / 2 if train.unroll else 0.0
 
 
 def _of_sequence(
@@ -93,12 +99,11 @@ def _of_sequence(
     spread = Group(queries, max(1, of_group // ways), sharing=on_node // max(1, of_group // ways))
     # Bytes of one embedding for each of a rank's tokens.
     unit = workload.num_tokens * run.train.micro_batch / size * workload.config.width * engine.value_bytes
-    forward = workload.config.num_blocks * run.train.accumulation * (1 + RECOMPUTED[run.parallel.checkpoint_blocks])
-    backward = workload.config.num_blocks * run.train.accumulation
-    both = forward + backward
+    backward, rolled = workload.config.num_blocks * run.train.accumulation, num_rolled_on_average(run.train)
+    both = backward * (1 + rolled + RECOMPUTED[run.parallel.checkpoint_blocks]) + backward
     # Less than a fiftieth of the other exchanges in the paper's runs, a seventh in a small mix.
     decoded = engine.value_bytes * handed_over(workload, run.train.micro_batch, size)
-    times = 2 * run.train.accumulation  # forward, and the gradients backward
+    times = (2 + rolled) * run.train.accumulation  # forward, and the gradients backward
     exchanges = [_exchange("all_to_all_single", "sequence", times, decoded * times, whole, machine)]
     for moved in workload.sequence_plans(run.train.micro_batch, topology):
         group = heads if moved is None else whole
@@ -106,12 +111,13 @@ def _of_sequence(
             # Queries, keys and values are sent together, and the attention's result is sent back.
             exchanges.append(_exchange("all_to_all_single", "sequence", 2 * both, 4 * unit * both, group, machine))
         if moved is None and queries > 1:
-            # Keys and values are not kept but gathered again for the backward pass; their gradients are scattered.
-            gathered = 2 * unit
+            # Keys and values are not kept but gathered again for the backward pass, or by blocks that are recomputed; their
+            # gradients are scattered.
+            gathered, gathers = 2 * unit, (2 + rolled) * backward
             # CPU cores communicate over gloo, see `matey.parallel.exchange.exchange_and_sum`.
             scatter = "all_to_all_single" if machine.shared_devices else "reduce_scatter_tensor"
             exchanges += [
-                _exchange("all_gather_into_tensor", "sequence", both, gathered * both, spread, machine),
+                _exchange("all_gather_into_tensor", "sequence", gathers, gathered * gathers, spread, machine),
                 _exchange(scatter, "sequence", backward, gathered * queries * backward, spread, machine),
             ]
     return exchanges

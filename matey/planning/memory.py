@@ -146,7 +146,14 @@ def _activations(
     share, recompute = num_samples * workload.most_tokens / ways, run.parallel.checkpoint_blocks
     decoded, on_cells, around = workload.outside_bytes(num_samples, ways, engine.value_bytes)
     return {
-        "blocks": activation_bytes(workload.config, share, workload.num_attentions, recompute, engine.value_bytes),
+        "blocks": activation_bytes(
+            workload.config,
+            share,
+            workload.num_attentions,
+            recompute,
+            engine.value_bytes,
+            offloaded=run.parallel.offload_activations,
+        ),
         "embedding, decoding": decoded,
         "layers on cells": on_cells,
         "frames around cells": around,

@@ -73,18 +73,27 @@ class Workload:
         """Number of tokens of the largest sample; a long run meets micro-batches made only of such samples."""
         return max(sample.num_tokens for sample in self.samples)
 
-    def imbalance(self, num_groups: int, num_samples: int) -> float:
+    def imbalance(self, num_groups: int, num_samples: int, together: int = 1) -> float:
         """Return the operations of the most loaded group in a step divided by the mean over groups, averaged over steps.
 
         Args:
             num_groups: number of sequence groups, each with its own samples.
             num_samples: number of samples of a group in a step.
+            together: number of samples that are of the same kind in a row, those of a micro-batch with ``data.same_system``.
         """
         if num_groups == 1:
             return 1.0
         costs = np.add(self._block_costs, self._outside_costs)
         num_steps = max(1, DRAWS // (num_groups * num_samples))
-        drawn = np.random.default_rng(0).choice(costs, (num_steps, num_groups, num_samples))
+        shape, random = (num_steps, num_groups, num_samples), np.random.default_rng(0)
+        if together == 1:
+            drawn = random.choice(costs, shape)
+        else:
+            kinds = np.unique([f"{sample.system} {sample.window}" for sample in self.samples], return_inverse=True)[1]
+            first = random.integers(len(costs), size=(*shape[:2], num_samples // together))
+            of_kind = np.stack([random.choice(costs[kinds == kind], shape) for kind in range(kinds.max() + 1)])
+            asked = kinds[first].repeat(together, axis=2)
+            drawn = np.take_along_axis(of_kind, asked[None], axis=0)[0]
         of_groups = drawn.mean(axis=2)
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 

@@ -117,7 +117,8 @@ def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layou
     counts = layout.level.bincount(minlength=len(model.config.patches)).tolist()
     by_level = ", ".join(f"{count} of {list(p)}" for count, p in zip(counts, model.config.patches, strict=True))
     share = -(-layout.num_tokens // topology.sequence_parallel_size)
-    kept = activation_bytes(model.config, share, len(model.keys), run.parallel.checkpoint_blocks)
+    recompute, offloaded = run.parallel.checkpoint_blocks, run.parallel.offload_activations
+    kept = activation_bytes(model.config, share, len(model.keys), recompute, offloaded=offloaded)
     lines = [
         f"A micro-batch of {run.train.micro_batch} samples has {layout.num_tokens} tokens ({by_level}); a rank holds {share} "
         f"and keeps about {kept / 2**20:.0f} MiB in its blocks for the backward pass, in float32."

@@ -25,7 +25,13 @@ def is_copied_ahead(num_bytes: float, memory: float) -> bool:
 
 
 def activation_bytes(
-    config: MateyConfig, num_tokens: float, num_attentions: int, checkpoint_blocks: str = "none", value_bytes: int = 4
+    config: MateyConfig,
+    num_tokens: float,
+    num_attentions: int,
+    checkpoint_blocks: str = "none",
+    value_bytes: int = 4,
+    *,
+    offloaded: bool = False,
 ) -> int:
     """Return the bytes that the blocks' activations of ``num_tokens`` tokens take on one rank.
 
@@ -35,10 +41,12 @@ def activation_bytes(
         num_attentions: number of attentions in a block: 1 for ``vit``, 2 for ``svit``, 3 or 4 for ``avit``.
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
         value_bytes: size of a value in bytes: 4 for float32, 2 for bfloat16.
+        offloaded: whether the inputs of recomputed blocks wait in main memory, and do not count.
     """
     block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4
     blocks = config.num_blocks
-    kept = {"none": blocks * block, "all": blocks + block, "every_other": blocks / 2 * (block + 1) + block}
+    given = 0 if offloaded else 1  # of a recomputed block, its input
+    kept = {"none": blocks * block, "all": blocks * given + block, "every_other": blocks / 2 * (block + given) + block}
     return int(num_tokens * config.width * value_bytes * kept[checkpoint_blocks])
 
 
@@ -61,7 +69,8 @@ def group_size(
     if size != "auto":
         return size
     num_attentions = len(scheme_keys(config.scheme, config.patches))
-    kept = activation_bytes(config, most_tokens(), num_attentions, run.parallel.checkpoint_blocks, value_bytes)
+    recompute, offloaded = run.parallel.checkpoint_blocks, run.parallel.offload_activations
+    kept = activation_bytes(config, most_tokens(), num_attentions, recompute, value_bytes, offloaded=offloaded)
     assert run.parallel.memory_limit is not None, "the schema wants a limit with auto"
     return smallest_group(kept, run.parallel.memory_limit * 2**30, num_ranks)
 

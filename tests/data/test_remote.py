@@ -10,6 +10,7 @@ import fsspec
 import h5py
 import numpy as np
 import pytest
+import zarr
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.index import Index
@@ -17,7 +18,7 @@ from matey.data.recorded_parts import RecordedParts
 from matey.data.remote import cache
 from matey.data.remote.cache import BLOCK
 from matey.data.remote.paths import within
-from matey.data.remote.server import about
+from matey.data.remote.server import _understood, about
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
 from tests.support import described_files
@@ -258,3 +259,39 @@ def test_a_bucket_is_read_as_a_folder_is(tmp_path, monkeypatch):
             open_dataset("s3://bucket/nothing.h5")
     finally:
         bucket.stop()
+
+
+def test_a_store_whose_array_grew_is_read_anew_and_not_mixed(server, tmp_path):
+    store = zarr.open_group(str(tmp_path / "served" / "a.zarr"), mode="w", zarr_format=3)
+    array = store.create_array("u", shape=(3, 4, 4), chunks=(1, 4, 4), dtype="f4")
+    array[:] = 1
+    keys = {"fields": {"tracer": "u"}, "files": f"{server.address}/a.zarr"}
+    (tmp_path / "own").mkdir()
+    own = described_files.describe(tmp_path / "own", described_files.flow(ends="periodic", system="puffs", **keys))
+    assert open_dataset(own).read(0, 0, 1).mean() == 1
+    array.resize((5, 4, 4))
+    array[:] = 7
+    os.utime(
+        tmp_path / "served" / "a.zarr" / "u" / "zarr.json", (1, 1)
+    )  # of the same size, and the server tells seconds
+    about.cache_clear()  # as in another process
+    data = open_dataset(own)
+    assert data.trajectories[0].num_frames == 5 and (data.read(0, 0, 5) == 7).all()
+
+
+def test_a_file_that_changes_while_it_is_read_ends_the_process(server, tmp_path, monkeypatch):
+    write_long(tmp_path / "served" / "a.h5")
+    data = open_dataset(f"{server.address}/a.h5")
+    data.read(0, 0, 1)
+    path = tmp_path / "served" / "a.h5"
+    os.utime(path, (1, 1))
+    data.read(0, 50, 51)
+    monkeypatch.setattr("matey.data.remote.server._OFTEN", 0)
+    with pytest.raises(DataError, match=r"a\.h5 has changed or gone since it was opened: start again"):
+        data.read(0, 100, 101)
+
+
+def test_the_time_of_change_is_told_by_whatever_name_a_protocol_has_for_it():
+    for told in ({"modify": "20240101"}, {"modificationTime": 17}, {"sha": "ab"}):
+        info = {"type": "file", "size": 10}
+        assert _understood("ftp://host/a", info | told).version != _understood("ftp://host/a", info).version

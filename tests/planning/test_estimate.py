@@ -93,6 +93,44 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     assert in_ten.seconds.gradients == pytest.approx(reduction.seconds / 10)
 
 
+def test_stage_1_hides_its_reduction_behind_one_micro_step_alone():
+    (run, workload), config = paper("train.accumulation=50"), engine("zero1")
+    config["zero_optimization"]["reduce_bucket_size"] = 1_000_000
+    ranks = {"nodes": 92, "workload": workload}
+    planned = estimate(run, config, FRONTIER, **ranks)
+    (reduction,) = [exchange for exchange in planned.exchanges if exchange.purpose == "gradients"]
+    of_one = planned.seconds.backward / 50
+    assert 0 < of_one < reduction.seconds < planned.seconds.backward
+    assert planned.seconds.gradients == pytest.approx(reduction.seconds - of_one)
+
+
+def test_rolling_out_takes_forward_passes_and_their_exchanges():
+    plain, rolled = (
+        plan(*paper("train.micro_batch=1", "parallel.sequence_parallel_size=4", *settings), config="zero3")
+        for settings in ((), ("train.unroll=4", "train.unroll_share=0.4"))
+    )
+    assert rolled.seconds.forward == pytest.approx(2 * plain.seconds.forward)  # 0.4 of them by 2.5 on average
+    assert rolled.seconds.backward == plain.seconds.backward
+    assert rolled.seconds.sequence == pytest.approx(1.5 * plain.seconds.sequence)
+    once, twice = (max(e.num_bytes for e in of.exchanges if e.purpose == "weights") for of in (plain, rolled))
+    assert twice == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("again", ["none", "every_other", "all"])
+def test_keys_and_values_are_gathered_twice_whether_blocks_are_computed_again_or_not(again):
+    settings = ("train.micro_batch=1", "parallel.sequence_parallel_size=8", f"parallel.checkpoint_blocks={again}")
+    planned = plan(*paper(*settings))
+    (gathers,) = [e for e in planned.exchanges if e.kind == "all_gather_into_tensor" and e.purpose == "sequence"]
+    assert gathers.num_calls == 2 * 12
+
+
+def test_inputs_that_wait_in_main_memory_take_none_of_the_device():
+    settings = ("parallel.checkpoint_blocks=all", "train.micro_batch=8")
+    held, gone = (plan(*paper(*settings, f"parallel.offload_activations={to}")) for to in ("false", "true"))
+    values = 12 * 8 * held.tokens_per_sample * 768  # of the inputs of 12 blocks, in bfloat16
+    assert held.memory.activations - gone.memory.activations == pytest.approx(2 * values, rel=0.05)
+
+
 def test_ranks_that_share_cores_take_as_long_together_as_one():
     run, workload = paper()
     cpu, config = load_machine("cpu"), engine("zero1")

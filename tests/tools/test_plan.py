@@ -3,13 +3,15 @@
 from functools import partial
 
 import pytest
+import torch
 
-from matey.commands.plan import text
+from matey.commands.plan import as_pretrained, text
 from matey.config import load_config
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
+from tests.support.models import make_model
 from tests.support.paths import ROOT
 
 CPU = load_machine("cpu")
@@ -120,3 +122,17 @@ def test_patches_that_do_not_fit_the_assumed_window_end_with_2(plan):
     patches = "tokens.patches=[[3,1,32,32],[1,1,8,8]]"
     status, _, error = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", patches)
     assert status == 2 and error.startswith("error: ") and "Patch t=3 does not divide the t=16 frames" in error
+
+
+def test_a_fine_tuning_is_planned_with_the_network_of_its_model(tmp_path):
+    shape = {"num_heads": 4, "width": 128, "num_blocks": 8}
+    make_model(((1, 1, 4, 4),), torch.float32, set="uniform", **shape).save_pretrained(tmp_path / "mini")
+    sets = ["data.sets=[{path: nowhere}]", "model.fields=[water_height]"]
+    run = load_config(ROOT / "launch/runs/finetune_thermals.yaml", [*sets, f"finetune.pretrained={tmp_path / 'mini'}"])
+    planned, notes = as_pretrained(run)
+    assert (planned.model.size, planned.tokens.set, len(planned.tokens.patches)) == ("mini", "uniform", 1)
+    absent, said = as_pretrained(
+        run.model_copy(update={"finetune": run.finetune.model_copy(update={"pretrained": "gone"})})
+    )
+    assert "since its pretrained model is not there: " in said[0] and absent.model.size == run.model.size
+    assert notes == said[1:] == ["All weights count as trained, though finetune.train is prepost."]

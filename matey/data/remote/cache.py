@@ -10,6 +10,7 @@ import gc
 import hashlib
 import io
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matey.data.remote.server import ZARR_MARKS, about, existing, fetched, listing, system_of
+from matey.data.remote.server import ZARR_MARKS, about, existing, fetched, has_changed, listing, system_of
 from matey.data.trajectory import DataError
 
 BLOCK = 2**16  # fewest bytes of one request: headers lie all over an HDF5 file
 MOST_AT_ONCE = 2**25  # most bytes of one request
+_METADATA = (*ZARR_MARKS, ".zmetadata", ".zattrs")  # of a Zarr store's root, group or array
+_NUMBERS = re.compile(r"(?:/[0-9.]+)*$")
 
 
 @contextmanager
@@ -45,7 +48,7 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, url: str) -> None:
         found = existing(url)
-        self._url, self._size, self._place = url, found.size, 0
+        self._url, self._size, self._place, self._version = url, found.size, 0, found.version
         self._folder = cache_folder() / name_of(url, found.version)
 
     def __repr__(self) -> str:
@@ -90,6 +93,8 @@ class RemoteFile(io.RawIOBase):
                 f"{self._url}: asked for the bytes {first:,} to {after - 1:,}, the server sent {len(content):,} bytes; "
                 "the file has changed or gone: start again."
             )
+        if has_changed(self._url, self._version):  # asked after the bytes, so that they are of the version before
+            raise DataError(f"{self._url} has changed or gone since it was opened: start again.")
         blocks = [content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)]
         for later, block in enumerate(blocks[1:], start=number + 1):
             kept(self._at(later), partial(bytes, block))
@@ -106,8 +111,6 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
     from zarr.storage import FsspecStore
 
     system, path_of_root = system_of(root)
-    marks = (about(f"{root}/{name}") for name in (*ZARR_MARKS, ".zmetadata"))
-    folder = cache_folder() / name_of(root, *(mark.version for mark in marks if mark))
 
     class Chunks(AbstractFileSystem):  # type: ignore[misc]  # untyped
         """The store's folder; chunks that were read are kept."""
@@ -117,7 +120,7 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
         def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:  # noqa: ANN401
             url = system.unstrip_protocol(path)
             if start is None and end is None:
-                return kept(folder / name_of(path), lambda: fetched(url))
+                return kept(cache_folder() / name_of(*_versions(url)) / name_of(path), lambda: fetched(url))
             file = RemoteFile(url)  # a part of a shard
             first, stop, _step = slice(start, end).indices(file.seek(0, os.SEEK_END))
             file.seek(first)
@@ -133,6 +136,28 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
             return [self.info(name) for name in names] if detail else names
 
     return FsspecStore(AsyncFileSystemWrapper(Chunks(), asynchronous=True), read_only=True, path=path_of_root)
+
+
+def _versions(url: str) -> list[str]:
+    """Return the address of an array's or a group's folder and the versions of its metadata, for a file of a Zarr store in it.
+
+    Chunks that are written anew under the same metadata count as the same: to ask for the version of each would double the
+    requests.
+    """
+    folder, _, name = url.rpartition("/")
+    if name not in _METADATA:
+        numbers = _NUMBERS.findall(url)[
+            0
+        ]  # of a chunk: /0.1.2, /0/1/2, those after /c, or none after the /c of a scalar
+        folder = url.removesuffix(numbers)
+        names = (
+            folder,
+            folder.removesuffix("/c"),
+            folder + "/".join(numbers.split("/")[:2]),
+        )  # an array's name may be one
+        folder = next((each for each in names if about(f"{each}/.zarray") or about(f"{each}/zarr.json")), folder)
+    found = (about(f"{folder}/{mark}") for mark in _METADATA)
+    return [folder, *(mark.version for mark in found if mark)]
 
 
 def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -14,10 +15,14 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 """Files by which a folder is known as a Zarr store."""
 
 # Names in various file systems of the properties that change when a file does.
-_TAGS = ("ETag", "etag", "blob_id", "Content-MD5", "md5Hash", "Last-Modified", "LastModified", "mtime", "created")
+_TAGS = (
+    "ETag etag blob_id sha Content-MD5 md5Hash Last-Modified LastModified mtime modify modificationTime created"
+).split()
 _CLOSED = (401, 403, 404, 410)  # answers of web servers about files that are not there, or not for everyone
 _WEB = ("http://", "https://")
 _CONNECT, _SILENCE = 20, 60  # seconds until a server that does not answer counts as unreachable
+_OFTEN = 60.0  # seconds from one question about the version of a file in use to the next
+_asked: dict[str, float] = {}  # times of these
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,16 @@ def about(url: str) -> About | None:
     # An object store behind a web server has no folders.
     is_store = PurePosixPath(url).suffix == ".zarr" and any(about(f"{url}/{mark}") for mark in ZARR_MARKS)
     return About(is_folder=True, size=0, version="") if is_store else None
+
+
+def has_changed(url: str, version: str) -> bool:
+    """Ask anew about a file, at most once in a while; return whether it is another than the one of a version."""
+    now = time.monotonic()
+    if now - _asked.setdefault(url, now) < _OFTEN:
+        return False
+    _asked[url] = now
+    found: About | None = about.__wrapped__(url)
+    return found is None or found.version != version
 
 
 def existing(url: str) -> About:

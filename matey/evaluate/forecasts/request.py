@@ -7,6 +7,7 @@ truth         as far as the trajectory reaches; the forecast may continue beyond
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -96,6 +97,14 @@ class ForecastRequest:
         frame = self.last_known + step
         (only,) = self.data.read(trajectory, frame, frame + 1)
         return np.asarray(only)
+
+    def sources(self) -> list[object]:
+        """Return marks of the inputs: sizes and times of files, and hashes of values in memory and in folders."""
+        files = [source for source in self.data.inputs if source.exists()]
+        told: list[object] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        if not files or any(file.is_dir() for file in files):  # a folder's size and time say nothing of a store
+            told += [hashlib.sha256(values.tobytes()).hexdigest() for values in self.known_values()]
+        return told
 
     def known_values(self) -> Iterator[np.ndarray]:
         """Read all inputs of the forecasts: the known frames, and the given fields up to the last step."""

@@ -205,15 +205,11 @@ class Forecasts:
     def _digest(self, suffix: str) -> str:
         """Return a digest that differs between forecasts and between formats."""
         request = self.request
-        sources: list[object] = [
-            (str(s), s.stat().st_size, s.stat().st_mtime_ns) for s in request.data.inputs if s.exists()
-        ]
-        if not sources:  # data in memory
-            sources = [hashlib.sha256(values.tobytes()).hexdigest() for values in request.known_values()]
         chosen = [request.data.trajectories[number] for number in request.trajectories]
         physics = [(each.parameters, each.grid, each.spacing, each.boundary, each.time_step) for each in chosen]
         asked = {name: value for name, value in vars(request).items() if name != "data"}
-        facts = sources, physics, request.data.told, request.data.given, asked, weights_fingerprint(self.model), suffix
+        model = weights_fingerprint(self.model), vars(self.model.config.tokens)
+        facts = request.sources(), physics, request.data.told, request.data.given, asked, model, suffix
         return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

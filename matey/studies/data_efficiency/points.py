@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -111,13 +111,16 @@ def check_data(data: DataSection, root: Path, size: int) -> int:
 def cost_of_run(run: RunConfig, log: Sequence[Mapping[str, Any]], ranks: int) -> dict[str, float]:
     """Return the ``seconds`` of a run and the number of ``windows`` that it trained on, repeated windows included.
 
-    Seconds are computed from the median of the logged steps: CPU seconds of all ranks, or seconds on a GPU.
+    Seconds are those of all ranks together, CPU seconds or seconds of GPUs. They are computed from the median of the logged
+    steps or, since steps that are rolled out take longer, from the mean with ``train.unroll``.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     train, size = run.train, run.parallel.sequence_parallel_size
-    seconds = train.steps * median(step_seconds(line, device) for line in log if "cpu_seconds" in line)
+    of_step = (fmean if train.unroll else median)([step_seconds(line, device) for line in log if "cpu_seconds" in line])
+    steps = max(line["step"] for line in log)  # fewer than asked for where ``train.patience`` ended the run
+    seconds = steps * of_step * (ranks if device == "cuda" else 1)
     groups = ranks if size == "auto" else ranks // size
-    return {"seconds": seconds, "windows": train.steps * train.micro_batch * train.accumulation * groups}
+    return {"seconds": seconds, "windows": steps * train.micro_batch * train.accumulation * groups}
 
 
 def scores(point: Point, metrics: Path, cost: Mapping[str, float]) -> list[Row]:

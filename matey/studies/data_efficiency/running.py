@@ -39,7 +39,7 @@ from matey.studies.data_efficiency.results import study_figure, study_table
 from matey.studies.data_efficiency.scales import PEERS, SCALES, SYSTEMS, Scale
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, check_trained, config_fact, digest, in_yaml, script, yaml_values
-from matey.studies.peers.scoring import flags_of, protocol_of
+from matey.studies.peers.scoring import flags_of, protocol_of, scored_by
 from matey.studies.peers.trained import train_peer
 from matey.studies.planned import Training, plan_text
 from matey.studies.simulated import Simulated, simulate
@@ -70,7 +70,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
     scale: str
     points: Sequence[Point]
     pretrained: str | None = None
-    launcher: str = sys.executable
+    launcher: str = shlex.quote(sys.executable)
     deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
     machine: str = "cpu"
@@ -165,6 +165,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         try:
             run = run.model_copy(update={"data": data})
             peer, held_out, training = train_peer(point.start, run, self._scale.peer_seconds, device, folder)
+            held_out = scored_by(protocol, held_out, run)
             records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
         except DataError as error:
             raise StudyError(str(error)) from None

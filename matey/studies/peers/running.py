@@ -23,7 +23,7 @@ from matey.mistakes import one_line
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, digest, in_yaml, script, yaml_values
 from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
-from matey.studies.peers.scoring import flags_of, protocol_of
+from matey.studies.peers.scoring import flags_of, protocol_of, scored_by
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.trained import train_peer
 from matey.studies.simulated import Simulated, simulate
@@ -97,7 +97,9 @@ class Comparison(RunnableStudy[Point]):
         Raises:
             StudyError: MATEY would have more information than the peers, or CPU time that is not counted.
         """
-        run = load_config(self.config, self.overrides(point))
+        # A folder of the YAML's own may hold a run, and the record of its split.
+        apart = [f"output.dir={in_yaml(self.folder(point))}", "output.resume=never"]
+        run = load_config(self.config, [*self.overrides(point), *apart])
         if run.model.given or run.model.parameters:
             raise StudyError(
                 "model.given and model.parameters tell MATEY what the peers cannot be told; compare without them: "
@@ -133,6 +135,7 @@ class Comparison(RunnableStudy[Point]):
         protocol = protocol_of(run.data.lead_max, self.max_windows)
         try:
             peer, held_out, training = train_peer(point.model, run, point.budget, self.device, folder)
+            held_out = scored_by(protocol, held_out, run)
             records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
             speed = forecast_speed(peer, held_out, run.data.lead_max)
         except (DataError, OutOfMemoryError) as error:
@@ -156,6 +159,7 @@ class Comparison(RunnableStudy[Point]):
         trained = load_trained(folder / "run")
         sets = [open_dataset(self.paths[system]) for system in point.systems]
         held_out = hold_out(sets, "test", run.data.history, run.data, trained.split, are_of_the_run=True)
+        held_out = scored_by(protocol, held_out, run)
         speed = forecast_speed(trained.model.to(self.device), held_out, run.data.lead_max)
         cost = {"seconds": seconds, "steps": len(lines), "parameters": trained.model.num_parameters()}
         num_samples = len(lines) * run.train.micro_batch * run.train.accumulation

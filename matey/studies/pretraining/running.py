@@ -51,7 +51,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     points: Sequence[Point] = ()
     identity: tuple[str, str] = ("", "")
     costs: tuple[str, ...] = ()
-    launcher: str = sys.executable
+    launcher: str = shlex.quote(sys.executable)
     deepspeed_config: str = "ds_configs/zero1.json"
     settings: tuple[str, ...] = ()
     machine: str = "cpu"

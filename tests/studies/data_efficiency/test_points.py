@@ -89,11 +89,14 @@ def test_a_point_has_a_row_for_each_forecast_over_all_fields_with_its_physics(tm
 
 def test_the_cost_of_a_run_is_that_of_its_steps_and_its_windows_those_of_all_ranks():
     run = load_config(ROOT / LAPTOP.config, LAPTOP.settings)
-    line = {"cpu_seconds": 0.25, "seconds": 0.25}
-    assert cost_of_run(run, [line, {**line, "valid_nrmse": 1}, {"valid_nrmse": 1}], 2) == {
-        "seconds": 200 * 0.25,
-        "windows": 6400,
-    }
+    log = [
+        {"step": step, "cpu_seconds": seconds, "seconds": 0.1} for step, seconds in ((1, 0.2), (2, 0.25), (200, 0.6))
+    ]
+    assert cost_of_run(run, log, 2) == {"seconds": 200 * 0.25, "windows": 6400}
+    ended_early = [*log[:2], {"step": 150, "valid_nrmse": 1}]
+    assert cost_of_run(run, ended_early, 2) == {"seconds": pytest.approx(150 * 0.225), "windows": 4800}
+    rolled_out = run.model_copy(update={"train": run.train.model_copy(update={"unroll": 4})})
+    assert cost_of_run(rolled_out, log, 2)["seconds"] == pytest.approx(200 * 0.35)
 
 
 def test_where_costs_are_cpu_seconds_fine_tunings_have_one_thread_as_peers_do():
