@@ -55,11 +55,8 @@ def as_pretrained(run: RunConfig) -> tuple[RunConfig, list[str]]:
     """
     if run.finetune is None:
         return run, []
-    notes = (
-        []
-        if run.finetune.train == "all"
-        else [f"All weights count as trained, though finetune.train is {run.finetune.train}."]
-    )
+    parts = run.finetune.train
+    notes = [] if parts == "all" else [f"All weights count as trained, though finetune.train is {parts}."]
     try:
         source = load_source(run)
     except ConfigError as error:

@@ -24,14 +24,13 @@ from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as
 from matey.data.hdf5 import bytes_of
 from matey.data.remote.cache import zarr_store
 from matey.data.remote.paths import RemotePath
-from matey.data.remote.server import ZARR_MARKS
+from matey.data.remote.server import ZARR_MARKS, ZARR_METADATA
 from matey.data.trajectories import DataError
 from matey.mistakes import one_line
 
 # How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
 # Chunks of the fill value are not even written, so a mask of any size may take next to no room: claims up to 16 GiB pass.
 _MOST_COMPRESSION, _MOST_UNWRITTEN = 2**15, 2**34
-_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 
 def is_zarr(path: Path) -> bool:
@@ -100,7 +99,9 @@ def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN40
 
 
 def _bytes_of_chunks(folder: Path) -> int:
-    files = (os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in _METADATA)
+    files = (
+        os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in ZARR_METADATA
+    )
     return sum(os.stat(file).st_size for file in files)
 
 

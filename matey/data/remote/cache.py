@@ -18,12 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from matey.data.remote.server import ZARR_MARKS, about, existing, fetched, has_changed, listing, system_of
+from matey.data.remote.server import ZARR_METADATA, about, existing, fetched, has_changed, listing, system_of
 from matey.data.trajectory import DataError
 
 BLOCK = 2**16  # fewest bytes of one request: headers lie all over an HDF5 file
 MOST_AT_ONCE = 2**25  # most bytes of one request
-_METADATA = (*ZARR_MARKS, ".zmetadata", ".zattrs")  # of a Zarr store's root, group or array
 _NUMBERS = re.compile(r"(?:/[0-9.]+)*$")
 
 
@@ -86,14 +85,16 @@ class RemoteFile(io.RawIOBase):
         try:
             with _no_garbage_is_collected():
                 content = fetched(self._url, first, after)
+                # Asked after the bytes, so that they are of the version before.
+                changed = has_changed(self._url, self._version)
         except FileNotFoundError:
-            content = b""
+            content, changed = b"", True
         if len(content) != after - first:
             raise DataError(
                 f"{self._url}: asked for the bytes {first:,} to {after - 1:,}, the server sent {len(content):,} bytes; "
                 "the file has changed or gone: start again."
             )
-        if has_changed(self._url, self._version):  # asked after the bytes, so that they are of the version before
+        if changed:
             raise DataError(f"{self._url} has changed or gone since it was opened: start again.")
         blocks = [content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)]
         for later, block in enumerate(blocks[1:], start=number + 1):
@@ -145,7 +146,7 @@ def _versions(url: str) -> list[str]:
     requests.
     """
     folder, _, name = url.rpartition("/")
-    if name not in _METADATA:
+    if name not in ZARR_METADATA:
         numbers = _NUMBERS.findall(url)[
             0
         ]  # of a chunk: /0.1.2, /0/1/2, those after /c, or none after the /c of a scalar
@@ -156,7 +157,7 @@ def _versions(url: str) -> list[str]:
             folder + "/".join(numbers.split("/")[:2]),
         )  # an array's name may be one
         folder = next((each for each in names if about(f"{each}/.zarray") or about(f"{each}/zarr.json")), folder)
-    found = (about(f"{folder}/{mark}") for mark in _METADATA)
+    found = (about(f"{folder}/{mark}") for mark in ZARR_METADATA)
     return [folder, *(mark.version for mark in found if mark)]
 
 

@@ -13,6 +13,8 @@ from matey.data.trajectory import DataError
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 """Files by which a folder is known as a Zarr store."""
+ZARR_METADATA = (*ZARR_MARKS, ".zmetadata", ".zattrs")
+"""Files of a Zarr store that are no chunks."""
 
 # Names in various file systems of the properties that change when a file does.
 _TAGS = (
