@@ -63,7 +63,8 @@ def points_of_ranks(module: str, settings: Point, ranks: int, name: str, limit: 
 
 def longer(case: Case, factor: float) -> Case:
     """Return the case on a grid ``factor`` times as long along its first axis, in whole coarse patches."""
-    first = max(case.patches[0], round(case.grid[0] * factor / case.patches[0]) * case.patches[0])
+    cells = case.coarse_cells
+    first = max(cells, round(case.grid[0] * factor / cells) * cells)
     return replace(case, grid=(first, *case.grid[1:]))
 
 

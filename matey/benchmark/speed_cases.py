@@ -40,6 +40,8 @@ class Case:
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
         local: name of the local operator in `LOCAL`.
         compile: the setting ``train.compile``.
+        network: contents of a ``config.json``, which decide the network and its tokens in place of the settings above; its
+            fields are those of the case.
     """
 
     model: str = "Ti"
@@ -57,6 +59,7 @@ class Case:
     checkpoint_blocks: str = "none"
     local: str = "scales"
     compile: bool = False
+    network: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
@@ -68,8 +71,15 @@ class Case:
         """Return the case in values that JSON can hold."""
         return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
+    @property
+    def coarse_cells(self) -> int:
+        """Cells of a coarse patch along the first axis of the grid."""
+        return self.make_config().patches[0][-len(self.grid)]
+
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""
+        if self.network is not None:
+            return MateyConfig.from_dict({**self.network, "fields": self._names()})
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
         patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
         tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}

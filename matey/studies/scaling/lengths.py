@@ -10,9 +10,10 @@ import torch
 
 from matey.benchmark.sequence_speed import longer, longest, run_point
 from matey.benchmark.speed_cases import Case
-from matey.config import ConfigError, RunConfig
+from matey.config import RunConfig
 from matey.data import open_dataset
 from matey.model.blocks import scheme_keys
+from matey.model.from_run import model_config
 from matey.tokens.tokenize import tokenize
 from matey.train.memory import activation_bytes
 
@@ -54,7 +55,7 @@ class Lengths:
         taken = run_point(first, ranks, limit=seconds)
         second = longer(case, first.grid[0] / case.grid[0] * self.limit / max(taken["activation_bytes"]))
         if second.grid == first.grid:
-            second = replace(first, grid=(first.grid[0] + case.patches[0], *first.grid[1:]))
+            second = replace(first, grid=(first.grid[0] + case.coarse_cells, *first.grid[1:]))
         return [taken, run_point(second, ranks, limit=seconds)]
 
     def longest(self, points: Sequence[dict[str, Any]]) -> float | None:
@@ -70,37 +71,26 @@ def lengths_of(
     """Return the search for the longest sequence of a run.
 
     Args:
-        run: the run with the model, tokenizer and history to use. A share of the patches is refined (a quarter if
-            the run has another rule), because the measured samples are not the run's own.
+        run: the run with the network and history to use. A share of the patches is refined (a quarter if the run has
+            another rule), because the measured samples are not the run's own.
         grid: cells of a sample for one rank; by default those of the run's first data set.
         limit: largest bytes of a rank's activations; by default those of this sample on one rank.
         precision: precision of weights and activations, as in `matey.planning.engine.EngineSettings`.
         can_measure: whether the default limit is measured instead of estimated as in training.
-
-    Raises:
-        ConfigError: the run's patches are not squares, or differ in time.
     """
     data = open_dataset(run.data.sets[0].path, run.data.sets[0].description)
-    patches = run.tokens.patches
     grid = grid or tuple(data.trajectories[0].grid[-2 if data.trajectories[0].grid[0] == 1 else -3 :])
-    if any(patch[2] != patch[3] or patch[0] != patches[0][0] for patch in patches):
-        raise ConfigError(
-            "A study of sequence lengths needs square patches with the same number of frames on every level, got "
-            f"{[list(patch) for patch in patches]}."
-        )
+    share = run.tokens.refine if run.tokens.rule == "fraction" else Case.refine
+    tokens = run.tokens.model_copy(update={"rule": "fraction", "refine": share})
+    model = run.model.model_copy(update={"fields": (), "given": (), "parameters": ()})
     case = Case(
-        model=run.model.size,
-        scheme=run.model.scheme,
-        tokens=run.tokens.set,
-        patches=tuple(patch[2] for patch in patches),
-        refine=run.tokens.refine if run.tokens.rule == "fraction" else Case.refine,
         grid=grid,
         frames=run.data.history,
         fields=len(data.fields),
         batch=1,
-        patch_frames=patches[0][0],
         checkpoint_blocks=run.parallel.checkpoint_blocks,
         dtype=getattr(torch, precision),
+        network=model_config(run.model_copy(update={"model": model, "tokens": tokens})).to_dict(),
     )
     config = case.make_config()
     num_tokens = tokenize([case.make_batch()], config.patches, config.refinement).layout.num_tokens

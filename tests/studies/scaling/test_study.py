@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from matey.benchmark.sequence_speed import longer
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
+from matey.model.configuration import SIZES
 from matey.studies.folder import StudyError
 from matey.studies.scaling.lengths import Lengths, lengths_of
 from matey.studies.scaling.study import COUNTED_STEPS, Study, load_study, make_points, runs_of, timed
@@ -68,6 +70,24 @@ def test_twice_the_tokens_fit_in_half_the_precision(run):
     )
     assert half.num_tokens == one.num_tokens and half.expected(4) == 2 * one.expected(4)
     assert Case.from_json(json.loads(json.dumps(half.case))).dtype == torch.bfloat16
+
+
+def test_lengths_are_those_of_the_runs_own_network(run_yaml):
+    patches = [[1, 1, 16, 32], [1, 1, 8, 8]]
+    own = load_config(
+        run_yaml(
+            model={"local": 12, "local_scales": [1, 4], "local_cascade": True, "rotary": True},
+            tokens={"set": "mul", "patches": patches, "rule": "threshold", "refine": 0.3, "criterion": "gradient"},
+        )
+    )
+    case = Case.from_json(json.loads(json.dumps(lengths_of(own, (64, 64), None, "float32", can_measure=True).case)))
+    config = case.make_config()
+    for key in ("scheme", "local", "local_scales", "local_cascade", "rotary", "statistics", "predict"):
+        assert getattr(config, key) == getattr(own.model, key)
+    assert (config.num_heads, config.width, config.num_blocks) == SIZES[own.model.size]
+    assert config.tokens == own.tokens.model_copy(update={"rule": "fraction", "refine": 0.25})
+    assert longer(case, 2).grid == (128, 64) and case.coarse_cells == 16
+    assert case.make_model()(case.make_batch()).loss.isfinite()
 
 
 def test_a_study_is_read_as_it_was_written(tmp_path):
