@@ -25,22 +25,26 @@ class Lengths:
     Attributes:
         case: the sample on one rank, with the run's model, from `matey.benchmark.speed_cases.Case.to_json`.
         num_tokens: number of tokens of the sample.
-        activation_bytes: bytes of the sample's activations on one rank, as training estimates them in advance.
+        activation_bytes: bytes of the sample's activations on one rank; until measured, those of the blocks, which training
+            estimates in advance.
         limit: largest bytes of a rank's activations; None until measured for the sample on one rank.
+        is_measured: whether the activations of the sample on one rank are measured.
     """
 
     case: dict[str, Any]
     num_tokens: int
     activation_bytes: int
     limit: float | None
+    is_measured: bool = False
 
     def expected(self, ranks: int) -> float | None:
         """Return how many tokens should fit on some ranks if these share activations evenly."""
         return None if self.limit is None else self.num_tokens * self.limit / self.activation_bytes * ranks
 
-    def measure_limit(self, seconds: float) -> Lengths:
-        """Set the limit to the sample's activations on one rank, measured within a time limit in seconds."""
-        return replace(self, limit=max(run_point(Case.from_json(self.case), 1, limit=seconds)["activation_bytes"]))
+    def measured(self, seconds: float) -> Lengths:
+        """Measure the sample's activations on one rank within a time limit in seconds; they are the limit if there is none."""
+        taken = max(run_point(Case.from_json(self.case), 1, limit=seconds)["activation_bytes"])
+        return replace(self, activation_bytes=taken, limit=self.limit or taken, is_measured=True)
 
     def measure(self, ranks: int, seconds: float) -> list[dict[str, Any]]:
         """Measure two samples on some ranks: one that should fit, and one chosen to fit by the first one's memory.

@@ -162,7 +162,7 @@ def _lengths(study: Study, rows: Sequence[Row]) -> Iterator[str]:
     yield (
         f"Longest sequence: tokens of one sample in {lengths.case['dtype']} whose activations take at most "
         f"{lengths.limit / 2**20:,.0f} MiB on a rank. Measured: on a line through two made-up samples that about fit, on "
-        "grids that grow along their first axis; modelled: by what training knows beforehand, shared out evenly. A sample of "
+        "grids that grow along their first axis; modelled: by what the blocks alone keep, shared out evenly. A sample of "
         f"{'x'.join(map(str, lengths.case['grid']))} cells has {lengths.num_tokens:,} tokens."
     )
     cells = [

@@ -128,7 +128,7 @@ def modelled_row(study: Study, name: str, cost: Estimate, machine: Machine, *, o
         num_cores=cost.nodes * machine.devices_per_node if machine.shared_devices else None,
         communication_share=cost.seconds.communication / cost.seconds.total,
         bytes_sent=sum(cost.by_kind("num_bytes").values()),
-        # Where a length can be measured, the measurement says more than training's estimate in advance.
+        # Where a length can be measured, the measurement says more than an estimate of the blocks alone.
         longest_tokens=study.lengths.expected(cost.ranks)
         if study.lengths and name == study.machine and on_nodes
         else None,

@@ -54,7 +54,7 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
             job = ["bash", str(study.folder_of(point) / JOB)]
             call(study.folder, point.name, job, root, {"PATH": path}, limit)
             if study.lengths is not None:
-                lengths = study.lengths if study.lengths.limit is not None else study.lengths.measure_limit(limit)
+                lengths = study.lengths if study.lengths.is_measured else study.lengths.measured(limit)
                 study = replace(study, lengths=lengths)
                 study.write()
                 samples = json.dumps(lengths.measure(point.ranks, limit), indent=1)
