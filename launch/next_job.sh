@@ -22,6 +22,14 @@ if [[ "$asked" == JobId=* ]]; then
     [[ "$asked" =~ \ MinMemoryCPU=[1-9] ]] || unset SLURM_MEM_PER_CPU
     [[ "$asked" =~ \ MemPerTres=[^\ ]*gpu ]] || unset SLURM_MEM_PER_GPU
 fi
+# These the scripts never ask for. From another job or step, they would end srun, hide GPUs, or deal ranks out across the nodes.
+unset SLURM_CPUS_PER_GPU SLURM_NTASKS_PER_GPU SLURM_GPUS_PER_TASK SLURM_TRES_BIND SLURM_GPU_BIND SLURM_CPU_BIND SLURM_MEM_BIND \
+    SLURM_DISTRIBUTION
+
+# Whether a job of this name waits for that one to end: Slurm may have taken it although sbatch got no answer.
+is_queued_after() {
+    squeue --noheader --states=PENDING --name="$SLURM_JOB_NAME" --format=%E 2> /dev/null | grep --quiet --word-regexp "afterany:$1"
+}
 
 # Slurm's daemon does not always answer at once.
 asked_again() {
@@ -101,7 +109,14 @@ end_job() {
     [[ "${gres:-N/A}" == "N/A" ]] || options+=(--gres="$gres")
     [[ -z "${excluded%.}" || "${excluded%.}" == "(null)" ]] || options+=(--exclude="${excluded%.}")
     [[ "$shared" != NO ]] || options+=(--exclusive)
-    MAX_JOBS=$((MAX_JOBS - 1)) asked_again sbatch "${options[@]}" "$script" "$@" && exit 0
+    local tried=''
+    # shellcheck disable=SC2329 # called below
+    submit_next() {
+        [[ -z "$tried" ]] || ! is_queued_after "$job" || return 0
+        tried=1
+        MAX_JOBS=$((MAX_JOBS - 1)) sbatch "${options[@]}" "$script" "$@"
+    }
+    asked_again submit_next "$@" && exit 0
     echo "The run is saved but not done, and Slurm took no next job: submit the same again to go on."
     exit "$code"
 }

@@ -9,7 +9,10 @@ DISK="${DISK:-/mnt/bb/${USER:-$(id -un)}}" # the node's own disk
 MAX_JOBS="${MAX_JOBS:-20}"            # jobs in the chain, this one included; 1 ends it here, as the debug QOS demands
 
 run_job() {
-    local on_each_node=(srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+    # Of an interactive job in which this one was submitted: srun would take its number of tasks for this job's.
+    unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_TRES_PER_TASK
+    # SIGUSR1 to all steps of the job would end these; see docs/reliability.md.
+    local on_each_node=(srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 bash -c "trap '' USR1; exec \"\$@\"" bash)
 
     # rccl-net-plugin is the libfabric plug-in that takes RCCL over Slingshot instead of TCP, with HPE's settings for it.
     set +u # the scripts behind `module` use variables that are not set
@@ -25,8 +28,8 @@ run_job() {
     if ((SLURM_JOB_NUM_NODES > 1)); then export NCCL_NET=OFI; else export NCCL_NET=Socket; fi
 
     # 736 tasks that import Python from Orion wait for its metadata server: a copy on each node's own disk.
-    sbcast -pf "$PACKED" "$DISK/matey_env.tar.gz" || { echo "sbcast failed: no copy of $PACKED on every node" >&2; exit 1; }
     "${on_each_node[@]}" mkdir -p "$DISK/matey_env" "$DISK/miopen"
+    sbcast -pf "$PACKED" "$DISK/matey_env.tar.gz" || { echo "sbcast failed: no copy of $PACKED on every node" >&2; exit 1; }
     "${on_each_node[@]}" tar -xzf "$DISK/matey_env.tar.gz" -C "$DISK/matey_env"
     export PATH="$DISK/matey_env/bin:$PATH"
     "${on_each_node[@]}" conda-unpack

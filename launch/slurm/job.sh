@@ -12,12 +12,15 @@ run_job() {
     for name in $MODULES; do
         module load "$name"
     done
-    if [[ ! -r "$VENV/bin/activate" ]]; then
+    if [[ -r "$VENV/bin/activate" ]]; then
+        # shellcheck source=/dev/null
+        source "$VENV/bin/activate"
+    elif [[ -x "$VENV/bin/python" ]]; then # an environment of conda
+        export PATH="$VENV/bin:$PATH"
+    else
         echo "error: there is no virtual environment $VENV: make it (make .venv/installed), or say where it is: VENV=FOLDER sbatch ..." >&2
         exit 2
     fi
-    # shellcheck source=/dev/null
-    source "$VENV/bin/activate"
     set -u
     local cores="${SLURM_CPUS_PER_TASK:-1}" # Slurm says nothing where one core a task was not asked for but given
     export OMP_NUM_THREADS="$cores"

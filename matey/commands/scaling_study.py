@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from shlex import quote
 
 from matey.commands import ROOT
 from matey.config import load_config, load_deepspeed_config
@@ -82,7 +83,9 @@ def plan(args: argparse.Namespace) -> int:
             f"Micro-batches shrink from {largest} samples to {min(small)}, since no larger number up to train.micro_batch "
             "divides a rank's share, and that is slow; choose both such that it does."
         )
-    print(f"Expected on {machine.name}. Next: {started_as('tools/scaling_study.py', 'study')} run --out {args.out}")
+    print(
+        f"Expected on {machine.name}. Next: {started_as('tools/scaling_study.py', 'study')} run --out {quote(str(args.out))}"
+    )
     return 0
 
 

@@ -36,7 +36,9 @@ class Progress:
         num_steps: planned number of steps, or None if it cannot be read.
         steps: the lines of ``metrics.jsonl`` that hold a loss.
         validations: the lines that hold a validation.
-        has_ended: whether the process ended regularly, after the last step or earlier.
+        is_held: whether a process has the folder's lock, or had it when it was killed.
+        has_ended: whether the last process has given the lock up, after the last step or earlier.
+        patience: validations without a new best after which the run ends; None for no limit, or if it cannot be read.
         silence: seconds since the last sign of a run that seems to have died; otherwise 0.
     """
 
@@ -44,13 +46,18 @@ class Progress:
     num_steps: int | None
     steps: Sequence[dict[str, Any]]
     validations: Sequence[dict[str, Any]]
+    is_held: bool = False
     has_ended: bool = False
+    patience: int | None = None
     silence: float = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether no further step is expected from the process."""
-        return self.has_ended or (self.num_steps is not None and self.last >= self.num_steps)
+        """Whether no further step is expected. A run that saved and left is not over: its next job goes on."""
+        if self.num_steps is not None and self.last >= self.num_steps:
+            return not self.is_held  # a last validation, a checkpoint and the weights come after the last step
+        since_best = sum(line["step"] > self.best["step"] for line in self.validations) if self.best else 0
+        return self.has_ended and self.patience is not None and since_best >= self.patience
 
     @property
     def last(self) -> int:
@@ -96,20 +103,24 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
             f"{folder} is not the folder of a run: it holds no {CONFIG}; give what output.dir says, such as runs/demo."
         )
     try:
-        num_steps = int(yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]["steps"])
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
-        num_steps = None
+        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]
+        num_steps, patience = int(settings["steps"]), settings.get("patience")
+    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
+        num_steps = patience = None
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]
-    so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, has_ended=_has_ended(folder))
+    is_held, has_ended = _lock_of(folder)
+    so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, is_held, has_ended, patience)
     return replace(so_far, silence=0.0 if so_far.is_over else _silence(folder, so_far.seconds_per_step))
 
 
-def _has_ended(folder: Path) -> bool:
-    """Whether the run's lock, see `matey.train.lock`, no longer names a process."""
+def _lock_of(folder: Path) -> tuple[bool, bool]:
+    """Return whether the run's lock, see `matey.train.lock`, names a process, and whether it is there and names none."""
     lock = folder / LOCK
-    return lock.is_file() and lock.stat().st_size == 0
+    is_there = lock.is_file()
+    is_held = is_there and lock.stat().st_size > 0
+    return is_held, is_there and not is_held
 
 
 def _silence(folder: Path, seconds_per_step: float) -> float:

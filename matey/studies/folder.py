@@ -8,13 +8,16 @@ import io
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from matey.checkpoints.durable import replace_bytes, replace_text
@@ -22,12 +25,14 @@ from matey.checkpoints.run_files import CONFIG
 from matey.config.flags import started_as
 from matey.config.shipped import find
 from matey.mistakes import Mistake, one_line
+from matey.process.launchers import program_of
 
 Row = dict[str, Any]
 
 STUDY, TEXT = "study.json", "results.txt"
 CONTINUES = "the same command continues from here."
 GRACE = 60.0  # seconds that a run has to save a checkpoint after it is asked to stop
+KILL_AT_SIGTERM = ("srun", "mpirun", "mpiexec", "prterun")  # their ranks; they pass SIGUSR1 on to these
 _running: set[subprocess.Popen[bytes]] = set()  # commands that threads of this process wait for
 
 
@@ -133,7 +138,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         tree: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StudyError(
-            f"{folder} holds no study; make one with `{started_as('tools/scaling_study.py', 'study')} plan --out {folder}`."
+            f"{folder} holds no study; make one with `{started_as('tools/scaling_study.py', 'study')} plan --out {shlex.quote(str(folder))}`."
         ) from None
     return tree
 
@@ -214,27 +219,38 @@ def call(
 
 def stop_all(are_waited_for: Callable[[], bool]) -> None:
     """Ask the commands that threads of this process wait for, or are starting, to save and end; kill those that do not."""
-    asked: set[subprocess.Popen[bytes]] = set()
+    asked: dict[subprocess.Popen[bytes], list[psutil.Process]] = {}
     end = time.monotonic() + GRACE
     while are_waited_for():
         for process in [*_running]:
             if process not in asked:
-                process.terminate()
-                asked.add(process)
+                asked[process] = _ask(process)
             elif time.monotonic() > end:
                 process.kill()
         time.sleep(0.1)
+    psutil.wait_procs([each for ranks in asked.values() for each in ranks], max(0, end - time.monotonic()))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a running process to stop; a launcher that is killed at once would leave its ranks running."""
     if process.poll() is None:
-        process.terminate()
+        ranks = _ask(process)
         try:
             process.wait(GRACE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        psutil.wait_procs(ranks, GRACE)
+
+
+def _ask(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Ask a command to save and end; return the processes below it, which may end later, as the ranks of `deepspeed` do."""
+    below: list[psutil.Process] = []
+    with suppress(psutil.Error):  # it has just ended
+        below = psutil.Process(process.pid).children(recursive=True)
+    program = program_of([str(word) for word in process.args])  # type: ignore[union-attr]
+    process.send_signal(signal.SIGUSR1 if program in KILL_AT_SIGTERM else signal.SIGTERM)
+    return below
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:

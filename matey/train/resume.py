@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from shlex import quote
 from typing import Any
 
 from safetensors import SafetensorError
@@ -90,8 +91,8 @@ def _convert_first(source: Source, layout: str) -> str:
     convert = started_as("tools/convert_checkpoint.py", "convert")
     return (
         f"{source.folder} was saved by {source.num_ranks} ranks {source.layout}, and this run has {world_size()} ranks "
-        f"{layout}. Convert it with `{convert} {run} --to universal --out {new}` and go on with "
-        f"--resume --set output.dir={new}."
+        f"{layout}. Convert it with `{convert} {quote(str(run))} --to universal --out {quote(str(new))}` and go on "
+        f"with --resume --set output.dir={quote(str(new))}."
     )
 
 

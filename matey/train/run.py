@@ -20,9 +20,8 @@ from matey.model.shared_fields import share_of
 from matey.parallel.agreement import check_agreement, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import build_engine, is_bf16
-from matey.parallel.environment import find_environment
 from matey.parallel.host_exchange import HostExchange
-from matey.parallel.package import Engine
+from matey.parallel.package import Engine, deepspeed
 from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
@@ -74,7 +73,7 @@ def train_run(
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
     if run.train.compile and not only_describe:
-        compile_blocks(model, find_environment().device)
+        compile_blocks(model, deepspeed().get_accelerator().current_device_name())
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     notes = (*data.notes, *notes)

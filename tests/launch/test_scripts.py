@@ -48,7 +48,7 @@ def site(tmp_path):
     for name, body in {**bodies, **told}.items():
         stand_in(commands / name, body)
     environment = tmp_path / "environment" / "bin"
-    stand_in(environment / "conda-unpack", "")
+    stand_in(environment / "conda-unpack", "kill -USR1 $$ # which goes to all steps of a job")
     (environment / "activate").write_text("")
     with tarfile.open(tmp_path / "packed.tar.gz", "w:gz") as packed:
         packed.add(environment, "bin")
@@ -120,6 +120,23 @@ def test_a_job_that_fails_ends_the_chain_with_its_code(site, script):
     assert "called: sbatch" not in result.stdout
 
 
+@pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_variables_of_the_job_that_it_was_submitted_in_do_not_reach_srun(site, script):
+    others = {"SLURM_CPUS_PER_GPU": "2", "SLURM_TRES_BIND": "gres/gpu:per_task:1", "SLURM_DISTRIBUTION": "cyclic"}
+    others |= {"SLURM_NTASKS": "1", "SLURM_NTASKS_PER_NODE": "1"} if "frontier" in script else {}
+    instead_of("srun", site, "env; exit 3")
+    result = start(["bash", script], env={**site, **others})
+    assert result.returncode == 3 and "SLURM_JOB_NAME=matey" in result.stdout, result.stderr
+    assert not {line.partition("=")[0] for line in result.stdout.splitlines()} & set(others)
+
+
+def test_a_next_job_that_slurm_took_without_an_answer_is_not_submitted_again(site):
+    instead_of("sbatch", site, "echo submitted; exit 1")
+    instead_of("squeue", site, "[[ \"$*\" != *format=%E* ]] || echo 'afterany:1234567(unfulfilled)'")
+    result = start(["bash", "-euo", "pipefail", "-c", "source launch/next_job.sh; end_job 75"], env=site)
+    assert (result.returncode, result.stdout) == (0, "submitted\n"), result.stderr
+
+
 def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site):
     site["CONFIG"] = "nowhere.yaml"
     script = SCRIPTS[2]
@@ -130,7 +147,7 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
         "module load craype-accel-amd-gfx90a",
     ]
     steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
-    assert [line.split()[0] for line in steps] == ["sbcast", "srun", "srun", "srun", "srun"]
+    assert [line.split()[0] for line in steps] == ["srun", "sbcast", "srun", "srun", "srun"]
     assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1" in steps[-1]
 
 

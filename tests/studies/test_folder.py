@@ -6,6 +6,13 @@ import sys
 import pytest
 
 from matey.studies.folder import StudyError, call, check_trained, claim, config_fact
+from tests.support.programs import stand_in
+
+RANK = "trap 'sleep 0.7; echo saved >> saves; exit 75' TERM USR1; echo began >> saves; while :; do sleep 0.1; done"
+LAUNCHERS = {
+    "srun": f"({RANK}) & trap 'kill -KILL $!; exit 137' TERM; trap 'kill -USR1 $!' USR1; wait; wait $!",
+    "deepspeed": f"({RANK}) & trap 'kill -TERM $!; exit 143' TERM; wait",
+}
 
 
 @pytest.mark.processes
@@ -21,6 +28,15 @@ def test_what_a_point_in_a_process_of_its_own_has_said_is_said_once(tmp_path):
 def test_a_command_that_cannot_be_started_is_named(tmp_path):
     with pytest.raises(StudyError, match="p2 cannot be started: deepsped: No such file or directory; see --launcher"):
         call(tmp_path, "p2", ["deepsped", "--num_gpus", "8"], tmp_path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ranks_that_a_launcher_would_kill_or_leave_behind_save_before_a_call_ends(launcher, tmp_path):
+    stand_in(tmp_path / launcher, LAUNCHERS[launcher])
+    with pytest.raises(StudyError, match="was not finished in"):
+        call(tmp_path, "p3", [str(tmp_path / launcher)], tmp_path, limit=1.5)
+    assert (tmp_path / "saves").read_text() == "began\nsaved\n"
 
 
 def test_deepspeeds_json_is_known_by_its_values(tmp_path):

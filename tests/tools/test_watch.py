@@ -29,6 +29,7 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
             assert process.poll() is None
         assert '<meta http-equiv="refresh" content="1">' in page.read_text()
         (tmp_path / "all").rename(run / "metrics.jsonl")
+        (run / "matey.lock").write_text("")
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "4 of 4" in printed and "shallow_water" in printed
     assert "refresh" not in page.read_text() and "data:image/png" in page.read_text()
@@ -38,7 +39,7 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
 
 
 def test_the_best_validation_the_speed_and_the_time_left_are_those_of_the_log(tmp_path):
-    run = read_progress(written_run(tmp_path / "run", [0.4, 0.1, 0.2], steps=5))
+    run = read_progress(written_run(tmp_path / "run", [0.4, 0.1, 0.2], "steps: 5"))
     assert (run.last, run.num_steps, run.best["step"], run.seconds_per_step, run.seconds_left) == (3, 5, 2, 0.5, 1)
     console = Console(width=80, record=True)
     console.print(in_terminal([run], 80))
@@ -53,14 +54,25 @@ def test_a_run_that_has_logged_nothing_yet_is_shown_too(tmp_path):
 
 
 def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, capsys):
-    folder = written_run(tmp_path / "run", [0.4, 0.2, 0.2], steps=100)  # as by train.patience
+    folder = written_run(tmp_path / "run", [0.4, 0.2, 0.2], "steps: 100, patience: 1")
     (folder / "matey.lock").touch()
     assert watch([folder], None, every=3600) == 0
     assert "3 of 100" in (printed := capsys.readouterr().out) and "ended" in printed
 
 
+def test_a_run_that_waits_for_its_next_job_or_writes_its_last_weights_is_watched(tmp_path):
+    waits = written_run(tmp_path / "waits", [0.4, 0.2, 0.2], "steps: 100, patience: 2")
+    (waits / "matey.lock").touch()
+    run = read_progress(waits)
+    assert not run.is_over and run_rows([run])[1][0][-1] == "ended"
+    writes = written_run(tmp_path / "writes", [0.4, 0.2])
+    assert read_progress(writes).is_over
+    (writes / "matey.lock").write_text("{}")
+    assert not read_progress(writes).is_over
+
+
 def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
-    folder = written_run(tmp_path / "run", [0.4, 0.2], steps=100)
+    folder = written_run(tmp_path / "run", [0.4, 0.2], "steps: 100")
     now, lock, metrics = time.time(), folder / "matey.lock", folder / "metrics.jsonl"
     lock.write_text("{}")
 
@@ -80,7 +92,7 @@ def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
 
 
 def test_time_left_goes_on_beyond_a_day(tmp_path):
-    run = read_progress(written_run(tmp_path / "run", [0.4], steps=2 * 3600 * 30 + 1))
+    run = read_progress(written_run(tmp_path / "run", [0.4], f"steps: {2 * 3600 * 30 + 1}"))
     assert run_rows([run])[1][0][-1] == "30:00 h"
 
 
@@ -112,10 +124,10 @@ def test_what_cannot_stand_on_a_logarithmic_axis_is_left_out():
     assert len(text_curves([Curve("run", [1, 2], [float("inf"), 2.0], "blue")], 40, 5)) == 6
 
 
-def written_run(folder, errors, steps=None):
+def written_run(folder, errors, train=None):
     """A run's folder as far as it is read here, of a system whose persistence has an error of 0.4."""
     folder.mkdir()
-    (folder / "config.yaml").write_text(f"train: {{steps: {len(errors) if steps is None else steps}}}\n")
+    (folder / "config.yaml").write_text(f"train: {{{train or f'steps: {len(errors)}'}}}\n")
     lines = []
     for step, error in enumerate(errors, start=1):
         lines.append({"step": step, "loss": 2 * error, "seconds": 0.5})

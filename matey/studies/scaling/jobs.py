@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from shlex import quote
 
@@ -57,6 +58,7 @@ def slurm_job(study: Study, point: Point, script: Path, minutes: int) -> str:
             *kept,
             f"export CONFIG={quote(str(folder / RUN))}",
             f"export DEEPSPEED_CONFIG={quote(str(folder / DS_CONFIG))}",
+            f"export VENV=${{VENV:-{quote(sys.prefix)}}}",
             "export MAX_JOBS=1 # a job that does not finish in time is left as it is",
             f"exec bash {quote(str(script))}",
             "",

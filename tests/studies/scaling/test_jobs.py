@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -41,11 +42,11 @@ def test_a_job_has_the_sites_options_and_the_points_own_size_once_each(study, sc
 
 def test_a_job_runs_the_script_with_the_points_configuration(study, tmp_path):
     script = tmp_path / "site.sbatch"
-    script.write_text('#!/usr/bin/env bash\n#SBATCH -q debug\necho "$CONFIG|$DEEPSPEED_CONFIG|$MAX_JOBS"\n')
+    script.write_text('#!/usr/bin/env bash\n#SBATCH -q debug\necho "$CONFIG|$DEEPSPEED_CONFIG|$MAX_JOBS|$VENV"\n')
     job = slurm_job(study, study.points[0], script, 20)
     output = subprocess.run(["bash"], input=job, text=True, capture_output=True, check=True).stdout.strip()
     place = study.folder_of(study.points[0])
-    assert output == f"{place / 'run.yaml'}|{place / 'ds_config.json'}|1"
+    assert output == f"{place / 'run.yaml'}|{place / 'ds_config.json'}|1|{sys.prefix}"
 
 
 def test_a_file_that_is_no_job_script_is_one_sentence(study, tmp_path):
