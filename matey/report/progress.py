@@ -102,11 +102,13 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
         raise Mistake(
             f"{folder} is not the folder of a run: it holds no {CONFIG}; give what output.dir says, such as runs/demo."
         )
+    num_steps: int | None = None
+    patience: int | None = None
     try:
         settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]
         num_steps, patience = int(settings["steps"]), settings.get("patience")
     except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
-        num_steps = patience = None
+        pass
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]

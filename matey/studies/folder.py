@@ -137,9 +137,8 @@ def read_study(folder: Path) -> dict[str, Any]:
     try:
         tree: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StudyError(
-            f"{folder} holds no study; make one with `{started_as('tools/scaling_study.py', 'study')} plan --out {shlex.quote(str(folder))}`."
-        ) from None
+        plan = f"{started_as('tools/scaling_study.py', 'study')} plan --out {shlex.quote(str(folder))}"
+        raise StudyError(f"{folder} holds no study; make one with `{plan}`.") from None
     return tree
 
 
