@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,9 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
         )
     num_steps: int | None = None
     patience: int | None = None
-    try:
+    with suppress(OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
         settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]
         num_steps, patience = int(settings["steps"]), settings.get("patience")
-    except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
-        pass
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]
