@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from matey.simulate.catalogue import settings
 from matey.simulate.ensemble import Ensemble, System, Trajectory, make
 from matey.simulate.mhd_layout import ARRAYS
 from matey.simulate.systems import SYSTEMS
+from matey.train.lock import FileLock, LockedError
 
 
 def main(options: argparse.Namespace) -> None:
@@ -34,12 +37,47 @@ def main(options: argparse.Namespace) -> None:
     if options.layout == "the_well":
         # Here an interrupted ensemble is kept and continued.
         official = options.out.absolute().with_name(f".{options.out.name}.official")
-        check_the_well(options.out, ensemble)
     there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < ensemble.num_bytes:
         size = f"{ensemble.num_trajectories} trajectories need {ensemble.num_bytes / 1e9:.1f} GB"
         raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
+    with alone_in(official):
+        written = write(options, ensemble, official)
+    if not written:
+        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
+    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
+    if len(written) == 1:
+        print(f"Wrote {written[0]}: {size}")
+    elif written:
+        print(f"Wrote {len(written)} files to {options.out}: {size}")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of data; while another call makes data there, which may be the same, wait for it."""
+    lock, is_told = FileLock(folder / "data"), False
+    while True:
+        try:
+            lock.take()
+            break
+        except LockedError as refusal:
+            if not is_told:
+                print(f"Waiting: {refusal}", file=sys.stderr, flush=True)
+            is_told = True
+            time.sleep(1)
+        except OSError:  # where nothing can be written, all may be there already
+            break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> list[Path]:
+    """Solve what is missing, write it, and convert it if the options ask for another layout; return the new files."""
+    if official != options.out:
+        check_the_well(options.out, official, ensemble)
     keep_freed_memory()  # otherwise each temporary of the solvers costs page faults, which doubles the time
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads work on whole batches instead
@@ -50,24 +88,22 @@ def main(options: argparse.Namespace) -> None:
         return told(trajectories, options.system, num_trajectories)
 
     written = make(official, ensemble, workers, options.overwrite, show)
-    if official != options.out:
-        written = to_the_well(official, options.out)
-    if not written:
-        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
-    if len(written) == 1:
-        print(f"Wrote {written[0]}: {size}")
-    elif written:
-        print(f"Wrote {len(written)} files to {options.out}: {size}")
+    return to_the_well(official, options.out) if official != options.out else written
 
 
-def check_the_well(out: Path, ensemble: Ensemble) -> None:
+def check_the_well(out: Path, official: Path, ensemble: Ensemble) -> None:
     """Raise ValueError, before anything is solved, if the folder is not empty or trajectories are too few for all parts."""
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
     if ensemble.num_trajectories < 3:
         raise ValueError(
             f"The Well's layout has parts train, valid and test: make 3 trajectories, not {ensemble.num_trajectories}."
+        )
+    own = ensemble.system.layout.files(ensemble)
+    if others := sorted(path.name for path in official.glob("[!.]*") if path.name not in own):
+        raise ValueError(
+            f"{official} holds {len(others)} files of another call that was interrupted, such as {others[0]}, which would be "
+            "taken for this one's; finish that call, or remove the folder."
         )
 
 

@@ -59,7 +59,7 @@ class CavityFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, AXES, SYSTEM)
-            step = {axis: stored_step(file, axis, sizes[axis]) for axis in "tyx"}
+            step = {axis: stored_step(file, axis, sizes[axis], of_time=axis == "t") for axis in "tyx"}
             parameters = numbers(file.attrs, ("Bx", "Re", "Re_m"))
         self.trajectories = (
             Trajectory(

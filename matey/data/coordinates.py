@@ -22,17 +22,18 @@ def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (
     return Coordinates(read_part(path, name, index).astype(np.float64), "1")
 
 
-def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False) -> float:
-    """Return the mean spacing of the coordinates in dataset ``name``, which must belong to ``size`` cells or frames.
+def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False, or_more: bool = False) -> float:
+    """Return the spacing of the coordinates in dataset ``name``, which must belong to ``size`` cells or frames.
 
     Args:
         file: the file that holds the dataset.
         name: path of the dataset in the file.
         size: number of cells or frames that the coordinates belong to.
+        of_time: whether these are times, of which the mean step counts; cells must be evenly spaced.
         or_more: whether the dataset may hold more coordinates than ``size``; the surplus is ignored.
 
     Raises:
-        DataError: the dataset is missing, has another size, or does not increase.
+        DataError: the dataset is missing, has another size, does not increase, or has cells of several sizes.
     """
     coordinates = file.get(name)
     check_claim(coordinates)
@@ -43,7 +44,12 @@ def stored_step(file: h5py.File, name: str, size: int, *, or_more: bool = False)
             f"{file.filename}, {name}: expected {size} coordinates to go with the fields, got {came}; "
             f"check the order of the grid axes in the fields."
         )
-    return mean_step(coordinates[:size], f"{file.filename}, {name}")
+    places, label = coordinates[:size], f"{file.filename}, {name}"
+    return (
+        mean_step(places, label)
+        if of_time
+        else even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
+    )
 
 
 def line_of(places: np.ndarray, size: int) -> tuple[np.ndarray, int] | None:

@@ -100,7 +100,7 @@ class SeedGroupFile(TrajectorySet):
 
     def _described(self, file: h5py.File, path: Path, name: str, shape: tuple[int, ...]) -> Trajectory:
         size = dict(zip(self.disk_axes.split(), shape, strict=True))
-        step = {axis: stored_step(file, f"{name}/grid/{axis}", size[axis]) for axis in "tyx"}
+        step = {axis: stored_step(file, f"{name}/grid/{axis}", size[axis], of_time=axis == "t") for axis in "tyx"}
         return Trajectory(
             source=path,
             name=name,

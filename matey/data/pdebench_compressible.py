@@ -47,7 +47,7 @@ class CompressibleFile(TrajectorySet):
             self._order = order_of(AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
-            time_step = stored_step(file, "t-coordinate", sizes["t"], or_more=True)
+            time_step = stored_step(file, "t-coordinate", sizes["t"], of_time=True, or_more=True)
             parameters = numbers(file.attrs, ("M", "eta", "zeta"))
         self.trajectories = tuple(
             Trajectory(

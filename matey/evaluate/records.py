@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from matey.checkpoints.durable import replace_text
 from matey.evaluate.baselines import extrapolation
 from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
 from matey.evaluate.seams import jumps
@@ -261,19 +262,14 @@ def _spread(of_trajectories: Totals) -> dict[str, Any]:
 def write_records(records: Sequence[Record], path: Path) -> None:
     """Write records as a JSON list; an error that is not finite (a rollout that blew up) becomes null."""
     rows = [_finite(_row(record)) for record in records]
-    path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(rows, indent=1, allow_nan=False) + "\n")
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity, which JSON does not know and most readers refuse, by null."""
-    return {
-        name: _finite(value)
-        if isinstance(value, Mapping)
-        else None
-        if isinstance(value, float) and not math.isfinite(value)
-        else value
-        for name, value in row.items()
-    }
+def _finite(value: Any) -> Any:  # noqa: ANN401 (any value of JSON)
+    """Replace NaN and infinity, which JSON does not know and most readers refuse, by null, also within mappings."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from matey.checkpoints.durable import replace_text
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.examples import Example
 from matey.evaluate.records import Record
@@ -58,7 +59,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
     ]
     title = f"{about.name} - MATEY"
     room = MOST_BYTES - len(page(title, [*before, *after]).encode())
-    path.write_text(page(title, [*before, *_films(evaluation.shown_rollouts, room), *after]), encoding="utf-8")
+    replace_text(path, page(title, [*before, *_films(evaluation.shown_rollouts, room), *after]))
 
 
 def _summary(records: Sequence[Record]) -> list[str]:

@@ -49,14 +49,20 @@ class Hdf5Layout:
         try:
             with h5py.File(path) as file:
                 return self.read_configs(file) == self.configs(ensemble, seeds)
-        except OSError:  # not an HDF5 file
+        except (OSError, RuntimeError, KeyError):  # not an HDF5 file, or a damaged one
             return False
 
     def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
-        """Return how many trajectories are in the unfinished file beside ``path``, zero if it is of another ensemble."""
+        """Return how many trajectories are in the unfinished file beside ``path``, zero if it is of another ensemble.
+
+        Raises:
+            BlockingIOError: another process writes the file; opened for writing, HDF5 would empty it before it notices.
+        """
         try:
             with h5py.File(unfinished(path)) as file:
                 return int(file.attrs["num_done"]) if file.attrs.get("made_as") == self._digest(ensemble, seeds) else 0
+        except BlockingIOError:
+            raise
         except OSError:  # no such file, or the process was killed in the middle of a write
             return 0
 

@@ -17,6 +17,7 @@ from matey.studies.seeds import mean_and_deviation
 from matey.text_table import text_table
 
 MEASURED = (*MEASURES.own, *POWER)
+WINDOWS = "persistence_nrmse"  # by which windows are told apart: other ones have another error of persistence
 COLUMNS = (CORRELATION_TIME, PERSISTENCE + CORRELATION_TIME, *(t + name for name in MEASURED for t in ("", TRUTH)))
 
 
@@ -39,6 +40,8 @@ def row_of(record: Record) -> Row:
 def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
     """Format each system's measures at the end of the rollouts in the longest steps: means over the seeds, and the truth's.
 
+    Models that are scored on other windows, as those of a longer history, have a table with a truth of their own.
+
     Args:
         rows: rows of finished points, with system, forecast and the columns of `row_of`.
         model_of: function that names the model of a row.
@@ -47,16 +50,23 @@ def physics_text(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
     for system in dict.fromkeys(row["system"] for row in rows):
         own = [row for row in rows if row["system"] == system and row["forecast"].startswith("rollout")]
         own = [row for row in own if row["forecast"] == own[-1]["forecast"]]
-        known = [name for name in MEASURED if any(math.isfinite(row[TRUTH + name]) for row in own)]
-        if own:
-            head = (f"{system}, {own[0]['forecast']}", label_of(CORRELATION_TIME), *map(label_of, known))
-            lines = [["truth", "", *(_mean(own, TRUTH + name) for name in known)]] if known else []
-            lines += [["persistence", _time(own[:1], PERSISTENCE + CORRELATION_TIME), *("" for _ in known)]]
-            for model in dict.fromkeys(map(model_of, own)):
-                of_model = [row for row in own if model_of(row) == model]
-                lines.append([model, _time(of_model, CORRELATION_TIME), *(_mean(of_model, name) for name in known)])
-            texts.append(text_table(head, lines))
+        while own:
+            error = own[0][WINDOWS]
+            alike = [row for row in own if not abs(row[WINDOWS] - error) > 1e-4 * error]
+            texts.append(_table(alike, model_of))
+            own = [row for row in own if row not in alike]
     return "\n\n".join(texts)
+
+
+def _table(rows: Sequence[Row], model_of: Callable[[Row], str]) -> str:
+    known = [name for name in MEASURED if any(math.isfinite(row[TRUTH + name]) for row in rows)]
+    head = (f"{rows[0]['system']}, {rows[0]['forecast']}", label_of(CORRELATION_TIME), *map(label_of, known))
+    lines = [["truth", "", *(_mean(rows, TRUTH + name) for name in known)]] if known else []
+    lines += [["persistence", _time(rows[:1], PERSISTENCE + CORRELATION_TIME), *("" for _ in known)]]
+    for model in dict.fromkeys(map(model_of, rows)):
+        of_model = [row for row in rows if model_of(row) == model]
+        lines.append([model, _time(of_model, CORRELATION_TIME), *(_mean(of_model, name) for name in known)])
+    return text_table(head, lines)
 
 
 def _mean(rows: Sequence[Row], name: str) -> str:

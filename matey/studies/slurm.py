@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError
 
 
@@ -30,6 +31,6 @@ def submit_once(name: str, number: Path, arguments: Sequence[str], folder: Path,
     if not result.stdout.strip():
         raise ConfigError(f"sbatch gave no number of a job for {name}: {shlex.join(command)}")
     job = result.stdout.strip().splitlines()[-1].split(";")[0]
-    number.write_text(f"{job}\n", encoding="utf-8")
+    replace_text(number, f"{job}\n")
     say(f"{name}: job {job}")
     return job

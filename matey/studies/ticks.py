@@ -13,6 +13,8 @@ def plain_ticks(shown: Iterable[Axis]) -> None:
     """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10, or others where these are too many or few."""
     for axis in shown:
         low, high = axis.get_view_interval()
+        if not 0 < low <= high < math.inf:  # nothing is drawn: all models diverged
+            continue
         if high < 1.0001 * low:  # one value: Matplotlib does not widen the limits of shared logarithmic axes
             low, high = low / 2, high * 2
             set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim

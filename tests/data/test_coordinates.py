@@ -1,5 +1,7 @@
 """Sets read the coordinates and times that their files have, and none where trajectories differ."""
 
+from functools import partial
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from matey.data import TrajectorySet, open_dataset
 from matey.data.joined import JoinedTrajectories
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well as convert
+from matey.data.trajectories import DataError
 from tests.support.layout_files import (
     NUM_FRAMES,
     NUM_X,
@@ -40,6 +43,22 @@ def test_the_coordinates_of_each_layout_are_those_of_its_file(tmp_path, write, n
         assert (found is None) == (values is None)
         if values is not None:
             np.testing.assert_allclose(found.values, values, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_compressible, "x-coordinate"),
+        (write_cavity, "x"),
+        (partial(write_swe, num_trajectories=1), "0000/grid/x"),
+    ],
+)
+def test_graded_grids_are_refused_as_spectra_and_divergences_would_be_wrong(tmp_path, write, name):
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        file[name][-1] *= 1.05
+    with pytest.raises(DataError, match="expected evenly spaced coordinates, .*: resample the data on an even grid"):
+        open_dataset(path)
 
 
 def test_files_of_other_lengths_share_coordinates_and_those_of_other_places_do_not(tmp_path):

@@ -7,7 +7,8 @@ from matey.studies.physics import COLUMNS, physics_text, row_of
 
 
 def row(system, forecast, model, **physics):
-    return {"system": system, "forecast": forecast, "model": model, **dict.fromkeys(COLUMNS, math.nan), **physics}
+    about = {"system": system, "forecast": forecast, "model": model, "persistence_nrmse": 0.2}
+    return {**about, **dict.fromkeys(COLUMNS, math.nan), **physics}
 
 
 def test_every_row_has_every_column_whatever_its_system_has():
@@ -48,3 +49,15 @@ def test_the_rollout_in_the_longest_steps_is_told_beside_truth_and_persistence()
     ]
     assert "drift" not in foam[0] and [line.split() for line in foam[2:]] == [["persistence", "2.000"], ["a", "1.000"]]
     assert physics_text(rows[:1], lambda row: row["model"]) == ""
+
+
+def test_models_that_are_scored_on_other_windows_have_a_truth_of_their_own():
+    rows = [
+        row("gas", "rollout 10", model, persistence_nrmse=error, truth_mass=mass, mass=0.1, correlation_time=1.0)
+        for model, error, mass in (("a", 0.2, 1e-7), ("b", 0.3, 1e-3), ("c", 0.2, 1e-7))
+    ]
+    first, second = (text.splitlines() for text in physics_text(rows, lambda row: row["model"]).split("\n\n"))
+    assert [line.split()[0] for line in first[2:]] == ["truth", "persistence", "a", "c"] and first[2].split()[
+        1
+    ] == "1e-07"
+    assert [line.split()[0] for line in second[2:]] == ["truth", "persistence", "b"] and second[2].split()[1] == "0.001"

@@ -44,3 +44,10 @@ def test_large_numbers_are_written_out():
     axes.set(xscale="log")
     plain_ticks([axes.xaxis])
     assert axes.xaxis.get_major_formatter()(65536) == "65,536"
+
+
+def test_axes_on_which_nothing_is_drawn_are_left_alone():
+    axes = Figure().subplots()
+    axes.plot([float("nan")], [float("nan")])
+    axes.set(xscale="log", yscale="log", xlim=(-0.05, 0.05))
+    plain_ticks([axes.xaxis, axes.yaxis])

@@ -1,5 +1,7 @@
 """``tools/simulate.py`` as people run it."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 
 from matey.data import open_dataset
 from matey.simulate.systems import SYSTEMS
+from matey.train.lock import FileLock
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")
@@ -82,6 +85,32 @@ def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
     assert "holds something already; choose another --out" in run(*flags)[2]
     few = run("shallow_water", "--out", tmp_path / "few", *SMALL, "--layout", "the_well", "--trajectories", 2)
     assert few[0] == 2 and "make 3 trajectories, not 2" in few[2] and not (tmp_path / "few").exists()
+
+
+def test_files_of_another_interrupted_call_do_not_come_into_the_layout_of_the_well(run, tmp_path):
+    flags = ("colliding_thermals", "--out", tmp_path / "out", *SMALL, "--layout", "the_well")
+    rest = tmp_path / ".out.official"
+    assert run("colliding_thermals", "--out", rest, *SMALL, "--seed", 50)[0] == 0
+    status, _, errors = run(*flags)
+    assert status == 2 and "holds 3 files of another call that was interrupted, such as thermals_0050.nc" in errors
+    shutil.rmtree(rest)
+    assert run(*flags)[0] == 0 and open_dataset(tmp_path / "out").num_trajectories == 3
+
+
+@pytest.mark.processes
+def test_a_call_waits_for_one_that_makes_data_in_the_same_folder(tmp_path):
+    lock = FileLock(tmp_path / "out" / "data")
+    lock.take()
+    command = [sys.executable, TOOL, "diffusion_reaction", "--out", tmp_path / "out", *SMALL]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr.readline().startswith(
+            f"Waiting: {tmp_path / 'out' / 'data'} is in use: process {os.getpid()} "
+        )
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".data.lock"]
+        lock.release()
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0 and output.startswith("Wrote "), errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["2D_diff-react_NA_NA.h5"]
 
 
 def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS, REPORT
+from matey.checkpoints.model_folder import WEIGHTS
+from matey.checkpoints.run_files import CONFIG, METRICS, MODEL, RECORDS, REPORT
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
 from matey.config.shipped import ROOT
@@ -95,6 +97,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "set": [*self.settings],
             "deepspeed_config": config_fact(self.deepspeed_config),
             "made_of": digest(yaml_values(self._config), of_points),
+            **self._weights_fact,
         }
 
     @cached_property
@@ -223,6 +226,13 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
         """The model to start from; MATEY's own if none is named and the study simulates its data."""
         box = str(ROOT / "models" / "matey-micro")
         return box if self.pretrained is None and self._scale.simulates else self.pretrained
+
+    @property
+    def _weights_fact(self) -> dict[str, str]:
+        """A digest of the weights to start from, if they are here: a later training may replace them under the same name."""
+        folder = within(self.work, self._source or "")
+        found = [path for path in (folder / MODEL / WEIGHTS, folder / WEIGHTS) if self._source and path.is_file()]
+        return {"weights": sha256(found[0].read_bytes()).hexdigest()[:12]} if found else {}
 
     def _settings(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last, except for the data, and take precedence."""

@@ -78,11 +78,19 @@ def fullest_budget(rows: Sequence[Row]) -> float:
 
 
 def equal_error_text(rows: Sequence[Row], budget: float) -> str:
-    """Format the training cost at which MATEY reaches the best peer's error at a budget, with that peer's name."""
+    """Format the training cost at which MATEY reaches the best peer's error at a budget, with that peer's name.
+
+    Means are over the seeds that all models have at all their budgets.
+    """
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
     lines = []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
         alike = [row for row in rows if (row["system"], row["forecast"]) == (system, forecast)]
+        seeds: dict[tuple[str, float], set[int]] = {}
+        for row in alike:
+            seeds.setdefault((row["model"], row["budget"]), set()).add(row["seed"])
+        common = set.intersection(*seeds.values())
+        alike = [row for row in alike if row["seed"] in common]
         curves = {label: _curve([row for row in alike if row["model"] == label]) for label in (*PEERS, *own)}
         ends = {label: point for label in PEERS for point in curves[label] if point[0] == budget}
         if ends:

@@ -80,22 +80,22 @@ def study_table(rows: Sequence[Row], table: Table) -> str:
         if reference in controls:
             alike = [row for row in alike if _are_alike(row, control)]
         texts += [over_text(alike, reference, forecasts), gain_text(alike, reference, forecasts)]
-    texts.insert(1, _ranks_text(rows))
+    texts.insert(1, _samples_text(rows))
     texts += [growth_text(rows) if table.labels_grow else equal_error_text(rows, references, forecasts, table)]
     return "\n\n".join(filter(None, [*texts, messages_text(rows), physics_text(rows, _model)]))
 
 
-def _ranks_text(rows: Sequence[Row]) -> str:
-    """Return a warning if models of the same name were trained on different numbers of ranks, and so with other batches."""
-    ranks: dict[str, set[int]] = {}
+def _samples_text(rows: Sequence[Row]) -> str:
+    """Return a warning if trainings took steps of different numbers of samples, as on other numbers of ranks."""
+    models: dict[int, list[str]] = {}
     for row in rows:
-        ranks.setdefault(_model(row), set()).update({row["num_ranks"]} - {None})
-    lines = [f"{name}: {sorted(of)}" for name, of in ranks.items() if len(of) > 1]
-    return (
-        "\n".join(["Seeds on different numbers of ranks, which saw different numbers of samples:", *lines])
-        if lines
-        else ""
-    )
+        samples = row["samples_per_second"] * row["step_seconds"]
+        if math.isfinite(samples):
+            models.setdefault(round(samples), []).append(_model(row))
+    if len(models) < 2:
+        return ""
+    lines = [f"{samples}: {', '.join(dict.fromkeys(of))}" for samples, of in sorted(models.items())]
+    return "\n".join(["Samples a step, which are not the same for all, so that some saw more than others:", *lines])
 
 
 def compared(rows: Sequence[Row], reference: str, table: Table) -> list[Row]:

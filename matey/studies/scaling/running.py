@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import METRICS
 from matey.config import ConfigError
 from matey.studies.folder import StudyError, call
@@ -58,7 +59,7 @@ def run_here(study: Study, root: Path, limit: float, say: Callable[[str], None])
                 study = replace(study, lengths=lengths)
                 study.write()
                 samples = json.dumps(lengths.measure(point.ranks, limit), indent=1)
-                (study.folder_of(point) / LENGTHS_FILE).write_text(f"{samples}\n", encoding="utf-8")
+                replace_text(study.folder_of(point) / LENGTHS_FILE, f"{samples}\n")
         except StudyError as error:
             failures.append(str(error))
         except RuntimeError as error:  # raised by the measurement of a length after the run

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError, RunConfig, load_config
 from matey.data.remote.paths import within
 from matey.studies.folder import STUDY, read_study
@@ -73,7 +74,7 @@ class Study:
     def write(self) -> None:
         """Write ``study.json``."""
         tree = {name: value for name, value in asdict(self).items() if name != "folder"}
-        (self.folder / STUDY).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+        replace_text(self.folder / STUDY, json.dumps(tree, indent=2) + "\n")
 
 
 def load_study(folder: Path) -> Study:

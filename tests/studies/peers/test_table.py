@@ -168,6 +168,15 @@ def test_equal_errors_have_a_cost_between_budgets_or_none():
     assert "equal error" in peers_table(make_rows(budgets=(10, 100))) and "equal" not in peers_table(make_rows())
 
 
+def test_equal_errors_are_those_of_the_seeds_that_all_models_have():
+    rows = make_rows(budgets=(10, 100))
+    for row in rows:
+        row["ratio"] *= 3 if row["seed"] else 1
+    begun = [row for row in rows if not (row["model"] == "U-Net" and row["budget"] == 100 and row["seed"])]
+    of_one_seed = [row for row in rows if not row["seed"]]
+    assert equal_error_text(begun, 100) == equal_error_text(of_one_seed, 100) != equal_error_text(rows, 100)
+
+
 def test_physics_of_the_rollouts_of_each_model_stand_below_the_errors():
     rows = [{**row, "truth_mass": 0.0, "mass": 0.25, "correlation_time": 3.0} for row in make_rows()]
     *_, gas, plasma = peers_table(rows).split("\n\n")

@@ -217,11 +217,17 @@ def test_a_seed_without_all_cells_of_a_line_has_no_exponent():
     assert "exponent over that" not in shorter
 
 
-def test_seeds_on_different_numbers_of_ranks_are_told(rows):
-    """Their batches differ, so their mean is of no model."""
-    assert "numbers of ranks" not in study_table(rows, TABLE)
-    mixed = [{**row, "num_ranks": 1 + 7 * row["seed"] if row["label"] == "8" else None} for row in rows]
-    assert "saw different numbers of samples:\nvit uniform, 8: [1, 8]\n" in study_table(mixed, TABLE)
+def test_steps_of_different_numbers_of_samples_are_told(rows):
+    """As on other numbers of ranks: means of seeds are of no model then, and quotients compare unlike trainings."""
+    alike = [{**row, "samples_per_second": 8 / row["step_seconds"]} for row in rows]
+    assert "Samples a step" not in study_table(alike, TABLE)
+    mixed = [{**row, "samples_per_second": (8 + 56 * row["seed"]) / row["step_seconds"]} for row in rows]
+    mixed = [row if row["label"] == "8" else other for row, other in zip(mixed, alike, strict=True)]
+    lines = study_table(mixed, TABLE).splitlines()
+    place = next(
+        number for number, line in enumerate(lines) if line.startswith("Samples a step, which are not the same")
+    )
+    assert lines[place + 1].startswith("8: ") and lines[place + 2] == "64: vit uniform, 8"
 
 
 def test_messages_of_a_step_are_told_where_they_were_counted(rows):
