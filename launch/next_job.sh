@@ -23,8 +23,7 @@ if [[ "$asked" == JobId=* ]]; then
     [[ "$asked" =~ \ MemPerTres=[^\ ]*gpu ]] || unset SLURM_MEM_PER_GPU
 fi
 # These the scripts never ask for. From another job or step, they would end srun, hide GPUs, or deal ranks out across the nodes.
-unset SLURM_CPUS_PER_GPU SLURM_NTASKS_PER_GPU SLURM_GPUS_PER_TASK SLURM_TRES_BIND SLURM_GPU_BIND SLURM_CPU_BIND SLURM_MEM_BIND \
-    SLURM_DISTRIBUTION
+unset SLURM_CPUS_PER_GPU SLURM_NTASKS_PER_GPU SLURM_GPUS_PER_TASK SLURM_TRES_BIND SLURM_GPU_BIND SLURM_CPU_BIND SLURM_DISTRIBUTION
 
 # Whether a job of this name waits for that one to end: Slurm may have taken it although sbatch got no answer.
 is_queued_after() {
