@@ -89,9 +89,14 @@ def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made()
         batch.with_tensors(history=torch.zeros(2, 3, 2, 1, 8, 8))
 
 
-def test_finite_numbers_whose_sum_is_not_finite_are_accepted():
-    history = torch.full((1, 2, 1, 1, 4, 4), torch.finfo(torch.float32).max)
-    assert FieldBatch("s", ("a",), history, 1).history.sum().isinf()
+def test_numbers_whose_squares_leave_the_range_of_float32_are_refused():
+    history = torch.full((1, 2, 1, 1, 4, 4), 1e15)
+    assert FieldBatch("s", ("a",), history, 1).history.square().sum().isfinite()
+    history[0, 1, 0, 0, 0, 1] = 1e19
+    with pytest.raises(
+        ValueError, match=r"must be at most 1e\+15, in larger units if need be, but 'a' is 9.99.*e\+18 in"
+    ):
+        FieldBatch("s", ("a",), history, 1)
     history[0, 1, 0, 0, 0, 0] = -torch.inf
     with pytest.raises(ValueError, match="'a' is -inf in sample 0, frame 1"):
         FieldBatch("s", ("a",), history, 1)

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from matey.config.places import PartName
+from matey.fields import LARGEST
 from matey.mistakes import Mistake
 
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
@@ -106,10 +107,6 @@ def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | N
             return None
         longest = own if longest is None or len(own.values) > len(longest.values) else longest
     return longest
-
-
-LARGEST = 1e15
-"""Largest value that is accepted: squares of larger ones, summed over cells, leave the range of float32."""
 
 
 def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -155,7 +156,10 @@ class MateyConfig(PretrainedConfig):
             Mistake: the file lacks a key that decides which network it describes.
         """
         check_stated(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        # Those that the call states are checked like those of the file; Hugging Face would set them as attributes.
+        known = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs"}
+        stated = {key: kwargs.pop(key) for key in known & kwargs.keys()}
+        return super().from_dict({**config_dict, **stated}, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""

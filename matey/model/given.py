@@ -83,7 +83,7 @@ def given_of(batch: FieldBatch, config: MateyConfig) -> Given | None:
     known = _known(batch, config)
     if batch.given is None or not known:
         return None
-    values = batch.given
+    values = batch.given.to(batch.history.dtype)
     if len(known) < values.shape[2]:
         values = values[:, :, known]
     if values.shape[1] > 1:

@@ -208,12 +208,12 @@ class MateyModel(PreTrainedModel):
             batch: histories and lead times.
             token_batch: the batch's tokens if `tokens_of` has already found them, so that they are found only once.
         """
-        batch = single(batch)
-        was_training = self.training
-        self.eval()
-        (forecast,) = self(prepare([batch.to(self.device)], self.config, self.sequence_group.ranks, token_batch))
-        self.train(was_training)
-        return forecast.field()
+        batch, was_training = single(batch), self.training
+        prepared = prepare([batch.to(self.device)], self.config, self.sequence_group.ranks, token_batch)
+        try:
+            return self.eval()(prepared)[0].field()
+        finally:
+            self.train(was_training)
 
     def count_tokens(self, batch: FieldBatch) -> Tensor:
         """Return how many tokens each sample gets, ``(b,)``."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from matey.fields import FieldBatch
 
 
@@ -11,7 +13,7 @@ def micro_batch(batches: object) -> list[FieldBatch]:
     """Return one batch or several as a list.
 
     Raises:
-        ValueError: there is no batch, or something else is among the batches.
+        ValueError: there is no batch, something else is among the batches, or a history requires a gradient.
     """
     found: list[object] = [batches] if isinstance(batches, FieldBatch) else []
     if isinstance(batches, Sequence):
@@ -23,7 +25,13 @@ def micro_batch(batches: object) -> list[FieldBatch]:
             f"A model takes a FieldBatch or a list of them, got {came}; make one by matey.FieldBatch(system, fields, history, "
             "lead_time)."
         )
-    return [each for each in found if isinstance(each, FieldBatch)]
+    known = [each for each in found if isinstance(each, FieldBatch)]
+    if torch.is_grad_enabled() and any(each.history.requires_grad for each in known):
+        raise ValueError(
+            "A history requires a gradient, which would be missing: fields are normalised and cut into tokens without one. "
+            "Give history.detach(), or predict within torch.no_grad()."
+        )
+    return known
 
 
 def single(batch: object) -> FieldBatch:

@@ -106,7 +106,7 @@ class Prepared:
 
     def to(self, device: torch.device | str) -> Prepared:
         """Return the micro-batch with its tensors on ``device``."""
-        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
 
     def at_lead(self, lead: int) -> Prepared:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""

@@ -174,7 +174,7 @@ def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Row
 
 
 def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
-    """Copy a part beside the tokens if both models have it in the same shape; return a sentence if it is new."""
+    """Copy a part beside the tokens if both models have it in the same shape and scales; return a sentence if it is new."""
     old, new = getattr(source, part), getattr(target, part)
     # Rows of fields may differ; all other shapes must be equal.
     shapes = [
@@ -183,7 +183,8 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
         else {}
         for module in (old, new)
     ]
-    if shapes[0] != shapes[1]:
+    ladders = [getattr(module, "ladder", None) for module in (old, new)]  # which cells each scheme of the operator sees
+    if shapes[0] != shapes[1] or ladders[0] != ladders[1]:
         return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
     for name, parameter in new.named_parameters() if new is not None else ():
         key = f"{part}.{name}"

@@ -197,7 +197,8 @@ def _as_it_is(values: Tensor) -> Tensor:
 def share_samples(model: MateyModel, size: int | None = None) -> None:
     """Let groups of ``size`` ranks, by default one group of all, share the samples of a model; all ranks must call."""
     topology = Topology(rank(), world_size(), size or world_size(), model.config.num_heads)
-    model.sequence_group = DistributedSequenceGroup(topology, model.sequence_group.backend)
+    backend, is_alone = model.sequence_group.backend, topology.sequence_parallel_size == 1
+    model.sequence_group = SequenceGroup(backend) if is_alone else DistributedSequenceGroup(topology, backend)
 
 
 def heads_plan_moves(num_tokens: int, topology: Topology) -> float:

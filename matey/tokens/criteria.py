@@ -96,7 +96,8 @@ def drawn(means: Tensor, grid: Sequence[int], covered: Sequence[int], patch: Pat
     place = torch.arange(shades.shape[1], device=means.device)
     of_sample = mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
     numbers = mixed(of_sample + mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
-    return (numbers.to(means.dtype) / 2**24).view_as(means) * holds_cells(grid, covered, patch, means.device)
+    real = torch.promote_types(means.dtype, torch.float32)  # bfloat16 would round many of them to the same number
+    return (numbers.to(real) / 2**24).view_as(means) * holds_cells(grid, covered, patch, means.device)
 
 
 def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:

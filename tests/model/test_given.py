@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from matey import MateyConfig
+from matey.model.prepare import prepare
 from matey.model.transfer import transfer
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -141,3 +142,10 @@ def test_what_is_given_has_to_reach_the_target(model):
 def test_given_names_are_rows_of_the_vocabulary():
     with pytest.raises(ValueError, match="given names 'force', which is not in the vocabulary"):
         MateyConfig(VOCABULARY, given=("force",))
+
+
+def test_given_fields_of_another_precision_do_not_change_that_of_the_model():
+    model, batch = told_model().float(), told(make_batch(dtype=torch.float32, num_samples=3))
+    precise = replace(batch, given=batch.given.double())
+    assert prepare([precise], model.config).scales[0].dtype == torch.float32
+    assert torch.equal(model.predict(precise), model.predict(batch))

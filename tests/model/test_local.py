@@ -7,9 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from matey.model import local
 from matey.model.given import Rows
 from matey.model.ladder import wide_inputs
-from matey.model.local import LocalOperator, TilesInBoxes, local_inputs
+from matey.model.local import LocalOperator, TilesInBoxes, _along, _weights_along, local_inputs
 from matey.tokens.patches import cover, patchify
 from matey.tokens.region import Region
 from matey.tokens.tiles import Frames, Tiles
@@ -230,3 +231,27 @@ def test_second_derivatives_are_refused_rather_than_wrong(monkeypatch, layers, k
     (predicted,) = changes(local, [inputs], [whole(PLANE, (1, 8, 8), (False,) * 3)], conditions, [rows])
     with pytest.raises(RuntimeError, match="Local operators have no second derivatives"):
         torch.autograd.grad(predicted.square().sum(), list(local.parameters()), create_graph=True)
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(1, 8), (2, 8), (1, 3), (2, 3)])
+def test_a_long_axis_is_interpolated_piece_by_piece_with_the_same_gradient(monkeypatch, fine, coarse):
+    values = random(2, 403, 3).requires_grad_()
+    to = slice((2 - 5) * coarse // fine, (403 - 7) * coarse // fine)
+
+    def found(most):
+        sizes = []
+
+        def weights(*arguments):
+            sizes.append(_weights_along(*arguments).numel())
+            return _weights_along(*arguments)
+
+        monkeypatch.setattr(local, "DENSE", most)
+        monkeypatch.setattr(local, "_weights_along", weights)
+        result = _along(values[..., None], 1, slice(-5, 398), coarse, to, fine)
+        (gradient,) = torch.autograd.grad((result * random(*result.shape, seed=1)).sum(), values)
+        return result, gradient, max(sizes)
+
+    whole, pieces = found(2**30), found(2**10)
+    for one, other in zip(whole[:2], pieces[:2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert pieces[2] < whole[2] / 2

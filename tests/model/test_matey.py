@@ -250,6 +250,15 @@ def test_saving_and_loading_is_bit_exact(tmp_path):
     assert torch.equal(loaded.predict(batch), model.predict(batch))
 
 
+def test_what_a_call_states_beside_a_saved_model_is_checked_like_the_file(tmp_path):
+    make_model(dtype=torch.float32).save_pretrained(tmp_path)
+    tokens = {"set": "uniform", "patches": [[1, 1, 4, 4]]}
+    assert MateyConfig.from_pretrained(tmp_path, tokens=tokens, halo=1).patches == ((1, 1, 4, 4),)
+    assert MateyModel.from_pretrained(tmp_path, drop_path=0.5).config.drop_path == 0.5
+    with pytest.raises(ValueError, match="drop_path"):
+        MateyModel.from_pretrained(tmp_path, drop_path=2.0)
+
+
 def test_an_unknown_field_names_the_nearest_one():
     batch = make_batch(fields=("water_hight",))
     with pytest.raises(ValueError, match="no field 'water_hight'.*Did you mean 'water_height'"):

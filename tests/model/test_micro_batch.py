@@ -1,5 +1,7 @@
 """What a model is called with."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,3 +35,18 @@ def test_predict_takes_a_single_batch_and_says_so():
     with pytest.raises(ValueError, match="got Tensor"):
         model.predict(batch.history)
     assert model.predict(batch).shape == batch.last.shape
+
+
+def test_a_gradient_of_the_history_is_refused_since_it_would_be_missing():
+    model, batch = make_model(), make_batch()
+    asked = batch.with_tensors(history=batch.history.clone().requires_grad_())
+    with pytest.raises(ValueError, match=r"history requires a gradient, which would be missing.*history.detach\(\)"):
+        model(asked)
+    assert torch.equal(model.predict(asked), model.predict(batch))
+
+
+def test_a_batch_that_is_refused_leaves_a_model_in_training():
+    model, batch = make_model().train(), make_batch()
+    with pytest.raises(ValueError, match="vocabulary"):
+        model.predict(replace(batch, fields=("a", "b")[: len(batch.fields)]))
+    assert model.training and model.predict(batch).isfinite().all() and model.training

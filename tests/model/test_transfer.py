@@ -115,7 +115,7 @@ def test_parts_that_the_run_does_without_are_left_out(source):
     assert not any(name.startswith(("conditions", "local")) for name in result.reused)
 
 
-@pytest.mark.parametrize("other", [{"local": 5}, {"local_layers": (1, 1, 1)}])
+@pytest.mark.parametrize("other", [{"local": 5}, {"local_layers": (1, 1, 1)}, {"local_scales": (1, 1, 8)}])
 def test_another_operator_is_new(source, other):
     _, result = moved(source, **other)
     assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences

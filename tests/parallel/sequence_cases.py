@@ -16,7 +16,7 @@ from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
-from matey.parallel.sequence import DistributedSequenceGroup
+from matey.parallel.sequence import DistributedSequenceGroup, share_samples
 from matey.parallel.topology import Topology
 from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
@@ -164,6 +164,11 @@ def main(heads, dtype, every=1):
             torch.autograd.grad(received.square().sum(), parts, create_graph=True)
     if rank == 0:
         sys.stdout.write(f"case {json.dumps(['both ways to scatter sums', torch.stack(errors).max().item()])}\n")
+    model = make_model()
+    share_samples(model, 1)
+    assert (
+        model.predict(batch := make_batch(dtype=torch.float64)).shape == batch.last.shape
+    )  # each has samples of its own
     stop_processes()
 
 

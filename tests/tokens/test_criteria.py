@@ -105,6 +105,8 @@ def test_at_random_every_patch_is_split_alike_often_and_places_are_not_tied():
     numbers = CRITERIA["random"](fields, (1, 1, 32, 32), COARSE).flatten(1)
     between = torch.corrcoef(numbers.T) - torch.eye(16)
     assert between.abs().max() < 5 / 400**0.5
+    rough = CRITERIA["random"](fields.bfloat16(), (1, 1, 32, 32), COARSE)
+    assert rough.unique().numel() > 0.99 * rough.numel() and rough.max() < 1
     fine = CRITERIA["random"](fields, (1, 1, 32, 32), FINE).flatten(1)
     assert torch.corrcoef(torch.cat([numbers, fine], dim=1).T)[:16, 16:].abs().max() < 5 / 400**0.5
 
