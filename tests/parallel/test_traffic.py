@@ -75,7 +75,7 @@ def test_a_row_of_the_table_sets_a_point_beside_one_process():
 def test_the_longest_sequence_lies_on_the_line_through_two_points():
     points = [{"num_tokens": n, "activation_bytes": [n * 3 + 50, n * 3]} for n in (100, 300)]
     assert longest(points, 650) == pytest.approx(200)
-    assert longer(Case(patches=(32, 8)), 2.1).grid == (256, 128)
+    assert longer(Case(tokens="mix", patches=(32, 8)), 2.1).grid == (256, 128)
 
 
 def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
