@@ -23,7 +23,7 @@ def compare(folders: Sequence[Path], html: Path | None) -> int:
 
 
 def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
-    """Show runs, updated after ``every`` seconds, until all have ended, after the last step or earlier, or ctrl-C; return 0."""
+    """Show runs, updated after ``every`` seconds, until no further step of any is expected, or ctrl-C; return 0."""
     console = Console()
     runs = read_runs(folders)
     try:

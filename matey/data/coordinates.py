@@ -45,11 +45,9 @@ def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False,
             f"check the order of the grid axes in the fields."
         )
     places, label = coordinates[:size], f"{file.filename}, {name}"
-    return (
-        mean_step(places, label)
-        if of_time
-        else even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
-    )
+    if of_time:
+        return mean_step(places, label)
+    return even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
 
 
 def line_of(places: np.ndarray, size: int) -> tuple[np.ndarray, int] | None:

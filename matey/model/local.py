@@ -182,9 +182,8 @@ def _along(values: Tensor, axis: int, box: slice, coarse: int, to: slice, fine: 
         # Narrowing to the whole axis would cost the backward pass a copy.
         return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
     sizes, start = (values.shape[axis], to.stop - to.start), to.start * fine - box.start * coarse
-    rows = (
-        sizes[1] if math.prod(sizes) <= DENSE else MEANS_AT_ONCE * coarse
-    )  # pieces that begin alike have the same weights
+    # Pieces of a whole number of means have the same weights.
+    rows = sizes[1] if math.prod(sizes) <= DENSE else MEANS_AT_ONCE * coarse
     found = []
     for first in range(0, sizes[1], rows):
         last = min(first + rows, sizes[1])
