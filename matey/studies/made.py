@@ -46,20 +46,21 @@ def made_text(out: Path, names: Iterable[str]) -> str:
     made = [facts for name in names if (facts := _made(out, name))]
     trained = [facts for facts in made if "code" in facts]
     timed = [facts["timed"] for facts in made if "timed" in facts]
-    sentences = [*_sentences("{} trainings by", trained), *_sentences("Times of {} measured again, in turn, by", timed)]
+    sentences = [*_sentences("{} by", trained), *_sentences("Times of {} measured again, in turn, by", timed)]
     if len({tuple(facts.get("timed", facts)[key] for key in MACHINE) for facts in made}) > 1:
         sentences.append("Costs are means over these machines.")
     return "\n".join(sentences)
 
 
 def _sentences(head: str, origins: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    """Yield a sentence for each combination of code and machine, which begins with a head and the number of its origins."""
+    """Yield a sentence for each combination of code and machine, which begins with a head and the number of its trainings."""
     days = defaultdict(list)
     for facts in origins:
         days[(facts["code"], *(facts[key] for key in MACHINE))].append(facts["day"])
     for (code, processor, cores), of in days.items():
         span = " to ".join(dict.fromkeys((min(of), max(of))))
-        yield f"{head.format(len(of))} {code} on {cores} cores of {processor}, {span}."
+        trainings = f"{len(of)} training{'s' if len(of) > 1 else ''}"
+        yield f"{head.format(trainings)} {code} on {cores} cores of {processor}, {span}."
 
 
 def _here() -> dict[str, Any]:

@@ -21,7 +21,7 @@ def test_points_of_one_version_and_machine_share_a_sentence(tmp_path):
     first, second, both = made_text(tmp_path, "abcd").splitlines()  # of the last nothing is known
     day = date.today().isoformat()
     assert first == f"2 trainings by {facts['code']} on {facts['cores']} cores of {facts['processor']}, {day}."
-    assert second == "1 trainings by commit 0123abc on 736 cores of Trento, 2020-01-02."
+    assert second == "1 training by commit 0123abc on 736 cores of Trento, 2020-01-02."
     assert both == "Costs are means over these machines."
     assert facts["code"].startswith(("commit ", "a copy of ")) and facts["processor"]
 
@@ -30,7 +30,7 @@ def test_a_training_that_is_continued_has_all_its_versions(tmp_path, monkeypatch
     for code in ("commit 1", "commit 1", "commit 2"):
         monkeypatch.setattr(made, "_code", lambda code=code: code)
         note_made(tmp_path, "a")
-    assert made_text(tmp_path, ["a"]).startswith("1 trainings by commit 1, then commit 2 on ")
+    assert made_text(tmp_path, ["a"]).startswith("1 training by commit 1, then commit 2 on ")
 
 
 def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
@@ -38,7 +38,7 @@ def test_a_half_written_origin_is_unknown_and_written_again(tmp_path):
     (tmp_path / MADE / "a.json").write_text('{"code": "com')
     assert made_text(tmp_path, ["a"]) == ""
     note_made(tmp_path, "a")
-    assert made_text(tmp_path, ["a"]).startswith("1 trainings by ")
+    assert made_text(tmp_path, ["a"]).startswith("1 training by ")
 
 
 def test_times_that_are_measured_again_have_an_origin_of_their_own(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_times_that_are_measured_again_have_an_origin_of_their_own(tmp_path, mon
     note_timed(tmp_path, "a")
     first, second, both = made_text(tmp_path, "ab").splitlines()
     assert first.startswith("2 trainings by commit 1 on ") and " Trento, " in first
-    assert second.startswith("Times of 1 measured again, in turn, by commit 2 on ") and " Rome, " in second
+    assert second.startswith("Times of 1 training measured again, in turn, by commit 2 on ") and " Rome, " in second
     assert both == "Costs are means over these machines."
     note_timed(tmp_path, "b")
     assert len(made_text(tmp_path, "ab").splitlines()) == 2  # the costs of both are now of one machine
