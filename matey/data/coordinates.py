@@ -76,9 +76,13 @@ def mean_step(coordinates: np.ndarray, label: str) -> float:
     """Return the mean spacing of ``coordinates``, 1 for a single one; ``label`` names them in errors.
 
     Raises:
-        DataError: the coordinates do not strictly increase, or are not finite.
+        DataError: there are none, they do not strictly increase, or are not finite.
     """
     coordinates = np.asarray(coordinates, dtype=np.float64)
+    if not len(coordinates) or not np.isfinite(coordinates[0]):
+        raise DataError(
+            f"{label}: expected finite coordinates, got {coordinates[:1].tolist() or 'none'}; write them again."
+        )
     if len(coordinates) == 1:
         return 1.0
     steps = np.diff(coordinates)

@@ -48,6 +48,7 @@ def numbers_of(stored: StoredArray, raw: np.ndarray, label: str) -> np.ndarray:
     Raises:
         DataError: a text is not a date.
     """
+    raw = np.asarray(raw)  # h5py returns a scalar text as bytes
     if not is_text(stored):
         return stored.packing.unpacked(raw).astype(np.float64)
     texts = np.array(

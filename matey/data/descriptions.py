@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +166,10 @@ def _all_of(
         whole = within(path.parent, pattern)
         found = gridded_files(whole)
         if not found:
-            raise DataError(
-                f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
-            )
+            remedy = "correct 'files', which start from the description's folder"
+            if has_magic(str(path.parent)):
+                remedy = "the folder's name has one of *?[, which stand for other names in 'files': rename the folder"
+            raise DataError(f"{path}: no file matches {pattern!r}; {remedy}.")
         for file in found:
             if file in known:
                 continue

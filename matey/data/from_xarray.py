@@ -219,7 +219,9 @@ def _numbers(dataset: Dataset, dim: Hashable) -> np.ndarray | None:
 
 def _is_date(coordinate: Variable) -> bool:
     """Whether coordinates are dates, NumPy's or those of other calendars."""
-    return coordinate.dtype.kind in "mM" or (coordinate.dtype.kind == "O" and hasattr(coordinate.values[0], "calendar"))
+    if coordinate.dtype.kind == "O":
+        return bool(coordinate.size) and hasattr(coordinate.values[0], "calendar")
+    return coordinate.dtype.kind in "mM"
 
 
 def _unit(variable: Variable) -> str:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from matey.data.names import check_fields
 from matey.data.trajectory import NO_AXIS, Boundary, Coordinates, DataError, Trajectory
 
 ENDS = tuple(kind for kind in get_args(Boundary) if kind != NO_AXIS)
@@ -37,6 +38,7 @@ def trajectories_of(
         DataError: an argument has the wrong kind or shape.
     """
     _check_forms(system, fields, given, spacing, boundary, units)
+    check_fields(system, fields)
     num_axes, shapes = len(spacing), {name: tuple(array.shape) for name, array in fields.items()}
     shape = next(iter(shapes.values()), ())
     axes = f"(n, t, {', '.join('zyx'[3 - num_axes :])})"

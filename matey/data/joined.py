@@ -30,7 +30,9 @@ class JoinedTrajectories(TrajectorySet):
                     f"{expected}, got {came}; open them as two data sets."
                 )
         self.system, self.fields, self.units = first.system, first.fields, first.units
-        self.length_unit, self.time_unit = first.length_unit, first.time_unit
+        lengths, times = {part.length_unit for part in parts}, {part.time_unit for part in parts}
+        self.length_unit = first.length_unit if len(lengths) == 1 else "?"
+        self.time_unit = first.time_unit if len(times) == 1 else "?"
         self.given = tuple(name for name in first.given if all(name in part.given for part in parts))
         self.given_in_time = frozenset(name for part in parts for name in part.given_in_time)
         self.trajectories = tuple(trajectory for part in parts for trajectory in part.trajectories)

@@ -19,6 +19,7 @@ from matey.data.hdf5 import opened_once
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
 from matey.data.located import DataFile
+from matey.data.names import check_fields
 from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
 from matey.data.signature import beginning
@@ -151,6 +152,10 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
 def _check_path(path: object) -> None:
     """Raise DataError if a path is something else, such as a list of paths."""
     if isinstance(path, str | Path):
+        if not str(path):
+            raise DataError(
+                "Expected the path of a file or folder, or a glob, got an empty text; the folder here is '.'."
+            )
         return
     remedy = "sets that are opened one by one are joined by matey.data.joined.JoinedTrajectories"
     if hasattr(path, "dims"):
@@ -173,6 +178,7 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
         group = [*alike]
         described = [part for part in group if isinstance(part, DescribedFiles)]
         together += [DescribedFiles.joined(described)] if described else group
+    check_fields(parts[0].system, parts[0].fields)
     return together[0] if len(together) == 1 else JoinedTrajectories(together)
 
 

@@ -252,8 +252,8 @@ def folder_of(data: TrajectorySet) -> str:
 
 def labels_of(data: TrajectorySet) -> dict[Path, str]:
     """Return the label of each file in a record: its path inside the folder of its set."""
-    start = len(_common(data).rstrip("/")) + 1
-    return {source: os.path.normpath(source)[start:] for source in by_file(data)}
+    common = _common(data)
+    return {source: os.path.relpath(source, common) for source in by_file(data)}
 
 
 def by_file(data: TrajectorySet) -> dict[Path, list[int]]:

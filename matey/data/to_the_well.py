@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import yaml
 
+from matey.data.names import check_storable
 from matey.data.splits import Split
 from matey.data.trajectories import DataError, Trajectory, TrajectorySet
 from matey.data.trajectory import PARTS
@@ -74,6 +75,8 @@ def write_the_well(
             f"{data.system}: no trajectory is in the training part, by whose statistics The Well's reader normalises; "
             "give it a share, or take data of which some is for training."
         )
+    parameters = {name for about in data.trajectories for name in about.parameters}
+    check_storable(data.system, (*data.fields, *_constant(data), *sorted(parameters)))
     varying = _fields(data, data.fields, {*_constant(data)}, varies=True)
     taken = {*data.fields, *(each.name for each in varying)}
     fields = [*varying, *_fields(data, _constant(data), taken, varies=False)]

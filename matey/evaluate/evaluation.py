@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
+from matey.data.names import ALL_FIELDS
 from matey.data.windows import alike, num_starts
 from matey.evaluate.beyond import Beyond
 from matey.evaluate.conservation import totals_of
@@ -16,7 +17,7 @@ from matey.evaluate.examples import Example, make_example, make_examples
 from matey.evaluate.forecaster import Forecaster, num_sharing, patches_of, predict_with_tokens
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import score_leads_in_parts, score_rollout_in_parts
-from matey.evaluate.records import ALL_FIELDS, ErrorSums, Kind, Record, rollout_kind
+from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind
 from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
+from matey.data.names import ALL_FIELDS
 from matey.evaluate.baselines import extrapolation
 from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
 from matey.evaluate.seams import jumps
@@ -25,7 +26,6 @@ from matey.samples import Samples
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
 
-ALL_FIELDS = "all"
 PERSISTENCE = "persistence_"
 """Prefix of the names of persistence's errors."""
 Key = tuple[str, str, Kind, int]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from matey.data.names import ALL_FIELDS
 from matey.evaluate.physics import TRUTH
-from matey.evaluate.records import ALL_FIELDS, Kind, Record
+from matey.evaluate.records import Kind, Record
 from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)

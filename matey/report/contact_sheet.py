@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.report.aspect import aspect_of
+from matey.report.plots import literal
 
 COLUMNS = 5
 
@@ -32,9 +33,9 @@ def contact_sheet(drawn: Sequence[tuple[TrajectorySet, Trajectory, list[int], np
     panels = figure.subplots(len(rows), COLUMNS, squeeze=False, height_ratios=heights)
     for panel, (data, about, times, frames, number) in zip(panels, rows, strict=True):
         draw_row(panel, about, times, frames[:, number, about.grid[0] // 2])  # the middle of a grid in three dimensions
-        panel[0].set_ylabel(f"{data.fields[number]}\n[{data.units[number]}]", fontsize=7)
+        panel[0].set_ylabel(literal(f"{data.fields[number]}\n[{data.units[number]}]"), fontsize=7)
         if number == 0:
-            panel[0].set_title(f"{data.system}, {about.name}\nframe {times[0]}", fontsize=8, loc="left")
+            panel[0].set_title(literal(f"{data.system}, {about.name}\nframe {times[0]}"), fontsize=8, loc="left")
     return figure
 
 

@@ -131,8 +131,13 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
 
 
 def words(name: str) -> str:
-    """Return a name as words."""
-    return name.replace("_", " ")
+    """Return a name as words, for a picture."""
+    return literal(name.replace("_", " "))
+
+
+def literal(text: str) -> str:
+    """Return a text that a picture shows as it is: matplotlib takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
 
 
 def normals_of(grid: Sequence[int]) -> tuple[int, ...]:
@@ -222,7 +227,7 @@ def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: di
         if smooth:
             axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
             shown = _smooth(shown)
-        axes.plot(steps, shown, color=colour, label=name, marker=None if smooth else "o", ms=3)
+        axes.plot(steps, shown, color=colour, label=literal(name), marker=None if smooth else "o", ms=3)
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -250,4 +255,4 @@ def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> Non
 
 
 def _with_unit(name: str, unit: str) -> str:
-    return words(name) if unit in ("", "1") else f"{words(name)} [{unit}]"
+    return words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"

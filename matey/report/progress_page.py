@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from matey.report.page import figure, heading, page, paragraph, table
-from matey.report.plots import BELOW, COLOURS, STYLE
+from matey.report.plots import BELOW, COLOURS, STYLE, literal
 from matey.report.png import to_png
 from matey.report.progress import Progress, curves_of, run_rows, system_rows
 
@@ -48,7 +48,9 @@ def progress_figure(runs: Sequence[Progress]) -> Figure:
     for axes, (title, curves) in zip(drawn.subplots(1, 2), curves_of(runs).items(), strict=True):
         for index, curve in enumerate(curves):
             marker = "o-" if len(curve.values) < 30 else "-"
-            axes.plot(curve.places, curve.values, marker, ms=3, color=COLOURS[index % len(COLOURS)], label=curve.name)
+            axes.plot(
+                curve.places, curve.values, marker, ms=3, color=COLOURS[index % len(COLOURS)], label=literal(curve.name)
+            )
         axes.set(title=title, xlabel="step", yscale="log")
         axes.legend(fontsize=8, **BELOW)
     return drawn

@@ -12,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from matey.evaluate.records import ALL_FIELDS, Record
+from matey.data.names import ALL_FIELDS
+from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
-from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, words
+from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, literal, words
 
 DECADES = 12  # decades of power drawn below the truth's largest value
 
@@ -27,7 +28,7 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
     figure, panels = _panels(len(systems))
     for axes, system in zip(panels, systems, strict=True):
         _draw_rollouts(axes, [record for record in records if record.system == system])
-        axes.set_title(system)
+        axes.set_title(literal(system))
     return figure
 
 
@@ -46,9 +47,9 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
         axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
         for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
             if own:  # a peer has records of one system only
-                axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
+                axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=literal(name))
         _finish(axes, [record for own in curves for record in own], max(persistence))
-        axes.set_title(system)
+        axes.set_title(literal(system))
     return figure
 
 

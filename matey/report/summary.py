@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from matey import metrics
+from matey.data.names import ALL_FIELDS
 from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
-from matey.evaluate.records import ALL_FIELDS, Record
+from matey.evaluate.records import Record
 from matey.text_table import text_table
 
 

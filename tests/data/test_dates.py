@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from matey.data.arrays.stored import StoredArray
-from matey.data.dates import counted_from
+from matey.data.dates import counted_from, numbers_of
 
 
 def stored(unit, calendar=""):
@@ -46,6 +46,11 @@ def test_what_is_no_date_of_the_other_calendar_is_not_taken_for_one(unit, calend
     other = stored("days since 2000-02-01", "standard")
     assert counted_from((1.0,), stored(unit, calendar), other) is None
     assert counted_from((1.0,), other, stored(unit, calendar)) is None
+
+
+def test_a_single_text_is_a_date_as_h5py_gives_it():
+    text = StoredArray((), np.dtype("O"))
+    assert numbers_of(text, b"1970-01-02_00:00:00", "time") == 86400
 
 
 def test_times_of_one_unit_stay_as_they_are_whatever_it_is():

@@ -87,6 +87,7 @@ def test_trajectories_and_dimensions_of_other_names_are_told():
         ({}, {"fields": ["t2m", "land"]}, "land: expected the dimensions time, lat, lon, .* got lat, lon"),
         ({}, {"boundary": {"lat": "wall"}}, "boundary: expected the dimensions lat, lon, got lat"),
         ({"lon": ("lon", np.arange(8.0) ** 2)}, {}, "weather, lon: expected evenly spaced .* or give spacing"),
+        ({"lon": ("lon", [np.nan] * 8)}, {}, r"weather, lon: expected finite coordinates, got \[nan\]"),
         ({"time": list("abcdef")}, {}, "weather, time: expected numbers or dates as coordinates, .* give time_step"),
         ({}, {"fields": "t2m"}, r"fields: expected names such as \['t2m'\], got the text 't2m'"),
         ({}, {"axes": {"lat": "latitude"}}, "axes: expected one of .* {'lat': 'latitude'}; did you mean 'y'"),

@@ -133,6 +133,10 @@ def test_half_precision_is_read_without_a_warning():
         assert not np.isnan(Packing().unpacked(np.array([1, 65504], "f2"))).any()
 
 
+def test_half_precision_is_unpacked_in_double_precision():
+    assert Packing(scale=1000.0, offset=0.5).unpacked(np.array([100], "f2")) == [100000.5]
+
+
 def test_a_dataset_compressed_by_a_filter_that_is_not_here_says_which_and_what_to_do(tmp_path):
     path = tmp_path / "a.h5"
     noise = np.random.default_rng(0).bytes(4096)  # stored as it is, since it cannot be compressed

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray
+import yaml
 
 from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
@@ -29,6 +30,22 @@ def test_files_of_one_system_are_joined_in_the_order_of_their_paths(tmp_path):
         assert [about.num_frames for about in joined.trajectories] == [5, 5, 7]
         for index, (file, inside) in enumerate([(first, 0), (first, 1), (second, 0)]):
             np.testing.assert_array_equal(joined.read(index, 2, 4), open_dataset(file).read(inside, 2, 4))
+
+
+def test_hidden_files_and_folders_are_unfinished_work_and_no_data(tmp_path):
+    whole = write_swe(tmp_path / "set" / "a.h5", 1)
+    write_swe(tmp_path / "set" / ".b.unfinished.h5", 1)
+    write_swe(tmp_path / "set" / ".c.unfinished" / "train" / "c.h5", 1)
+    assert open_dataset(tmp_path / "set").sources == (whole,)
+    assert open_dataset(tmp_path / "set" / ".c.unfinished").num_trajectories == 1, "one that is named is meant"
+
+
+def test_a_link_that_leads_nowhere_is_not_left_out_in_silence(tmp_path, shallow_water_file):
+    (shallow_water_file.parent / "b.h5").symlink_to(tmp_path / "purged.h5")
+    with pytest.raises(
+        DataError, match=r"b.h5 is a link to .*purged.h5, which does not exist; restore that, or remove"
+    ):
+        open_dataset(shallow_water_file.parent)
 
 
 def test_a_folder_with_two_systems_is_refused_with_the_paths_of_each(
@@ -58,6 +75,7 @@ def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
         open_dataset([shallow_water_file, shallow_water_file])
     values = np.zeros((1, 2, 4, 4))
     for given, words in (
+        ("", "got an empty text; the folder here is"),
         (xarray.Dataset(), "got Dataset; .* matey.from_xarray"),
         (values, "got ndarray; .*from_arrays"),
     ):
@@ -71,6 +89,17 @@ def test_a_description_may_be_a_dict(tmp_path):
     assert open_dataset(tmp_path / "u.npy", told).trajectories[0].time_step == 0.5
     with pytest.raises(DataError, match="The description of .*u.npy: .*time_stp"):
         open_dataset(tmp_path / "u.npy", told | {"time_stp": 1})
+
+
+def test_a_wildcard_in_the_name_of_the_folder_is_what_to_rename(tmp_path):
+    folder = tmp_path / "run [v2]"
+    folder.mkdir()
+    np.save(folder / "u.npy", np.zeros((3, 8, 8), "f4"))
+    (folder / "matey.yaml").write_text(yaml.safe_dump(flow(fields={"u": {}}, time_step=0.5, files="*.npy")))
+    with pytest.raises(
+        DataError, match=r"no file matches '\*.npy'; the folder's name has one of .*: rename the folder"
+    ):
+        open_dataset(folder)
 
 
 def test_a_missing_path_names_its_close_siblings(shallow_water_file):

@@ -76,6 +76,16 @@ def test_data_moved_as_a_whole_or_reached_through_a_link_is_the_same(folder, tmp
     assert split_as_recorded(RecordedParts(record), data, 0) == split_set(data, *SPLIT)
 
 
+def test_a_path_that_goes_up_and_down_again_names_each_file(folder, monkeypatch):
+    record = record_of(folder)
+    (folder.parent / "jobs").mkdir()
+    monkeypatch.chdir(folder.parent / "jobs")
+    up = "../swe/*.h5"
+    assert record_of(up).sets == record.sets and record.changes(record_of(up)) == ""
+    data = open_dataset(up)
+    assert split_as_recorded(RecordedParts(record), data, 0) == split_set(data, *SPLIT)
+
+
 def test_of_many_files_some_are_read_and_none_again_when_the_run_goes_on(folder, monkeypatch):
     monkeypatch.setattr("matey.data.fingerprints.MOST_TRAJECTORIES", 4)
     data, read = open_dataset(folder), []

@@ -55,16 +55,32 @@ def is_folder(path: Path) -> bool:
 def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str] = ()) -> list[Path]:
     """Return the files with these endings or names in a folder and its sub-folders, and the Zarr stores, sorted.
 
-    Folders that are symbolic links are not entered.
+    Folders that are symbolic links are not entered. Files and folders with hidden names are left out: unfinished work has such.
+
+    Raises:
+        DataError: a link that is named as a data file leads nowhere.
     """
     paths = list(_below(folder))
+    for path in paths:
+        if path.suffix in suffixes and path.is_symlink() and not path.exists():
+            raise DataError(
+                f"{path} is a link to {path.readlink()}, which does not exist; restore that, or remove the link."
+            )
     stores = {path for path in paths if is_zarr(path)}
     files = (path for path in paths if (path.suffix in suffixes or path.name in names) and path.is_file())
     return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))
 
 
 def _below(folder: Path) -> Iterable[Path]:
-    """Return all files and folders below a folder; each folder is listed once."""
+    """Yield all files and folders below a folder that no hidden name leads to; each folder is listed once."""
     if isinstance(folder, RemotePath):
-        return folder.rglob("*")
-    return (Path(at, name) for at, folders, files in os.walk(folder) for name in (*folders, *files))
+        start = len(folder.parts)
+        yield from (path for path in folder.rglob("*") if not any(map(_is_hidden, path.parts[start:])))
+        return
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(at, name) for name in (*folders, *files) if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")

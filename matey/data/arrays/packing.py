@@ -81,7 +81,7 @@ class Packing:
         holes = np.isin(raw, np.array([mark for mark in marks if _can_hold(raw.dtype, mark)]).astype(raw.dtype))
         values = raw
         if self.is_packed:
-            values = raw * (1.0 if self.scale is None else self.scale) + (self.offset or 0.0)
+            values = raw.astype(np.float64) * (1.0 if self.scale is None else self.scale) + (self.offset or 0.0)
         if lowest > -np.inf or highest < np.inf:
             bounded = values if self.bounds_values else raw
             holes |= (bounded < lowest) | (bounded > highest)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from matey.data.trajectories import Cells
+from matey.data.trajectories import BadValuesError, Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.metrics import NRMSE_EPSILON, error_text
@@ -26,7 +26,8 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
     quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame.
     """
-    known, last, drifts, errors = [], [], [], []
+    known, last, drifts, errors, unknown = [], [], [], [], []
+    counts: set[int] = set()  # of the true frames at which errors are taken
     for place, number in enumerate(request.trajectories):
 
         def true(step: int, cells: Cells, number: int = number) -> np.ndarray:
@@ -45,9 +46,13 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         last.append(after)
         drifts.append((after - before) / np.maximum(np.sqrt(size), 1e-30))
         if num_true := request.num_true(number):
-            missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
+            try:
+                missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
+            except BadValuesError as error:
+                unknown.append(f"No error of trajectory {number}: {error}")
+                continue
+            counts.add(num_true)
             errors.append(missed / (target + NRMSE_EPSILON))
-    counts = {request.num_true(number) for number in request.trajectories} - {0}
     most = f" to {max(counts)}" if len(counts) > 1 else ""
     error_head = [f"NRMSE at step {min(counts)}{most}"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
@@ -55,7 +60,7 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         before, after, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
         error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
         rows.append([name, f"{before:.5g}", f"{after:.5g}", f"{drift:+.2%}", *error])
-    return text_table(head, rows)
+    return "\n".join([text_table(head, rows), *unknown])
 
 
 def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from matey.data.dates import count_from_a_date
+from matey.data.names import check_storable
 from matey.data.trajectories import Cells, DataError
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import listed
@@ -91,7 +92,7 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
         facts: attributes of the whole file, such as the model and the command.
 
     Raises:
-        DataError: a field has the name of a coordinate.
+        DataError: a field has the name of a coordinate, or one that no file can hold.
     """
     data = request.data
     axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
@@ -100,6 +101,8 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
     coordinates = {**_of_trajectories(request), **_of_times(request)}
     for axis in axes:
         coordinates[axis] = _of_cells(request, axis)
+    parameters = {name for number in request.trajectories for name in data.trajectories[number].parameters}
+    check_storable(data.system, (*data.fields, *sorted(parameters)))
     if clash := [name for name in data.fields if name in coordinates]:
         raise DataError(
             f"{data.system}: no field may have the name of a coordinate of forecasts, {listed(coordinates)}; got "

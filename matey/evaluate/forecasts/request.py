@@ -16,6 +16,7 @@ import numpy as np
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.reading import samples_of
+from matey.data.trajectories import BadValuesError, Cells
 from matey.data.windows import num_starts
 from matey.samples import Samples
 
@@ -90,12 +91,18 @@ class ForecastRequest:
         """Return how many of the forecast snapshots the trajectory itself has."""
         return min(self.num_steps, self.data.trajectories[trajectory].num_frames - 1 - self.last_known)
 
-    def truth(self, trajectory: int, step: int) -> np.ndarray | None:
-        """Read the true frame ``(f, z, y, x)`` at a step, counted from 1; None beyond the end of the trajectory."""
+    def truth(self, trajectory: int, step: int, cells: Cells | None = None) -> np.ndarray | None:
+        """Read the true frame ``(f, z, y, x)`` at a step, counted from 1, in a box of cells, by default in all.
+
+        None beyond the end of the trajectory, and where a value is NaN or infinite: that must not end forecasts already made.
+        """
         if step > self.num_true(trajectory):
             return None
         frame = self.last_known + step
-        (only,) = self.data.read(trajectory, frame, frame + 1)
+        try:
+            (only,) = self.data.read(trajectory, frame, frame + 1, cells)
+        except BadValuesError:
+            return None
         return np.asarray(only)
 
     def sources(self) -> list[object]:

@@ -82,9 +82,9 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
         shape = len(steps), len(cells), len(request.data.fields)
         forecast, truth = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
         for row, step in enumerate(steps.tolist()):
-            frame = request.last_known + step
-            if step <= request.num_true(number):
-                truth[row] = [request.data.read(number, frame, frame + 1, _box(cell))[0, :, 0, 0, 0] for cell in cells]
+            for column, cell in enumerate(cells):
+                if (true := request.truth(number, step, _box(cell))) is not None:
+                    truth[row, column] = true[:, 0, 0, 0]
             if step > 0:
                 there = (file.read(place, place + 1, step - 1, step, _box(cell)) for cell in cells)
                 forecast[row] = [values[0, 0, :, 0, 0, 0] for values in there]

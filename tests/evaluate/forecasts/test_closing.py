@@ -1,0 +1,33 @@
+"""The summary at the end of forecasts, and series at cells."""
+
+import numpy as np
+import pytest
+import torch
+
+import matey
+from matey.data import TrajectorySet
+from matey.evaluate.forecasts.closing import closing_table
+from matey.evaluate.forecasts.formats import format_of
+from matey.evaluate.forecasts.views import cells_of, probe
+from tests.support.models import make_model
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_value_in_the_truth_leaves_its_error_out_and_all_else_there(bad, tmp_path):
+    values = np.random.default_rng(0).normal(3, 1, (2, 5, 8, 8)).astype("f4")
+    values[1, -1, 2, 3] = bad
+    data = TrajectorySet.from_arrays("waves", {"u": values}, spacing=(1, 1), boundary=("wall", "wall"))
+    model = make_model(((1, 1, 4, 4),), torch.float32, fields=("u",))
+    forecasts = matey.forecast(model, data, steps=3, history=2)
+    forecasts.write(tmp_path / "out.h5")
+    request = forecasts.request
+    file = format_of(tmp_path / "out.h5").open_file(tmp_path / "out.h5", forecasts.contents, "r")
+    table = closing_table(request, file)
+    assert "NRMSE at step 3" in table
+    assert f"No error of trajectory 1: memory, trajectory 1: expected finite values, but field 'u' is {bad}" in table
+    of_bad, of_good = probe(request, file, cells_of(request, [(2, 3), (0, 0)]))[2:]
+    assert (
+        np.isnan(of_bad.truth[-1]) and np.isfinite(of_bad.truth[:-1]).all() and np.isfinite(of_bad.forecast[2:]).all()
+    )
+    assert np.isfinite(of_good.truth).all()
+    file.close()
