@@ -15,12 +15,11 @@ from matey.checkpoints.card import model_card
 from matey.checkpoints.durable import flush
 from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import MODEL_STATES, ShardError
-from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, MODEL, RUN_FILES, SEEN, step_name
+from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, RUN_FILES, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
 from matey.model.configuration import MateyConfig
-from matey.model.from_run import model_config
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 
@@ -80,13 +79,12 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         )
 
 
-def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return all weights by name, converted one by one without a second copy; adapters are merged if the run is known."""
+def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return all weights by name, adapters merged, converted one by one without a second copy."""
     weights = source.whole(what)
     weights.update(source.frozen())
-    finetuned = None if settings is None else settings.finetune
-    if finetuned is not None and finetuned.train == "lora":
-        weights = merge_adapters(weights, finetuned.lora_rank, finetuned.lora_alpha)
+    if source.adapters is not None:
+        weights = merge_adapters(weights, *source.adapters)
     for name in weights:
         weights[name] = weights[name].to(dtype)
     return weights
@@ -95,18 +93,16 @@ def _weights(source: Source, settings: RunConfig | None, what: str, dtype: torch
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_config(run / CONFIG)
-    best = run / MODEL
-    # The YAML does not fully describe a network that was pretrained elsewhere.
-    config = model_config(settings, MateyConfig.from_pretrained(best) if best.is_dir() else None)
+    config = MateyConfig.from_dict(source.network)
     config.dtype = dtype
     with torch.device("meta"):
         model = MateyModel(config)
     try:
-        model.load_state_dict(_weights(source, settings, what, dtype), assign=True)
+        model.load_state_dict(_weights(source, what, dtype), assign=True)
     except RuntimeError as error:
         raise ShardError(
-            f"{source.folder} does not hold the model of {run / CONFIG} ({str(error).splitlines()[1].strip()}); "
-            "take both from the same run."
+            f"{source.folder} is corrupt: it does not hold the weights of its network "
+            f"({str(error).splitlines()[1].strip()}); take an older checkpoint."
         ) from None
     with quiet():
         model.save_pretrained(new, max_shard_size=MAX_SHARD)
@@ -117,8 +113,7 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
 
 
 def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
-    settings = None if run is None else load_config(run / CONFIG)
-    save_torch_state_dict(_weights(source, settings, what, dtype), new, max_shard_size=MAX_SHARD)
+    save_torch_state_dict(_weights(source, what, dtype), new, max_shard_size=MAX_SHARD)
     return "Weights: {out}, by the names of the module's state dict."
 
 

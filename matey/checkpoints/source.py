@@ -74,6 +74,26 @@ class Source:
         return self.common.get("by_muon", [])
 
     @property
+    def network(self) -> dict[str, Any]:
+        """Arguments of the model's `matey.model.configuration.MateyConfig`.
+
+        Raises:
+            ShardError: the checkpoint does not say.
+        """
+        if (network := self.common.get("network")) is None:
+            raise ShardError(
+                f"{self.folder} is of a version that did not save the network with the weights; go on with its run by "
+                "--resume, and convert the next checkpoint."
+            )
+        return dict(network)
+
+    @property
+    def adapters(self) -> tuple[int, float] | None:
+        """Rank and alpha of the adapters beside the weights; None without any."""
+        found: tuple[int, float] | None = self.common.get("adapters")
+        return found
+
+    @property
     def num_frozen(self) -> int:
         """Number of values in frozen parameters and buffers, counted without opening another file."""
         trained, module = self.shapes, self.common["module"]

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
+from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
 from matey.planning.at_hand import is_at_hand
 from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
@@ -24,9 +25,9 @@ PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the fiel
 
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
     """Print the estimate and, if asked or if the run does not fit, other ways to run it; return the exit code of the tool."""
-    run, notes = as_pretrained(run)
+    run, pretrained, notes = as_pretrained(run)
     assumed = assumed_of(args, run)
-    workload = load_workload(run, assumed)
+    workload = load_workload(run, assumed, pretrained=pretrained)
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
     print("\n".join([*notes, text(planned, workload, assumed, run, machine)]))
@@ -47,21 +48,27 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     return 0 if planned.fits else 1
 
 
-def as_pretrained(run: RunConfig) -> tuple[RunConfig, list[str]]:
-    """Return a run with the network of the model that it fine-tunes, and sentences on what is planned.
+def as_pretrained(run: RunConfig) -> tuple[RunConfig, MateyConfig | None, list[str]]:
+    """Return a run with the network of the model that it fine-tunes, that model's, and sentences on what is planned.
 
     Raises:
         ConfigError: the settings of the run contradict the model's.
     """
     if run.finetune is None:
-        return run, []
+        return run, None, []
     parts = run.finetune.train
     notes = [] if parts == "all" else [f"All weights count as trained, though finetune.train is {parts}."]
     try:
         source = load_source(run)
     except ConfigError as error:
-        return run, [f"The network is that of the YAML alone, since its pretrained model is not there: {error}", *notes]
-    return run if source is None else with_network_of(run, source.model.config), notes
+        return (
+            run,
+            None,
+            [f"The network is that of the YAML alone, since its pretrained model is not there: {error}", *notes],
+        )
+    if source is None:
+        return run, None, notes
+    return with_network_of(run, source.model.config), source.model.config, notes
 
 
 def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:

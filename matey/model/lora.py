@@ -20,6 +20,12 @@ def add_adapters(model: MateyModel, rank: int, alpha: float) -> None:
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=LINEAR_MAPS), model)
 
 
+def adapters_of(model: MateyModel) -> tuple[int, float] | None:
+    """Return rank and alpha of a model's adapters; None without any."""
+    adapters = getattr(model, "peft_config", None)
+    return None if adapters is None else (adapters["default"].r, adapters["default"].lora_alpha)
+
+
 def is_adapter(name: str) -> bool:
     """Return whether a parameter is an adapter's."""
     return ".lora_" in name
@@ -32,10 +38,8 @@ def plain_names(names: Iterable[str]) -> set[str]:
 
 def plain_weights(model: MateyModel, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return the weights of a model in the form of one without adapters."""
-    adapters = getattr(model, "peft_config", None)
-    return (
-        weights if adapters is None else merge_adapters(weights, adapters["default"].r, adapters["default"].lora_alpha)
-    )
+    adapters = adapters_of(model)
+    return weights if adapters is None else merge_adapters(weights, *adapters)
 
 
 def merge_adapters(weights: Mapping[str, Tensor], rank: int, alpha: float) -> dict[str, Tensor]:

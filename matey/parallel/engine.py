@@ -49,6 +49,11 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "gradient_clipping": train.clip_norm,
         "steps_per_print": 10**9,
     }
+    if train.ema and config.get("bf16", {}).get("bf16_master_weights_and_grads"):
+        raise ConfigError(
+            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, in which a moving average soon stands still; remove "
+            "it from the DeepSpeed JSON, or train.ema."
+        )
     muon = None
     if matrices:
         _check_muon(zero, config)
@@ -65,7 +70,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         for block in model.blocks:
             deepspeed().utils.set_z3_leaf_module(block.mlp, True)
     _mark_norms_on_the_device()
-    with said_when_locked(), _wandb_in_a_sentence():
+    with said_when_locked(), _in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)
     if matrices:
         engine.basic_optimizer.lay_out(masters(engine), matrices, is_cut=zero.stage > 0, device=engine.device)
@@ -110,10 +115,12 @@ def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> N
 
 
 @contextmanager
-def _wandb_in_a_sentence() -> Iterator[None]:
-    """Turn an error of DeepSpeed's monitor for wandb into a sentence."""
+def _in_a_sentence() -> Iterator[None]:
+    """Turn what DeepSpeed says of its configuration, or its monitor for wandb, into a sentence."""
     try:
         yield
+    except (AssertionError, deepspeed().DeepSpeedConfigError) as error:
+        raise ConfigError(f"DeepSpeed does not start with its JSON ({one_line(error)}); correct the key.") from error
     except Exception as error:
         if not type(error).__module__.startswith("wandb."):
             raise
@@ -245,6 +252,16 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
         raise ConfigError(
             "checkpoint.load_universal is not supported: --resume tells a universal checkpoint from DeepSpeed's own, and "
             "loads either; leave it out."
+        )
+    if config.get("checkpoint", {}).get("writer"):
+        raise ConfigError(
+            "checkpoint.writer is not supported: a checkpoint has to be whole before it gets its name, and such a writer may "
+            "go on in the background; remove it from the DeepSpeed JSON."
+        )
+    if zero.stage == 0 and zero.offload_optimizer is not None and zero.offload_optimizer.device != "none":
+        raise ConfigError(
+            "zero_optimization.offload_optimizer needs stage 1 or above: stage 0 keeps the optimizer on the device; remove it "
+            "from the DeepSpeed JSON, or raise the stage."
         )
     if zero.stage in (1, 2) and zero.round_robin_gradients:
         raise ConfigError(

@@ -103,15 +103,17 @@ def one_batch(window: WindowSize, chunk: Chunk, num_samples: int) -> Samples:
     return Samples("", ("",), window, torch.float32, lead_time, periodic, chunk=chunk)
 
 
-def draw_samples(run: RunConfig, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...], float]:
+def draw_samples(
+    run: RunConfig, num_samples: int, pretrained: MateyConfig | None = None
+) -> tuple[MateyConfig, tuple[Sample, ...], float]:
     """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second.
 
     No field is held whole: the rate is that of a box of each sample, and tokens are counted in boxes. Only a criterion of a
     package, which may look beyond a patch, is given whole windows.
     """
     data = open_data(run)
-    run = with_vocabulary(run, data.all_sets)
-    config = model_config(run)
+    run = with_vocabulary(run, data.all_sets, pretrained)
+    config = model_config(run, pretrained)
     check_fit(config, data.sets_and_views)
     sets, num_frames = data.mixture.sets, run.data.history
     largest = max(
@@ -158,10 +160,12 @@ def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, con
     return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.is_scattered)
 
 
-def make_samples(run: RunConfig, assumed: Assumed, num_samples: int) -> tuple[MateyConfig, tuple[Sample, ...]]:
+def make_samples(
+    run: RunConfig, assumed: Assumed, num_samples: int, pretrained: MateyConfig | None = None
+) -> tuple[MateyConfig, tuple[Sample, ...]]:
     """Return a run's network, and samples on the assumed grids with random refinement; data sets are drawn by weight."""
     check_named(run)
-    network = config = model_config(run)
+    network = config = model_config(run, pretrained)
     if config.tokens.rule == "threshold":
         config = _with_share(config, assumed.refined)
     last, count = len(assumed.grids) - 1, len(run.data.sets)

@@ -258,11 +258,18 @@ def _of_tokens(sample: Sample, levels: Sequence[Costs]) -> Tensor:
     return torch.tensor(of_levels)[sample.layout.level]
 
 
-def load_workload(run: RunConfig, assumed: Assumed | None = None, num_samples: int = NUM_SAMPLES) -> Workload:
-    """Count the tokens of a run on windows of its data or, with ``assumed``, on assumed samples.
+def load_workload(
+    run: RunConfig,
+    assumed: Assumed | None = None,
+    num_samples: int = NUM_SAMPLES,
+    pretrained: MateyConfig | None = None,
+) -> Workload:
+    """Count the tokens of a run, perhaps from a pretrained model, on windows of its data or, with ``assumed``, on others.
 
     Raises:
         ConfigError: the run does not fit the data or the assumed grids, or names no fields although there is no data.
         DataError: data cannot be opened.
     """
-    return Workload(*draw_samples(run, num_samples) if assumed is None else make_samples(run, assumed, num_samples))
+    if assumed is None:
+        return Workload(*draw_samples(run, num_samples, pretrained))
+    return Workload(*make_samples(run, assumed, num_samples, pretrained))

@@ -105,15 +105,19 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
         )
     num_steps: int | None = None
     patience: int | None = None
+    log_every = 1
     with suppress(OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
         settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]
         num_steps, patience = int(settings["steps"]), settings.get("patience")
+        log_every = int(settings.get("log_every", 1))
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]
     is_held, has_ended = _lock_of(folder)
     so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, is_held, has_ended, patience)
-    return replace(so_far, silence=0.0 if so_far.is_over else _silence(folder, so_far.seconds_per_step))
+    return replace(
+        so_far, silence=0.0 if so_far.is_over else _silence(folder, (20 + log_every) * so_far.seconds_per_step)
+    )
 
 
 def _lock_of(folder: Path) -> tuple[bool, bool]:
@@ -124,14 +128,14 @@ def _lock_of(folder: Path) -> tuple[bool, bool]:
     return is_held, is_there and not is_held
 
 
-def _silence(folder: Path, seconds_per_step: float) -> float:
-    """Return the seconds for which a run has been silent; 0 if it may still be working."""
+def _silence(folder: Path, usual: float) -> float:
+    """Return the seconds for which a run has been silent; 0 if it may still be working, as for some ``usual`` time."""
     ages = {
         path.name: time.time() - path.stat().st_mtime for path in (folder / LOCK, folder / METRICS) if path.is_file()
     }
     if (of_process := ages.get(LOCK, 0.0)) > SILENCE_OF_PROCESS:
         return of_process
-    of_steps, usual = ages.get(METRICS, 0.0), 20 * (seconds_per_step if math.isfinite(seconds_per_step) else 0.0)
+    of_steps, usual = ages.get(METRICS, 0.0), usual if math.isfinite(usual) else 0.0
     return of_steps if of_steps > max(SILENCE_OF_STEPS, usual) else 0.0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -38,6 +39,7 @@ from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.flags import command_line
 from matey.data.workers import ends_of_workers_heard_later
 from matey.mistakes import one_line
+from matey.model.lora import adapters_of
 from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
 from matey.parallel.engine import whole_parameters
 from matey.parallel.master import trained_names
@@ -114,29 +116,25 @@ class RunFolder:
         barrier()
         return note
 
-    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> str:
-        """Prepare to go on after ``step``: refuse another model, and drop the metrics of steps that will be run again.
+    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int, best: float) -> tuple[str, bool]:
+        """Prepare to go on after ``step``, whose best ``valid_nrmse`` is ``best``: drop the metrics of steps that run again.
 
         Returns:
-            A sentence about corrupt lines in the metrics, which are dropped as well; empty if there are none.
-
-        Raises:
-            RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates.
+            A sentence about corrupt lines in the metrics, which are dropped as well, empty if there are none; and whether the
+            best weights are of a step that will be run again.
         """
-        check_kept(self.path, run)
-        barrier()
-        note = ""
+        note, is_later = "", False
         if rank() == 0:
             if self._old_model.exists() and not self.model.exists():
                 self._old_model.rename(self.model)
             shutil.rmtree(self._old_model, ignore_errors=True)
             log = read_metrics(self.metrics)
+            is_later = any(line["step"] > step and line.get("valid_nrmse", math.inf) < best for _, line in log.lines)
             with self._writing():
                 replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
             self._write_configs(run, deepspeed_config)
             note = log.note(self.metrics)
-        barrier()
-        return note
+        return note, from_rank_zero(is_later)
 
     def write_about(self, text: str) -> None:
         """Write the run's description into the folder, for its readers and for the card of an exported model."""
@@ -160,6 +158,8 @@ class RunFolder:
                 "zero_stage": int(engine.zero_optimization_stage()),
                 "trained": trained_names(engine),
                 "by_muon": stepped_by_muon(engine),
+                "network": engine.module.config.to_dict(),
+                "adapters": adapters_of(engine.module),
                 "has_average": average.is_kept,
                 "versions": VERSIONS,
             }
@@ -191,12 +191,15 @@ class RunFolder:
             self._prune(step, keep)
         barrier()
 
-    def load(self, engine: Engine, step: int, average: MovingAverage) -> dict[str, Any]:
-        """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it.
+    def load(self, engine: Engine, run: RunConfig, step: int, average: MovingAverage) -> dict[str, Any]:
+        """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it; nothing is written.
 
         Raises:
-            RunError: the checkpoint is corrupt, or it is DeepSpeed's with other ranks or another ZeRO stage.
+            RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates;
+                or the checkpoint is corrupt, or DeepSpeed's with other ranks or another ZeRO stage.
         """
+        check_kept(self.path, run)
+        barrier()
         return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
     def save_model(self, engine: Engine) -> None:

@@ -167,14 +167,18 @@ def _start_or_resume(
         if note := folder.start(run, deepspeed_config):
             say(note)
         return Progress(validated=validated)
-    if note := folder.go_on(run, deepspeed_config, done):
+    state = folder.load(engine, run, done, average)
+    note, is_later = folder.go_on(run, deepspeed_config, done, state["best"])
+    if note:
         say(note)
-    state = folder.load(engine, done, average)
     owes_validation = state.get("owes_validation", False)
-    if state.get("validated", validated) != validated:
-        say(
-            f"What is validated has changed since step {done}: the best weights are chosen anew, from the next validation on."
-        )
+    reason = (
+        f"What is validated has changed since step {done}" if state.get("validated", validated) != validated else ""
+    )
+    if is_later:
+        reason = f"The best weights are those of a step after {done}, which will be run again"
+    if reason:
+        say(f"{reason}: they are chosen anew, from the next validation on.")
         return Progress(done, owes_validation=owes_validation, validated=validated)
     return Progress(done, state["best"], state["stale"], owes_validation, validated)
 

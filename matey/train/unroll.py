@@ -1,7 +1,7 @@
 """Training on histories that the model itself predicted, so that rollouts stay accurate despite errors of earlier steps.
 
-In a share of the micro-batches the model first predicts a few frames, one after the other and without gradients, and is then
-trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such micro-batches
+In a share of the steps the model first predicts a few frames, one after the other and without gradients, and is then
+trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such steps
 lie as many frames further on, see `matey.data.mixture`; near the end of a trajectory fewer frames are rolled out. The rest of
 the lead time is predicted at once.
 """
@@ -27,11 +27,14 @@ from matey.samples import BatchPart, Piece
 
 
 def num_rolled(micro_step: int, settings: TrainSection) -> int:
-    """Return the number of frames to roll out before a micro-step, counted from the run's start; all ranks have the same."""
+    """Return the number of frames to roll out before a micro-step, counted from the run's start; all ranks have the same.
+
+    All micro-steps of a step have the same number, so that a global batch has the same samples however it is cut.
+    """
     if not settings.unroll:
         return 0
-    first = settings.seed % 2**22 << 40
-    share, length = uniform_hash(torch.tensor([first + 2 * micro_step, first + 2 * micro_step + 1])).tolist()
+    first = (settings.seed % 2**22 << 40) + 2 * (micro_step // settings.accumulation)
+    share, length = uniform_hash(torch.tensor([first, first + 1])).tolist()
     return 1 + int(length * settings.unroll) if share < settings.unroll_share else 0
 
 

@@ -36,7 +36,7 @@ def test_a_field_that_is_called_as_the_mean_over_the_fields_is_refused(tmp_path)
         (in_memory("u", **{"a/b": 1.0}), "a/b"),
     ],
 )
-def test_names_that_stand_for_a_place_in_a_file_are_refused_before_anything_is_written(data, name, tmp_path):
+def test_names_that_stand_for_a_place_in_a_file_are_refused_first(data, name, tmp_path):
     model = make_model(((1, 1, 4, 4),), torch.float32, fields=data.fields)
     with pytest.raises(DataError, match=f"got {name}: rename it"):
         matey.forecast(model, data, steps=2).write(tmp_path / "out.h5")

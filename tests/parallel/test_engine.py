@@ -7,7 +7,7 @@ import torch
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
-from matey.parallel.engine import _wandb_in_a_sentence, build_engine, mark_not_finite, parameter_groups
+from matey.parallel.engine import _in_a_sentence, build_engine, mark_not_finite, parameter_groups
 from tests.parallel.whole_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
@@ -88,11 +88,20 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"checkpoint": {"load_universal": True}}, "checkpoint.load_universal is not supported: --resume tells"),
         ({"load_universal_checkpoint": True}, "checkpoint.load_universal is not supported"),
+        ({"checkpoint": {"writer": {"type": "FAST"}}}, "checkpoint.writer is not supported"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
+        ({"checkpoint": {"tag_validation": "oops"}}, "DeepSpeed does not start with its JSON .*oops"),
     ],
 )
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):
     with pytest.raises(ConfigError, match=message):
         build_engine(make_model(), TrainSection(steps=1), tree)
+
+
+def test_a_moving_average_of_weights_in_bfloat16_is_refused():
+    tree = {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True}, "zero_optimization": {"stage": 1}}
+    with pytest.raises(ConfigError, match="in which a moving average soon stands still"):
+        build_engine(make_model(), TrainSection(steps=1, ema=0.999), tree)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +147,7 @@ def test_what_wandb_does_not_start_for_is_said_in_a_sentence(tmp_path, monkeypat
     with pytest.raises(
         ConfigError, match=r"wandb did not start \(No API key.*\); without a network or a key set WANDB_MODE"
     ):
-        with _wandb_in_a_sentence():
+        with _in_a_sentence():
             wandb.init(project="matey")
-    with pytest.raises(KeyError), _wandb_in_a_sentence():
+    with pytest.raises(KeyError), _in_a_sentence():
         raise KeyError("something else")

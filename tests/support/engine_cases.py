@@ -154,7 +154,7 @@ def resume(kind, saved, size, root):
     """Go on as ``kind`` from what lies in ``saved``; save before the first step, to see what was loaded."""
     training = Training(kind, root / saved, size, seed=1)
     try:
-        state = training.folder.load(training.engine, SAVED_AT, training.average)
+        state = training.folder.load(training.engine, training.run, SAVED_AT, training.average)
     except RunError as error:
         training.engine.destroy()
         return {"refused": str(error)}

@@ -15,6 +15,7 @@ from tests.support.models import make_model
 from tests.support.paths import ROOT
 
 CPU = load_machine("cpu")
+MINI = {"num_heads": 4, "width": 128, "num_blocks": 8}
 PAPER = ["--config", "launch/runs/paper_pretrain_vit_b.yaml", "--deepspeed_config", "ds_configs/frontier_zero1.json"]
 
 
@@ -33,8 +34,8 @@ def papers_workload():
 def plan_paper(plan, papers_workload, monkeypatch):
     """The same for the paper's run, of which a few samples are taken once for all tests."""
 
-    def load(run, assumed):
-        assert (run, assumed) == (load_config(PAPER[1]), Assumed())
+    def load(run, assumed, pretrained):
+        assert (run, assumed, pretrained) == (load_config(PAPER[1]), Assumed(), None)
         return papers_workload
 
     monkeypatch.setattr("matey.commands.plan.load_workload", load)
@@ -124,14 +125,21 @@ def test_patches_that_do_not_fit_the_assumed_window_end_with_2(plan):
     assert status == 2 and error.startswith("error: ") and "Patch t=3 does not divide the t=16 frames" in error
 
 
+def test_a_fine_tuning_may_lack_parameters_that_its_model_was_told(tmp_path, run_yaml, plan):
+    make_model(((1, 1, 4, 4),), torch.float32, parameters=("viscosity",), **MINI).save_pretrained(tmp_path / "told")
+    config = run_yaml(finetune={"pretrained": str(tmp_path / "told")})
+    own = ["--config", config, "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "1", "--machine", "cpu"]
+    status, printed, error = plan(*own)
+    assert status == 0 and "windows of the data" in printed, error
+
+
 def test_a_fine_tuning_is_planned_with_the_network_of_its_model(tmp_path):
-    shape = {"num_heads": 4, "width": 128, "num_blocks": 8}
-    make_model(((1, 1, 4, 4),), torch.float32, set="uniform", **shape).save_pretrained(tmp_path / "mini")
+    make_model(((1, 1, 4, 4),), torch.float32, set="uniform", **MINI).save_pretrained(tmp_path / "mini")
     sets = ["data.sets=[{path: nowhere}]", "model.fields=[water_height]"]
     run = load_config(ROOT / "launch/runs/finetune_thermals.yaml", [*sets, f"finetune.pretrained={tmp_path / 'mini'}"])
-    planned, notes = as_pretrained(run)
+    planned, _, notes = as_pretrained(run)
     assert (planned.model.size, planned.tokens.set, len(planned.tokens.patches)) == ("mini", "uniform", 1)
-    absent, said = as_pretrained(
+    absent, _, said = as_pretrained(
         run.model_copy(update={"finetune": run.finetune.model_copy(update={"pretrained": "gone"})})
     )
     assert "since its pretrained model is not there: " in said[0] and absent.model.size == run.model.size

@@ -91,6 +91,15 @@ def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
     assert left() == "49 s"
 
 
+def test_a_run_that_logs_rarely_is_not_called_silent_between_its_lines(tmp_path):
+    folder = written_run(tmp_path / "run", [0.4, 0.2], "steps: 100000, log_every: 3600")  # half an hour at 0.5 s a step
+    (folder / "matey.lock").write_text("{}")
+    os.utime(folder / "metrics.jsonl", (now := time.time(), now - 1500))
+    assert not read_progress(folder).silence
+    os.utime(folder / "metrics.jsonl", (now, now - 2000))
+    assert read_progress(folder).silence > 1900
+
+
 def test_time_left_goes_on_beyond_a_day(tmp_path):
     run = read_progress(written_run(tmp_path / "run", [0.4], f"steps: {2 * 3600 * 30 + 1}"))
     assert run_rows([run])[1][0][-1] == "30:00 h"

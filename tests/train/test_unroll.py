@@ -12,7 +12,7 @@ from tests.support.programs import cases_of, start, start_ranks
 from tests.train.unroll_cases import batches, told_model
 
 
-def test_the_asked_share_of_micro_steps_is_unrolled_by_up_to_so_many_steps():
+def test_the_asked_share_of_steps_is_unrolled_by_up_to_so_many_steps():
     settings = TrainSection(steps=1, unroll=3, unroll_share=0.25, seed=5)
     rolled = [num_rolled(step, settings) for step in range(2000)]
     assert set(rolled) == {0, 1, 2, 3}
@@ -20,6 +20,11 @@ def test_the_asked_share_of_micro_steps_is_unrolled_by_up_to_so_many_steps():
     assert rolled[:400] == [num_rolled(step, settings) for step in range(400)]  # so that a resumed run does the same
     assert rolled[:400] != [num_rolled(step, replace_seed(settings, 6)) for step in range(400)]
     assert not any(num_rolled(step, TrainSection(steps=1)) for step in range(100))
+
+
+def test_a_global_batch_is_unrolled_alike_however_it_is_cut():
+    whole, cut = (TrainSection(steps=1, unroll=3, unroll_share=0.5, accumulation=number) for number in (1, 4))
+    assert [num_rolled(step, cut) for step in range(80)] == [num_rolled(step // 4, whole) for step in range(80)]
 
 
 def replace_seed(settings, seed):

@@ -48,8 +48,8 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         if num_true := request.num_true(number):
             try:
                 missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
-            except BadValuesError as error:
-                unknown.append(f"No error of trajectory {number}: {error}")
+            except BadValuesError as bad:
+                unknown.append(f"No error of trajectory {number}: {bad}")
                 continue
             counts.add(num_true)
             errors.append(missed / (target + NRMSE_EPSILON))

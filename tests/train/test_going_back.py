@@ -1,0 +1,61 @@
+"""Runs that go on from an earlier checkpoint, or are refused to, and a model that is taken from one."""
+
+import json
+import shutil
+
+import pytest
+
+from matey.checkpoints.convert import convert
+from matey.checkpoints.find import find_checkpoint
+from matey.model.matey import MateyModel
+from tests.support.runs import fail, pretrain, small_run, succeed
+
+
+@pytest.fixture(scope="module")
+def of_four_steps(tmp_path_factory):
+    config = small_run(tmp_path_factory.mktemp("run"))(train={"steps": 4, "keep_checkpoints": 3})
+    succeed(pretrain(config))
+    return config
+
+
+@pytest.fixture
+def run(of_four_steps, tmp_path):
+    shutil.copytree(of_four_steps.parent / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def texts(run):
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "matey.lock"}
+
+
+def test_a_run_that_may_not_go_on_is_left_as_it_was(of_four_steps, run):
+    before = texts(run)
+    changed = (f"output.dir={run}", "train.micro_batch=2", "train.steps=6")
+    flags = [item for setting in changed for item in ("--set", setting)]
+    fail(pretrain(of_four_steps, "--resume", *flags, deepspeed_config="ds_configs/zero3.json"), "with ZeRO 3")
+    assert texts(run) == before
+
+
+def test_best_weights_of_steps_that_run_again_are_chosen_anew(of_four_steps, run):
+    (run / "checkpoints" / "latest").write_text("step_000002")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["step"] == 4 and "valid_nrmse" in line:
+            line["valid_nrmse"] = 1e-9
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stale = (run / "model" / "model.safetensors").stat().st_mtime_ns
+    result = succeed(pretrain(of_four_steps, "--resume", "--set", f"output.dir={run}"))
+    assert (
+        "The best weights are those of a step after 2, which will be run again: they are chosen anew" in result.stdout
+    )
+    assert (run / "model" / "model.safetensors").stat().st_mtime_ns > stale
+
+
+def test_a_checkpoint_alone_says_what_network_its_weights_are_of(run, tmp_path):
+    expected = MateyModel.from_pretrained(run / "model").config.to_dict()
+    shutil.rmtree(run / "model")
+    source, folder = find_checkpoint(run)
+    convert(source, folder, "huggingface", tmp_path / "model", average=False, dtype="float32")
+    converted = MateyModel.from_pretrained(tmp_path / "model").config.to_dict()
+    assert expected["scales"] is not None
+    assert {key for key, value in converted.items() if value != expected[key]} == {"_name_or_path"}
