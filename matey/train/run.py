@@ -37,6 +37,7 @@ from matey.train.own_folder import cannot_write
 from matey.train.resume import RunError
 from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, validation_windows
 from matey.train.sample_layout import layout_of
+from matey.train.schedule import warm_up_notes
 from matey.train.seen_scales import seen_scales
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate
@@ -76,7 +77,7 @@ def train_run(
         compile_blocks(model, deepspeed().get_accelerator().current_device_name())
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
-    notes = (*data.notes, *notes)
+    notes = (*data.notes, *notes, *warm_up_notes(run.train))
     if only_describe:
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
         say(describe_tokens(run, model, topology, layout_of(run, data, model.config)))
