@@ -28,11 +28,11 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
-from matey.data.arrays.npy import map_npy
+from matey.data.arrays.npy import NAME, NPY, map_npy
 from matey.data.arrays.stored import as_text
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import axis_sizes, described_hdf5, read_hdf5
-from matey.data.hdf5_layouts import hdf5_reader, numbers
+from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers
 from matey.data.signature import is_npy
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -123,8 +123,8 @@ class CavityArray(TrajectorySet):
         )
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        frames = map_npy(self.trajectories[trajectory].source)[start:stop, cells[1], cells[2]]
-        return rearrange(frames, "t y x f -> t f 1 y x")
+        index = (slice(start, stop), *cells[1:], slice(None))
+        return rearrange(NPY.read(self.trajectories[trajectory].source, NAME, index), "t y x f -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for about in (self.trajectories[number] for number in trajectories):

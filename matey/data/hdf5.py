@@ -1,7 +1,6 @@
 """Opens and reads HDF5 files, and explains errors in plain words.
 
-Describing a file opens and closes it; reading keeps it open, once per process. A handle belongs to the process that
-opened it: a forked child inherits descriptors and the state of the HDF5 library, so it drops these and opens anew.
+Describing a file opens and closes it; reading keeps it open, see `matey.data.handles`.
 """
 
 from __future__ import annotations
@@ -9,8 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -18,10 +16,12 @@ from typing import NoReturn
 import h5py
 import numpy as np
 
+from matey.data.handles import Handles
 from matey.data.remote.cache import RemoteFile
 from matey.data.remote.paths import RemotePath
 from matey.data.signature import beginning, first_bytes, remembered
 from matey.data.trajectories import DataError
+from matey.data.trajectory import check_part
 from matey.mistakes import one_line
 
 # Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
@@ -31,14 +31,15 @@ _LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 _TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
+# Errors that h5py was seen to raise after bytes of the metadata were overwritten, or where datasets or axes were missing;
+# AttributeError comes from a link that leads nowhere, or a group in place of a dataset.
+_SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+
 _shared: dict[Path, h5py.File | None] = {}  # files that are being looked at, see `opened_once`
 
 # Bytes that HDF5 reads at once where rows are shorter. The default, 64 KiB, is more than a layer of a small field, so a rank
 # would also read the gaps between the rows of its part. Much less sends a parallel file system too many requests.
 _SIEVE_BYTES = 2**14
-
-# A data set may be thousands of files, and a process may often open only 1024.
-_MAX_OPEN_FILES = 64
 
 
 def is_hdf5(path: Path) -> bool:
@@ -67,6 +68,7 @@ def open_hdf5(path: Path) -> h5py.File:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
+    _handles.close_if_changed(path)
     try:
         # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
         if isinstance(path, RemotePath):
@@ -110,9 +112,7 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             yield file
         except DataError:
             raise
-        # h5py was seen to raise each of these after bytes of the metadata were overwritten; AttributeError comes from a link
-        # that leads nowhere, or a group in place of a dataset.
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except _SPOILT as error:
             raise DataError(
                 f"{path} cannot be described ({one_line(error)}); the file is corrupt: download or copy it again."
             ) from error
@@ -141,8 +141,11 @@ def read_hdf5(
         item, first = file[dataset], 1 if sample is None else 2
         sides = [side.stop - side.start for side in cells]
         check_memory(item, (stop - start) * math.prod([*sides, *item.shape[first + len(sides) :]]))
-        return item[(*(() if sample is None else (sample,)), slice(start, stop), *cells)]
-    except (KeyError, OSError, RuntimeError) as error:
+        index = (*(() if sample is None else (sample,)), slice(start, stop), *cells)
+        return check_part(f"{path}, {dataset}", index, item[index])
+    except DataError:
+        raise
+    except _SPOILT as error:
         raise DataError(
             f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({one_line(error)}); "
             f"the file is corrupt or was changed: download or copy it again."
@@ -157,10 +160,10 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
     """
     file = _handles.get(path)
     try:
-        return file[dataset][index]
+        return check_part(f"{path}, {dataset}", index, file[dataset][index])
     except DataError:  # a remote file cannot be reached any more
         raise
-    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except _SPOILT as error:
         raise DataError(
             f"{path}, {dataset}: cannot be read ({one_line(error)}); the file is corrupt or was changed: download or copy "
             "it again."
@@ -244,57 +247,4 @@ def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> Non
         )
 
 
-def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
-    """Return the length of each axis that the datasets of a file share.
-
-    Args:
-        file: the file.
-        axes: the axes of each dataset in order, each a name or a fixed length, such as ``"t y x 2"``.
-        system: name of the system that the file is read as; the message cites it.
-
-    Raises:
-        DataError: a dataset is missing, holds no numbers, or its shape does not fit those before it.
-    """
-    sizes: dict[str, int] = {}
-    for name, pattern in axes.items():
-        item = file.get(name)
-        check_claim(item)
-        shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
-        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
-        fits = len(shape) == len(expected) and 0 not in shape
-        if not fits or any(e not in (s, a) for e, s, a in zip(expected, shape, pattern.split(), strict=True)):
-            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else f"only {', '.join(file)}"
-            raise DataError(
-                f"{file.filename}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, "
-                f"as for {system}, got {came}; write the file again in this layout."
-            )
-        sizes.update(zip(pattern.split(), shape, strict=True))
-    return sizes
-
-
-class _Handles:
-    """The files that this process keeps open, least recently used first."""
-
-    def __init__(self) -> None:
-        self._process = os.getpid()
-        self._files: OrderedDict[Path, h5py.File] = OrderedDict()
-
-    def get(self, path: Path) -> h5py.File:
-        """Return the handle of ``path``, opening it if need be."""
-        if self._process != os.getpid():
-            self._close_all()
-            self._process = os.getpid()
-        if path not in self._files:
-            self._files[path] = open_hdf5(path)
-        self._files.move_to_end(path)
-        if len(self._files) > _MAX_OPEN_FILES:
-            self._files.popitem(last=False)[1].close()
-        return self._files[path]
-
-    def _close_all(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-
-_handles = _Handles()
+_handles = Handles(open_hdf5)

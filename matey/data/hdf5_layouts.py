@@ -1,4 +1,4 @@
-"""What readers of HDF5 layouts share: how they recognise a file, and how they read the settings of a generator in it."""
+"""What readers of HDF5 layouts share: how they recognise a file, check its shapes, and read a generator's settings in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import yaml
 
-from matey.data.hdf5 import described_hdf5, is_hdf5
+from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5
 from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.mistakes import one_line
 
@@ -27,6 +27,34 @@ def hdf5_reader(layout: str, holds: Callable[[h5py.File], bool], open: Callable[
             return holds(file)
 
     return Reader(layout, (".h5", ".hdf5"), recognises, open)
+
+
+def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
+    """Return the length of each axis that the datasets of a file share.
+
+    Args:
+        file: the file.
+        axes: the axes of each dataset in order, each a name or a fixed length, such as ``"t y x 2"``.
+        system: name of the system that the file is read as; the message cites it.
+
+    Raises:
+        DataError: a dataset is missing, was never written, holds no numbers, or its shape does not fit those before it.
+    """
+    sizes: dict[str, int] = {}
+    for name, pattern in axes.items():
+        item = file.get(name)
+        check_claim(item)
+        shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
+        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
+        fits = len(shape) == len(expected) and 0 not in shape
+        if not fits or any(e not in (s, a) for e, s, a in zip(expected, shape, pattern.split(), strict=True)):
+            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else f"only {', '.join(file)}"
+            raise DataError(
+                f"{file.filename}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, "
+                f"as for {system}, got {came}; write the file again in this layout."
+            )
+        sizes.update(zip(pattern.split(), shape, strict=True))
+    return sizes
 
 
 def read_config(item: h5py.Group) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import axis_sizes, check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
-from matey.data.hdf5_layouts import hdf5_reader, numbers
+from matey.data.hdf5 import check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
+from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers
 from matey.data.trajectories import Cells, Coordinates, Trajectory, TrajectorySet
 
 RANDOM, TURBULENT = "compressible_rand", "compressible_turb"

@@ -18,8 +18,8 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import mean_step, stored_coordinates
-from matey.data.hdf5 import axis_sizes, check_claim, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
-from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
+from matey.data.hdf5 import check_claim, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers, read_config
 from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
 SYSTEM = "incompressible"

@@ -119,7 +119,11 @@ class TrajectorySet(ABC):
         with _reading:
             frames = np.ascontiguousarray(self._read_frames(trajectory, start, stop, cells), dtype=np.float32)
         expected = (stop - start, len(self.fields), *(side.stop - side.start for side in cells))
-        assert frames.shape == expected, f"{frames.shape} instead of {expected} from {about.label}"
+        if frames.shape != expected:
+            raise DataError(
+                f"{about.label} was changed while it was read: expected frames of shape {expected}, got {frames.shape}; start "
+                "again, or correct its reader if nothing wrote into it."
+            )
         check_finite(about, self.fields, frames, start, [side.start for side in cells])
         return frames
 

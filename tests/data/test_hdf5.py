@@ -75,8 +75,8 @@ def test_a_forked_child_does_not_read_through_the_handle_of_its_parent(shallow_w
 
 
 def test_a_set_of_many_files_keeps_few_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("matey.data.hdf5._MAX_OPEN_FILES", 8)
-    _handles._close_all()
+    monkeypatch.setattr("matey.data.handles._MAX_OPEN_FILES", 8)
+    _handles.close_all()
     for index in range(8 + 3):
         write_seed_groups(tmp_path / f"{index:03d}.h5", "shallow_water", num_frames=(2,))
     trajectories = open_dataset(tmp_path)

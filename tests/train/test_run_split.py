@@ -81,7 +81,7 @@ def test_the_same_files_go_on_without_a_word(started):
 
 def test_values_that_changed_in_a_file_of_the_same_size_are_noticed(started):
     size = (started.swe / "c.h5").stat().st_size
-    _handles._close_all()  # as in a process of its own
+    _handles.close_all()  # as in a process of its own
     write_swe(started.swe / "c.h5", 1, seed=99)
     assert (started.swe / "c.h5").stat().st_size == size
     with pytest.raises(ConfigError, match=r"data set 1 .* with other values: .*/c.h5\. Restore .* 'keep'"):

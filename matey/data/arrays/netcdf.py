@@ -14,6 +14,7 @@ from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, not_
 from matey.data.hdf5 import bytes_of, most_held
 from matey.data.signature import first_bytes, is_classic_netcdf
 from matey.data.trajectories import DataError
+from matey.data.trajectory import check_part
 from matey.mistakes import one_line
 
 
@@ -66,7 +67,8 @@ def _read(path: Path, name: str, index: Index) -> np.ndarray:
 
 def _read_several(path: Path, names: Sequence[str], index: Index) -> list[np.ndarray]:
     with _opened(path) as file:
-        return [_read_from(file, path, name, index) for name in names]
+        parts = [_read_from(file, path, name, index) for name in names]
+    return [check_part(f"{path}, {name}", index, part) for name, part in zip(names, parts, strict=True)]
 
 
 def _read_from(file: Any, path: Path, name: str, index: Index) -> np.ndarray:  # noqa: ANN401 (a file of either library)

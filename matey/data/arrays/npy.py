@@ -10,6 +10,7 @@ import numpy as np
 from matey.data.arrays.stored import FileKind, Index, StoredArray, not_read
 from matey.data.signature import first_bytes, is_npy
 from matey.data.trajectories import DataError
+from matey.data.trajectory import check_part
 from matey.mistakes import one_line
 
 NAME = "array"
@@ -56,7 +57,7 @@ def _recognises(path: Path) -> bool:
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
     try:
-        return np.array(map_npy(path)[index])
+        return check_part(str(path), index, np.array(map_npy(path)[index]))
     except IndexError as error:
         raise not_read(path, name, str(error)) from error
 

@@ -26,6 +26,7 @@ from matey.data.remote.cache import zarr_store
 from matey.data.remote.paths import RemotePath
 from matey.data.remote.server import ZARR_MARKS, ZARR_METADATA
 from matey.data.trajectories import DataError
+from matey.data.trajectory import check_part
 from matey.mistakes import one_line
 
 # How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
@@ -107,7 +108,8 @@ def _bytes_of_chunks(folder: Path) -> int:
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
     with _opened(path) as root:
-        return np.asarray((root[name] if hasattr(root, "members") else root)[index])
+        part = np.asarray((root[name] if hasattr(root, "members") else root)[index])
+        return check_part(f"{path}, {name}", index, part)
 
 
 @contextmanager
