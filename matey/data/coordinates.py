@@ -7,8 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from matey.data.hdf5 import check_claim, read_part
+from matey.data.hdf5 import read_part
 from matey.data.trajectories import Coordinates, DataError
+from matey.data.unwritten import check_values
 
 UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # shares of the mean spacing; solvers save at the first step after each due time
 
@@ -36,7 +37,7 @@ def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False,
         DataError: the dataset is missing, has another size, does not increase, or has cells of several sizes.
     """
     coordinates = file.get(name)
-    check_claim(coordinates)
+    check_values(coordinates)
     shape = coordinates.shape if isinstance(coordinates, h5py.Dataset) else None
     if shape is None or len(shape) != 1 or shape[0] < size or (shape[0] > size and not or_more):
         came = "none" if coordinates is None else str(shape or "a group")

@@ -9,8 +9,9 @@ from typing import Any
 import h5py
 import yaml
 
-from matey.data.hdf5 import check_claim, described_hdf5, is_hdf5
+from matey.data.hdf5 import described_hdf5, is_hdf5
 from matey.data.trajectories import DataError, Reader, TrajectorySet
+from matey.data.unwritten import check_values
 from matey.mistakes import one_line
 
 # The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
@@ -43,7 +44,7 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
     sizes: dict[str, int] = {}
     for name, pattern in axes.items():
         item = file.get(name)
-        check_claim(item)
+        check_values(item)
         shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
         expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
         fits = len(shape) == len(expected) and 0 not in shape

@@ -136,3 +136,4 @@ def _check(
             f"{path}, {name}: expected {expected}, got ({', '.join(came.axes)}) of lengths {came.shape}; "
             f"write the file again as miniWeather does."
         )
+    came.check_readable(f"{path}, {name}")

@@ -17,9 +17,10 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import check_claim, chunk_on_grid, described_hdf5, read_hdf5
+from matey.data.hdf5 import chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.unwritten import check_values
 
 
 class SeedGroupFile(TrajectorySet):
@@ -89,13 +90,13 @@ class SeedGroupFile(TrajectorySet):
                 f"{file.filename}, group {name}: expected a dataset 'data' of shape {self._shape()} ({self.system}), "
                 f"found {members or 'nothing'}; remove the group or write the file again."
             )
-        check_claim(group["data"])
         shape, dtype = group["data"].shape, group["data"].dtype
         if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or dtype.kind not in "fiu":
             raise DataError(
                 f"{file.filename}, {name}/data: expected shape {self._shape()}, channels {', '.join(self.fields)}, as for "
                 f"{self.system}, got {shape} of {dtype}; write the file again in PDEBench's layout."
             )
+        check_values(group["data"])
         return shape
 
     def _described(self, file: h5py.File, path: Path, name: str, shape: tuple[int, ...]) -> Trajectory:

@@ -18,9 +18,10 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import mean_step, stored_coordinates
-from matey.data.hdf5 import check_claim, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers, read_config
 from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
+from matey.data.unwritten import check_values
 
 SYSTEM = "incompressible"
 AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
@@ -94,7 +95,7 @@ READER = hdf5_reader(
 def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
     """Whether the force is there, in a shape that fits the fields; a file without it still has all predicted fields."""
     force = file.get("force")
-    check_claim(force)
+    check_values(force)
     return isinstance(force, h5py.Dataset) and force.shape == (sizes["b"], sizes["x"], sizes["y"], len(FORCE))
 
 

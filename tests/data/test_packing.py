@@ -112,7 +112,7 @@ def test_a_dataset_that_nobody_wrote_and_one_whose_source_is_gone_say_so(tmp_pat
     def problems():
         return {name: stored.problem for name, stored in kind.arrays(path).items() if stored.problem}
 
-    assert problems() == {"never": "nothing was ever written to it: write it again"}
+    assert problems() == {"never": "was never written to: write it again"}
     (tmp_path / "source.h5").unlink()
     assert "source.h5, which is not there" in problems()["virtual"]
 

@@ -14,6 +14,7 @@ from matey.data.arrays.packing import READ, packing_of
 from matey.data.arrays.stored import FileKind, StoredArray, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
 from matey.data.hdf5 import claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
+from matey.data.unwritten import reason_of_no_values
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
@@ -49,7 +50,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
             unit=as_text(item.attrs.get("units")) or (mesh.unit if mesh else ""),
             calendar=as_text(item.attrs.get("calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
-            problem=_problem(item, path.parent),
+            problem=_problem(item),
             claimed=claimed,
             limit=limit,
             chunk=compressed_chunk(item),
@@ -72,18 +73,11 @@ def attributes(path: Path, name: str) -> dict[str, Any]:
         return dict((file[name] if name else file).attrs)
 
 
-def _problem(item: h5py.Dataset, folder: Path) -> str:
-    """Return why a dataset would read as zeros that nobody wrote, empty if it would not."""
-    if item.is_virtual:
-        names = {source.file_name for source in item.virtual_sources()} - {"."}
-        gone = sorted(
-            name for name in names if "%" not in name and not Path(name).exists() and not (folder / name).exists()
-        )
-        return f"takes values from {gone[0]}, which is not there: put it back, or cut this out" if gone else ""
-    has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
-    if item.size and not item.external and not has_fill and not item.id.get_storage_size():
-        return "nothing was ever written to it: write it again"
-    if item.size and (missing := _missing_filter(item)) and not _is_plain(item):
+def _problem(item: h5py.Dataset) -> str:
+    """Return why a dataset has no values that can be read, empty if it has some."""
+    if problem := reason_of_no_values(item):
+        return problem
+    if item.size and not item.is_virtual and (missing := _missing_filter(item)) and not _is_plain(item):
         return (
             f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
             "HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where it can be read"
@@ -131,7 +125,8 @@ def _axes(item: h5py.Dataset) -> tuple[str, ...]:
 
 def _name_of(dimension: h5py.DimensionManager) -> str:
     names = [
-        str(name or "").rpartition("/")[2] for name in (*(scale.name for scale in dimension.values()), dimension.label)
+        str(name or "").rpartition("/")[2]
+        for name in (*(scale.name for scale in dimension.values()), dimension.label)
     ]
     return next(filter(role_of, names), next(filter(None, names), ""))
 
