@@ -56,6 +56,15 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
     assert opened(tmp_path).num_trajectories == 1, "files that end in .mat are found in a folder"
 
 
+def test_a_variable_that_was_copied_without_its_scales_is_read(tmp_path):
+    with h5py.File(write(tmp_path / "full.h5", x=X), "a") as full, h5py.File(tmp_path / "run.h5", "w") as file:
+        full["x"].make_scale("x")
+        full["u"].dims[2].attach_scale(full["x"])
+        full.copy("u", file)
+        file["t"], file["y"], file["x"] = T, Y, X
+    np.testing.assert_array_equal(opened(tmp_path / "run.h5").read(0, 0, 2)[:, 0, 0], VALUES[:2])
+
+
 def test_coordinates_of_a_vertical_plane_are_found(tmp_path):
     path = write(tmp_path / "run.h5", t=T, z=Y, x=X)
     assert guess_description(path, tmp_path).tree["spacing"] == {"y": "z", "x": "x"}

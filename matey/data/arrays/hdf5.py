@@ -126,7 +126,7 @@ def _axes(item: h5py.Dataset) -> tuple[str, ...]:
 def _name_of(dimension: h5py.DimensionManager) -> str:
     names = [
         str(name or "").rpartition("/")[2]
-        for name in (*(scale.name for scale in dimension.values()), dimension.label)
+        for name in (*(scale.name for scale in _scales_of(dimension)), dimension.label)
     ]
     return next(filter(role_of, names), next(filter(None, names), ""))
 
@@ -137,13 +137,21 @@ def _scales(item: h5py.Dataset) -> tuple[str, ...]:
         next(
             (
                 scale.name.strip("/")
-                for scale in sorted(dimension.values(), key=lambda scale: not role_of(scale.name or ""))
+                for scale in sorted(_scales_of(dimension), key=lambda scale: not role_of(scale.name or ""))
                 if scale.name and scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
             ),
             "",
         )
         for size, dimension in zip(item.shape, item.dims, strict=True)
     )
+
+
+def _scales_of(dimension: h5py.DimensionManager) -> list[h5py.Dataset]:
+    """Return the scales of an axis; none where the dataset was copied without them, and refers to what is not in this file."""
+    try:
+        return list(dimension.values())
+    except RuntimeError:
+        return []
 
 
 def _is_no_variable(item: h5py.Dataset) -> bool:
