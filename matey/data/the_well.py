@@ -12,27 +12,35 @@ Source: The Well (Ohana et al. 2024, arXiv:2412.00568), ``docs/data_format.md``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from einops import rearrange
 
 from matey.data.axis_names import order_of
-from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
-from matey.data.hdf5 import check_claim, check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import hdf5_reader
-from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 from matey.data.trajectory import NO_AXIS, PARTS
+from matey.data.unwritten import check_values
+from matey.data.well_members import (
+    attribute,
+    boundary_of,
+    member,
+    our_axes,
+    parameters_of,
+    places_of,
+    size_of,
+    step_of,
+    text_of,
+)
 
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 CARTESIAN = "cartesian"
-_KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
 
 
 @dataclass(frozen=True)
@@ -62,25 +70,26 @@ class WellFile(TrajectorySet):
             DataError: the file lacks something that the layout requires, or a field does not fit the dimensions.
         """
         with described_hdf5(path) as file:
-            self.system = _text(_attribute(file, "dataset_name"))
-            if (kind := _text(file.attrs.get("grid_type", CARTESIAN))).lower() != CARTESIAN:
+            self.system = text_of(attribute(file, "dataset_name"))
+            if (kind := text_of(file.attrs.get("grid_type", CARTESIAN))).lower() != CARTESIAN:
                 raise DataError(
                     f"{path}: expected a cartesian grid, got the grid_type {kind!r}; other coordinates are not supported: "
                     "resample the data on an even cartesian grid."
                 )
-            self._axes = tuple(_text(name) for name in _attribute(_member(file, "dimensions"), "spatial_dims"))
-            self._ours = _our_axes(file, self._axes)
+            self._axes = tuple(text_of(name) for name in attribute(member(file, "dimensions"), "spatial_dims"))
+            self._ours = our_axes(file, self._axes)
             self._order = order_of(self._ours)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
-            num_trajectories = int(_attribute(file, "n_trajectories"))
+            _check_names(path, (*stored, *constant))
+            num_trajectories = int(attribute(file, "n_trajectories"))
             if num_trajectories < 1:
                 raise DataError(
                     f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
                 )
             check_count(path, num_trajectories)
-            sizes = [_size(file, axis) for axis in self._axes]
+            sizes, num_frames = [size_of(file, axis) for axis in self._axes], size_of(file, "time")
             for field in (*stored, *constant):
-                _check_shape(file, field, sizes, num_trajectories, [_size(file, "time")] * (field in stored))
+                _check_shape(file, field, sizes, num_trajectories, [num_frames] * (field in stored))
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
             chunks = [self._on_grid(field, compressed_chunk(file[field.dataset])) for field in stored]
         if any(chunks):
@@ -113,7 +122,7 @@ class WellFile(TrajectorySet):
             return
         name = axis if axis == "time" else self._axes[self._ours.index(axis)]
         with described_hdf5(self.trajectories[0].source) as file:
-            yield from (Coordinates(_places(file, name, number), "?") for number in trajectories)
+            yield from (Coordinates(places_of(file, name, number), "?") for number in trajectories)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         field, number = self._constant[name]
@@ -139,25 +148,14 @@ READER = hdf5_reader(
 )
 
 
-def _our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return our name, x, y or z, of each grid axis of the file."""
-    ours = ("x", "y", "z")[: len(axes)]
-    if not 1 <= len(axes) <= 3 or len(set(axes)) != len(axes):
-        raise DataError(
-            f"{file.filename}, dimensions: expected one to three names in the attribute 'spatial_dims', got {axes}; "
-            f"write the file again."
-        )
-    return axes if set(axes) == set(ours) else ours
-
-
 def _datasets(file: h5py.File) -> tuple[list[str], list[str]]:
     """Return the datasets of fields that vary in time, and of those that do not, in The Well's order."""
     varying: list[str] = []
     constant: list[str] = []
     for group in GROUPS:
-        names = [_text(name) for name in _attribute(file[group], "field_names")] if group in file else []
+        names = [text_of(name) for name in attribute(file[group], "field_names")] if group in file else []
         for name in (f"{group}/{name}" for name in names):
-            (varying if _attribute(_member(file, name), "time_varying") else constant).append(name)
+            (varying if attribute(member(file, name), "time_varying") else constant).append(name)
     if not varying:
         raise DataError(f"{file.filename}: expected a field that varies in time in {', '.join(GROUPS)}, found none.")
     return varying, constant
@@ -166,12 +164,12 @@ def _datasets(file: h5py.File) -> tuple[list[str], list[str]]:
 def _stored_field(file: h5py.File, dataset: str, axes: tuple[str, ...]) -> StoredField:
     group, name = dataset.split("/")
     components = ["".join(component) for component in product(axes, repeat=GROUPS.index(group))]
-    item = _member(file, dataset)
+    item = member(file, dataset)
     return StoredField(
         dataset=dataset,
         names=tuple(f"{name}_{component}" if component else name for component in components),
-        per_trajectory=bool(_attribute(item, "sample_varying")),
-        varies=tuple(bool(varies) for varies in _attribute(item, "dim_varying")),
+        per_trajectory=bool(attribute(item, "sample_varying")),
+        varies=tuple(bool(varies) for varies in attribute(item, "dim_varying")),
     )
 
 
@@ -179,109 +177,56 @@ def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_traje
     order = GROUPS.index(field.dataset.split("/")[0])
     lead = [num_trajectories] * field.per_trajectory
     kept = [size for size, varies in zip(grid, field.varies, strict=True) if varies]
-    expected, came = (*lead, *time, *kept, *[len(grid)] * order), file[field.dataset].shape
+    item = file[field.dataset]
+    expected, came = (*lead, *time, *kept, *[len(grid)] * order), item.shape
+    if item.dtype.kind not in "fiub":
+        raise DataError(
+            f"{file.filename}, {field.dataset}: expected real numbers, got {item.dtype}; write them as such, complex ones as "
+            "two fields."
+        )
     if came != expected:
         raise DataError(
             f"{file.filename}, {field.dataset}: expected shape {expected} to go with 'dimensions', got {came}; "
             f"write the file again."
         )
+    check_values(item)
+
+
+def _check_names(path: Path, fields: Sequence[StoredField]) -> None:
+    """Raise DataError if components of two fields have the same name."""
+    holders: dict[str, str] = {}
+    for field in fields:
+        for name in field.names:
+            if name in holders:
+                raise DataError(
+                    f"{path}: expected fields of different names, but {name!r} is in {holders[name]} and in {field.dataset}; "
+                    "rename one of them."
+                )
+            holders[name] = field.dataset
 
 
 def _describe(
     file: h5py.File, path: Path, axes: tuple[str, ...], ours: tuple[str, ...], num_trajectories: int
 ) -> Iterator[Trajectory]:
     along = [axes[ours.index(axis)] if axis in ours else None for axis in "zyx"]  # None where the file has no such axis
-    grid_z, grid_y, grid_x = (1 if axis is None else _size(file, axis) for axis in along)
-    boundary_z, boundary_y, boundary_x = (NO_AXIS if axis is None else _boundary(file, axis) for axis in along)
+    grid_z, grid_y, grid_x = (1 if axis is None else size_of(file, axis) for axis in along)
+    boundary_z, boundary_y, boundary_x = (NO_AXIS if axis is None else boundary_of(file, axis) for axis in along)
+    num_frames = size_of(file, "time")
     for index in range(num_trajectories):
-        step_z, step_y, step_x = (1.0 if axis is None else _step(file, axis, index) for axis in along)
+        step_z, step_y, step_x = (1.0 if axis is None else step_of(file, axis, index) for axis in along)
         yield Trajectory(
             source=path,
             name=str(index),
-            num_frames=_size(file, "time"),
+            num_frames=num_frames,
             grid=(grid_z, grid_y, grid_x),
             spacing=(step_z, step_y, step_x),
             boundary=(boundary_z, boundary_y, boundary_x),
-            time_step=_step(file, "time", index),
-            parameters=_parameters(file, index),
+            time_step=step_of(file, "time", index),
+            parameters=parameters_of(file, index),
             split=_split_of(path),
         )
-
-
-def _size(file: h5py.File, axis: str) -> int:
-    return _member(file, f"dimensions/{axis}").shape[-1]
-
-
-def _step(file: h5py.File, axis: str, index: int) -> float:
-    places, label = _places(file, axis, index), f"{file.filename}, dimensions/{axis}"
-    return mean_step(places, label) if axis == "time" else even_step(places, label, UNEVEN_SPACE, "resample the data")
-
-
-def _places(file: h5py.File, axis: str, index: int) -> np.ndarray:
-    """Return the coordinates of a trajectory, in float64; of a moving grid, those of the first frame."""
-    item = _member(file, f"dimensions/{axis}")
-    places = item[index] if _attribute(item, "sample_varying") else item[...]
-    return np.asarray(places.reshape(-1, places.shape[-1])[0], dtype=np.float64)
-
-
-def _boundary(file: h5py.File, axis: str) -> Boundary:
-    """Return the kind of an axis's ends, open by default; a mask over several axes counts only where it covers a whole face."""
-    ends: list[Boundary] = ["open", "open"]
-    for condition in file.get("boundary_conditions", {}).values():
-        axes = [_text(name) for name in _attribute(condition, "associated_dims")]
-        if axis in axes:
-            kind = _kind(condition)
-            mask = _member(condition, "mask")[...]
-            mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # a varying mask counts where all agree
-            mask = np.moveaxis(mask, axes.index(axis), 0)
-            ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
-    return ends[0] if ends[0] == ends[1] else "mixed"
-
-
-def _kind(condition: h5py.Group) -> Boundary:
-    name = _text(_attribute(condition, "bc_type")).upper()
-    if name not in _KINDS:
-        raise DataError(
-            f"{condition.file.filename}, {condition.name}: expected bc_type {', '.join(_KINDS)}, got {name!r}; "
-            f"write one of these."
-        )
-    return _KINDS[name]
-
-
-def _parameters(file: h5py.File, index: int) -> dict[str, float]:
-    """Return the scalars that are single numbers, constant in time."""
-    found = {}
-    for name, item in file.get("scalars", {}).items():
-        if item.dtype.kind in "fiu" and not _attribute(item, "time_varying"):
-            is_own = bool(_attribute(item, "sample_varying"))
-            if math.prod(item.shape[is_own:]) == 1:
-                found[name] = float(np.reshape(item[index] if is_own else item[()], ()))
-    return found
 
 
 def _split_of(path: Path) -> Part | None:
     named = (part for part in PARTS if part == path.parent.name)
     return next(named, None) if path.parent.parent.name == "data" else None
-
-
-def _member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
-    item = group.get(name)
-    if item is None:
-        raise DataError(
-            f"{group.file.filename}: expected {name!r}, as The Well's layout has it, found none; write it again."
-        )
-    check_claim(item)
-    return item
-
-
-def _attribute(item: h5py.HLObject, name: str) -> Any:  # noqa: ANN401 (an attribute is of any type)
-    if name not in item.attrs:
-        raise DataError(
-            f"{item.file.filename}, {item.name}: expected the attribute {name!r}, as The Well's layout has it, found "
-            f"only {', '.join(item.attrs) or 'none'}; write it again."
-        )
-    return item.attrs[name]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

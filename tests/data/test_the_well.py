@@ -137,6 +137,42 @@ def test_what_does_not_keep_to_the_layout_is_named(path, change, words):
         open_dataset(path)
 
 
+@pytest.mark.parametrize("dtype", ["c8", "S4"])
+def test_fields_that_are_no_real_numbers_are_refused(path, dtype):
+    with h5py.File(path, "a") as file:
+        values, about = file["t0_fields/height"][...], dict(file["t0_fields/height"].attrs)
+        del file["t0_fields/height"]
+        file["t0_fields/height"] = values.astype(dtype)
+        file["t0_fields/height"].attrs.update(about)
+    with pytest.raises(DataError, match=r"t0_fields/height: expected real numbers, got (complex64|\|S4); write them"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize(("name", "holder"), [("velocity_x", "t1_fields/velocity"), ("height", "t0_fields/height")])
+def test_a_name_that_two_components_would_share_is_refused(path, name, holder):
+    with h5py.File(path, "a") as file:
+        if name not in file["t0_fields"]:
+            file.copy("t0_fields/height", f"t0_fields/{name}")
+        file["t0_fields"].attrs["field_names"] = ["height", name]
+    with pytest.raises(
+        DataError, match=rf"a\.hdf5: expected fields of different names, but '{name}' is in .* and in {holder}; rename"
+    ):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("axis", ["time", "x"])
+def test_a_file_without_frames_or_cells_is_to_be_left_out(path, axis):
+    with h5py.File(path, "a") as file:
+        about = dict(file[f"dimensions/{axis}"].attrs)
+        del file[f"dimensions/{axis}"]
+        file[f"dimensions/{axis}"] = np.zeros(0, "f4")
+        file[f"dimensions/{axis}"].attrs.update(about)
+    with pytest.raises(
+        DataError, match=rf"dimensions/{axis}: .*got the shape \(0,\) .*; the array is empty: leave this"
+    ):
+        open_dataset(path)
+
+
 @pytest.mark.parametrize("place", ["scalars/viscosity", "boundary_conditions/below"])
 @pytest.mark.parametrize("kind", ["broken link", "group"])
 def test_a_broken_link_or_a_group_in_the_place_of_what_is_read_is_a_sentence(path, place, kind):
