@@ -177,9 +177,9 @@ def _start_or_resume(
         f"What is validated has changed since step {done}" if state.get("validated", validated) != validated else ""
     )
     if is_later:
-        reason = f"The best weights are those of a step after {done}, which will be run again"
+        reason = f"The model of the run is of a step after {done}, which will be run again"
     if reason:
-        say(f"{reason}: they are chosen anew, from the next validation on.")
+        say(f"{reason}: the best weights are chosen anew, from the next validation on.")
         return Progress(done, owes_validation=owes_validation, validated=validated)
     return Progress(done, state["best"], state["stale"], owes_validation, validated)
 
