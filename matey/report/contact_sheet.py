@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.report.aspect import aspect_of
-from matey.report.plots import literal
+from matey.report.literal import literal
 
 COLUMNS = 5
 

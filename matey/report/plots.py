@@ -19,6 +19,7 @@ from torch import Tensor
 from matey.evaluate.examples import Example
 from matey.report.about import patch_text
 from matey.report.aspect import aspect_of
+from matey.report.literal import literal
 from matey.tokens.layout import TokenLayout
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, and one of Tol's.
@@ -133,11 +134,6 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
 def words(name: str) -> str:
     """Return a name as words, for a picture."""
     return literal(name.replace("_", " "))
-
-
-def literal(text: str) -> str:
-    """Return a text that a picture shows as it is: matplotlib takes what stands between two dollars for a formula."""
-    return text.replace("$", r"\$")
 
 
 def normals_of(grid: Sequence[int]) -> tuple[int, ...]:

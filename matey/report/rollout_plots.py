@@ -15,7 +15,8 @@ from matplotlib.ticker import NullFormatter
 from matey.data.names import ALL_FIELDS
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
-from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, literal, words
+from matey.report.literal import literal
+from matey.report.plots import BELOW, COLOURS, PERSISTENCE, STYLE, words
 
 DECADES = 12  # decades of power drawn below the truth's largest value
 
