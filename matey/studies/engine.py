@@ -271,7 +271,7 @@ def rows_of_done(study: RunnableStudy[PointT], point: PointT) -> list[Row]:
     try:
         rows = study.rows_of(point)
         reason = "" if rows else "it has no scores"
-    except (OSError, ValueError, TypeError, KeyError) as error:  # whatever JSON is in them
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # whatever JSON is in them
         rows, reason = [], one_line(error)
     if reason:
         raise StudyError(

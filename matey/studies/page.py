@@ -46,7 +46,7 @@ def _section(folder: Path) -> list[str]:
         facts = dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         return [heading(2, folder.name), paragraph(f"{folder / STUDY} cannot be read: {one_line(error)}.")]
-    name = facts.pop("study", folder.name)
+    name = str(facts.pop("study", folder.name))
     known = STUDIES[name]().tables.get(str(facts.get("scale"))) if name in STUDIES else None
     title = f"{name}: {known.title}" if known else name
     facts = {key: _text(value) for key, value in facts.items() if key not in ("points", "lengths", "made_of", "models")}
@@ -55,7 +55,8 @@ def _section(folder: Path) -> list[str]:
     pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))
     section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in pictures]
     section += [
-        f'<div class="wide"><pre><code>{escape(path.read_text(encoding="utf-8"))}</code></pre></div>' for path in texts
+        f'<div class="wide"><pre><code>{escape(path.read_text(encoding="utf-8", errors="replace"))}</code></pre></div>'
+        for path in texts
     ]
     if not pictures:
         section.append(paragraph("No point is done yet."))

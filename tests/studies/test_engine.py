@@ -200,11 +200,17 @@ def test_what_is_done_can_be_drawn_without_running_the_rest(tmp_path):
     assert draw(study).startswith("3: 9\n") and results(tmp_path / "study") == [(3, 9)] and study.ran == [3]
 
 
+@pytest.mark.parametrize("text", ["", '"a text"'])
 @pytest.mark.processes  # git says the commit
-def test_a_finished_point_whose_files_are_lost_is_named(tmp_path):
-    study = Squares(tmp_path / "study", [2, 3])
+def test_a_finished_point_whose_files_are_lost_is_named(tmp_path, text):
+    class Told(Squares):
+        def rows_of(self, point):
+            (row,) = super().rows_of(point)
+            return [row | {"length": row["square"].bit_length()}]
+
+    study = Told(tmp_path / "study", [2, 3])
     run_study(study, [], jobs=1)
-    (study.folder(Number(3)) / "result.json").write_text("")
+    (study.folder(Number(3)) / "result.json").write_text(text)
     with pytest.raises(
         StudyError, match="points/p3 is of a finished training, but cannot be read .*restore its files, or"
     ):

@@ -28,12 +28,24 @@ def test_the_page_has_each_studys_facts_as_text_and_its_results(tmp_path):
 
 
 def test_a_folder_that_is_no_study_is_told_and_hides_no_other(tmp_path):
-    for name, text in (("a", '{"study": '), ("b", "[1]"), ("c", '{"study": "schemes"}'), ("d", '{"study": "peers"}')):
+    for name, text in (
+        ("a", '{"study": '),
+        ("b", "[1]"),
+        ("c", '{"study": "schemes"}'),
+        ("d", '{"study": "peers"}'),
+        ("e", '{"study": ["x"]}'),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "study.json").write_text(text)
     (tmp_path / "d" / "results.txt").write_text("errors of d\n")
+    (tmp_path / "e" / "notes.txt").write_bytes(b"notes in another code: \xfc\n")
     page = write_page_of_all(tmp_path).read_text()
-    assert page.count("cannot be read") == 2 and "<h2>schemes</h2>" in page and "errors of d" in page
+    assert (
+        page.count("cannot be read") == 2
+        and "<h2>schemes</h2>" in page
+        and "errors of d" in page
+        and "another code" in page
+    )
     with pytest.raises(StudyError, match=f"is the folder of one study; give the folder above: --out {tmp_path}"):
         write_page_of_all(tmp_path / "d")
     with pytest.raises(StudyError, match="is a file; give the folder"):
