@@ -61,11 +61,8 @@ def as_pretrained(run: RunConfig) -> tuple[RunConfig, MateyConfig | None, list[s
     try:
         source = load_source(run)
     except ConfigError as error:
-        return (
-            run,
-            None,
-            [f"The network is that of the YAML alone, since its pretrained model is not there: {error}", *notes],
-        )
+        absent = f"The network is that of the YAML alone, since its pretrained model is not there: {error}"
+        return run, None, [absent, *notes]
     if source is None:
         return run, None, notes
     return with_network_of(run, source.model.config), source.model.config, notes

@@ -61,13 +61,8 @@ def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str
         DataError: a link that is named as a data file leads nowhere.
     """
     paths = list(_below(folder))
-    for path in paths:
-        if path.suffix in suffixes and path.is_symlink() and not path.exists():
-            raise DataError(
-                f"{path} is a link to {path.readlink()}, which does not exist; restore that, or remove the link."
-            )
     stores = {path for path in paths if is_zarr(path)}
-    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and path.is_file())
+    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and _is_file(path))
     return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))
 
 
@@ -80,6 +75,16 @@ def _below(folder: Path) -> Iterable[Path]:
     for at, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not _is_hidden(name)]
         yield from (Path(at, name) for name in (*folders, *files) if not _is_hidden(name))
+
+
+def _is_file(path: Path) -> bool:
+    if path.is_file():
+        return True
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path} is a link to {path.readlink()}, which does not exist; restore that, or remove the link."
+        )
+    return False
 
 
 def _is_hidden(name: str) -> bool:
