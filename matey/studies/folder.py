@@ -64,15 +64,16 @@ def check(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> M
     """Return the facts of the study in a folder; those given if there is none, or it has neither data nor trainings.
 
     Raises:
-        StudyError: the folder holds another study, with data or trainings, or its file is no JSON.
+        StudyError: the folder holds another study, with data or trainings, or trainings without a file that says of what.
     """
     path = out / STUDY
-    if not path.exists():
+    has_trainings = any((out / "points").glob("[!.]*"))
+    if not path.exists() and not has_trainings:
         return study
-    is_begun = (out / "data").exists() or any((out / "points").glob("[!.]*"))
+    is_begun = has_trainings or (out / "data").exists()
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        before = facts_in(path)
+    except (OSError, ValueError) as error:
         if not is_begun:
             return study
         raise StudyError(f"{path} cannot be read ({one_line(error)}); restore it, or choose another --out.") from None
@@ -83,6 +84,18 @@ def check(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> M
         there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
         raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
     return study if changed else before
+
+
+def facts_in(path: Path) -> dict[str, Any]:
+    """Return the facts in a study's file.
+
+    Raises:
+        OSError, ValueError: the file is gone, or does not hold facts by their names.
+    """
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(facts, dict) or not facts:
+        raise ValueError("it holds no facts by their names")
+    return facts
 
 
 def _apart(study: Mapping[str, Any], growing: Sequence[str]) -> dict[tuple[str, ...], Any]:

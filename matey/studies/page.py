@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from html import escape
@@ -12,7 +11,7 @@ from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import REPORT
 from matey.mistakes import one_line
 from matey.report.page import figure, heading, page, paragraph
-from matey.studies.folder import STUDY, StudyError
+from matey.studies.folder import STUDY, StudyError, facts_in
 from matey.studies.pretraining.tables import STUDIES
 
 
@@ -43,8 +42,8 @@ def write_page(path: Path, folders: Sequence[Path]) -> Path:
 def _section(folder: Path) -> list[str]:
     """Return the page's section with the results of one study so far."""
     try:
-        facts = dict(json.loads((folder / STUDY).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        facts = facts_in(folder / STUDY)
+    except (OSError, ValueError) as error:
         return [heading(2, folder.name), paragraph(f"{folder / STUDY} cannot be read: {one_line(error)}.")]
     name = str(facts.pop("study", folder.name))
     known = STUDIES[name]().tables.get(str(facts.get("scale"))) if name in STUDIES else None

@@ -51,8 +51,8 @@ def test_deepspeeds_json_is_known_by_its_values(tmp_path):
 
 
 def test_facts_that_grow_take_new_entries_and_no_other_values(tmp_path):
-    (tmp_path / "points" / "p2").mkdir(parents=True)
     claim(tmp_path, {"study": "squares", "of": {"2": "4"}}, ["of"])
+    (tmp_path / "points" / "p2").mkdir(parents=True)
     claim(tmp_path, {"study": "squares", "of": {"3": "9"}}, ["of"])
     assert json.loads((tmp_path / "study.json").read_text()) == {"study": "squares", "of": {"2": "4", "3": "9"}}
     with pytest.raises(StudyError, match="holds a study with {'of 2': '4'}, this one has {'of 2': '5'}; choose"):
@@ -84,10 +84,11 @@ def test_a_call_that_came_to_nothing_does_not_keep_the_folder(tmp_path):
         claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b"3"])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b"3", b"[]", b"{}", None])
 def test_a_file_of_a_study_that_cannot_be_read_is_named(content, tmp_path):
     (tmp_path / "points" / "p2").mkdir(parents=True)
-    (tmp_path / "study.json").write_bytes(content)
+    if content is not None:
+        (tmp_path / "study.json").write_bytes(content)
     with pytest.raises(StudyError, match="study.json cannot be read .*; restore it, or choose another --out"):
         claim(tmp_path, {"study": "squares"})
 

@@ -13,12 +13,11 @@ from tests.support.paths import ROOT
 
 
 def test_a_folder_goes_on_with_its_settings_and_takes_more_sizes_and_seeds(tmp_path, monkeypatch):
-    (tmp_path / "points" / "begun").mkdir(parents=True)
-
     def take(scale, pretrained=None):
         monkeypatch.setitem(SCALES, "laptop", scale)
         points = points_of(["pretrained"], ["all"], [96], 1)
         claim(tmp_path, DataEfficiencyStudy(ROOT, tmp_path, "thermals", "laptop", points, pretrained).facts)
+        (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
 
     take(LAPTOP)
     take(replace(LAPTOP, seeds=5, modes="all", sizes={"thermals": "1,96", "mhd": "1"}))
@@ -33,7 +32,6 @@ def test_a_folder_goes_on_with_its_settings_and_takes_more_sizes_and_seeds(tmp_p
 
 
 def test_a_folder_is_of_the_weights_that_it_was_begun_with(tmp_path):
-    (tmp_path / "out" / "points" / "begun").mkdir(parents=True)
     weights = tmp_path / "run" / "model" / "model.safetensors"
     weights.parent.mkdir(parents=True)
     study = DataEfficiencyStudy(
@@ -43,5 +41,6 @@ def test_a_folder_is_of_the_weights_that_it_was_begun_with(tmp_path):
         weights.write_bytes(content)
         if content == b"first":
             claim(study.out, study.facts)
+            (study.out / "points" / "begun").mkdir(parents=True, exist_ok=True)
     with pytest.raises(StudyError, match="holds a study with {'weights': .*choose another --out"):
         claim(study.out, study.facts)

@@ -29,12 +29,11 @@ def test_a_cost_that_its_folder_shortens_is_shown_once(tmp_path):
 
 
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
-    (tmp_path / "points" / "begun").mkdir(parents=True)
-
     def take(config, num_frames):
         data = (Simulated("shallow_water", 32, 4, num_frames),)
         paths = {"shallow_water": "data"}
         claim(tmp_path, Comparison(ROOT, tmp_path, config, (), paths, "cpu", (), simulated=data).facts)
+        (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
 
     config, text = tmp_path / "run.yaml", (ROOT / "launch/runs/demo.yaml").read_text(encoding="utf-8")
     config.write_text(text, encoding="utf-8")

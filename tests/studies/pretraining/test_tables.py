@@ -113,11 +113,10 @@ def test_on_a_fine_grid_uniform_patches_have_as_much_training_time_as_adaptive_o
 def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_path):
     table = STUDIES["fine_grid"]().tables["laptop"]
 
-    (tmp_path / "points" / "begun").mkdir(parents=True)
-
     def take(table):
         runner = PretrainingStudy(ROOT, tmp_path, table)
         claim(tmp_path, runner.facts, runner.growing)
+        (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
 
     take(table)
     take(table)
@@ -132,11 +131,10 @@ def test_a_folder_goes_on_with_the_data_and_settings_that_it_was_begun_with(tmp_
 def test_models_and_resolutions_can_be_added_to_a_folder_where_others_stay(tmp_path):
     table = STUDIES["scaling_of_tokens"]().tables["laptop"]
 
-    (tmp_path / "points" / "begun").mkdir(parents=True)
-
     def take(*cases):
         runner = PretrainingStudy(ROOT, tmp_path, replace(table, cases=cases))
         claim(tmp_path, runner.facts, runner.growing)
+        (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
         return json.loads((tmp_path / "study.json").read_text())
 
     before, all_of_it, again = take(*table.cases[:3]), take(*table.cases), take(*table.cases[:3])
