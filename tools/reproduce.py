@@ -54,9 +54,11 @@ from pathlib import Path
 from matey.commands import ROOT, WORK
 from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES
+from matey.data.remote.paths import within
 from matey.process.entry_point import entry_point
 from matey.studies.data_efficiency.scales import SCALES, STARTS, SYSTEMS
 from matey.studies.folder import StudyError
+from matey.studies.overrides import OF_ALL, check_overrides
 from matey.studies.peers.paths import paths_by_system
 from matey.studies.peers.scales import SCALES as PEER_SCALES
 from matey.studies.pretraining.tables import STUDIES
@@ -92,9 +94,7 @@ def main() -> int:
     page.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder of the studies (%(default)s)")
     page.set_defaults(check=lambda _: None)
     args = top.parse_args()
-    for key in (setting.partition("=")[0].strip() for setting in vars(args).get("set", ())):
-        if key in ("output.dir", "train.seed"):
-            raise StudyError(f"--set {key}: a study gives each training its own; see --out and --seeds.")
+    check_overrides(vars(args).get("set", ()), OF_ALL)
     if vars(args).get("point") is not None:
         for other in ("draw", "list", "plan", "time"):
             if vars(args).get(other):
@@ -202,18 +202,30 @@ def check_data_efficiency(args: argparse.Namespace) -> None:
     args.sizes = numbers("--sizes", args.sizes or scale.sizes[args.system])
     if not scale.simulates and args.pretrained is None and "pretrained" in args.starts:
         raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
+    own = {
+        "finetune.train": "see --modes.",
+        "finetune.pretrained": "see --pretrained and --starts.",
+        "data.trajectories": "see --sizes.",
+    }
+    simulated = (
+        {"data.sets": f"the scale {args.scale} simulates its data; see --scale paper."} if scale.simulates else {}
+    )
+    check_overrides(args.set, own | simulated)
     load_config(ROOT / scale.config.format(system=args.system), args.set)
 
 
 def check_peers(args: argparse.Namespace) -> None:
     """Read the flags that hold numbers, the data and the YAML before slow imports."""
     scale = PEER_SCALES[args.scale]
+    check_overrides(args.set, {"data.sets": "see --data.", "train.steps": "it follows from --seconds."})
     for name in (*SIZES, "device"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(scale, name))
     args.seconds = numbers("--seconds", args.seconds)
-    paths = args.data.split(",") if args.data else scale.paths
-    args.paths = paths_by_system(paths, WORK)  # empty if the study simulates its data
+    if args.data or not (args.list or args.plan or args.draw):
+        args.paths = paths_by_system(args.data.split(",") if args.data else scale.paths.values(), WORK)
+    else:  # the scale's data need not be there; empty if the study simulates them
+        args.paths = {system: str(within(WORK, path)) for system, path in scale.paths.items()}
     load_config(args.config, args.set)
 
 

@@ -21,6 +21,7 @@ from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
 from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
 from matey.studies.folder import StudyError
+from matey.studies.overrides import check_overrides, stated_by
 from matey.studies.page import write_page_of_all
 from matey.studies.peers.points import points_of as comparisons
 from matey.studies.peers.running import Comparison
@@ -151,6 +152,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         machine_of(args),
         args.ranks or table.ranks,
     )
+    check_overrides(args.set, stated_by(point.case for point in study.points))
     for point in study.points:
         study.run_config(point)
     return study

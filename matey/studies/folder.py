@@ -82,7 +82,8 @@ def check(out: Path, study: Mapping[str, Any], growing: Sequence[str] = ()) -> M
     changed = [key for key in held if held[key] != own.get(key) and (key in own or len(key) == 1)]
     if changed and is_begun:
         there, here = ({" ".join(key): each[key] for key in changed if key in each} for each in (held, own))
-        raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")
+        or_else = "" if has_trainings else f", or remove {out}, where nothing is trained yet"
+        raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out{or_else}.")
     return study if changed else before
 
 

@@ -50,6 +50,13 @@ def test_deepspeeds_json_is_known_by_its_values(tmp_path):
         config_fact("nowhere.json")
 
 
+def test_a_folder_of_another_study_without_trainings_may_be_removed(tmp_path):
+    claim(tmp_path, {"study": "squares"})
+    (tmp_path / "data").mkdir()
+    with pytest.raises(StudyError, match="choose another --out, or remove .*, where nothing is trained yet."):
+        claim(tmp_path, {"study": "cubes"})
+
+
 def test_facts_that_grow_take_new_entries_and_no_other_values(tmp_path):
     claim(tmp_path, {"study": "squares", "of": {"2": "4"}}, ["of"])
     (tmp_path / "points" / "p2").mkdir(parents=True)

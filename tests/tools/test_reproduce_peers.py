@@ -39,6 +39,8 @@ def waves(tmp_path_factory):
         (["--seconds", "soon"], "--seconds takes whole numbers such as 1,6,12, got 'soon'."),
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
+        (["--set", "train.steps=3"], "--set train.steps: it follows from --seconds."),
+        (["--set", "data={sets: [{path: nowhere}]}"], "--set data: see --data."),
         (["--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without them"),
         (["--set", "data.workers=1"], "would not be counted, while the peers read their own; compare without them"),
         (["--seconds", "0"], "--seconds takes whole numbers such as 1,6,12, got"),
@@ -60,8 +62,11 @@ def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
     assert len(laptop) == 22 and {name.split("-")[2] for name in laptop} == {"30", "110"}
     planned = compare(tmp_path, "--plan", "--scale", "laptop", "--seconds", "60")
     assert planned.stdout.startswith("33 trainings, 0.6 hours of CPU time") and not list(tmp_path.iterdir())
-    missing = compare(tmp_path, "--plan", "--scale", "paper")
-    assert missing.returncode == 2 and "2D_rdb_NA_NA.h5 does not exist" in missing.stderr
+    planned = compare(tmp_path, "--plan", "--scale", "paper")
+    assert planned.stdout.startswith("33 trainings, 36 GPU hours")
+    missing = compare(tmp_path, "--scale", "paper")
+    assert missing.returncode == 2 and "--data data/pdebench/2D_rdb_NA_NA.h5: " in missing.stderr
+    assert "2D_rdb_NA_NA.h5 does not exist" in missing.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

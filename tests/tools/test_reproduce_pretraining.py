@@ -40,6 +40,8 @@ def test_points_are_listed_and_mistakes_told_before_anything_runs(tmp_path):
     assert result.returncode == 2 and "--ranks 3: long_sequences at the scale tiny trains on 2 ranks" in result.stderr
     result = reproduce("schemes", "--set", "train.seed=3", "--out", tmp_path)
     assert result.returncode == 2 and "--set train.seed: a study gives each training its own" in result.stderr
+    result = reproduce("schemes", "--set", "model.scheme=vit", "--out", tmp_path)
+    assert result.returncode == 2 and "vit-micro (and 2 more) would not be what the name says" in result.stderr
     result = reproduce("schemes", "--time", "--out", tmp_path)
     assert result.returncode == 2 and "has no finished training yet; start them without --time" in result.stderr
     result = reproduce("schemes", "--time", "--models", "vit-micro", "--out", tmp_path)
@@ -59,7 +61,7 @@ def test_the_papers_scale_says_its_cost_before_anything_starts(tmp_path):
     started = reproduce(*flags, "--launcher", "srun python", "--submit", env=nowhere)
     assert started.returncode == 2 and "There is no sbatch here" in started.stderr
     assert started.stdout.startswith("On frontier, 32 ranks on 4 nodes, 128 samples a step:")
-    assert "18 trainings, " in started.stdout and " node hours, " in started.stdout
+    assert "44 trainings, " in started.stdout and " node hours, " in started.stdout
 
 
 @pytest.mark.parametrize("scale", ["tiny", "laptop"])

@@ -80,7 +80,7 @@ SCALES = {
     "paper": Scale(
         "launch/runs/finetune_{system}.yaml",
         sizes=PAPER_SIZES,
-        modes="prepost,all",
+        modes="prepost,all,lora",
         seeds=3,
         peer_seconds=3600,
         mode_settings=(("all", ("train.learning_rate=5.0e-5", "train.weight_decay=0")),),

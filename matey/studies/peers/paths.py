@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from matey.data import DataError, open_dataset
@@ -10,7 +10,7 @@ from matey.data.remote.paths import within
 from matey.studies.folder import StudyError
 
 
-def paths_by_system(paths: Sequence[str], root: Path) -> dict[str, str]:
+def paths_by_system(paths: Iterable[str], root: Path) -> dict[str, str]:
     """Return the paths of data sets by the system in each.
 
     Args:
@@ -26,7 +26,7 @@ def paths_by_system(paths: Sequence[str], root: Path) -> dict[str, str]:
         try:
             system = open_dataset(full).system
         except DataError as error:
-            raise StudyError(str(error)) from None
+            raise StudyError(f"--data {path}: {error}") from None
         if system in found:
             raise StudyError(f"{path} and {found[system]} both hold {system}; give one set for each system.")
         found[system] = full

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from matey.studies.simulated import Simulated
 
@@ -17,7 +18,7 @@ class Scale:
         max_windows: largest number of windows to score each model on, per system and lead.
         device: the device to train on, ``cpu`` or ``cuda``.
         data: the data sets to simulate.
-        paths: paths of the data that must exist, if none is simulated.
+        paths: paths by system of the data that must exist, if none is simulated.
     """
 
     seconds: str
@@ -25,7 +26,7 @@ class Scale:
     max_windows: int
     device: str = "cpu"
     data: tuple[Simulated, ...] = ()
-    paths: tuple[str, ...] = ()
+    paths: Mapping[str, str] = field(default_factory=dict)
 
 
 SYSTEMS = ("shallow_water", "diffusion_reaction")
@@ -33,7 +34,14 @@ SCALES = {
     "tiny": Scale("2", 1, 16, data=tuple(Simulated(system, 32, 10, 13) for system in SYSTEMS)),
     "laptop": Scale("30,110", 3, 200, data=tuple(Simulated(system, 64, 200, 101) for system in SYSTEMS)),
     "paper": Scale(
-        "3600", 3, 1000, "cuda", paths=("data/pdebench/2D_rdb_NA_NA.h5", "data/pdebench/2D_diff-react_NA_NA.h5")
+        "3600",
+        3,
+        1000,
+        "cuda",
+        paths={
+            "shallow_water": "data/pdebench/2D_rdb_NA_NA.h5",
+            "diffusion_reaction": "data/pdebench/2D_diff-react_NA_NA.h5",
+        },
     ),
 }
 """``laptop`` has the demo's data and costs like those of `make demo`; ``paper`` the official files of 128 x 128 cells."""

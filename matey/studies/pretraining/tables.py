@@ -34,6 +34,9 @@ MUON = ("train.optimizer=muon", "train.muon.learning_rate=1.0e-2", "train.learni
 BUDGETS = (23, 32, 68)
 """Numbers of tokens at which `adaptivity` compares criteria; uniform patches of 16 give 32."""
 
+PAPER_BUDGET = 4096
+"""The same at the scale `paper`: as many tokens as uniform patches of 16 give."""
+
 SMALL_SPLIT = "data.split=[0.7, 0.1, 0.2]"
 """Shares of the parts for few trajectories: more of them are held out."""
 
@@ -50,9 +53,14 @@ def _adaptivity() -> Study:
     laptop += tuple(replace(case, series=f"{case.series} of one frame") for case in like_others)
     few = ("variance", "last_change", "second_difference", "random")
     small = adaptivity_cases(("vit",), (16,)) + criterion_cases((32, 16, 8), (32,), few)
+    paper = adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6), frames=1)
+    paper += adaptivity_cases(
+        ("vit",), (), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.6, 0.8), extra=True, frames=1
+    ) + criterion_cases((32, 16, 8), (PAPER_BUDGET,), CRITERIA.own, frames=1)
+    halved = ("train.micro_batch=2", "train.accumulation=2")  # more does not fit on a die of Frontier
     paper = tuple(
-        Case(case.series, case.label, tuple(text.replace("[2,1,", "[1,1,") for text in case.settings))
-        for case in adaptivity_cases(("vit", "svit", "avit"), (32, 16, 8), ((32, 8),), (0.2, 0.4, 0.6))
+        replace(case, settings=(*case.settings, *halved)) if case.name == "avit-uniform-8" else case
+        for case in dict.fromkeys(paper)  # the paper's thresholds of `vit` are in both
     )
     table = partial(Table, "Adaptive tokens against uniform ones", of_one_scheme=True)
     against = tuple(f"{scheme}-uniform-{size}" for scheme in ("vit", "svit", "avit") for size in (16, 8))
@@ -71,7 +79,15 @@ def _adaptivity() -> Study:
             max_windows=60,
             controls=random,
         ),
-        "paper": table(PAPER_THERMALS, paper, against, max_windows=1000, grids=((1, 256, 256),), ranks=32),
+        "paper": table(
+            PAPER_THERMALS,
+            paper,
+            against,
+            max_windows=1000,
+            controls=(f"vit-mix-by-random-{PAPER_BUDGET}",),
+            grids=((1, 256, 256),),
+            ranks=32,
+        ),
     }
     return Study(PANELS, tables)
 
