@@ -18,7 +18,7 @@ def check_overrides(settings: Iterable[str], own: Mapping[str, str]) -> None:
 
     Args:
         settings: the overrides.
-        own: what to say, by the key that the study states itself.
+        own: the sentence to say by each key that the study states itself.
 
     Raises:
         StudyError: an override names such a key.
