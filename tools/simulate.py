@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from typing import NoReturn
 
 from matey.config import flags
 from matey.mistakes import Mistake, nearest_name, writing
 from matey.process.entry_point import INTERRUPTED, entry_point
+from matey.process.interrupts import interrupt_at_signals
 from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
 from matey.simulate.systems import SYSTEMS
 
@@ -28,9 +28,7 @@ MOST_WORKERS = 1024
 @entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains, 130 if interrupted."""
-    # A batch system ends jobs with SIGTERM; a shell lets commands started with "&" ignore SIGINT.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt_at_signals()
     try:
         run(parse())
     except KeyboardInterrupt:

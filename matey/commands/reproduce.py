@@ -16,6 +16,7 @@ from matey.commands import ROOT, WORK
 from matey.config.shipped import find
 from matey.mistakes import writing
 from matey.peers.fno import fno_class
+from matey.process.interrupts import interrupt_at_signals
 from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
@@ -30,7 +31,6 @@ from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point as Pretraining
 from matey.studies.pretraining.tables import STUDIES
 from matey.studies.pretraining.timing import time_in_turn
-from matey.studies.signals import interrupt_at_signals
 
 
 def main(args: argparse.Namespace) -> int:

@@ -3,9 +3,11 @@
 import sys
 from pathlib import Path
 
+from matey.checkpoints.run_files import step_name
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.environment import find_environment, start_processes
 from matey.process.ending import end_process
+from matey.train.resume import load_checkpoint
 from tests.support.engine_cases import Training
 
 
@@ -20,7 +22,7 @@ def main(what: str, folder: Path) -> None:
     if what == "save":
         training.save(2)
     else:
-        training.folder.load(training.engine, 1, training.average)
+        load_checkpoint(training.engine, training.folder.checkpoints / step_name(1), training.average)
 
 
 if __name__ == "__main__":

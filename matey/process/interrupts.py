@@ -1,4 +1,4 @@
-"""Handles SIGINT and SIGTERM as an interrupt that a study survives: its running trainings save before it ends."""
+"""Handles SIGINT and SIGTERM as one interrupt that is not lost: a study or a simulation saves before it ends."""
 
 from __future__ import annotations
 
