@@ -8,9 +8,8 @@ from matey.studies.folder import StudyError
 from matey.studies.pretraining.cases import Case
 
 OF_ALL = dict.fromkeys(("output.dir", "train.seed"), "a study gives each training its own; see --out and --seeds.")
-FREE = (
-    "train.steps"  # may be overridden where a model states another number of steps, to try a study in short trainings
-)
+FREE = "train.steps"
+"""May be overridden where models state other numbers of steps, to try a study in short trainings."""
 
 
 def check_overrides(settings: Iterable[str], own: Mapping[str, str]) -> None:
