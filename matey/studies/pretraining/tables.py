@@ -57,7 +57,7 @@ def _adaptivity() -> Study:
     paper += adaptivity_cases(
         ("vit",), (), ((32, 8), (32, 16, 8)), (0.02, 0.1, 0.2, 0.4, 0.6, 0.8), extra=True, frames=1
     ) + criterion_cases((32, 16, 8), (PAPER_BUDGET,), CRITERIA.own, frames=1)
-    again = ("parallel.checkpoint_blocks=every_other",)  # the activations of all its blocks do not fit on a die of Frontier
+    again = ("parallel.checkpoint_blocks=every_other",)  # or it does not fit on a die of Frontier
     paper = tuple(
         replace(case, settings=(*case.settings, *again)) if case.name == "avit-uniform-8" else case
         for case in dict.fromkeys(paper)  # the paper's thresholds of `vit` are in both
