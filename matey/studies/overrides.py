@@ -8,8 +8,8 @@ from matey.studies.folder import StudyError
 from matey.studies.pretraining.cases import Case
 
 OF_ALL = dict.fromkeys(("output.dir", "train.seed"), "a study gives each training its own; see --out and --seeds.")
-FREE = "train.steps"
-"""May be overridden where models state other numbers of steps, to try a study in short trainings."""
+NAMED = ("model.", "tokens.", "data.")
+"""Sections that make a model what its name says; its steps and its share of a machine may be overridden, to try a study."""
 
 
 def check_overrides(settings: Iterable[str], own: Mapping[str, str]) -> None:
@@ -38,7 +38,7 @@ def stated_by(cases: Iterable[Case]) -> dict[str, str]:
     return {
         key: f"{_some(dict.fromkeys(names))} would not be what the name says; leave it out, or choose other --models."
         for key, names in models.items()
-        if key != FREE
+        if key.startswith(NAMED)
     }
 
 

@@ -26,8 +26,14 @@ def test_data_of_one_resolution_each_are_not_overridden_by_others():
         check_overrides(["data.sets=[]"], stated_by(STUDIES["scaling_of_tokens"]().tables["tiny"].cases))
 
 
-def test_models_with_steps_of_their_own_may_be_tried_with_fewer():
-    check_overrides(["train.steps=3"], stated_by(STUDIES["fine_grid"]().tables["laptop"].cases))
+@pytest.mark.parametrize(
+    ("study", "scale", "setting"),
+    [("fine_grid", "laptop", "train.steps=3"), ("adaptivity", "paper", "parallel.checkpoint_blocks=all")],
+)
+def test_steps_and_memory_of_single_models_may_be_overridden(study, scale, setting):
+    cases = STUDIES[study]().tables[scale].cases
+    assert any(setting.split("=")[0] in text for case in cases for text in case.settings)
+    check_overrides([setting], stated_by(cases))
 
 
 @pytest.mark.parametrize("setting", ["output.dir=a", "train.seed=3", "output={dir: a}"])
