@@ -20,7 +20,7 @@ TokenSet = Literal["uniform", "mix", "mul"]
 class ModelSection(Section):
     """Settings of the network."""
 
-    size: Literal["micro", "mini", "Ti", "S", "B"] = Field(
+    size: Literal["micro", "mini", "Ti", "S", "B", "n48", "n64", "n96", "n64b2"] = Field(
         "Ti", description="heads, width and blocks: 3/96/4, 4/128/8 or the paper's"
     )
     scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
@@ -28,6 +28,14 @@ class ModelSection(Section):
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
     )
     attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
+    network: Literal["operator", "cycle"] = Field(
+        "operator", description="a local operator beside the tokens, or tokens as the coarse scales of a network on the cells"
+    )
+    channels: int = Field(24, ge=4, le=1024, description="features of a cell, of the network 'cycle'")
+    layers: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)] = Field(
+        [1, 1], description="layers on the cells before and after the tokens, of the network 'cycle'"
+    )
+    maps: int = Field(2, ge=0, le=16, description="maps of neighbours before and after the blocks, of the network 'cycle'")
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )

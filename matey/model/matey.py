@@ -17,8 +17,10 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, scheme_keys
+from matey.model.blocks import Block, SelfAttention, scheme_keys
+from matey.model.cells import Cells, CellsAfter, CellsBefore, Reach
 from matey.model.configuration import MateyConfig
+from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of, on_cells
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
@@ -35,7 +37,8 @@ from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
 from matey.samples import Samples
-from matey.tokens.patches import patches_at
+from matey.tokens.neighbours import in_turn, places_around
+from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
 
@@ -68,13 +71,26 @@ class MateyModel(PreTrainedModel):
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         self.told = ParameterEmbedding(len(config.parameters), width) if config.parameters else None
         hidden = int(width * config.mlp_ratio)
+        is_cycle = config.network == "cycle"
+        num_places = len(places_around(config.patches)) if is_cycle else 0
         self.blocks = ModuleList(
-            [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
+            [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(config.num_blocks)]
         )
         self.norm = nn.LayerNorm(width)
         self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
+            if not is_cycle
+            else []
         )
+        if is_cycle:
+            reach, channels = Reach.along(config.patches, *config.layers), config.channels
+            grain = grain_of(config.patches)
+            self.cells_before = CellsBefore(reach, num_fields, width, channels)
+            self.cells_after = CellsAfter(reach, num_fields, width, channels)
+            self.taking = ModuleList([Taking(patch, channels, width) for patch in config.patches])
+            self.giving = ModuleList([Giving(patch, grain, channels, width) for patch in config.patches])
+            self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(config.maps)])
+            self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(config.maps)])
         self.local = None
         if config.local:
             self.local = LocalOperator(
@@ -126,6 +142,20 @@ class MateyModel(PreTrainedModel):
             if module.bring is not None:
                 nn.init.eye_(module.bring)  # a stage's features pass to the next, as many as the next one has
             nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
+        elif isinstance(module, SelfAttention):
+            if module.near is not None:
+                nn.init.trunc_normal_(module.near, std=(3 * len(module.near)) ** -0.5)
+        elif isinstance(module, Cells):
+            nn.init.trunc_normal_(module.kernels, std=(3 * module.kernels[0, 0, 0].numel()) ** -0.5)
+            nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
+            nn.init.zeros_(module.modulate.weight)
+            if isinstance(module, CellsAfter):
+                for last in (module.field_out, module.field_stencil, module.field_mix):
+                    nn.init.zeros_(last)
+        elif isinstance(module, NeighbourMap):
+            nn.init.trunc_normal_(module.map.weight, std=(3 * module.map.in_features) ** -0.5)
+        elif isinstance(module, Giving):
+            nn.init.zeros_(module.map.weight)
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
@@ -160,6 +190,12 @@ class MateyModel(PreTrainedModel):
         conditions = self._conditions(prepared)
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        features = None
+        if prepared.cycle is not None:
+            tokens, features = self._taken(prepared, tokens, conditions)
+            for each in self.maps_before:
+                tokens = each(tokens, prepared.cycle.neighbours)
+        near = None if prepared.cycle is None else in_turn(prepared.cycle.neighbours, prepared.block_plan)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         rotations = None
@@ -168,8 +204,12 @@ class MateyModel(PreTrainedModel):
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, samples, tokens.dtype)
-            tokens = self._call(number, block, tokens, plan, keep, rotations)
+            tokens = self._call(number, block, tokens, plan, keep, rotations, near)
         tokens = reordered(tokens, plan.leave)
+        if features is not None:
+            for each in self.maps_after:
+                tokens = each(tokens, prepared.cycle.neighbours)
+            return self._given(prepared, self.norm(tokens), conditions, features)
         return self._decode(prepared, self.norm(tokens), conditions)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -230,6 +270,40 @@ class MateyModel(PreTrainedModel):
             patches = [patches_at(seen.history, patch, row) for seen, row in zip(prepared.seen, rows, strict=True)]
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
+
+    def _taken(self, prepared: Prepared, tokens: Tensor, conditions: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the tokens ``(n, e)`` with what they take from their cells, and the features of the cells of each batch."""
+        inputs, sides = [each.inputs for each in prepared.cells], [each.sides for each in prepared.cells]
+        features = unpacked(
+            self.cells_before(inputs, conditions, prepared.rows, sides), self.cells_before.shapes(inputs, sides)
+        )
+        features = [each.to(memory_format=torch.channels_last_3d) for each in features]
+        plan = prepared.cycle
+        wide = [
+            extend(of_batch, frames.covered, frames.periodic)
+            for of_batch, frames in zip(features, prepared.frames, strict=True)
+        ]
+        taken = [taking(wide, rows) for taking, rows in zip(self.taking, plan.rows, strict=True)]
+        every = torch.cat([*taken, taken[0].new_zeros(1, tokens.shape[1])])
+        return tokens + F.embedding(plan.order, every), features
+
+    def _given(self, prepared: Prepared, tokens: Tensor, conditions: Tensor, features: Sequence[Tensor]) -> Tensor:
+        plan, grain = prepared.cycle, grain_of(self.config.patches)
+        grains = torch.cat(
+            [giving(tokens[of_level]) for giving, of_level in zip(self.giving, plan.tokens, strict=True)]
+        )
+        told = [
+            of_batch + on_cells(grains, cells, grain) for of_batch, cells in zip(features, prepared.cells, strict=True)
+        ]
+        inputs, sides = [each.inputs for each in prepared.cells], [each.sides for each in prepared.cells]
+        changes = unpacked(
+            self.cells_after(inputs, told, conditions, prepared.rows, sides),
+            [
+                (len(each), len(row.predicted), *each.shape[-3:])
+                for each, row in zip(inputs, prepared.rows, strict=True)
+            ],
+        )
+        return packed([tiles.cut(each) for tiles, each in zip(prepared.decoding.held, changes, strict=True)])
 
     def _conditions(self, prepared: Prepared) -> Tensor:
         """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""

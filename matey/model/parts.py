@@ -27,6 +27,10 @@ def part_of(name: str) -> Part:
     if top in FIELD_ROWS:
         where = top.removesuffix("s")
         found = f"{where}_fields" if last in FIELD_ROWS[top] else where
+    elif top in ("cells_before", "cells_after"):
+        found = "local_fields" if last.startswith("field") else "local"
+    elif top in ("taking", "giving", "maps_before", "maps_after"):
+        found = "embedding" if top in ("taking", "maps_before") else "decoder"
     else:
         found = {"norm": "decoder", "told": "parameters"}.get(top, top)
     return cast(Part, found)  # true of all names in the network
