@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from matey.model.convolution import convolve
 from matey.model.given import Rows, chosen
 from matey.model.one_tensor import packed
-from matey.tokens.patches import Patch, extend, long_axes
+from matey.tokens.patches import Patch, long_axes
 
 NUM_INPUTS = 2  # the last frame, and the change that led to it
 
@@ -56,14 +56,26 @@ class Sides:
         return cls(((False, False),) * 3, tuple(wraps))
 
     def padded(self, values: Tensor, reach: Sequence[int]) -> Tensor:
-        """Extend values ``(..., z, y, x)`` by ``reach`` cells beyond the ends of the domain, but not where they have a halo."""
-        axes = list(zip(values.shape[-3:], reach, self.inside, strict=True))
-        cells = [size + (0 if after else far) for size, far, (_, after) in axes]
-        return extend(values, cells, self.wraps, before=[0 if before else far for _, far, (before, _) in axes])
+        """Extend values ``(b, c, z, y, x)`` by ``reach`` cells beyond the ends of the domain, but not where they have a halo.
+
+        Values may also be planes ``(b, c, y, x)``.
+        """
+        walls, num_axes = [0] * 6, values.ndim - 2
+        for axis, (far, (before, after), wraps) in enumerate(zip(reach, self.inside, self.wraps, strict=True)):
+            ends = [0 if inside else far for inside in (before, after)]
+            if wraps and any(ends):
+                around = [0] * 6
+                around[4 - 2 * axis : 6 - 2 * axis] = ends
+                values = F.pad(values, around[: 2 * num_axes], mode="circular")
+            elif any(ends):
+                walls[4 - 2 * axis : 6 - 2 * axis] = ends
+        return F.pad(values, walls[: 2 * num_axes], mode="replicate") if any(walls) else values
 
     def without_halo(self, values: Tensor, halo: Sequence[int]) -> Tensor:
         """Return values ``(..., z, y, x)`` without a halo, on the sides that have one."""
         for axis, (far, (before, after)) in enumerate(zip(halo, self.inside, strict=True), start=values.ndim - 3):
+            if far == 0:
+                continue
             first, end = far * before, values.shape[axis] - far * after
             values = values if (first, end) == (0, values.shape[axis]) else values.narrow(axis, first, end - first)
         return values
@@ -128,13 +140,26 @@ class Cells(nn.Module):
     def _told(self, conditions: Tensor) -> Tensor:
         return self.modulate(F.gelu(self.expand(conditions)))
 
+    @property
+    def is_plane(self) -> bool:
+        """Whether no window extends along ``z``, so that each plane is computed separately."""
+        return self.reach.window[0] == 0
+
+    def _planes(self, values: Tensor) -> Tensor:
+        """Return values ``(b, c, z, y, x)`` plane by plane, ``(b z, c, y, x)``, where planes are computed separately."""
+        return values.transpose(1, 2).flatten(0, 1) if self.is_plane else values
+
+    def _volume(self, values: Tensor, num_samples: int) -> Tensor:
+        """Invert `_planes`."""
+        return values.unflatten(0, (num_samples, -1)).transpose(1, 2) if self.is_plane and num_samples else values
+
     def _layers(self, values: Tensor, told: Tensor, sides: Sides) -> Tensor:
-        """Return the features ``(b, c, z, y, x)`` after all layers; ``told`` ``(b, 4 c l)`` scales and shifts them."""
+        """Return the features after all layers; ``told`` ``(b, 4 c l)`` scales and shifts them."""
         pairs = told.unflatten(1, (len(self.kernels), 2, 2, self.channels)).to(values.dtype)
         for kernels, of_layer in zip(self.kernels.to(values.dtype), pairs.unbind(1), strict=True):
             found = values
             for kernel, of_kernel in zip(kernels, of_layer.unbind(1), strict=True):
-                found = scaled(convolve(sides.padded(F.gelu(found), self.reach.step), kernel), of_kernel)
+                found = scaled(convolved(sides.padded(F.gelu(found), self.reach.step), kernel), of_kernel)
             values = sides.without_halo(values, [2 * far for far in self.reach.step]) + found
         return values
 
@@ -174,10 +199,10 @@ class CellsBefore(Cells):
     def _of_batch(self, inputs: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
         of_window, of_layers = told.tensor_split([2 * self.channels], dim=1)
         kernel = rearrange(window_weight(self.field_weight, row, inputs.dtype), "f w i c -> c (i f) w")
-        wide = sides.padded(inputs.flatten(1, 2), self.reach.window)
-        values = convolve(wide, kernel.unflatten(2, sides_of(self.reach.window)))
+        wide = sides.padded(self._planes(inputs.flatten(1, 2)), self.reach.window)
+        values = convolved(wide, kernel.unflatten(2, sides_of(self.reach.window)))
         values = scaled(values, of_window.unflatten(1, (2, -1)).to(values.dtype))
-        return self._layers(values, of_layers, sides)
+        return self._volume(self._layers(values, of_layers, sides), len(inputs))
 
 
 class CellsAfter(Cells):
@@ -217,13 +242,14 @@ class CellsAfter(Cells):
 
     def _of_batch(self, inputs: Tensor, features: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
         of_linear, of_layers = told.tensor_split([1], dim=1)
-        values = F.gelu(self._layers(features, of_layers, sides))
+        values = F.gelu(self._layers(self._planes(features), of_layers, sides))
         out = chosen(self.field_out, row.predicted).to(values.dtype).unflatten(2, sides_of(self.reach.step))
-        found = convolve(sides.padded(values, self.reach.step), out)
+        found = convolved(sides.padded(values, self.reach.step), out)
         beyond = [all_ - own for all_, own in zip(self.reach.inputs, self.reach.window, strict=True)]
-        wide = sides.padded(sides.without_halo(inputs, beyond).flatten(1, 2), self.reach.window)
-        linear = convolve(wide, self._linear(row, inputs.dtype).unflatten(2, sides_of(self.reach.window)))
-        return torch.addcmul(found, linear, 1 + of_linear[..., None, None, None].to(values.dtype))
+        wide = sides.padded(self._planes(sides.without_halo(inputs, beyond).flatten(1, 2)), self.reach.window)
+        linear = convolved(wide, self._linear(row, inputs.dtype).unflatten(2, sides_of(self.reach.window)))
+        factor = per_plane(1 + of_linear.to(values.dtype), values)
+        return self._volume(torch.addcmul(found, linear, factor), len(inputs))
 
     def _linear(self, row: Rows, dtype: torch.dtype) -> Tensor:
         """Return the window ``(g, i f, w)`` from the inputs to the changes: that of each field on itself, and mixed ones."""
@@ -251,7 +277,19 @@ def sides_of(reach: Sequence[int]) -> list[int]:
     return [2 * far + 1 for far in reach]
 
 
+def convolved(values: Tensor, kernel: Tensor) -> Tensor:
+    """Convolve values ``(b, c, z, y, x)``, or planes ``(b, c, y, x)``, with a kernel ``(o, c, z, y, x)`` without padding."""
+    return F.conv2d(values, kernel[:, :, 0]) if values.ndim == 4 else convolve(values, kernel)
+
+
 def scaled(values: Tensor, told: Tensor) -> Tensor:
-    """Scale and shift values ``(b, c, z, y, x)`` by those of their sample ``(b, 2, c)``."""
-    scale, offset = told[..., None, None, None].unbind(1)
+    """Scale and shift values ``(b, c, z, y, x)``, or planes, by those of their sample ``(b, 2, c)``."""
+    scale, offset = (per_plane(each, values) for each in told.unbind(1))
     return torch.addcmul(offset, values, 1 + scale)
+
+
+def per_plane(of_samples: Tensor, values: Tensor) -> Tensor:
+    """Return values of samples ``(b, c)`` so that they broadcast over those of cells, or of planes, several for each sample."""
+    if len(of_samples) and len(values) != len(of_samples):
+        of_samples = of_samples.repeat_interleave(len(values) // len(of_samples), dim=0)
+    return of_samples[(..., *[None] * (values.ndim - 2))]
