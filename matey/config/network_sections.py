@@ -29,13 +29,16 @@ class ModelSection(Section):
     )
     attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
     network: Literal["operator", "cycle"] = Field(
-        "operator", description="a local operator beside the tokens, or tokens as the coarse scales of a network on the cells"
+        "operator",
+        description="a local operator beside the tokens, or tokens as the coarse scales of a network on the cells",
     )
     channels: int = Field(24, ge=4, le=1024, description="features of a cell, of the network 'cycle'")
     layers: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)] = Field(
         [1, 1], description="layers on the cells before and after the tokens, of the network 'cycle'"
     )
-    maps: int = Field(2, ge=0, le=16, description="maps of neighbours before and after the blocks, of the network 'cycle'")
+    maps: int = Field(
+        2, ge=0, le=16, description="maps of neighbours before and after the blocks, of the network 'cycle'"
+    )
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )
