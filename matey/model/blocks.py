@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,10 @@ def keys_of(layout: TokenLayout, scheme: str, patches: Sequence[Patch]) -> list[
     return found
 
 
+Near = tuple[Any, Neighbours]
+"""The route by which tokens come to this rank, and the nodes around its tokens."""
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention within one segmentation, norm first.
 
@@ -73,7 +78,7 @@ class SelfAttention(nn.Module):
         sequence_group: SequenceGroup,
         plan: Plan,
         rotation: Tensor | None = None,
-        neighbours: Neighbours | None = None,
+        near: Near | None = None,
     ) -> Tensor:
         """Return the values ``(n, e)`` that tokens gathered from their segments, see `Block.forward`."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
@@ -81,8 +86,9 @@ class SelfAttention(nn.Module):
             qkv = turned(qkv, rotation)
         q, k, v = qkv.unbind(1)
         gathered = rearrange(sequence_group.attend(q, k, v, plan), "n h d -> n (h d)")
-        if self.near is not None and neighbours is not None:
-            around = neighbours.around(v.flatten(1))  # (n, s, e)
+        if self.near is not None and near is not None:
+            route, neighbours = near
+            around = neighbours.around(sequence_group.exchange_tokens(v.flatten(1), route))  # (n, s, e)
             gathered = F.gelu(gathered + torch.einsum("n s e, s e -> n e", around, self.near))
         return self.out(gathered)
 
@@ -119,7 +125,7 @@ class Block(nn.Module):
         plan: BlockPlan,
         keep: Sequence[Tensor] | None = None,
         rotations: Sequence[Tensor | None] | None = None,
-        neighbours: Neighbours | None = None,
+        near: Near | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 
@@ -129,13 +135,14 @@ class Block(nn.Module):
             plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
             rotations: rotary positions of the tokens in each attention, see `matey.model.rotary`; None: there are none.
-            neighbours: the nodes around the tokens, whose values are mixed in the last attention; None: they are not.
+            near: the nodes around the tokens, whose values are mixed in the last attention, and the route of other ranks' tokens;
+                None: they are not mixed.
         """
         steps = zip(self.attentions, plan.attentions, plan.within, strict=True)
         for number, (attention, of_attention, change) in enumerate(steps):
             tokens = reordered(tokens, change)
             rotation = None if rotations is None else rotations[number]
-            residual = attention(tokens, sequence_group, of_attention, rotation, neighbours)
+            residual = attention(tokens, sequence_group, of_attention, rotation, near)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])

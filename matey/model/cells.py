@@ -235,10 +235,17 @@ class CellsAfter(Cells):
             sides: the sides of each batch's box.
 
         Returns:
-            Changes ``(b, f, z, y, x)`` in the cells of each box.
+            Changes ``(b, f, z, y, x)`` of each batch, without halo, see `shapes`.
         """
         told = self._told(conditions).split([len(of_batch) for of_batch in inputs])
         return packed([self._of_batch(*batch) for batch in zip(inputs, features, told, rows, sides, strict=True)])
+
+    def shapes(self, inputs: Sequence[Tensor], sides: Sequence[Sides], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
+        """Return the shape of each batch's changes."""
+        return [
+            (len(each), len(row.predicted), *of_batch.without_halo(each, self.reach.inputs).shape[-3:])
+            for each, of_batch, row in zip(inputs, sides, rows, strict=True)
+        ]
 
     def _of_batch(self, inputs: Tensor, features: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
         of_linear, of_layers = told.tensor_split([1], dim=1)

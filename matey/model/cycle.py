@@ -22,105 +22,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.cells import Sides
+from matey.model.blocks import Near
 from matey.model.local import interpolated
 from matey.model.module_list import ModuleList
-from matey.model.one_tensor import joined
-from matey.tokens.layout import TokenLayout
-from matey.tokens.neighbours import Neighbours, neighbours_of
-from matey.tokens.patches import Patch, extend, factor_stages, parts_along, patches_at, unravelled
-from matey.tokens.tiles import Frames
-
-
-@dataclass(frozen=True)
-class OnCells:
-    """The cells of one batch, and what their leaves give them.
-
-    Attributes:
-        inputs: ``(b, 2, f, z, y, x)``, the last frame and the last change, normalised.
-        sides: the sides of the box of cells.
-        grains: ``(l, b, Z, Y, X)``, the number of each grain in the list of all that leaves give, with one more grain on each side
-            of the box. Several are added up where parents keep their tokens.
-    """
-
-    inputs: Tensor
-    sides: Sides
-    grains: Tensor
-
-
-@dataclass(frozen=True)
-class CyclePlan:
-    """How tokens and cells exchange features.
-
-    Attributes:
-        neighbours: the nodes around all tokens.
-        tokens: ``(m,)``, tokens of the last frame of each level, batch after batch.
-        rows: ``(m,)``, their patches' rows in ``patchify`` of a frame, for each level and batch.
-        order: ``(n,)``, the place of each token in the list that takes features, level by level; behind its end for tokens of
-            earlier frames, which take none.
-    """
-
-    neighbours: Neighbours
-    tokens: tuple[Tensor, ...]
-    rows: tuple[tuple[Tensor, ...], ...]
-    order: Tensor
-
-
-def plan_cycle(
-    layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch], *, keep_parents: bool
-) -> tuple[CyclePlan, list[Tensor]]:
-    """Plan a micro-batch; return the grains of each batch as well, see `OnCells`."""
-    batch, level, is_last = layout.batch, layout.level, layout.is_last
-    tokens, rows = [], []
-    for number, patch in enumerate(patches):
-        of_batches = [
-            (is_last & (level == number) & (batch == each)).nonzero(as_tuple=True)[0] for each in range(len(frames))
-        ]
-        tokens.append(torch.cat(of_batches))
-        times = [of_batch.window[0] // patch[0] for of_batch in frames]
-        rows.append(tuple(layout.row[at].long() // t for at, t in zip(of_batches, times, strict=True)))
-    taken = torch.cat(tokens)
-    order = torch.full((layout.num_tokens,), len(taken), device=taken.device)
-    order[taken] = torch.arange(len(taken), device=taken.device)
-    plan = CyclePlan(neighbours_of(layout, frames, patches), tuple(tokens), tuple(rows), order)
-    return plan, _grains(rows, frames, patches, keep_parents=keep_parents)
-
-
-def _grains(
-    rows: Sequence[Sequence[Tensor]], frames: Sequence[Frames], patches: Sequence[Patch], *, keep_parents: bool
-) -> list[Tensor]:
-    grain, first = grain_of(patches), 0
-    found: list[list[Tensor]] = [[] for _ in frames]
-    none = sum(
-        len(row) * math.prod(parts_along(p, grain)) for p, level in zip(patches, rows, strict=True) for row in level
-    )
-    for patch, of_level in zip(patches, rows, strict=True):
-        parts = parts_along(patch, grain)
-        each = math.prod(parts)
-        for of_batch, row, levels in zip(frames, of_level, found, strict=True):
-            b, *grid = of_batch.grid_of(patch)
-            numbers = torch.full((b * math.prod(grid), each), none, device=row.device)
-            own = torch.arange(first, first + len(row) * each, device=row.device).view(-1, each)
-            of_cells = {**dict(zip("ZYX", grid, strict=True)), **dict(zip("zyx", parts, strict=True))}
-            on_grid = rearrange(numbers.index_copy(0, row, own), "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", **of_cells)
-            levels.append(_beyond(on_grid, of_batch, grain))
-            first += len(row) * each
-    # Without parents each grain is of one leaf, whose number is smaller than that of none.
-    return [torch.stack(levels) if keep_parents else torch.stack(levels).amin(0, keepdim=True) for levels in found]
-
-
-def _beyond(numbers: Tensor, frames: Frames, grain: Patch) -> Tensor:
-    """Continue the numbers of grains ``(b, Z, Y, X)`` by one on each side, and drop those that hold no cell of the grid."""
-    held = [-(-size // cells) for size, cells in zip(frames.window[1:], grain[1:], strict=True)]
-    z, y, x = held
-    return extend(numbers[:, :z, :y, :x], [size + 1 for size in held], frames.wraps, before=(1, 1, 1))
+from matey.model.sequence_group import SequenceGroup
+from matey.tokens.patches import Patch, factor_stages, parts_along, patches_at
 
 
 def grain_of(patches: Sequence[Patch]) -> Patch:
@@ -165,9 +77,11 @@ class NeighbourMap(nn.Module):
         super().__init__()
         self.map = nn.Linear(num_places * width, width)
 
-    def forward(self, tokens: Tensor, neighbours: Neighbours) -> Tensor:
+    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, near: Near) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``."""
-        return tokens + self.map(neighbours.around(F.gelu(tokens)).flatten(1))
+        route, neighbours = near
+        seen = sequence_group.exchange_tokens(F.gelu(tokens), route)
+        return tokens + self.map(neighbours.around(seen).flatten(1))
 
 
 class Giving(nn.Module):
@@ -183,11 +97,17 @@ class Giving(nn.Module):
         return self.map(tokens).view(-1, self.channels)
 
 
-def on_cells(grains: Tensor, cells: OnCells, grain: Patch) -> Tensor:
-    """Return what grains ``(g, c)`` give to the cells of a batch, ``(b, c, z, y, x)``."""
-    numbers = cells.grains.flatten()
-    values = F.embedding(numbers, torch.cat([grains, grains.new_zeros(1, grains.shape[1])]))
-    values = values.view(*cells.grains.shape, -1).sum(dim=0)  # (b, Z, Y, X, c)
-    sides = [slice(-1, size - 1) for size in values.shape[1:-1]]
-    to = [slice(0, size) for size in cells.inputs.shape[-3:]]
-    return interpolated(values, sides, grain[1:], to, (1, 1, 1)).movedim(-1, 1)
+def on_cells(grains: Tensor, numbers: Tensor, first: Sequence[int], grain: Patch, cells: Sequence[slice]) -> Tensor:
+    """Return what grains give to some cells, ``(b, c, z, y, x)``, interpolated linearly.
+
+    Args:
+        grains: ``(g, c)``, all grains that leaves give.
+        numbers: ``(l, b, Z, Y, X)``, the number of each grain around the cells; several are added up. ``g`` stands for none.
+        first: the first of them along ``z, y, x``, counted from the domain's.
+        grain: size of a grain.
+        cells: the cells ``z, y, x``, counted from the domain's.
+    """
+    values = F.embedding(numbers.flatten(), torch.cat([grains, grains.new_zeros(1, grains.shape[1])]))
+    values = values.view(*numbers.shape, -1).sum(dim=0)  # (b, Z, Y, X, c)
+    box = [slice(begin, begin + size) for begin, size in zip(first, values.shape[1:-1], strict=True)]
+    return interpolated(values, box, grain[1:], cells, (1, 1, 1)).movedim(-1, 1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
+from matey.model.boxes import HeldCells, PreparedBoxes
 from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
@@ -44,7 +45,7 @@ class Forecast(NamedTuple):
     samples: Samples
     base: Tensor
     scale: Tensor
-    tiles: Tiles
+    tiles: Tiles | HeldCells
     own: Tensor
     holders: Holders | None
     decoded: Tensor
@@ -139,6 +140,35 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             decoding.holders or [None] * len(decoding.own),
             unpacked(decoded, shapes),
             prepared.tokens.num_of_batches,
+            strict=True,
+        )
+    )
+
+
+def forecasts_of_boxes(
+    prepared: PreparedBoxes, decoded: Tensor, predict: str, sequence_group: SequenceGroup
+) -> Forecasts:
+    """Return the forecasts of a micro-batch from the decoded values of this rank's boxes, see `forecasts_of`."""
+    shapes = [tuple(held.base.shape) for held in prepared.held]
+    return Forecasts(
+        Forecast(
+            samples=samples,
+            base=normalisation.mean[held.cells.sample][..., None, None, None] if predict == "field" else held.base,
+            scale=_scale(predict, normalisation, samples.lead_time),
+            tiles=held.cells,
+            own=torch.ones_like(held.base[:, 0], dtype=torch.bool),
+            holders=None,
+            decoded=values,
+            target=held.target,
+            num_tokens=num_tokens,
+            sequence_group=sequence_group,
+        )
+        for samples, normalisation, held, values, num_tokens in zip(
+            prepared.samples,
+            prepared.normalisations,
+            prepared.held,
+            unpacked(decoded, shapes),
+            prepared.num_of_batches,
             strict=True,
         )
     )

@@ -17,14 +17,15 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, SelfAttention, scheme_keys
-from matey.model.cells import Cells, CellsAfter, CellsBefore, Reach
+from matey.model.blocks import Block, Near, SelfAttention, scheme_keys
+from matey.model.boxes import PreparedBoxes, reach_of
+from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of, on_cells
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecasts, forecasts_of
+from matey.model.forecast import Forecasts, forecasts_of, forecasts_of_boxes
 from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
 from matey.model.micro_batch import micro_batch, single
@@ -37,7 +38,7 @@ from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
 from matey.samples import Samples
-from matey.tokens.neighbours import in_turn, places_around
+from matey.tokens.neighbours import places_around
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
@@ -83,8 +84,7 @@ class MateyModel(PreTrainedModel):
             else []
         )
         if is_cycle:
-            reach, channels = Reach.along(config.patches, *config.layers), config.channels
-            grain = grain_of(config.patches)
+            reach, channels, grain = reach_of(config), config.channels, grain_of(config.patches)
             self.cells_before = CellsBefore(reach, num_fields, width, channels)
             self.cells_after = CellsAfter(reach, num_fields, width, channels)
             self.taking = ModuleList([Taking(patch, channels, width) for patch in config.patches])
@@ -179,23 +179,21 @@ class MateyModel(PreTrainedModel):
             batches: a micro-batch on the model's device. If it was prepared for this rank, see `matey.model.prepare`, the host
                 does not wait for the device; histories are prepared here, on the device.
         """
-        if not isinstance(batches, Prepared):
+        if not isinstance(batches, Prepared | PreparedBoxes):
             batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
+        if isinstance(batches, PreparedBoxes):
+            return forecasts_of_boxes(batches, super().__call__(batches), self.config.predict, self.sequence_group)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
-    def forward(self, prepared: Prepared) -> Tensor:
+    def forward(self, prepared: Prepared | PreparedBoxes) -> Tensor:
         """Return the decoded values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
+        if isinstance(prepared, PreparedBoxes):
+            return self._cycle(prepared)
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
-        features = None
-        if prepared.cycle is not None:
-            tokens, features = self._taken(prepared, tokens, conditions)
-            for each in self.maps_before:
-                tokens = each(tokens, prepared.cycle.neighbours)
-        near = None if prepared.cycle is None else in_turn(prepared.cycle.neighbours, prepared.block_plan)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         rotations = None
@@ -204,13 +202,67 @@ class MateyModel(PreTrainedModel):
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, samples, tokens.dtype)
-            tokens = self._call(number, block, tokens, plan, keep, rotations, near)
+            tokens = self._call(number, block, tokens, plan, keep, rotations)
         tokens = reordered(tokens, plan.leave)
-        if features is not None:
-            for each in self.maps_after:
-                tokens = each(tokens, prepared.cycle.neighbours)
-            return self._given(prepared, self.norm(tokens), conditions, features)
         return self._decode(prepared, self.norm(tokens), conditions)
+
+    def _cycle(self, prepared: PreparedBoxes) -> Tensor:
+        """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
+        held, rows, group, conditions = prepared.held, prepared.rows, self.sequence_group, self._conditions(prepared)
+        of_boxes = torch.cat(
+            [
+                each[box.cells.sample]
+                for each, box in zip(conditions.split([s.number for s in prepared.samples]), held, strict=True)
+            ]
+        )
+        inputs, sides = [each.inputs for each in held], [each.sides for each in held]
+        features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
+        tokens = group.exchange_tokens(self._taken(prepared, features), prepared.enter)
+        own, sample = prepared.layout, prepared.layout.sample
+        tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        near = prepared.near, prepared.neighbours
+        for each in self.maps_before:
+            tokens = each(tokens, group, near)
+        tokens = self._blocks(prepared, tokens, sample, (prepared.near, prepared.in_blocks))
+        for each in self.maps_after:
+            tokens = each(tokens, group, near)
+        tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
+        given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
+        grains, grain = torch.cat(given), grain_of(self.config.patches)
+        told = [
+            each + on_cells(grains, box.grains, box.first_grain, grain, box.features)
+            for each, box in zip(features, held, strict=True)
+        ]
+        changes = self.cells_after(inputs, told, of_boxes, rows, sides)
+        shapes = self.cells_after.shapes(inputs, sides, rows)
+        return packed([each[..., *box.crop] for each, box in zip(unpacked(changes, shapes), held, strict=True)])
+
+    def _taken(self, prepared: PreparedBoxes, features: Sequence[Tensor]) -> Tensor:
+        """Return the tokens in this rank's boxes ``(n, e)``, from the histories and the features of their cells."""
+        held, plan, embedded = prepared.held, prepared.tokens, []
+        for patch, embedding, of_level in zip(self.config.patches, self.embeddings, plan.rows, strict=True):
+            patches = [patches_at(box.history, patch, row) for box, row in zip(held, of_level, strict=True)]
+            embedded.append(embedding(patches, prepared.rows))
+        whole = [
+            extend(each[..., *box.own_features], box.history.shape[-3:], (False, False, False))
+            for each, box in zip(features, held, strict=True)
+        ]
+        taken = torch.cat([taking(whole, of_level) for taking, of_level in zip(self.taking, plan.taking, strict=True)])
+        taken = torch.cat([taken, taken.new_zeros(1, taken.shape[1])])
+        return torch.cat(embedded)[plan.order] + F.embedding(plan.taken, taken)
+
+    def _blocks(self, prepared: PreparedBoxes, tokens: Tensor, sample: Tensor, near: Near) -> Tensor:
+        """Return the tokens ``(n, e)`` after the blocks."""
+        plan, own = prepared.block_plan, prepared.layout
+        samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
+        rotations = None
+        if self.config.rotary:
+            rotations = rotations_of(rotation_of(own.centre, self.config, tokens.dtype), self.keys, plan)
+        tokens = reordered(tokens, plan.enter)
+        for number, block in enumerate(self.blocks):
+            keep = self._keep(number, prepared, samples, tokens.dtype)
+            tokens = self._call(number, block, tokens, plan, keep, rotations, near)
+        return reordered(tokens, plan.leave)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, with activation recomputation (again in the backward pass) where that is asked for."""
@@ -226,7 +278,7 @@ class MateyModel(PreTrainedModel):
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
     def _keep(
-        self, number: int, prepared: Prepared, samples: Sequence[Tensor], dtype: torch.dtype
+        self, number: int, prepared: Prepared | PreparedBoxes, samples: Sequence[Tensor], dtype: torch.dtype
     ) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped.
 
@@ -271,41 +323,7 @@ class MateyModel(PreTrainedModel):
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
 
-    def _taken(self, prepared: Prepared, tokens: Tensor, conditions: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the tokens ``(n, e)`` with what they take from their cells, and the features of the cells of each batch."""
-        inputs, sides = [each.inputs for each in prepared.cells], [each.sides for each in prepared.cells]
-        features = unpacked(
-            self.cells_before(inputs, conditions, prepared.rows, sides), self.cells_before.shapes(inputs, sides)
-        )
-        features = [each.to(memory_format=torch.channels_last_3d) for each in features]
-        plan = prepared.cycle
-        wide = [
-            extend(of_batch, frames.covered, frames.periodic)
-            for of_batch, frames in zip(features, prepared.frames, strict=True)
-        ]
-        taken = [taking(wide, rows) for taking, rows in zip(self.taking, plan.rows, strict=True)]
-        every = torch.cat([*taken, taken[0].new_zeros(1, tokens.shape[1])])
-        return tokens + F.embedding(plan.order, every), features
-
-    def _given(self, prepared: Prepared, tokens: Tensor, conditions: Tensor, features: Sequence[Tensor]) -> Tensor:
-        plan, grain = prepared.cycle, grain_of(self.config.patches)
-        grains = torch.cat(
-            [giving(tokens[of_level]) for giving, of_level in zip(self.giving, plan.tokens, strict=True)]
-        )
-        told = [
-            of_batch + on_cells(grains, cells, grain) for of_batch, cells in zip(features, prepared.cells, strict=True)
-        ]
-        inputs, sides = [each.inputs for each in prepared.cells], [each.sides for each in prepared.cells]
-        changes = unpacked(
-            self.cells_after(inputs, told, conditions, prepared.rows, sides),
-            [
-                (len(each), len(row.predicted), *each.shape[-3:])
-                for each, row in zip(inputs, prepared.rows, strict=True)
-            ],
-        )
-        return packed([tiles.cut(each) for tiles, each in zip(prepared.decoding.held, changes, strict=True)])
-
-    def _conditions(self, prepared: Prepared) -> Tensor:
+    def _conditions(self, prepared: Prepared | PreparedBoxes) -> Tensor:
         """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)

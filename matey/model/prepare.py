@@ -21,12 +21,10 @@ from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.block_plan import BlockPlan
 from matey.model.blocks import keys_of
-from matey.model.cells import Sides
+from matey.model.boxes import PreparedBoxes, prepare_boxes
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import CyclePlan, OnCells, plan_cycle
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
-from matey.model.local import local_inputs
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
@@ -106,8 +104,6 @@ class Prepared:
     tokens: OwnTokens
     block_plan: BlockPlan
     decoding: Decoding
-    cycle: CyclePlan | None = None
-    cells: tuple[OnCells, ...] = ()
 
     def to(self, device: torch.device | str) -> Prepared:
         """Return the micro-batch with its tensors on ``device``."""
@@ -125,7 +121,7 @@ def prepare(
     config: MateyConfig,
     ranks: RankGroup | None = None,
     token_batch: TokenBatch | None = None,
-) -> Prepared:
+) -> Prepared | PreparedBoxes:
     """Prepare a micro-batch for one rank, on the device of the fields, which is best the host.
 
     Args:
@@ -139,6 +135,8 @@ def prepare(
             cannot be spent.
     """
     ranks = ranks or RankGroup()
+    if config.network == "cycle":
+        return prepare_boxes(batches, config, ranks, token_batch)
     given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
     # Blending weights are at least as precise as the fields.
@@ -151,23 +149,7 @@ def prepare(
         own = plan.bricks[number], plan.blocks_of(number), plan.decoding.local[number], plan.decoding.held[number]
         seen.append(see(batch, normalisation, given[number], frames, *own, config))
     statistics = [None if each is None else each.normalisation for each in given]
-    found = plan.prepared([batch.samples for batch in batches], token_batch, seen, config, statistics)
-    if config.network != "cycle":
-        return found
-    cycle, grains = plan_cycle(
-        token_batch.layout, token_batch.frames, config.patches, keep_parents=config.refinement.keep_parents
-    )
-    cells = []
-    for batch, normalisation, of_given, frames, numbers in zip(
-        batches, token_batch.normalisations, given, token_batch.frames, grains, strict=True
-    ):
-        normalised = normalisation.apply(batch.history)
-        together = with_given(normalisation, None if of_given is None else of_given.normalisation)
-        if of_given is not None:
-            normalised = of_given.beside(normalised)
-        inputs = local_inputs(normalised[:, -2:], together.change / together.std)
-        cells.append(OnCells(inputs, Sides.of_whole(frames.periodic), numbers))
-    return replace(found, cycle=cycle, cells=tuple(cells))
+    return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, statistics)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,10 @@ class SequenceGroup:
             have if chosen is None else have.index_select(0, chosen) for have, chosen in zip(values, plan, strict=True)
         ]
 
+    def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
+        """Return the tokens ``(k, e)`` that a route leads to this rank, see `matey.model.boxes.Route`, from its own ``(n, e)``."""
+        return tokens if route is None else tokens.index_select(0, route.order)
+
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is the gradient of the sum."""
         return partial

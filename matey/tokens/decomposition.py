@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -83,12 +83,13 @@ class Decomposition:
             slice(ends[part], ends[part + 1])
             for ends, part in zip(self.ends, torch.unravel_index(torch.tensor(rank), self.ways), strict=True)
         )
+        if any(side.start == side.stop for side in (samples, *sides)):
+            samples, sides = slice(0, 0), [slice(0, 1)] * 3
         z, y, x = (
             slice(side.start * cells, min(side.stop * cells, length))
             for side, cells, length in zip(sides, self.brick[1:], self.frames.window[1:], strict=True)
         )
-        is_empty = any(side.start == side.stop for side in sides)
-        return Box(slice(samples.start, samples.start) if is_empty else samples, (z, y, x))
+        return Box(samples, (z, y, x))
 
     def rank_of_bricks(self) -> Tensor:
         """Return the rank that holds each of the coarsest patches, ``(b, Z, Y, X)``."""
@@ -97,6 +98,47 @@ class Decomposition:
             sizes = torch.tensor(ends).diff()
             rank = rank[..., None] * parts + torch.arange(parts).repeat_interleave(sizes)
         return rank
+
+
+@dataclass(frozen=True)
+class Span:
+    """The cells along one axis that a rank looks at to compute those of its box.
+
+    Attributes:
+        cells: the cells; the count goes on beyond the ends of a periodic axis.
+        inside: whether the domain goes on before and after them, so that a part of them is a halo.
+        length: number of cells of the axis.
+        wraps: whether the axis is periodic.
+    """
+
+    cells: slice
+    inside: tuple[bool, bool]
+    length: int
+    wraps: bool
+
+    @classmethod
+    def around(cls, own: slice, length: int, wraps: bool, reach: int) -> Span:
+        """Return the span around a side of a box for layers that look ``reach`` cells far.
+
+        Where it would hold a whole periodic axis, it is the axis itself, and it ends at a wall that lies within reach.
+        """
+        if wraps:
+            if own.stop - own.start + 2 * reach >= length:
+                return cls(slice(0, length), (False, False), length, wraps)
+            return cls(slice(own.start - reach, own.stop + reach), (True, True), length, wraps)
+        before, after = own.start > reach, own.stop + reach < length
+        cells = slice(own.start - reach if before else 0, own.stop + reach if after else length)
+        return cls(cells, (before, after), length, wraps)
+
+    def within(self, lost: int) -> Span:
+        """Return the span that is left after layers that look ``lost`` cells far."""
+        before, after = self.inside
+        return replace(self, cells=slice(self.cells.start + lost * before, self.cells.stop - lost * after))
+
+    def index(self) -> Tensor:
+        """Return the number of each of the cells in the domain."""
+        found = torch.arange(self.cells.start, self.cells.stop)
+        return found % self.length if self.wraps else found
 
 
 def _ends(size: int, parts: int) -> tuple[int, ...]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,17 +50,38 @@ class Neighbours:
         # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
         return torch.nn.functional.embedding(self.index, self.nodes(values))
 
+    def seen_by(self, own: Tensor) -> tuple[Neighbours, Tensor]:
+        """Return the neighbours of some ``(m,)`` of all tokens, and the tokens ``(k,)``, ascending, from whose values they are found.
 
-def in_turn(neighbours: Neighbours, plan: Any) -> Neighbours:
-    """Return the neighbours of tokens that lie in the order of a block's last attention."""
-    if plan.enter is None:
-        return neighbours
-    num_tokens = len(plan.enter.index)
+        The result's nodes begin with these ``k`` tokens.
+        """
+        index = self.index[own]
+        starts = [len(self.index)]
+        for of_run in self.children:
+            starts.append(starts[-1] + len(of_run))
+        nodes, runs = index.unique(), []
+        for first, end, of_run in reversed(list(zip(starts, starts[1:], self.children, strict=False))):
+            split = nodes[(nodes >= first) & (nodes < end)]
+            runs.insert(0, (split, of_run[split - first]))
+            nodes = torch.cat([nodes, runs[0][1].flatten()]).unique()
+        tokens = nodes[nodes < starts[0]]
+        number = torch.empty(starts[-1], dtype=torch.long, device=index.device)
+        kept = torch.cat([tokens, *(split for split, _ in runs)])
+        number[kept] = torch.arange(len(kept), device=index.device)
+        return Neighbours(tuple(number[of_run] for split, of_run in runs if len(split)), number[index]), tokens
 
-    def place(node: Tensor) -> Tensor:
-        return torch.where(node < num_tokens, plan.enter.inverse[node.clamp_max(num_tokens - 1)], node)
+    def renumbered(self, order: Tensor, place: Tensor) -> Neighbours:
+        """Return the neighbours of tokens that lie in another order.
 
-    return Neighbours(tuple(map(place, neighbours.children)), place(neighbours.index)[plan.enter.index])
+        Args:
+            order: ``(n,)``, the earlier place of the token at each place.
+            place: ``(n,)``, the place of the token from each earlier place.
+        """
+
+        def now(node: Tensor) -> Tensor:
+            return torch.where(node < len(place), place[node.clamp_max(len(place) - 1)], node)
+
+        return Neighbours(tuple(map(now, self.children)), now(self.index)[order])
 
 
 def places_around(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
