@@ -108,6 +108,6 @@ def on_cells(grains: Tensor, numbers: Tensor, first: Sequence[int], grain: Patch
         cells: the cells ``z, y, x``, counted from the domain's.
     """
     values = F.embedding(numbers.flatten(), torch.cat([grains, grains.new_zeros(1, grains.shape[1])]))
-    values = values.view(*numbers.shape, -1).sum(dim=0)  # (b, Z, Y, X, c)
+    values = values.view(*numbers.shape, grains.shape[1]).sum(dim=0)  # (b, Z, Y, X, c)
     box = [slice(begin, begin + size) for begin, size in zip(first, values.shape[1:-1], strict=True)]
     return interpolated(values, box, grain[1:], cells, (1, 1, 1)).movedim(-1, 1)
