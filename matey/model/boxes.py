@@ -24,7 +24,7 @@ from matey.model.block_plan import BlockPlan
 from matey.model.blocks import keys_of
 from matey.model.cells import Reach, Sides
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import grain_of
+from matey.model.cycle import grain_of, on_cells
 from matey.model.given import Given, Rows, given_of, in_history, parameters_of, rows_of, with_given, with_known
 from matey.model.local import local_inputs
 from matey.model.scales import told
@@ -131,7 +131,8 @@ class Held:
         grains: ``(l, k, Z, Y, X)``, the number of each grain that is interpolated to features, in the list of all that leaves give;
             several are added up where parents keep their tokens.
         first_grain: first grain along ``z, y, x``, counted from the domain's.
-        features: the cells ``z, y, x`` whose features are computed, counted from the domain's first.
+        interpolated: the cells ``z, y, x`` to which grains are interpolated, counted from the domain's first.
+        chosen: those of them along ``z, y, x`` whose features are computed; None for all.
     """
 
     cells: HeldCells
@@ -144,7 +145,15 @@ class Held:
     target: Tensor | None
     grains: Tensor
     first_grain: tuple[int, ...]
-    features: tuple[slice, ...]
+    interpolated: tuple[slice, ...]
+    chosen: tuple[Tensor | None, ...]
+
+    def of_grains(self, grains: Tensor, grain: Patch) -> Tensor:
+        """Return what grains ``(g, c)`` give to the cells whose features are computed, ``(k, c, z, y, x)``."""
+        values = on_cells(grains, self.grains, self.first_grain, grain, self.interpolated)
+        for axis, index in enumerate(self.chosen, start=2):
+            values = values if index is None else values.index_select(axis, index)
+        return values
 
 
 @dataclass(frozen=True)
@@ -560,13 +569,14 @@ class _Places:
         grains, -1 for none, and the grains' numbers in their leaves.
         """
         grain, first, along = grain_of(self.patches), [], []
-        wraps = self.frames[batch].wraps
-        for axis, (span, size) in enumerate(zip(features_of(cut, reach), grain[1:], strict=True)):
+        for span, size in zip(features_of(cut, reach), grain[1:], strict=True):
+            cells = interpolated_cells(span, size)
             # Linear interpolation takes the grains whose middles lie around that of a cell.
-            begin, end = ((2 * cell + 1 - size) // (2 * size) for cell in (span.cells.start, span.cells.stop - 1))
+            begin, end = ((2 * cell + 1 - size) // (2 * size) for cell in (cells.start, cells.stop - 1))
             places, held = torch.arange(begin, end + 2), -(-span.length // size)
             first.append(begin)
-            along.append(places % held if wraps[axis] else places.clamp(0, held - 1))
+            goes_round = span.wraps and span.length % size == 0
+            along.append(places % held if goes_round else places.clamp(0, held - 1))
         found = []
         for level, patch in enumerate(self.patches):
             tokens, sub = self._last(level, batch)[cut.box.samples], torch.zeros((), dtype=torch.long)
@@ -637,6 +647,15 @@ class _Places:
         )
 
 
+def interpolated_cells(span: Span, size: int) -> slice:
+    """Return the cells along an axis to which grains are interpolated.
+
+    Where grains do not divide a periodic axis, they are not interpolated across its ends, but on the whole axis.
+    """
+    goes_round = span.cells.start < 0 or span.cells.stop > span.length
+    return slice(0, span.length) if goes_round and span.length % size else span.cells
+
+
 def features_of(cut: Cut, reach: Reach) -> list[Span]:
     """Return the cells along each axis whose features a rank computes."""
     lost = [all_ - kept for all_, kept in zip(reach.inputs, reach.features, strict=True)]
@@ -663,7 +682,7 @@ def _held(
         features_of(cut, reach),
         [span.within(far) for span, far in zip(cut.spans, reach.inputs, strict=True)],
     )
-    first, numbers = grains
+    (first, numbers), grain = grains, grain_of(config.patches)
     return Held(
         cells=HeldCells(cut.decomposition.frames, cut.box),
         sides=Sides(tuple(span.inside for span in cut.spans), tuple(span.wraps for span in cut.spans)),
@@ -675,7 +694,11 @@ def _held(
         target=None if wide.target is None else cut.own(wide.target),
         grains=numbers,
         first_grain=tuple(first),
-        features=tuple(span.cells for span in features),
+        interpolated=tuple(interpolated_cells(span, size) for span, size in zip(features, grain[1:], strict=True)),
+        chosen=tuple(
+            span.index().to(numbers.device) if interpolated_cells(span, size) != span.cells else None
+            for span, size in zip(features, grain[1:], strict=True)
+        ),
     )
 
 

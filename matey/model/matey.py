@@ -21,7 +21,7 @@ from matey.model.blocks import Block, Near, SelfAttention, scheme_keys
 from matey.model.boxes import PreparedBoxes, reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of, on_cells
+from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
@@ -229,10 +229,7 @@ class MateyModel(PreTrainedModel):
         tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
         given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
         grains, grain = torch.cat(given), grain_of(self.config.patches)
-        told = [
-            each + on_cells(grains, box.grains, box.first_grain, grain, box.features)
-            for each, box in zip(features, held, strict=True)
-        ]
+        told = [each + box.of_grains(grains, grain) for each, box in zip(features, held, strict=True)]
         changes = self.cells_after(inputs, told, of_boxes, rows, sides)
         shapes = self.cells_after.shapes(inputs, sides, rows)
         return packed([each[..., *box.crop] for each, box in zip(unpacked(changes, shapes), held, strict=True)])
