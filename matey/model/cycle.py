@@ -70,31 +70,29 @@ class Taking(nn.Module):
         return found.flatten(0, -2)
 
 
-class NeighbourMap(nn.Module):
+class NeighbourMap(nn.Linear):
     """A dense map of a token and its neighbours, added to the token."""
 
     def __init__(self, width: int, num_places: int) -> None:
-        super().__init__()
-        self.map = nn.Linear(num_places * width, width)
+        super().__init__(num_places * width, width)
 
-    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, near: Near) -> Tensor:
+    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, near: Near) -> Tensor:  # type: ignore[override]
         """Map ``(n, e)`` to ``(n, e)``."""
         route, neighbours = near
         seen = sequence_group.exchange_tokens(F.gelu(tokens), route)
-        return tokens + self.map(neighbours.around(seen).flatten(1))
+        return tokens + super().forward(neighbours.around(seen).flatten(1))
 
 
-class Giving(nn.Module):
+class Giving(nn.Linear):
     """Map tokens of one level to the features of the grains of their leaves; zero at first, so that tokens change nothing."""
 
     def __init__(self, patch: Patch, grain: Patch, channels: int, width: int) -> None:
-        super().__init__()
+        super().__init__(width, math.prod(parts_along(patch, grain)) * channels)
         self.channels = channels
-        self.map = nn.Linear(width, math.prod(parts_along(patch, grain)) * channels)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
         """Map ``(m, e)`` to the grains ``(m g, c)``, those of a leaf one after the other."""
-        return self.map(tokens).view(-1, self.channels)
+        return super().forward(tokens).view(-1, self.channels)
 
 
 def on_cells(grains: Tensor, numbers: Tensor, first: Sequence[int], grain: Patch, cells: Sequence[slice]) -> Tensor:

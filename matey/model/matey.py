@@ -107,7 +107,13 @@ class MateyModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, Giving):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, NeighbourMap):
+            nn.init.trunc_normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -152,10 +158,6 @@ class MateyModel(PreTrainedModel):
             if isinstance(module, CellsAfter):
                 for last in (module.field_out, module.field_stencil, module.field_mix):
                     nn.init.zeros_(last)
-        elif isinstance(module, NeighbourMap):
-            nn.init.trunc_normal_(module.map.weight, std=(3 * module.map.in_features) ** -0.5)
-        elif isinstance(module, Giving):
-            nn.init.zeros_(module.map.weight)
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)

@@ -115,7 +115,8 @@ def kinds():
         for scheme, name in itertools.product(("vit", "svit", "avit"), sets):
             yield dimensions, scheme, name, *sets[name], {}
     for name, (scheme, *how) in OTHERS.items():
-        if "gradient loss" in name or "network on" in name: continue
+        if "gradient loss" in name or "network on" in name:
+            continue
         yield 2, scheme, name, *how
 
 
@@ -134,10 +135,14 @@ def main(heads, dtype, every=1):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
-        model = make_model(patches, dtype, **settings, **told, **of_model, network="cycle", channels=6, maps=1, layers=[1, 1])
+        model = make_model(
+            patches, dtype, **settings, **told, **of_model, network="cycle", channels=6, maps=1, layers=[1, 1]
+        )
         for p in model.parameters():
-            if p.ndim == 1 or not p.any(): torch.nn.init.normal_(p, std=.2)
-        for g in model.giving: torch.nn.init.normal_(g.map.weight, std=.2)
+            if p.ndim == 1 or not p.any():
+                torch.nn.init.normal_(p, std=0.2)
+        for g in model.giving:
+            torch.nn.init.normal_(g.weight, std=0.2)
         if told:
             torch.nn.init.normal_(model.told.contract.weight, std=0.1)
         model.train()
@@ -150,7 +155,10 @@ def main(heads, dtype, every=1):
             model.checkpoint_blocks, model.offload_activations = "none", False
             expected = run(model, SequenceGroup(), batches, loss=loss)
             # What no one has a gradient of would be alike for nothing.
-            assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("maps_before", "cells_before", "conditions", "told"))), name
+            assert all(
+                gradient.norm() > 0
+                for gradient in gradients_of(model, ("maps_before", "cells_before", "conditions", "told"))
+            ), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"
