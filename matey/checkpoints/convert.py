@@ -19,7 +19,7 @@ from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, RUN_FILES, 
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
-from matey.model.configuration import MateyConfig
+from matey.model.configuration import SAVED, MateyConfig
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 
@@ -93,7 +93,8 @@ def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_config(run / CONFIG)
-    config = MateyConfig.from_dict(source.network)
+    # Checkpoints of earlier versions keep all keys of Hugging Face's.
+    config = MateyConfig.from_dict({key: value for key, value in source.network.items() if key in SAVED})
     config.dtype = dtype
     with torch.device("meta"):
         model = MateyModel(config)

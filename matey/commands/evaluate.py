@@ -42,6 +42,7 @@ from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
 from matey.report.physics import beyond_text, physics_text
 from matey.report.summary import READING, summary_text
+from matey.train.lock import FileLock
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,7 +55,21 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
-    """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
+    """Evaluate as the command line says, while no other evaluation writes to the same folder.
+
+    With several ranks, the first writes and prints the results of all.
+    """
+    lock = FileLock(args.out / RECORDS)
+    try:
+        if rank() == 0:
+            with writing(args.out):
+                lock.take()
+        _run(args, device, environment)
+    finally:
+        lock.release()
+
+
+def _run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
     names = distinct_names(args.checkpoint)

@@ -183,7 +183,7 @@ class ParallelSection(Section):
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads per process; by default cores over local ranks"
     )
-    timeout: float = Field(1800, gt=0, le=1e7, description="seconds after which a collective that hangs ends the run")
+    timeout: float = Field(1800, ge=1, le=1e7, description="seconds after which a collective that hangs ends the run")
 
 
 class OutputSection(Section):

@@ -116,11 +116,15 @@ def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> N
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Turn what DeepSpeed says of its configuration, or its monitor for wandb, into a sentence."""
+    """Turn what DeepSpeed, its monitors, or an operation that this device lacks, say of the configuration into a sentence."""
     try:
         yield
-    except (AssertionError, deepspeed().DeepSpeedConfigError) as error:
-        raise ConfigError(f"DeepSpeed does not start with its JSON ({one_line(error)}); correct the key.") from error
+    except (AssertionError, OSError, TypeError, ValueError, deepspeed().DeepSpeedConfigError) as error:
+        why = one_line(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ConfigError(f"DeepSpeed does not start with its JSON ({why}); correct the key.") from error
     except Exception as error:
         if not type(error).__module__.startswith("wandb."):
             raise
