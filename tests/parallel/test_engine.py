@@ -92,7 +92,10 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
         ({"checkpoint": {"tag_validation": "oops"}}, "DeepSpeed does not start with its JSON .*oops"),
         ({"timers": {"throughput": 3}}, "does not start with its JSON .*ThroughputTimerConfig"),
-        ({"timers": {"throughput": {"enabled": "x"}}}, "TimerConfig: enabled: Input should be a valid boolean.; correct"),
+        (
+            {"timers": {"throughput": {"enabled": "x"}}},
+            "TimerConfig: enabled: Input should be a valid boolean.; correct",
+        ),
         ({"compile": {"backend": 3}}, "does not start with its JSON .CompileConfig: backend: Extra inputs"),
         ({"csv_monitor": {"enabled": True, "output_path": "/proc/x"}}, "does not start with its JSON .*'/proc/x'"),
         (
