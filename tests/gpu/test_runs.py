@@ -37,6 +37,7 @@ def trained(folder, device, *flags, launcher=(sys.executable,), engine=ZERO1, **
     files = {"deepspeed_config": folder / "engine.json"}
     result = succeed(pretrain(config, *flags, launcher=launcher, env=on_device(device), **files))
     assert f"; {device}" in result.stdout, result.stdout
+    PROVED.extend(f"{device}, a warning: {line}" for line in {*result.stderr.splitlines()} if "Warning" in line)
     return folder / "run"
 
 
