@@ -131,8 +131,8 @@ def start_processes(
         check_port_is_free(environment.port)
     package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that newer PyTorch deprecates: every rank would print a warning for each.
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # DeepSpeed calls collectives by names that newer PyTorch deprecates, and binds no device to a single rank on a GPU.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated|barrier\(\): using the device")
     os.environ.update(variables_for_deepspeed(environment, os.environ))
     note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
