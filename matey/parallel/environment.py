@@ -32,6 +32,7 @@ from matey.process.likely_place import is_task
 # DeepSpeed's launcher gives every run this port, so two runs on one machine would meet; its process number gives another port.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -125,7 +126,9 @@ def start_processes(
     """
     check_address(environment.address)
     check_interface(os.environ)
-    # torchrun listens itself, on behalf of rank 0.
+    # torchrun listens itself, on behalf of rank 0; but to ranks that it starts again it would tell the addresses of those before.
+    if os.environ.get(RESTARTS, "0") != "0":
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
     listens = environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     if listens:
         check_port_is_free(environment.port)
@@ -215,6 +218,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
     port = whole_number(variables, "MASTER_PORT")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
+    port += whole_number(variables, RESTARTS, "0")
     return Environment(
         "torch",
         whole_number(variables, "RANK"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import (
     CHECKPOINTS,
+    COMMANDS,
     CONFIG,
     DS_CONFIG,
     LOCK,
@@ -99,6 +100,18 @@ def is_of_a_run(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder itself, and no link to one."""
     return path.is_dir() and not path.is_symlink()
+
+
+def done_line(steps: int) -> str:
+    """Return the line that a run of so many steps adds to the commands in its folder when all is done."""
+    return f"done: train.steps={steps}"
+
+
+def is_done(path: Path, steps: int) -> bool:
+    """Whether the last run in a folder has ended, with all of so many steps done; a launcher's exit code may not tell."""
+    with suppress(OSError):
+        return (path / COMMANDS).read_text(encoding="utf-8").endswith(f"{done_line(steps)}\n")
+    return False
 
 
 def cannot_write(path: Path, error: OSError) -> str:

@@ -113,6 +113,7 @@ def _train_in(
     folder.write_about(opening)
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
+        folder.write_done(run.train.steps)
         return True
     ranks = model.sequence_group.ranks
     # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
@@ -149,6 +150,7 @@ def _train_in(
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
     if rank() == 0:
         say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
+    folder.write_done(run.train.steps)
     return True
 
 

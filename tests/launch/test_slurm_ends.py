@@ -57,6 +57,13 @@ def goes_on_to(unbroken, cluster, forks, config, folder, shape):
     assert losses(folder) == unbroken
 
 
+def start_soon(cluster, job):
+    """Start a job that is to start again, for which Slurm would wait two minutes."""
+    while cluster.fields(job)["JobState"] not in ("RUNNING", "COMPLETED"):
+        cluster.run("scontrol", "update", f"jobid={job}", "starttime=now")
+        time.sleep(1)
+
+
 def hold_until_signalled(cluster, job, folder, at_step):
     """Stop a job's ranks after a step, as a slow file system would, until Slurm's signal ahead of the limit has come.
 
@@ -154,7 +161,7 @@ def test_a_job_whose_node_fails_starts_again_and_loses_nothing(cluster, unbroken
     with cluster.node_down(f"n{node}", [ranks[node - 1].pid]):
         assert psutil.wait_procs(ranks, timeout=60)[1] == []
         assert cluster.fields(job)["Restarts"] == "1"
-        cluster.run("scontrol", "update", f"jobid={job}", "starttime=now")  # Slurm gives the nodes two minutes
+    start_soon(cluster, job)
     state, output = cluster.wait(job, seconds=120)
     assert state == "COMPLETED 0:0" and "Going on after step" in output, output
     assert cluster.jobs(f"killed_node_{node}") == [job] and losses(folder) == unbroken
@@ -166,7 +173,7 @@ def test_a_preempted_job_saves_and_its_next_one_alone_goes_on(cluster, unbroken)
     wait_for_step(folder, 3, cluster, job)
     urgent = cluster.submit("--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1")
     assert cluster.wait(urgent)[0] == "COMPLETED 0:0"
-    cluster.run("scontrol", "update", f"jobid={job}", "starttime=now")
+    start_soon(cluster, job)
     state, output = cluster.wait(job)
     assert state == "COMPLETED 0:0" and f"of {NUM_STEPS} is saved" in output, (state, output)
     assert "had submitted the next one, which goes on" in output and cluster.fields(job)["Restarts"] == "1", output
