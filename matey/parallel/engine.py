@@ -118,7 +118,7 @@ def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> N
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Turn what DeepSpeed says of its configuration, or its monitor for wandb, into a sentence, and what a request to stop breaks."""
+    """Turn what DeepSpeed says of its configuration, or its monitor for wandb, or after a request to stop, into a sentence."""
     try:
         yield
     except (AssertionError, deepspeed().DeepSpeedConfigError) as error:

@@ -32,7 +32,6 @@ from matey.process.likely_place import is_task
 # DeepSpeed's launcher gives every run this port, so two runs on one machine would meet; its process number gives another port.
 DEEPSPEED_PORT = 29500
 LAUNCHERS = ("torch", "mpi", "slurm", "none")
-RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -126,11 +125,10 @@ def start_processes(
     """
     check_address(environment.address)
     check_interface(os.environ)
-    # torchrun listens itself, on behalf of rank 0; but to ranks that it starts again it would tell the addresses of those before.
-    if os.environ.get(RESTARTS, "0") != "0":
+    # torchrun listens itself, on behalf of rank 0. To ranks that it starts again it would tell the addresses of those before.
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
-    listens = environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    if listens:
+    if listens := environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         check_port_is_free(environment.port)
     package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -154,8 +152,7 @@ def start_processes(
             raise
     name_failures(environment.rank, environment.world_size)
     look_out()
-    cores = cores_of_rank()
-    note_cores(cores)
+    note_cores(cores := cores_of_rank())
     torch.set_num_threads(threads or max(1, int(cores)))
     listen() if can_save else end_with_launcher(environment.rank, environment.world_size)
 
@@ -215,10 +212,9 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
     world_size = whole_number(variables, "WORLD_SIZE")
     # Variables that were set by hand under srun do not say how many ranks run on this node.
     on_node = slurm.tasks_on_this_node(variables) if is_task(variables) else world_size
-    port = whole_number(variables, "MASTER_PORT")
+    port = whole_number(variables, "MASTER_PORT") + whole_number(variables, "TORCHELASTIC_RESTART_COUNT", "0")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
-    port += whole_number(variables, RESTARTS, "0")
     return Environment(
         "torch",
         whole_number(variables, "RANK"),

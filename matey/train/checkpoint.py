@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
-    COMMANDS,
     CONFIG,
     DS_CONFIG,
     LATEST,
@@ -48,7 +46,7 @@ from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
-from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, done_line, is_folder
+from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder, record
 from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
 
 # Versions of the programs that write a checkpoint; DeepSpeed records its own.
@@ -141,11 +139,6 @@ class RunFolder:
         if rank() == 0:
             with self._writing():
                 replace_text(self.path / ABOUT, text + "\n")
-
-    def write_done(self, steps: int) -> None:
-        """Record that all of so many steps are done, for `matey.train.own_folder.is_done`."""
-        if rank() == 0:
-            self._record(done_line(steps))
 
     def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
@@ -280,11 +273,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / CONFIG, dump_config(run))
             replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
-        self._record(f"on {world_size()} ranks: {command_line()}")
-
-    def _record(self, text: str) -> None:
-        with self._writing(), (self.path / COMMANDS).open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now():%Y-%m-%d %H:%M} {text}\n")
+            record(self.path, f"on {world_size()} ranks: {command_line()}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -74,6 +74,12 @@ def test_a_signal_saves_and_stops_the_run_and_the_next_one_has_the_same_losses(p
     assert losses(folder) == pytest.approx(whole, rel=0 if launcher is PYTHON else 1e-4)
 
 
+def test_a_run_says_by_its_exit_code_whether_its_steps_are_done(place):
+    config = place[0] / "whole" / "run.yaml"
+    assert pretrain(config, "--is_done").returncode == 0
+    assert pretrain(config, "--is_done", "--set", "train.steps=99").returncode == 75
+
+
 @pytest.mark.slow
 def test_a_run_knows_that_it_is_not_done_where_its_launcher_takes_it_for_a_success(place):
     folder = place[0] / "success"

@@ -70,14 +70,6 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
     assert len(read_seen(run / "seen.txt")) == 8  # of ten trajectories, those that are trained on
 
 
-def test_a_run_says_by_its_exit_code_whether_its_steps_are_done(copy, tmp_path):
-    assert copy("--is_done").returncode == 0
-    assert copy("--is_done", "--set", "train.steps=9").returncode == 75
-    commands = tmp_path / "run" / "commands.txt"
-    commands.write_text(commands.read_text() + "2026-01-02 03:04 on 2 ranks: ...\n")
-    assert copy("--is_done").returncode == 75, "another run has begun there since"
-
-
 def test_data_to_validate_on_is_scored_beside_the_rest_and_never_trained_on(run_yaml, tmp_path):
     other = write_the_well(tmp_path / "well" / "data" / "test" / "a.hdf5")
     result = succeed(pretrain(run_yaml(data={"validate_on": [str(other)]})))

@@ -33,6 +33,7 @@ def site(cluster, tmp_path):
         "DISK": str(tmp_path / "disk"),
         "LAUNCHER": "slurm",
         "DS_ACCELERATOR": "cpu",
+        "PYTHONDONTWRITEBYTECODE": "",  # by what they write, one sees which modules were imported
     }
 
 
