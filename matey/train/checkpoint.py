@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
-    COMMANDS,
     CONFIG,
     DS_CONFIG,
     LATEST,
@@ -48,7 +46,7 @@ from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
-from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder
+from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder, record
 from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
 
 # Versions of the programs that write a checkpoint; DeepSpeed records its own.
@@ -275,8 +273,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / CONFIG, dump_config(run))
             replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
-            with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {command_line()}\n")
+            record(self.path, f"on {world_size()} ranks: {command_line()}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

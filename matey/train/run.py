@@ -33,7 +33,7 @@ from matey.train.describe import describe, describe_tokens
 from matey.train.loop import Progress, train
 from matey.train.memory import group_size
 from matey.train.network import check_attention
-from matey.train.own_folder import cannot_write
+from matey.train.own_folder import cannot_write, record_done
 from matey.train.resume import RunError
 from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, validation_windows
 from matey.train.sample_layout import layout_of
@@ -113,6 +113,8 @@ def _train_in(
     folder.write_about(opening)
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
+        if rank() == 0:
+            record_done(folder.path, run.train.steps)
         return True
     ranks = model.sequence_group.ranks
     # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
@@ -149,6 +151,7 @@ def _train_in(
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
     if rank() == 0:
         say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
+        record_done(folder.path, run.train.steps)
     return True
 
 
