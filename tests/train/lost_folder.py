@@ -1,4 +1,4 @@
-"""Started by test_second_run.py: runs that lose their folder, or a process that reads, before or while they save their third step.
+"""Started by test_second_run.py: runs that lose their folder, or a process that reads, near the save of their third step.
 
 Prints a line for each, with what is left of it; of the checkpoints of a run two are kept.
 """

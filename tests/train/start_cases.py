@@ -22,10 +22,10 @@ from matey.commands.evaluate import select_data
 from matey.config import load_config
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import seen_text
-from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
-from matey.parallel.groups import make_groups
 from matey.model.from_run import model_config
 from matey.model.matey import MateyModel
+from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
+from matey.parallel.groups import make_groups
 from matey.parallel.package import deepspeed
 from matey.parallel.topology import Topology
 from matey.train.network import with_vocabulary
@@ -77,7 +77,9 @@ def forecast_the_first(run, data, folder):
     if rank() == 0:
         model.save_pretrained(out / "model")
     barrier()
-    given = dict(checkpoint=out / "model", data=folder, out=out / "forecast.h5", steps=1, lead=1, conserve=False, start=0)
+    given = dict(
+        checkpoint=out / "model", data=folder, out=out / "forecast.h5", steps=1, lead=1, conserve=False, start=0
+    )
     given |= dict(trajectories=(0,), history=None, batch=1, probe=[], field=None, animate=None, overwrite=False)
     with redirect_stdout(sys.stderr):
         predict.run(Namespace(**given), torch.device("cpu"), environment=object())
