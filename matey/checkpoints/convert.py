@@ -13,7 +13,6 @@ from torch import Tensor
 
 from matey.checkpoints.card import model_card
 from matey.checkpoints.durable import flush
-from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import MODEL_STATES, ShardError
 from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, RUN_FILES, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
@@ -51,7 +50,6 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
     try:
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
-        give_usual_modes(new)
         flush(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # what Python, torch and safetensors raise on a full disk

@@ -220,20 +220,20 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     trained = models[first]
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
-        sets = [open_dataset(path) for path in args.data]
+        sets = [open_dataset(path, share=shared_out) for path in args.data]
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
-        sets = open_sets(of_the_run)
+        sets = open_sets(of_the_run, shared_out)
     num_frames = args.history or trained.num_frames
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:
-        held_out = with_twins_noted(held_out, trained.seen)
+        held_out = with_twins_noted(held_out, trained.seen, shared_out)
     for name, other in zip(names, models, strict=True):
         if other is trained and not args.data:
             continue
         try:
-            held_out = without_seen(held_out, other.seen, other.split, args.seen)
+            held_out = without_seen(held_out, other.seen, other.split, args.seen, shared_out)
         except DataError as error:
             raise DataError(f"{name}: {error}" if len(models) > 1 else str(error)) from None
     return held_out

@@ -16,9 +16,8 @@ import torch
 from safetensors import SafetensorError
 
 import matey
-from matey.checkpoints.durable import flush, free_name, remove_if_it_goes, replace_text, still_there
+from matey.checkpoints.durable import flush_names, flush_shards, free_name, remove_if_it_goes, replace_text, still_there
 from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import (
     ABOUT,
@@ -140,6 +139,7 @@ class RunFolder:
             with self._writing():
                 replace_text(self.path / ABOUT, text + "\n")
 
+    @ends_of_workers_heard_later()
     def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
@@ -161,16 +161,14 @@ class RunFolder:
                 "has_average": average.is_kept,
                 "versions": VERSIONS,
             }
-            with ends_of_workers_heard_later():
-                engine.save_checkpoint(
-                    str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False
-                )
-                average.save(new, step)
+            engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
+            average.save(new, step)
+            flush_shards(new, rank())
             barrier()
             if rank() == 0:
                 # The checkpoint has to be on the disk before `latest` names it.
-                give_usual_modes(new)
-                flush(new)
+                flush_names(new)
+                flush_names(self.checkpoints)
                 self._check_lock()  # the lock may have been lost during a long write
                 before = free_name(whole)
                 if is_folder(whole):
@@ -200,6 +198,7 @@ class RunFolder:
         barrier()
         return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
+    @ends_of_workers_heard_later()
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
         self._begin_to_write(self.path / MODEL_AFTER)

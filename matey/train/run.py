@@ -120,6 +120,7 @@ def _train_in(
     # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
     exchange, share = HostExchange(topology.sequence_groups()), share_of(model.config, ranks)
     skips_in_parts = share is not None and run.data.bad_values == "skip"
+    workers = run.data.workers_with(gpu=engine.device.type == "cuda")
     read = micro_batches(
         data.mixture,
         progress.step,
@@ -128,12 +129,12 @@ def _train_in(
         run.train.accumulation,
         topology.data_rank,
         topology.num_data_ranks,
-        run.data.workers,
+        workers,
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
         share=share,
-        finish=MakeReady(model.config, ranks, run.train, is_packed=run.data.workers > 0),
+        finish=MakeReady(model.config, ranks, run.train, is_packed=workers > 0),
         on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
     )
     prepared = together(read, model.config, ranks, exchange)
