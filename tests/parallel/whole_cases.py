@@ -1,8 +1,8 @@
 """Started by test_engine.py on two ranks with names of engines: puts models together whose weights count up.
 
 A line ``whole`` per engine on rank 0: the name; the weights that are not what they should be; the bytes of the model in
-float32, and by how many the tensors of rank 1 grew meanwhile, which is tried three times as long as it is half of that. Then for
-each of accumulation_cases.py a line ``accumulation`` with the norms, and a line ``type`` with the type of messages.
+float32, and by how many the tensors of rank 1 grew meanwhile, which is tried three times as long as it is half of that. Then a
+line ``accumulation`` with the norms and a line ``type`` with the type of messages for each of accumulation_cases.py.
 """
 
 import json
