@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -47,6 +48,18 @@ def keys_of(layout: TokenLayout, scheme: str, patches: Sequence[Patch]) -> list[
     return found
 
 
+class Norm(nn.LayerNorm):
+    """LayerNorm; on CPUs in float32, since their gradients of its weights add up the tokens in bfloat16."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        wide = torch.promote_types(input.dtype, torch.float32)
+        affine = self.weight.to(wide), self.bias.to(wide)
+        return F.layer_norm(input.to(wide), self.normalized_shape, *affine, self.eps).to(input.dtype)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention within one segmentation, norm first.
 
@@ -57,7 +70,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
 
@@ -78,7 +91,7 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
 

@@ -17,7 +17,7 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, scheme_keys
+from matey.model.blocks import Block, Norm, scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
@@ -71,7 +71,7 @@ class MateyModel(PreTrainedModel):
         self.blocks = ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
         )
@@ -158,8 +158,10 @@ class MateyModel(PreTrainedModel):
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
-        tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads. It
+        # adds in the type of the conditions: sums over many tokens in bfloat16 would lose most of them.
+        of_samples = F.embedding(sample, conditions)
+        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         rotations = None
@@ -170,7 +172,7 @@ class MateyModel(PreTrainedModel):
             keep = self._keep(number, prepared, samples, tokens.dtype)
             tokens = self._call(number, block, tokens, plan, keep, rotations)
         tokens = reordered(tokens, plan.leave)
-        return self._decode(prepared, self.norm(tokens), conditions)
+        return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, with activation recomputation (again in the backward pass) where that is asked for."""
@@ -232,7 +234,7 @@ class MateyModel(PreTrainedModel):
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared) -> Tensor:
-        """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""
+        """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:

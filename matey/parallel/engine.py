@@ -45,6 +45,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     is_compiled = is_offloaded and not matrices
     config = {
         **deepspeed_config,
+        # DeepSpeed would add up gradients over ranks in the type of the weights; bfloat16 loses half of them on 736 ranks.
+        "communication_data_type": deepspeed_config.get("communication_data_type") or "fp32",
         "train_micro_batch_size_per_gpu": train.micro_batch,
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.clip_norm,

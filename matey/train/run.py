@@ -10,6 +10,7 @@ from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
+from matey.config.choices import LOSSES
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
@@ -137,7 +138,7 @@ def _train_in(
         finish=MakeReady(model.config, ranks, run.train, is_packed=workers > 0),
         on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
     )
-    prepared = together(read, model.config, ranks, exchange)
+    prepared = together(read, model.config, ranks, exchange, LOSSES[run.train.loss])
     stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
