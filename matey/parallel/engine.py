@@ -126,7 +126,9 @@ def _in_a_sentence() -> Iterator[None]:
     except Exception as error:
         why = one_line(error)
         if asked_to_leave():  # by a signal that has ended a compiler, too
-            raise ConfigError(f"Asked to stop while DeepSpeed started ({why}): start the same command again.") from error
+            raise ConfigError(
+                f"Asked to stop while DeepSpeed started ({why}): start the same command again."
+            ) from error
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             why = f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
