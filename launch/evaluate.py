@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.checkpoints.run_files import CONFIG
 from matey.checkpoints.trained_folder import is_peer, is_run
 from matey.config import flags, load_config, shipped

@@ -25,11 +25,6 @@ fi
 # These the scripts never ask for. From another job or step, they would end srun, hide GPUs, or deal ranks out across the nodes.
 unset SLURM_CPUS_PER_GPU SLURM_NTASKS_PER_GPU SLURM_GPUS_PER_TASK SLURM_TRES_BIND SLURM_GPU_BIND SLURM_CPU_BIND SLURM_DISTRIBUTION
 
-# Whether a job of this name waits for that one to end: Slurm may have taken it although sbatch got no answer.
-is_queued_after() {
-    squeue --noheader --states=PENDING --name="$SLURM_JOB_NAME" --format=%E 2> /dev/null | grep --quiet --word-regexp "afterany:$1"
-}
-
 # Slurm's daemon does not always answer at once.
 asked_again() {
     for pause in 1 10 30 60 0; do
@@ -38,6 +33,34 @@ asked_again() {
     done
     return 1
 }
+
+# A task of an array goes on by itself.
+job="${SLURM_JOB_ID:-}"
+[[ -z "${SLURM_ARRAY_TASK_ID:-}" ]] || job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+
+# Whether a job of this name waits for this one to end: Slurm may have taken it although sbatch got no answer.
+is_queued() {
+    asked_again squeue --noheader --states=PENDING --name="$SLURM_JOB_NAME" --format=%E 2> /dev/null |
+        grep --quiet --word-regexp "afterany:$job"
+}
+
+# Slurm starts a job again whose node has failed, and also one that was preempted, whose run may have saved and gone on by then.
+if ((${SLURM_RESTART_COUNT:-0} > 0)) && is_queued; then
+    echo "This job was started again, but had submitted the next one, which goes on."
+    exit 0
+fi
+
+# A --signal given to sbatch is known to the accounting alone. SBATCH_SIGNAL, like all variables, reaches the next job by itself.
+signal="$(sacct --noheader --parsable2 --jobs="${SLURM_JOB_ID:-}" --format=SubmitLine 2> /dev/null |
+    grep --only-matching --max-count=1 -e '--signal[= ][^ ]*' || true)"
+notice="${signal:-${SBATCH_SIGNAL:-$(scontrol write batch_script "${SLURM_JOB_ID:-}" - 2> /dev/null |
+    grep --max-count=1 '^#SBATCH.* --signal' || true)}}"
+limit=$((${SLURM_JOB_END_TIME:-0} - ${SLURM_JOB_START_TIME:-0}))
+if [[ "$notice" =~ @([0-9]+) ]] && ((10 * BASH_REMATCH[1] > 9 * limit && limit > 0)); then
+    echo "error: the job has $limit s, and is asked to leave ${BASH_REMATCH[1]} s before their end: expected a notice of at most nine" \
+        "tenths of its time; give it more (--time), or a shorter notice where you submit (SBATCH_SIGNAL=USR1@60)" >&2
+    exit 2
+fi
 
 # Runs a command such as srun; its exit code is then in `code`. SIGUSR1 to the script alone (--signal=B:USR1@600, scancel --batch)
 # goes on to it, and so to all tasks, when these hold it back; with the signal to all, they get it twice, which changes nothing. `scancel` sends SIGTERM, which
@@ -62,6 +85,9 @@ pass_on() {
 end_job() {
     local code="$1"
     shift
+    if [[ "$code" == 0 && -n "${THEN:-}" ]]; then
+        exec bash -c "$THEN"
+    fi
     # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
     [[ "$code" == 75 ]] || exit "$code"
     if ((MAX_JOBS <= 1)); then
@@ -74,9 +100,7 @@ end_job() {
         echo "This job was asked to leave $((now - start)) s after its start, of the $((end - start)) s it had: if nobody else did," \
             "its notice (--signal) is longer than a job should spend on it; give it more time (--time)."
     fi
-    # A task of an array goes on by itself.
-    local limit features shared excluded gres script signal job="$SLURM_JOB_ID"
-    [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]] || job="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    local limit features shared excluded gres script
     # By tabs: the bar stands for "or" among features. Two tabs in a row would count as one.
     IFS=$'\t' read -r limit features shared excluded gres script <<< \
         "$(asked_again squeue --noheader --job="$job" --format=$'%l\t%f\t%h\t%x.\t%b\t%o')"
@@ -88,9 +112,6 @@ end_job() {
     fi
     # The file that was submitted, whatever its name; where Slurm does not tell, its copy of it, which runs here.
     [[ -r "$script" ]] || script="$0"
-    # A --signal given to sbatch is known to the accounting alone. SBATCH_SIGNAL, like all variables, reaches the next job by itself.
-    signal="$(sacct --noheader --parsable2 --jobs="$SLURM_JOB_ID" --format=SubmitLine 2> /dev/null |
-        grep --only-matching --max-count=1 -e '--signal[= ][^ ]*' || true)"
     # What this job was given, by options that went before those in the script. All variables go on to the next one, on a site
     # that otherwise sends none (SBATCH_EXPORT=NONE) too: they say what is run.
     local options=(--export=ALL --dependency="afterany:$job" --nodes="$SLURM_JOB_NUM_NODES" --time="$limit"
@@ -111,7 +132,7 @@ end_job() {
     local tried=''
     # shellcheck disable=SC2329 # called below
     submit_next() {
-        [[ -z "$tried" ]] || ! is_queued_after "$job" || return 0
+        [[ -z "$tried" ]] || ! is_queued || return 0
         tried=1
         MAX_JOBS=$((MAX_JOBS - 1)) sbatch "${options[@]}" "$script" "$@"
     }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, check_device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.process.entry_point import interruptible
 from matey.process.held_signals import hold
 

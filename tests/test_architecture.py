@@ -134,8 +134,3 @@ def test_ruff_finds_nothing():
     for command in (["check"], ["format", "--check"]):
         result = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout
-
-
-def test_no_file_has_more_than_300_lines():
-    files = [path for folder in ("matey", "launch", "tools", "tests") for path in (ROOT / folder).rglob("*.py")]
-    assert [path.name for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []

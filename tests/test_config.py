@@ -55,6 +55,15 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
             r"'data.sets.split_by'\? It belongs to a data set: data.sets=\[\{path: ..., split_by: ...\}\]",
         ),
         ("data.sets.split_by=time", "'sets' is a list, which is set as a whole, such as --set 'data.sets="),
+        ("train.steps=true", r"--set: train.steps: expected a number, not true or false \(got True\)"),
+        ("data.split=[true, 0, 0]", "data.split.0: expected a number, not true"),
+        ("train.groups={local: {learning_rate: true}}", "train.groups.local.learning_rate: expected a number"),
+        ("tokens.patches=[[1, 16, 16]]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got \[1, 16, 16\]\)"),
+        ("tokens.patches=[1, 1, 16, 16]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got 1\)"),
+        ("train={<<: {seed: 3}, steps: 2}", "merges by the key '<<' .line 1.; write the keys out"),
+        ('output.dir="a\\0b"', "--set output.dir: .* holds a null character"),
+        ("output.dir=s3://bucket/x", "output.dir: expected a path on this machine, got the URL 's3://bucket/x'"),
+        ("parallel.timeout=1.0e-9", "parallel.timeout: .* greater than or equal to 1"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(path, override, message):
@@ -189,6 +198,8 @@ def test_a_section_that_is_no_mapping_is_a_sentence(path):
         ('{"compile": ' + "[" * 50 + "]" * 50 + "}", "is nested deeper than 32 levels"),
         ('{"compile": ' + "9" * 5000 + "}", "holds a value that cannot be read"),
         ('{"bf16": ', "is not JSON"),
+        ('{"zero_optimization": {"stage": 1, "stage": 3}}', "has the key 'stage' twice; remove one"),
+        ('{"csv_monitor": {"enabled": true, "job_name": "a\\u0000"}}', "holds a null character"),
         ("\udcff", "is not text in UTF-8"),
     ],
 )

@@ -22,6 +22,12 @@ def test_help_and_an_unknown_flag_need_neither_pytorch_nor_deepspeed(path):
         assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_a_script_outside_its_environment_says_how_to_activate_it(path):
+    result = subprocess.run([sys.executable, "-S", path], capture_output=True, text=True)  # -S: no installed packages
+    assert result.returncode == 1 and "Activate its environment: source .venv/bin/activate" in result.stderr
+
+
 RUN = ["--config", "launch/runs/demo.yaml", "--deepspeed_config", "ds_configs/zero1.json"]
 MODEL = "models/matey-micro"
 NO_DATA = "data.sets=[{path: nowhere}]"

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
 from matey.process.entry_point import entry_point

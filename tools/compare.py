@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags
 from matey.process.entry_point import entry_point
 

@@ -15,6 +15,7 @@ import sys
 from itertools import takewhile
 from pathlib import Path
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags
 from matey.config.shipped import KINDS, ROOT, configurations, hint
 from matey.mistakes import Mistake, writing

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.checkpoints.newest import first_file, step_folder
 from matey.config import flags
 from matey.process.entry_point import entry_point

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags
 from matey.process.entry_point import entry_point
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags, load_config, load_deepspeed_config
 from matey.planning.at_hand import check_can_be_planned
 from matey.planning.machine import load_machine

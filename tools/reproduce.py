@@ -51,6 +51,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.commands import ROOT, WORK
 from matey.config import flags, load_config
 from matey.config.choices import FINETUNE_MODES

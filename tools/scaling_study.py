@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import ConfigError, flags, load_config, load_deepspeed_config
 from matey.process.entry_point import entry_point
 from matey.studies.folder import read_study

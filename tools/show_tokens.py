@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags, load_config, parse_config, with_overrides
 from matey.data import DataError, open_dataset
 from matey.process.entry_point import entry_point

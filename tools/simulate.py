@@ -15,6 +15,7 @@ import os
 import sys
 from typing import NoReturn
 
+import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags
 from matey.mistakes import Mistake, nearest_name, writing
 from matey.process.entry_point import INTERRUPTED, entry_point

@@ -27,8 +27,9 @@ run_job() {
 
     # The GPUs of a node are shown to all its tasks, and each takes that of its local rank: peers then reach each other's
     # memory directly, which they cannot where Slurm shows each task a single one (--gpus-per-task).
-    run_with_signals srun --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$cores" \
-        python -u "$1" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume "${@:2}"
+    set -- "$1" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume "${@:2}"
+    run_with_signals srun --export=ALL --kill-on-bad-exit=1 --cpus-per-task="$cores" python -u "$@"
+    [[ "$code" != 0 ]] || python "$@" --is_done || code=$? # the exit code of a launcher is not always the run's
     export CONFIG DEEPSPEED_CONFIG VENV MODULES # for the next job
 }
 

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,20 +19,20 @@ from matey.benchmark.sequence_parts import in_a_file
 from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import TrainSection
+from matey.config.choices import LOSSES
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
-from matey.model.prepare import prepare
 from matey.model.shared_fields import share_of
-from matey.nested import Packed, packed, tensors_in
+from matey.nested import Packed, tensors_in
 from matey.parallel import collectives
 from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import Meter
 from matey.parallel.package import Engine
 from matey.parallel.sequence import share_samples
-from matey.train.ahead import AsRead, MicroBatch, on_device, together
+from matey.train.ahead import AsRead, MakeReady, MicroBatch, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
@@ -60,22 +60,24 @@ class CountingMeter(Meter):
 def main(settings: dict[str, Any]) -> None:
     """Count on all ranks and print the results on rank 0."""
     start_processes(find_environment(), timeout=600, threads=1)
-    for case in (Case.from_json(each) for each in settings["cases"]):
-        own = count_step(case, settings["stage"], is_prepared=settings["prepared"])
+    cases = [(loss, Case.from_json(each)) for loss, of_loss in settings["cases"].items() for each in of_loss]
+    for loss, case in cases:
+        own = count_step(case, settings["stage"], loss, is_prepared=settings["prepared"])
         everyone = collectives.from_all_ranks(own)
         most = max(everyone, key=lambda row: (row["forward"] + row["backward"], row["step"]))
         if collectives.rank() == 0:
-            about = {"scheme": case.scheme, "tokens": case.tokens, "ranks": collectives.world_size()}
+            about = {"scheme": case.scheme, "tokens": case.tokens, "loss": loss, "ranks": collectives.world_size()}
             sys.stdout.write(f"point {json.dumps(about | most)}\n")
     stop_processes()
 
 
-def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str, Any]:
+def count_step(case: Case, stage: int, loss: str = "nrmse", *, is_prepared: bool = True) -> dict[str, Any]:
     """Return the blocking calls of a whole logged step, and those and all operations of forward and backward alone.
 
     Args:
         case: the model and its micro-batch.
         stage: the ZeRO stage.
+        loss: name of the loss.
         is_prepared: whether the micro-batch is prepared before the step (with several ranks, from the part of a file that each
             has read) or inside it.
     """
@@ -83,18 +85,18 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     if collectives.world_size() > 1:
         share_samples(model)
     group = model.sequence_group
-    settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch)
+    settings = TrainSection(steps=WARM_UP + 1, micro_batch=case.batch, loss=loss)
     engine = build_engine(model, settings, {"zero_optimization": {"stage": stage}})
     calls = BlockingCalls([])
     meter, average = CountingMeter(engine.device, calls), MovingAverage(engine, 0)
     batch = replace(case.make_batch(), draw=torch.arange(case.batch))
-    read = _as_read(case, model, batch) if is_prepared else None
+    read = _as_read(case, model, batch, settings) if is_prepared else None
 
     def make_ready() -> MicroBatch:
         if read is None:
             return AsRead([batch])
-        (ready,) = on_device(together(iter([read]), model.config, group.ranks, group.exchange), engine.device)
-        return ready
+        stream = together(iter([read]), model.config, group.ranks, group.exchange, LOSSES[loss])
+        return next(on_device(stream, engine.device))
 
     def take(ready: MicroBatch, step: int) -> TakenStep:
         return take_step_of(engine, iter([ready]), {"benchmark": LossScale()}, settings, average, step, meter)
@@ -120,15 +122,17 @@ def count_step(case: Case, stage: int, *, is_prepared: bool = True) -> dict[str,
     return {**by_part, "step": calls.number(*calls.where), "operations": dict(operations), "where": where}
 
 
-def _as_read(case: Case, model: MateyModel, batch: FieldBatch) -> Packed:
+def _as_read(case: Case, model: MateyModel, batch: FieldBatch, settings: TrainSection) -> Packed:
     """Return a micro-batch as a worker sends it: prepared or, with several ranks, the part that this rank has read."""
-    share = share_of(model.config, model.sequence_group.ranks)
+    ranks = model.sequence_group.ranks
+    make_ready, share = MakeReady(model.config, ranks, settings, is_packed=True), share_of(model.config, ranks)
     if share is None:
-        return packed(prepare([batch], model.config, model.sequence_group.ranks))
+        return cast(Packed, make_ready(0, [batch]))
     with in_a_file(case) as (_, data):
         windows = [Window(0, sample, 0, 1) for sample in range(case.batch)]
         parts = read_parts([data], windows, case.frames, share)
-    return packed([replace(part, samples=replace(part.samples, draw=batch.draw)) for part in parts])
+    parts = [replace(part, samples=replace(part.samples, draw=batch.draw)) for part in parts]
+    return cast(Packed, make_ready(0, parts))
 
 
 def _held_by(engine: Engine) -> Iterator[torch.Tensor]:

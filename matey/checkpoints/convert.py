@@ -13,13 +13,12 @@ from torch import Tensor
 
 from matey.checkpoints.card import model_card
 from matey.checkpoints.durable import flush
-from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import MODEL_STATES, ShardError
 from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, RUN_FILES, SEEN, step_name
 from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
-from matey.model.configuration import MateyConfig
+from matey.model.configuration import SAVED, MateyConfig
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 
@@ -51,7 +50,6 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
     try:
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
-        give_usual_modes(new)
         flush(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # what Python, torch and safetensors raise on a full disk
@@ -93,7 +91,8 @@ def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_config(run / CONFIG)
-    config = MateyConfig.from_dict(source.network)
+    # Checkpoints of earlier versions keep all keys of Hugging Face's.
+    config = MateyConfig.from_dict({key: value for key, value in source.network.items() if key in SAVED})
     config.dtype = dtype
     with torch.device("meta"):
         model = MateyModel(config)

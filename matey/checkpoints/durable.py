@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from itertools import count
@@ -28,22 +29,38 @@ def replace_bytes(path: Path, content: bytes) -> None:
     except OSError:  # such as a full disk, which should not keep half a file
         new.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+    flush_names(path.parent)
 
 
 def flush(folder: Path) -> None:
-    """Flush a folder, and all files in it, to the disk."""
+    """Flush a folder, and all files in it, to the disk, and give safetensors files the usual mode."""
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            _flush_file(path)
         elif path.is_dir():
-            _flush_folder(path)
-    _flush_folder(folder)
-    _flush_folder(folder.parent)
+            flush_names(path)
+    flush_names(folder)
+    flush_names(folder.parent)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_shards(folder: Path, rank: int) -> None:
+    """Do as `flush` does with the files of a checkpoint that a rank wrote; what others still write there comes and goes."""
+    for path in folder.iterdir():
+        number = re.search(r"rank_(\d+)", path.name)  # the rank's, and of DeepSpeed's two numbers the first
+        if number and int(number[1]) == rank:
+            _flush_file(path)
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb") as file:
+        if path.suffix == ".safetensors":  # only their owner could read them, whatever the process's umask says
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(file.fileno(), 0o666 & ~mask)
+        os.fsync(file.fileno())
+
+
+def flush_names(folder: Path) -> None:
     """Flush the names in a folder to the disk."""
     number = os.open(folder, os.O_RDONLY)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,15 +23,13 @@ from matey.model.configuration import check_stated
 from matey.model.matey import MateyModel
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-# Keys by which Hugging Face would run other code, or read weights in another form than MATEY writes.
-_REFUSED = ("quantization_config", "auto_map", "custom_pipelines", "transformers_weights")
+FLOATS = ("F64", "F32", "BF16", "F16")  # types of weights, as safetensors calls them
 
 
 class _ModelJson(ModelSection):
     """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
 
-    Other keys belong to Hugging Face.
+    Other keys are Hugging Face's, see `check_stated`.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -51,7 +49,6 @@ class _ModelJson(ModelSection):
     scales: Any = None  # see `matey.model.scales.check_ranges`
     num_wavelengths: int = Field(16, ge=1, le=1024)
     longest_lead: float = Field(256.0, gt=0, le=1e9)
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None
 
 
 class _Index(BaseModel):
@@ -101,9 +98,6 @@ def _read_config(folder: Path) -> _ModelJson:
         raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
     if kind != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
-    for key in _REFUSED:
-        if tree.get(key) is not None:
-            raise CheckpointError(f"{folder / MODEL_CONFIG} has {key}, which MATEY does not read; use a plain model.")
     try:
         check_stated(tree)
     except ValueError as error:
@@ -136,12 +130,17 @@ def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
         )
     for file in files:
         try:
-            with safe_open(file, "pt"):
-                pass
+            with safe_open(file, "pt") as weights:
+                types = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"The model in {folder} cannot be loaded: {file.name}: {one_line(error)}; copy the model again."
             ) from None
+        if strange := [name for name, kind in types.items() if kind not in FLOATS]:
+            raise CheckpointError(
+                f"{file} holds {strange[0]} as {types[strange[0]]}, where weights are {', '.join(FLOATS)}; take a model that "
+                "MATEY saved."
+            )
 
 
 def read_json(path: Path) -> dict[str, Any]:

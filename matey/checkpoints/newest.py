@@ -61,7 +61,7 @@ def latest_tag(folder: Path) -> str | None:
         raise ShardError(
             f"{latest} cannot be read ({why}); replace it by a file that holds the name of a step_* beside it."
         ) from None
-    if Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
+    if not tag or Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
         raise ShardError(
             f"{latest} names {tag[:80]!r}, which is not beside it; write the name of a checkpoint that is."
         )

@@ -42,6 +42,7 @@ from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import write_report
 from matey.report.physics import beyond_text, physics_text
 from matey.report.summary import READING, summary_text
+from matey.train.lock import FileLock
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,7 +55,21 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
-    """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
+    """Evaluate as the command line says, while no other evaluation writes to the same folder.
+
+    With several ranks, the first writes and prints the results of all.
+    """
+    lock = FileLock(args.out / RECORDS)
+    try:
+        if rank() == 0:
+            with writing(args.out):
+                lock.take()
+        _run(args, device, environment)
+    finally:
+        lock.release()
+
+
+def _run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
     names = distinct_names(args.checkpoint)
@@ -205,20 +220,20 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     trained = models[first]
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
-        sets = [open_dataset(path) for path in args.data]
+        sets = [open_dataset(path, share=shared_out) for path in args.data]
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
-        sets = open_sets(of_the_run)
+        sets = open_sets(of_the_run, shared_out)
     num_frames = args.history or trained.num_frames
     part: Part = args.split or ("all" if args.data else "test")
     held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:
-        held_out = with_twins_noted(held_out, trained.seen)
+        held_out = with_twins_noted(held_out, trained.seen, shared_out)
     for name, other in zip(names, models, strict=True):
         if other is trained and not args.data:
             continue
         try:
-            held_out = without_seen(held_out, other.seen, other.split, args.seen)
+            held_out = without_seen(held_out, other.seen, other.split, args.seen, shared_out)
         except DataError as error:
             raise DataError(f"{name}: {error}" if len(models) > 1 else str(error)) from None
     return held_out

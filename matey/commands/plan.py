@@ -31,7 +31,7 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
     print("\n".join([*notes, text(planned, workload, assumed, run, machine)]))
-    print(reading_of(args, planned, workload, run))
+    print(reading_of(args, planned, workload))
     if not planned.fits_node:
         print(
             "The main memory of a node does not suffice for its ranks: take fewer data.workers, more ranks to a sequence "
@@ -75,12 +75,12 @@ def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
     return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
 
 
-def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload, run: RunConfig) -> str:
+def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload) -> str:
     """Return a line on the data that a rank reads and the speed, given by the user or measured on the samples."""
     needed = planned.read_bytes / planned.seconds.total
     if args.read_rate is not None:
-        return reading_text(needed, args.read_rate * MB, run.data.workers, planned.ranks, "--read_rate")
-    return reading_text(needed, workload.read_rate, run.data.workers, planned.ranks, "as the windows were read here")
+        return reading_text(needed, args.read_rate * MB, planned.workers, planned.ranks, "--read_rate")
+    return reading_text(needed, workload.read_rate, planned.workers, planned.ranks, "as the windows were read here")
 
 
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
@@ -97,13 +97,13 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
-        + _preparing(planned, run),
+        + _preparing(planned),
         *_of_node(planned),
     ]
     if planned.pinned_bytes:
         pinned = "pinned, from which micro-batches are copied to the GPU ahead of the step"
         lines.append(f"{planned.pinned_bytes / GIB:34.2f}   {pinned}")
-    if run.data.workers:
+    if planned.workers:
         waiting = "at most of micro-batches that data.workers of a rank have read ahead"
         lines.append(f"{planned.waiting_bytes / GIB:34.2f}   {waiting}")
     told = f"communication of a rank and step, in MiB{'calls':>27}{'alone':>12}"
@@ -125,11 +125,11 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
     return "\n".join(lines)
 
 
-def _preparing(planned: Estimate, run: RunConfig) -> str:
+def _preparing(planned: Estimate) -> str:
     """Name the processes that prepare micro-batches; the ranks of a group prepare together, and their workers only read."""
     if planned.sequence_parallel_size > 1:
         return "each rank"
-    return f"each of {run.data.workers or 1} process{'es' * (run.data.workers > 1)} of a rank"
+    return f"each of {planned.num_preparing} process{'es' * (planned.num_preparing > 1)} of a rank"
 
 
 def _of_node(planned: Estimate) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from matey.checkpoints.trained import Trained, load_trained
 from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
+from matey.data import open_dataset
 from matey.evaluate.conservation import kept_note
 from matey.evaluate.forecasts.closing import closing_table
 from matey.evaluate.forecasts.formats import ForecastFile, format_of
@@ -22,6 +24,7 @@ from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, v
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
+from matey.parallel.collectives import shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
 from matey.report.forecast_movie import Film, probes_figure, write_film
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         share_samples(trained.model)
     forecasts = forecast(
         trained,
-        args.data,
+        open_dataset(args.data, share=shared_out),
         steps=args.steps,
         lead=args.lead,
         conserve=args.conserve,
@@ -57,6 +60,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         device=str(device),
         command=command_line(),
     )
+    forecasts = replace(forecasts, found_by=args.data)
     request = forecasts.request
     cells = cells_of(request, args.probe)
     fields = request.data.fields

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from matey.config.section import on_this_machine
 from matey.mistakes import Mistake
 from matey.process.ending import end_with_error
 from matey.process.likely_place import likely_place
@@ -91,12 +92,14 @@ def check_device(name: str) -> None:
 
 
 def path(text: str) -> Path:
-    """Return a path; names that are not UTF-8 are refused, since they cannot be printed or written into files."""
+    """Return a path; URLs are refused, and names that are not UTF-8, which cannot be printed or written into files."""
     try:
         text.encode("utf-8")
+        return Path(on_this_machine(text))
     except UnicodeEncodeError:
         raise ArgumentTypeError(f"expected a name in UTF-8, got {ascii(text)}") from None
-    return Path(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
 
 
 threads = whole(1, 1024)

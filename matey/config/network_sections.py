@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from matey.config.choices import Backend, Criterion, RefineRule, RefineValues, Scheme
 from matey.config.section import FieldName, Section
 
 _Extent = Annotated[int, Field(ge=1, le=4096)]
-PatchSize = tuple[_Extent, _Extent, _Extent, _Extent]
+
+
+def _four(size: Any) -> Any:  # noqa: ANN401
+    if not isinstance(size, list | tuple) or len(size) != 4:
+        raise ValueError("expected 4 numbers [t, z, y, x]")
+    return tuple(size)  # strictly, a list is none
+
+
+PatchSize = Annotated[tuple[_Extent, _Extent, _Extent, _Extent], BeforeValidator(_four)]
 Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
 Layers = Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)]
 TokenSet = Literal["uniform", "mix", "mul"]

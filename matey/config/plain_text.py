@@ -1,7 +1,7 @@
 """Reads YAML and JSON that people and programs write: text in UTF-8, of moderate size and depth, made of plain values.
 
 Content that a parser accepts but that can break a program is refused: aliases, which can expand to more than any memory holds,
-tags, deep nesting, and numbers of thousands of digits.
+merges, tags, keys that come twice, deep nesting, null characters, and numbers of thousands of digits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matey.mistakes import one_line
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
+_NULL = "holds a null character, which no name has; remove it"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
 
@@ -54,6 +55,8 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
                 raise PlainTextError(f"uses the alias *{event.anchor}; write out what it stands for")
             if (tag := getattr(event, "tag", None)) is not None:
                 raise PlainTextError(f"uses the tag {tag}; write a plain value")
+            if "\0" in getattr(event, "value", ""):
+                raise PlainTextError(_NULL)
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise PlainTextError(_TOO_DEEP)
@@ -74,7 +77,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
 
 
 def _check_keys(node: yaml.Node | None) -> None:
-    """Raise PlainTextError if a mapping has a key twice, since YAML would take the last one silently."""
+    """Raise PlainTextError if a mapping has a key twice, of which YAML would take the last one silently, or merges another."""
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, _ in node.value:
@@ -82,6 +85,10 @@ def _check_keys(node: yaml.Node | None) -> None:
                 if key.value in names:
                     raise PlainTextError(
                         f"has the key {key.value!r} twice (line {key.start_mark.line + 1}); remove one"
+                    )
+                if key.tag == "tag:yaml.org,2002:merge":
+                    raise PlainTextError(
+                        f"merges by the key '<<' (line {key.start_mark.line + 1}); write the keys out there"
                     )
                 names.add(key.value)
     for part in node.value if isinstance(node, yaml.CollectionNode) else ():
@@ -96,20 +103,34 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
         PlainTextError: the text is not JSON, or not plain.
     """
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         raise PlainTextError(f"is not JSON: {error}") from None
     except RecursionError:
         raise PlainTextError(_TOO_DEEP) from None
     except ValueError as error:  # Python itself refuses an integer of thousands of digits
+        if isinstance(error, PlainTextError):
+            raise
         raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
-    _check_depth(tree, MAX_DEPTH)
+    _check_values(tree, MAX_DEPTH)
     return tree
 
 
-def _check_depth(tree: Any, left: int) -> None:  # noqa: ANN401
-    """Raise PlainTextError if lists and mappings are nested deeper than so many levels, which would break later copies."""
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise PlainTextError if it has a key twice, of which Python would take the last one."""
+    tree: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in tree:
+            raise PlainTextError(f"has the key {key[:80]!r} twice; remove one")
+        tree[key] = value
+    return tree
+
+
+def _check_values(tree: Any, left: int) -> None:  # noqa: ANN401
+    """Raise PlainTextError if a text has a null character, or nesting is deeper than so many levels, which breaks copies."""
     if left < 0:
         raise PlainTextError(_TOO_DEEP)
-    for value in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        _check_depth(value, left - 1)
+    if isinstance(tree, str) and "\0" in tree:
+        raise PlainTextError(_NULL)
+    for value in [*tree, *tree.values()] if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        _check_values(value, left - 1)

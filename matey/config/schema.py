@@ -83,9 +83,16 @@ class DataSection(Section):
     bad_values: Literal["refuse", "skip"] = Field(
         "refuse", description="windows with NaN or infinity stop the run, or others are drawn in their place"
     )
-    workers: int = Field(
-        0, ge=0, le=1024, description="processes per rank that read ahead; 0 reads in the training process"
+    workers: int | None = Field(
+        None,
+        ge=0,
+        le=1024,
+        description="processes per rank that read ahead; 0 reads in the training process; by default 1 on a GPU, 0 on a CPU",
     )
+
+    def workers_with(self, *, gpu: bool) -> int:
+        """Return ``workers``, or the default: a GPU's rank launches kernels meanwhile; a CPU's leaves no core to spare."""
+        return int(gpu) if self.workers is None else self.workers
 
 
 class GroupSection(Section):
@@ -183,7 +190,7 @@ class ParallelSection(Section):
     threads: int | None = Field(
         None, ge=1, le=1024, description="CPU threads per process; by default cores over local ranks"
     )
-    timeout: float = Field(1800, gt=0, le=1e7, description="seconds after which a collective that hangs ends the run")
+    timeout: float = Field(1800, ge=1, le=1e7, description="seconds after which a collective that hangs ends the run")
 
 
 class OutputSection(Section):

@@ -7,14 +7,15 @@ drops these and opens anew.
 from __future__ import annotations
 
 import os
+import resource
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 
-# A data set may be thousands of files, and a process may often open only 1024.
-_MAX_OPEN_FILES = 64
+# HDF5 takes 0.5 MiB of memory for every file that is open, and so 1 GiB for these.
+_MAX_OPEN_FILES = 2048
 
 _Version = tuple[int, int, int, int]
 
@@ -37,7 +38,8 @@ class Handles:
         if path not in self._files:
             self._files[path] = self._open(path), version
         self._files.move_to_end(path)
-        if len(self._files) > _MAX_OPEN_FILES:
+        # Descriptors are needed for other ranks and for processes that read ahead, too.
+        if len(self._files) > min(_MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
             self._files.popitem(last=False)[1][0].close()
         return self._files[path][0]
 

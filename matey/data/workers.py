@@ -12,16 +12,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing.util import Finalize, get_temp_dir
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any, NoReturn
 
 from matey.data.trajectories import DataError
-from matey.process.ending import end_workers
+from matey.process.ending import end_workers, worker_files
 from matey.process.leave_signals import END_READING
 
 # Most bytes of a socket's path, and the bytes that multiprocessing adds to the folder of temporary files.
-LONGEST_SOCKET, ADDED = 107, len("/pymp-12345678/listener-12345678")
+LONGEST_SOCKET, ADDED = 107, len("/pymp-1234567-12345678/listener-12345678")
 
 
 def check_temporary_folder() -> None:
@@ -46,11 +46,14 @@ def leave_signals_to_the_run(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # The folder of its sockets is made before it can be asked to end: in between, it would be left behind.
     signal.pthread_sigmask(signal.SIG_BLOCK, [END_READING])
-    is_of_the_run = multiprocessing.current_process()._config.get("tempdir") is not None  # type: ignore[attr-defined]
+    run = multiprocessing.parent_process()
+    assert run is not None and run.pid is not None, "a worker is a process of a run"
     folder = None
     with suppress(OSError):  # is raised again where the folder is needed
-        folder = get_temp_dir()
-    signal.signal(END_READING, partial(_end, None if is_of_the_run else folder))
+        folder = tempfile.mkdtemp(prefix=worker_files(run.pid))
+        multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
+        Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-100)
+    signal.signal(END_READING, partial(_end, folder))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [END_READING])
     # By default a worker drops data that it cannot hand over, and the process that reads from it would wait for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_by)  # type: ignore[attr-defined]

@@ -11,6 +11,7 @@ from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
 from matey.data.recorded_parts import RecordedParts
 from matey.data.seen import trained_on, twins_note
+from matey.data.share import Share, alone
 from matey.data.split_record import SplitRecord
 
 Part = Literal["all", "train", "valid", "test"]
@@ -107,15 +108,20 @@ def hold_out(
     return HeldOut(tuple(sets), tuple(chosen), num_frames, part, tuple(notes))
 
 
-def with_twins_noted(data: HeldOut, seen: frozenset[str]) -> HeldOut:
-    """Return a selection of the run's own data, with a note if trajectories begin like those of the training."""
+def with_twins_noted(data: HeldOut, seen: frozenset[str], share: Share = alone) -> HeldOut:
+    """Return a selection of the run's own data, with a note if trajectories begin like those of the training.
+
+    For ``share``, see `matey.data.fingerprints.fingerprints`.
+    """
     if data.part in ("all", "train"):
         return data
-    notes = [twins_note(each, numbers, seen) for each, numbers in zip(data.sets, data.trajectories, strict=True)]
+    notes = [twins_note(each, numbers, seen, share) for each, numbers in zip(data.sets, data.trajectories, strict=True)]
     return replace(data, notes=(*data.notes, *filter(None, notes)))
 
 
-def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None, rule: Seen) -> HeldOut:
+def without_seen(
+    data: HeldOut, seen: frozenset[str], record: SplitRecord | None, rule: Seen, share: Share = alone
+) -> HeldOut:
     """Return the selection without trajectories that the model was trained on, or all of it with a note, by the rule.
 
     Args:
@@ -123,6 +129,7 @@ def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None
         seen: the run's fingerprints, see `matey.data.seen`.
         record: the record of the run's split.
         rule: whether such trajectories are refused, left out, or scored all the same.
+        share: see `matey.data.fingerprints.fingerprints`.
 
     Raises:
         DataError: the rule refuses such trajectories, or leaving them out leaves none of a data set.
@@ -131,7 +138,7 @@ def without_seen(data: HeldOut, seen: frozenset[str], record: SplitRecord | None
         return data
     chosen, notes = [], []
     for trajectory_set, numbers in zip(data.sets, data.trajectories, strict=True):
-        known = trained_on(trajectory_set, numbers, seen, record)
+        known = trained_on(trajectory_set, numbers, seen, record, share)
         if known:
             first = trajectory_set.trajectories[known[0]].label
             words = (

@@ -52,14 +52,19 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentatio
 
 @cache
 def choose_backend(device: str, dtype: torch.dtype) -> str:
-    """Return the fastest backend for a device and a precision; flash attention needs a GPU and half precision."""
-    if device != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+    """Return the fastest backend for a device and a precision; flash attention needs half precision and a GPU that has it."""
+    if device != "cuda" or dtype not in (torch.float16, torch.bfloat16) or not has_flash():
         return "grouped"
     if torch.version.hip is not None and find_spec("flash_attn"):
         return "flash_attn"
     if torch.backends.cuda.is_flash_attention_available():
         return "varlen"
     return "flash_attn" if find_spec("flash_attn") else "grouped"
+
+
+def has_flash() -> bool:
+    """Return whether this process's GPU can run flash attention: NVIDIA's can from Ampere on, and AMD's report more."""
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:

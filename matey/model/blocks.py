@@ -54,6 +54,18 @@ Near = tuple[Any, Neighbours]
 """The route by which tokens come to this rank, and the nodes around its tokens."""
 
 
+class Norm(nn.LayerNorm):
+    """LayerNorm; on CPUs in float32, since their gradients of its weights add up the tokens in bfloat16."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``."""
+        if input.device.type != "cpu":
+            return super().forward(input)
+        wide = torch.promote_types(input.dtype, torch.float32)
+        affine = self.weight.to(wide), self.bias.to(wide)
+        return F.layer_norm(input.to(wide), self.normalized_shape, *affine, self.eps).to(input.dtype)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention within one segmentation, norm first.
 
@@ -67,7 +79,7 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, num_places: int = 0) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
         self.near = nn.Parameter(torch.empty(num_places, width)) if num_places else None
@@ -98,7 +110,7 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
 

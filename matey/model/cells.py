@@ -31,7 +31,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.convolution import convolve
-from matey.model.given import Rows, chosen
+from matey.model.given import Rows, WideLinear, chosen
 from matey.model.one_tensor import packed
 from matey.tokens.patches import Patch, long_axes
 
@@ -133,9 +133,9 @@ class Cells(nn.Module):
         self.reach, self.channels = reach, channels
         near = [2 * far + 1 for far in reach.step]
         self.kernels = nn.Parameter(torch.empty(num_layers, 2, channels, channels, *near))
-        self.expand = nn.Linear(width, width // 2)
+        self.expand = WideLinear(width, width // 2)
         # Zero at first: nothing is scaled or shifted.
-        self.modulate = nn.Linear(width // 2, 4 * channels * num_layers + num_scaled)
+        self.modulate = WideLinear(width // 2, 4 * channels * num_layers + num_scaled)
 
     def _told(self, conditions: Tensor) -> Tensor:
         return self.modulate(F.gelu(self.expand(conditions)))

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from matey.config.loading import sentences
+from matey.config.loading import sentences, shortened
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, listed
 from matey.model.place import place_of
 from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
@@ -37,6 +37,7 @@ SIZES = {
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
 STATED = ("tokens", "history", "local", "local_scales", "local_factors", "statistics", "predict")
 BOUNDED = "bounded"  # what the factors of a local network's products are
+DTYPES = (None, "float32", "float64", "bfloat16", "float16")
 # Arguments that the run YAML's schema checks; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
 DEFAULT_TOKENS = TokensSection()
@@ -162,18 +163,19 @@ class MateyConfig(PretrainedConfig):
         """Read a model's ``config.json``.
 
         Raises:
-            Mistake: the file lacks a key that decides which network it describes.
+            Mistake: the file lacks a key that decides which network it describes, or has one that no model of MATEY has.
         """
         check_stated(config_dict)
         # Those that the call states are checked like those of the file; Hugging Face would set them as attributes.
-        known = inspect.signature(cls.__init__).parameters.keys() - {"self", "kwargs"}
-        stated = {key: kwargs.pop(key) for key in known & kwargs.keys()}
-        return super().from_dict({**config_dict, **stated}, **kwargs)
+        stated = {key: kwargs.pop(key) for key in kwargs.keys() & ARGUMENTS}
+        # Attention is MATEY's own, so that Hugging Face has none to look for.
+        return super().from_dict({**config_dict, **stated, "attn_implementation": "eager"}, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""
         # Networks once cut products off instead of bounding their factors. Their weights have the same names and shapes.
-        return super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": BOUNDED}
+        tree = super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": BOUNDED}
+        return {key: value for key, value in tree.items() if key in SAVED}
 
     @property
     def patches(self) -> tuple[Patch, ...]:
@@ -220,8 +222,17 @@ class MateyConfig(PretrainedConfig):
             raise ValueError(f"width {self.width} is not a multiple of 4, which the patch stem needs.")
 
 
+ARGUMENTS = inspect.signature(MateyConfig.__init__).parameters.keys() - {"self", "kwargs"}
+SAVED = ARGUMENTS | {"local_factors", "architectures", "dtype", "model_type", "transformers_version"}
+"""The keys of ``config.json``. By others Hugging Face would set attributes, run other code or ask servers for it."""
+
+
 def check_stated(tree: Mapping[str, Any]) -> None:
-    """Raise Mistake if a ``config.json`` lacks a key that decides which network it describes."""
+    """Raise Mistake if a ``config.json`` lacks a key that decides which network it describes, or has another one."""
+    if strange := sorted(tree.keys() - SAVED - {"_commit_hash"}):  # which Hugging Face adds to what it reads
+        raise Mistake(
+            f"config.json has {listed(map(shortened, strange))}, which no model of MATEY has; take a model that it saved."
+        )
     if missing := [key for key in STATED if key not in tree and (key != "local_factors" or tree.get("local"))]:
         raise Mistake(
             f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."
@@ -229,6 +240,10 @@ def check_stated(tree: Mapping[str, Any]) -> None:
     if (factors := tree.get("local_factors", BOUNDED)) != BOUNDED:
         raise Mistake(
             f"config.json has local_factors {factors!r}, expected {BOUNDED!r}; take a model that this version saved."
+        )
+    if (dtype := tree.get("dtype")) not in DTYPES:
+        raise Mistake(
+            f"config.json has dtype {shortened(dtype)}, expected one of {', '.join(filter(None, DTYPES))}; correct it."
         )
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.given import Rows, chosen
+from matey.model.given import Rows, WideLinear, chosen, weighted_sums, wide
 from matey.model.module_list import ModuleList
 from matey.model.scales import NUM_SCALES
 from matey.tokens.patches import Patch, factor_stages
@@ -98,13 +98,13 @@ class LeadTimeEmbedding(nn.Module):
     def __init__(self, width: int, num_wavelengths: int, longest: float) -> None:
         super().__init__()
         self.num_wavelengths, self.longest = num_wavelengths, longest
-        self.expand = nn.Linear(2 * num_wavelengths, width)
-        self.contract = nn.Linear(width, width)
+        self.expand = WideLinear(2 * num_wavelengths, width)
+        self.contract = WideLinear(width, width)
 
     def forward(self, lead_time: Tensor) -> Tensor:
         """Map lead times ``(b,)`` in snapshots to ``(b, e)``."""
         features = fourier_features(lead_time, self.SHORTEST, self.longest, self.num_wavelengths)
-        return self.contract(F.gelu(self.expand(features.to(self.expand.weight.dtype))))
+        return self.contract(F.gelu(self.expand(features)))
 
 
 class ConditionEmbedding(nn.Module):
@@ -116,7 +116,7 @@ class ConditionEmbedding(nn.Module):
     def __init__(self, num_fields: int, width: int) -> None:
         super().__init__()
         self.field_weight = nn.Parameter(torch.empty(num_fields, NUM_SCALES, width))
-        self.contract = nn.Linear(width, width)
+        self.contract = WideLinear(width, width)
 
     def forward(self, scales: Sequence[Tensor], rows: Sequence[Rows]) -> Tensor:
         """Map the scales of the samples of every batch to ``(b, e)``, batch after batch.
@@ -127,18 +127,9 @@ class ConditionEmbedding(nn.Module):
         """
         added = []
         for of_batch, row in zip(scales, rows, strict=True):
-            weight = chosen(self.field_weight, row.inputs) / math.sqrt(len(row.predicted))
-            added.append(torch.einsum("b f s, f s e -> b e", (of_batch / 2).to(weight.dtype), weight))
+            weight = wide(chosen(self.field_weight, row.inputs)).flatten(0, 1)  # (f s, e)
+            added.append(weighted_sums(of_batch.flatten(1) / (2 * math.sqrt(len(row.predicted))), weight))
         return self.contract(F.gelu(torch.cat(added)))
-
-
-def weighted_sums(cells: Tensor, weight: Tensor) -> Tensor:
-    """Multiply values of cells ``(n, w)`` with weights ``(w, e)``, and round the sums to the type of the weights.
-
-    Rounding comes last, so that cells which differ by less than the precision of bfloat16 can still be subtracted.
-    """
-    dtype = torch.promote_types(cells.dtype, weight.dtype)
-    return (cells.to(dtype) @ weight.to(dtype)).to(weight.dtype)
 
 
 def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from matey.metrics import nrmse
 from matey.model.boxes import HeldCells, PreparedBoxes
+from matey.model.halo import HaloPlan
 from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
@@ -35,6 +36,7 @@ class Forecast(NamedTuple):
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
         holders: the ranks that hold cells in and around the tiles; None on one process.
+        halo: the plan of the micro-batch's halo exchange, if it was planned ahead.
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
@@ -48,6 +50,7 @@ class Forecast(NamedTuple):
     tiles: Tiles | HeldCells
     own: Tensor
     holders: Holders | None
+    halo: HaloPlan | None
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
@@ -126,6 +129,7 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             tiles=tiles,
             own=own,
             holders=holders,
+            halo=decoding.halo,
             decoded=values,
             target=seen.target,
             num_tokens=num_tokens,
@@ -158,6 +162,7 @@ def forecasts_of_boxes(
             tiles=held.cells,
             own=torch.ones_like(held.base[:, 0], dtype=torch.bool),
             holders=None,
+            halo=None,
             decoded=values,
             target=held.target,
             num_tokens=num_tokens,

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 from matey.config import ConfigError, RunConfig, parse_config
 from matey.config.network_sections import ModelSection
-from matey.model.configuration import SIZES, MateyConfig
+from matey.model.configuration import ARGUMENTS, SIZES, MateyConfig
 
-_ARGUMENTS = tuple(
-    name
-    for name, parameter in inspect.signature(MateyConfig.__init__).parameters.items()
-    if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
-)
 # Keys that are handled apart: the named size, and the run's own fields and machine. So is the whole section `tokens`.
 _BESIDE = ("size", "fields", "attention")
 _SIZE_SETTINGS = ("num_heads", "width", "num_blocks")
@@ -20,8 +13,8 @@ _SIZE_SETTINGS = ("num_heads", "width", "num_blocks")
 NAMES = {"model": tuple(name for name in ModelSection.model_fields if name not in _BESIDE), "data": ("history",)}
 _SAID = [*_BESIDE, "tokens", *_SIZE_SETTINGS, *(name for names in NAMES.values() for name in names)]
 # Arguments that come from the pretrained model because no run YAML sets them: all others, so that no new one is forgotten.
-FIXED = tuple(name for name in _ARGUMENTS if name not in _SAID)
-assert not (unknown := set(_SAID) - {*_ARGUMENTS, "size"}), f"MateyConfig takes no {unknown}, which a run YAML may say"
+FIXED = tuple(sorted(ARGUMENTS - {*_SAID}))
+assert not (unknown := set(_SAID) - {*ARGUMENTS, "size"}), f"MateyConfig takes no {unknown}, which a run YAML may say"
 
 
 def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:

@@ -42,6 +42,29 @@ def chosen(weight: Tensor, rows: Tensor) -> Tensor:
     return F.embedding(rows, weight.flatten(1)).view(len(rows), *weight.shape[1:])
 
 
+def weighted_sums(values: Tensor, weight: Tensor) -> Tensor:
+    """Multiply values ``(n, w)``, of cells or of samples, with weights ``(w, e)``; round the sums to the type of the weights.
+
+    Rounding comes last, so that values which differ by less than the precision of bfloat16 can still be told apart.
+    """
+    dtype = torch.promote_types(values.dtype, weight.dtype)
+    return (values.to(dtype) @ weight.to(dtype)).to(weight.dtype)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return values in float32, or in the more precise type that they have."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+class WideLinear(nn.Linear):
+    """A linear map in float32 of the few rows that tell a network about samples: close numbers must not become one."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``(b, i)`` to ``(b, e)``."""
+        weight = wide(self.weight)
+        return F.linear(input.to(weight.dtype), weight, wide(self.bias))
+
+
 @dataclass(frozen=True)
 class Given:
     """The given fields of a batch that the model knows.
@@ -166,7 +189,7 @@ class ParameterEmbedding(nn.Module):
     def __init__(self, num_parameters: int, width: int) -> None:
         super().__init__()
         self.parameter_weight = nn.Parameter(torch.empty(num_parameters, self.NUM_FEATURES, width))
-        self.contract = nn.Linear(width, width)
+        self.contract = WideLinear(width, width)
 
     def forward(self, values: Tensor) -> Tensor:
         """Map parameters ``(b, p)``, NaN where they are not known, to ``(b, e)``."""
@@ -175,6 +198,5 @@ class ParameterEmbedding(nn.Module):
         log = values.abs().log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
         # Whether the number is known, its size with its sign, and its order of magnitude.
         features = torch.stack([torch.ones_like(values), values.asinh(), log], dim=-1) / 2  # (b, p, 3)
-        features = features.where(known[..., None], 0).to(self.parameter_weight.dtype)
-        added = torch.einsum("b p s, p s e -> b e", features, self.parameter_weight)
-        return self.contract(F.gelu(added))
+        features = features.where(known[..., None], 0).flatten(1)
+        return self.contract(F.gelu(weighted_sums(features, wide(self.parameter_weight).flatten(0, 1))))

@@ -15,23 +15,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from matey.model.sequence_group import SequenceGroup
+from matey.model.sequence_group import HandOver, RankGroup, SequenceGroup
 from matey.tokens.bricks import Bricks
 from matey.tokens.coverage import Holders, halo_routes, tiles_around
 from matey.tokens.patches import unravelled
 from matey.tokens.tiles import Tiles
 
 
+@dataclass(frozen=True)
+class HaloPlan:
+    """The plan of a halo exchange for a micro-batch.
+
+    Attributes:
+        halos: number of cells ``z, y, x`` of the halo, for each batch.
+        around: the tiles of each batch that hold cells of this rank or of their halo.
+        hand_over: the plan by which these tiles come to this rank.
+    """
+
+    halos: tuple[tuple[int, ...], ...]
+    around: tuple[Tiles, ...]
+    hand_over: HandOver
+
+
+def plan_halo(
+    tiles: Sequence[Tiles], holders: Sequence[Holders], halos: Sequence[Sequence[int]], ranks: RankGroup
+) -> HaloPlan:
+    """Plan the exchange for halos of some cells ``z, y, x``, one for each batch, ahead of the step.
+
+    Args:
+        tiles: the tiles of each batch that hold cells of this rank.
+        holders: the ranks that hold cells in and around these tiles; empty on one process.
+        halos: number of cells of the halo.
+        ranks: the group of ranks that share the samples.
+
+    Raises:
+        ValueError: ranks share the samples, and a halo is wider than a coarsest patch.
+    """
+    for of_batch, halo in zip(holders, halos, strict=True) if holders else ():
+        _check_width(halo, of_batch.bricks.size[1:])
+    around = [tiles_around(part, halo) for part, halo in zip(tiles, halos, strict=True)]
+    rows = [each.row for each in around]
+    plan = ranks.plan_hand_over(rows, rows, lambda: halo_routes(holders, ranks.place, halos))
+    return HaloPlan(tuple(map(tuple, halos)), tuple(around), plan)
+
+
 def with_halo(
-    values: Sequence[Tensor],
-    tiles: Sequence[Tiles],
-    holders: Sequence[Holders],
-    halos: Sequence[Sequence[int]],
-    sequence_group: SequenceGroup,
+    values: Sequence[Tensor], tiles: Sequence[Tiles], plan: HaloPlan, sequence_group: SequenceGroup
 ) -> list[Tensor]:
     """Return the tiles with the cells around them, ``(k, f, z, y, x)`` wider by the halo at both ends of each axis.
 
@@ -41,24 +75,15 @@ def with_halo(
     Args:
         values: tensors ``(k, f, z, y, x)``, one per batch, zero in cells that are not this rank's.
         tiles: the tiles of these values.
-        holders: the ranks that hold cells in and around these tiles; empty on one process.
-        halos: number of cells ``z, y, x`` of the halo, for each batch.
+        plan: the plan for these tiles.
         sequence_group: the group that hands tiles over between the ranks that share the samples.
-
-    Raises:
-        ValueError: ranks share the samples, and a halo is wider than a coarsest patch.
     """
-    for of_batch, halo in zip(holders, halos, strict=True) if holders else ():
-        _check_width(halo, of_batch.bricks.size[1:])
-    wanted = [tiles_around(part, halo) for part, halo in zip(tiles, halos, strict=True)]
     given = [
         have.new_zeros(len(around.row), *have.shape[1:]).index_copy(0, torch.searchsorted(around.row, part.row), have)
-        for have, part, around in zip(values, tiles, wanted, strict=True)
+        for have, part, around in zip(values, tiles, plan.around, strict=True)
     ]
-    rows, place = [around.row for around in wanted], sequence_group.ranks.place
-    plan = sequence_group.ranks.plan_hand_over(rows, rows, lambda: halo_routes(holders, place, halos))
-    together = sequence_group.hand_over(given, plan)
-    return [_cut(*each) for each in zip(together, wanted, tiles, halos, strict=True)]
+    together = sequence_group.hand_over(given, plan.hand_over)
+    return [_cut(*each) for each in zip(together, plan.around, tiles, plan.halos, strict=True)]
 
 
 def _check_width(halo: Sequence[int], patch: Sequence[int]) -> None:

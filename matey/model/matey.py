@@ -17,7 +17,7 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, Near, SelfAttention, scheme_keys
+from matey.model.blocks import Block, Near, Norm, SelfAttention, scheme_keys
 from matey.model.boxes import PreparedBoxes, reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig
@@ -77,7 +77,7 @@ class MateyModel(PreTrainedModel):
         self.blocks = ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(config.num_blocks)]
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = Norm(width)
         self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
             if not is_cycle
@@ -194,8 +194,10 @@ class MateyModel(PreTrainedModel):
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads.
-        tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads. It
+        # adds in the type of the conditions: sums over many tokens in bfloat16 would lose most of them.
+        of_samples = F.embedding(sample, conditions)
+        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         rotations = None
@@ -206,7 +208,7 @@ class MateyModel(PreTrainedModel):
             keep = self._keep(number, prepared, samples, tokens.dtype)
             tokens = self._call(number, block, tokens, plan, keep, rotations)
         tokens = reordered(tokens, plan.leave)
-        return self._decode(prepared, self.norm(tokens), conditions)
+        return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
 
     def _cycle(self, prepared: PreparedBoxes) -> Tensor:
         """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
@@ -221,7 +223,8 @@ class MateyModel(PreTrainedModel):
         features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
         tokens = group.exchange_tokens(self._taken(prepared, features), prepared.enter)
         own, sample = prepared.layout, prepared.layout.sample
-        tokens = tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)
+        of_samples = F.embedding(sample, conditions)  # in float32, see `forward`
+        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
         near = prepared.near, prepared.neighbours
         for each in self.maps_before:
             tokens = each(tokens, group, near)
@@ -324,6 +327,9 @@ class MateyModel(PreTrainedModel):
 
     def _conditions(self, prepared: Prepared | PreparedBoxes) -> Tensor:
         """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""
+
+    def _conditions(self, prepared: Prepared) -> Tensor:
+        """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
         if self.conditions is not None:

@@ -25,6 +25,7 @@ from matey.model.boxes import PreparedBoxes, prepare_boxes
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
+from matey.model.halo import HaloPlan, plan_halo
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
@@ -66,6 +67,7 @@ class Decoding:
         local: the same tiles, dealt out to the boxes in which the local operator predicts them.
         own: masks ``(k, z, y, x)`` of the cells of this rank's leaves in the tiles.
         holders: the ranks that hold cells in and around these tiles, for each batch; none on one process.
+        halo: the plan by which a loss gets the cells around this rank's; None if it needs none, or is to plan it itself.
     """
 
     levels: tuple[LevelToDecode, ...]
@@ -75,6 +77,7 @@ class Decoding:
     local: tuple[TilesInBoxes, ...]
     own: tuple[Tensor, ...]
     holders: tuple[Holders, ...]
+    halo: HaloPlan | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,12 @@ class Prepared:
     def to(self, device: torch.device | str) -> Prepared:
         """Return the micro-batch with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
+
+    def with_halos(self, halos: Sequence[Sequence[int]], ranks: RankGroup) -> Prepared:
+        """Return the micro-batch with a plan for a loss that looks at cells ``z, y, x`` around a cell, for each batch."""
+        decoding = self.decoding
+        plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
+        return replace(self, decoding=replace(decoding, halo=plan))
 
     def at_lead(self, lead: int) -> Prepared:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""

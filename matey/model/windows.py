@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matey.model.embedding import weighted_sums
+from matey.model.given import weighted_sums
 from matey.model.one_tensor import joined
 from matey.tokens.patches import Places, windows_of
 

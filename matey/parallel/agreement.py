@@ -12,6 +12,7 @@ from typing import Any
 import matey
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.parallel.collectives import from_all_ranks
+from matey.parallel.placement import is_first_of_node
 
 
 def fingerprint(text: str) -> str:
@@ -30,10 +31,14 @@ def code_fingerprint() -> str:
 
 
 def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
-    """Raise ConfigError unless all ranks run the same code on the same configuration."""
+    """Raise ConfigError unless all ranks run the same code on the same configuration.
+
+    Only the first rank of a node reads the source files, for all of its node.
+    """
+    code = {"the code": code_fingerprint()} if is_first_of_node() else {}
     check_agreement(
         {
-            "the code": code_fingerprint(),
+            **code,
             "the run's configuration": fingerprint(dump_config(run)),
             "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
         }
@@ -41,10 +46,14 @@ def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
 
 
 def check_agreement(facts: Mapping[str, str]) -> None:
-    """Raise ConfigError, on every rank, unless all come with equal facts: fingerprints by name, such as ``the code``."""
+    """Raise ConfigError, on every rank, unless all that have a fact of rank 0 have it equal.
+
+    Args:
+        facts: fingerprints by name, such as ``the code``.
+    """
     everyone = from_all_ranks(dict(facts))
     for what, value in everyone[0].items():
-        others = [rank for rank, own in enumerate(everyone) if own[what] != value]
+        others = [rank for rank, own in enumerate(everyone) if own.get(what, value) != value]
         if others:
             raise ConfigError(
                 f"Rank {others[0]} has {what} with fingerprint {everyone[others[0]][what]}, rank 0 has {value} "

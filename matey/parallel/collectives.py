@@ -154,8 +154,8 @@ def on_any_rank(flag: bool) -> bool:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest amount of memory that this process held: GPU memory if there is a GPU, else resident memory."""
-    if torch.cuda.is_available():
+    """Return the largest amount of memory that this process held: GPU memory if it uses a GPU, else resident memory."""
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []

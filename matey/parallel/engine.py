@@ -17,10 +17,11 @@ from matey.mistakes import nearest_name, one_line
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
 from matey.parallel.collectives import rank
-from matey.parallel.compilation import said_when_locked
+from matey.parallel.compilation import wait_for_compilations
 from matey.parallel.master import masters
 from matey.parallel.muon import Muon, matrices_of_blocks
 from matey.parallel.package import Engine, deepspeed
+from matey.parallel.signals import asked_to_leave
 
 if TYPE_CHECKING:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -44,6 +45,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     is_compiled = is_offloaded and not matrices
     config = {
         **deepspeed_config,
+        # DeepSpeed would add up gradients over ranks in the type of the weights; bfloat16 loses half of them on 736 ranks.
+        "communication_data_type": deepspeed_config.get("communication_data_type") or "fp32",
         "train_micro_batch_size_per_gpu": train.micro_batch,
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.clip_norm,
@@ -70,7 +73,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         for block in model.blocks:
             deepspeed().utils.set_z3_leaf_module(block.mlp, True)
     _mark_norms_on_the_device()
-    with said_when_locked(), _in_a_sentence():
+    wait_for_compilations()
+    with _in_a_sentence():
         engine, *_ = deepspeed().initialize(model=model, optimizer=muon, model_parameters=groups, config=config)
     if matrices:
         engine.basic_optimizer.lay_out(masters(engine), matrices, is_cut=zero.stage > 0, device=engine.device)
@@ -116,17 +120,25 @@ def mark_not_finite(norm: Tensor, device: object = None, val: float = -1.0) -> N
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Turn what DeepSpeed says of its configuration, or its monitor for wandb, into a sentence."""
+    """Turn what DeepSpeed, its monitors, or an operation that this device lacks, say of the configuration into a sentence."""
     try:
         yield
-    except (AssertionError, deepspeed().DeepSpeedConfigError) as error:
-        raise ConfigError(f"DeepSpeed does not start with its JSON ({one_line(error)}); correct the key.") from error
     except Exception as error:
+        why = one_line(error)
+        if asked_to_leave():  # by a signal that has ended a compiler, too
+            raise ConfigError(
+                f"Asked to stop while DeepSpeed started ({why}): start the same command again."
+            ) from error
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            why = f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        if isinstance(error, AssertionError | OSError | TypeError | ValueError | deepspeed().DeepSpeedConfigError):
+            raise ConfigError(f"DeepSpeed does not start with its JSON ({why}); correct the key.") from error
         if not type(error).__module__.startswith("wandb."):
             raise
         raise ConfigError(
-            f"wandb did not start ({one_line(error)}); without a network or a key set WANDB_MODE=offline, or set wandb.enabled "
-            "to false in the DeepSpeed JSON."
+            f"wandb did not start ({why}); without a network or a key set WANDB_MODE=offline, or set wandb.enabled to false in "
+            "the DeepSpeed JSON."
         ) from error
 
 

@@ -125,14 +125,15 @@ def start_processes(
     """
     check_address(environment.address)
     check_interface(os.environ)
-    # torchrun listens itself, on behalf of rank 0.
-    listens = environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    if listens:
+    # torchrun listens itself, on behalf of rank 0. To ranks that it starts again it would tell the addresses of those before.
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+    if listens := environment.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         check_port_is_free(environment.port)
     package = deepspeed()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    # DeepSpeed calls collectives by names that newer PyTorch deprecates: every rank would print a warning for each.
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # DeepSpeed calls collectives by names that newer PyTorch deprecates, and binds no device to a single rank on a GPU.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated|barrier\(\): using the device")
     os.environ.update(variables_for_deepspeed(environment, os.environ))
     note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
@@ -151,8 +152,7 @@ def start_processes(
             raise
     name_failures(environment.rank, environment.world_size)
     look_out()
-    cores = cores_of_rank()
-    note_cores(cores)
+    note_cores(cores := cores_of_rank())
     torch.set_num_threads(threads or max(1, int(cores)))
     listen() if can_save else end_with_launcher(environment.rank, environment.world_size)
 
@@ -212,7 +212,7 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
     world_size = whole_number(variables, "WORLD_SIZE")
     # Variables that were set by hand under srun do not say how many ranks run on this node.
     on_node = slurm.tasks_on_this_node(variables) if is_task(variables) else world_size
-    port = whole_number(variables, "MASTER_PORT")
+    port = whole_number(variables, "MASTER_PORT") + whole_number(variables, "TORCHELASTIC_RESTART_COUNT", "0")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
         port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
     return Environment(

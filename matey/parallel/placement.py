@@ -15,6 +15,11 @@ def note_place(local_rank: int, local_world_size: int) -> None:
     _place = (local_rank, local_world_size)
 
 
+def is_first_of_node() -> bool:
+    """Whether this rank is the first on its node; without others, it is."""
+    return _place[0] == 0
+
+
 def leaves_node(topology: Topology, local_rank: int, local_world_size: int) -> bool:
     """Whether this rank's sequence group reaches beyond its node, although nodes could hold such groups whole.
 

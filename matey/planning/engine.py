@@ -17,6 +17,7 @@ class EngineSettings:
         stage: the ZeRO stage.
         precision: precision of weights and activations, ``float32`` or ``bfloat16``.
         gradient_bytes: bytes of each gradient value that is kept for the optimizer.
+        message_bytes: bytes of each gradient value that is sent to other ranks.
         bucket: number of values that are reduced together.
         overlap: whether gradients should be reduced during the backward pass, see `overlaps`.
         live: number of gathered weight values that stage 3 keeps at once.
@@ -31,6 +32,7 @@ class EngineSettings:
     stage: int
     precision: str
     gradient_bytes: int
+    message_bytes: int
     bucket: int
     overlap: bool
     live: int
@@ -84,6 +86,7 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         stage=int(zero.stage),
         precision="bfloat16" if half else "float32",
         gradient_bytes=2 if half and accumulate != "fp32" else 4,
+        message_bytes=4 if config.get("communication_data_type") in (None, "fp32") else 2,
         bucket=zero.reduce_bucket_size,
         overlap=bool(zero.overlap_comm),
         live=min(zero.max_live_parameters, zero.max_reuse_distance),

@@ -85,6 +85,7 @@ class Estimate:
         preparation_bytes: bytes of main memory that a process needs to read and prepare a micro-batch of a rank.
         waiting_bytes: most bytes of main memory of the micro-batches that the workers of a rank have read ahead.
         pinned_bytes: bytes of pinned main memory from which a rank's micro-batches are copied to its GPU before the step.
+        workers: number of processes of a rank that read ahead.
         num_preparing: number of processes of a rank that prepare micro-batches at once.
         ranks_on_node: number of ranks of a full node.
         node_memory: bytes of main memory of a node; None if unknown, or if it is the devices' own memory.
@@ -107,6 +108,7 @@ class Estimate:
     preparation_bytes: float
     waiting_bytes: float
     pinned_bytes: float
+    workers: int
     num_preparing: int
     ranks_on_node: int
     node_memory: float | None
@@ -183,6 +185,7 @@ def estimate(
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
     parts = topology.sequence_parallel_size if is_of_patches(workload.config.refinement) else 1  # of the fields
     operations = 3 * workload.forward_operations * samples
+    workers = run.data.workers_with(gpu=not machine.shared_devices)
     peak = machine.peak[engine.precision] * machine.devices_of_rank(ranks) * ranks
     return Estimate(
         ranks=ranks,
@@ -202,10 +205,11 @@ def estimate(
         preparation_bytes=preparation_bytes(
             workload, run.train.micro_batch, topology.sequence_parallel_size, unrolled=run.train.unroll > 0
         ),
-        waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, run.data.workers),
+        waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, workers),
         pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
+        workers=workers,
         # Ranks of a group prepare together; otherwise the workers prepare, if there are any.
-        num_preparing=1 if topology.sequence_parallel_size > 1 else max(run.data.workers, 1),
+        num_preparing=1 if topology.sequence_parallel_size > 1 else max(workers, 1),
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,
     )

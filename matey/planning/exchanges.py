@@ -59,9 +59,9 @@ def _of_engine(
     bucket = ALL_REDUCE_BUCKET if engine.stage == 0 or engine.reduces_after_backward else engine.bucket
     # Stages 2 and 3 reduce after every micro-step, the others once.
     times = run.train.accumulation if engine.stage > 1 else 1
-    calls = times * -(-num // bucket)
+    calls, reduced_bytes = times * -(-num // bucket), times * engine.message_bytes * num
     if engine.stage < 3:
-        reduced = _exchange("all_reduce", "gradients", calls, times * size * num, group, machine)
+        reduced = _exchange("all_reduce", "gradients", calls, reduced_bytes, group, machine)
         if engine.stage == 0:
             return [reduced]
         # One call for each of AdamW's two groups.
@@ -74,7 +74,7 @@ def _of_engine(
     calls_gathered = times_gathered * -(-sliced // max(1, engine.prefetch))
     gather = "all_gather_into_tensor", "weights"
     return [
-        _exchange("reduce_scatter_tensor", "gradients", calls, times * size * num, group, machine),
+        _exchange("reduce_scatter_tensor", "gradients", calls, reduced_bytes, group, machine),
         _exchange(*gather, calls_gathered, times_gathered * size * sliced / ranks, group, machine),
         _exchange(*gather, len(persistent), size * sum(persistent) / ranks, group, machine),
     ]

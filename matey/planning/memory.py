@@ -127,15 +127,18 @@ def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> flo
     if engine.stage == 0:
         return 4 * together
     if engine.reduces_after_backward:
-        return (4 + 2) * together  # flattened, then in the precision of the message
+        return (4 + 2 * (engine.message_bytes == 2)) * together  # flattened, then in the precision of the message
+    # A bucket that is sent more precisely than it is computed is copied first.
+    copied = engine.message_bytes * min(num, engine.bucket) if engine.message_bytes > engine.value_bytes else 0
     if engine.stage < 3:
-        return _bucket(num, engine, whole_buckets, 2 if engine.overlap else 1)
-    return _bucket(num, engine, whole_buckets) + engine.value_bytes * min(num, engine.live)
+        return copied + _bucket(num, engine, whole_buckets, 2 if engine.overlap else 1)
+    return copied + _bucket(num, engine, whole_buckets) + engine.value_bytes * min(num, engine.live)
 
 
 def _bucket(num: int, engine: EngineSettings, whole_buckets: bool, times: int = 1) -> float:
-    # Buckets are allocated in full, but unwritten memory does not count on a CPU.
-    return engine.value_bytes * (times * engine.bucket if whole_buckets else min(num, times * engine.bucket))
+    # Buckets are allocated in full, but unwritten memory does not count on a CPU. Those of stage 3 are sent as they are.
+    num_bytes = engine.message_bytes if engine.stage == 3 else engine.value_bytes
+    return num_bytes * (times * engine.bucket if whole_buckets else min(num, times * engine.bucket))
 
 
 def _activations(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Protocol
 
 from matey.process.leave_signals import END_READING
@@ -147,6 +150,14 @@ def end_workers(workers: Sequence[BaseProcess] | None = None) -> None:
         for worker in workers:
             worker.kill()
             worker.join(WORKER_SECONDS)  # not for ever: a process that hangs in a file system cannot be killed
+    with suppress(OSError):  # there is no folder for temporary files
+        for folder in Path(tempfile.gettempdir()).glob(f"{worker_files(os.getpid())}*"):  # of those that were killed
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def worker_files(run: int) -> str:
+    """Return the beginning of the names of the temporary folders of processes that read data for a process."""
+    return f"pymp-{run}-"
 
 
 @contextmanager

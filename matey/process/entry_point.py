@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import ParamSpec
 
@@ -21,10 +23,16 @@ INTERRUPTED = 130  # the exit code of shells for SIGINT
 
 
 def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command that returns its exit code: ctrl-C ends it with a message, which rank 0 alone prints."""
+    """Decorate a command that returns its exit code: ctrl-C ends it with a message, which rank 0 alone prints.
+
+    It may open as many files as its hard limit allows: rank 0's connections are two for each rank.
+    """
 
     @wraps(command)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with suppress(ValueError):  # where there is no such limit, as on macOS, whose kernel has another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:

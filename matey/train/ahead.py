@@ -21,6 +21,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from matey.config import TrainSection
+from matey.config.choices import LOSSES
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
 from matey.model.prepare import Prepared, prepare
@@ -28,6 +29,7 @@ from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, num_bytes_of, packed
 from matey.samples import BatchPart
+from matey.train.losses import NRMSE, Loss, halo_of
 from matey.train.memory import is_copied_ahead
 from matey.train.unroll import is_part, num_rolled
 
@@ -81,18 +83,30 @@ class MakeReady:
             ready = batches
         else:
             ready = prepare(cast(list[FieldBatch], batches), self.config, self.ranks)
+            ready = for_loss(ready, LOSSES[self.settings.loss], self.ranks)
         return packed(ready) if self.is_packed else ready
 
 
+def for_loss(ready: Prepared, loss: Loss, ranks: RankGroup) -> Prepared:
+    """Return a micro-batch with all that a loss has to know, see `Loss.halo`."""
+    if not loss.halo:
+        return ready
+    return ready.with_halos([halo_of(loss.halo, frames.window[1:]) for frames in ready.frames], ranks)
+
+
 def together(
-    stream: Iterator[Unfinished | Packed], config: MateyConfig, ranks: RankGroup, exchange: Exchange
+    stream: Iterator[Unfinished | Packed],
+    config: MateyConfig,
+    ranks: RankGroup,
+    exchange: Exchange,
+    loss: Loss = NRMSE,
 ) -> Iterator[MicroBatch | Packed]:
-    """Prepare the micro-batches that ranks have read in parts; all ranks of the group must call."""
+    """Prepare the micro-batches that ranks have read in parts, for a loss; all ranks of the group must call."""
     for item in stream:
         ready: Unfinished = item.unpacked() if isinstance(item, Packed) else item
         if is_part(ready):
             del item  # the memory of the parts is free once they are prepared
-            yield prepare_parts(ready, config, ranks, exchange)
+            yield for_loss(prepare_parts(ready, config, ranks, exchange), loss, ranks)
         else:
             del ready
             # No name is left here, so that the caller decides how long the item stays in memory.

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import flush, free_name
-from matey.checkpoints.modes import give_usual_modes
 from matey.model.lora import plain_weights
 from matey.model.matey import MateyModel, quiet
 
@@ -34,7 +33,6 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
             model = MateyModel(module.config)
         with quiet():
             model.save_pretrained(new, state_dict=plain_weights(module, weights))
-        give_usual_modes(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise

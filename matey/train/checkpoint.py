@@ -9,7 +9,6 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,12 @@ import torch
 from safetensors import SafetensorError
 
 import matey
-from matey.checkpoints.durable import flush, free_name, remove_if_it_goes, replace_text, still_there
+from matey.checkpoints.durable import flush_names, flush_shards, free_name, remove_if_it_goes, replace_text, still_there
 from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.modes import give_usual_modes
 from matey.checkpoints.newest import ShardError, latest_tag
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
-    COMMANDS,
     CONFIG,
     DS_CONFIG,
     LATEST,
@@ -48,7 +45,7 @@ from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 from matey.train.best_weights import replace_model
 from matey.train.lock import FolderLock, LockedError, not_shared
-from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder
+from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder, record
 from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
 
 # Versions of the programs that write a checkpoint; DeepSpeed records its own.
@@ -142,6 +139,7 @@ class RunFolder:
             with self._writing():
                 replace_text(self.path / ABOUT, text + "\n")
 
+    @ends_of_workers_heard_later()
     def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
         """Save a checkpoint; `latest` moves to it only when every rank has written its part.
 
@@ -163,16 +161,14 @@ class RunFolder:
                 "has_average": average.is_kept,
                 "versions": VERSIONS,
             }
-            with ends_of_workers_heard_later():
-                engine.save_checkpoint(
-                    str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False
-                )
-                average.save(new, step)
+            engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
+            average.save(new, step)
+            flush_shards(new, rank())
             barrier()
             if rank() == 0:
                 # The checkpoint has to be on the disk before `latest` names it.
-                give_usual_modes(new)
-                flush(new)
+                flush_names(new)
+                flush_names(self.checkpoints)
                 self._check_lock()  # the lock may have been lost during a long write
                 before = free_name(whole)
                 if is_folder(whole):
@@ -202,6 +198,7 @@ class RunFolder:
         barrier()
         return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
+    @ends_of_workers_heard_later()
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
         self._begin_to_write(self.path / MODEL_AFTER)
@@ -275,8 +272,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / CONFIG, dump_config(run))
             replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
-            with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {command_line()}\n")
+            record(self.path, f"on {world_size()} ranks: {command_line()}")
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
@@ -15,6 +16,7 @@ from matey.mistakes import Mistake
 from matey.process.ending import end_with_error
 from matey.process.likely_place import likely_place, looks_for_all
 from matey.train.beforehand import check_disks
+from matey.train.own_folder import is_done
 
 ACCELERATORS = ("cuda", "cpu")
 """The devices that a run takes, by DeepSpeed's names."""
@@ -33,6 +35,9 @@ def training_parser(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output.dir")
     parser.add_argument("--describe", action="store_true", help="say what would be done, and stop")
+    parser.add_argument(
+        "--is_done", action="store_true", help="say whether all steps are done, by the exit code 0 or 75, and stop"
+    )
     take_local_rank(parser)
     return parser
 
@@ -53,6 +58,8 @@ def read_settings(
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check_monitors(deepspeed_config, args.deepspeed_config)
         check(run)
+        if args.is_done:
+            sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else os.EX_TEMPFAIL)
         if looks_for_all():
             check_disks(run, only_describe=args.describe)
     except Mistake as error:

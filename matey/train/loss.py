@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from matey.model.forecast import Forecast
-from matey.model.halo import with_halo
+from matey.model.halo import plan_halo, with_halo
 from matey.model.sequence_group import SequenceGroup
 from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
@@ -50,8 +50,12 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
     values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
     if loss.halo:
-        tiles, holders = [forecast.tiles for forecast in forecasts], [forecast.holders for forecast in forecasts]
-        values = with_halo(values, tiles, [each for each in holders if each is not None], halos, sequence_group)
+        tiles = [forecast.tiles for forecast in forecasts]
+        plan = forecasts[0].halo
+        if plan is None or plan.halos != tuple(halos):
+            holders = [forecast.holders for forecast in forecasts if forecast.holders is not None]
+            plan = plan_halo(tiles, holders, halos, sequence_group.ranks)
+        values = with_halo(values, tiles, plan, sequence_group)
     own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
     summed = sequence_group.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
     found = []

@@ -120,9 +120,9 @@ def shifted(values: Tensor, axes: Sequence[int], halo: int, along: int = 2, step
     return values
 
 
-def halo_of(cells: int, grid: Sequence[int]) -> list[int]:
+def halo_of(cells: int, grid: Sequence[int]) -> tuple[int, ...]:
     """Return the halo along ``z, y, x``: none where the grid has one cell, and so no neighbours."""
-    return [cells if size > 1 else 0 for size in grid]
+    return tuple(cells if size > 1 else 0 for size in grid)
 
 
 def axes_of(halo: Sequence[int]) -> list[int]:

@@ -11,6 +11,7 @@ from matey.config import ConfigError, RunConfig
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.trajectories import TrajectorySet
 from matey.mistakes import nearest_name
+from matey.model.attention import has_flash
 from matey.model.configuration import MateyConfig
 from matey.tokens.refinement import check_window
 
@@ -81,6 +82,8 @@ def check_attention(backend: str, is_bf16: bool) -> None:
     missing = ""
     if not torch.cuda.is_available():
         missing = "a GPU, and PyTorch sees none"
+    elif not has_flash():
+        missing = "a GPU of at least compute capability 8.0 (NVIDIA's Ampere), which this one is not"
     elif not is_bf16:
         missing = "bf16, which the DeepSpeed configuration does not turn on"
     elif backend == "flash_attn" and not find_spec("flash_attn"):

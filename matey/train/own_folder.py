@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import (
     CHECKPOINTS,
+    COMMANDS,
     CONFIG,
     DS_CONFIG,
     LOCK,
@@ -27,6 +29,7 @@ from matey.config import ConfigError
 
 # DeepSpeed looks for a checkpoint's files by `glob`, where these letters form patterns.
 PATTERN_LETTERS = "*?["
+_DONE = "done: train.steps={}"
 FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
 
 
@@ -99,6 +102,25 @@ def is_of_a_run(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder itself, and no link to one."""
     return path.is_dir() and not path.is_symlink()
+
+
+def record(path: Path, text: str) -> None:
+    """Add a line to the commands in a run's folder, with the time."""
+    with (path / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now():%Y-%m-%d %H:%M} {text}\n")
+
+
+def record_done(path: Path, steps: int) -> None:
+    """Record that a run has ended with all of so many steps done, unless its disk is full."""
+    with suppress(OSError):
+        record(path, _DONE.format(steps))
+
+
+def is_done(path: Path, steps: int) -> bool:
+    """Whether the last run in a folder has ended, with all of so many steps done; a launcher's exit code may not tell."""
+    with suppress(OSError):
+        return (path / COMMANDS).read_text(encoding="utf-8").endswith(f"{_DONE.format(steps)}\n")
+    return False
 
 
 def cannot_write(path: Path, error: OSError) -> str:

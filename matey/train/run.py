@@ -10,6 +10,7 @@ from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.metrics_log import read_metrics
 from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
 from matey.config import ConfigError, RunConfig, dump_config
+from matey.config.choices import LOSSES
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
@@ -33,7 +34,7 @@ from matey.train.describe import describe, describe_tokens
 from matey.train.loop import Progress, train
 from matey.train.memory import group_size
 from matey.train.network import check_attention
-from matey.train.own_folder import cannot_write
+from matey.train.own_folder import cannot_write, record_done
 from matey.train.resume import RunError
 from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, validation_windows
 from matey.train.sample_layout import layout_of
@@ -113,11 +114,14 @@ def _train_in(
     folder.write_about(opening)
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
+        if rank() == 0:
+            record_done(folder.path, run.train.steps)
         return True
     ranks = model.sequence_group.ranks
     # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
     exchange, share = HostExchange(topology.sequence_groups()), share_of(model.config, ranks)
     skips_in_parts = share is not None and run.data.bad_values == "skip"
+    workers = run.data.workers_with(gpu=engine.device.type == "cuda")
     read = micro_batches(
         data.mixture,
         progress.step,
@@ -126,15 +130,15 @@ def _train_in(
         run.train.accumulation,
         topology.data_rank,
         topology.num_data_ranks,
-        run.data.workers,
+        workers,
         same_system=run.data.same_system,
         bad_values=run.data.bad_values,
         further=partial(num_rolled, settings=run.train),
         share=share,
-        finish=MakeReady(model.config, ranks, run.train, is_packed=run.data.workers > 0),
+        finish=MakeReady(model.config, ranks, run.train, is_packed=workers > 0),
         on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
     )
-    prepared = together(read, model.config, ranks, exchange)
+    prepared = together(read, model.config, ranks, exchange, LOSSES[run.train.loss])
     stream = on_device(prepared, engine.device)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
@@ -149,6 +153,7 @@ def _train_in(
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
     if rank() == 0:
         say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
+        record_done(folder.path, run.train.steps)
     return True
 
 

@@ -76,7 +76,7 @@ def open_data(run: RunConfig) -> RunData:
         ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
         DataError: some of the data cannot be used.
     """
-    index = Index(code_fingerprint(), bytes_of(Path(run.output.dir) / INDEX) if rank() == 0 else b"")
+    index = Index(*(code_fingerprint(), bytes_of(Path(run.output.dir) / INDEX)) if rank() == 0 else ("", b""))
     sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
     others = tuple(
         open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from matey.parallel.collectives import rank
 from matey.parallel.late import Late
@@ -80,16 +83,20 @@ class MetricsLog:
             import wandb
 
             wandb.define_metric("matey/*", step_metric=STEP)
-        with _writing(path):
-            self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+        self._path = path
+        if rank() == 0:
+            with _writing(path):
+                path.touch()
 
     def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
-        if self._file is None:
+        if rank() > 0:
             return
-        with _writing(self._file.name):
-            self._file.write(json.dumps({"step": step, **numbers}) + "\n")
-            self._file.flush()
+        if not self._path.exists():
+            tqdm.write(f"{self._path} was removed; a new one begins with step {step}.", sys.stderr)
+        # Opened for each line: one that is removed while it is open would take all further lines with it.
+        with _writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **numbers}) + "\n")
         if self._monitor.enabled:
             events = []
             for name, value in numbers.items():
@@ -105,7 +112,7 @@ class MetricsLog:
 
 
 @contextmanager
-def _writing(path: Path | str) -> Iterator[None]:
+def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

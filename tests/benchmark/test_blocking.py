@@ -104,7 +104,9 @@ def test_operations_are_counted_by_part_and_place_and_views_are_not():
 
 
 def points(num_ranks, *, stage, is_prepared, cases):
-    settings = {"cases": [case.to_json() for case in cases], "stage": stage, "prepared": is_prepared}
+    by_loss = {"nrmse": cases, "gradient": cases[:2]}
+    of_losses = {loss: [case.to_json() for case in chosen] for loss, chosen in by_loss.items()}
+    settings = {"cases": of_losses, "stage": stage, "prepared": is_prepared}
     result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_point", json.dumps(settings))
     return cases_of(result, "point")
 
@@ -130,7 +132,7 @@ SOME, OTHERS = cases()[::4], [case for at, case in enumerate(cases()) if at % 4]
 )
 def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(num_ranks, chosen):
     found = points(num_ranks, stage=1, is_prepared=True, cases=chosen)
-    assert len(found) == len(chosen) and {point["ranks"] for point in found} == {num_ranks}
+    assert len(found) == len(chosen) + 2 and {point["ranks"] for point in found} == {num_ranks}
     for point in found:
         assert point["forward"] == point["backward"] == 0, point
         assert point["step"] <= 3, point
@@ -138,6 +140,6 @@ def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(nu
 
 
 def test_a_step_that_prepares_its_micro_batch_itself_waits_all_the_time():
-    (point,) = points(1, stage=0, is_prepared=False, cases=cases()[1:2])
+    point, _ = points(1, stage=0, is_prepared=False, cases=cases()[1:2])
     assert point["forward"] > 40 and point["backward"] == 0
     assert any("tokens/layout.py" in place for place in point["where"]["forward"])

@@ -120,6 +120,7 @@ CASES = [
     Case("config.json of another", EVALUATE, "of type 'bert'", model_json(model_type="bert")),
     Case("config.json too wide", EVALUATE, "width", model_json(width=60_000)),
     Case("config.json quantized", EVALUATE, "quantization_config", model_json(quantization_config={"bits": 4})),
+    Case("config.json of a kernel", EVALUATE, "no model of MATEY has", model_json(attn_implementation="owner/kernel")),
     Case("config.json of text", EVALUATE, "num_blocks", model_json(num_blocks="many")),
     Case("no such model", EVALUATE.replace("/run", "/none"), "There is no folder"),
     # Checkpoints.
@@ -157,6 +158,7 @@ CASES = [
         shard(OPTIMIZER, lambda content: content["optimizer_state_dict"].pop("param_slice_mappings")),
     ),
     Case("latest that leads out", RESUME, "which is not beside it", text("run/checkpoints/latest", "../../swe")),
+    Case("latest of nothing", RESUME, "latest names ''", text("run/checkpoints/latest", "")),
     Case("latest of bytes", RESUME, "it is no text", text("run/checkpoints/latest", b"\xff\xfe")),
     Case("run's YAML spoilt", RESUME, "run/config.yaml", text("run/config.yaml", "data: [")),
     Case("run's split spoilt", RESUME, "split.jsonl", text("run/split.jsonl", "{")),

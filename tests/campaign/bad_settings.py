@@ -20,6 +20,8 @@ SETTINGS = [
     Case("set a key misspelt", f"{PRETRAIN} --set train.stepps=3", "Did you mean"),
     Case("set a key with markup", f"{PRETRAIN} --set 'train.<script>=3'", "unknown key 'train.<script>'"),
     Case("set steps of 0", f"{PRETRAIN} --set train.steps=0", "train.steps: Input should be greater"),
+    Case("set steps of true", f"{PRETRAIN} --set train.steps=true", "train.steps: expected a number, not true"),
+    Case("set a URL to write to", f"{PRETRAIN} --set output.dir=s3://bucket/x", "expected a path on this machine"),
     Case("set steps of text", f"{PRETRAIN} --set train.steps=abc", "train.steps: Input should be a valid integer"),
     Case("set steps of 1e23", f"{PRETRAIN} --set train.steps={10**23}", "train.steps"),
     Case("set a rate of NaN", f"{PRETRAIN} --set train.learning_rate=.nan", "finite number"),
@@ -71,6 +73,8 @@ SETTINGS = [
     Case("JSON with our number", PRETRAIN, "is set in the run YAML", text("ds.json", '{"train_batch_size": 4}')),
     Case("JSON stage 7", PRETRAIN, "stage", text("ds.json", '{"zero_optimization": {"stage": 7}}')),
     Case("JSON a number for a section", PRETRAIN, "bf16", text("ds.json", '{"bf16": 3}')),
+    Case("JSON with a key twice", PRETRAIN, "twice; remove one", text("ds.json", '{"bf16": {}, "bf16": {}}')),
+    Case("JSON of a timer", FRESH, "JSON (deepspeed", text("ds.json", '{"timers": {"throughput": 3}}')),
     Case("JSON deep", PRETRAIN, "ds.json", text("ds.json", f'{{"bf16": {DEEP}}}')),
     Case("JSON of bytes", PRETRAIN, "ds.json", text("ds.json", b"\xff\xfe\x00")),
 ]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.campaign.moments import check_saved, go_on_to_the_end, place_of, saved_step
 from tests.campaign.size import scaled
-from tests.support.watched import KINDS, NUM_STEPS, started, training, write_config
+from tests.support.watched import EVERY, KINDS, NUM_STEPS, started, training, write_config
 
 NUM_RUNS, NUM_CONVERSIONS = 17, 15
 """Each run is killed at its start and at the steps that it saves, five times, before it comes to its end."""
@@ -52,6 +52,21 @@ def test_what_is_killed_again_and_again_goes_on_as_if_nothing_was(tmp_path, data
         saved = check_saved(run, saved)
         held[place] += 1
     go_on_to_the_end(folder, kind, saved, undisturbed)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.workers], ids=str)
+def test_a_save_in_which_a_process_that_reads_is_killed_is_finished(tmp_path, data, whole, kind):
+    random, undisturbed, folder = Random(f"reader {kind}"), whole(kind), tmp_path / "case"
+    moment = undisturbed.draw("save", random, random.randrange(EVERY, NUM_STEPS, EVERY))
+    write_config(folder, data, kind)
+    with started(folder, training(folder, kind)) as ranks:
+        moment.wait(folder / "run", ranks.has_ended)
+        readers = [process for process in ranks.processes() if process.pid not in ranks.sessions]
+        random.choice(readers).kill()
+        assert 0 not in ranks.codes(SECONDS) and "A process that reads data" in ranks.text(), ranks.text()
+        ranks.check_nothing_is_left()
+    assert place_of(folder / "run") != "save", moment
+    go_on_to_the_end(folder, kind, moment.step, undisturbed)
 
 
 @pytest.mark.parametrize(("number", "kind"), cases(NUM_CONVERSIONS))

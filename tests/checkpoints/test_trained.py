@@ -5,10 +5,12 @@ import shutil
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
-from matey import MateyConfig
+from matey import MateyConfig, MateyModel
 from matey.checkpoints.model_folder import _ModelJson
 from matey.checkpoints.trained import CheckpointError, load_trained, read_log
+from matey.model.configuration import SAVED
 
 RUN = {
     "data": {"sets": [{"path": "data/swe"}], "history": 3},
@@ -144,8 +146,6 @@ def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damag
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"quantization_config": {"load_in_4bit": True}}, "has quantization_config, which MATEY does not read"),
-        ({"auto_map": {"AutoModel": "x--y.z"}}, "has auto_map, which MATEY does not read"),
         ({"width": 10**30}, "width: .* less than or equal to 65536"),
         ({"width": 32_768, "num_blocks": 1000}, "asks for 1000 blocks of width 32768, .* but the files hold"),
         ({"width": "wide"}, "width: .* integer"),
@@ -156,7 +156,7 @@ def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damag
         ({"tokens": {"patches": [[1, 1, 10**9, 8]]}}, "patches.0.2: .* less than or equal"),
         ({"fields": {"a": 1}}, "fields: expected a list"),
         ({"mlp_ratio": float("nan")}, "mlp_ratio: .* finite"),
-        ({"dtype": "int3"}, "dtype: .* 'float32'"),
+        ({"dtype": "int3"}, "dtype 'int3', expected one of float32"),
         ({"model_type": ["matey"]}, "a model of type .*, not 'matey'"),
         ({"scheme": [1]}, "scheme: .* string"),
     ],
@@ -199,11 +199,51 @@ def test_scales_of_a_model_that_no_run_has_are_a_sentence(scales, run_folder):
         load_trained(run_folder)
 
 
+@pytest.mark.parametrize("load", [load_trained, MateyModel.from_pretrained])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"attn_implementation": "owner/kernel"},
+        {"_attn_implementation": "owner/kernel"},
+        {"auto_map": {"AutoModel": "x--y.z"}},
+        {"quantization_config": {"load_in_4bit": True}},
+        {"num_labels": 10**9},
+        {"id2label": {"a": "b"}},
+        {"to_dict": 3},
+        {"__class__": "x"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_key_that_no_saved_model_has_is_refused(change, load, run_folder):
+    edit_model_config(run_folder, **change)
+    with pytest.raises(ValueError, match=f"config.json has '{next(iter(change))}', which no model of MATEY has"):
+        load(run_folder / "model")
+
+
+@pytest.mark.parametrize("load", [load_trained, MateyModel.from_pretrained])
+def test_an_adapter_beside_a_model_is_refused(load, run_folder):
+    (run_folder / "model" / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/model"}')
+    with pytest.raises(ValueError, match="holds adapter_config.json, which no model of MATEY has"):
+        load(run_folder / "model")
+
+
+def test_a_saved_model_states_its_own_keys_and_leaves_attention_to_matey(run_folder):
+    model = load_trained(run_folder).model
+    assert model.config.to_dict().keys() <= SAVED and model.config._attn_implementation == "eager"
+
+
+def test_weights_that_are_whole_numbers_are_refused(run_folder):
+    path = run_folder / "model" / "model.safetensors"
+    save_file({name: weight.int() for name, weight in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="holds .* as I32, where weights are F64, F32, BF16, F16"):
+        load_trained(run_folder)
+
+
 def edit_model_config(run_folder, **change):
     path = run_folder / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
 
 def test_whatever_a_configuration_takes_is_checked_when_a_model_is_loaded():
-    checked = set(_ModelJson.model_fields) - {"size", "dtype"}
+    checked = set(_ModelJson.model_fields) - {"size"}
     assert checked == set(inspect.signature(MateyConfig).parameters) - {"kwargs"}

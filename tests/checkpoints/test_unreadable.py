@@ -100,6 +100,12 @@ def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
         average_stretches(tmp_path / "ema.safetensors")
 
 
+def test_a_latest_that_names_nothing_is_not_taken_for_the_folder_itself(tmp_path):
+    (tmp_path / "latest").touch()
+    with pytest.raises(ShardError, match="latest names '', which is not beside it"):
+        step_folder(tmp_path)
+
+
 def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "latest")
     with pytest.raises(ShardError, match=r"latest is a pipe; replace it by a file that holds the name of a step_\*"):

@@ -3,6 +3,7 @@
 import fcntl
 import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 
@@ -74,15 +75,21 @@ def test_a_forked_child_does_not_read_through_the_handle_of_its_parent(shallow_w
     inherited.clear()
 
 
-def test_a_set_of_many_files_keeps_few_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("matey.data.handles._MAX_OPEN_FILES", 8)
+def test_a_quarter_of_the_files_that_may_be_open_are_kept_open(tmp_path):
     _handles.close_all()
-    for index in range(8 + 3):
+    for index in range(28):
         write_seed_groups(tmp_path / f"{index:03d}.h5", "shallow_water", num_frames=(2,))
     trajectories = open_dataset(tmp_path)
-    for index in [*range(trajectories.num_trajectories), 0]:
-        trajectories.read(index, 0, 2)
-    assert len(_handles._files) == 8
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most, kept in ((limits[1], 28), (4 * 25, 25)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
+        try:
+            for index in [*range(trajectories.num_trajectories), 0]:
+                trajectories.read(index, 0, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert len(_handles._files) == kept
+        _handles.close_all()
 
 
 def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def test_a_folder_too_deep_for_the_sockets_of_workers_is_refused(mixture, tmp_pa
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     assert len(list(micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1))) == 2
-    with pytest.raises(DataError, match="has a path too long for the sockets .* at most 75 bytes; set TMPDIR"):
+    with pytest.raises(DataError, match="has a path too long for the sockets .* at most 67 bytes; set TMPDIR"):
         micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1, workers=1)
 
 
@@ -111,7 +111,8 @@ def test_a_worker_that_cannot_hand_over_what_it_read_ends_the_stream(mixture, ca
 
 
 @pytest.mark.processes
-def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture):
+def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture, monkeypatch, short_folder):
+    monkeypatch.setattr(tempfile, "tempdir", str(short_folder))
     stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=1, start_method="fork")
     next(stream)
     saved = False
@@ -123,7 +124,9 @@ def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture):
                 os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT
             )  # all its threads have ended, and the signal was sent
             saved = True
-    assert saved
+    assert saved and list(short_folder.iterdir())
+    end_workers()
+    assert list(short_folder.iterdir()) == [], "nobody else would remove what a killed worker leaves"
 
 
 def test_a_handler_of_a_program_around_python_is_left_where_it_is(monkeypatch):

@@ -18,6 +18,7 @@ from matey.data import open_dataset, split_trajectories
 from matey.data.seen import seen_text
 from matey.evaluate.evaluation import tasks_of
 from matey.evaluate.held_out import HeldOut
+from matey.train.lock import FileLock
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -49,6 +50,16 @@ def folder(tmp_path_factory):
 def evaluate(run_here):
     """Return a function that runs the command in this process: exit status, standard output and error."""
     return partial(run_here, "launch/evaluate.py")
+
+
+def test_a_second_evaluation_into_a_folder_is_refused_while_the_first_runs(folder, evaluate, tmp_path):
+    first = FileLock(tmp_path / "metrics.json")
+    first.take()
+    try:
+        status, _, said = evaluate("--checkpoint", folder / "waves", "--out", tmp_path)
+    finally:
+        first.release()
+    assert status == 2 and "metrics.json is in use: process" in said and [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.whole

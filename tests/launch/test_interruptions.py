@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.launchers import DEEPSPEED, PYTHON, SRUN, TORCHRUN
@@ -71,6 +72,42 @@ def test_a_signal_saves_and_stops_the_run_and_the_next_one_has_the_same_losses(p
     assert f"Going on after step {len(done)}" in result.stdout
     assert list(losses(folder)) == list(range(1, NUM_STEPS + 1))
     assert losses(folder) == pytest.approx(whole, rel=0 if launcher is PYTHON else 1e-4)
+
+
+def test_a_run_says_by_its_exit_code_whether_its_steps_are_done(place):
+    config = place[0] / "whole" / "run.yaml"
+    assert pretrain(config, "--is_done").returncode == 0
+    assert pretrain(config, "--is_done", "--set", "train.steps=99").returncode == 75
+
+
+@pytest.mark.slow
+def test_a_run_knows_that_it_is_not_done_where_its_launcher_takes_it_for_a_success(place):
+    folder = place[0] / "success"
+    config = write_run(folder, 2)
+    with running(folder, DEEPSPEED, config, SHORTER) as run:
+        run.wait_for_steps(3)
+        ranks = run.ranks()
+        ranks[0].parent().kill()  # the second process of deepspeed, whose first ends with 0
+        assert run.wait(ranks) == 0, run.text()
+    assert f"of {NUM_STEPS} is saved" in run.text() and pretrain(config, "--is_done").returncode == 75
+    assert pretrain(config, "--resume", *SHORTER, launcher=DEEPSPEED).returncode == 0
+    assert pretrain(config, "--is_done").returncode == 0
+
+
+@pytest.mark.slow
+def test_ranks_that_torchrun_starts_again_go_on(place):
+    folder = place[0] / "again"
+    config = write_run(folder, 2)
+    flags = [*SHORTER, "--resume", "--set", "train.checkpoint_every=1"]
+    with running(folder, [*TORCHRUN, "--max_restarts", "2"], config, flags) as run:
+        for step in (3, 6):
+            run.wait_for_steps(step)
+            ranks = run.ranks()
+            ranks[-1].kill()
+            psutil.wait_procs(ranks, timeout=60)
+        assert run.wait(timeout=120) == 0, run.text()
+    assert run.text().count("Going on after step") == 2
+    assert losses(folder) == pytest.approx(place[1], rel=1e-4)
 
 
 @pytest.mark.slow

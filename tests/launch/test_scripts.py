@@ -21,7 +21,7 @@ FINETUNE = "launch/frontier/finetune.sbatch"
 SHARED = ["launch/frontier/job.sh", "launch/slurm/job.sh", "launch/slurm/finetune.sbatch", "launch/next_job.sh"]
 # Each prints what it was called with; srun runs the program that follows its options.
 STAND_INS = {
-    "srun": "env | grep -E '^(NCCL_NET|FI_CXI|MIOPEN|MATEY_LAUNCHER)' | sed 's/^/set: /'\n"
+    "srun": "env | grep -E '^(NCCL_NET|FI_CXI|MIOPEN|MATEY_LAUNCHER|LD_LIBRARY|TORCH_EXT|TRITON)' | sed 's/^/set: /'\n"
     'while [[ "$1" == -* ]]; do case "$1" in -N | -c) shift 2 ;; *) shift ;; esac; done; exec "$@"',
     "sbatch": "env | grep -E '^(MAX_JOBS|CONFIG|DEEPSPEED_CONFIG|PRETRAINED|TRAIN)='",
     "sbcast": 'shift; cp "$1" "$2"',
@@ -147,14 +147,17 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
         "module load craype-accel-amd-gfx90a",
     ]
     steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
-    assert [line.split()[0] for line in steps] == ["srun", "sbcast", "srun", "srun", "srun"]
+    assert [line.split()[0] for line in steps] == ["srun", "sbcast", "sbcast", "srun", "srun", "srun", "srun"]
+    assert all("-c 56" in line for line in steps[:-1] if line.startswith("srun"))
     assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1" in steps[-1]
 
 
-@pytest.mark.parametrize(("nodes", "network"), [(1, "Socket"), (2, "OFI")])
+@pytest.mark.parametrize(("nodes", "network"), [(1, "Socket"), (2, "OFI"), (2, "AWS Libfabric")])
 @pytest.mark.parametrize("launcher", ["mpi", "slurm"])
 def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_disk(site, nodes, network, launcher):
-    site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher}
+    site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher, "CRAY_LD_LIBRARY_PATH": "/opt/cray"}
+    site |= {"NETWORK": network} if network == "AWS Libfabric" else {}
+    site.pop("LD_LIBRARY_PATH", None)
     instead_of("python", site, "exit 1")
     output = subprocess.run(["bash", SCRIPTS[2]], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
     task = output[output.rindex("called: srun") :]
@@ -163,11 +166,15 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
         "FI_CXI_RDZV_PROTO": "alt_read",
         "MIOPEN_USER_DB_PATH": f"{site['DISK']}/miopen",
         "MIOPEN_CUSTOM_CACHE_DIR": f"{site['DISK']}/miopen",
+        "MIOPEN_FIND_MODE": "FAST",
+        "TORCH_EXTENSIONS_DIR": f"{site['DISK']}/extensions",
+        "TRITON_CACHE_DIR": f"{site['DISK']}/triton",
+        "LD_LIBRARY_PATH": "/opt/cray",
         "MATEY_LAUNCHER": launcher,
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -u -c from matey.process.held_signals import hold; hold(); import " + (
+    first = "python -P -u -c from matey.process.held_signals import hold; hold(); import " + (
         "mpi4py.MPI; import os" if launcher == "mpi" else "os"
     )
     assert first in task

@@ -113,6 +113,29 @@ def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_p
     assert cluster.fields(last)["TimeLimit"] == cluster.fields(first)["TimeLimit"]
 
 
+def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_path):
+    body = f"echo >> {tmp_path}/runs; exit $(( $(wc -l < {tmp_path}/runs) < 3 ? {LEAVES} : 0 ))"
+    stand_in(tmp_path / "bin" / "python", body)
+    site |= {"MAX_JOBS": "9", "THEN": "sbatch --job-name=later --wrap='echo evaluated' && echo submitted"}
+    shape = [*SHAPE[1:-1], "--nodes=1", "--ntasks-per-node=1", "--job-name=first", "--time=30"]
+    cluster.wait(cluster.submit(*shape, "launch/slurm/pretrain.sbatch", **site))
+    while len(jobs := cluster.jobs("first")) < 3:
+        cluster.wait(jobs[-1])
+    *before, last = [cluster.wait(job) for job in jobs]
+    assert last[0] == "COMPLETED 0:0" and last[1].endswith("submitted\n"), last
+    assert not any("submitted\n" in output for _, output in before)
+    (later,) = cluster.jobs("later")
+    assert cluster.wait(later) == ("COMPLETED 0:0", "evaluated\n")
+
+
+@pytest.mark.parametrize("given", [{}, {"SBATCH_SIGNAL": "B:USR1@580"}])
+def test_a_notice_longer_than_the_job_is_refused(cluster, site, given):
+    shape = ["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", "--time=10"]
+    state, output = cluster.wait(cluster.submit(*shape, "launch/slurm/pretrain.sbatch", **site, **given))
+    assert state == "FAILED 2:0" and "the job has 600 s, and is asked to leave" in output, output
+    assert "called: python" not in output
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

@@ -2,6 +2,7 @@
 
 import sys
 import tarfile
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,7 @@ def site(cluster, tmp_path):
         "DISK": str(tmp_path / "disk"),
         "LAUNCHER": "slurm",
         "DS_ACCELERATOR": "cpu",
+        "PYTHONDONTWRITEBYTECODE": "",  # by what they write, one sees which modules were imported
     }
 
 
@@ -49,6 +51,8 @@ def test_eight_tasks_of_a_frontier_node_train_save_and_go_on_in_the_next_job(clu
     state, output = cluster.wait(later)
     assert later != job and state == "COMPLETED 0:0" and "Going on after step" in output, output
     assert list(losses(folder)) == list(range(1, 25))
+    modules = Path(site["DISK"]) / "matey_code" / "matey"
+    assert any(modules.rglob("*.pyc")), "the tasks imported the package from elsewhere than the node's disk"
 
 
 def test_a_packed_environment_that_is_missing_is_named_and_ends_the_job(cluster, site):
@@ -59,5 +63,7 @@ def test_a_packed_environment_that_is_missing_is_named_and_ends_the_job(cluster,
 
 def test_a_mistake_in_a_fine_tuning_job_of_eight_tasks_is_one_sentence_and_code_2(cluster, site):
     site |= {"PRETRAINED": "runs/nowhere", "CONFIG": "nowhere.yaml"}
-    state, output = cluster.wait(cluster.submit(*JOB, "launch/frontier/finetune.sbatch", **site))
+    state, output = cluster.wait(
+        cluster.submit(*JOB, "-p", "batch", "-t", 30, "launch/frontier/finetune.sbatch", **site)
+    )
     assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output

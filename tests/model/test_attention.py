@@ -90,6 +90,15 @@ def test_flash_attention_says_what_it_needs():
     assert choose_backend("cpu", torch.bfloat16) == choose_backend("cuda", torch.float32) == "grouped"
 
 
+def test_a_gpu_before_ampere_does_not_take_flash_attention_by_itself(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    chosen = {}
+    for capability in ((7, 0), (7, 5), (8, 0), (9, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        chosen[capability] = choose_backend.__wrapped__("cuda", torch.bfloat16)
+    assert chosen[7, 0] == chosen[7, 5] == "grouped" and "grouped" not in (chosen[8, 0], chosen[9, 0])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention runs on GPUs only")
 @pytest.mark.parametrize("name", KEYS)
 def test_flash_attention_agrees_with_grouped_attention(name):

@@ -1,6 +1,7 @@
-"""What bfloat16 weights may round, and what not: differences of neighbouring cells."""
+"""What bfloat16 weights may round, and what not: differences of neighbouring cells, what is told, sums over tokens."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ import torch
 from matey.model.decoding import PatchDecoder
 from matey.model.embedding import PatchEmbedding
 from matey.model.given import Rows
+from matey.model.sequence_group import SequenceGroup
 from matey.tokens.patches import places
+from matey.train.loss import LossScale, training_loss
+from tests.support.models import make_batch, make_model
 
 PATCH, SIZE = (1, 1, 8, 8), 512
 FIRST = Rows(torch.tensor([0]), torch.tensor([0]))
@@ -70,3 +74,44 @@ def test_bfloat16_weights_difference_cells_in_the_precision_of_the_fields(made):
     scale = expected.std()
     assert (kept - expected).std() < 0.01 * scale, "rounding of what comes out"
     assert (lost - expected).std() > scale, "were the fields rounded first, nothing would be left"
+
+
+def in_both_precisions(compute, **settings):
+    """Return what ``compute`` finds of a model with the same weights in float32 and in bfloat16."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make_model(dtype=torch.float32, parameters=("viscosity",), **settings)
+        torch.nn.init.normal_(model.told.contract.weight, std=0.3)
+        found.append(compute(model.bfloat16().to(dtype)))
+    return found
+
+
+@pytest.mark.parametrize("told", ["viscosity", "size"])
+def test_numbers_that_are_one_in_bfloat16_give_two_forecasts(told):
+    sizes = torch.tensor([1e5, 1.002e5] if told == "size" else [1.0, 1.0])[:, None, None, None, None]
+    viscosity = torch.tensor([1.02e-3, 1.04e-3] if told == "viscosity" else [1e-3, 1e-3])
+    one = make_batch(num_samples=1)
+    batch = replace(one, history=one.history * sizes[:, None], lead_time=torch.ones(2).long(), target=None)
+    batch = replace(batch, parameters={"viscosity": viscosity})
+
+    def change(model):
+        first, second = model.predict(batch) / sizes
+        return (second - first).norm()
+
+    wide, half = in_both_precisions(change)
+    assert half > wide / 2
+
+
+def test_gradients_of_all_parameters_in_bfloat16_are_those_of_float32_for_8192_tokens():
+    batch = replace(make_batch(grid=(1, 128, 128), num_samples=1), parameters={"viscosity": torch.tensor(1e-3)})
+
+    def gradients(model):
+        assert model.count_tokens(batch).tolist() == [8192]
+        training_loss(model([batch]), SequenceGroup(), {"shallow_water": LossScale()})[0].backward()
+        return {name: parameter.grad.float() for name, parameter in model.named_parameters()}
+
+    wide, half = in_both_precisions(gradients, patches=((1, 1, 2, 2),), scheme="avit")
+    off = {name: ((half[name] - wide[name]).norm() / wide[name].norm()).item() for name in wide}
+    # The local operator's products differ more in bfloat16, its linear maps too, with any number of tokens.
+    too_far = {name: value for name, value in off.items() if value > (0.1 if name.startswith("local") else 0.03)}
+    assert not too_far

@@ -1,4 +1,4 @@
-"""The gradient's norm with one, two and three equal micro-batches, by engine; see whole_cases.py, which is started."""
+"""The gradient's norm with one to three equal micro-batches, and the type of messages; see whole_cases.py, which is started."""
 
 from matey.config import TrainSection
 from matey.parallel.engine import build_engine, take_step
@@ -17,7 +17,8 @@ ENGINES = {
 }
 
 
-def norms(config: dict, accumulation: int) -> list[float]:
+def norms(config: dict, accumulation: int) -> tuple[list[float], str]:
+    """The norms of two steps, and the type in which gradients add up over ranks; stages 2 and 3 keep it with the optimizer."""
     train = TrainSection(steps=9, micro_batch=1, accumulation=accumulation)
     engine = build_engine(make_model().float().train(), train, config)
     batch, found = make_batch(num_samples=1), []
@@ -25,5 +26,6 @@ def norms(config: dict, accumulation: int) -> list[float]:
         loss, _ = training_loss(engine([batch]), engine.module.sequence_group, {batch.system: LossScale()})
         engine.backward(loss)
         found.append(take_step(engine))
+    of_messages = getattr(engine.optimizer, "communication_data_type", engine.communication_data_type)
     engine.destroy()
-    return [norm.item() for norm in found if norm is not None]
+    return [norm.item() for norm in found if norm is not None], str(of_messages)

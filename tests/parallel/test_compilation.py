@@ -1,42 +1,48 @@
-"""A lock that a killed compilation left behind is named, by a process that really waits for it."""
+"""A compilation that was killed, in real processes, holds no later run up."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
-from tests.support.programs import forked
+from tests.support.programs import clean_environment, in_background, start
+from tests.support.runs import fail, small_run
 
-WAITS = """
-import os
-os.environ["TORCH_EXTENSIONS_DIR"] = {folder!r}
-from {module} import {function}
-from matey.parallel.compilation import said_when_locked
-with said_when_locked(2):
-    {function}{call}
+COMPILES = """
+from torch.utils.cpp_extension import load_inline
+from matey.parallel.compilation import wait_for_compilations
+wait_for_compilations(2)
+load_inline("async_io", "int one() { return 1; }", functions="one")
 """
-LOADS = {
-    "cpu_adam": ("deepspeed.ops.op_builder", "CPUAdamBuilder", "().load()"),
-    # As its builder does where there is libaio.
-    "async_io": ("torch.utils.cpp_extension", "load_inline", "('async_io', '')"),
-}
 
 
-@pytest.mark.parametrize("name", ["cpu_adam", pytest.param("async_io", marks=pytest.mark.slow)])
-def test_a_run_that_waits_for_a_killed_compilation_says_which_file_holds_it_up(tmp_path, name):
-    lock = tmp_path / name / "lock"
-    lock.parent.mkdir()
-    lock.touch()
-    hour_ago = time.time() - 3600
-    os.utime(lock, (hour_ago, hour_ago))
-    module, function, call = LOADS[name]
-    program = WAITS.format(folder=str(tmp_path), module=module, function=function, call=call)
-    path, until = tmp_path / "said.txt", time.monotonic() + 120
-    with path.open("w") as output, forked([sys.executable, "-c", program], output) as process:
-        while "compiling" not in (said := path.read_text()):
-            assert process.poll() is None and time.monotonic() < until, said
+@pytest.mark.slow
+def test_a_killed_compilation_is_done_again(tmp_path):
+    environment = clean_environment() | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    with in_background([sys.executable, "-c", COMPILES], environment) as process:
+        lock = tmp_path / "async_io" / "lock"
+        while not lock.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+    assert lock.exists()
+    result = start([sys.executable, "-c", COMPILES], env=environment)
+    assert result.returncode == 0 and not lock.exists(), result.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_is_asked_to_stop_while_it_compiles_says_so(tmp_path):
+    environment = clean_environment() | {"TORCH_EXTENSIONS_DIR": str(tmp_path), "DS_ACCELERATOR": "cpu"}
+    files = ["--deepspeed_config", "ds_configs/zero3_offload.json", "--config", small_run(tmp_path)()]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with in_background([sys.executable, "launch/pretrain.py", *files], environment, **streams) as run:
+        while "cc1plus" not in {child.name() for child in psutil.Process(run.pid).children(recursive=True)}:
+            assert run.poll() is None
             time.sleep(0.1)
-        assert process.poll() is None
-    assert f"compiling DeepSpeed's {name} for 36" in said
-    assert f"end this run, delete {lock} and start the run again." in said
+        os.killpg(run.pid, signal.SIGTERM)
+        stdout, stderr = run.communicate(timeout=60)
+    result = subprocess.CompletedProcess("", run.returncode, stdout, stderr)
+    fail(result, "Asked to stop while DeepSpeed started")

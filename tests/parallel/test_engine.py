@@ -1,13 +1,14 @@
 """What the engine is built from."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
-from matey.parallel.engine import _in_a_sentence, build_engine, mark_not_finite, parameter_groups
+from matey.parallel.engine import _in_a_sentence, build_engine, is_bf16, mark_not_finite, parameter_groups
 from tests.parallel.whole_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
@@ -91,6 +92,17 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ({"checkpoint": {"writer": {"type": "FAST"}}}, "checkpoint.writer is not supported"),
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
         ({"checkpoint": {"tag_validation": "oops"}}, "DeepSpeed does not start with its JSON .*oops"),
+        ({"timers": {"throughput": 3}}, "does not start with its JSON .*ThroughputTimerConfig"),
+        (
+            {"timers": {"throughput": {"enabled": "x"}}},
+            "TimerConfig: enabled: Input should be a valid boolean.; correct",
+        ),
+        ({"compile": {"backend": 3}}, "does not start with its JSON .CompileConfig: backend: Extra inputs"),
+        ({"csv_monitor": {"enabled": True, "output_path": "/proc/x"}}, "does not start with its JSON .*'/proc/x'"),
+        (
+            {"zero_optimization": {"stage": 3, "zero_quantized_weights": True}},
+            "does not start with its JSON .*not been implemented on CPU",
+        ),
     ],
 )
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):
@@ -108,15 +120,34 @@ def test_a_moving_average_of_weights_in_bfloat16_is_refused():
 def on_two_ranks():
     """What two ranks find, of every way to reduce and of whole weights."""
     result = start_ranks(2, "-m", "tests.parallel.whole_cases", json.dumps(QUICK))
-    return dict(cases_of(result, "accumulation")), dict(cases_of(result, "whole"))
+    return {kind: dict(cases_of(result, kind)) for kind in ("accumulation", "whole", "type")}
 
 
 def test_equal_micro_batches_have_the_gradient_of_one_with_every_way_to_reduce(on_two_ranks):
-    cases, _ = on_two_ranks  # alone, what stage 1 reduces too early is not yet wrong
+    cases = on_two_ranks["accumulation"]  # alone, what stage 1 reduces too early is not yet wrong
     assert len(cases) == 5
     for name, (one, *several) in cases.items():
         assert all(norms == pytest.approx(one, rel=1e-2 if "bf16" in name else 1e-5) for norms in several), (name, one)
     assert cases["bf16, stage 1"][2] == pytest.approx(cases["bf16, stage 2"][2], rel=1e-2)
+
+
+def test_bf16_gradients_are_reduced_in_float32_unless_the_json_says_otherwise(on_two_ranks):
+    assert len(on_two_ranks["type"]) == 5 and {*on_two_ranks["type"].values()} == {"torch.float32"}
+    for path in Path("ds_configs").glob("*.json"):
+        tree = json.loads(path.read_text())
+        assert not is_bf16(tree) or tree["communication_data_type"] == "fp32", path
+
+
+def test_a_ring_of_736_ranks_loses_gradients_in_bfloat16_and_none_in_float32():
+    noise = torch.randn(736, 1024, generator=torch.Generator().manual_seed(0))
+    mean = 2 ** (torch.arange(1024) / 1024)
+    for of_noise, kept in ((0, 0.50), (1, 0.92), (3, 1.0)):  # times the mean
+        gradients = mean * (1 + of_noise * (noise - noise.mean(dim=0)))
+        for dtype, expected in ((torch.bfloat16, kept), (torch.float32, 1.0)):
+            total = torch.zeros(1024, dtype=dtype)
+            for gradient in gradients.to(dtype):  # every rank adds its own to what the one before sends
+                total += gradient
+            assert (total.double() / mean / 736).mean() == pytest.approx(expected, abs=0.01)
 
 
 def hold_whole(cases, names):
@@ -126,7 +157,7 @@ def hold_whole(cases, names):
 
 
 def test_the_weights_are_put_together_on_rank_zero_alone(on_two_ranks):
-    hold_whole(on_two_ranks[1], QUICK)
+    hold_whole(on_two_ranks["whole"], QUICK)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from matey.parallel.collectives import peak_memory_bytes
 from matey.parallel.meter import Meter
 
 
@@ -41,3 +42,8 @@ def test_the_peak_of_a_process_is_not_that_of_the_one_that_started_it():
     asked = "from matey.parallel.collectives import peak_memory_bytes; print(peak_memory_bytes())"
     peak = int(subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True).stdout)
     assert 2**25 < peak < len(held)
+
+
+def test_a_run_on_the_cpu_of_a_machine_with_a_gpu_logs_main_memory(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert torch.cuda.is_initialized() or peak_memory_bytes() > 2**25

@@ -2,7 +2,7 @@
 
 A line ``whole`` per engine on rank 0: the name; the weights that are not what they should be; the bytes of the model in
 float32, and by how many the tensors of rank 1 grew meanwhile, which is tried three times as long as it is half of that. Then a
-line ``accumulation`` for each of accumulation_cases.py: the name, and the norms.
+line ``accumulation`` with the norms and a line ``type`` with the type of messages for each of accumulation_cases.py.
 """
 
 import json
@@ -62,7 +62,7 @@ def put_together(config: dict) -> list:
     return [wrong, num_bytes, int(grown)]
 
 
-def say(kind: str, name: str, found: list) -> None:
+def say(kind: str, name: str, found: list | str) -> None:
     if rank() == 0:
         sys.stdout.write(f"{kind} {json.dumps([name, found])}\n")
 
@@ -72,7 +72,9 @@ def main(names: list[str]) -> None:
     for name in names:
         say("whole", name, put_together(ENGINES[name]))
     for name, config in accumulation_cases.ENGINES.items():
-        say("accumulation", name, [accumulation_cases.norms(config, times) for times in (1, 2, 3)])
+        norms, types = zip(*(accumulation_cases.norms(config, times) for times in (1, 2, 3)), strict=True)
+        say("accumulation", name, list(norms))
+        say("type", name, types[0])
     stop_processes()
 
 

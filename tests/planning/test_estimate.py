@@ -41,7 +41,7 @@ def test_the_papers_run_has_the_papers_batch_and_fits_its_gpus():
     num, num_weights = planned.tokens_per_sample, workload.operations.num_parameters
     operations = planned.samples_per_step / planned.ranks * (6 * num_weights * num + 12 * 12 * 768 * num**2)
     assert planned.mfu == pytest.approx(operations / planned.seconds.total / FRONTIER.peak["bfloat16"], rel=0.1)
-    assert planned.mfu == pytest.approx(0.13, rel=0.2) and planned.days == pytest.approx(0.11, rel=0.2)
+    assert planned.mfu == pytest.approx(0.11, rel=0.2) and planned.days == pytest.approx(0.137, rel=0.2)
     assert planned.days == pytest.approx(run.train.steps * planned.seconds.total / 86_400, rel=0.01)
 
 

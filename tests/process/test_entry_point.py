@@ -1,12 +1,14 @@
 """How commands begin and end."""
 
 import errno
+import resource
 import subprocess
 import sys
 
 import pytest
 
 from matey.mistakes import Mistake, writing
+from matey.process.entry_point import interruptible
 from tests.support.paths import ROOT
 from tests.support.programs import start_ranks
 
@@ -17,6 +19,15 @@ from tests.support.programs import start_ranks
 def test_every_command_lets_waiting_threads_sleep(path):
     text = path.read_text()
     assert any(begin in text for begin in ("@entry_point\ndef main", "    hold()", "    let_waiting_threads_sleep()"))
+
+
+def test_a_command_may_open_as_many_files_as_its_hard_limit_allows():
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few // 2, most))
+    try:
+        assert interruptible(lambda: resource.getrlimit(resource.RLIMIT_NOFILE)[0])() == most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
 
 
 def test_several_ranks_say_a_mistake_once():

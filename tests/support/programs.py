@@ -34,6 +34,12 @@ def clean_environment() -> dict[str, str]:
     return environment
 
 
+def on_device(device) -> dict[str, str]:
+    """The variables of a process that is to compute on a device: on a GPU only if it is named, as tests run on the CPU."""
+    hides = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return clean_environment() | {"DS_ACCELERATOR": device, **hides}
+
+
 @contextmanager
 def in_background(command, env=None, **kwargs) -> Iterator[subprocess.Popen]:
     """Run a command from the repository's root while the block lasts; none of its processes outlives the block."""

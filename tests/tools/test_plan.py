@@ -111,6 +111,16 @@ def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
     assert estimate(run, {}, CPU, ranks=1, workload=workload).node_memory is None
 
 
+def test_one_process_of_a_rank_reads_ahead_where_that_has_a_gpu_unless_the_run_says_otherwise():
+    for stated, on_gpu, on_cpu in (("null", 1, 0), ("0", 0, 0), ("3", 3, 3)):
+        run = load_config(PAPER[1], [f"data.workers={stated}"])
+        workload = load_workload(run, Assumed(), num_samples=1)
+        machines = load_machine("frontier"), CPU
+        planned = [estimate(run, {}, machine, ranks=1, workload=workload) for machine in machines]
+        assert [each.workers for each in planned] == [on_gpu, on_cpu]
+        assert [each.waiting_bytes > 0 for each in planned] == [on_gpu > 0, on_cpu > 0]
+
+
 def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml, plan):
     own = ["--config", run_yaml(), "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "2"]
     status, printed, _ = plan(*own, "--machine", "cpu")

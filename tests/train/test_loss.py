@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from matey.metrics import nrmse
-from matey.model.sequence_group import SequenceGroup
+from matey.model.prepare import prepare
+from matey.model.sequence_group import RankGroup, SequenceGroup
+from matey.train.ahead import for_loss
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
 from tests.support.laws import law
@@ -121,3 +123,20 @@ def test_a_field_that_was_zero_until_now_has_the_error_of_the_assembled_field(fr
     assert torch.allclose(error, torch.ones(()), atol=1e-5)
     training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale()})[0].backward()
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("token_set", ["uniform", "mix", "mul"])
+@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+def test_a_step_looks_at_no_value_and_makes_nothing_on_another_device(scheme, token_set):
+    patches = ((1, 1, 16, 16), (1, 1, 4, 4)) if token_set != "uniform" else ((1, 1, 8, 8),)
+    told = {"given": ("force",), "parameters": ("viscosity",), "drop_path": 0.2}
+    model = make_model(
+        patches, set=token_set, scheme=scheme, dtype=torch.float32, fields=(*VOCABULARY, "force"), **told
+    )
+    batch = replace(make_batch(grid=(1, 32, 24)), draw=torch.arange(2), parameters={"viscosity": torch.tensor(1e-3)})
+    batch = replace(batch, given_fields=("force",), given=batch.history[:, :1])
+    for loss in (NRMSE, GRADIENT):
+        ready = for_loss(prepare([batch], model.config), loss, RankGroup()).to("meta")
+        forecasts = model.to("meta").train()(ready)  # of tensors that have a shape, and no values
+        training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale()}, loss)[0].backward()
+    assert all(parameter.grad.device.type == "meta" for parameter in model.parameters())

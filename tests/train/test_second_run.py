@@ -74,7 +74,21 @@ def test_a_run_that_finds_only_a_partial_save_says_so_and_starts_at_the_first_st
     assert not (tmp_path / "run.2").exists()
 
 
-def test_a_run_that_loses_its_folder_near_a_save_renames_and_removes_nothing_more(tmp_path):
+@pytest.fixture(scope="module")
+def lost_near_a_save(tmp_path_factory):
+    """What a run lost near its third save, and what it left."""
+    root = tmp_path_factory.mktemp("lost")
+    cases = cases_of(start([sys.executable, "-m", "tests.train.lost_folder", root]))
+    return root, {each["moment"]: each for each in cases}
+
+
+def test_a_run_whose_reading_process_is_killed_in_a_save_saves_first(lost_near_a_save):
+    case = lost_near_a_save[1]["its reading process killed"]
+    assert (case["entries"], case["latest"]) == (["latest", "step_000002", "step_000003"], "step_000003")
+    assert "DataLoader worker" in case["refusal"] and "Could not save" not in case["refusal"]
+
+
+def test_a_run_that_loses_its_folder_near_a_save_renames_and_removes_nothing_more(lost_near_a_save):
     two = ["latest", "step_000001", "step_000002"]
     expected = {
         "while it writes": ([*two, "step_000003.new"], "step_000002"),
@@ -82,10 +96,10 @@ def test_a_run_that_loses_its_folder_near_a_save_renames_and_removes_nothing_mor
         "moved": (two, "step_000002"),
         "its lock removed": (two, "step_000002"),
     }
-    cases = cases_of(start([sys.executable, "-m", "tests.train.lost_folder", tmp_path]))
-    assert {each["moment"]: (each["entries"], each["latest"]) for each in cases} == expected
-    assert all("is no longer this run's" in each["refusal"] for each in cases)
-    assert not (tmp_path / "moved").exists() and not (tmp_path / "its lock removed" / "matey.lock").exists()
+    root, cases = lost_near_a_save
+    assert {moment: (cases[moment]["entries"], cases[moment]["latest"]) for moment in expected} == expected
+    assert all("is no longer this run's" in cases[moment]["refusal"] for moment in expected)
+    assert not (root / "moved").exists() and not (root / "its lock removed" / "matey.lock").exists()
 
 
 @pytest.mark.slow

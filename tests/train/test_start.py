@@ -59,6 +59,14 @@ def test_a_run_that_goes_on_opens_no_file_that_is_as_it_was(start):
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(("what", "num_read"), [("to evaluate", 1), ("to predict", 0)])
+def test_ranks_share_the_opening_of_files_to_evaluate_and_predict_as_well(start, what, num_read):
+    alone, (most, total) = start[1][what], start[8][what]
+    assert alone[0] == 2  # to recognise and to describe it; other files are still open
+    assert most <= 2 + num_read and total <= (2 + num_read) * NUM_FILES
+
+
+@pytest.mark.processes
 def test_all_ranks_find_what_one_finds_bit_for_bit(start):
     assert start[8]["is everywhere"]
     for what in ("trajectories", "seen", "scales"):

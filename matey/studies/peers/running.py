@@ -89,7 +89,8 @@ class Comparison(RunnableStudy[Point]):
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point, whether its model is MATEY or a peer."""
         sets = ", ".join(f"{{path: {in_yaml(self.paths[system])}}}" for system in point.systems)
-        return [*self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
+        # Without processes whose CPU time is not counted: `run_config` refuses them.
+        return ["data.workers=0", *self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
 
     def run_config(self, point: Point) -> RunConfig:
         """Return the configuration of a point's run.
