@@ -219,6 +219,11 @@ class PreparedBoxes:
         """Return the micro-batch with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
 
+    @property
+    def seen(self) -> tuple[Held, ...]:
+        """What the rank holds of each batch."""
+        return self.held
+
     def at_lead(self, lead: int) -> PreparedBoxes:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
