@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from matey.data.trajectory import DataError
-from matey.mistakes import listed
+from matey.mistakes import listed, printable
+
+if TYPE_CHECKING:
+    from matey.data.trajectories import TrajectorySet
 
 ALL_FIELDS = "all"
 """Name of the mean over the fields, in records of evaluations."""
@@ -15,6 +19,14 @@ def check_fields(system: str, names: Iterable[str]) -> None:
     """Raise DataError if a field is called as the mean over the fields is."""
     if ALL_FIELDS in names:
         raise DataError(f"{system}: no field may be called {ALL_FIELDS!r}, as the mean over all fields is; rename it.")
+
+
+def check_printable(data: TrajectorySet) -> None:
+    """Raise DataError if a name in the files holds control characters, which tables would send to the terminal."""
+    of_each = (text for about in data.trajectories for text in (str(about.source), *about.parameters))
+    for name in (data.system, *data.fields, *data.given, *data.units, *of_each):
+        if printable(name) != name:
+            raise DataError(f"{data.sources[0]}: the name {name!r} holds control characters; rename it.")
 
 
 def check_storable(system: str, names: Iterable[str]) -> None:

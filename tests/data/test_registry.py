@@ -208,7 +208,7 @@ def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
         open_dataset(tmp_path)
     (tmp_path / "a\udcff.h5").rename(tmp_path / "a\nb.h5")
     for path in (tmp_path, tmp_path / "c\nd", "e\0f"):
-        with pytest.raises(DataError, match="has line breaks or null bytes in its name") as refused:
+        with pytest.raises(DataError, match="has line breaks or control characters in its name") as refused:
             open_dataset(path)
         assert len(str(refused.value).splitlines()) == 1
 
