@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from matey.data.trajectory import DataError
 from matey.mistakes import listed, printable
-
-if TYPE_CHECKING:
-    from matey.data.trajectories import TrajectorySet
 
 ALL_FIELDS = "all"
 """Name of the mean over the fields, in records of evaluations."""
@@ -21,12 +18,11 @@ def check_fields(system: str, names: Iterable[str]) -> None:
         raise DataError(f"{system}: no field may be called {ALL_FIELDS!r}, as the mean over all fields is; rename it.")
 
 
-def check_printable(data: TrajectorySet) -> None:
-    """Raise DataError if a name in the files holds control characters, which tables would send to the terminal."""
-    of_each = (text for about in data.trajectories for text in (str(about.source), *about.parameters))
-    for name in (data.system, *data.fields, *data.given, *data.units, *of_each):
+def check_printable(source: Path, names: Iterable[str]) -> None:
+    """Raise DataError if a name in a file holds control characters, which tables would send to the terminal."""
+    for name in names:
         if printable(name) != name:
-            raise DataError(f"{data.sources[0]}: the name {name!r} holds control characters; rename it.")
+            raise DataError(f"{source}: the name {name!r} holds control characters; rename it.")
 
 
 def check_storable(system: str, names: Iterable[str]) -> None:

@@ -180,7 +180,8 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
         together += [DescribedFiles.joined(described)] if described else group
     check_fields(parts[0].system, parts[0].fields)
     data = together[0] if len(together) == 1 else JoinedTrajectories(together)
-    check_printable(data)
+    of_each = (name for about in data.trajectories for name in (str(about.source), *about.parameters))
+    check_printable(data.sources[0], (data.system, *data.fields, *data.given, *data.units, *of_each))
     return data
 
 

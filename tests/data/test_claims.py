@@ -93,3 +93,21 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path):
         hdf5.check_memory(file["0000/data"], 10**6)
         with pytest.raises(DataError, match="400,000,000,000,000 bytes would be read at once"):
             hdf5.check_memory(file["0000/data"], 10**14)
+
+
+@pytest.mark.parametrize("shape", ["(-1, 8, 8)", "(True, 8, 8)", "(99999999999999999999, 8, 8)"])
+def test_a_shape_of_an_array_that_is_none_is_a_sentence(tmp_path, shape):
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(4096)
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match="a.npy cannot be read as a NumPy array"):
+        open_dataset(tmp_path / "a.npy")
+
+
+def test_values_outside_of_a_file_are_not_read(tmp_path):
+    path = write_swe(tmp_path / "a.h5", 1)
+    (tmp_path / "secret").write_bytes(bytes(2**16))
+    outside = [("secret", 0, h5py.h5f.UNLIMITED)]
+    replace_dataset(path, "0000/data", (12, 16, 16, 1), external=outside)
+    with pytest.raises(DataError, match="keeps its values in secret, and any file could be named there"):
+        open_dataset(path)
