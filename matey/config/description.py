@@ -234,13 +234,6 @@ class DataDescription(Section):
         sources = (source for source in self.parameters.values() if isinstance(source, ParameterSource))
         return tuple(source.table for source in sources if source.table is not None)
 
-    @property
-    def paths(self) -> list[str]:
-        """All paths and patterns of files."""
-        own = (source.file for source in (*self.fields.values(), *self.given.values()))
-        of_fields = (each.values() if isinstance(each, dict) else [each] if each else [] for each in own)
-        return [*patterns_in(self.files), *self.tables, *(path for some in of_fields for path in some)]
-
     def varies(self, source: FieldSource) -> bool:
         """Whether a given field may vary in time; in files of snapshots, each file has its own values."""
         if "time" in self.all_axes:

@@ -74,12 +74,19 @@ def read_description(path: Path, *, is_named: bool = True) -> DataDescription:
     except PlainTextError as error:
         raise DataError(f"{path} {error}.") from None
     description = description_of(tree, str(path))
-    if not is_named and (far := [name for name in description.paths if isinstance(place(name), RemotePath)]):
+    if not is_named and (far := [name for name in _paths_in(description) if isinstance(place(name), RemotePath)]):
         raise DataError(
             f"{path} was found beside data, and would have {far[0]} fetched; give the description itself as the path if you "
             "trust it."
         )
     return with_tables_in(path.parent, description)
+
+
+def _paths_in(description: DataDescription) -> Iterator[str]:
+    """Yield all paths and patterns of files that a description names."""
+    yield from (*patterns_in(description.files), *description.tables)
+    for source in (*description.fields.values(), *description.given.values()):
+        yield from source.file.values() if isinstance(source.file, dict) else filter(None, [source.file])
 
 
 def description_of(tree: object, label: str) -> DataDescription:

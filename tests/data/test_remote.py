@@ -171,6 +171,9 @@ def test_what_is_not_there_or_not_known_is_a_sentence(server):
         f"{server.address}/a.h5": "does not exist; check the address",
         "http://nowhere.invalid/a.h5": "nowhere.invalid/a.h5 cannot be reached .*check network, address",
         "gopher://here/a.h5": "is of no protocol that fsspec knows",
+        "reference://a": "reference://a cannot be reached",
+        "reference::http://127.0.0.1:9/a.json": "is a chain of addresses, which is not followed",
+        "zip://a.h5::http://127.0.0.1:9/a.zip": "is a chain of addresses, which is not followed",
     }.items():
         with pytest.raises(DataError, match=sentence):
             open_dataset(address)
@@ -295,25 +298,3 @@ def test_the_time_of_change_is_told_by_whatever_name_a_protocol_has_for_it():
     for told in ({"modify": "20240101"}, {"modificationTime": 17}, {"sha": "ab"}):
         info = {"type": "file", "size": 10}
         assert _understood("ftp://host/a", info | told).version != _understood("ftp://host/a", info).version
-
-
-def test_a_description_that_was_found_beside_data_has_nothing_fetched(server, tmp_path):
-    described_files.write(tmp_path / "served")
-    description = described_files.write(tmp_path / "here", files=f"{server.address}/a.nc")
-    asked = len(server.asked)
-    for path in (tmp_path / "here", tmp_path / "here" / "a.nc", tmp_path / "here" / "*"):
-        with pytest.raises(DataError, match=r"matey.yaml was found beside data, and would have http.*/a.nc fetched"):
-            open_dataset(path)
-    assert len(server.asked) == asked
-    assert open_dataset(description).num_trajectories, "the user names it"
-
-
-@pytest.mark.parametrize("address", ["reference::http://127.0.0.1:9/a.json", "zip://a.h5::http://127.0.0.1:9/a.zip"])
-def test_a_chain_of_addresses_is_not_followed(address):
-    with pytest.raises(DataError, match="is a chain of addresses, which is not followed"):
-        open_dataset(address)
-
-
-def test_a_protocol_that_needs_more_than_an_address_is_a_sentence():
-    with pytest.raises(DataError, match="reference://a cannot be reached"):
-        open_dataset("reference://a")
