@@ -38,7 +38,7 @@ from matey.checkpoints.run_files import (
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.flags import command_line
 from matey.data.workers import ends_of_workers_heard_later
-from matey.mistakes import one_line, regular
+from matey.mistakes import one_line
 from matey.model.lora import adapters_of
 from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
 from matey.parallel.engine import whole_parameters
@@ -275,7 +275,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.path / CONFIG, dump_config(run))
             replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
-            with regular(self.path / COMMANDS).open("a", encoding="utf-8") as file:
+            with (self.path / COMMANDS).open("a", encoding="utf-8") as file:
                 file.write(f"{datetime.now():%Y-%m-%d %H:%M} on {world_size()} ranks: {command_line()}\n")
 
     @contextmanager

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matey.mistakes import regular
 from matey.parallel.collectives import rank
 from matey.parallel.late import Late
 from matey.parallel.meter import Reading
@@ -82,7 +81,7 @@ class MetricsLog:
 
             wandb.define_metric("matey/*", step_metric=STEP)
         with _writing(path):
-            self._file = regular(path).open("a", encoding="utf-8") if rank() == 0 else None
+            self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
 
     def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
