@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class Mistake(ValueError):
     """Something that the user can correct: one sentence that says what was expected, what came, and what to do."""
+
+    def __str__(self) -> str:
+        """Return the sentence, on one line even if it quotes the strange names of a file."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in the place of control characters, by which a name in a file could steer a terminal."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
@@ -28,6 +41,13 @@ def listed(items: Iterable[str], at_most: int = 8) -> str:
 def one_line(error: BaseException) -> str:
     """Return the first 200 characters of an error's message on one line, or its type's name if it has no message."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def regular(path: Path) -> Path:
+    """Return the path of a file that is to be read; raise OSError for a pipe or a device, whose reading may never end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+    return path
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
     head = {"library_name": "matey-pde", "tags": ["physics", "partial-differential-equations"]}
     kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"
     commands = run / COMMANDS
-    return "\n".join(
+    card = "\n".join(
         [
             f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
             f"# {run.resolve().name}\n",
@@ -51,6 +52,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
             "```\n",
         ]
     )
+    return re.sub("<(?=[/!?a-zA-Z])", "&lt;", card)  # no name of a run, file or field becomes HTML
 
 
 def _model(settings: RunConfig) -> str:

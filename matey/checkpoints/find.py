@@ -11,6 +11,7 @@ from matey.checkpoints.newest import ShardError, first_file, step_folder
 from matey.checkpoints.run_files import CONFIG, OWNER
 from matey.checkpoints.shards import laid_out, open_shard
 from matey.checkpoints.source import Source
+from matey.mistakes import regular
 
 MAX_RANKS = 2**20  # more than any machine has
 WRITTEN: dict[str, type | tuple[type, ...]] = {
@@ -41,7 +42,7 @@ def _runs(folder: Path) -> Iterator[Path]:
     """Yield the folders in which the run of a checkpoint may be; its ``checkpoints`` may be a link to a folder elsewhere."""
     yield from (Path(os.path.abspath(folder)).parent.parent, folder.resolve().parent.parent)
     with suppress(OSError, ValueError):
-        yield Path((folder.resolve().parent / OWNER).read_text(encoding="utf-8").strip())
+        yield Path(regular(folder.resolve().parent / OWNER).read_text(encoding="utf-8").strip())
 
 
 def open_checkpoint(folder: Path) -> Source:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from matey.checkpoints.run_files import CHECKPOINTS, LATEST
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, regular
 
 MODEL_STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's name
 
@@ -50,10 +50,8 @@ def latest_tag(folder: Path) -> str | None:
         ShardError: the file cannot be read, or there is no such folder.
     """
     latest = folder / LATEST
-    if latest.is_fifo():  # reading a pipe would wait for a writer
-        raise ShardError(f"{latest} is a pipe; replace it by a file that holds the name of a step_* beside it.")
     try:
-        tag = latest.read_text(encoding="utf-8").strip()
+        tag = regular(latest).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, FileNotFoundError) and not latest.is_symlink():
             return None

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from matey.checkpoints.layouts import Stretch
 from matey.checkpoints.newest import ShardError
-from matey.mistakes import one_line
+from matey.mistakes import one_line, regular
 
 
 class FragmentAddress:
@@ -45,7 +45,7 @@ def open_shard(path: Path) -> dict[str, Any]:
     """
     try:
         with torch.serialization.safe_globals(STAND_INS):
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            return torch.load(regular(path), map_location="cpu", mmap=True, weights_only=True)
     except FileNotFoundError:
         raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
     except UnpicklingError as error:
@@ -75,7 +75,7 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
         ShardError: the file is missing or corrupt.
     """
     try:
-        file = safe_open(path, "pt")
+        file = safe_open(regular(path), "pt")
         metadata = file.metadata()
         step, starts = int(metadata["step"]), {name: int(metadata[name]) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:

@@ -16,8 +16,10 @@ def expand_variables(path: str) -> str:
     """Return a path with environment variables replaced by their values, as in ``$SCRATCH/run`` or ``${SCRATCH}/run``.
 
     Raises:
-        ValueError: a variable is not set, or empty.
+        ValueError: a variable is not set, or empty; or there is a null byte.
     """
+    if "\0" in path:
+        raise ValueError(f"{path!r} holds a null byte, which no path can; remove it")
 
     def value(match: re.Match[str]) -> str:
         name = match["name"]

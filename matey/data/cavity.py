@@ -31,7 +31,7 @@ from einops import rearrange
 from matey.data.arrays.npy import NAME, NPY, map_npy
 from matey.data.arrays.stored import as_text
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import described_hdf5, read_hdf5
+from matey.data.hdf5 import attribute_of, attributes_of, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers
 from matey.data.signature import is_npy
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
@@ -60,7 +60,7 @@ class CavityFile(TrajectorySet):
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, AXES, SYSTEM)
             step = {axis: stored_step(file, axis, sizes[axis], of_time=axis == "t") for axis in "tyx"}
-            parameters = numbers(file.attrs, ("Bx", "Re", "Re_m"))
+            parameters = numbers(attributes_of(file), ("Bx", "Re", "Re_m"))
         self.trajectories = (
             Trajectory(
                 source=path,
@@ -139,7 +139,7 @@ def recognises_numpy(path: Path) -> bool:
 
 HDF5_READER = hdf5_reader(
     layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
-    holds=lambda file: as_text(file.attrs.get("system")) == SYSTEM,
+    holds=lambda file: as_text(attribute_of(file, "system")) == SYSTEM,
     open=CavityFile,
 )
 ARRAY_READER = Reader(

@@ -19,7 +19,7 @@ from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
 from matey.data.located import DataFile
 from matey.data.numbered import date_pattern, in_order
-from matey.data.remote.paths import place, within, would_match
+from matey.data.remote.paths import RemotePath, place, within, would_match
 from matey.data.snapshots import own_file, trajectory_of
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet
 
@@ -61,11 +61,11 @@ def is_description(path: Path) -> bool:
     return path.suffix in _SUFFIXES and path.is_file()
 
 
-def read_description(path: Path) -> DataDescription:
-    """Read a description, and complete the paths of its tables.
+def read_description(path: Path, *, is_named: bool = True) -> DataDescription:
+    """Read a description, and complete the paths of its tables; one that was found names nothing on other machines.
 
     Raises:
-        DataError: the file cannot be read, is not YAML, or has an invalid key or value.
+        DataError: the file cannot be read, is not YAML, or has an invalid key or value; or names an address, and was not named.
     """
     try:
         tree: Any = parse_yaml(read_text(path))
@@ -73,7 +73,20 @@ def read_description(path: Path) -> DataDescription:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None
     except PlainTextError as error:
         raise DataError(f"{path} {error}.") from None
-    return with_tables_in(path.parent, description_of(tree, str(path)))
+    description = description_of(tree, str(path))
+    if not is_named and (far := [name for name in _paths_in(description) if isinstance(place(name), RemotePath)]):
+        raise DataError(
+            f"{path} was found beside data, and would have {far[0]} fetched; give the description itself as the path if you "
+            "trust it."
+        )
+    return with_tables_in(path.parent, description)
+
+
+def _paths_in(description: DataDescription) -> Iterator[str]:
+    """Yield all paths and patterns of files that a description names."""
+    yield from (*patterns_in(description.files), *description.tables)
+    for source in (*description.fields.values(), *description.given.values()):
+        yield from source.file.values() if isinstance(source.file, dict) else filter(None, [source.file])
 
 
 def description_of(tree: object, label: str) -> DataDescription:

@@ -16,7 +16,7 @@ from matey.data.located import DataFile
 from matey.data.remote.paths import RemotePath, matches, place, would_match
 from matey.data.signature import folder_of
 from matey.data.trajectories import DataError
-from matey.mistakes import listed
+from matey.mistakes import listed, printable
 
 
 def find_files(
@@ -38,7 +38,7 @@ def find_files(
             if description.tables:
                 description = descriptions.with_tables_in(_folder_of(whole), description)
             return descriptions.files_in(whole, description)
-        return list(_with_descriptions(_find(whole, suffixes)))
+        return list(_with_descriptions(_find(whole, suffixes), whole))
     except PermissionError as error:
         raise DataError(
             f"{error.filename or path} cannot be read ({error.strerror}); ask its owner for read permission."
@@ -69,19 +69,20 @@ def _folder_of(path: Path) -> Path:
     return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
-def _with_descriptions(files: Iterable[Path]) -> Iterator[DataFile]:
+def _with_descriptions(files: Iterable[Path], asked: Path) -> Iterator[DataFile]:
     """Yield each file with the description that covers it; a description among ``files`` stands for all its files.
 
-    Where a trajectory lies in several files, those among ``files`` are taken, together.
+    Where a trajectory lies in several files, those among ``files`` are taken, together. Only a description that the user has
+    ``asked`` for may name files on other machines.
     """
     named: dict[Path, tuple[DataFile, set[Path]]] = {}
-    for each, file in _covered(files):
+    for each, file in _covered(files, asked):
         named.setdefault(each.path, (each, set()))[1].add(file)
     for each, of_it in named.values():
         yield replace(each, paths=tuple(path for path in each.paths if path in of_it))
 
 
-def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
+def _covered(files: Iterable[Path], asked: Path) -> Iterator[tuple[DataFile, Path]]:
     """Yield pairs of the data file that a file belongs to, and the file."""
     known: dict[Path, dict[Path, tuple[DataFile, Path]]] = {}  # by description, each read once
     for file in files:
@@ -90,7 +91,8 @@ def _covered(files: Iterable[Path]) -> Iterator[tuple[DataFile, Path]]:
             yield DataFile((file,)), file
             continue
         if beside not in known:
-            covered = descriptions.described_files(beside, descriptions.read_description(beside))
+            description = descriptions.read_description(beside, is_named=beside == asked)
+            covered = descriptions.described_files(beside, description)
             known[beside] = {path: (each, path) for each in covered for path in each.paths}
             of_fields = (
                 (own, each, path) for each in covered for path, named in each.own.items() for own in named.values()
@@ -142,8 +144,10 @@ def _check_name(name: str) -> None:
         raise DataError(
             f"{ascii(name)} has a name that is not text in UTF-8, which no log can hold; rename it."
         ) from None
-    if len(name.splitlines()) > 1 or "\0" in name:
-        raise DataError(f"{name!r} has line breaks or null bytes in its name, which no log can hold; rename it.")
+    if printable(name) != name:
+        raise DataError(
+            f"{name!r} has line breaks or control characters in its name, which no log can hold; rename it."
+        )
 
 
 def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -153,7 +157,7 @@ def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
     covered = {
         file
         for path in described
-        for each in descriptions.described_files(path, descriptions.read_description(path))
+        for each in descriptions.described_files(path, descriptions.read_description(path, is_named=False))
         for file in (*each.paths, *(own for named in each.own.values() for own in named.values()))
     }
     return [file for file in found if file not in covered]

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from matey.config.description import TODO
+from matey.mistakes import printable
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Guess:
     @property
     def text(self) -> str:
         """The description as YAML."""
-        lines = [f"# {note}" for note in self.notes]
+        lines = [f"# {printable(note)}" for note in self.notes]
         for key, value in self.tree.items():
             comment = self._comment(key)
             if isinstance(value, dict) and value:
@@ -62,7 +63,7 @@ class Guess:
         return filled | {"boundary": dict.fromkeys(self.tree["boundary"], "open")}
 
     def _comment(self, key: str) -> str:
-        return f"  # {self.comments[key]}" if key in self.comments else ""
+        return f"  # {printable(self.comments[key])}" if key in self.comments else ""
 
 
 def _flow(value: object) -> str:

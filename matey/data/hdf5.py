@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import h5py
 import numpy as np
@@ -116,6 +116,20 @@ def described_hdf5(path: Path) -> Iterator[h5py.File]:
             raise DataError(
                 f"{path} cannot be described ({one_line(error)}); the file is corrupt: download or copy it again."
             ) from error
+
+
+def attribute_of(item: h5py.HLObject, name: str, default: Any = None) -> Any:  # noqa: ANN401 (a number, text, or several)
+    """Return an attribute of numbers or texts, or the default: h5py 3.16 crashes on lists of region references."""
+    try:
+        kind = item.attrs.get_id(name).dtype
+    except (KeyError, TypeError):  # there is none, or it is of a type that NumPy does not have
+        return default
+    return item.attrs[name] if kind.base.kind in "fiubcS" or h5py.check_string_dtype(kind) else default
+
+
+def attributes_of(item: h5py.HLObject) -> dict[str, Any]:
+    """Return all attributes of numbers or texts, see `attribute_of`."""
+    return {name: value for name in item.attrs if (value := attribute_of(item, name)) is not None}
 
 
 def read_hdf5(

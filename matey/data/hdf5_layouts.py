@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import yaml
 
-from matey.data.hdf5 import described_hdf5, is_hdf5
+from matey.data.hdf5 import attribute_of, described_hdf5, is_hdf5
 from matey.data.trajectories import DataError, Reader, TrajectorySet
 from matey.data.unwritten import check_values
 from matey.mistakes import one_line
@@ -64,7 +64,7 @@ def read_config(item: h5py.Group) -> dict[str, Any]:
     Raises:
         DataError: the attribute is text that is not YAML.
     """
-    text = item.attrs.get("config", "")
+    text = attribute_of(item, "config")
     if isinstance(text, bytes):
         text = text.decode()  # also numpy's bytes_, which h5py gives for fixed-length strings and YAML refuses
     if not isinstance(text, str):

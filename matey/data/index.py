@@ -1,7 +1,8 @@
 """Descriptions of data files, kept in a run's folder, so that unchanged files need not be opened again.
 
 A file counts as unchanged if its size and modification time are the same. Stores that are folders are described each time, and
-so are files of readers from other packages: reading the index runs no code from outside this package.
+so are files of readers from other packages: reading the index runs no code from outside this package. Paths and descriptions
+stay out of it, so that it leads to no other file or address than those that the run's data sets name.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import hashlib
 import io
 import pickle
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from matey.config import DataDescription
 from matey.data.located import DataFile
 from matey.data.remote.paths import place
 from matey.data.share import Share
@@ -24,12 +28,12 @@ Stamp = tuple[int, ...]
 
 Stamped = tuple[Stamp | None, TrajectorySet | None]
 
-_OWN = ("matey.data.", "matey.config.description", "matey.config.places")
+_OWN = "matey.data."
+_DESCRIPTION = ""  # stands for the description of the file
 _OF_OTHERS = {
     *((f"numpy.{core}.multiarray", name) for core in ("_core", "core") for name in ("_reconstruct", "scalar")),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
-    ("pathlib", "PosixPath"),
 }
 # Errors that unpickling may raise where someone has written the index by hand.
 _UNREADABLE = (
@@ -84,14 +88,16 @@ class Index:
     def text(self) -> bytes:
         """Return the index of all files that were asked about."""
         kept = {key: (stamp, part) for key, (stamp, part) in self._entries.items() if stamp and _is_own(part)}
-        body = zlib.compress(pickle.dumps(kept), level=1)
+        body = zlib.compress(
+            pickle.dumps({key: (stamp, _pickled(part)) for key, (stamp, part) in kept.items()}), level=1
+        )
         return f"{self._code} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
     def _unchanged(self, files: Sequence[DataFile]) -> list[Stamped]:
-        found = (self._earlier.get(_key(file), (None, None)) for file in files)
+        found = (self._earlier.get(_key(file), (None, b"")) for file in files)
         return [
-            entry if entry[0] and entry[0] == _stamp(file) else (None, None)
-            for file, entry in zip(files, found, strict=True)
+            (stamp, _unpickled(body, file)) if stamp and stamp == _stamp(file) else (None, None)
+            for file, (stamp, body) in zip(files, found, strict=True)
         ]
 
 
@@ -102,12 +108,15 @@ def _stamped(describe: Callable[[DataFile], TrajectorySet | None], file: DataFil
 
 def _stamp(file: DataFile) -> Stamp | None:
     """Return the stamp of a file; None if a path is missing or a folder, whose stamp does not follow its contents."""
-    own = (path for of_fields in file.own.values() for path in of_fields.values())
-    paths = list(dict.fromkeys((*file.paths, *own, *map(place, file.description.tables if file.description else ()))))
+    paths = list(dict.fromkeys((*_paths(file), *map(place, file.description.tables if file.description else ()))))
     there = [path.stat() for path in paths if path.is_file()]
     if len(there) < len(paths):
         return None
     return tuple(number for about in there for number in (about.st_size, about.st_mtime_ns))
+
+
+def _paths(file: DataFile) -> tuple[Path, ...]:
+    return *file.paths, *(path for of_fields in file.own.values() for path in of_fields.values())
 
 
 def _key(file: DataFile) -> str:
@@ -118,24 +127,58 @@ def _is_own(part: TrajectorySet | None) -> bool:
     return part is not None and type(part).__module__.startswith(_OWN)
 
 
-def _entries(code: str, text: bytes) -> dict[str, Stamped]:
+def _entries(code: str, text: bytes) -> dict[str, tuple[Stamp | None, bytes]]:
     head, _, body = text.partition(b"\n")
     if head != f"{code} {hashlib.sha256(body).hexdigest()}".encode():
         return {}
     try:
-        entries = _Unpickler(io.BytesIO(zlib.decompress(body))).load()
+        found = _Unpickler(zlib.decompress(body), {}).load()
+        return {key: (stamp, part) for key, (stamp, part) in found.items()}
     except _UNREADABLE:
         return {}
-    return entries if isinstance(entries, dict) else {}
+
+
+def _pickled(part: TrajectorySet | None) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer).dump(part)
+    return buffer.getvalue()
+
+
+def _unpickled(body: bytes, file: DataFile) -> TrajectorySet | None:
+    """Return the description of a file's contents; None where someone has written it by hand."""
+    known = {str(path): path for path in _paths(file)} | {_DESCRIPTION: file.description}
+    try:
+        part = _Unpickler(body, known).load()
+    except _UNREADABLE:
+        return None
+    return part if isinstance(part, TrajectorySet) else None
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out paths and descriptions, which whoever asks for a file names."""
+
+    def persistent_id(self, item: object) -> str | None:
+        if isinstance(item, Path):
+            return str(item)
+        return _DESCRIPTION if isinstance(item, DataDescription) else None
 
 
 class _Unpickler(pickle.Unpickler):
     """Makes objects of our own descriptions only: whoever can write to a run's folder cannot run code by an index."""
 
+    def __init__(self, body: bytes, known: Mapping[str, object]) -> None:
+        super().__init__(io.BytesIO(body))
+        self._known = known
+
+    def persistent_load(self, name: str) -> object:
+        if name not in self._known:
+            raise pickle.UnpicklingError(f"{name} is no path of the file")
+        return self._known[name]
+
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
         if module.startswith(_OWN) or (module, name) in _OF_OTHERS:
             found = super().find_class(module, name)
             is_class = isinstance(found, type) and (found.__module__, found.__qualname__) == (module, name)
-            if is_class or (module, name) in _OF_OTHERS:
+            if (is_class and (is_dataclass(found) or issubclass(found, TrajectorySet))) or (module, name) in _OF_OTHERS:
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a description")

@@ -19,7 +19,7 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
+from matey.data.hdf5 import attributes_of, check_count, check_memory, chunk_on_grid, described_hdf5, read_hdf5
 from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers
 from matey.data.trajectories import Cells, Coordinates, Trajectory, TrajectorySet
 
@@ -48,7 +48,7 @@ class CompressibleFile(TrajectorySet):
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
             time_step = stored_step(file, "t-coordinate", sizes["t"], of_time=True, or_more=True)
-            parameters = numbers(file.attrs, ("M", "eta", "zeta"))
+            parameters = numbers(attributes_of(file), ("M", "eta", "zeta"))
         self.trajectories = tuple(
             Trajectory(
                 source=path,

@@ -18,7 +18,7 @@ from einops import rearrange
 
 from matey.data.axis_names import order_of
 from matey.data.coordinates import mean_step, stored_coordinates
-from matey.data.hdf5 import check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import attribute_of, check_count, chunk_on_grid, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers, read_config
 from matey.data.trajectories import Cells, Coordinates, DataError, Trajectory, TrajectorySet
 from matey.data.unwritten import check_values
@@ -101,7 +101,7 @@ def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
 
 def _num_written(file: h5py.File, num_stored: int) -> int:
     """Return the number of frames that hold data; a run that was stopped leaves the rest of its datasets unwritten."""
-    num_written = int(file.attrs.get("latestIndex", num_stored - 1)) + 1
+    num_written = int(attribute_of(file, "latestIndex", num_stored - 1)) + 1
     if not 0 < num_written <= num_stored:
         raise DataError(
             f"{file.filename}, attribute latestIndex: expected the last frame written, 0 to {num_stored - 1}, "

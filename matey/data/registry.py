@@ -19,7 +19,7 @@ from matey.data.hdf5 import opened_once
 from matey.data.index import Index
 from matey.data.joined import JoinedTrajectories
 from matey.data.located import DataFile
-from matey.data.names import check_fields
+from matey.data.names import check_fields, check_printable
 from matey.data.remote.paths import RemotePath, place
 from matey.data.share import Share, alone
 from matey.data.signature import beginning
@@ -179,7 +179,10 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
         described = [part for part in group if isinstance(part, DescribedFiles)]
         together += [DescribedFiles.joined(described)] if described else group
     check_fields(parts[0].system, parts[0].fields)
-    return together[0] if len(together) == 1 else JoinedTrajectories(together)
+    data = together[0] if len(together) == 1 else JoinedTrajectories(together)
+    of_each = (name for about in data.trajectories for name in (str(about.source), *about.parameters))
+    check_printable(data.sources[0], (data.system, *data.fields, *data.given, *data.units, *of_each))
+    return data
 
 
 def _readers() -> Iterator[Reader]:

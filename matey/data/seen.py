@@ -15,6 +15,7 @@ from matey.data.share import Share, alone
 from matey.data.split_record import SplitRecord
 from matey.data.time_blocks import TimeBlocks
 from matey.data.trajectories import TrajectorySet
+from matey.mistakes import regular
 
 
 def trained_on(
@@ -60,7 +61,7 @@ def _begun(data: TimeBlocks, numbers: Sequence[int], seen: frozenset[str], share
 def read_seen(path: Path) -> frozenset[str]:
     """Read a run's fingerprints, one a line; none where the file is missing or cannot be read."""
     try:
-        return frozenset(path.read_text(encoding="ascii", errors="replace").split())
+        return frozenset(regular(path).read_text(encoding="ascii", errors="replace").split())
     except OSError:
         return frozenset()
 

@@ -26,7 +26,7 @@ from matey.data.splits import Split
 from matey.data.time_blocks import Span
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.trajectory import PARTS
-from matey.mistakes import listed
+from matey.mistakes import listed, regular
 
 _MAX_NAMED = 3
 _GONE = ""  # content of a missing file, which stays in the record in case it comes back
@@ -196,7 +196,7 @@ def read_record(path: Path) -> SplitRecord | None:
         DataError: the record is corrupt or cannot be read.
     """
     try:
-        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        first, *lines = regular(path).read_text(encoding="utf-8").splitlines()
         settings = SplitSettings.model_validate_json(first)
         sets: tuple[dict[str, FileParts], ...] = tuple({} for _ in settings.folders)
         for text in lines:

@@ -23,7 +23,7 @@ from matey.config.places import ParameterSource
 from matey.config.plain_text import PlainTextError, parse_json, read_text
 from matey.data.remote.paths import place, seen_from
 from matey.data.trajectory import DataError, Trajectory
-from matey.mistakes import listed, nearest_name
+from matey.mistakes import listed, nearest_name, regular
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _changed(path: str) -> tuple[int, int]:
 def _table(text: str, changed: tuple[int, int]) -> Table:
     path = place(text)
     try:
-        content = read_text(path)
+        content = read_text(regular(path))
         rows = _rows_of_json(content) if path.suffix == ".json" else _rows_of_csv(content)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).") from None

@@ -22,7 +22,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.axis_names import order_of
-from matey.data.hdf5 import check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
+from matey.data.hdf5 import attribute_of, check_count, compressed_chunk, described_hdf5, read_hdf5, read_part
 from matey.data.hdf5_layouts import hdf5_reader
 from matey.data.trajectories import Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 from matey.data.trajectory import NO_AXIS, PARTS
@@ -71,7 +71,7 @@ class WellFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             self.system = text_of(attribute(file, "dataset_name"))
-            if (kind := text_of(file.attrs.get("grid_type", CARTESIAN))).lower() != CARTESIAN:
+            if (kind := text_of(attribute_of(file, "grid_type", CARTESIAN))).lower() != CARTESIAN:
                 raise DataError(
                     f"{path}: expected a cartesian grid, got the grid_type {kind!r}; other coordinates are not supported: "
                     "resample the data on an even cartesian grid."

@@ -68,9 +68,12 @@ def reason_of_no_values(item: h5py.Dataset, above: _Above = ()) -> str:
         above: files and names of the virtual datasets that take values from this one.
     """
     has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    if item.external:
+        names = listed(os.fsdecode(name) for name, _, _ in item.external)
+        return f"keeps its values in {names}, and any file could be named there: h5repack it where it was written"
     if item.is_virtual:
         return _reason_of_sources(item, has_fill, above) or ("" if has_fill else _reason_of_gaps(item))
-    if item.size and not item.external and not has_fill and not item.id.get_storage_size():
+    if item.size and not has_fill and not item.id.get_storage_size():
         return "was never written to: write it again"
     return ""
 

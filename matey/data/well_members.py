@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step
-from matey.data.hdf5 import check_claim
+from matey.data.hdf5 import attribute_of, check_claim
 from matey.data.trajectories import Boundary, DataError
 from matey.data.unwritten import check_values
 
@@ -109,12 +109,12 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
 def attribute(item: h5py.HLObject, name: str) -> Any:  # noqa: ANN401 (an attribute is of any type)
     """Return an attribute that must be there."""
-    if name not in item.attrs:
+    if (value := attribute_of(item, name)) is None:
         raise DataError(
             f"{item.file.filename}, {item.name}: expected the attribute {name!r}, as The Well's layout has it, found "
             f"only {', '.join(item.attrs) or 'none'}; write it again."
         )
-    return item.attrs[name]
+    return value
 
 
 def text_of(value: object) -> str:

@@ -194,10 +194,8 @@ class MateyModel(PreTrainedModel):
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
-        # A lookup adds up its gradient in a fixed order; the order in an index's gradient depends on the timing of threads. It
-        # adds in the type of the conditions: sums over many tokens in bfloat16 would lose most of them.
-        of_samples = F.embedding(sample, conditions)
-        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
+        # A lookup's gradient adds up in a fixed order, unlike an index's, and in float32: bfloat16 would lose most tokens.
+        tokens = (tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)).to(tokens.dtype)
         plan = prepared.block_plan
         samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
         rotations = None

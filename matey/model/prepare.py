@@ -25,7 +25,7 @@ from matey.model.boxes import PreparedBoxes, prepare_boxes
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
-from matey.model.halo import HaloPlan, plan_halo
+from matey.model.halo import HaloPlan
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
@@ -112,12 +112,6 @@ class Prepared:
         """Return the micro-batch with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
 
-    def with_halos(self, halos: Sequence[Sequence[int]], ranks: RankGroup) -> Prepared:
-        """Return the micro-batch with a plan for a loss that looks at cells ``z, y, x`` around a cell, for each batch."""
-        decoding = self.decoding
-        plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
-        return replace(self, decoding=replace(decoding, halo=plan))
-
     def at_lead(self, lead: int) -> Prepared:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
@@ -140,8 +134,7 @@ def prepare(
         token_batch: the tokens of these batches, if they were found before.
 
     Raises:
-        ValueError: a field is not in the vocabulary, a patch does not divide the number of frames of a batch, or a budget
-            cannot be spent.
+        ValueError: a field is not in the vocabulary, a patch does not divide a batch's frames, or a budget cannot be spent.
     """
     ranks = ranks or RankGroup()
     if config.network == "cycle":
@@ -223,15 +216,9 @@ def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtyp
 
 
 def _decoding(
-    whole: TokenLayout,
-    own: slice,
-    frames: Sequence[Frames],
-    config: MateyConfig,
-    ranks: RankGroup,
-    dtype: torch.dtype,
+    whole: TokenLayout, own: slice, frames: Sequence[Frames], config: MateyConfig, ranks: RankGroup, dtype: torch.dtype
 ) -> Decoding:
-    patches = config.patches
-    shapes = block_shapes(config)
+    patches, shapes = config.patches, block_shapes(config)
     tile, reach = tile_of(shapes), reach_of(shapes)
     reached = tiles_reached(whole, own, frames, patches, reach, tile)
     held = tiles_of(whole, own, frames, patches, tile)

@@ -217,7 +217,7 @@ def _ended(study: RunnableStudy[PointT], command: Sequence[str], jobs: int) -> I
     left = [error for point, error in failures if point not in done]
     if left:
         head = f"{len(left)} of {len(waiting)} trainings are not done: " if len(waiting) > 1 else ""
-        raise StudyError(head + "\n".join(left))
+        raise StudyError(head + " ".join(left))
 
 
 def _started(

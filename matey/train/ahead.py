@@ -24,6 +24,7 @@ from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
+from matey.model.halo import plan_halo
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
@@ -91,7 +92,9 @@ def for_loss(ready: Prepared, loss: Loss, ranks: RankGroup) -> Prepared:
     """Return a micro-batch with all that a loss has to know, see `Loss.halo`."""
     if not loss.halo:
         return ready
-    return ready.with_halos([halo_of(loss.halo, frames.window[1:]) for frames in ready.frames], ranks)
+    decoding, halos = ready.decoding, [halo_of(loss.halo, frames.window[1:]) for frames in ready.frames]
+    plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
+    return replace(ready, decoding=replace(decoding, halo=plan))
 
 
 def together(

@@ -26,6 +26,7 @@ from matey.checkpoints.run_files import (
     STEP,
 )
 from matey.config import ConfigError
+from matey.mistakes import regular
 
 # DeepSpeed looks for a checkpoint's files by `glob`, where these letters form patterns.
 PATTERN_LETTERS = "*?["
@@ -80,7 +81,7 @@ def claim_linked_checkpoints(path: Path) -> None:
         return
     owner, others = checkpoints / OWNER, [checkpoints.resolve().parent]
     with suppress(OSError, ValueError):  # no owner is recorded yet
-        others.append(Path(owner.read_text(encoding="utf-8").strip()))
+        others.append(Path(regular(owner).read_text(encoding="utf-8").strip()))
     for other in others:
         if is_of_a_run(other) and not other.samefile(path) and _is_same(other / CHECKPOINTS, checkpoints):
             raise ConfigError(

@@ -21,6 +21,7 @@ from matey.data.split_record import SplitRecord, labels_of
 from matey.data.splits import Split
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window, num_starts, spread_windows
+from matey.mistakes import regular
 from matey.parallel.agreement import code_fingerprint
 from matey.parallel.collectives import done_by_rank_zero, rank, shared_out
 from matey.train.loss import LossScale
@@ -199,7 +200,7 @@ def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence
 def bytes_of(path: Path) -> bytes:
     """Return the bytes of a file of the run's folder; none if it cannot be read, as before the run has started."""
     try:
-        return path.read_bytes()
+        return regular(path).read_bytes()
     except OSError:
         return b""
 

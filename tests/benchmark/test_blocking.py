@@ -136,7 +136,7 @@ def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(nu
     for point in found:
         assert point["forward"] == point["backward"] == 0, point
         assert point["step"] <= 3, point
-        assert point["operations"]["blocks"] < 500 and point["operations"]["outside"] < 1250, point
+        assert point["operations"]["blocks"] < 500 and point["operations"]["outside"] < 1350, point
 
 
 def test_a_step_that_prepares_its_micro_batch_itself_waits_all_the_time():

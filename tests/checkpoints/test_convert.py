@@ -81,11 +81,12 @@ def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two
         "valid_persistence_by_system": {"shallow_water": 0.5},
     }
     (run / "metrics.jsonl").write_text(json.dumps(validation) + "\n" + json.dumps({**validation, "step": 4}) + "\n")
-    (run / ABOUT).write_text("shallow_water: water_height; 8/1/1 train/valid/test trajectories; data/swe\n")
+    (run / ABOUT).write_text("shallow_water: water_height; 8/1/1 train/valid/test trajectories; data/<script>\n")
     convert(source, run, "huggingface", tmp_path / "model", average=False, dtype="float32")
     card = (tmp_path / "model" / "README.md").read_text()
     assert "8/1/1 train/valid/test trajectories" in card and "0.8/0.1/0.1 train/valid/test, with seed 0" in card
     assert "at step 2 on validation" in card and "| shallow_water | 0.1250 | 0.5000 |" in card
+    assert "<script" not in card and "data/&lt;script>" in card
     assert "on 2 ranks: " in card and "engine_cases.py" in card and "from_pretrained" in card
 
 

@@ -1,13 +1,21 @@
 """Headers that claim more than their file can hold are refused before anything of that size is read or listed."""
 
+import json
+import os
 import resource
 
 import h5py
 import numpy as np
 import pytest
+import zarr
 
+from matey.checkpoints.newest import ShardError
+from matey.checkpoints.shards import open_shard
 from matey.data import DataError, hdf5, open_dataset
+from matey.data.seen import read_seen
+from matey.data.split_record import read_record
 from tests.support import layout_files as layouts
+from tests.support.described_files import flow
 from tests.support.small_files import write_swe
 
 
@@ -93,3 +101,49 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_path):
         hdf5.check_memory(file["0000/data"], 10**6)
         with pytest.raises(DataError, match="400,000,000,000,000 bytes would be read at once"):
             hdf5.check_memory(file["0000/data"], 10**14)
+
+
+@pytest.mark.parametrize("shape", ["(-1, 8, 8)", "(True, 8, 8)", "(99999999999999999999, 8, 8)"])
+def test_a_shape_of_an_array_that_is_none_is_a_sentence(tmp_path, shape):
+    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(4096)
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(DataError, match="a.npy cannot be read as a NumPy array"):
+        open_dataset(tmp_path / "a.npy")
+
+
+def test_values_outside_of_a_file_are_not_read(tmp_path):
+    path = write_swe(tmp_path / "a.h5", 1)
+    (tmp_path / "secret").write_bytes(bytes(2**16))
+    outside = [("secret", 0, h5py.h5f.UNLIMITED)]
+    replace_dataset(path, "0000/data", (12, 16, 16, 1), external=outside)
+    with pytest.raises(DataError, match="keeps its values in secret, and any file could be named there"):
+        open_dataset(path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "chunks"])
+def test_a_store_with_something_else_in_the_place_of_a_chunk_is_refused(tmp_path, kind):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    group.create_array("u", shape=(3, 8, 8), chunks=(1, 8, 8), dtype="f4")[:] = 1
+    chunk, about = tmp_path / "a.zarr" / "u" / "1.0.0", tmp_path / "a.zarr" / "u" / ".zarray"
+    chunk.unlink()
+    {"folder": chunk.mkdir, "pipe": lambda: os.mkfifo(chunk), "chunks": chunk.touch}[kind]()
+    if kind == "chunks":
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"chunks": [0, 0, 0]}))
+    description = flow(fields={"u": "u"}, time_step=0.5)
+    words = {"folder": "u/1.0.0 is a folder, not a file", "pipe": "it is a pipe", "chunks": "division by zero"}[kind]
+    with pytest.raises(DataError, match=f"a.zarr cannot be read as Zarr .*{words}"):
+        open_dataset(tmp_path / "a.zarr", description).read(0, 0, 3)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="pipe.csv cannot be read .*a pipe or a device, not a file"):
+        read_record(tmp_path / "pipe.csv")
+    assert read_seen(tmp_path / "pipe.csv") == frozenset()
+    np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
+    table = {"Re": {"table": str(tmp_path / "pipe.csv")}}
+    with pytest.raises(DataError, match="pipe.csv cannot be read .*a pipe or a device, not a file"):
+        open_dataset(tmp_path / "u.npy", flow(fields={"u": {}}, time_step=0.5, parameters=table))
+    with pytest.raises(ShardError, match="pipe.csv"):
+        open_shard(tmp_path / "pipe.csv")

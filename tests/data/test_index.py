@@ -11,8 +11,12 @@ import pytest
 from matey.data import DataError, open_dataset
 from matey.data.index import Index
 from matey.data.registry import describe
+from matey.data.remote.cache import RemoteFile
+from matey.data.remote.paths import RemotePath
+from matey.data.remote.server import about
 from tests.support import layout_files as layouts
 from tests.support.small_files import write_swe
+from tests.support.web_server import serve
 
 WRITERS = {
     "incompressible": layouts.write_incompressible,
@@ -101,3 +105,27 @@ def test_a_file_of_unknown_layout_is_refused_with_an_index_as_without(tmp_path):
     (tmp_path / "b.h5").write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"b\.h5"):
         opened(tmp_path)
+
+
+class Makes:
+    """Pickled, it makes an object of a class when it is read."""
+
+    def __init__(self, kind, *arguments):
+        self.made = kind, arguments
+
+    def __reduce__(self):
+        return self.made
+
+
+def test_an_index_written_by_another_hand_asks_no_server(tmp_path, described):
+    path = write_swe(tmp_path / "served" / "a.h5", 2)
+    with serve(tmp_path / "served") as server:
+        address = f"{server.address}/a.h5"
+        for part in (Makes(RemoteFile, address), Makes(type(open_dataset(path)), RemotePath(address))):
+            index = Index("code")
+            open_dataset(path, index=index)
+            entries = {key: (stamp, pickle.dumps(part)) for key, (stamp, _) in index._entries.items()}
+            body = zlib.compress(pickle.dumps(entries))
+            about.cache_clear()
+            opened(path, f"code {sha256(body).hexdigest()}\n".encode() + body)
+        assert server.asked == [] and about.cache_info().currsize == 0 and described == [path] * 5

@@ -14,10 +14,12 @@ from matey.data import DataError, open_dataset
 from matey.data.joined import JoinedTrajectories
 from matey.data.registry import READERS
 from matey.data.trajectories import Reader
+from tests.support import described_files
 from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
 from tests.support.nobody import said_to_nobody
 from tests.support.small_files import write_swe
+from tests.support.web_server import serve
 
 
 def test_files_of_one_system_are_joined_in_the_order_of_their_paths(tmp_path):
@@ -208,7 +210,7 @@ def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
         open_dataset(tmp_path)
     (tmp_path / "a\udcff.h5").rename(tmp_path / "a\nb.h5")
     for path in (tmp_path, tmp_path / "c\nd", "e\0f"):
-        with pytest.raises(DataError, match="has line breaks or null bytes in its name") as refused:
+        with pytest.raises(DataError, match="has line breaks or control characters in its name") as refused:
             open_dataset(path)
         assert len(str(refused.value).splitlines()) == 1
 
@@ -234,3 +236,17 @@ def test_a_folder_of_data_is_listed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(Path(path)) or list_folder(path))
     open_dataset(tmp_path)
     assert listed == [tmp_path, tmp_path / "inside"]
+
+
+def test_a_description_that_was_found_beside_data_has_nothing_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    described_files.write(tmp_path / "served")
+    with serve(tmp_path / "served") as server:
+        description = described_files.write(tmp_path / "here", files=f"{server.address}/a.nc")
+        for path in (tmp_path / "here", tmp_path / "here" / "a.nc", tmp_path / "here" / "*"):
+            with pytest.raises(
+                DataError, match=r"matey.yaml was found beside data, and would have http.*/a.nc fetched"
+            ):
+                open_dataset(path)
+        assert server.asked == []
+        assert open_dataset(description).num_trajectories and server.asked, "the user names it"

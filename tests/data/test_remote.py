@@ -171,6 +171,9 @@ def test_what_is_not_there_or_not_known_is_a_sentence(server):
         f"{server.address}/a.h5": "does not exist; check the address",
         "http://nowhere.invalid/a.h5": "nowhere.invalid/a.h5 cannot be reached .*check network, address",
         "gopher://here/a.h5": "is of no protocol that fsspec knows",
+        "reference://a": "reference://a cannot be reached",
+        "reference::http://127.0.0.1:9/a.json": "is a chain of addresses, which is not followed",
+        "zip://a.h5::http://127.0.0.1:9/a.zip": "is a chain of addresses, which is not followed",
     }.items():
         with pytest.raises(DataError, match=sentence):
             open_dataset(address)

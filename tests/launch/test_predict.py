@@ -152,3 +152,12 @@ def test_a_mistyped_flag_is_said_once_for_all_ranks(command):
         wrong.stderr
     )
     assert wrong.stderr.count(f"usage: {command}.py") == 1, wrong.stderr
+
+
+def test_a_full_disk_is_a_sentence(model_folder, tmp_path):
+    data, out = write_waves(tmp_path, "shallow_water"), tmp_path / "f.nc"
+    flags = ["--checkpoint", model_folder, "--data", data, "--steps", "12", "--out", out]
+    # A limit on the size of files fails as a full disk does.
+    result = start(list(map(str, [sys.executable, "launch/predict.py", *flags])), limit_file_bytes=30_000)
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    assert f"error: Cannot write to {out} (" in result.stderr

@@ -102,7 +102,7 @@ def test_numbers_that_are_one_in_bfloat16_give_two_forecasts(told):
     assert half > wide / 2
 
 
-def test_gradients_of_all_parameters_in_bfloat16_are_those_of_float32_for_8192_tokens():
+def test_gradients_in_bfloat16_are_those_of_float32_with_8192_tokens():
     batch = replace(make_batch(grid=(1, 128, 128), num_samples=1), parameters={"viscosity": torch.tensor(1e-3)})
 
     def gradients(model):

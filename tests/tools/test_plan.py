@@ -111,7 +111,7 @@ def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
     assert estimate(run, {}, CPU, ranks=1, workload=workload).node_memory is None
 
 
-def test_one_process_of_a_rank_reads_ahead_where_that_has_a_gpu_unless_the_run_says_otherwise():
+def test_one_process_of_a_rank_reads_ahead_by_default_where_it_has_a_gpu():
     for stated, on_gpu, on_cpu in (("null", 1, 0), ("0", 0, 0), ("3", 3, 3)):
         run = load_config(PAPER[1], [f"data.workers={stated}"])
         workload = load_workload(run, Assumed(), num_samples=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matey.data.arrays.openpmd import constant_of, mesh_of
 from matey.data.arrays.packing import READ, packing_of
 from matey.data.arrays.stored import FileKind, StoredArray, as_text
 from matey.data.axis_names import MOST_COMPONENTS, role_of
-from matey.data.hdf5 import claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
+from matey.data.hdf5 import attribute_of, attributes_of, claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
 from matey.data.unwritten import reason_of_no_values
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
@@ -36,7 +37,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
             )
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
-        attributes = {key: item.attrs[key] for key in READ if key in item.attrs}
+        attributes = {key: attribute_of(item, key) for key in READ}
         if _is_no_variable(item):
             return
         claimed, limit = claim_of(item)
@@ -47,8 +48,8 @@ def describe(path: Path) -> dict[str, StoredArray]:
             axes=_axes(item) or (mesh.axes if mesh else ()),
             scales=_scales(item),
             steps=mesh.steps if mesh else (),
-            unit=as_text(item.attrs.get("units")) or (mesh.unit if mesh else ""),
-            calendar=as_text(item.attrs.get("calendar")),
+            unit=as_text(attribute_of(item, "units")) or (mesh.unit if mesh else ""),
+            calendar=as_text(attribute_of(item, "calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
             problem=_problem(item),
             claimed=claimed,
@@ -70,13 +71,15 @@ def describe(path: Path) -> dict[str, StoredArray]:
 def attributes(path: Path, name: str) -> dict[str, Any]:
     """Return the attributes of a file, or of a group or array in it."""
     with described_hdf5(path) as file:
-        return dict((file[name] if name else file).attrs)
+        return attributes_of(file[name] if name else file)
 
 
 def _problem(item: h5py.Dataset) -> str:
     """Return why a dataset has no values that can be read, empty if it has some."""
     if problem := reason_of_no_values(item):
         return problem
+    if item.dtype.kind == "O" and not h5py.check_string_dtype(item.dtype):
+        return "holds neither numbers nor texts: leave it out"
     if item.size and not item.is_virtual and (missing := _missing_filter(item)) and not _is_plain(item):
         return (
             f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
@@ -117,17 +120,15 @@ def _axes(item: h5py.Dataset) -> tuple[str, ...]:
     A label counts where the names of scales do not tell the kind of axis: Dedalus gives the axis labelled ``x`` the scale
     ``x/1.0``. One axis of components may be without a name where all others have one.
     """
-    names = [_name_of(dimension) for dimension in item.dims]
+    labels = map(as_text, _of_axes(item, "DIMENSION_LABELS", h5py.check_string_dtype))
+    names = [_name_of(*each) for each in zip(_scales_of(item), labels, strict=True)]
     nameless = [number for number, name in enumerate(names) if not name]
     is_component = len(nameless) == 1 and nameless[0] > 0 and item.shape[nameless[0]] <= MOST_COMPONENTS
     return tuple(names) if not nameless or (is_component and len(names) > 2) else ()
 
 
-def _name_of(dimension: h5py.DimensionManager) -> str:
-    names = [
-        str(name or "").rpartition("/")[2]
-        for name in (*(scale.name for scale in _scales_of(dimension)), dimension.label)
-    ]
+def _name_of(scales: Sequence[h5py.Dataset], label: str) -> str:
+    names = [str(name or "").rpartition("/")[2] for name in (*(scale.name for scale in scales), label)]
     return next(filter(role_of, names), next(filter(None, names), ""))
 
 
@@ -137,26 +138,46 @@ def _scales(item: h5py.Dataset) -> tuple[str, ...]:
         next(
             (
                 scale.name.strip("/")
-                for scale in sorted(_scales_of(dimension), key=lambda scale: not role_of(scale.name or ""))
+                for scale in sorted(scales, key=lambda scale: not role_of(scale.name or ""))
                 if scale.name and scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
             ),
             "",
         )
-        for size, dimension in zip(item.shape, item.dims, strict=True)
+        for size, scales in zip(item.shape, _scales_of(item), strict=True)
     )
 
 
-def _scales_of(dimension: h5py.DimensionManager) -> list[h5py.Dataset]:
-    """Return the scales of an axis; none where the dataset was copied without them, and refers to what is not in this file."""
+def _scales_of(item: h5py.Dataset) -> list[list[h5py.Dataset]]:
+    """Return the scales of each axis; none where the dataset was copied without them, and refers to what is not in this file.
+
+    HDF5's own functions, which ``item.dims`` calls, trust the types of these attributes, and a wrong one corrupts memory.
+    """
     try:
-        return list(dimension.values())
-    except RuntimeError:
-        return []
+        of_axes = [[item.file[each] for each in own] for own in _of_axes(item, "DIMENSION_LIST", _is_references)]
+    except (KeyError, RuntimeError, ValueError):
+        return [[]] * item.ndim
+    return [[*filter(_is_scale, scales)] for scales in of_axes]
+
+
+def _is_scale(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Dataset) and as_text(attribute_of(item, "CLASS")) == "DIMENSION_SCALE"
+
+
+def _is_references(kind: np.dtype) -> bool:
+    each = h5py.check_vlen_dtype(kind)
+    return each is not None and h5py.check_ref_dtype(each) is h5py.Reference
+
+
+def _of_axes(item: h5py.Dataset, name: str, is_right: Callable[[np.dtype], object]) -> Sequence[Any]:
+    """Return an attribute's values, one for each axis; empty ones where it is missing, or of another shape or type."""
+    found = item.attrs.get_id(name) if name in item.attrs else None
+    is_whole = found is not None and found.shape == (item.ndim,) and is_right(found.dtype)
+    return item.attrs[name] if is_whole else [""] * item.ndim
 
 
 def _is_no_variable(item: h5py.Dataset) -> bool:
     """Whether a dataset only stands for a dimension of a netCDF file, without coordinates."""
-    label = item.attrs.get("NAME", b"")
+    label = attribute_of(item, "NAME", b"")
     return isinstance(label, bytes) and label.startswith(_NO_VARIABLE)
 
 

@@ -40,8 +40,8 @@ def map_npy(path: Path) -> np.ndarray:
     first_bytes(path)
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    # Errors that NumPy was seen to raise when the header or the data end too early, or hold Python objects.
-    except (OSError, ValueError, EOFError) as error:
+    # Errors that NumPy was seen to raise when header or data end early, or hold Python objects or a shape such as (-1, True).
+    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
         if "Python objects" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."

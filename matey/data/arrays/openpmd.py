@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from matey.data.arrays.stored import as_number, as_text
+from matey.data.hdf5 import attribute_of
 
 _BASE_UNITS = ("m", "kg", "s", "A", "K", "mol", "cd")
 
@@ -29,21 +30,21 @@ class Mesh:
 
 def mesh_of(item: h5py.Dataset) -> Mesh | None:
     """Return a dataset's description as a mesh, None if it is not one; the attributes are its own or its group's."""
-    record = next((each.attrs for each in (item, item.parent) if "axisLabels" in each.attrs), None)
+    record = next((each for each in (item, item.parent) if "axisLabels" in each.attrs), None)
     if record is None:
         return None
-    labels = [as_text(label) for label in np.ravel(record["axisLabels"])]
-    steps = [*map(float, np.ravel(record.get("gridSpacing", ())))]
-    if as_text(record.get("dataOrder")) == "F":  # written by Fortran, whose first axis is the last one here
+    labels = [as_text(label) for label in np.ravel(attribute_of(record, "axisLabels"))]
+    steps = [*map(float, np.ravel(attribute_of(record, "gridSpacing", ())))]
+    if as_text(attribute_of(record, "dataOrder")) == "F":  # written by Fortran, whose first axis is the last one here
         labels, steps = labels[::-1], steps[::-1]
     is_whole = len(labels) == len(steps) == item.ndim  # the first axis of azimuthal modes has no label
-    unit = _unit(as_number(item.attrs.get("unitSI")) or 1.0, np.ravel(record.get("unitDimension", ())))
+    unit = _unit(as_number(attribute_of(item, "unitSI")) or 1.0, np.ravel(attribute_of(record, "unitDimension", ())))
     return Mesh(tuple(labels) if is_whole else (), tuple(steps) if is_whole else (), unit)
 
 
 def constant_of(item: h5py.Group) -> str:
     """Return the value of a record that holds one for all cells instead of a dataset, empty for any other group."""
-    value = as_number(item.attrs.get("value")) if "shape" in item.attrs else None
+    value = as_number(attribute_of(item, "value")) if "shape" in item.attrs else None
     return "" if value is None else f"{value:g}"
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from matey.data.arrays.packing import Packing
 from matey.data.hdf5 import refuse_claim
 from matey.data.trajectories import DataError
+from matey.mistakes import printable
 
 Index = tuple[int | slice, ...]
 
@@ -115,7 +116,7 @@ def as_text(value: object) -> str:
     """Return an attribute's text on one line, cut to 80 characters; empty where it is no text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
-    return " ".join(value.split())[:80] if isinstance(value, str) else ""
+    return printable(" ".join(value.split()))[:80] if isinstance(value, str) else ""
 
 
 def not_read(path: Path, name: str, reason: str) -> DataError:

@@ -27,7 +27,7 @@ from matey.data.remote.paths import RemotePath
 from matey.data.remote.server import ZARR_MARKS, ZARR_METADATA
 from matey.data.trajectories import DataError
 from matey.data.trajectory import check_part
-from matey.mistakes import one_line
+from matey.mistakes import one_line, regular
 
 # How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
 # Chunks of the fill value are not even written, so a mask of any size may take next to no room: claims up to 16 GiB pass.
@@ -103,7 +103,7 @@ def _bytes_of_chunks(folder: Path) -> int:
     files = (
         os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in ZARR_METADATA
     )
-    return sum(os.stat(file).st_size for file in files)
+    return sum(regular(Path(file)).stat().st_size for file in files)
 
 
 def _read(path: Path, name: str, index: Index) -> np.ndarray:
@@ -121,9 +121,9 @@ def _opened(path: Path) -> Iterator[Any]:
     if not is_zarr(path):
         raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
     try:
-        yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else str(path), mode="r")
+        yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else _files(path), mode="r")
     # Errors that zarr and its codecs were seen to raise on corrupt metadata and chunks.
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
         if isinstance(error, DataError):
             raise
         if type(error).__name__ == "UnknownCodecError":  # of zarr or of numcodecs, which name the codec in quotes
@@ -131,6 +131,21 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(
             f"{path} cannot be read as Zarr ({one_line(error)}); it is incomplete or corrupt: copy it again."
         ) from error
+
+
+def _files(path: Path) -> Any:  # noqa: ANN401
+    """Return a store for the zarr package, which would read a folder in the place of a chunk as the fill value."""
+    from zarr.storage import LocalStore
+
+    class Files(LocalStore):  # type: ignore[misc]  # untyped
+        """The files of a folder."""
+
+        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            if regular(self.root / key).is_dir():
+                raise IsADirectoryError(f"{key} is a folder, not a file")
+            return await super().get(key, *args, **kwargs)
+
+    return Files(path, read_only=True)
 
 
 def _lacks_codec(path: Path, codec: str) -> DataError:

@@ -112,6 +112,10 @@ def system_of(url: str) -> tuple[Any, str]:
     """Return the file system of a path, which fsspec makes once for each process, and the path in it."""
     from fsspec.core import url_to_fs
 
+    if "::" in url:
+        raise DataError(
+            f"{url} is a chain of addresses, which is not followed; give the address of the file or folder itself."
+        )
     options: dict[str, Any] = {}
     try:
         if url.startswith(_WEB):
@@ -124,6 +128,8 @@ def system_of(url: str) -> tuple[Any, str]:
         raise DataError(f"{url}: {error}; for data on other machines: pip install 'matey-pde[remote]'.") from None
     except ValueError as error:
         raise DataError(f"{url} is of no protocol that fsspec knows ({error}).") from None
+    except Exception as error:  # raised by any file system of fsspec that needs more than an address
+        _unreachable(url, error)
 
 
 def _understood(url: str, info: dict[str, Any]) -> About:

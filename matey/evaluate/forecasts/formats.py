@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from matey.mistakes import Mistake
+from matey.mistakes import Mistake, one_line
 
 if TYPE_CHECKING:  # a file's name is checked before slow imports
     import numpy as np
@@ -95,6 +96,15 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
         raise FormatError(f"{path} exists already; choose another name, or --overwrite it (overwrite=True).")
     if path.is_dir() and any(path.iterdir()) and not any((path / name).is_file() for name in ("zarr.json", ".zgroup")):
         raise FormatError(f"{path} is a folder that holds other files, which are kept; choose another name.")
+
+
+@contextmanager
+def errors_of_disks() -> Iterator[None]:
+    """Raise OSError where netCDF and HDF5 say no more than that they failed, as they do where a disk is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{one_line(error)}, as on a full disk") from error
 
 
 def format_of(path: Path) -> Format:

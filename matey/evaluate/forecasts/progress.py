@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matey.mistakes import regular
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -36,7 +38,7 @@ class Progress:
     def done(self) -> list[int] | None:
         """Return the number of completed steps of each trajectory; None if there is no such unfinished file."""
         try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
+            record = json.loads(regular(self.record).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # no record, or another program's
             return None
         if not (isinstance(record, dict) and record.get("made_as") == self.made_as and self.unfinished.exists()):
@@ -47,7 +49,7 @@ class Progress:
     def token(self) -> int:
         """A number drawn when the unfinished file was made, which tells it from all others; -1 if there is no record."""
         try:
-            return int(json.loads(self.record.read_text(encoding="utf-8"))["token"])
+            return int(json.loads(regular(self.record).read_text(encoding="utf-8"))["token"])
         except (OSError, ValueError, TypeError, KeyError):
             return -1
 

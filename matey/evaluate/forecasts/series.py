@@ -24,7 +24,7 @@ from matey.data.lacking import lacking_note
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of
 from matey.evaluate.forecasts.crew import Crew, told_by_first
-from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, format_of
+from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, errors_of_disks, format_of
 from matey.evaluate.forecasts.frames import ForecastFrame, forecast_batch, forecast_boxes
 from matey.evaluate.forecasts.origin import origin_of
 from matey.evaluate.forecasts.progress import Progress
@@ -165,7 +165,7 @@ class Forecasts:
                     lock.check()
                 told_by_first(torch.zeros(1), group)  # otherwise the first rank ends here, and so do all
                 for _ in crew.in_turn(form.layers_together(contents)):
-                    with closing(open_file("r+")) as file:
+                    with errors_of_disks(), closing(open_file("r+")) as file:
                         for (sample, cells), values in zip(crew.own, frames, strict=True):
                             file.write(first + sample, step - len(values), values.numpy(), cells)
                 new = step - done[first]
@@ -181,7 +181,8 @@ class Forecasts:
         """Make a file without values; return the number of completed steps of each trajectory, all 0."""
         progress.clear()
         done = [0] * len(self.request.trajectories)
-        format_of(progress.path).make(progress.unfinished, self.contents, stretch)
+        with errors_of_disks():
+            format_of(progress.path).make(progress.unfinished, self.contents, stretch)
         progress.note(done)
         return done
 
