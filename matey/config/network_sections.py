@@ -28,7 +28,7 @@ TokenSet = Literal["uniform", "mix", "mul"]
 class ModelSection(Section):
     """Settings of the network."""
 
-    size: Literal["micro", "mini", "Ti", "S", "B", "n48", "n64", "n96", "n64b2"] = Field(
+    size: Literal["micro", "mini", "Ti", "S", "B"] = Field(
         "Ti", description="heads, width and blocks: 3/96/4, 4/128/8 or the paper's"
     )
     scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")

@@ -147,8 +147,8 @@ class Block(nn.Module):
             plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
             rotations: rotary positions of the tokens in each attention, see `matey.model.rotary`; None: there are none.
-            near: the nodes around the tokens, whose values are mixed in the last attention, and the route of other ranks' tokens;
-                None: they are not mixed.
+            near: the nodes around the tokens, whose values are mixed in the last attention, and the route of tokens of other
+                ranks; None: they are not mixed.
         """
         steps = zip(self.attentions, plan.attentions, plan.within, strict=True)
         for number, (attention, of_attention, change) in enumerate(steps):

@@ -1,13 +1,13 @@
-"""Prepares what a rank computes with: its box of the cells of every batch, its share of the tokens, and the routes between them.
+"""Prepares what a rank computes with: its box of the cells of every batch, its share of the tokens, and the routes between.
 
-    box of cells, with halo --> features --> tokens of the box --.                       .--> tokens in and around the box --> change
-                                                                 | enter                 ^ leave
-                                                                 '--> even share of the tokens
-                                                                       with those around it: neighbours, attention
+    cells, with halo --> features --> tokens in the box --.                    .--> tokens in and around the box --> change
+                                                          | enter              ^ leave
+                                                          '--> even share of the tokens, and
+                                                               those around them: neighbours, attention
 
-All of it is found on the host ahead of the step, by integers that are the same on every rank. Ranks have each read the cells of
-their box and its halo; only a few numbers for each coarsest patch are gathered, for statistics and for refinement. One process is
-the case of a box that is the whole domain, where every route leads a token to itself.
+All of it is found on the host ahead of the step, by integers that are the same on every rank. Each rank has read the cells of
+its box and of the halo around it; only a few numbers for each coarsest patch are gathered, for statistics and for refinement.
+One process is the case of a box that is the whole domain, where every route leads a token to itself.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ class Held:
         inputs: ``(k, 2, f, z, y, x)``, the last frame and the last change in the box and around it.
         base: ``(k, f, z, y, x)``, the last frame of the box in physical units.
         target: ``(k, f, z, y, x)``, the target of the box in physical units, if there is one.
-        grains: ``(l, k, Z, Y, X)``, the number of each grain that is interpolated to features, in the list of all that leaves give;
-            several are added up where parents keep their tokens.
+        grains: ``(l, k, Z, Y, X)``, the number of each grain that is interpolated to features, in the list of all that leaves
+            give; several are added up where parents keep their tokens.
         first_grain: first grain along ``z, y, x``, counted from the domain's.
         interpolated: the cells ``z, y, x`` to which grains are interpolated, counted from the domain's first.
         chosen: those of them along ``z, y, x`` whose features are computed; None for all.
@@ -147,6 +147,16 @@ class Held:
     first_grain: tuple[int, ...]
     interpolated: tuple[slice, ...]
     chosen: tuple[Tensor | None, ...]
+
+    def of_own(self, features: Tensor) -> Tensor:
+        """Return the features of the box's own cells, from all whose features are computed ``(k, c, z, y, x)``."""
+        z, y, x = self.own_features
+        return features[..., z, y, x]
+
+    def of_box(self, changes: Tensor) -> Tensor:
+        """Return the changes of the box's own cells, from all that are left after the layers ``(k, f, z, y, x)``."""
+        z, y, x = self.crop
+        return changes[..., z, y, x]
 
     def of_grains(self, grains: Tensor, grain: Patch) -> Tensor:
         """Return what grains ``(g, c)`` give to the cells whose features are computed, ``(k, c, z, y, x)``."""
@@ -166,7 +176,7 @@ class BoxTokens:
         order: place of each token of the boxes in the list that is embedded level by level.
         taking: rows in ``patchify`` of the box's features of those of the last frame, for each level and batch.
         taken: place of each token of the boxes in the list that takes features; beyond its end for earlier frames.
-        giving: places ``(m,)`` of the tokens of each level that give features, among those that are needed in and around the boxes.
+        giving: places ``(m,)`` of the tokens of each level that give features, among those needed in and around the boxes.
     """
 
     layout: TokenLayout
@@ -514,8 +524,8 @@ def _prepared(
         scales=told(inputs, [row.inputs for row in rows], config.fields, config.scales),
         parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
         held=tuple(
-            _held(*each, numbers, config)
-            for *each, numbers in zip(
+            _held(cut, wide, of_fields, of_given, numbers, config)
+            for cut, wide, of_fields, of_given, numbers in zip(
                 cuts,
                 wides,
                 token_batch.normalisations,
@@ -570,8 +580,11 @@ class _Places:
         return found.index_copy(0, layout.row[tokens].long() // times, tokens).view(grid)
 
     def _grains_around(self, cut: Cut, batch: int, reach: Reach) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
-        """Return the first grain that a rank needs along each axis; and for each level the tokens ``(b, Z, Y, X)`` that give the
-        grains, -1 for none, and the grains' numbers in their leaves.
+        """Return the grains that a rank needs.
+
+        Returns:
+            The first grain along each axis; and for each level the tokens ``(b, Z, Y, X)`` that give the grains, -1 for none,
+            and the grains' numbers in their leaves.
         """
         grain, first, along = grain_of(self.patches), [], []
         for span, size in zip(features_of(cut, reach), grain[1:], strict=True):
@@ -611,9 +624,9 @@ class _Places:
         for batch, cut in enumerate(cuts):
             first, of_levels = self._grains_around(cut, batch, reach)
             numbers = torch.stack([torch.where(tokens >= 0, start[tokens] + sub, count) for tokens, sub in of_levels])
-            # Where a token replaces those of its parents, each grain is of one leaf.
-            keeps = self.layout.is_leaf.numel() and not bool(self.layout.is_leaf.all())
-            found.append((first, numbers if keeps else numbers.amin(0, keepdim=True)))
+            # Without parents each grain is of one leaf, whose number is smaller than that of none.
+            keeps_parents = not bool(self.layout.is_leaf.all())
+            found.append((first, numbers if keeps_parents else numbers.amin(0, keepdim=True)))
         return found
 
     def of_boxes(self, own: Tensor, cuts: Sequence[Cut], needed: Tensor) -> BoxTokens:
@@ -641,14 +654,14 @@ class _Places:
         takes = torch.cat(taken)
         place_of = torch.full((len(own),), len(takes), device=own.device)
         place_of[takes] = torch.arange(len(takes), device=own.device)
-        level = self.layout.level[needed]
+        level_of = self.layout.level[needed]
         return BoxTokens(
             layout=layout,
             rows=tuple(rows),
             order=torch.cat(order).argsort(),
             taking=tuple(taking),
             taken=place_of,
-            giving=tuple((level == number).nonzero(as_tuple=True)[0] for number in range(len(self.patches))),
+            giving=tuple((level_of == number).nonzero(as_tuple=True)[0] for number in range(len(self.patches))),
         )
 
 

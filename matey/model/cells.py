@@ -8,7 +8,7 @@
               '--> what is linear in a window, scaled ----------------------------------> +
 
 A sample's lead time, scales and parameters scale and shift the result of each convolution, channel by channel. At walls, layers
-repeat the outermost values, and on a periodic axis they go on at the other end. At the sides of a rank's box that lie inside the
+repeat the outermost values, and on a periodic axis they go on at the other end. Where a side of a rank's box lies inside the
 domain, inputs reach further by a halo instead, and each layer uses up a part of it:
 
       .-----------------.
@@ -43,7 +43,7 @@ class Sides:
     """The sides of a box of cells along ``z, y, x``.
 
     Attributes:
-        inside: whether the domain goes on beyond the first and beyond the last cell of each axis, so that values have a halo there.
+        inside: whether the domain goes on before the first and after the last cell of each axis: values have a halo there.
         wraps: whether an axis without halos is periodic; else its ends are walls.
     """
 
@@ -127,6 +127,8 @@ class Cells(nn.Module):
         num_layers: number of layers.
         num_scaled: number of values of a sample besides those of the layers.
     """
+
+    field_weight: nn.Parameter
 
     def __init__(self, reach: Reach, width: int, channels: int, num_layers: int, num_scaled: int) -> None:
         super().__init__()

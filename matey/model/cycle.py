@@ -90,7 +90,7 @@ class Giving(nn.Linear):
         super().__init__(width, math.prod(parts_along(patch, grain)) * channels)
         self.channels = channels
 
-    def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, tokens: Tensor) -> Tensor:
         """Map ``(m, e)`` to the grains ``(m g, c)``, those of a leaf one after the other."""
         return super().forward(tokens).view(-1, self.channels)
 

@@ -83,14 +83,16 @@ class MateyModel(PreTrainedModel):
             if not is_cycle
             else []
         )
+        self.cells_before = self.cells_after = None
+        levels = config.patches if is_cycle else ()
+        self.taking = ModuleList([Taking(patch, config.channels, width) for patch in levels])
+        self.giving = ModuleList([Giving(patch, grain_of(levels), config.channels, width) for patch in levels])
+        num_maps = config.maps if is_cycle else 0
+        self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
+        self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
         if is_cycle:
-            reach, channels, grain = reach_of(config), config.channels, grain_of(config.patches)
-            self.cells_before = CellsBefore(reach, num_fields, width, channels)
-            self.cells_after = CellsAfter(reach, num_fields, width, channels)
-            self.taking = ModuleList([Taking(patch, channels, width) for patch in config.patches])
-            self.giving = ModuleList([Giving(patch, grain, channels, width) for patch in config.patches])
-            self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(config.maps)])
-            self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(config.maps)])
+            self.cells_before = CellsBefore(reach_of(config), num_fields, width, config.channels)
+            self.cells_after = CellsAfter(reach_of(config), num_fields, width, config.channels)
         self.local = None
         if config.local:
             self.local = LocalOperator(
@@ -174,7 +176,7 @@ class MateyModel(PreTrainedModel):
             pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:
+    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared | PreparedBoxes) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
@@ -210,6 +212,7 @@ class MateyModel(PreTrainedModel):
 
     def _cycle(self, prepared: PreparedBoxes) -> Tensor:
         """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
+        assert self.cells_before is not None and self.cells_after is not None, "the network has no cells"
         held, rows, group, conditions = prepared.held, prepared.rows, self.sequence_group, self._conditions(prepared)
         of_boxes = torch.cat(
             [
@@ -235,7 +238,7 @@ class MateyModel(PreTrainedModel):
         told = [each + box.of_grains(grains, grain) for each, box in zip(features, held, strict=True)]
         changes = self.cells_after(inputs, told, of_boxes, rows, sides)
         shapes = self.cells_after.shapes(inputs, sides, rows)
-        return packed([each[..., *box.crop] for each, box in zip(unpacked(changes, shapes), held, strict=True)])
+        return packed([box.of_box(each) for each, box in zip(unpacked(changes, shapes), held, strict=True)])
 
     def _taken(self, prepared: PreparedBoxes, features: Sequence[Tensor]) -> Tensor:
         """Return the tokens in this rank's boxes ``(n, e)``, from the histories and the features of their cells."""
@@ -244,7 +247,7 @@ class MateyModel(PreTrainedModel):
             patches = [patches_at(box.history, patch, row) for box, row in zip(held, of_level, strict=True)]
             embedded.append(embedding(patches, prepared.rows))
         whole = [
-            extend(each[..., *box.own_features], box.history.shape[-3:], (False, False, False))
+            extend(box.of_own(each), box.history.shape[-3:], (False, False, False))
             for each, box in zip(features, held, strict=True)
         ]
         taken = torch.cat([taking(whole, of_level) for taking, of_level in zip(self.taking, plan.taking, strict=True)])
@@ -324,9 +327,6 @@ class MateyModel(PreTrainedModel):
         return torch.cat(embedded)[prepared.tokens.order]
 
     def _conditions(self, prepared: Prepared | PreparedBoxes) -> Tensor:
-        """Return the conditions that are added to all tokens of a sample, ``(b, e)``: lead time, scales and parameters."""
-
-    def _conditions(self, prepared: Prepared) -> Tensor:
         """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)

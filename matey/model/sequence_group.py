@@ -136,7 +136,7 @@ class SequenceGroup:
         ]
 
     def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
-        """Return the tokens ``(k, e)`` that a route leads to this rank, see `matey.model.boxes.Route`, from its own ``(n, e)``."""
+        """Return the tokens ``(k, e)`` that a `matey.model.boxes.Route` leads to this rank, from its own ``(n, e)``."""
         return tokens if route is None else tokens.index_select(0, route.order)
 
     def reduce(self, partial: Tensor) -> Tensor:

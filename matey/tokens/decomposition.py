@@ -7,8 +7,8 @@ A batch of two samples, six patches by four, on four and on eight ranks:
       1 1 1 1 1 1 | 3 3 3 3 3 3        2 2 2 3 3 3 | 6 6 6 7 7 7
       1 1 1 1 1 1 | 3 3 3 3 3 3        2 2 2 3 3 3 | 6 6 6 7 7 7
 
-Boxes are of whole coarsest patches. Samples and axes are divided so that the rank with most to do computes the fewest cells, those in
-halos included.
+Boxes are of whole coarsest patches. Samples and axes are divided so that the rank with most to do computes the fewest cells,
+with those in halos.
 """
 
 from __future__ import annotations

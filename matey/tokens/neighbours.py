@@ -8,8 +8,8 @@ A place beside a token is as large as the token's own patch. What stands there i
       |       | d | e |
       +-------+-------+
 
-So a finer neighbour counts by its area, as ghost cells do in adaptive mesh refinement. On a uniform mesh these are the neighbours
-of a convolution that repeats the outermost values at walls.
+So a finer neighbour counts by its area, as ghost cells do in adaptive mesh refinement. On a uniform mesh these are the
+neighbours of a convolution that repeats the outermost values at walls.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Neighbours:
     Attributes:
         children: nodes ``(m, k)`` whose mean each further node is, for runs of nodes from fine to coarse; a run's nodes follow
             those of the run before it.
-        index: ``(n, s)``, the node at each of the ``s`` places around each token, itself included, in the order of `places_around`.
+        index: ``(n, s)``, the node at each of the ``s`` places around each token, see `places_around`.
     """
 
     children: tuple[Tensor, ...]
@@ -51,7 +51,7 @@ class Neighbours:
         return torch.nn.functional.embedding(self.index, self.nodes(values))
 
     def seen_by(self, own: Tensor) -> tuple[Neighbours, Tensor]:
-        """Return the neighbours of some ``(m,)`` of all tokens, and the tokens ``(k,)``, ascending, from whose values they are found.
+        """Return the neighbours of some ``(m,)`` of all tokens, and the ``k`` tokens, ascending, from whose values they come.
 
         The result's nodes begin with these ``k`` tokens.
         """
@@ -59,7 +59,7 @@ class Neighbours:
         starts = [len(self.index)]
         for of_run in self.children:
             starts.append(starts[-1] + len(of_run))
-        nodes, runs = index.unique(), []
+        nodes, runs = index.unique(), list[tuple[Tensor, Tensor]]()
         for first, end, of_run in reversed(list(zip(starts, starts[1:], self.children, strict=False))):
             split = nodes[(nodes >= first) & (nodes < end)]
             runs.insert(0, (split, of_run[split - first]))
@@ -85,9 +85,10 @@ class Neighbours:
 
 
 def places_around(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
-    """Return the steps ``z, y, x`` from a patch to those around it, itself included, along the axes that patches extend along."""
+    """Return the steps ``z, y, x`` from a patch to those around it and to itself; none along axes of patches of one cell."""
     along = long_axes(patches)
-    return list(product(*((-1, 0, 1) if axis in along else (0,) for axis in (1, 2, 3))))
+    z, y, x = ((-1, 0, 1) if axis in along else (0,) for axis in (1, 2, 3))
+    return list(product(z, y, x))
 
 
 def neighbours_of(layout: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> Neighbours:

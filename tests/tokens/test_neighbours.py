@@ -82,7 +82,8 @@ def test_on_an_adaptive_mesh_each_is_the_mean_over_the_cells_of_its_place(period
     values = torch.randn(layout.num_tokens, dtype=torch.float64)
     painted, size = torch.empty(2, 2, 24, 32, dtype=torch.float64), torch.tensor(LEVELS)[layout.level]
     begin = layout.position * size
-    boxes = [tuple(slice(a, a + s) for a, s in zip(*each, strict=True)) for each in zip(begin.tolist(), size.tolist())]
+    ends = (begin + size).tolist()
+    boxes = [tuple(map(slice, *each)) for each in zip(begin.tolist(), ends, strict=True)]
     for sample, (t, _, y, x), value in zip(layout.sample, boxes, values, strict=True):
         painted[sample, t, y, x] = value
     around = found.around(values[:, None])[..., 0]
