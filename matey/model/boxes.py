@@ -86,7 +86,7 @@ class Route:
 
 @dataclass(frozen=True)
 class HeldCells:
-    """Where the cells of a rank's box lie in a batch.
+    """The place of a rank's box in a batch.
 
     Attributes:
         frames: the frames of the batch.
@@ -117,13 +117,13 @@ class HeldCells:
 
 @dataclass(frozen=True)
 class Held:
-    """What a rank holds of one batch.
+    """The part of one batch that a rank holds.
 
     Attributes:
-        cells: where its cells lie.
+        cells: the place of its box.
         sides: the sides of the cells that it looks at.
-        crop: its own cells among those that are left after all layers, along ``z, y, x``.
-        own_features: its own cells among those whose features are computed.
+        crop: the cells of its box among those that are left after all layers, along ``z, y, x``.
+        own_features: the cells of its box among those whose features are computed.
         history: ``(k, t, f, z, y, x)``, the normalised history of the box, continued to whole coarsest patches.
         inputs: ``(k, 2, f, z, y, x)``, the last frame and the last change in the box and around it.
         base: ``(k, f, z, y, x)``, the last frame of the box in physical units.
@@ -132,7 +132,7 @@ class Held:
             give; several are added up where parents keep their tokens.
         first_grain: first grain along ``z, y, x``, counted from the domain's.
         interpolated: the cells ``z, y, x`` to which grains are interpolated, counted from the domain's first.
-        chosen: those of them along ``z, y, x`` whose features are computed; None for all.
+        chosen: numbers of the interpolated cells along ``z, y, x`` whose features are computed; None for all.
     """
 
     cells: HeldCells
@@ -168,7 +168,7 @@ class Held:
 
 @dataclass(frozen=True)
 class BoxTokens:
-    """The tokens in a rank's boxes: where features are taken from, and given to.
+    """The tokens in a rank's boxes, and the cells that they take features from and give them to.
 
     Attributes:
         layout: the layout of the tokens.
@@ -197,7 +197,7 @@ class PreparedBoxes:
         normalisations: the statistics of each batch.
         scales: ``(b, f, 3)``, scales of each batch within their ranges: those of the history's fields, then of given fields.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
-        held: what the rank holds of each batch.
+        held: the part of each batch that the rank holds.
         tokens: the tokens in its boxes.
         enter: the route from the boxes to the even share; None where they are the same.
         layout: the tokens of the even share.
@@ -231,7 +231,7 @@ class PreparedBoxes:
 
     @property
     def seen(self) -> tuple[Held, ...]:
-        """What the rank holds of each batch."""
+        """The part of each batch that the rank holds."""
         return self.held
 
     def at_lead(self, lead: int) -> PreparedBoxes:
@@ -245,7 +245,7 @@ class _Wide:
     """The values of one batch in a rank's box and around it.
 
     Attributes:
-        history: ``(k, t, f, z, y, x)``, in physical units.
+        history: ``(k, t, f, z, y, x)``, the past frames in physical units.
         target: ``(k, f, z, y, x)``, or None.
         given: ``(k, t, f, z, y, x)``, given fields in as many frames or in one, or None.
     """
@@ -548,7 +548,7 @@ def _prepared(
 
 @dataclass(frozen=True)
 class _Places:
-    """Where all tokens of a micro-batch lie."""
+    """The places of all tokens of a micro-batch."""
 
     layout: TokenLayout
     frames: Sequence[Frames]

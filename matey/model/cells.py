@@ -83,7 +83,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far layers look along ``z, y, x``.
+    """The reach of layers along ``z, y, x``.
 
     Attributes:
         window: cells by which the window on the inputs reaches around its central cell.
@@ -107,21 +107,21 @@ class Reach:
 
     @property
     def features(self) -> list[int]:
-        """How far the layers after the tokens look, their last window included."""
+        """The reach of the layers after the tokens, their last window included."""
         return [far * (2 * self.after + 1) for far in self.step]
 
     @property
     def inputs(self) -> list[int]:
-        """How far all layers look."""
+        """The reach of all layers."""
         of_features = zip(self.window, self.step, self.features, strict=True)
         return [wide + far * 2 * self.before + further for wide, far, further in of_features]
 
 
 class Cells(nn.Module):
-    """What both halves of the network share: their layers, and what the conditions say to them.
+    """The layers of either half of the network, and their response to the conditions.
 
     Args:
-        reach: how far layers look.
+        reach: the reach of the layers.
         width: width of a sample's conditions.
         channels: number of features of a cell.
         num_layers: number of layers.
@@ -179,7 +179,7 @@ class CellsBefore(Cells):
         """Compute the features of every batch; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
-            inputs: ``(b, 2, f, z, y, x)`` of each batch, see `matey.model.local.local_inputs`, with their halo.
+            inputs: each batch's inputs ``(b, 2, f, z, y, x)``, see `matey.model.local.local_inputs`, with their halo.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
             sides: the sides of each batch's box.
@@ -230,7 +230,7 @@ class CellsAfter(Cells):
         """Compute the changes of every batch; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
-            inputs: ``(b, 2, f, z, y, x)`` of each batch, as for `CellsBefore`.
+            inputs: each batch's inputs ``(b, 2, f, z, y, x)``, as for `CellsBefore`.
             features: features ``(b, c, z, y, x)`` of each batch with their halo.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.

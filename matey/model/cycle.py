@@ -60,7 +60,7 @@ class Taking(nn.Module):
         """Map features of the leaves in all batches to ``(m, e)``.
 
         Args:
-            features: ``(b, c, z, y, x)`` of each batch, as far as the coarsest patches reach.
+            features: each batch's features ``(b, c, z, y, x)``, as far as the coarsest patches reach.
             rows: rows ``(m,)`` of each batch's leaves in ``patchify`` of the features.
         """
         cut = [patches_at(each[:, None], self.patch, row) for each, row in zip(features, rows, strict=True)]

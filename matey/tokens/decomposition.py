@@ -45,7 +45,7 @@ class Decomposition:
     Attributes:
         frames: the frames of the batch.
         brick: the coarsest patch.
-        ends: for the samples, and for the coarsest patches along ``z, y, x``: where the parts end, from 0 on.
+        ends: the ends of the parts of the samples, and of the coarsest patches along ``z, y, x``, from 0 on.
     """
 
     frames: Frames
