@@ -215,6 +215,7 @@ class CellsAfter(Cells):
         window = window_of(reach)
         # Zero, so that an untrained model predicts no change.
         self.field_out = nn.Parameter(torch.zeros(num_fields, channels, math.prod(sides_of(reach.step))))
+        self.field_bias = nn.Parameter(torch.zeros(num_fields))
         self.field_stencil = nn.Parameter(torch.zeros(num_fields, window, NUM_INPUTS))
         self.field_mix = nn.Parameter(torch.zeros(num_fields, channels))
         self.field_weight = nn.Parameter(torch.empty(num_fields, window, NUM_INPUTS, channels))
@@ -252,8 +253,12 @@ class CellsAfter(Cells):
     def _of_batch(self, inputs: Tensor, features: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
         of_linear, of_layers = told.tensor_split([1], dim=1)
         values = F.gelu(self._layers(self._planes(features), of_layers, sides))
-        out = chosen(self.field_out, row.predicted).to(values.dtype).unflatten(2, sides_of(self.reach.step))
-        found = convolved(sides.padded(values, self.reach.step), out)
+        out, bias = (
+            chosen(weight.flatten(1), row.predicted).to(values.dtype)
+            for weight in (self.field_out, self.field_bias[:, None])
+        )
+        kernel = out.unflatten(1, (self.channels, *sides_of(self.reach.step)))
+        found = convolved(sides.padded(values, self.reach.step), kernel, bias[:, 0])
         beyond = [all_ - own for all_, own in zip(self.reach.inputs, self.reach.window, strict=True)]
         wide = sides.padded(self._planes(sides.without_halo(inputs, beyond).flatten(1, 2)), self.reach.window)
         linear = convolved(wide, self._linear(row, inputs.dtype).unflatten(2, sides_of(self.reach.window)))
@@ -286,9 +291,9 @@ def sides_of(reach: Sequence[int]) -> list[int]:
     return [2 * far + 1 for far in reach]
 
 
-def convolved(values: Tensor, kernel: Tensor) -> Tensor:
+def convolved(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
     """Convolve values ``(b, c, z, y, x)``, or planes ``(b, c, y, x)``, with a kernel ``(o, c, z, y, x)`` without padding."""
-    return F.conv2d(values, kernel[:, :, 0]) if values.ndim == 4 else convolve(values, kernel)
+    return F.conv2d(values, kernel[:, :, 0], offset) if values.ndim == 4 else convolve(values, kernel, offset)
 
 
 def scaled(values: Tensor, told: Tensor) -> Tensor:

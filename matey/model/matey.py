@@ -158,7 +158,7 @@ class MateyModel(PreTrainedModel):
             nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
             nn.init.zeros_(module.modulate.weight)
             if isinstance(module, CellsAfter):
-                for last in (module.field_out, module.field_stencil, module.field_mix):
+                for last in (module.field_out, module.field_bias, module.field_stencil, module.field_mix):
                     nn.init.zeros_(last)
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)

@@ -10,7 +10,7 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "embeddings": ("field_weight",),
     "conditions": ("field_weight",),
     "cells_before": ("field_weight",),
-    "cells_after": ("field_weight", "field_stencil", "field_mix", "field_out"),
+    "cells_after": ("field_weight", "field_stencil", "field_mix", "field_out", "field_bias"),
     "decoders": ("window_weight", "field_weight", "field_bias"),
     "local": ("field_weight", "field_stencil", "field_stencils", "field_linear", "field_out", "field_predicted"),
 }
