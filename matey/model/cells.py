@@ -31,7 +31,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.convolution import convolve
-from matey.model.given import Rows, WideLinear, chosen
+from matey.model.given import Rows, WideLinear, chosen, wide
 from matey.model.one_tensor import packed
 from matey.tokens.patches import Patch, long_axes
 
@@ -158,7 +158,7 @@ class Cells(nn.Module):
     def _layers(self, values: Tensor, told: Tensor, sides: Sides) -> Tensor:
         """Return the features after all layers; ``told`` ``(b, 4 c l)`` scales and shifts them."""
         pairs = told.unflatten(1, (len(self.kernels), 2, 2, self.channels)).to(values.dtype)
-        for kernels, of_layer in zip(self.kernels.to(values.dtype), pairs.unbind(1), strict=True):
+        for kernels, of_layer in zip(self.kernels, pairs.unbind(1), strict=True):
             found = values
             for kernel, of_kernel in zip(kernels, of_layer.unbind(1), strict=True):
                 found = scaled(convolved(sides.padded(F.gelu(found), self.reach.step), kernel), of_kernel)
@@ -199,11 +199,13 @@ class CellsBefore(Cells):
         ]
 
     def _of_batch(self, inputs: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
+        # Inputs are rounded to the type of the weights only once they are summed up, as in `weighted_sums`.
+        inputs = wide(inputs)
         of_window, of_layers = told.tensor_split([2 * self.channels], dim=1)
         kernel = rearrange(window_weight(self.field_weight, row, inputs.dtype), "f w i c -> c (i f) w")
-        wide = sides.padded(self._planes(inputs.flatten(1, 2)), self.reach.window)
-        values = convolved(wide, kernel.unflatten(2, sides_of(self.reach.window)))
-        values = scaled(values, of_window.unflatten(1, (2, -1)).to(values.dtype))
+        cells = sides.padded(self._planes(inputs.flatten(1, 2)), self.reach.window)
+        values = convolved(cells, kernel.unflatten(2, sides_of(self.reach.window)))
+        values = scaled(values, of_window.unflatten(1, (2, -1)).to(values.dtype)).to(self.kernels.dtype)
         return self._volume(self._layers(values, of_layers, sides), len(inputs))
 
 
@@ -251,6 +253,7 @@ class CellsAfter(Cells):
         ]
 
     def _of_batch(self, inputs: Tensor, features: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
+        inputs = wide(inputs)
         of_linear, of_layers = told.tensor_split([1], dim=1)
         values = F.gelu(self._layers(self._planes(features), of_layers, sides))
         out, bias = (
@@ -260,10 +263,10 @@ class CellsAfter(Cells):
         kernel = out.unflatten(1, (self.channels, *sides_of(self.reach.step)))
         found = convolved(sides.padded(values, self.reach.step), kernel, bias[:, 0])
         beyond = [all_ - own for all_, own in zip(self.reach.inputs, self.reach.window, strict=True)]
-        wide = sides.padded(self._planes(sides.without_halo(inputs, beyond).flatten(1, 2)), self.reach.window)
-        linear = convolved(wide, self._linear(row, inputs.dtype).unflatten(2, sides_of(self.reach.window)))
-        factor = per_plane(1 + of_linear.to(values.dtype), values)
-        return self._volume(torch.addcmul(found, linear, factor), len(inputs))
+        cells = sides.padded(self._planes(sides.without_halo(inputs, beyond).flatten(1, 2)), self.reach.window)
+        linear = convolved(cells, self._linear(row, inputs.dtype).unflatten(2, sides_of(self.reach.window)))
+        factor = per_plane(1 + of_linear.to(linear.dtype), values)
+        return self._volume(torch.addcmul(found.to(linear.dtype), linear, factor), len(inputs))
 
     def _linear(self, row: Rows, dtype: torch.dtype) -> Tensor:
         """Return the window ``(g, i f, w)`` from the inputs to the changes: that of each field on itself, and mixed ones."""
