@@ -91,7 +91,7 @@ def for_loss(ready: Prepared, loss: Loss, ranks: RankGroup) -> Prepared:
     """Return a micro-batch with all that a loss has to know, see `Loss.halo`."""
     if not loss.halo:
         return ready
-    return ready.with_halos([halo_of(loss.halo, frames.window[1:]) for frames in ready.frames], ranks)
+    return ready.with_halos([halo_of(loss.halo, about.window[1:]) for about in ready.samples], ranks)
 
 
 def together(
