@@ -283,11 +283,14 @@ class Cut:
         target = None if batch.target is None else cut(batch.target)
         return _Wide(cut(batch.history), target, None if given is None else cut(given))
 
+    @property
+    def own_cells(self) -> tuple[slice, ...]:
+        """The cells of the box among those that the rank looks at, along ``z, y, x``."""
+        return _inside(self.spans, self.box.cells)
+
     def own(self, values: Tensor) -> Tensor:
         """Return the values of the box from those of all cells that the rank looks at, ``(..., z, y, x)``."""
-        for axis, (span, side) in enumerate(zip(self.spans, self.box.cells, strict=True), start=values.ndim - 3):
-            values = values.narrow(axis, side.start - span.cells.start, side.stop - side.start)
-        return values
+        return values[..., *self.own_cells]
 
 
 @dataclass(frozen=True)
