@@ -27,6 +27,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.cycle import grain_of, on_cells
 from matey.model.given import Given, Rows, given_of, in_history, parameters_of, rows_of, with_given, with_known
 from matey.model.local import local_inputs
+from matey.model.route import CellRoute, Route
 from matey.model.scales import told
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.nested import with_tensors
@@ -43,58 +44,21 @@ from matey.tokens.tokenize import TokenBatch, check_samples, lay_out, tokenize
 
 
 @dataclass(frozen=True)
-class Route:
-    """The way of tokens from the ranks that have them to those that need them.
-
-    Attributes:
-        send: places ``(s,)`` among own tokens of those that go to other ranks, rank after rank.
-        num_sent: number of tokens that go to each rank.
-        num_received: number of tokens that come from each rank.
-        order: ``(k,)``, the place of each token that is needed here among own tokens and, after these, those received.
-    """
-
-    send: Tensor
-    num_sent: tuple[int, ...]
-    num_received: tuple[int, ...]
-    order: Tensor
-
-    @classmethod
-    def planned(cls, holder: Tensor, needed: Sequence[Tensor], me: int) -> Route | None:
-        """Plan a route; None if each rank needs all that it has, in order, and nothing else.
-
-        Args:
-            holder: ``(n,)``, the rank that has each of all tokens, in ascending order.
-            needed: the tokens that each rank needs, ascending.
-            me: this rank.
-        """
-        place = torch.empty_like(holder)
-        own = (holder == me).nonzero(as_tuple=True)[0]
-        place[own] = torch.arange(len(own))
-        sent = [each[holder[each] == me] if rank != me else each[:0] for rank, each in enumerate(needed)]
-        of_rank = [needed[me][holder[needed[me]] == rank] if rank != me else own[:0] for rank in range(len(needed))]
-        received = torch.cat(of_rank)
-        if not len(received) and len(needed) == 1 and torch.equal(needed[me], own):
-            return None
-        place[received] = len(own) + torch.arange(len(received))
-        return cls(
-            send=place[torch.cat(sent)],
-            num_sent=tuple(map(len, sent)),
-            num_received=tuple(map(len, of_rank)),
-            order=place[needed[me]],
-        )
-
-
-@dataclass(frozen=True)
 class HeldCells:
     """The place of a rank's box in a batch.
 
     Attributes:
-        frames: the frames of the batch.
+        decomposition: the division of the batch among ranks.
         box: the box.
     """
 
-    frames: Frames
+    decomposition: Decomposition
     box: Box
+
+    @property
+    def frames(self) -> Frames:
+        """The frames of the batch."""
+        return self.decomposition.frames
 
     @property
     def sample(self) -> slice:
@@ -113,6 +77,21 @@ class HeldCells:
         if len(values):
             whole[self.box.samples, :, *self.box.cells] = values
         return whole
+
+    def around(self, halo: Sequence[int], ranks: RankGroup) -> CellRoute:
+        """Plan the route of the cells in the box and in a halo around it, ``z, y, x`` cells wide on all sides.
+
+        Beyond the domain, the cells of its other side follow where it wraps around, else those of its edge; a grid that patches
+        do not divide evenly never wraps.
+        """
+
+        def seen(side: slice, far: int, length: int, wraps: bool) -> Tensor:
+            cells = torch.arange(side.start - far, side.stop + far)
+            return cells % length if wraps else cells.clamp(0, length - 1)
+
+        boxes, frames = [self.decomposition.box(rank) for rank in range(ranks.size)], self.frames
+        axes = [zip(box.cells, halo, frames.window[1:], frames.wraps, strict=True) for box in boxes]
+        return CellRoute.planned(boxes, [[seen(*axis) for axis in of_box] for of_box in axes], ranks.place)
 
 
 @dataclass(frozen=True)
@@ -207,6 +186,7 @@ class PreparedBoxes:
         leave: the route from the even share to the boxes and around them.
         block_plan: the plan of every block.
         num_of_batches: number of tokens of the even share of each batch.
+        halos: the routes of cells in and around the boxes, for a loss that looks at neighbours; none if it is to plan them.
     """
 
     samples: tuple[Samples, ...]
@@ -224,6 +204,7 @@ class PreparedBoxes:
     leave: Route | None
     block_plan: BlockPlan
     num_of_batches: tuple[int, ...]
+    halos: tuple[CellRoute, ...] = ()
 
     def to(self, device: torch.device | str) -> PreparedBoxes:
         """Return the micro-batch with its tensors on ``device``."""
@@ -233,6 +214,11 @@ class PreparedBoxes:
     def seen(self) -> tuple[Held, ...]:
         """The part of each batch that the rank holds."""
         return self.held
+
+    def with_halos(self, halos: Sequence[Sequence[int]], ranks: RankGroup) -> PreparedBoxes:
+        """Return the micro-batch with a plan for a loss that looks at cells ``z, y, x`` around a cell, for each batch."""
+        routes = (held.cells.around(halo, ranks) for held, halo in zip(self.held, halos, strict=True))
+        return replace(self, halos=tuple(routes))
 
     def at_lead(self, lead: int) -> PreparedBoxes:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
@@ -307,11 +293,14 @@ class Cut:
         target = None if batch.target is None else cut(batch.target)
         return _Wide(cut(batch.history), target, None if given is None else cut(given))
 
+    @property
+    def own_cells(self) -> tuple[slice, ...]:
+        """The cells of the box among those that the rank looks at, along ``z, y, x``."""
+        return _inside(self.spans, self.box.cells)
+
     def own(self, values: Tensor) -> Tensor:
         """Return the values of the box from those of all cells that the rank looks at, ``(..., z, y, x)``."""
-        for axis, (span, side) in enumerate(zip(self.spans, self.box.cells, strict=True), start=values.ndim - 3):
-            values = values.narrow(axis, side.start - span.cells.start, side.stop - side.start)
-        return values
+        return values[..., *self.own_cells]
 
 
 @dataclass(frozen=True)
@@ -702,7 +691,7 @@ def _held(
     )
     (first, numbers), grain = grains, grain_of(config.patches)
     return Held(
-        cells=HeldCells(cut.decomposition.frames, cut.box),
+        cells=HeldCells(cut.decomposition, cut.box),
         sides=Sides(tuple(span.inside for span in cut.spans), tuple(span.wraps for span in cut.spans)),
         crop=_inside(left, box),
         own_features=_inside(features, box),

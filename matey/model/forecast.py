@@ -12,6 +12,7 @@ from matey.model.boxes import HeldCells, PreparedBoxes
 from matey.model.halo import HaloPlan
 from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
+from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples
 from matey.tokens.coverage import Holders
@@ -36,7 +37,7 @@ class Forecast(NamedTuple):
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
         holders: the ranks that hold cells in and around the tiles; None on one process.
-        halo: the plan of the micro-batch's halo exchange, if it was planned ahead.
+        halo: the plan of the micro-batch's halo exchange, or of this batch's, if it was planned ahead.
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
@@ -50,7 +51,7 @@ class Forecast(NamedTuple):
     tiles: Tiles | HeldCells
     own: Tensor
     holders: Holders | None
-    halo: HaloPlan | None
+    halo: HaloPlan | CellRoute | None
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
@@ -162,16 +163,17 @@ def forecasts_of_boxes(
             tiles=held.cells,
             own=torch.ones_like(held.base[:, 0], dtype=torch.bool),
             holders=None,
-            halo=None,
+            halo=halo,
             decoded=values,
             target=held.target,
             num_tokens=num_tokens,
             sequence_group=sequence_group,
         )
-        for samples, normalisation, held, values, num_tokens in zip(
+        for samples, normalisation, held, halo, values, num_tokens in zip(
             prepared.samples,
             prepared.normalisations,
             prepared.held,
+            prepared.halos or [None] * len(shapes),
             unpacked(decoded, shapes),
             prepared.num_of_batches,
             strict=True,

@@ -32,7 +32,7 @@ from matey.model.micro_batch import micro_batch, single
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.place import place_of
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import Prepared, Ready, prepare
 from matey.model.rotary import rotation_of, rotations_of
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
@@ -176,20 +176,20 @@ class MateyModel(PreTrainedModel):
             pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared | PreparedBoxes) -> Forecasts:
+    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Ready) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
             batches: a micro-batch on the model's device. If it was prepared for this rank, see `matey.model.prepare`, the host
                 does not wait for the device; histories are prepared here, on the device.
         """
-        if not isinstance(batches, Prepared | PreparedBoxes):
+        if not isinstance(batches, Ready):
             batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
         if isinstance(batches, PreparedBoxes):
             return forecasts_of_boxes(batches, super().__call__(batches), self.config.predict, self.sequence_group)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
-    def forward(self, prepared: Prepared | PreparedBoxes) -> Tensor:
+    def forward(self, prepared: Ready) -> Tensor:
         """Return the decoded values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
         if isinstance(prepared, PreparedBoxes):
             return self._cycle(prepared)
@@ -280,9 +280,7 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(
-        self, number: int, prepared: Prepared | PreparedBoxes, samples: Sequence[Tensor], dtype: torch.dtype
-    ) -> list[Tensor] | None:
+    def _keep(self, number: int, prepared: Ready, samples: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped.
 
         ``samples`` are the numbers of the tokens' samples ``(n,)``, in the order of each residual.
@@ -326,7 +324,7 @@ class MateyModel(PreTrainedModel):
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
 
-    def _conditions(self, prepared: Prepared | PreparedBoxes) -> Tensor:
+    def _conditions(self, prepared: Ready) -> Tensor:
         """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)

@@ -54,6 +54,8 @@ def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPa
 
 def inside(piece: Piece, values: Tensor, samples: Samples) -> Tensor:
     """Return the values ``(..., z, y, x)`` in the box of a piece that lie in the domain; other boxes hold the rest too."""
+    if piece.own is not None:
+        return values[..., *piece.own]
     z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
     return values[..., :z, :y, :x]
 

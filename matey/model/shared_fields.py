@@ -19,12 +19,12 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.as_held import as_held
-from matey.model.boxes import BoxShare, PreparedBoxes, prepare_box_parts
+from matey.model.boxes import BoxShare, prepare_box_parts
 from matey.model.configuration import MateyConfig
 from matey.model.given import in_history, with_given, with_known
 from matey.model.ladder import Ladder
 from matey.model.moving import AT_ONCE, Whole, needs_of, swapped
-from matey.model.prepare import Prepared, StepPlan, plan_of
+from matey.model.prepare import Ready, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
@@ -51,9 +51,7 @@ def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | BoxShare | N
 
 
 @torch.no_grad()
-def prepare_parts(
-    parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange
-) -> Prepared | PreparedBoxes:
+def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Ready:
     """Prepare a micro-batch for one rank from the parts that the ranks have read; all ranks of the group call together.
 
     Args:

@@ -13,7 +13,7 @@ from matey.data.reading_parts import read_parts
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
 from matey.model.matey import MateyModel
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import Ready, prepare
 from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
@@ -64,7 +64,7 @@ def validate(
         if on_any_rank(asked_to_leave()):
             engine.train()
             return None
-        prepared = cast(Prepared, next(stream))
+        prepared = cast(Ready, next(stream))
         forecasts = engine(prepared)
         same = [
             forecast._replace(base=seen.base, decoded=torch.zeros_like(forecast.decoded))
@@ -86,7 +86,7 @@ def validate(
 
 def read_and_prepare(
     model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
-) -> Prepared:
+) -> Ready:
     """Read windows and prepare them on the host; in a group of ranks all must call, and each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)

@@ -117,7 +117,9 @@ def test_walls_between_neighbours_keep_a_shift_of_a_periodic_domain_a_shift():
     for parameter in model.position.parameters():
         parameter.data.zero_()  # the place in the domain is told to tokens
     around = replace(SWE, periodic=(False, True, True))
-    shifted = replace(around, history=SWE.history.roll(moved, tuple(range(6))), target=SWE.target.roll(moved[1:], tuple(range(5))))
+    shifted = replace(
+        around, history=SWE.history.roll(moved, tuple(range(6))), target=SWE.target.roll(moved[1:], tuple(range(5)))
+    )
     model.config.rotary = False
     torch.testing.assert_close(fields(model, shifted)[0], fields(model, around)[0].roll(moved[1:], tuple(range(5))))
     assert (fields(model, replace(shifted, periodic=(False,) * 3))[0] - fields(model, shifted)[0]).abs().max() > 1e-6

@@ -62,3 +62,12 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
             if name.startswith("local") and (last in ZERO_AT_FIRST or name.endswith("modulate.weight")):
                 torch.nn.init.normal_(parameter, std=0.5 if last == "field_out" else 0.1)
     return model.eval()
+
+
+def make_cycle(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, **kwargs) -> MateyModel:
+    """A small model whose tokens are coarse scales; no weight is zero, so that all of it is seen in its forecast."""
+    model = make_model(patches, dtype, network="cycle", channels=6, maps=1, layers=[1, 1], **kwargs)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
