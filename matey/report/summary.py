@@ -43,6 +43,11 @@ def ratio_text(record: Record) -> str:
     return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
 
 
+def worth_text(record: Record) -> str:
+    """Format the tokens' worth."""
+    return f"{record.tokens_worth:.2f}" if math.isfinite(record.tokens_worth) else "-"
+
+
 def spread_cells(record: Record) -> tuple[str, str, str]:
     """Format the errors of the best and the worst trajectory, and the end of the worst one's path.
 
@@ -75,13 +80,14 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
             error_text(record.nrmse),
             *baseline_cells(record),
             ratio_text(record),
+            worth_text(record),
             seams_text(record),
             str(record.num_windows),
         )
         for record in summary_records(evaluation.records)
     ]
     costs = [(cost.system, *cost_cells(cost)) for cost in evaluation.costs]
-    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
+    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "tokens' worth", "seams", "windows")
     tables = [text_table(head, errors, num_text=2, merge=1)]
     tables.append(text_table(("tokens per sample", label, "uniform fine", "share", "time"), costs))
     return "\n\n".join(tables)
@@ -89,6 +95,7 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
 
 READING = (
     "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
-    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
+    "persistence's, below 1 is better. tokens' worth: NRMSE without what tokens contribute over that with it, 1 is nothing.\n"
+    "seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
 )
 """Legend of the numbers in `summary_text`."""
