@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matey.peers.kinds import PEERS
-from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.report.plots import ALL_SYSTEMS, COLOURS, PERSISTENCE, STYLE
 from matey.studies.equal_error import cost_text
 from matey.studies.folder import Row
 from matey.studies.peers.points import CELLS, MATEY
@@ -23,11 +23,7 @@ from matey.text_table import text_table
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
 OTHERS = (*PEERS, CELLS)
 LOOKS = tuple(
-    zip(
-        ("#E69F00", "#56B4E9", "#882255", "#009E73", "#CC79A7", "#000000", "#D55E00", "#0072B2"),
-        "s^hDv*oP",
-        strict=True,
-    )
+    zip((*(COLOURS[number] for number in (4, 5, 6, 2, 3)), ALL_SYSTEMS, *COLOURS[1::-1]), "s^hDv*oP", strict=True)
 )
 """Colour and marker of each model: strong colours for MATEY."""
 
