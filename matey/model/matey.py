@@ -55,6 +55,7 @@ class MateyModel(PreTrainedModel):
             ``all`` or ``every_other``.
         offload_activations: whether the inputs that such blocks keep wait in main memory.
         is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
+        tokens_give: whether tokens give the cells of the network `cycle` anything, see `without_tokens`.
     """
 
     config_class = MateyConfig
@@ -66,28 +67,30 @@ class MateyModel(PreTrainedModel):
         super().__init__(config)
         width, num_fields = config.width, len(config.fields)
         self.keys = scheme_keys(config.scheme, config.patches)
-        self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
-        self.position = PositionEmbedding(width, config.num_wavelengths)
+        patches = config.patches if self.has_tokens else ()
+        self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in patches])
+        self.position = PositionEmbedding(width, config.num_wavelengths) if self.has_tokens else nn.Identity()
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         self.told = ParameterEmbedding(len(config.parameters), width) if config.parameters else None
         hidden = int(width * config.mlp_ratio)
-        is_cycle = config.network == "cycle"
+        is_cycle = config.network != "operator"
         num_places = len(places_around(config.patches)) if is_cycle else 0
+        num_blocks = config.num_blocks if self.has_tokens else 0
         self.blocks = ModuleList(
-            [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(config.num_blocks)]
+            [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(num_blocks)]
         )
-        self.norm = Norm(width)
+        self.norm = Norm(width) if self.has_tokens else nn.Identity()
         self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
             if not is_cycle
             else []
         )
         self.cells_before = self.cells_after = None
-        levels = config.patches if is_cycle else ()
+        levels = patches if is_cycle else ()
         self.taking = ModuleList([Taking(patch, config.channels, width) for patch in levels])
         self.giving = ModuleList([Giving(patch, grain_of(levels), config.channels, width) for patch in levels])
-        num_maps = config.maps if is_cycle else 0
+        num_maps = config.maps if levels else 0
         self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
         self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
         if is_cycle:
@@ -106,6 +109,7 @@ class MateyModel(PreTrainedModel):
             )
         self.sequence_group = SequenceGroup(config.attention)
         self.checkpoint_blocks, self.offload_activations, self.is_compiled = "none", False, False
+        self.tokens_give = self.has_tokens
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -176,6 +180,26 @@ class MateyModel(PreTrainedModel):
             pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the network has tokens; the network `cells` has none."""
+        return self.config.network != "cells"
+
+    @contextmanager
+    def without_tokens(self) -> Iterator[None]:
+        """Let tokens change no forecast; afterwards, all is as it was."""
+        last = [weight for decoder in self.decoders for weight in (decoder.field_weight, decoder.field_bias)]
+        kept, gave = [weight.data for weight in last], self.tokens_give
+        try:
+            self.tokens_give = False
+            for weight in last:
+                weight.data = torch.zeros_like(weight.data)
+            yield
+        finally:
+            self.tokens_give = gave
+            for weight, values in zip(last, kept, strict=True):
+                weight.data = values
+
     def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Ready) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
@@ -213,7 +237,7 @@ class MateyModel(PreTrainedModel):
     def _cycle(self, prepared: PreparedBoxes) -> Tensor:
         """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
         assert self.cells_before is not None and self.cells_after is not None, "the network has no cells"
-        held, rows, group, conditions = prepared.held, prepared.rows, self.sequence_group, self._conditions(prepared)
+        held, rows, conditions = prepared.held, prepared.rows, self._conditions(prepared)
         of_boxes = torch.cat(
             [
                 each[box.cells.sample]
@@ -222,6 +246,14 @@ class MateyModel(PreTrainedModel):
         )
         inputs, sides = [each.inputs for each in held], [each.sides for each in held]
         features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
+        told = self._told(prepared, features, conditions) if self.tokens_give else features
+        changes = self.cells_after(inputs, told, of_boxes, rows, sides)
+        shapes = self.cells_after.shapes(inputs, sides, rows)
+        return packed([box.of_box(each) for each, box in zip(unpacked(changes, shapes), held, strict=True)])
+
+    def _told(self, prepared: PreparedBoxes, features: Sequence[Tensor], conditions: Tensor) -> list[Tensor]:
+        """Return the features of the cells of each batch with what tokens give them."""
+        group = self.sequence_group
         tokens = group.exchange_tokens(self._taken(prepared, features), prepared.enter)
         own, sample = prepared.layout, prepared.layout.sample
         of_samples = F.embedding(sample, conditions)  # in float32, see `forward`
@@ -235,10 +267,7 @@ class MateyModel(PreTrainedModel):
         tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
         given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
         grains, grain = torch.cat(given), grain_of(self.config.patches)
-        told = [each + box.of_grains(grains, grain) for each, box in zip(features, held, strict=True)]
-        changes = self.cells_after(inputs, told, of_boxes, rows, sides)
-        shapes = self.cells_after.shapes(inputs, sides, rows)
-        return packed([box.of_box(each) for each, box in zip(unpacked(changes, shapes), held, strict=True)])
+        return [each + box.of_grains(grains, grain) for each, box in zip(features, prepared.held, strict=True)]
 
     def _taken(self, prepared: PreparedBoxes, features: Sequence[Tensor]) -> Tensor:
         """Return the tokens in this rank's boxes ``(n, e)``, from the histories and the features of their cells."""

@@ -147,7 +147,7 @@ def prepare(
         ValueError: a field is not in the vocabulary, a patch does not divide a batch's frames, or a budget cannot be spent.
     """
     ranks = ranks or RankGroup()
-    if config.network == "cycle":
+    if config.network != "operator":
         return prepare_boxes(batches, config, ranks, token_batch)
     given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)

@@ -45,7 +45,7 @@ def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | BoxShare | N
     """
     if ranks.size == 1 or not is_of_patches(config.refinement):
         return None
-    if config.network == "cycle":
+    if config.network != "operator":
         return BoxShare(config, ranks.place, ranks.size)
     return BrickShare(config.patches[0], ranks.place, ranks.size)
 
@@ -64,7 +64,7 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     Raises:
         ValueError: see `matey.model.prepare.prepare`.
     """
-    if config.network == "cycle":
+    if config.network != "operator":
         return prepare_box_parts(parts, config, ranks, exchange)
     as_held(parts, config.patches[0], ranks, exchange)
     parts[:] = [with_known(part, config) for part in parts]

@@ -57,7 +57,7 @@ def transfer(
     for module in ("position", "lead_time", "blocks", "norm", "maps_before", "maps_after"):
         _copy_module(getattr(source, module), getattr(target, module), module, reused)
     rows = _Rows(source.config.fields, target.config.fields, new_rows)
-    for level, patch in enumerate(target.config.patches):
+    for level, patch in enumerate(target.config.patches if target.has_tokens else ()):
         _copy_embedding(source, target, level, rows, reused)
         if target.config.network == "cycle":
             _copy_exchange(source, target, level, reused)

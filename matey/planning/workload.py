@@ -271,8 +271,8 @@ def load_workload(
             network that is not planned yet.
         DataError: data cannot be opened.
     """
-    if run.model.network == "cycle":
-        raise ConfigError("Runs with model.network: cycle cannot be planned yet; plan the network 'operator'.")
+    if (network := run.model.network) != "operator":
+        raise ConfigError(f"Runs with model.network: {network} cannot be planned yet; plan the network 'operator'.")
     if assumed is None:
         return Workload(*draw_samples(run, num_samples, pretrained))
     return Workload(*make_samples(run, assumed, num_samples, pretrained))

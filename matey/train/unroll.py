@@ -20,6 +20,7 @@ from matey.fields import FieldBatch
 from matey.model.box_frames import hold, next_frames
 from matey.model.drop_path import uniform_hash
 from matey.model.next_frames import Frames
+from matey.model.prepare import Ready
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece

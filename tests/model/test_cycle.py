@@ -113,13 +113,27 @@ def test_weights_move_to_a_network_of_other_fields_and_more_levels():
 
 
 def test_walls_between_neighbours_keep_a_shift_of_a_periodic_domain_a_shift():
-    model, moved = make(LEVELS[2:]), (0, 0, 0, 0, 8, 4)
+    model, moved, axes = make(LEVELS[2:]), (0, 0, 0, 0, 8, 4), (0, 1, 2, 3, 4, 5)
     for parameter in model.position.parameters():
         parameter.data.zero_()  # the place in the domain is told to tokens
     around = replace(SWE, periodic=(False, True, True))
-    shifted = replace(
-        around, history=SWE.history.roll(moved, tuple(range(6))), target=SWE.target.roll(moved[1:], tuple(range(5)))
-    )
+    shifted = replace(around, history=SWE.history.roll(moved, axes), target=SWE.target.roll(moved[1:], axes[:5]))
     model.config.rotary = False
-    torch.testing.assert_close(fields(model, shifted)[0], fields(model, around)[0].roll(moved[1:], tuple(range(5))))
+    torch.testing.assert_close(fields(model, shifted)[0], fields(model, around)[0].roll(moved[1:], axes[:5]))
     assert (fields(model, replace(shifted, periodic=(False,) * 3))[0] - fields(model, shifted)[0]).abs().max() > 1e-6
+
+
+def test_the_network_of_cells_is_the_cycle_without_what_tokens_give():
+    cycle, cells = make(), make_model(network="cells")
+    assert {name.split(".")[0] for name in cells.state_dict()} == {
+        *("cells_before", "cells_after", "lead_time", "conditions")
+    }
+    cells.load_state_dict({name: cycle.state_dict()[name] for name in cells.state_dict()})
+    with cycle.without_tokens():
+        expected = fields(cycle, SWE, REACTION)
+    assert all(map(torch.equal, fields(cells, SWE, REACTION), expected))
+    taken = make_model(trained=False, network="cells")
+    assert sum(transfer(cells, taken, {}).reused.values()) == cells.num_parameters()
+    assert torch.equal(fields(taken, SWE)[0], fields(cells, SWE)[0])
+    sum(forecast.field().sum() for forecast in cells.train()([SWE, REACTION])).backward()
+    assert all(weight.grad is not None for weight in cells.parameters())
