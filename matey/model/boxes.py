@@ -300,7 +300,8 @@ class Cut:
 
     def own(self, values: Tensor) -> Tensor:
         """Return the values of the box from those of all cells that the rank looks at, ``(..., z, y, x)``."""
-        return values[..., *self.own_cells]
+        z, y, x = self.own_cells
+        return values[..., z, y, x]
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from matey.model.boxes import HeldCells
 from matey.model.forecast import Forecast
-from matey.model.halo import plan_halo, with_halo
+from matey.model.halo import HaloPlan, plan_halo, with_halo
 from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
 from matey.nested import with_tensors
+from matey.tokens.tiles import Tiles
 from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
 
@@ -55,8 +57,8 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     if loss.halo and isinstance(forecasts[0].tiles, HeldCells):
         values = [_and_around(*each, sequence_group) for each in zip(forecasts, values, halos, strict=True)]
     elif loss.halo:
-        tiles = [forecast.tiles for forecast in forecasts]
-        plan = forecasts[0].halo
+        tiles = [cast(Tiles, forecast.tiles) for forecast in forecasts]
+        plan = cast(HaloPlan | None, forecasts[0].halo)
         if plan is None or plan.halos != tuple(halos):
             holders = [forecast.holders for forecast in forecasts if forecast.holders is not None]
             plan = plan_halo(tiles, holders, halos, sequence_group.ranks)

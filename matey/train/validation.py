@@ -66,15 +66,16 @@ def validate(
             return None
         prepared = cast(Ready, next(stream))
         forecasts = engine(prepared)
+        last: list[torch.Tensor] = [seen.base for seen in prepared.seen]
         same = [
-            forecast._replace(base=seen.base, decoded=torch.zeros_like(forecast.decoded))
-            for forecast, seen in zip(forecasts, prepared.seen, strict=True)
+            forecast._replace(base=base, decoded=torch.zeros_like(forecast.decoded))
+            for forecast, base in zip(forecasts, last, strict=True)
         ]
         for tally, guesses in ((model_error, forecasts), (persistence, same)):
             errors = errors_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
-        del prepared, forecasts, same, guesses  # before the next one comes, which may take much memory
+        del prepared, forecasts, last, same, guesses  # before the next one comes, which may take much memory
     engine.train()
     totals = model_error.reduce().read()
     return {
