@@ -86,7 +86,9 @@ end_job() {
     local code="$1"
     shift
     if [[ "$code" == 0 && -n "${THEN:-}" ]]; then
-        exec bash -c "$THEN"
+        local then="$THEN"
+        unset THEN MAX_JOBS # a job that it submits is the first of a chain of its own
+        exec bash -c "$then"
     fi
     # 75: the run was asked to leave and has saved a whole checkpoint. Any other code is left for somebody to look at.
     [[ "$code" == 75 ]] || exit "$code"

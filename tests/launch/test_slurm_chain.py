@@ -116,7 +116,7 @@ def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_p
 def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_path):
     body = f"echo >> {tmp_path}/runs; exit $(( $(wc -l < {tmp_path}/runs) < 3 ? {LEAVES} : 0 ))"
     stand_in(tmp_path / "bin" / "python", body)
-    site |= {"MAX_JOBS": "9", "THEN": "sbatch --job-name=later --wrap='echo evaluated' && echo submitted"}
+    site |= {"MAX_JOBS": "9", "THEN": "sbatch --job-name=later --wrap='echo evaluated ${THEN-alone}' && echo submitted"}
     shape = [*SHAPE[1:-1], "--nodes=1", "--ntasks-per-node=1", "--job-name=first", "--time=30"]
     cluster.wait(cluster.submit(*shape, "launch/slurm/pretrain.sbatch", **site))
     while len(jobs := cluster.jobs("first")) < 3:
@@ -125,7 +125,7 @@ def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_
     assert last[0] == "COMPLETED 0:0" and last[1].endswith("submitted\n"), last
     assert not any("submitted\n" in output for _, output in before)
     (later,) = cluster.jobs("later")
-    assert cluster.wait(later) == ("COMPLETED 0:0", "evaluated\n")
+    assert cluster.wait(later) == ("COMPLETED 0:0", "evaluated alone\n")
 
 
 @pytest.mark.parametrize("given", [{}, {"SBATCH_SIGNAL": "B:USR1@580"}])

@@ -80,7 +80,7 @@ def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words
 def test_what_does_not_fit_ends_with_1_and_the_nearest_change(plan_paper, tmp_path):
     machine = tmp_path / "small.yaml"
     text = (ROOT / "matey" / "planning" / "machines" / "frontier.yaml").read_text()
-    machine.write_text(text.replace("memory: 64.0e+9", "memory: 3.9e+9"))
+    machine.write_text(text.replace("memory: 64.0e+9", "memory: 3.6e+9"))
     status, printed, _ = plan_paper(machine)
     assert status == 1 and "It does not fit. The nearest that does: " in printed
 
