@@ -96,7 +96,9 @@ def transfer(
 def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
     """Raise ValueError unless both models have the same blocks and predict the same quantity."""
     names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks"}
-    names |= {"rotary": "rotary", "predict": "predict", "network": "network", "maps": "maps of neighbours"}
+    names |= {"rotary": "rotary", "predict": "predict", "network": "network"}
+    if target.network == "cycle":
+        names["maps"] = "maps of neighbours"
     for key, name in names.items():
         has, wants = getattr(source, key), getattr(target, key)
         if has != wants:
