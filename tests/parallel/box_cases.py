@@ -12,13 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from matey.model.boxes import BoxShare
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup, share_samples
 from matey.parallel.topology import Topology
-from matey.model.boxes import BoxShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
 from tests.support.models import VOCABULARY, make_batch, make_model
