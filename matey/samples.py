@@ -76,7 +76,7 @@ class Piece:
         history: ``(t, f, z, y, x)``, the past frames in physical units.
         target: ``(f, z, y, x)``, the frame to predict; None where there is none to compare with.
         given: ``(t, f, z, y, x)``, fields that are known and not predicted, see `matey.fields.FieldBatch`, or None.
-        own: the cells of the box that the rank holds, along ``z, y, x``, where it only looks at the others; None for all.
+        own: the cells ``z, y, x`` of the box that the rank holds, where it only looks at those around them; else None.
     """
 
     sample: int

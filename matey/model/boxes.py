@@ -81,8 +81,7 @@ class HeldCells:
     def around(self, halo: Sequence[int], ranks: RankGroup) -> CellRoute:
         """Plan the route of the cells in the box and in a halo around it, ``z, y, x`` cells wide on all sides.
 
-        Beyond the domain, the cells of its other side follow where it wraps around, else those of its edge; a grid that patches
-        do not divide evenly never wraps.
+        Beyond the domain, the cells of its other side follow where it is periodic, else those of its edge.
         """
 
         def seen(side: slice, far: int, length: int, wraps: bool) -> Tensor:
@@ -90,7 +89,7 @@ class HeldCells:
             return cells % length if wraps else cells.clamp(0, length - 1)
 
         boxes, frames = [self.decomposition.box(rank) for rank in range(ranks.size)], self.frames
-        axes = [zip(box.cells, halo, frames.window[1:], frames.wraps, strict=True) for box in boxes]
+        axes = [zip(box.cells, halo, frames.window[1:], frames.periodic, strict=True) for box in boxes]
         return CellRoute.planned(boxes, [[seen(*axis) for axis in of_box] for of_box in axes], ranks.place)
 
 

@@ -130,7 +130,7 @@ def test_windows_are_shared_out_among_the_data_sets_of_a_system(model, shallow_w
     }
 
 
-def test_the_plan_counts_the_forecasts_that_are_made_once_with_tokens_and_once_without(model, held_out):
+def test_the_plan_counts_forecasts_with_tokens_and_without(model, held_out):
     protocol, counts = Protocol(leads=(1,), rollout_steps=2, max_windows=3, batch_size=2), []
     tasks = plan_tasks(model, held_out, protocol)
     evaluate(model, held_out, protocol, tasks, counts.append)
@@ -170,7 +170,7 @@ def test_adaptive_tokens_are_counted_beside_the_uniform_fine_grid(evaluation):
         assert cost.share == cost.tokens / cost.uniform_tokens
 
 
-def test_each_batch_is_tokenized_once_for_its_forecast_its_costs_and_its_errors_and_once_for_the_tokens_worth(
+def test_each_batch_is_tokenized_once_for_its_scores_and_once_for_the_tokens_worth(
     shallow_water,
 ):
     cut = []

@@ -81,7 +81,7 @@ def test_a_point_has_a_row_for_each_system_and_forecast_and_joint_costs_are_shar
     assert {(row["model"], row["seconds"], row["ratio"]) for row in rows} == {("MATEY joint", 11.0, 0.2)}
 
 
-def test_the_table_has_means_and_deviations_and_sets_matey_beside_the_best_peer_which_its_cells_are_not():
+def test_the_table_sets_matey_beside_the_best_peer_which_its_cells_are_not():
     lines = errors_of(make_rows())
     assert lines[2].split() == [
         *("gas", "lead", "1", "0.800", "0.400", "±", "0.057", "0.350", "±", "0.049"),
