@@ -38,6 +38,7 @@ from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
 from matey.samples import Samples
+from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import places_around
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -222,16 +223,7 @@ class MateyModel(PreTrainedModel):
         conditions = self._conditions(prepared)
         # A lookup's gradient adds up in a fixed order, unlike an index's, and in float32: bfloat16 would lose most tokens.
         tokens = (tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)).to(tokens.dtype)
-        plan = prepared.block_plan
-        samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
-        rotations = None
-        if self.config.rotary:
-            rotations = rotations_of(rotation_of(own.centre, self.config, tokens.dtype), self.keys, plan)
-        tokens = reordered(tokens, plan.enter)
-        for number, block in enumerate(self.blocks):
-            keep = self._keep(number, prepared, samples, tokens.dtype)
-            tokens = self._call(number, block, tokens, plan, keep, rotations)
-        tokens = reordered(tokens, plan.leave)
+        tokens = self._blocks(prepared, own, tokens)
         return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
 
     def _cycle(self, prepared: PreparedBoxes) -> Tensor:
@@ -261,7 +253,7 @@ class MateyModel(PreTrainedModel):
         near = prepared.near, prepared.neighbours
         for each in self.maps_before:
             tokens = each(tokens, group, near)
-        tokens = self._blocks(prepared, tokens, sample, (prepared.near, prepared.in_blocks))
+        tokens = self._blocks(prepared, own, tokens, (prepared.near, prepared.in_blocks))
         for each in self.maps_after:
             tokens = each(tokens, group, near)
         tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
@@ -283,10 +275,10 @@ class MateyModel(PreTrainedModel):
         taken = torch.cat([taken, taken.new_zeros(1, taken.shape[1])])
         return torch.cat(embedded)[plan.order] + F.embedding(plan.taken, taken)
 
-    def _blocks(self, prepared: PreparedBoxes, tokens: Tensor, sample: Tensor, near: Near) -> Tensor:
-        """Return the tokens ``(n, e)`` after the blocks."""
-        plan, own = prepared.block_plan, prepared.layout
-        samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
+    def _blocks(self, prepared: Ready, own: TokenLayout, tokens: Tensor, near: Near | None = None) -> Tensor:
+        """Return this rank's tokens ``(n, e)``, of layout ``own``, after the blocks."""
+        plan = prepared.block_plan
+        samples = plan.at_residuals(own.sample) if self.training and self.config.drop_path else []
         rotations = None
         if self.config.rotary:
             rotations = rotations_of(rotation_of(own.centre, self.config, tokens.dtype), self.keys, plan)
