@@ -90,7 +90,7 @@ class MetricsLog:
 
     def write(self, step: int, **numbers: Any) -> None:  # noqa: ANN401
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
-        if rank() > 0:
+        if rank() > 0 or not self._path.parent.is_dir():  # the next save says that the run's folder is gone
             return
         if not self._path.exists():
             tqdm.write(f"{self._path} was removed; a new one begins with step {step}.", sys.stderr)
