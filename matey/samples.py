@@ -76,6 +76,7 @@ class Piece:
         history: ``(t, f, z, y, x)``, the past frames in physical units.
         target: ``(f, z, y, x)``, the frame to predict; None where there is none to compare with.
         given: ``(t, f, z, y, x)``, fields that are known and not predicted, see `matey.fields.FieldBatch`, or None.
+        own: the cells ``z, y, x`` of the box that the rank holds, where it only looks at those around them; else None.
     """
 
     sample: int
@@ -83,6 +84,7 @@ class Piece:
     history: Tensor
     target: Tensor | None = None
     given: Tensor | None = None
+    own: tuple[slice, ...] | None = None
 
     @property
     def cells(self) -> tuple[slice, slice, slice]:

@@ -14,9 +14,10 @@ from data/. Its batch is 4 samples a rank, times the ranks that --launcher start
     python tools/reproduce.py peers --scale laptop --jobs 2 --out runs/paper
 
 `peers` compares MATEY with other models that are trained on the same windows at the same cost. For each system it trains a
-stencil fitted by least squares, a ResNet, a U-Net and an FNO (pip install 'matey-pde[baselines]'); MATEY is trained on each
-system alone and on all together. The cost is a number of CPU seconds for each system. The table has the NRMSE divided by that
-of persistence, as mean and deviation over the seeds. With several costs, such as --seconds 30,110, the study draws curves and
+stencil fitted by least squares, a ResNet, a small U, a U-Net, an FNO (pip install 'matey-pde[baselines]') and, as `cells`, the
+network of MATEY without tokens; MATEY is trained on each system alone and on all together. The cost is a number of CPU seconds
+for each system; --data takes data of any systems in two dimensions. The table has the NRMSE divided by that of persistence, as
+mean and deviation over the seeds. With several costs, such as --seconds 30,110, the study draws curves and
 says what MATEY needs to reach the error of the best other model. The scale `laptop` uses the data of `make demo`.
 launch/evaluate.py accepts the folder of a trained peer like that of a run
 (runs/paper/peers-laptop/points/unet-shallow_water-110-0).
@@ -108,7 +109,9 @@ def main() -> int:
 
 def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
-    study = what.add_parser("peers", help="MATEY beside a stencil, a ResNet, a U-Net and an FNO of the same cost")
+    study = what.add_parser(
+        "peers", help="MATEY beside other networks of the same cost, and beside its own without tokens"
+    )
     study.add_argument(
         "--scale", choices=PEER_SCALES, default="laptop", help="size of the study, with its data (laptop)"
     )

@@ -22,8 +22,7 @@ from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast
 from matey.evaluate.held_out import HeldOut
 from matey.model.matey import MateyModel
-from matey.model.own_tokens import OwnTokens
-from matey.model.prepare import Prepared
+from matey.model.prepare import Ready
 from matey.nested import tensors_in
 from matey.parallel import collectives
 from matey.parallel.host_exchange import HostExchange
@@ -33,7 +32,7 @@ FILE, ARRAY, STEPS = "fields.h5", "values", 2
 
 
 def from_file_to_gradients(
-    case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
+    case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Ready], Tensor]
 ) -> dict[str, int]:
     """Take a step on fields in a file, forecast from them into another file, score forecasts, and return the costs.
 
@@ -85,7 +84,7 @@ def in_a_file(case: Case, axes: str = "zyx", **stored: object) -> Iterator[tuple
         collectives.barrier()
 
 
-def _bytes_behind(tokens: OwnTokens) -> int:
+def _bytes_behind(tokens: object) -> int:
     """Return the bytes of the tensors of all tokens, of which ``tokens`` holds views."""
     storages = (tensor.untyped_storage() for tensor in tensors_in(tokens))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

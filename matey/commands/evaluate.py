@@ -26,6 +26,7 @@ from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, plan_comparison
 from matey.evaluate.conservation import kept_note
 from matey.evaluate.evaluation import Evaluation, Protocol, as_given_to, chunks, evaluate
+from matey.evaluate.forecaster import has_tokens
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
@@ -101,7 +102,11 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
-    own = sum(chunk.num_forecasts for plan in plans for chunk in dealt(chunks(plan, protocol), args.share))
+    own = sum(
+        (1 + has_tokens(candidate.model)) * chunk.num_forecasts
+        for candidate, plan in zip(candidates, plans, strict=True)
+        for chunk in dealt(chunks(plan, protocol), args.share)
+    )
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
         evaluations = [
             evaluate(candidate.model, candidate.own(data), protocol, tasks, bar.update)

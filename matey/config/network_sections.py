@@ -36,6 +36,17 @@ class ModelSection(Section):
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
     )
     attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
+    network: Literal["operator", "cycle", "cells"] = Field(
+        "operator",
+        description="a local operator beside the tokens, tokens as the coarse scales of a network on the cells, or no tokens",
+    )
+    channels: int = Field(24, ge=4, le=1024, description="features of a cell, of the networks 'cycle' and 'cells'")
+    layers: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)] = Field(
+        [1, 1], description="layers on the cells before and after the tokens, of the networks 'cycle' and 'cells'"
+    )
+    maps: int = Field(
+        2, ge=0, le=16, description="maps of neighbours before and after the blocks, of the network 'cycle'"
+    )
     local: int = Field(
         16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
     )

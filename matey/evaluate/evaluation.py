@@ -14,10 +14,10 @@ from matey.evaluate.beyond import Beyond
 from matey.evaluate.conservation import totals_of
 from matey.evaluate.costs import BatchCost, Cost, batch_cost, mean_costs
 from matey.evaluate.examples import Example, make_example, make_examples
-from matey.evaluate.forecaster import Forecaster, num_sharing, patches_of, predict_with_tokens
+from matey.evaluate.forecaster import Forecaster, has_tokens, num_sharing, patches_of, predict_with_tokens
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import score_leads_in_parts, score_rollout_in_parts
-from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind
+from matey.evaluate.records import ErrorSums, Kind, Record, rollout_kind, with_tokens_worth
 from matey.evaluate.rollout import rollout
 from matey.evaluate.seams import patches_of_cells
 from matey.evaluate.shown_rollouts import ShownRollout, show_rollouts
@@ -154,7 +154,7 @@ def score(
     tasks: Sequence[Task],
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Evaluation:
-    """Return the records, costs and spectra of `evaluate`, without examples, for any model that predicts frames."""
+    """Return the records, costs and spectra of `evaluate` for any model, without examples and the tokens' worth."""
     together = num_sharing(model)
 
     def of_chunk(task: Task) -> _Sums:
@@ -191,6 +191,8 @@ def evaluate(
 ) -> Evaluation:
     """Run the tasks of `tasks_of` on the model's device; with several ranks, each makes a part of the forecasts.
 
+    A model with tokens makes all forecasts a second time, with what tokens contribute at zero, for the tokens' worth.
+
     All ranks have the numbers; only the first has examples, worst forecasts and rollouts to show. If the model's sequence
     group has several ranks, they forecast together, each a part of the fields (`matey.evaluate.parts`), and show nothing.
 
@@ -206,6 +208,10 @@ def evaluate(
     """
     data = as_given_to(model, data)
     scores = score(model, data, protocol, tasks, on_forecasts)
+    if has_tokens(model):
+        with model.without_tokens():
+            without = score(model, data, protocol, tasks, on_forecasts).records
+        scores = replace(scores, records=with_tokens_worth(scores.records, without))
     if rank() > 0 or num_sharing(model) > 1:
         return scores
     lead = max(protocol.leads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -24,9 +24,14 @@ class Forecaster(Protocol):
         """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
 
 
+def has_tokens(model: Forecaster) -> TypeGuard[MateyModel]:
+    """Return whether a model has tokens; peers and the network `cells` have none."""
+    return isinstance(model, MateyModel) and model.has_tokens
+
+
 def patches_of(model: Forecaster) -> tuple[Patch, ...]:
-    """Return the sizes ``[t, z, y, x]`` of a model's patches, coarse to fine; peers have none."""
-    return tuple(model.config.patches) if isinstance(model, MateyModel) else ()
+    """Return the sizes ``[t, z, y, x]`` of a model's patches, coarse to fine; none of a model without tokens."""
+    return tuple(model.config.patches) if has_tokens(model) else ()
 
 
 def num_sharing(model: Forecaster) -> int:
@@ -35,8 +40,8 @@ def num_sharing(model: Forecaster) -> int:
 
 
 def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, TokenLayout | None]:
-    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch; None for peers."""
-    if not isinstance(model, MateyModel):
+    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch, if the model has any."""
+    if not has_tokens(model):
         return model.predict(batch).cpu(), None
     tokens = model.tokens_of(batch)
     return model.predict(batch, tokens).cpu(), tokens.layout

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matey.data import Trajectory, Window
-from matey.data.reading_parts import read_parts, read_truth_part
+from matey.data.reading_parts import ShareOut, read_parts, read_truth_part
 from matey.data.windows import alike
 from matey.evaluate.conservation import one_of
 from matey.evaluate.costs import BatchCost, batch_cost
@@ -25,14 +25,13 @@ from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
 from matey.evaluate.rollout_parts import added_up, rollout_parts, slabs, totals_of_part
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
-from matey.model.as_held import as_held
+from matey.model.box_frames import hold, next_frames
 from matey.model.matey import MateyModel
-from matey.model.next_frames import Frames, inside, predicted
+from matey.model.next_frames import Frames, inside
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import prepare_parts, share_of
 from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
-from matey.tokens.parts import BrickShare
 
 NOTHING = torch.zeros((), dtype=torch.float64)
 LEFT_OUT = (
@@ -57,7 +56,7 @@ def score_leads_in_parts(
         num_own = torch.tensor([prepared.tokens.layout.num_tokens])
         forecasts = model(prepared)
         del prepared
-        (frames,) = predicted(forecasts, [scored.part], model.config.patches[0], group.ranks, group.exchange)
+        (frames,) = next_frames(forecasts, [scored.part], model.config, group.ranks, group.exchange)
         num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
         costs.append(batch_cost(model, scored.part.samples, num_tokens, time.perf_counter() - start))
         scored.add(sums, "lead", lead, frames, truth)
@@ -84,7 +83,7 @@ def score_rollout_in_parts(
         del part
         for step, frames in enumerate(frames_of_steps, start=1):
             truth = [read_truth_part(data.sets, together, data.num_frames, step, share)]
-            as_held(truth, model.config.patches[0], group.ranks, group.exchange)
+            hold(truth, model.config, group.ranks, group.exchange)
             scored.add(sums, kind, step, frames, [piece.history[0] for piece in truth[0].pieces])
 
 
@@ -96,11 +95,11 @@ def _parts(
     for together in alike(data.sets, windows):
         # No name is left here, so that the caller decides how long the part stays in memory.
         parts = read_parts(data.sets, together, data.num_frames, share, follow)
-        as_held(parts, model.config.patches[0], group.ranks, group.exchange)
+        hold(parts, model.config, group.ranks, group.exchange)
         yield together, parts.pop()
 
 
-def _share(model: MateyModel) -> BrickShare:
+def _share(model: MateyModel) -> ShareOut:
     share = share_of(model.config, model.sequence_group.ranks)
     assert share is not None, "a model whose ranks hold whole fields"
     return share

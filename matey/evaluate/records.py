@@ -56,6 +56,7 @@ class Record:
             with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
             prefix ``persistence_``, see `matey.evaluate.physics.correlation_time`.
         conserve: whether it is of a rollout that was to keep the totals of what the system is known to conserve.
+        tokens_worth: NRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens.
     """
 
     system: str
@@ -72,6 +73,7 @@ class Record:
     worst: str = ""
     physics: Mapping[str, float] = attribute(default_factory=dict)
     conserve: bool = False
+    tokens_worth: float = math.nan
 
     @property
     def is_rollout(self) -> bool:
@@ -91,9 +93,24 @@ class Record:
     @property
     def ratio(self) -> float:
         """NRMSE of the model divided by that of persistence; below 1 the model is better than repeating the last frame."""
-        if self.persistence_nrmse == 0:
-            return 1.0 if self.nrmse == 0 else math.inf
-        return self.nrmse / self.persistence_nrmse
+        return quotient(self.nrmse, self.persistence_nrmse)
+
+
+def quotient(error: float, other: float) -> float:
+    """Return an error over another, 1 for two exact forecasts.
+
+    >>> quotient(0.1, 0.4), quotient(0.1, 0), quotient(0, 0)
+    (0.25, inf, 1.0)
+    """
+    if other == 0:
+        return 1.0 if error == 0 else math.inf
+    return error / other
+
+
+def with_tokens_worth(records: Sequence[Record], without: Sequence[Record]) -> list[Record]:
+    """Return records with the tokens' worth, from those of the same forecasts without what tokens contribute."""
+    pairs = zip(records, without, strict=True)
+    return [replace(record, tokens_worth=quotient(other.nrmse, record.nrmse)) for record, other in pairs]
 
 
 def rollout_kind(lead: int) -> Kind:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from matey.evaluate.conservation import Totals, num_components, one_of, shifted, shifts, sums_of
 from matey.evaluate.rollout import largest_after, largest_of
+from matey.model.box_frames import next_frames
 from matey.model.matey import MateyModel
-from matey.model.next_frames import Frames, inside, moved_on, predicted
+from matey.model.next_frames import Frames, inside, moved_on
 from matey.model.sequence_group import Exchange
 from matey.model.shared_fields import prepare_parts
 from matey.samples import BatchPart
@@ -46,7 +47,7 @@ def rollout_parts(
         The frame ``(f, z, y, x)`` in the box of each piece, in physical units, on the host.
     """
     model.eval()
-    group, brick = model.sequence_group, model.config.patches[0]
+    group = model.sequence_group
     ranks, exchange = group.ranks, group.exchange
     largest = largest_change_of(part, exchange, ranks.size) if largest is None else largest
     for first in range(0, num_steps, lead):
@@ -55,7 +56,7 @@ def rollout_parts(
         for ahead in range(1, min(lead, num_steps - first) + 1):
             if ahead > 1 and part.num_given > 1:  # each frame needs the given fields at its own time
                 prepared = prepare_parts([part.at_lead(ahead)], model.config, ranks, exchange).to(model.device)
-            (frame,) = predicted(model(prepared.at_lead(ahead)), [part], brick, ranks, exchange)
+            (frame,) = next_frames(model(prepared.at_lead(ahead)), [part], model.config, ranks, exchange)
             frame, after = _limited(frame, part, ahead, largest, exchange, ranks.size)
             if totals:
                 frame = _kept(frame, part, totals, exchange, ranks.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from matey.model.block_plan import BlockPlan, reordered
 from matey.model.rotary import turned
 from matey.model.sequence_group import Plan, SequenceGroup
 from matey.tokens.layout import TokenLayout
+from matey.tokens.neighbours import Neighbours
 from matey.tokens.patches import Patch
 from matey.tokens.schemes import Key
 
@@ -48,6 +50,10 @@ def keys_of(layout: TokenLayout, scheme: str, patches: Sequence[Patch]) -> list[
     return found
 
 
+Near = tuple[Any, Neighbours]
+"""The route by which tokens come to this rank, and the nodes around its tokens."""
+
+
 class Norm(nn.LayerNorm):
     """LayerNorm; on CPUs in float32, since their gradients of its weights add up the tokens in bfloat16."""
 
@@ -65,25 +71,38 @@ class SelfAttention(nn.Module):
 
     Queries, keys and values have no bias: a bias of the keys cancels in the softmax, so its gradient is rounding noise that
     Adam would amplify.
+
+    With ``num_places``, values of tokens and their neighbours on the mesh are added, channel by channel (LePE of CSWin,
+    arXiv:2107.00652), before a nonlinearity and the last map.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, num_places: int = 0) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm = Norm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width)
+        self.near = nn.Parameter(torch.empty(num_places, width)) if num_places else None
 
     def forward(
-        self, tokens: Tensor, sequence_group: SequenceGroup, plan: Plan, rotation: Tensor | None = None
+        self,
+        tokens: Tensor,
+        sequence_group: SequenceGroup,
+        plan: Plan,
+        rotation: Tensor | None = None,
+        near: Near | None = None,
     ) -> Tensor:
         """Return the values ``(n, e)`` that tokens gathered from their segments, see `Block.forward`."""
         qkv = rearrange(self.qkv(self.norm(tokens)), "n (three h d) -> n three h d", three=3, h=self.num_heads)
         if rotation is not None:
             qkv = turned(qkv, rotation)
         q, k, v = qkv.unbind(1)
-        gathered = sequence_group.attend(q, k, v, plan)
-        return self.out(rearrange(gathered, "n h d -> n (h d)"))
+        gathered = rearrange(sequence_group.attend(q, k, v, plan), "n h d -> n (h d)")
+        if self.near is not None and near is not None:
+            route, neighbours = near
+            around = neighbours.around(sequence_group.exchange_tokens(v.flatten(1), route))  # (n, s, e)
+            gathered = F.gelu(gathered + torch.einsum("n s e, s e -> n e", around, self.near))
+        return self.out(gathered)
 
 
 class Mlp(nn.Module):
@@ -103,9 +122,12 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """One attention per segmentation of the scheme, then one MLP, each a residual."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int, num_attentions: int) -> None:
+    def __init__(self, width: int, num_heads: int, hidden: int, num_attentions: int, num_places: int = 0) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([SelfAttention(width, num_heads) for _ in range(num_attentions)])
+        last = num_attentions - 1
+        self.attentions = nn.ModuleList(
+            [SelfAttention(width, num_heads, num_places if n == last else 0) for n in range(num_attentions)]
+        )
         self.mlp = Mlp(width, hidden)
 
     def forward(
@@ -115,6 +137,7 @@ class Block(nn.Module):
         plan: BlockPlan,
         keep: Sequence[Tensor] | None = None,
         rotations: Sequence[Tensor | None] | None = None,
+        near: Near | None = None,
     ) -> Tensor:
         """Map ``(n, e)`` to ``(n, e)``.
 
@@ -124,12 +147,14 @@ class Block(nn.Module):
             plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
             rotations: rotary positions of the tokens in each attention, see `matey.model.rotary`; None: there are none.
+            near: the nodes around the tokens, whose values are mixed in the last attention, and the route of tokens of other
+                ranks; None: they are not mixed.
         """
         steps = zip(self.attentions, plan.attentions, plan.within, strict=True)
         for number, (attention, of_attention, change) in enumerate(steps):
             tokens = reordered(tokens, change)
             rotation = None if rotations is None else rotations[number]
-            residual = attention(tokens, sequence_group, of_attention, rotation)
+            residual = attention(tokens, sequence_group, of_attention, rotation, near)
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])

@@ -90,6 +90,10 @@ class MateyConfig(PretrainedConfig):
         halo: int = 2,
         overlap: int = 2,
         attention: str = "auto",
+        network: str = "operator",
+        channels: int = 24,
+        layers: Sequence[int] = (1, 1),
+        maps: int = 2,
         local: int = 16,
         local_scales: Sequence[int] = (1, 2, 4, 8),
         local_cascade: bool = False,
@@ -118,7 +122,8 @@ class MateyConfig(PretrainedConfig):
         self.halo = halo
         self.overlap = overlap
         self.attention = attention
-        self.local = local
+        self.network, self.channels, self.layers, self.maps = network, channels, list(layers), maps
+        self.local = local if network == "operator" else 0
         self.local_scales, self.local_cascade = list(local_scales), local_cascade
         self.local_layers = list(local_layers)
         self.rotary = rotary

@@ -22,9 +22,9 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
     if kernel.shape[2] == 1:
         planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         found = F.conv2d(planes, kernel[:, :, 0].contiguous(memory_format=torch.channels_last), offset)
-        return found.unflatten(0, (len(values), -1)).transpose(1, 2)
+        return found.unflatten(0, (len(values), values.shape[2])).transpose(1, 2)
     kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
-    if len(values) > 1 or values.device.type != "cpu":
+    if len(values) != 1 or values.device.type != "cpu":
         return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
     # On CPUs PyTorch convolves a single volume, unless it is large, the slow way: all windows lie side by side in memory, 27
     # times the volume. It never does so for two volumes at once, hence two halves, which share a layer if their number is odd.

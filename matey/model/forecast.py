@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
+from matey.model.boxes import HeldCells, PreparedBoxes
 from matey.model.halo import HaloPlan
 from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
+from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples
 from matey.tokens.coverage import Holders
@@ -35,7 +37,7 @@ class Forecast(NamedTuple):
         tiles: the ``k`` tiles that hold cells of this rank.
         own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
         holders: the ranks that hold cells in and around the tiles; None on one process.
-        halo: the plan of the micro-batch's halo exchange, if it was planned ahead.
+        halo: the plan of the micro-batch's halo exchange, or of this batch's, if it was planned ahead.
         decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
             only.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
@@ -46,10 +48,10 @@ class Forecast(NamedTuple):
     samples: Samples
     base: Tensor
     scale: Tensor
-    tiles: Tiles
+    tiles: Tiles | HeldCells
     own: Tensor
     holders: Holders | None
-    halo: HaloPlan | None
+    halo: HaloPlan | CellRoute | None
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
@@ -143,6 +145,37 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             decoding.holders or [None] * len(decoding.own),
             unpacked(decoded, shapes),
             prepared.tokens.num_of_batches,
+            strict=True,
+        )
+    )
+
+
+def forecasts_of_boxes(
+    prepared: PreparedBoxes, decoded: Tensor, predict: str, sequence_group: SequenceGroup
+) -> Forecasts:
+    """Return the forecasts of a micro-batch from the decoded values of this rank's boxes, see `forecasts_of`."""
+    shapes = [tuple(held.base.shape) for held in prepared.held]
+    return Forecasts(
+        Forecast(
+            samples=samples,
+            base=normalisation.mean[held.cells.sample][..., None, None, None] if predict == "field" else held.base,
+            scale=_scale(predict, normalisation, samples.lead_time),
+            tiles=held.cells,
+            own=torch.ones_like(held.base[:, 0], dtype=torch.bool),
+            holders=None,
+            halo=halo,
+            decoded=values,
+            target=held.target,
+            num_tokens=num_tokens,
+            sequence_group=sequence_group,
+        )
+        for samples, normalisation, held, halo, values, num_tokens in zip(
+            prepared.samples,
+            prepared.normalisations,
+            prepared.held,
+            prepared.halos or [None] * len(shapes),
+            unpacked(decoded, shapes),
+            prepared.num_of_batches,
             strict=True,
         )
     )

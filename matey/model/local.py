@@ -160,11 +160,11 @@ class LocalOperator(nn.Module):
         for values, (_, *cells) in zip(found, boxes, strict=True):
             predicted = self.ladder.predicted(cells)
             wanted = (cells, (1, 1, 1)) if to is None else (self.ladder.told(to, predicted[to]), factors[to])
-            brought.append(_brought(values, predicted[number], factors[number], *wanted))
+            brought.append(interpolated(values, predicted[number], factors[number], *wanted))
         return brought
 
 
-def _brought(
+def interpolated(
     values: Tensor, box: Sequence[slice], coarse: Sequence[int], to: Sequence[slice], fine: Sequence[int]
 ) -> Tensor:
     """Interpolate values ``(b, z, y, x, c)`` of means in one box to finer means in another."""

@@ -17,25 +17,30 @@ from transformers.utils import logging as hf_logging
 from matey.fields import FieldBatch
 from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, Norm, scheme_keys
+from matey.model.blocks import Block, Near, Norm, SelfAttention, scheme_keys
+from matey.model.boxes import PreparedBoxes, reach_of
+from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig
+from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
 from matey.model.decoding import PatchDecoder
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecasts, forecasts_of
+from matey.model.forecast import Forecasts, forecasts_of, forecasts_of_boxes
 from matey.model.given import ParameterEmbedding
 from matey.model.local import LocalOperator
 from matey.model.micro_batch import micro_batch, single
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.place import place_of
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import Prepared, Ready, prepare
 from matey.model.rotary import rotation_of, rotations_of
 from matey.model.sequence_group import SequenceGroup
 from matey.model.stage import Stage
 from matey.model.stencil import Scheme
 from matey.samples import Samples
-from matey.tokens.patches import patches_at
+from matey.tokens.layout import TokenLayout
+from matey.tokens.neighbours import places_around
+from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
 
 
@@ -51,6 +56,7 @@ class MateyModel(PreTrainedModel):
             ``all`` or ``every_other``.
         offload_activations: whether the inputs that such blocks keep wait in main memory.
         is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
+        tokens_give: whether tokens give the cells of the network `cycle` anything, see `without_tokens`.
     """
 
     config_class = MateyConfig
@@ -62,19 +68,35 @@ class MateyModel(PreTrainedModel):
         super().__init__(config)
         width, num_fields = config.width, len(config.fields)
         self.keys = scheme_keys(config.scheme, config.patches)
-        self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in config.patches])
-        self.position = PositionEmbedding(width, config.num_wavelengths)
+        patches = config.patches if self.has_tokens else ()
+        self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in patches])
+        self.position = PositionEmbedding(width, config.num_wavelengths) if self.has_tokens else nn.Identity()
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         self.told = ParameterEmbedding(len(config.parameters), width) if config.parameters else None
         hidden = int(width * config.mlp_ratio)
+        is_cycle = config.network != "operator"
+        num_places = len(places_around(config.patches)) if is_cycle else 0
+        num_blocks = config.num_blocks if self.has_tokens else 0
         self.blocks = ModuleList(
-            [Block(width, config.num_heads, hidden, len(self.keys)) for _ in range(config.num_blocks)]
+            [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(num_blocks)]
         )
-        self.norm = Norm(width)
+        self.norm = Norm(width) if self.has_tokens else nn.Identity()
         self.decoders = ModuleList(
             [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
+            if not is_cycle
+            else []
         )
+        self.cells_before = self.cells_after = None
+        levels = patches if is_cycle else ()
+        self.taking = ModuleList([Taking(patch, config.channels, width) for patch in levels])
+        self.giving = ModuleList([Giving(patch, grain_of(levels), config.channels, width) for patch in levels])
+        num_maps = config.maps if levels else 0
+        self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
+        self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
+        if is_cycle:
+            self.cells_before = CellsBefore(reach_of(config), num_fields, width, config.channels)
+            self.cells_after = CellsAfter(reach_of(config), num_fields, width, config.channels)
         self.local = None
         if config.local:
             self.local = LocalOperator(
@@ -88,10 +110,17 @@ class MateyModel(PreTrainedModel):
             )
         self.sequence_group = SequenceGroup(config.attention)
         self.checkpoint_blocks, self.offload_activations, self.is_compiled = "none", False, False
+        self.tokens_give = self.has_tokens
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
+        if isinstance(module, Giving):
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, NeighbourMap):
+            nn.init.trunc_normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -126,6 +155,16 @@ class MateyModel(PreTrainedModel):
             if module.bring is not None:
                 nn.init.eye_(module.bring)  # a stage's features pass to the next, as many as the next one has
             nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
+        elif isinstance(module, SelfAttention):
+            if module.near is not None:
+                nn.init.trunc_normal_(module.near, std=(3 * len(module.near)) ** -0.5)
+        elif isinstance(module, Cells):
+            nn.init.trunc_normal_(module.kernels, std=(3 * module.kernels[0, 0, 0].numel()) ** -0.5)
+            nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
+            nn.init.zeros_(module.modulate.weight)
+            if isinstance(module, CellsAfter):
+                for last in (module.field_out, module.field_bias, module.field_stencil, module.field_mix):
+                    nn.init.zeros_(last)
         elif isinstance(module, PatchDecoder):
             nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
@@ -142,35 +181,112 @@ class MateyModel(PreTrainedModel):
             pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the network has tokens; the network `cells` has none."""
+        return self.config.network != "cells"
+
+    @contextmanager
+    def without_tokens(self) -> Iterator[None]:
+        """Let tokens change no forecast; afterwards, all is as it was."""
+        last = [weight for decoder in self.decoders for weight in (decoder.field_weight, decoder.field_bias)]
+        kept, gave = [weight.data for weight in last], self.tokens_give
+        try:
+            self.tokens_give = False
+            for weight in last:
+                weight.data = torch.zeros_like(weight.data)
+            yield
+        finally:
+            self.tokens_give = gave
+            for weight, values in zip(last, kept, strict=True):
+                weight.data = values
+
+    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Ready) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
             batches: a micro-batch on the model's device. If it was prepared for this rank, see `matey.model.prepare`, the host
                 does not wait for the device; histories are prepared here, on the device.
         """
-        if not isinstance(batches, Prepared):
+        if not isinstance(batches, Ready):
             batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
+        if isinstance(batches, PreparedBoxes):
+            return forecasts_of_boxes(batches, super().__call__(batches), self.config.predict, self.sequence_group)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
-    def forward(self, prepared: Prepared) -> Tensor:
+    def forward(self, prepared: Ready) -> Tensor:
         """Return the decoded values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
+        if isinstance(prepared, PreparedBoxes):
+            return self._cycle(prepared)
         own = prepared.tokens.layout
         tokens, sample = self._embed(prepared), own.sample
         conditions = self._conditions(prepared)
         # A lookup's gradient adds up in a fixed order, unlike an index's, and in float32: bfloat16 would lose most tokens.
         tokens = (tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)).to(tokens.dtype)
+        tokens = self._blocks(prepared, own, tokens)
+        return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
+
+    def _cycle(self, prepared: PreparedBoxes) -> Tensor:
+        """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
+        assert self.cells_before is not None and self.cells_after is not None, "the network has no cells"
+        held, rows, conditions = prepared.held, prepared.rows, self._conditions(prepared)
+        of_boxes = torch.cat(
+            [
+                each[box.cells.sample]
+                for each, box in zip(conditions.split([s.number for s in prepared.samples]), held, strict=True)
+            ]
+        )
+        inputs, sides = [each.inputs for each in held], [each.sides for each in held]
+        features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
+        told = self._told(prepared, features, conditions) if self.tokens_give else features
+        changes = self.cells_after(inputs, told, of_boxes, rows, sides)
+        shapes = self.cells_after.shapes(inputs, sides, rows)
+        return packed([box.of_box(each) for each, box in zip(unpacked(changes, shapes), held, strict=True)])
+
+    def _told(self, prepared: PreparedBoxes, features: Sequence[Tensor], conditions: Tensor) -> list[Tensor]:
+        """Return the features of the cells of each batch with what tokens give them."""
+        group = self.sequence_group
+        tokens = group.exchange_tokens(self._taken(prepared, features), prepared.enter)
+        own, sample = prepared.layout, prepared.layout.sample
+        of_samples = F.embedding(sample, conditions)  # in float32, see `forward`
+        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
+        near = prepared.near, prepared.neighbours
+        for each in self.maps_before:
+            tokens = each(tokens, group, near)
+        tokens = self._blocks(prepared, own, tokens, (prepared.near, prepared.in_blocks))
+        for each in self.maps_after:
+            tokens = each(tokens, group, near)
+        tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
+        given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
+        grains, grain = torch.cat(given), grain_of(self.config.patches)
+        return [each + box.of_grains(grains, grain) for each, box in zip(features, prepared.held, strict=True)]
+
+    def _taken(self, prepared: PreparedBoxes, features: Sequence[Tensor]) -> Tensor:
+        """Return the tokens in this rank's boxes ``(n, e)``, from the histories and the features of their cells."""
+        held, plan, embedded = prepared.held, prepared.tokens, []
+        for patch, embedding, of_level in zip(self.config.patches, self.embeddings, plan.rows, strict=True):
+            patches = [patches_at(box.history, patch, row) for box, row in zip(held, of_level, strict=True)]
+            embedded.append(embedding(patches, prepared.rows))
+        whole = [
+            extend(box.of_own(each), box.history.shape[-3:], (False, False, False))
+            for each, box in zip(features, held, strict=True)
+        ]
+        taken = torch.cat([taking(whole, of_level) for taking, of_level in zip(self.taking, plan.taking, strict=True)])
+        taken = torch.cat([taken, taken.new_zeros(1, taken.shape[1])])
+        return torch.cat(embedded)[plan.order] + F.embedding(plan.taken, taken)
+
+    def _blocks(self, prepared: Ready, own: TokenLayout, tokens: Tensor, near: Near | None = None) -> Tensor:
+        """Return this rank's tokens ``(n, e)``, of layout ``own``, after the blocks."""
         plan = prepared.block_plan
-        samples = plan.at_residuals(sample) if self.training and self.config.drop_path else []
+        samples = plan.at_residuals(own.sample) if self.training and self.config.drop_path else []
         rotations = None
         if self.config.rotary:
             rotations = rotations_of(rotation_of(own.centre, self.config, tokens.dtype), self.keys, plan)
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, samples, tokens.dtype)
-            tokens = self._call(number, block, tokens, plan, keep, rotations)
-        tokens = reordered(tokens, plan.leave)
-        return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
+            tokens = self._call(number, block, tokens, plan, keep, rotations, near)
+        return reordered(tokens, plan.leave)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
         """Call a block, with activation recomputation (again in the backward pass) where that is asked for."""
@@ -185,9 +301,7 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(
-        self, number: int, prepared: Prepared, samples: Sequence[Tensor], dtype: torch.dtype
-    ) -> list[Tensor] | None:
+    def _keep(self, number: int, prepared: Ready, samples: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped.
 
         ``samples`` are the numbers of the tokens' samples ``(n,)``, in the order of each residual.
@@ -231,7 +345,7 @@ class MateyModel(PreTrainedModel):
             embedded.append(embedding(patches, prepared.rows))
         return torch.cat(embedded)[prepared.tokens.order]
 
-    def _conditions(self, prepared: Prepared) -> Tensor:
+    def _conditions(self, prepared: Ready) -> Tensor:
         """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)

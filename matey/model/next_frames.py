@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -54,6 +55,9 @@ def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPa
 
 def inside(piece: Piece, values: Tensor, samples: Samples) -> Tensor:
     """Return the values ``(..., z, y, x)`` in the box of a piece that lie in the domain; other boxes hold the rest too."""
+    if piece.own is not None:
+        z_own, y_own, x_own = piece.own
+        return values[..., z_own, y_own, x_own]
     z, y, x = (length - first for length, first in zip(samples.window[1:], piece.start, strict=True))
     return values[..., :z, :y, :x]
 
@@ -76,7 +80,7 @@ def predicted(
     found = []
     for number, (part, forecast) in enumerate(zip(parts, forecasts, strict=True)):
         first, end = sharing.bounds[number][ranks.place : ranks.place + 2]
-        bricks = _bricks_of(rows[number], values[number], forecast.tiles, brick, first, end)
+        bricks = _bricks_of(rows[number], values[number], cast(Tiles, forecast.tiles), brick, first, end)
         frames = list(_in_pieces(bricks, part, brick))
         found.append(continued(frames, part, boxes[number], ranks, exchange))
     return found
@@ -89,14 +93,15 @@ def _sent_back(
     ways, num_batches = ranks.size, len(parts)
     counts, rows, values = torch.zeros(ways, num_batches, dtype=torch.long), [], []
     for number, (forecast, part) in enumerate(zip(forecasts, parts, strict=True)):
+        own = cast(Tiles, forecast.tiles)
         holder = torch.searchsorted(
-            torch.tensor(sharing.bounds[number][1:]), forecast.tiles.in_patches(sharing.brick).cpu(), right=True
+            torch.tensor(sharing.bounds[number][1:]), own.in_patches(sharing.brick).cpu(), right=True
         )
         counts[:, number] = torch.bincount(holder, minlength=ways)
         # One rank predicts a cell; in a tile that several ranks predict, each adds zero to the cells of the others.
         tiles = forecast.values.where(forecast.own[:, None], 0).to("cpu", part.samples.dtype)
         order, sizes = holder.argsort(stable=True), counts[:, number].tolist()
-        rows.append(forecast.tiles.row.cpu().long()[order].split(sizes))
+        rows.append(own.row.cpu().long()[order].split(sizes))
         values.append(tiles[order].split(sizes))
     of_all = exchange.gather(counts.flatten(), [counts.numel()] * ways).view(ways, ways, num_batches)
     came = of_all[:, ranks.place]  # from each rank, of each batch

@@ -9,6 +9,8 @@ from matey.config import Part
 FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "embeddings": ("field_weight",),
     "conditions": ("field_weight",),
+    "cells_before": ("field_weight",),
+    "cells_after": ("field_weight", "field_stencil", "field_mix", "field_out", "field_bias"),
     "decoders": ("window_weight", "field_weight", "field_bias"),
     "local": ("field_weight", "field_stencil", "field_stencils", "field_linear", "field_out", "field_predicted"),
 }
@@ -16,6 +18,9 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
 
 LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
 """Parameters of the local operator that make changes of fields; its other parameters make the features they depend on."""
+
+_OTHERS = {"told": "parameters", "taking": "embedding", "maps_before": "embedding"}
+_OTHERS |= dict.fromkeys(("norm", "giving", "maps_after"), "decoder")
 
 OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
 """Parts after the blocks."""
@@ -25,10 +30,10 @@ def part_of(name: str) -> Part:
     """Return the part that a parameter such as ``blocks.0.mlp.expand.weight`` belongs to."""
     top, *_, last = name.split(".")
     if top in FIELD_ROWS:
-        where = top.removesuffix("s")
+        where = "local" if top.startswith("cells") else top.removesuffix("s")
         found = f"{where}_fields" if last in FIELD_ROWS[top] else where
     else:
-        found = {"norm": "decoder", "told": "parameters"}.get(top, top)
+        found = _OTHERS.get(top, top)
     return cast(Part, found)  # true of all names in the network
 
 

@@ -21,10 +21,11 @@ from matey.model.blending import Blending
 from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.block_plan import BlockPlan
 from matey.model.blocks import keys_of
+from matey.model.boxes import PreparedBoxes, prepare_boxes
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
 from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
-from matey.model.halo import HaloPlan
+from matey.model.halo import HaloPlan, plan_halo
 from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
 from matey.model.scales import told
 from matey.model.seen import Seen, see
@@ -111,10 +112,20 @@ class Prepared:
         """Return the micro-batch with its tensors on ``device``."""
         return with_tensors(self, lambda tensor: tensor.to(device, non_blocking=not str(device).startswith("cpu")))
 
+    def with_halos(self, halos: Sequence[Sequence[int]], ranks: RankGroup) -> Prepared:
+        """Return the micro-batch with a plan for a loss that looks at cells ``z, y, x`` around a cell, for each batch."""
+        decoding = self.decoding
+        plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
+        return replace(self, decoding=replace(decoding, halo=plan))
+
     def at_lead(self, lead: int) -> Prepared:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
         return replace(self, samples=tuple(later))
+
+
+Ready = Prepared | PreparedBoxes
+"""A micro-batch that a rank can compute with, of either network."""
 
 
 @torch.no_grad()
@@ -123,7 +134,7 @@ def prepare(
     config: MateyConfig,
     ranks: RankGroup | None = None,
     token_batch: TokenBatch | None = None,
-) -> Prepared:
+) -> Ready:
     """Prepare a micro-batch for one rank, on the device of the fields, which is best the host.
 
     Args:
@@ -136,6 +147,8 @@ def prepare(
         ValueError: a field is not in the vocabulary, a patch does not divide a batch's frames, or a budget cannot be spent.
     """
     ranks = ranks or RankGroup()
+    if config.network != "operator":
+        return prepare_boxes(batches, config, ranks, token_batch)
     given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
     # Blending weights are at least as precise as the fields.

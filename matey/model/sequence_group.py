@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matey.model.attention import segment_attention
@@ -134,6 +135,10 @@ class SequenceGroup:
         return [
             have if chosen is None else have.index_select(0, chosen) for have, chosen in zip(values, plan, strict=True)
         ]
+
+    def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
+        """Return the tokens ``(k, e)`` that a `matey.model.route.Route` leads to this rank, from its own ``(n, e)``."""
+        return tokens if route is None else F.embedding(route.order, tokens)
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is the gradient of the sum."""

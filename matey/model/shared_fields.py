@@ -19,11 +19,12 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.as_held import as_held
+from matey.model.boxes import BoxShare, prepare_box_parts
 from matey.model.configuration import MateyConfig
 from matey.model.given import in_history, with_given, with_known
 from matey.model.ladder import Ladder
 from matey.model.moving import AT_ONCE, Whole, needs_of, swapped
-from matey.model.prepare import Prepared, StepPlan, plan_of
+from matey.model.prepare import Ready, StepPlan, plan_of
 from matey.model.seen import Seen, Surroundings, last_around, wide_around, window_box
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.samples import BatchPart, Piece, Samples
@@ -37,18 +38,20 @@ from matey.tokens.tiles import Tiles
 from matey.tokens.tokenize import check_samples, lay_out
 
 
-def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | None:
+def share_of(config: MateyConfig, ranks: RankGroup) -> BrickShare | BoxShare | None:
     """Return the part of the fields that a rank reads; None where it reads all.
 
     One process reads all fields. So do ranks whose refinement has another package's criterion: it may look beyond one patch.
     """
     if ranks.size == 1 or not is_of_patches(config.refinement):
         return None
+    if config.network != "operator":
+        return BoxShare(config, ranks.place, ranks.size)
     return BrickShare(config.patches[0], ranks.place, ranks.size)
 
 
 @torch.no_grad()
-def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
+def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Ready:
     """Prepare a micro-batch for one rank from the parts that the ranks have read; all ranks of the group call together.
 
     Args:
@@ -61,6 +64,8 @@ def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup,
     Raises:
         ValueError: see `matey.model.prepare.prepare`.
     """
+    if config.network != "operator":
+        return prepare_box_parts(parts, config, ranks, exchange)
     as_held(parts, config.patches[0], ranks, exchange)
     parts[:] = [with_known(part, config) for part in parts]
     samples = [part.samples for part in parts]

@@ -54,15 +54,20 @@ def transfer(
     check_blocks(source.config, target.config)
     reused: dict[str, int] = {}
     sentences = _about_fields(source.config, target.config, new_rows)
-    for module in ("position", "lead_time", "blocks", "norm"):
+    for module in ("position", "lead_time", "blocks", "norm", "maps_before", "maps_after"):
         _copy_module(getattr(source, module), getattr(target, module), module, reused)
     rows = _Rows(source.config.fields, target.config.fields, new_rows)
-    for level, patch in enumerate(target.config.patches):
+    for level, patch in enumerate(target.config.patches if target.has_tokens else ()):
         _copy_embedding(source, target, level, rows, reused)
-        _copy_decoder(source, target, level, rows, reused)
+        if target.config.network == "cycle":
+            _copy_exchange(source, target, level, reused)
+        else:
+            _copy_decoder(source, target, level, rows, reused)
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
     sentences += _copy_beside(source, target, "conditions", rows, reused)
+    for part in ("cells_before", "cells_after"):
+        sentences += _copy_beside(source, target, part, rows, reused)
     if local != "new":
         sentences += _copy_beside(source, target, "local", rows, reused)
     elif target.local is not None:
@@ -91,7 +96,9 @@ def transfer(
 def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
     """Raise ValueError unless both models have the same blocks and predict the same quantity."""
     names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks"}
-    names |= {"rotary": "rotary", "predict": "predict"}
+    names |= {"rotary": "rotary", "predict": "predict", "network": "network"}
+    if target.network == "cycle":
+        names["maps"] = "maps of neighbours"
     for key, name in names.items():
         has, wants = getattr(source, key), getattr(target, key)
         if has != wants:
@@ -173,6 +180,16 @@ def _copy_decoder(source: MateyModel, target: MateyModel, level: int, rows: _Row
         reused[f"{prefix}.{name}"] = rows.copy(getattr(old, name), getattr(new, name))
 
 
+def _copy_exchange(source: MateyModel, target: MateyModel, level: int, reused: dict[str, int]) -> None:
+    """Copy what a level's tokens take from cells and give to them, if the source has such patches and grains."""
+    for part in ("taking", "giving"):
+        new = getattr(target, part)[level]
+        for patch, old in zip(source.config.patches, getattr(source, part), strict=True):
+            shapes = [{name: p.shape for name, p in module.named_parameters()} for module in (old, new)]
+            if patch[1:] == target.config.patches[level][1:] and shapes[0] == shapes[1]:
+                _copy_module(old, new, f"{part}.{level}", reused)
+
+
 def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
     """Copy a part beside the tokens if both models have it in the same shape and scales; return a sentence if it is new."""
     old, new = getattr(source, part), getattr(target, part)
@@ -231,7 +248,7 @@ def _about_fields(source: MateyConfig, target: MateyConfig, new_rows: Mapping[st
 
 def _about_level(target: MateyModel, level: int, reused: Mapping[str, int]) -> str:
     taken = []
-    for name in ("embeddings", "decoders"):
+    for name in ("embeddings", "taking", "giving") if len(target.giving) else ("embeddings", "decoders"):
         total = sum(p.numel() for p in getattr(target, name)[level].parameters())
         count = sum(number for key, number in reused.items() if key.startswith(f"{name}.{level}."))
         taken.append(f"{count:,} of {total:,} weights of its {name.removesuffix('s').replace('ings', 'ing')}")

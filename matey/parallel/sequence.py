@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -142,6 +144,13 @@ class DistributedSequenceGroup(SequenceGroup):
     def hand_over(self, values: Sequence[Tensor], plan: Sequence[RowsPlan]) -> list[Tensor]:
         """Add up the ranks' parts of each row, on the ranks that hold the row; see `SequenceGroup.hand_over`."""
         return hand_over(values, plan, self.group)
+
+    def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
+        """Return the tokens ``(k, e)`` that a route leads to this rank, from its own ``(n, e)``."""
+        if route is None:
+            return tokens
+        received = exchange_rows(tokens[route.send], route.num_sent, route.num_received, self.group)
+        return F.embedding(route.order, torch.cat([tokens, received]))
 
     def reduce(self, partial: Tensor) -> Tensor:
         """Sum over the ranks that share the samples; each rank's gradient is the gradient of the sum."""

@@ -12,14 +12,19 @@ from matey.config.schema import Count
 from matey.config.section import BoundedText, FieldName, Section
 from matey.peers.fno import FourierOperator
 from matey.peers.inputs import NetworkPeer
-from matey.peers.resnet import ResNet
+from matey.peers.resnet import ResNet, SmallU
 from matey.peers.stencil import StencilPeer
 from matey.peers.unet import UNet
 
-Kind = Literal["stencil", "ResNet", "U-Net", "FNO"]
+Kind = Literal["stencil", "ResNet", "small U", "U-Net", "FNO"]
 Peer = StencilPeer | NetworkPeer
-PEERS: tuple[Kind, ...] = ("stencil", "ResNet", "U-Net", "FNO")
-NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"ResNet": ResNet, "U-Net": UNet, "FNO": FourierOperator}
+PEERS: tuple[Kind, ...] = ("stencil", "ResNet", "small U", "U-Net", "FNO")
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "ResNet": ResNet,
+    "small U": SmallU,
+    "U-Net": UNet,
+    "FNO": FourierOperator,
+}
 """The networks by kind; they are made from the number of frames of history and the number of fields."""
 
 

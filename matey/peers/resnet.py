@@ -1,9 +1,10 @@
-"""A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, beside a linear stencil."""
+"""A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, and a small U with it on its cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from matey.peers.inputs import num_conditions, num_maps, pad_plane
 CHANNELS = 24
 NUM_BLOCKS = 2
 HIDDEN = 32
+COARSE, WIDTH, NUM_COARSE = 4, 64, 6
 
 
 class ResNet(nn.Module):
@@ -60,5 +62,42 @@ class ResNet(nn.Module):
                 added = layer(padded(inside, 1)) * (1 + scale) + shift
                 inside = F.gelu(added)
             values = values + added
+            if number == 0:
+                values = self.between(values, maps, conditions, periodic)
         linear: Tensor = self.linear(padded(maps, 2)) * (1 + self.scale(conditions)[..., None, None])
         return linear + self.out(padded(F.gelu(values), 1))
+
+    def between(self, values: Tensor, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Return the features ``(b, c, y, x)`` that the second block takes, from those of the first."""
+        return values
+
+
+class SmallU(ResNet):
+    """A `ResNet` with residual convolutions of 3 x 3 coarse cells, of 4 x 4 cells each, between its two blocks.
+
+    They begin with a map of the features and inputs of these cells, and of the conditions. What they find is interpolated
+    linearly and added to the features of the cells; it is zero at first.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int) -> None:
+        super().__init__(num_frames, num_fields)
+        self.down = nn.Conv2d(CHANNELS + num_maps(num_frames, num_fields), WIDTH, COARSE, stride=COARSE)
+        self.told = nn.Linear(HIDDEN, WIDTH)
+        self.coarse = nn.ModuleList([nn.Conv2d(WIDTH, WIDTH, 3) for _ in range(NUM_COARSE)])
+        self.up = nn.Conv2d(WIDTH, CHANNELS, 1)
+        nn.init.zeros_(self.up.weight)
+        assert self.up.bias is not None
+        nn.init.zeros_(self.up.bias)
+
+    def between(self, values: Tensor, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Add what coarse cells find; a grid that they do not divide is padded for them."""
+        y, x = values.shape[-2:]
+        beyond = (-y % COARSE, -x % COARSE)
+        seen = pad_plane(torch.cat([values, maps], dim=1), (0, 0), beyond, periodic, walls="replicate")
+        found = self.down(seen) + self.told(conditions)[..., None, None]
+        for layer in self.coarse:
+            found = found + layer(pad_plane(F.gelu(found), (1, 1), (1, 1), periodic, walls="replicate"))
+        # A coarse cell beyond each end, so that also there it is interpolated across a periodic one.
+        wide = pad_plane(self.up(found), (1, 1), (1, 1), periodic, walls="replicate")
+        fine = F.interpolate(wide, scale_factor=COARSE, mode="bilinear", align_corners=False)
+        return values + fine[..., COARSE : COARSE + y, COARSE : COARSE + x]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from matey.model.blending import directions
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import PatchDecoder, block_shapes
-from matey.model.embedding import PatchEmbedding
+from matey.model.embedding import PatchEmbedding, PositionEmbedding
 from matey.model.ladder import Ladder
 from matey.model.matey import MateyModel
 from matey.model.slabs import is_large, kept_by_scheme, kept_by_stage, slab_of
@@ -178,9 +179,10 @@ def count_operations(config: MateyConfig) -> Operations:
         ),
         strict=True,
     )
+    position = cast(PositionEmbedding, model.position)
     return Operations(
         per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
-        outside_per_token=_linear(model.position.centre) + _linear(model.position.volume),
+        outside_per_token=_linear(position.centre) + _linear(position.volume),
         embed=tuple(operations for operations, _ in embed),
         decode=tuple(operations for operations, _ in decode),
         embed_keeps=tuple(kept for _, kept in embed),

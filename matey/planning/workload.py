@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.config import RunConfig
+from matey.config import ConfigError, RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.model.decoding import block_shapes
@@ -267,9 +267,12 @@ def load_workload(
     """Count the tokens of a run, perhaps from a pretrained model, on windows of its data or, with ``assumed``, on others.
 
     Raises:
-        ConfigError: the run does not fit the data or the assumed grids, or names no fields although there is no data.
+        ConfigError: the run does not fit the data or the assumed grids, names no fields although there is no data, or has a
+            network that is not planned yet.
         DataError: data cannot be opened.
     """
+    if (network := run.model.network) != "operator":
+        raise ConfigError(f"Runs with model.network: {network} cannot be planned yet; plan the network 'operator'.")
     if assumed is None:
         return Workload(*draw_samples(run, num_samples, pretrained))
     return Workload(*make_samples(run, assumed, num_samples, pretrained))

@@ -5,7 +5,8 @@ A peer has a dash in the rows of other systems.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matey.evaluate.beyond import Beyond
@@ -16,7 +17,15 @@ from matey.report import plots, rollout_plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
 from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
 from matey.report.png import to_png
-from matey.report.summary import baseline_cells, cost_cells, error_text, forecast_text, spread_cells, summary_records
+from matey.report.summary import (
+    baseline_cells,
+    cost_cells,
+    error_text,
+    forecast_text,
+    spread_cells,
+    summary_records,
+    worth_text,
+)
 from matey.text_table import text_table
 
 STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
@@ -27,19 +36,21 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
     """Format errors and tokens as plain tables, a column for each model; a star marks the smallest error of a row."""
     rows = _rows(evaluations)
     columns = [f"{name} " for name in names]  # a space in place of a star
-    errors, worst = [], []
+    errors, worst, worth = [], [], []
     for row in rows:
         record = one_of(row)
         about = record.system, forecast_text(record)
         cells = [f"{_error(r)}{'*' if i == best_of(row) else ' '}" for i, r in enumerate(row)]
         errors.append((*about, *cells, *baseline_cells(record)))
         worst.append((*about, *(f"{_spread_of(r)} " for r in row)))
+        worth.append((*about, *(f"{_worth(r)} " for r in row)))
     tokens = [{cost.system: cost_cells(cost)[0] for cost in evaluation.costs} for evaluation in evaluations]
     systems = dict.fromkeys(row[0] for row in errors)
     costs = [(system, *(f"{of_model.get(system, '-')} " for of_model in tokens)) for system in systems]
     tables = [
         text_table(("NRMSE", "", *columns, "persistence", "extrapolation"), errors, num_text=2, merge=1),
         text_table(("worst trajectory", "", *columns), worst, num_text=2),
+        text_table(("tokens' worth", "", *columns), worth, num_text=2),
         text_table(("tokens per sample", *columns), costs),
         physics_text(names, [evaluation.records for evaluation in evaluations]),
     ]
@@ -77,7 +88,10 @@ def write_comparison(
         _errors(names, rows),
         heading(2, "From trajectory to trajectory"),
         paragraph("NRMSE of the best and of the worst trajectory."),
-        _spread(names, rows),
+        _by_model(names, rows, partial(_spread_of, both=True)),
+        heading(2, "Tokens' worth"),
+        paragraph("NRMSE with what tokens contribute at zero over that with it: 1 is nothing."),
+        _by_model(names, rows, _worth),
         *physics_section(names, [evaluation.records for evaluation in evaluations]),
         *beyond_section(names, _beyond(evaluations)),
     ]
@@ -100,6 +114,10 @@ def _rows(evaluations: Sequence[Evaluation]) -> list[tuple[Record | None, ...]]:
 
 def _error(record: Record | None) -> str:
     return "-" if record is None else error_text(record.nrmse)
+
+
+def _worth(record: Record | None) -> str:
+    return "-" if record is None else worth_text(record)
 
 
 def _spread_of(record: Record | None, both: bool = False) -> str:
@@ -129,9 +147,11 @@ def _errors(names: Sequence[str], rows: Sequence[Sequence[Record | None]]) -> st
     return table(head, cells, num_text=2, best=[2 + best_of(row) for row in rows])
 
 
-def _spread(names: Sequence[str], rows: Sequence[Sequence[Record | None]]) -> str:
+def _by_model(
+    names: Sequence[str], rows: Sequence[Sequence[Record | None]], text: Callable[[Record | None], str]
+) -> str:
     cells = [
-        (record.system, forecast_text(record), *(_spread_of(of_model, both=True) for of_model in row))
+        (record.system, forecast_text(record), *map(text, row))
         for row, record in zip(rows, map(one_of, rows), strict=True)
     ]
     return table(("system", "forecast", *names), cells, num_text=2)

@@ -30,6 +30,7 @@ from matey.report.summary import (
     seams_text,
     spread_cells,
     summary_records,
+    worth_text,
 )
 
 MOST_BYTES = 10**7
@@ -101,6 +102,10 @@ def _meanings(record: Record) -> list[tuple[str, str]]:
         (
             "ratio",
             "The first over the second: 1 is no better than the last frame, 0.1 is a tenth of its error.",
+        ),
+        (
+            "tokens' worth",
+            "NRMSE with what tokens contribute at zero over that with it: 1 is nothing, 2 twice the error without them.",
         ),
         *((METRICS[name].label, METRICS[name].meaning) for name in _others(record) if name in METRICS),
         (
@@ -261,7 +266,7 @@ def _others(record: Record) -> list[str]:
 def _heads(records: Sequence[Record]) -> tuple[str, ...]:
     others = [METRICS[name].label if name in METRICS else name for name in _others(records[0])]
     own = [head for label in others for head in (label, "of persistence")]
-    return "NRMSE", "of persistence", "of extrapolation", "ratio", *own, "seams", "windows"
+    return "NRMSE", "of persistence", "of extrapolation", "ratio", "tokens' worth", *own, "seams", "windows"
 
 
 def _errors(record: Record) -> tuple[str, ...]:
@@ -271,6 +276,7 @@ def _errors(record: Record) -> tuple[str, ...]:
         error_text(record.nrmse),
         *baseline_cells(record),
         ratio_text(record),
+        worth_text(record),
         *others,
         seams_text(record),
         str(record.num_windows),

@@ -43,6 +43,11 @@ def ratio_text(record: Record) -> str:
     return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
 
 
+def worth_text(record: Record) -> str:
+    """Format the tokens' worth."""
+    return f"{record.tokens_worth:.2f}" if math.isfinite(record.tokens_worth) else "-"
+
+
 def spread_cells(record: Record) -> tuple[str, str, str]:
     """Format the errors of the best and the worst trajectory, and the end of the worst one's path.
 
@@ -67,7 +72,7 @@ def cost_cells(cost: Cost) -> tuple[str, str, str, str]:
 
 
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
-    """Format the summary as two plain tables, with the kind of the model above its numbers."""
+    """Format the summary as plain tables, with the kind of the model above its numbers."""
     errors = [
         (
             record.system,
@@ -82,13 +87,25 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
     ]
     costs = [(cost.system, *cost_cells(cost)) for cost in evaluation.costs]
     head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
-    tables = [text_table(head, errors, num_text=2, merge=1)]
+    tables = [text_table(head, errors, num_text=2, merge=1), _worth_table(evaluation.records)]
     tables.append(text_table(("tokens per sample", label, "uniform fine", "share", "time"), costs))
-    return "\n\n".join(tables)
+    return "\n\n".join(filter(None, tables))
+
+
+def _worth_table(records: Sequence[Record]) -> str:
+    """Format the tokens' worth, a row for each system; no table for a model without tokens."""
+    chosen = summary_records(records)
+    if all(math.isnan(record.tokens_worth) for record in chosen):
+        return ""
+    found = {(record.system, forecast_text(record)): worth_text(record) for record in chosen}
+    systems, forecasts = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    rows = [(system, *(found.get((system, forecast), "-") for forecast in forecasts)) for system in systems]
+    return text_table(("tokens' worth", *forecasts), rows)
 
 
 READING = (
     "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
-    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. docs/evaluation.md says more."
+    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. tokens' worth: NRMSE\n"
+    "without what tokens contribute over that with it, 1 is nothing. docs/evaluation.md says more."
 )
 """Legend of the numbers in `summary_text`."""

@@ -24,8 +24,7 @@ from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
-from matey.model.halo import plan_halo
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import Ready, prepare
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, num_bytes_of, packed
@@ -46,7 +45,7 @@ class AsRead:
     batches: list[FieldBatch] | list[BatchPart]
 
 
-MicroBatch = Prepared | AsRead
+MicroBatch = Ready | AsRead
 """A micro-batch as a step takes it."""
 
 Unfinished = MicroBatch | list[BatchPart]
@@ -88,13 +87,11 @@ class MakeReady:
         return packed(ready) if self.is_packed else ready
 
 
-def for_loss(ready: Prepared, loss: Loss, ranks: RankGroup) -> Prepared:
+def for_loss(ready: Ready, loss: Loss, ranks: RankGroup) -> Ready:
     """Return a micro-batch with all that a loss has to know, see `Loss.halo`."""
     if not loss.halo:
         return ready
-    decoding, halos = ready.decoding, [halo_of(loss.halo, frames.window[1:]) for frames in ready.frames]
-    plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
-    return replace(ready, decoding=replace(decoding, halo=plan))
+    return ready.with_halos([halo_of(loss.halo, about.window[1:]) for about in ready.samples], ranks)
 
 
 def together(

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from matey.model.boxes import HeldCells
 from matey.model.forecast import Forecast
-from matey.model.halo import plan_halo, with_halo
+from matey.model.halo import HaloPlan, plan_halo, with_halo
+from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
+from matey.nested import with_tensors
+from matey.tokens.tiles import Tiles
 from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
 
@@ -49,9 +54,11 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     """
     halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
     values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
-    if loss.halo:
-        tiles = [forecast.tiles for forecast in forecasts]
-        plan = forecasts[0].halo
+    if loss.halo and isinstance(forecasts[0].tiles, HeldCells):
+        values = [_and_around(*each, sequence_group) for each in zip(forecasts, values, halos, strict=True)]
+    elif loss.halo:
+        tiles = [cast(Tiles, forecast.tiles) for forecast in forecasts]
+        plan = cast(HaloPlan | None, forecasts[0].halo)
         if plan is None or plan.halos != tuple(halos):
             holders = [forecast.holders for forecast in forecasts if forecast.holders is not None]
             plan = plan_halo(tiles, holders, halos, sequence_group.ranks)
@@ -70,6 +77,16 @@ def _target_of(forecast: Forecast) -> Tensor:
     """Return the target in this rank's cells, in units of the forecast's `unit`."""
     unit = forecast.of_tiles(forecast.unit)
     return (forecast.known_target.to(unit.dtype) / unit).where(forecast.own[:, None], 0)
+
+
+def _and_around(forecast: Forecast, values: Tensor, halo: Sequence[int], sequence_group: SequenceGroup) -> Tensor:
+    """Return values in a rank's box and in a halo around it, from those in the boxes of all ranks."""
+    route, sizes = forecast.halo, [size + 2 * far for size, far in zip(values.shape[2:], halo, strict=True)]
+    if not (isinstance(route, CellRoute) and list(route.shape[1:]) == sizes):
+        assert isinstance(forecast.tiles, HeldCells), "a forecast in tiles"
+        planned = forecast.tiles.around(halo, sequence_group.ranks)
+        route = with_tensors(planned, lambda tensor: tensor.to(values.device))
+    return route.of(values, sequence_group.exchange_tokens)
 
 
 def training_loss(

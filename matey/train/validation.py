@@ -13,7 +13,7 @@ from matey.data.reading_parts import read_parts
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
 from matey.model.matey import MateyModel
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import Ready, prepare
 from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
@@ -64,17 +64,18 @@ def validate(
         if on_any_rank(asked_to_leave()):
             engine.train()
             return None
-        prepared = cast(Prepared, next(stream))
+        prepared = cast(Ready, next(stream))
         forecasts = engine(prepared)
+        last: list[torch.Tensor] = [seen.base for seen in prepared.seen]
         same = [
-            forecast._replace(base=seen.base, decoded=torch.zeros_like(forecast.decoded))
-            for forecast, seen in zip(forecasts, prepared.seen, strict=True)
+            forecast._replace(base=base, decoded=torch.zeros_like(forecast.decoded))
+            for forecast, base in zip(forecasts, last, strict=True)
         ]
         for tally, guesses in ((model_error, forecasts), (persistence, same)):
             errors = errors_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
-        del prepared, forecasts, same, guesses  # before the next one comes, which may take much memory
+        del prepared, forecasts, last, same, guesses  # before the next one comes, which may take much memory
     engine.train()
     totals = model_error.reduce().read()
     return {
@@ -86,7 +87,7 @@ def validate(
 
 def read_and_prepare(
     model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
-) -> Prepared:
+) -> Ready:
     """Read windows and prepare them on the host; in a group of ranks all must call, and each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)

@@ -13,13 +13,14 @@ import matey.evaluate.rollout as limits
 from matey.evaluate.conservation import totals_of
 from matey.evaluate.rollout import rollout
 from matey.evaluate.rollout_parts import rollout_parts, totals_of_part
+from matey.model.box_frames import hold
 from matey.model.sequence_group import SequenceGroup
+from matey.model.shared_fields import share_of
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.tokens.parts import BrickShare
-from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
 from tests.support.parts import parts_of
 
 GAS = ("velocity_x", "velocity_y", "velocity_z", "density", "pressure")
@@ -60,11 +61,10 @@ CASES = {
 STEPS = 4
 
 
-def put_together(batch, brick, frames):
+def put_together(batch, boxes_of_ranks, frames):
     """The whole frame from the boxes of all ranks; those beyond the end of an axis are at its other side as well."""
     whole = torch.full_like(batch.last, torch.nan)
-    for rank_of, of_rank in enumerate(frames):
-        (boxes,) = BrickShare(brick, rank_of, len(frames))([batch.samples])
+    for boxes, of_rank in zip(boxes_of_ranks, frames, strict=True):
         for (sample, cells), values in zip(boxes, of_rank, strict=True):
             z, y, x = (torch.arange(s.start, s.stop) % size for s, size in zip(cells, batch.grid, strict=True))
             there = whole[sample][:, z[:, None, None], y[:, None], x]
@@ -73,7 +73,7 @@ def put_together(batch, brick, frames):
     return whole
 
 
-def main(names):
+def main(names, network):
     start_processes(find_environment(), timeout=120, threads=1)
     size = world_size()
     group = DistributedSequenceGroup(Topology(rank(), size, size, 3))
@@ -92,9 +92,11 @@ def main(names):
         elif "constant" in name:
             batch.history[1, :, 1:] = 0
             batch.history[0, :, 1] = 3
-        model = make_model(patches, set=token_set, **settings)
-        (part,) = parts_of([batch], BrickShare(patches[0], rank(), size))
-        part = part.without_targets()
+        model = (make_cycle if network == "cycle" else make_model)(patches, set=token_set, **settings)
+        share = share_of(model.config, group.ranks)
+        parts = parts_of([batch], share)
+        hold(parts, model.config, group.ranks, group.exchange)
+        part = parts.pop().without_targets()
         model.sequence_group = group
         totals = totals_of_part(part, group.exchange, size) if "kept" in name else None
         ours = list(rollout_parts(model, part, STEPS, lead, totals=totals))
@@ -103,7 +105,7 @@ def main(names):
         off = []
         for found, whole in zip(ours, expected, strict=True):
             of_ranks = from_all_ranks(found)
-            found = put_together(batch, patches[0], of_ranks)
+            found = put_together(batch, from_all_ranks(share([batch.samples])[0]), of_ranks)
             off.append(((found - whole).norm() / whole.norm()).item())
         moved = ((expected[-1] - batch.last).norm() / batch.last.norm()).item()
         assert moved > 1e-3, (name, moved)
@@ -113,4 +115,4 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1]), sys.argv[2])

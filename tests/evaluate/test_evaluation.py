@@ -1,3 +1,6 @@
+import copy
+import math
+
 import pytest
 import torch
 
@@ -127,11 +130,30 @@ def test_windows_are_shared_out_among_the_data_sets_of_a_system(model, shallow_w
     }
 
 
-def test_the_plan_counts_the_forecasts_that_are_made(model, held_out):
+def test_the_plan_counts_forecasts_with_tokens_and_without(model, held_out):
     protocol, counts = Protocol(leads=(1,), rollout_steps=2, max_windows=3, batch_size=2), []
     tasks = plan_tasks(model, held_out, protocol)
     evaluate(model, held_out, protocol, tasks, counts.append)
-    assert sum(counts) == sum(task.num_forecasts for task in tasks) == 2 * (3 + 3 * 2)
+    assert sum(counts) == 2 * sum(task.num_forecasts for task in tasks) == 2 * 2 * (3 + 3 * 2)
+
+
+def test_the_tokens_worth_is_the_error_without_what_decoders_give_over_that_with_it(model, held_out, evaluation):
+    without = copy.deepcopy(model)
+    for decoder in without.decoders:
+        torch.nn.init.zeros_(decoder.field_weight)
+        torch.nn.init.zeros_(decoder.field_bias)
+    others = run(without, held_out, leads=(1, 3), rollout_steps=4, max_windows=5, batch_size=5, rollout_lead=3).records
+    for record, other in zip(evaluation.records, others, strict=True):
+        assert record.tokens_worth == other.nrmse / record.nrmse != 1
+    assert {other.tokens_worth for other in others} == {1}
+
+
+def test_a_network_without_tokens_has_no_worth_of_tokens_and_none_are_counted(held_out):
+    found = run(
+        make_model(PATCHES, torch.float32, network="cells"), held_out, leads=(1,), rollout_steps=0, max_windows=1
+    )
+    assert {math.isnan(record.tokens_worth) for record in found.records} == {True}
+    assert {math.isnan(cost.tokens) for cost in found.costs} == {True} and "tokens' worth" not in summary_text(found)
 
 
 def test_only_the_trajectories_held_out_are_read(model, shallow_water):
@@ -148,7 +170,9 @@ def test_adaptive_tokens_are_counted_beside_the_uniform_fine_grid(evaluation):
         assert cost.share == cost.tokens / cost.uniform_tokens
 
 
-def test_each_batch_is_tokenized_once_for_its_forecast_its_costs_and_its_errors(shallow_water):
+def test_each_batch_is_tokenized_once_for_its_scores_and_once_for_the_tokens_worth(
+    shallow_water,
+):
     cut = []
 
     @CRITERIA.register("counted_variance")
@@ -159,7 +183,7 @@ def test_each_batch_is_tokenized_once_for_its_forecast_its_costs_and_its_errors(
     counting = make_model(PATCHES, torch.float32, criterion="counted_variance")
     data = HeldOut((shallow_water,), ((0,),), num_frames=2)
     evaluation = run(counting, data, leads=(1,), rollout_steps=0, max_windows=5, batch_size=3)
-    assert cut == [3, 2, *(1 for _ in (*evaluation.worst, *evaluation.examples))]
+    assert cut == [3, 2, 3, 2, *(1 for _ in (*evaluation.worst, *evaluation.examples))]
 
 
 def test_examples_lie_at_the_beginning_the_middle_and_the_end_at_the_largest_lead(evaluation):

@@ -26,6 +26,7 @@ KEYS = [
     "worst",
     "physics",
     "conserve",
+    "tokens_worth",
 ]
 
 
@@ -112,6 +113,7 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
         "",
         {},
         False,
+        None,
     ]
 
 

@@ -10,16 +10,19 @@ from tests.support.programs import cases_of, start_ranks
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "names"),
+    ("num_ranks", "names", "network"),
     [
-        (3, [*CASES][::2]),
-        pytest.param(3, [*CASES][1::2], marks=pytest.mark.slow),
-        pytest.param(2, [*CASES], marks=pytest.mark.slow),
+        (3, [*CASES][::2], "operator"),
+        pytest.param(3, [*CASES][1::2], "operator", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "operator", marks=pytest.mark.slow),
+        (3, [*CASES][1::2], "cycle"),
+        pytest.param(4, [*CASES][::2], "cycle", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "cycle", marks=pytest.mark.slow),
     ],
-    ids=["three", "three_others", "two_all"],
+    ids=["three", "three_others", "two_all", "three_boxes", "four_boxes", "two_all_boxes"],
 )
-def test_ranks_that_hold_parts_of_fields_roll_out_as_one_process(num_ranks, names):
-    command = ("-m", "tests.evaluate.rollout_parts_cases", json.dumps(names))
+def test_ranks_that_hold_parts_of_fields_roll_out_as_one_process(num_ranks, names, network):
+    command = ("-m", "tests.evaluate.rollout_parts_cases", json.dumps(names), network)
     cases = dict(cases_of(start_ranks(num_ranks, *command, timeout=600)))
     assert [*cases] == names and all(map(math.isfinite, cases.values())), cases
     assert max(cases.values()) < 1e-10, cases

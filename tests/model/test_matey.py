@@ -1,5 +1,6 @@
 """The laws of the whole model."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,23 @@ def fields(model, *batches):
 def test_an_untrained_model_predicts_persistence():
     (predicted,) = fields(make_model(trained=False), SWE)
     assert torch.equal(predicted, SWE.last)
+
+
+@pytest.mark.parametrize("network", ["operator", "cycle"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_without_tokens_their_weights_change_nothing_and_afterwards_all_is_as_it_was(network, fails):
+    model, moved = (make_model(network=network) for _ in range(2))
+    for name, weight in moved.named_parameters():
+        if name.split(".")[0] in ("embeddings", "blocks", "giving", "maps_before", "decoders"):
+            torch.nn.init.normal_(weight)
+    (before,) = fields(model, SWE)
+    assert not torch.allclose(fields(moved, SWE)[0], before, atol=1e-3)
+    with suppress(KeyError), model.without_tokens(), moved.without_tokens():
+        (without,), (of_moved,) = fields(model, SWE), fields(moved, SWE)
+        if fails:
+            raise KeyError
+    assert torch.equal(without, of_moved) and not torch.allclose(without, before, atol=1e-3)
+    assert torch.equal(fields(model, SWE)[0], before)
 
 
 def test_the_local_operator_starts_with_what_it_sees_times_what_it_sees_plus_one():

@@ -13,15 +13,14 @@ import torch
 import torch.distributed as dist
 
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import prepare_parts
+from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup, share_samples
 from matey.parallel.topology import Topology
-from matey.tokens.parts import BrickShare
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
-from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
 from tests.support.parts import off, parts_of
 
 SETS = {
@@ -92,7 +91,7 @@ def run(model, sequence_group, batches, group=None, loss=NRMSE):
     model.zero_grad()
     # As in training, no rank has the whole fields.
     if group is not None and sequence_group.size > 1:
-        share = BrickShare(model.config.patches[0], sequence_group.ranks.place, sequence_group.size)
+        share = share_of(model.config, sequence_group.ranks)
         batches = prepare_parts(parts_of(batches, share), model.config, sequence_group.ranks, sequence_group.exchange)
     forecasts = model(batches)
     loss, _ = training_loss(forecasts, sequence_group, SCALES, loss)
@@ -109,31 +108,33 @@ def gradients_of(model, modules):
     return [parameter.grad for name, parameter in model.named_parameters() if name.split(".")[0] in modules]
 
 
-def kinds():
-    """All kinds of cases: dimensions, scheme, name and what this stands for."""
+def kinds(network):
+    """All kinds of cases of a network: dimensions, scheme, name and what this stands for."""
     for dimensions, sets in ((2, SETS), (3, SETS_3D)):
         for scheme, name in itertools.product(("vit", "svit", "avit"), sets):
             yield dimensions, scheme, name, *sets[name], {}
     for name, (scheme, *how) in OTHERS.items():
-        yield 2, scheme, name, *how
+        if network == "operator" or name != "network on the cells":
+            yield 2, scheme, name, *how
 
 
-def cases(heads, every, first):
+def cases(heads, every, first, network):
     """Of so many heads every so many of the kinds, beginning elsewhere for each, so that they have all of them between them."""
     for number, head in enumerate(heads):
-        yield from ((head, *kind) for at, kind in enumerate(kinds()) if (at + number + first) % every == 0)
+        yield from ((head, *kind) for at, kind in enumerate(kinds(network)) if (at + number + first) % every == 0)
 
 
-def main(heads, dtype, every=1):
+def main(heads, dtype, every=1, network="operator"):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     sequence_groups = {head: DistributedSequenceGroup(Topology(rank, size, size, head)) for head in heads}
     first = size // 2 + (dtype == torch.float32)  # two ranks have other cases than four, and both precisions
-    for head, dimensions, scheme, name, token_set, patches, how in cases(heads, every, first):
+    for head, dimensions, scheme, name, token_set, patches, how in cases(heads, every, first, network):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
-        model = make_model(patches, dtype, **settings, **told, **of_model)
+        make = make_cycle if network == "cycle" else make_model
+        model = make(patches, dtype, **settings, **told, **of_model)
         if told:
             torch.nn.init.normal_(model.told.contract.weight, std=0.1)
         model.train()
@@ -146,7 +147,8 @@ def main(heads, dtype, every=1):
             model.checkpoint_blocks, model.offload_activations = "none", False
             expected = run(model, SequenceGroup(), batches, loss=loss)
             # What no one has a gradient of would be alike for nothing.
-            assert all(gradient.norm() > 0 for gradient in gradients_of(model, ("local", "conditions", "told"))), name
+            parts = ("local", "conditions", "told", "cells_before", "cells_after", "maps_before")
+            assert all(gradient.norm() > 0 for gradient in gradients_of(model, parts)), name
             errors = torch.stack([off(a, b) for a, b in zip(ours, expected, strict=True)])
             tokens = sum(int(model.count_tokens(batch).sum()) for batch in batches)
             case = f"{dimensions}-D, {head} heads, {scheme}, {name}, {tokens} tokens"
@@ -173,4 +175,4 @@ def main(heads, dtype, every=1):
 
 
 if __name__ == "__main__":
-    main([int(head) for head in sys.argv[1].split(",")], getattr(torch, sys.argv[2]), *map(int, sys.argv[3:]))
+    main([int(head) for head in sys.argv[1].split(",")], getattr(torch, sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])

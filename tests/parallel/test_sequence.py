@@ -18,34 +18,37 @@ from tests.support.proved import PROVED
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
-def compare(num_ranks, heads, dtype, every=1):
+def compare(num_ranks, heads, dtype, every=1, network="operator"):
     """Run every so many of the cases on so many ranks, and hold each to the tolerance."""
     num_heads = len(heads.split(","))
-    result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, str(every), timeout=1500)
+    result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, every, network, timeout=1500)
     assert "deprecated" not in result.stderr, result.stderr[-3000:]
     cases = dict(cases_of(result))
     kinds = {re.sub(r", \d+ (heads|tokens)", "", case) for case in cases if "heads" in case}
     first = num_ranks // 2 + (dtype == "float32")
-    assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in range(40)) + 1
-    assert len(kinds) == 40 or num_heads < every, kinds
+    of_all = range(40 if network == "operator" else 39)
+    assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in of_all) + 1
+    assert len(kinds) == len(of_all) or num_heads < every, kinds
     assert all(map(math.isfinite, cases.values())), cases
     worst = max(cases, key=cases.get)
     PROVED.append(
-        f"{num_ranks} ranks, {heads} heads, {dtype}: {len(cases)} cases, off by at most {cases[worst]:.1e} ({worst})"
+        f"{network}, {num_ranks} ranks, {heads} heads, {dtype}: {len(cases)} cases, off by at most {cases[worst]:.1e} ({worst})"
     )
     assert cases[worst] < TOLERANCE[dtype], (worst, cases[worst])
 
 
 # Every third case on two ranks, and every tenth on four, which share both heads and queries: all are slow tests.
+@pytest.mark.parametrize("network", ["operator", "cycle"])
 @pytest.mark.parametrize(("num_ranks", "heads", "every"), [(2, "6", 3), (4, "6", 10)])
-def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, every):
-    compare(num_ranks, heads, "float64", every)
+def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, every, network):
+    compare(num_ranks, heads, "float64", every, network)
 
 
 # Ranks share heads, queries or both, as the numbers of both have it: half of the cases on two, three and four ranks show each
 # kind in the first two ways. On eight it is shown with one of the heads in float64, in which what is exact shows, and with
 # another in float32, whose sums are longest there; these and those of four ranks show each kind in the third way.
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["operator", "cycle"])
 @pytest.mark.parametrize(
     ("num_ranks", "dtype", "every"),
     [
@@ -57,8 +60,8 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
         (8, "float32", 3),
     ],
 )
-def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype, every):
-    compare(num_ranks, "3,6,12", dtype, every)
+def test_any_heads_on_any_ranks_give_outputs_loss_and_gradients_of_one_process(num_ranks, dtype, every, network):
+    compare(num_ranks, "3,6,12", dtype, every, network)
 
 
 @pytest.mark.slow

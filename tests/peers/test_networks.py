@@ -51,10 +51,11 @@ def test_networks_are_told_lead_and_scales_and_answer_in_units_of_the_last_chang
     )
 
 
-@pytest.mark.parametrize("kind", ["ResNet", "U-Net"])
+@pytest.mark.parametrize("kind", ["ResNet", "small U", "U-Net"])
 def test_a_network_on_a_plane_that_wraps_around_goes_with_a_shift_of_it(kind):
     peer = network_of(kind)
-    torch.nn.init.normal_(peer.network.out.weight)
+    for layer in (peer.network.out, *([peer.network.up] if kind == "small U" else [])):
+        torch.nn.init.normal_(layer.weight)
     batch = replace(make_batch(num_samples=1), periodic=(False, True, True))
     shifted = replace(batch, history=batch.history.roll((16, 16), (4, 5)))
     torch.testing.assert_close(peer.predict(shifted), peer.predict(batch).roll((16, 16), (3, 4)), rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ from matey.report.about import About, describe
 from matey.report.evaluation import MOST_BYTES, write_report
 from matey.report.forecast_movie import film_of
 from matey.report.page import page, paragraph, table
-from matey.report.summary import error_text, forecast_text, seams_text, summary_records, summary_text
+from matey.report.summary import error_text, forecast_text, seams_text, summary_records, summary_text, worth_text
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}
@@ -179,6 +179,12 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         "5",
     ]
     assert lines[2].split() == row
+    worth = next(number for number, line in enumerate(lines) if line.startswith("tokens' worth"))
+    assert lines[worth].split()[2:] == "lead 1 lead 3 rollout 4 rollout 4 by 3".split()
+    assert lines[worth + 2].split() == [
+        first.system,
+        *(worth_text(record) for record in summary_records(evaluation.records)[:4]),
+    ]
     cost = evaluation.costs[1]
     assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
 

@@ -81,5 +81,5 @@ def test_fine_tunings_are_planned_with_the_pretrained_models_network(tmp_path):
 def test_a_comparison_costs_what_it_gives_to_its_models(tmp_path):
     points = comparisons(("gas", "plasma"), [30, 110], 3)
     run = Comparison(ROOT, tmp_path, Path("demo.yaml"), (), {}, "cpu", points)
-    hours = 3 * (30 + 110) * (5 * 2 + 2) / 3600
-    assert run.plan() == f"66 trainings, {hours:.3g} hours of CPU time, without their starts and scores."
+    hours = 3 * (30 + 110) * (7 * 2 + 2) / 3600
+    assert run.plan() == f"90 trainings, {hours:.3g} hours of CPU time, without their starts and scores."

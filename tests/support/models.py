@@ -39,6 +39,7 @@ def make_config(patches, **kwargs) -> MateyConfig:
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
     settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3}
     settings |= {"local_scales": (1, 1, 4), "local_cascade": True}
+    settings |= {"channels": 6, "maps": 1}
     settings |= {"rotary": True, "statistics": True, "predict": "rate"}
     return MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
 
@@ -50,8 +51,23 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
     if trained:
         for decoder in model.decoders:
             torch.nn.init.normal_(decoder.field_weight, std=0.5)
+        for giving in model.giving:
+            torch.nn.init.normal_(giving.weight, std=0.5)
+        for half in filter(None, (model.cells_before, model.cells_after)):
+            for name, parameter in half.named_parameters():
+                if not parameter.any():
+                    torch.nn.init.normal_(parameter, std=0.3 if name == "field_out" else 0.1)
         for name, parameter in model.named_parameters():
             last = name.split(".")[-1]
             if name.startswith("local") and (last in ZERO_AT_FIRST or name.endswith("modulate.weight")):
                 torch.nn.init.normal_(parameter, std=0.5 if last == "field_out" else 0.1)
     return model.eval()
+
+
+def make_cycle(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, **kwargs) -> MateyModel:
+    """A small model whose tokens are coarse scales; no weight is zero, so that all of it is seen in its forecast."""
+    model = make_model(patches, dtype, network="cycle", channels=6, maps=1, layers=[1, 1], **kwargs)
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model

@@ -57,13 +57,13 @@ def test_two_sets_of_one_system_are_refused(waves, refuse):
 
 def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
     listed = compare(tmp_path, "--list", "--scale", "tiny").stdout.split()
-    assert len(listed) == 11 and listed[0] == "stencil-shallow_water-2-0"
+    assert len(listed) == 15 and listed[0] == "stencil-shallow_water-2-0"
     laptop = compare(tmp_path, "--list", "--seeds", "1").stdout.split()
-    assert len(laptop) == 22 and {name.split("-")[2] for name in laptop} == {"30", "110"}
+    assert len(laptop) == 30 and {name.split("-")[2] for name in laptop} == {"30", "110"}
     planned = compare(tmp_path, "--plan", "--scale", "laptop", "--seconds", "60")
-    assert planned.stdout.startswith("33 trainings, 0.6 hours of CPU time") and not list(tmp_path.iterdir())
+    assert planned.stdout.startswith("45 trainings, 0.8 hours of CPU time") and not list(tmp_path.iterdir())
     planned = compare(tmp_path, "--plan", "--scale", "paper")
-    assert planned.stdout.startswith("33 trainings, 36 GPU hours")
+    assert planned.stdout.startswith("45 trainings, 48 GPU hours")
     missing = compare(tmp_path, "--scale", "paper")
     assert missing.returncode == 2 and "--data data/pdebench/2D_rdb_NA_NA.h5: " in missing.stderr
     assert "2D_rdb_NA_NA.h5 does not exist" in missing.stderr and not list(tmp_path.iterdir())
@@ -79,7 +79,7 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     folder = tmp_path / "study" / "peers-laptop"
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (5 + 1) * 2 * 4
+    assert len(rows) == (7 + 1) * 2 * 4
     assert all(float(row["seconds"]) > 0 and int(row["steps"]) > 0 for row in rows)
     assert (folder / "results.png").stat().st_size > 10_000
 
@@ -87,7 +87,7 @@ def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(wave
     assert alone.returncode == 0, alone.stderr  # it times itself
 
     results = {path: path.stat().st_mtime_ns for path in (folder / "points").glob("*/result.json")}
-    assert len(results) == 5 * 2 + 1
+    assert len(results) == 7 * 2 + 1
     lost = next(path for path in results if "unet-shallow_water" in str(path))
     lost.unlink()
     again = compare(tmp_path / "study", *flags, timeout=600)

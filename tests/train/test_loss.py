@@ -12,7 +12,7 @@ from matey.train.ahead import for_loss
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
 from tests.support.laws import law
-from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
 
 
 @law("token_set", ["mix", "mul"], quick=["mul"])
@@ -95,6 +95,17 @@ def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid
         parts.append((fields.square() + sum(squares)).sum(dim=(2, 3, 4)))
     assert torch.allclose(from_tiles, (parts[0] / parts[1]).sqrt(), rtol=1e-10)
     assert torch.allclose(from_tiles, GRADIENT.of_frame(forecast.field(), batch), rtol=1e-10)
+
+
+def test_the_gradient_loss_in_boxes_is_that_of_the_whole_field_planned_ahead_or_not():
+    batch = replace(make_batch(grid=(1, 32, 23), dtype=torch.float64), periodic=(False, True, False))
+    model = make_cycle()
+    ahead = for_loss(prepare([batch], model.config), GRADIENT, RankGroup())
+    for given in ([batch], ahead):
+        (forecast,) = model(given)
+        (found,) = errors_of([forecast], SequenceGroup(), GRADIENT)
+        assert (forecast.halo is None) == (given is not ahead)
+        assert torch.allclose(found, GRADIENT.of_frame(forecast.field(), batch), rtol=1e-10)
 
 
 def test_the_gradient_loss_minds_a_narrow_error_more_than_a_broad_one():

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.data.trajectories import Cells
+from matey.model.box_frames import boxes_held
 from matey.model.matey import MateyModel
-from matey.model.next_frames import boxes_of_ranks
 from matey.model.sequence_group import SequenceGroup
 from matey.model.shared_fields import share_of
 from matey.samples import Box, Samples
@@ -45,9 +44,8 @@ class Crew:
             z, y, x = (slice(0, length) for length in grid)
             whole = tuple((sample, (z, y, x)) for sample in range(samples.number))
             return cls(model.sequence_group, (whole, *[()] * (ranks.size - 1)), is_in_parts=False)
-        (of_ranks,) = boxes_of_ranks([samples], model.config.patches[0], ranks.size)
-        boxes = (tuple((sample, _within(cells, grid)) for sample, cells in own) for own in of_ranks)
-        return cls(model.sequence_group, tuple(boxes), is_in_parts=True)
+        boxes = boxes_held(samples, model.config, ranks.size)
+        return cls(model.sequence_group, tuple(map(tuple, boxes)), is_in_parts=True)
 
     @property
     def own(self) -> tuple[Box, ...]:
@@ -76,22 +74,20 @@ def turns_of(boxes: Sequence[Sequence[Box]], layers: int | None) -> list[int]:
     """Return the turn in which each rank writes its boxes, from 0; ranks with the same turn share no layers.
 
     Args:
-        boxes: the boxes of each rank; those of a rank begin where the ones of the rank before end.
+        boxes: the boxes of each rank.
         layers: layers that are written together along the slowest axis of the grid; None: all of the file.
     """
-    turns: list[int] = []
-    ends: list[tuple[int, int]] = []  # of what has been written in each turn
     axis = 0 if any(cells[0].stop > 1 for own in boxes for _, cells in own) else 1
+    turns, written = list[int](), list[set[tuple[int, int]]]()  # what is written in each turn
     for own in boxes:
-        if not own:
-            turns.append(0)
-            continue
-        (first, begin), (last, end) = own[0], own[-1]
-        low, high = (0, 0), (0, 0)
-        if layers is not None:
-            low, high = (first, begin[axis].start // layers), (last, (end[axis].stop - 1) // layers)
-        turn = next((turn for turn, before in enumerate(ends) if before < low), len(ends))
-        ends[turn : turn + 1] = [high]
+        of_rank = {
+            (sample, layer) if layers else (0, 0)
+            for sample, cells in own
+            for layer in range(cells[axis].start // (layers or 1), -(-cells[axis].stop // (layers or 1)))
+        }
+        turn = next((turn for turn, before in enumerate(written) if before.isdisjoint(of_rank)), len(written))
+        written += [set()] if turn == len(written) else []
+        written[turn] |= of_rank
         turns.append(turn)
     return turns
 
@@ -100,9 +96,3 @@ def told_by_first(numbers: Tensor, group: SequenceGroup) -> Tensor:
     """Return the first rank's numbers on all ranks; the others give a tensor of the same size."""
     own = numbers if group.ranks.place == 0 else numbers[:0]
     return group.exchange.gather(own, [len(numbers), *[0] * (group.size - 1)])
-
-
-def _within(cells: Cells, grid: Sequence[int]) -> Cells:
-    """Return the part of a box inside the domain."""
-    z, y, x = (slice(side.start, min(side.stop, length)) for side, length in zip(cells, grid, strict=True))
-    return z, y, x

@@ -16,11 +16,11 @@ from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of, totals_of_part
-from matey.model.as_held import as_held
+from matey.model.box_frames import hold, surrounded
 from matey.model.matey import MateyModel
-from matey.model.next_frames import boxes_of_ranks, continued, inside, moved_on
+from matey.model.next_frames import inside, moved_on
+from matey.model.shared_fields import share_of
 from matey.samples import Box
-from matey.tokens.parts import BrickShare
 
 Earlier = Callable[[int, int, int, int], np.ndarray]
 """Reads earlier forecast frames of trajectories ``first`` to ``end``, at steps ``from`` to ``to`` counted from 0."""
@@ -109,11 +109,11 @@ def forecast_boxes(
             yield frame.step, [values[sample] for sample, _ in crew.own]
         return
     ranks, exchange = model.sequence_group.ranks, model.sequence_group.exchange
-    brick, trajectories = model.config.patches[0], request.trajectories[first:end]
-    share = BrickShare(brick, ranks.place, ranks.size)
+    config, trajectories, share = model.config, request.trajectories[first:end], share_of(model.config, ranks)
+    assert share is not None, "a crew in parts"
     asked = request.start, request.num_frames, share, request.num_steps
     parts = [read_history_part(request.data, trajectories, *asked)]
-    as_held(parts, brick, ranks, exchange)
+    hold(parts, config, ranks, exchange)
     part = parts.pop()
     largest = largest_change_of(part, exchange, ranks.size)
     totals = totals_of_part(part, exchange, ranks.size) if request.conserve else None
@@ -127,11 +127,8 @@ def forecast_boxes(
             return sizes_of(changes, part, exchange, ranks.size)
 
         largest = largest_so_far(largest, size_of, begun, request.lead)
-        frames = [piece.history.new_empty(begun - known, *piece.history.shape[1:]) for piece in part.pieces]
-        for piece, values, new in zip(part.pieces, frames, earlier(crew.held, known, begun), strict=True):
-            inside(piece, values, part.samples).copy_(new)
-        (boxes,) = boxes_of_ranks([part.samples], brick, ranks.size)
-        part = moved_on(part, continued(frames, part, boxes, ranks, exchange), begun)
+        frames = surrounded(earlier(crew.held, known, begun), part, config, ranks, exchange)
+        part = moved_on(part, frames, begun)
     left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest=largest, totals=totals)
     for step, found in enumerate(left, start=begun + 1):
         yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from matey.studies.folder import Row
 from matey.studies.physics import row_of
 
 MATEY = "MATEY"
+CELLS = "cells"  # MATEY's network on the cells without tokens, trained as MATEY is
 RESULT = "result.json"  # file with the cost of a point's training, in its folder
 JOINT = "joint"
 COSTS = ("steps", "parameters", "samples_per_second", "forecast_seconds", "batch_seconds")
@@ -29,7 +31,7 @@ class Point:
     """One training of a comparison.
 
     Attributes:
-        model: `MATEY` or one of `PEERS`.
+        model: `MATEY`, `CELLS` or one of `PEERS`.
         data: name of the training system, or ``joint`` for all systems.
         systems: names of the training systems.
         seconds: cost of training on each system, in seconds.
@@ -50,14 +52,14 @@ class Point:
     @property
     def name(self) -> str:
         """The name of the point's folder."""
-        return f"{self.model.lower().replace('-', '')}-{self.data}-{self.seconds:g}-{self.seed}"
+        return f"{re.sub('[- ]', '', self.model.lower())}-{self.data}-{self.seconds:g}-{self.seed}"
 
 
 def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
-    """Return all points, seed by seed: each peer and MATEY on each system, and MATEY on all systems."""
+    """Return all points, seed by seed: each peer, the cells alone and MATEY on each system, and MATEY on all systems."""
     points = []
     for seed, budget in itertools.product(range(seeds), sorted(seconds)):
-        for model, system in itertools.product((*PEERS, MATEY), systems):
+        for model, system in itertools.product((*PEERS, CELLS, MATEY), systems):
             points.append(Point(model, system, (system,), budget, seed))
         if len(systems) > 1:
             points.append(Point(MATEY, JOINT, tuple(systems), budget, seed))

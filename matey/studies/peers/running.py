@@ -22,7 +22,7 @@ from matey.evaluate.records import write_records
 from matey.mistakes import one_line
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, digest, in_yaml, script, yaml_values
-from matey.studies.peers.points import MATEY, RESULT, Point, points_of, rows_of
+from matey.studies.peers.points import CELLS, MATEY, RESULT, Point, points_of, rows_of
 from matey.studies.peers.scoring import flags_of, protocol_of, scored_by
 from matey.studies.peers.table import peers_figure, peers_table
 from matey.studies.peers.trained import train_peer
@@ -90,7 +90,12 @@ class Comparison(RunnableStudy[Point]):
         """Return the overrides of the YAML for a point, whether its model is MATEY or a peer."""
         sets = ", ".join(f"{{path: {in_yaml(self.paths[system])}}}" for system in point.systems)
         # Without processes whose CPU time is not counted: `run_config` refuses them.
-        return ["data.workers=0", *self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
+        own = ["data.workers=0", *self.settings, f"data.sets=[{sets}]", f"train.seed={point.seed}"]
+        if point.model != CELLS:
+            return own
+        # Nothing is spent on finding tokens: the coarsest ones, of which the network takes no notice.
+        coarsest = list(load_config(self.config, own).tokens.patches[0])
+        return [*own, "model.network=cells", "tokens.set=uniform", f"tokens.patches=[{coarsest}]"]
 
     def run_config(self, point: Point) -> RunConfig:
         """Return the configuration of a point's run.
@@ -116,7 +121,7 @@ class Comparison(RunnableStudy[Point]):
     def run_point(self, point: Point) -> None:
         """Train and score one point, and write ``metrics.json``, ``result.json`` and the trained model to its folder."""
         self.folder(point).mkdir(parents=True, exist_ok=True)
-        result = self._run_matey(point) if point.model == MATEY else self._run_peer(point)
+        result = self._run_matey(point) if point.model in (CELLS, MATEY) else self._run_peer(point)
         self.finish(point, result)
 
     def rows_of(self, point: Point) -> list[Row]:

@@ -11,17 +11,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from matey.peers.kinds import PEERS
-from matey.report.plots import COLOURS, PERSISTENCE, STYLE
+from matey.report.plots import ALL_SYSTEMS, COLOURS, PERSISTENCE, STYLE
 from matey.studies.equal_error import cost_text
 from matey.studies.folder import Row
-from matey.studies.peers.points import MATEY
+from matey.studies.peers.points import CELLS, MATEY
 from matey.studies.physics import physics_text
 from matey.studies.seeds import OfSeeds, deviation, quotient
 from matey.studies.ticks import plain_ticks
 from matey.text_table import text_table
 
 OWN = (f"{MATEY} per system", f"{MATEY} joint")
-LOOKS = tuple(zip((COLOURS[number] for number in (4, 5, 2, 3, 1, 0)), ("s", "^", "D", "v", "o", "P"), strict=True))
+OTHERS = (*PEERS, CELLS)
+LOOKS = tuple(
+    zip((*(COLOURS[number] for number in (4, 5, 6, 2, 3)), ALL_SYSTEMS, *COLOURS[1::-1]), "s^hDv*oP", strict=True)
+)
 """Colour and marker of each model: strong colours for MATEY."""
 
 NEAR_PERSISTENCE = 0.5  # ratio to persistence above which a panel includes persistence's own line
@@ -44,7 +47,7 @@ def peers_table(rows: Sequence[Row]) -> str:
     budget = fullest_budget(rows)
     rows, all_rows = [row for row in rows if row["budget"] == budget], rows
     own = [label for label in OWN if any(row["model"] == label for row in rows)]
-    columns = [*PEERS, *own]
+    columns = [*OTHERS, *own]
     heads = ["extrapolation", *columns, *(f"{label.removeprefix(MATEY + ' ')}/best" for label in own)]
     lines = []
     for system, forecast in dict.fromkeys((row["system"], row["forecast"]) for row in rows):
@@ -91,7 +94,7 @@ def equal_error_text(rows: Sequence[Row], budget: float) -> str:
             seeds.setdefault((row["model"], row["budget"]), set()).add(row["seed"])
         common = set.intersection(*seeds.values())
         alike = [row for row in alike if row["seed"] in common]
-        curves = {label: _curve([row for row in alike if row["model"] == label]) for label in (*PEERS, *own)}
+        curves = {label: _curve([row for row in alike if row["model"] == label]) for label in (*OTHERS, *own)}
         ends = {label: point for label in PEERS for point in curves[label] if point[0] == budget}
         if ends:
             best = min(ends, key=lambda label: ends[label][2])
@@ -124,7 +127,7 @@ def _speed_line(
     means = [scale * mean_of([row[key] for row in rows]) for rows in rows_by_model]
     peers = sorted((mean for mean in means[: len(PEERS)] if math.isfinite(mean)), reverse=largest_is_best)
     cells = [_number(mean) if math.isfinite(mean) else "-" for mean in means]
-    cells += [f"{mean / peers[0]:.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(PEERS) :]]
+    cells += [f"{mean / peers[0]:.2f}" if peers and math.isfinite(mean) else "-" for mean in means[len(OTHERS) :]]
     return [text, "", "", *cells]
 
 
@@ -151,7 +154,7 @@ def peers_figure(rows: Sequence[Row], unit: str) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel(f"{unit} per system")
     plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat])
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(PEERS) + len(OWN))
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(OTHERS) + len(OWN))
     return figure
 
 
@@ -181,7 +184,7 @@ def _verdict(own: OfSeeds, best: OfSeeds) -> str:
 
 
 def _panel(axes: Axes, rows: Sequence[Row]) -> None:
-    for label, (colour, marker) in zip((*PEERS, *OWN), LOOKS, strict=True):
+    for label, (colour, marker) in zip((*OTHERS, *OWN), LOOKS, strict=True):
         own = [row for row in rows if row["model"] == label]
         budgets = sorted({row["budget"] for row in own})
         groups = [[row for row in own if row["budget"] == budget] for budget in budgets]

@@ -20,6 +20,7 @@ from matey.train.run_data import loss_scales, open_data
 # One learning rate for both of the demo's systems, chosen on the validation part of its data, see docs/tried.md.
 SETTINGS = {
     "ResNet": Settings(batch=4, learning_rate=6e-3),
+    "small U": Settings(batch=4, learning_rate=4e-3),
     "U-Net": Settings(batch=4, learning_rate=4e-3),
     "FNO": Settings(batch=4, learning_rate=6e-3),
 }

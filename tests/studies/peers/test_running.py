@@ -21,6 +21,17 @@ def test_points_of_other_calls_are_shown_whichever_costs_and_seeds_a_call_names(
     assert {point.seconds for point in study.shown} == {10, 30, 110}
 
 
+def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
+    points = points_of(("shallow_water",), [10], 1)
+    settings = ("tokens.patches=[[1, 1, 32, 16], [1, 1, 8, 8]]", "train.learning_rate=3e-4")
+    study = Comparison(
+        ROOT, tmp_path, ROOT / "launch/runs/demo.yaml", settings, {"shallow_water": "data"}, "cpu", points
+    )
+    cells, matey = (study.run_config(point) for point in points[-2:])
+    assert (cells.model.network, cells.tokens.set, cells.tokens.patches) == ("cells", "uniform", ((1, 1, 32, 16),))
+    assert cells.train == matey.train and matey.model.network != "cells" and len(matey.tokens.patches) == 2
+
+
 def test_a_cost_that_its_folder_shortens_is_shown_once(tmp_path):
     (point, *_) = points = points_of(("shallow_water",), [100 / 3], 1)
     study = Comparison(ROOT, tmp_path, ROOT / "launch/runs/demo.yaml", (), {"shallow_water": "data"}, "cpu", points)

@@ -1,0 +1,111 @@
+"""Tokens as the coarse scales of the network on the cells: what they take from cells, mix with their neighbours, and give back.
+
+    features on the cells --> each leaf takes those of its cells --> maps of neighbours --> blocks --> maps of neighbours
+                                                                                                           |
+    added to the features on the cells <-- interpolated <-- grains, a few for each leaf <------------------'
+
+It is one cycle of a multigrid solver whose coarse grid is the adaptive mesh. A leaf gives back its features in grains of some
+four cells a side, whatever its size, which are interpolated linearly from grain to grain, so that leaves join without seams:
+
+      +---------------+---+---+      leaves of 16, 8 and 4 cells, and their grains of 4 cells: 16, 4 and 1
+      | .   .   .   . | . | . |
+      |               +---+---+
+      | .   .   .   . | . | . |
+      |               +---+---+
+      | .   .   .   . | .   . |
+      |               |       |
+      | .   .   .   . | .   . |
+      +---------------+-------+
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from matey.model.blocks import Near
+from matey.model.local import interpolated
+from matey.model.module_list import ModuleList
+from matey.model.sequence_group import SequenceGroup
+from matey.tokens.patches import Patch, factor_stages, parts_along, patches_at
+
+
+def grain_of(patches: Sequence[Patch]) -> Patch:
+    """Return the size of a grain, of one frame: the largest divisor up to 4 of the finest patch, along each axis."""
+    z, y, x = factor_stages((1, *patches[-1][1:]))[0][1:]
+    return 1, z, y, x
+
+
+class Taking(nn.Module):
+    """Map the features of a leaf's cells to what is added to its token, in stages as those of `PatchEmbedding`."""
+
+    def __init__(self, patch: Patch, channels: int, width: int) -> None:
+        super().__init__()
+        self.patch = (1, *patch[1:])
+        self.splits = factor_stages(self.patch)
+        widths = [channels] + [width] * len(self.splits)
+        self.stages = ModuleList(
+            [
+                nn.Linear(math.prod(split) * w_in, width, bias=number == 0)
+                for number, (split, w_in) in enumerate(zip(self.splits, widths, strict=False))
+            ]
+        )
+
+    def forward(self, features: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        """Map features of the leaves in all batches to ``(m, e)``.
+
+        Args:
+            features: each batch's features ``(b, c, z, y, x)``, as far as the coarsest patches reach.
+            rows: rows ``(m,)`` of each batch's leaves in ``patchify`` of the features.
+        """
+        cut = [patches_at(each[:, None], self.patch, row) for each, row in zip(features, rows, strict=True)]
+        found = torch.cat(cut).movedim(1, -1)  # (m, t, z, y, x, c)
+        for stage, (_, z, y, x) in zip(self.stages, self.splits, strict=True):
+            found = stage(rearrange(found, "m t (Z z) (Y y) (X x) c -> m t Z Y X (z y x c)", z=z, y=y, x=x))
+        return found.flatten(0, -2)
+
+
+class NeighbourMap(nn.Linear):
+    """A dense map of a token and its neighbours, added to the token."""
+
+    def __init__(self, width: int, num_places: int) -> None:
+        super().__init__(num_places * width, width)
+
+    def forward(self, tokens: Tensor, sequence_group: SequenceGroup, near: Near) -> Tensor:  # type: ignore[override]
+        """Map ``(n, e)`` to ``(n, e)``."""
+        route, neighbours = near
+        seen = sequence_group.exchange_tokens(F.gelu(tokens), route)
+        return tokens + super().forward(neighbours.around(seen).flatten(1))
+
+
+class Giving(nn.Linear):
+    """Map tokens of one level to the features of the grains of their leaves; zero at first, so that tokens change nothing."""
+
+    def __init__(self, patch: Patch, grain: Patch, channels: int, width: int) -> None:
+        super().__init__(width, math.prod(parts_along(patch, grain)) * channels)
+        self.channels = channels
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``(m, e)`` to the grains ``(m g, c)``, those of a leaf one after the other."""
+        return super().forward(tokens).view(-1, self.channels)
+
+
+def on_cells(grains: Tensor, numbers: Tensor, first: Sequence[int], grain: Patch, cells: Sequence[slice]) -> Tensor:
+    """Return what grains give to some cells, ``(b, c, z, y, x)``, interpolated linearly.
+
+    Args:
+        grains: ``(g, c)``, all grains that leaves give.
+        numbers: ``(l, b, Z, Y, X)``, the number of each grain around the cells; several are added up. ``g`` stands for none.
+        first: the first of them along ``z, y, x``, counted from the domain's.
+        grain: size of a grain.
+        cells: the cells ``z, y, x``, counted from the domain's.
+    """
+    values = F.embedding(numbers.flatten(), torch.cat([grains, grains.new_zeros(1, grains.shape[1])]))
+    values = values.view(*numbers.shape, grains.shape[1]).sum(dim=0)  # (b, Z, Y, X, c)
+    box = [slice(begin, begin + size) for begin, size in zip(first, values.shape[1:-1], strict=True)]
+    return interpolated(values, box, grain[1:], cells, (1, 1, 1)).movedim(-1, 1)

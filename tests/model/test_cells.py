@@ -1,0 +1,92 @@
+"""The network on the cells: a box with its halo gives what the whole domain gives there."""
+
+import pytest
+import torch
+
+from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides
+from matey.model.given import Rows
+from matey.model.one_tensor import unpacked
+
+CHANNELS, WIDTH, FIELDS = 6, 8, 3
+ROWS = Rows(torch.tensor([0, 2]), torch.tensor([0, 2]))
+
+
+def network(patches, seed=0):
+    torch.manual_seed(seed)
+    reach = Reach.along(patches, before=1, after=2)
+    halves = CellsBefore(reach, FIELDS, WIDTH, CHANNELS), CellsAfter(reach, FIELDS, WIDTH, CHANNELS)
+    for half in halves:
+        for weight in half.double().parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    return halves, reach
+
+
+def changes(halves, inputs, conditions, sides):
+    """The change of the fields without tokens, ``(b, f, z, y, x)``."""
+    before, after = halves
+    (features,) = unpacked(before([inputs], conditions, [ROWS], [sides]), before.shapes([inputs], [sides]))
+    changed = after([inputs], [features], conditions, [ROWS], [sides])
+    box = sides.without_halo(inputs, before.reach.inputs).shape[-3:]
+    return changed.view(len(inputs), len(ROWS.predicted), *box)
+
+
+def wrapped(inputs, axis, side, reach):
+    """Inputs of a side of a periodic axis with the halo around it."""
+    length = inputs.shape[axis]
+    return inputs.index_select(axis, torch.arange(side.start - reach, side.stop + reach) % length)
+
+
+@pytest.mark.parametrize("wraps", [(False, False, False), (False, True, False), (False, True, True)])
+def test_a_box_with_its_halo_gives_what_the_whole_domain_gives_there(wraps):
+    halves, reach = network([(1, 1, 8, 8)])
+    inputs, conditions = (
+        torch.randn(2, 2, 2, 1, 24, 40, dtype=torch.float64),
+        torch.randn(2, WIDTH, dtype=torch.float64),
+    )
+    whole = changes(halves, inputs, conditions, Sides.of_whole(wraps))
+    far = reach.inputs[2]
+    middle = changes(
+        halves,
+        inputs[..., 16 - far : 24 + far],
+        conditions,
+        Sides(((False, False), (False, False), (True, True)), wraps),
+    )
+    torch.testing.assert_close(middle, whole[..., 16:24])
+    corner = inputs[..., : 16 + far] if not wraps[2] else wrapped(inputs, 5, slice(0, 16), far)
+    corner = corner[..., : 8 + far, :] if not wraps[1] else wrapped(corner, 4, slice(0, 8), far)
+    inside = (False, False), (wraps[1], True), (wraps[2], True)
+    torch.testing.assert_close(changes(halves, corner, conditions, Sides(inside, wraps)), whole[..., :8, :16])
+
+
+def test_a_box_in_three_dimensions_gives_what_the_whole_domain_gives_there():
+    halves, reach = network([(1, 4, 4, 4)])
+    inputs, conditions = torch.randn(1, 2, 2, 20, 8, 8, dtype=torch.float64), torch.randn(1, WIDTH, dtype=torch.float64)
+    wraps, far = (False, True, False), reach.inputs[0]
+    whole = changes(halves, inputs, conditions, Sides.of_whole(wraps))
+    top = changes(
+        halves, inputs[..., 12 - far :, :, :], conditions, Sides(((True, False), (False, False), (False, False)), wraps)
+    )
+    torch.testing.assert_close(top, whole[..., 12:, :, :])
+
+
+def test_a_shift_of_a_periodic_domain_shifts_the_changes():
+    halves, _ = network([(1, 1, 8, 8)])
+    inputs, conditions = (
+        torch.randn(1, 2, 2, 1, 16, 16, dtype=torch.float64),
+        torch.randn(1, WIDTH, dtype=torch.float64),
+    )
+    sides = Sides.of_whole((False, True, True))
+    shifted = changes(halves, inputs.roll((3, 5), (-2, -1)), conditions, sides)
+    torch.testing.assert_close(shifted, changes(halves, inputs, conditions, sides).roll((3, 5), (-2, -1)))
+
+
+def test_a_box_without_samples_has_gradients():
+    halves, _ = network([(1, 1, 8, 8)])
+    empty = changes(
+        halves,
+        torch.zeros(0, 2, 2, 1, 8, 8, dtype=torch.float64),
+        torch.zeros(0, WIDTH, dtype=torch.float64),
+        Sides.of_whole((False, True, True)),
+    )
+    empty.sum().backward()
+    assert all(weight.grad is not None for half in halves for weight in half.parameters())
