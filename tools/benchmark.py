@@ -135,10 +135,7 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
         help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
     )
     parser.add_argument(
-        "--local",
-        choices=("none", "scales", "network"),
-        default="scales",
-        help="local operator: none, that of the default settings, or that of the demo (scales)",
+        "--network", choices=("matey", "paper", "cells"), default="matey", help="model.network of a run (matey)"
     )
     parser.add_argument("--compile", action="store_true", help="compile MLPs of the blocks, as train.compile of a run")
     parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")

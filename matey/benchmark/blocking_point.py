@@ -23,8 +23,8 @@ from matey.config.choices import LOSSES
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.fields import FieldBatch
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
-from matey.model.shared_fields import share_of
 from matey.nested import Packed, tensors_in
 from matey.parallel import collectives
 from matey.parallel.engine import build_engine

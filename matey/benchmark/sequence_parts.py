@@ -22,7 +22,7 @@ from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast
 from matey.evaluate.held_out import HeldOut
 from matey.model.matey import MateyModel
-from matey.model.prepare import Ready
+from matey.model.prepare import Prepared
 from matey.nested import tensors_in
 from matey.parallel import collectives
 from matey.parallel.host_exchange import HostExchange
@@ -32,7 +32,7 @@ FILE, ARRAY, STEPS = "fields.h5", "values", 2
 
 
 def from_file_to_gradients(
-    case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Ready], Tensor]
+    case: Case, model: MateyModel, loss_of: Callable[[MateyModel, Prepared], Tensor]
 ) -> dict[str, int]:
     """Take a step on fields in a file, forecast from them into another file, score forecasts, and return the costs.
 

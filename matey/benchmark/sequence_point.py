@@ -20,7 +20,7 @@ from matey.benchmark.sequence_parts import from_file_to_gradients
 from matey.benchmark.speed_cases import Case
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
-from matey.model.prepare import Ready
+from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -79,7 +79,7 @@ def mean_traffic(of_ranks: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def loss_of(model: MateyModel, batch: FieldBatch | Ready) -> Tensor:
+def loss_of(model: MateyModel, batch: FieldBatch | Prepared) -> Tensor:
     """Return the training loss."""
     return training_loss(model(batch), model.sequence_group, {"benchmark": LossScale()})[0]
 

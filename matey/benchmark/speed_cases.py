@@ -12,13 +12,6 @@ from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 
-LOCAL: dict[str, dict[str, Any]] = {
-    "none": {"local": 0},
-    "scales": {},
-    "network": {"local_scales": (1, 1, 2, 4, 8), "local_cascade": True, "local_layers": (1, 1, 1, 1, 1)},
-}
-"""The local operators that a case may have: none, the default of `MateyConfig`, and that of `launch/runs/demo.yaml`."""
-
 
 @dataclass(frozen=True)
 class Case:
@@ -38,9 +31,9 @@ class Case:
         device: the device that the step runs on.
         patch_frames: frames of a patch, on every level.
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
-        local: name of the local operator in `LOCAL`.
+        network: the setting ``model.network``.
         compile: the setting ``train.compile``.
-        network: contents of a ``config.json``, which decide the network and its tokens in place of the settings above; its
+        config: contents of a ``config.json``, which decide the network and its tokens in place of the settings above; its
             fields are those of the case.
     """
 
@@ -57,9 +50,9 @@ class Case:
     device: str = "cpu"
     patch_frames: int = 1
     checkpoint_blocks: str = "none"
-    local: str = "scales"
+    network: str = "matey"
     compile: bool = False
-    network: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
@@ -78,13 +71,13 @@ class Case:
 
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""
-        if self.network is not None:
-            return MateyConfig.from_dict({**self.network, "fields": self._names()})
+        if self.config is not None:
+            return MateyConfig.from_dict({**self.config, "fields": self._names()})
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
         patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
         tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}
-        names = {"fields": self._names(), "scheme": self.scheme, "history": self.frames}
-        return MateyConfig.from_size(self.model, tokens=tokens, **names, **LOCAL[self.local])
+        names = {"fields": self._names(), "scheme": self.scheme, "history": self.frames, "network": self.network}
+        return MateyConfig.from_size(self.model, tokens=tokens, **names)
 
     def make_model(self) -> MateyModel:
         """Return a model with random weights."""

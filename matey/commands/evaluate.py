@@ -32,8 +32,8 @@ from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
 from matey.evaluate.sound import sound_beginnings
 from matey.mistakes import writing
+from matey.model.boxes import share_of
 from matey.model.matey import quiet
-from matey.model.shared_fields import share_of
 from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples

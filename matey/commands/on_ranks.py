@@ -8,8 +8,7 @@ import torch
 
 from matey.config.flags import FlagError
 from matey.mistakes import Mistake
-from matey.model.convolution import keep_all_bits
-from matey.parallel.environment import Environment, find_environment, start_processes, stop_processes
+from matey.parallel.environment import Environment, find_environment, keep_all_bits, start_processes, stop_processes
 from matey.process.ending import end_with_error
 from matey.process.likely_place import likely_place
 

@@ -68,7 +68,7 @@ Part = Literal[
     "blocks",
     "decoder",
     "decoder_fields",
-    "local",
-    "local_fields",
+    "cells",
+    "cells_fields",
 ]
 """A part of the network, see `matey.model.parts`."""

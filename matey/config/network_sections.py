@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -20,9 +21,11 @@ def _four(size: Any) -> Any:  # noqa: ANN401
 
 
 PatchSize = Annotated[tuple[_Extent, _Extent, _Extent, _Extent], BeforeValidator(_four)]
-Scales = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=16)]
-Layers = Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(max_length=16)]
+Layers = Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)]
 TokenSet = Literal["uniform", "mix", "mul"]
+
+PAPER: dict[str, Any] = {"predict": "field", "statistics": False}
+"""Settings of the network of the paper."""
 
 
 class ModelSection(Section):
@@ -36,32 +39,13 @@ class ModelSection(Section):
         0.0, ge=0, lt=1, description="probability that a sample skips a residual of the last block"
     )
     attention: Backend = Field("auto", description="implementation of attention: the fastest available, or one by name")
-    network: Literal["operator", "cycle", "cells"] = Field(
-        "operator",
-        description="a local operator beside the tokens, tokens as the coarse scales of a network on the cells, or no tokens",
+    network: Literal["matey", "paper", "cells"] = Field(
+        "matey",
+        description="tokens as the coarse scales of a network on the cells; tokens alone, as in the paper; no tokens",
     )
-    channels: int = Field(24, ge=4, le=1024, description="features of a cell, of the networks 'cycle' and 'cells'")
-    layers: Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)] = Field(
-        [1, 1], description="layers on the cells before and after the tokens, of the networks 'cycle' and 'cells'"
-    )
-    maps: int = Field(
-        2, ge=0, le=16, description="maps of neighbours before and after the blocks, of the network 'cycle'"
-    )
-    local: int = Field(
-        16, ge=0, le=1024, description="products per cell of the local operator beside the tokens; 0: there is none"
-    )
-    local_scales: Scales = Field(
-        [1, 2, 4, 8],
-        description="cells along each axis whose means the local operator works on, one scale after the other",
-    )
-    local_cascade: bool = Field(
-        False,
-        description="whether the local operator works coarsest scale first, and each is told what the one before it predicts",
-    )
-    local_layers: Layers = Field(
-        [],
-        description="layers of products after each scale's window, which make a cascade a network; empty: it is none",
-    )
+    channels: int = Field(24, ge=4, le=1024, description="features of a cell")
+    layers: Layers = Field([1, 1], description="layers on the cells before and after the tokens")
+    maps: int = Field(2, ge=0, le=16, description="maps of neighbours before and after the blocks")
     rotary: bool = Field(
         False,
         description="whether rotary positions tell attention how far apart tokens are; the paper's network has none",
@@ -83,6 +67,12 @@ class ModelSection(Section):
     parameters: tuple[FieldName, ...] = Field(
         (), description="numbers of the trajectories that the network is told, such as a viscosity; some may lack them"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_in_the_paper(cls, tree: Any) -> Any:  # noqa: ANN401
+        """Fill in what the paper's network predicts and is told, unless the tree says otherwise."""
+        return {**PAPER, **tree} if isinstance(tree, Mapping) and tree.get("network") == "paper" else tree
 
 
 class TokensSection(Section):

@@ -211,17 +211,17 @@ class FinetuneSection(Section):
     train: FinetuneMode = Field(
         "all",
         description="all: everything; prepost: all but the blocks; lora: these, and adapters in the blocks; head: decoder "
-        "and local operator",
+        "and cells",
     )
     new_rows: InitialRow = Field(
         "mean",
         description="initial rows of new fields to predict: zero, mean of the old, or copy:FIELD; of given ones, zero",
     )
     new_rows_of: dict[FieldName, InitialRow] = Field({}, description="the same for single fields, by name")
-    local: Literal["pretrained", "features", "new"] | None = Field(
+    cells: Literal["pretrained", "features", "new"] | None = Field(
         None,
-        description="weights of the local operator: as pretrained; features, those that find what changes may depend on, while "
-        "what makes changes of it starts at zero; or new. By default features where a predicted field is new, else pretrained",
+        description="weights on the cells: as pretrained; features, those that find what changes may depend on, while what "
+        "makes changes of it starts at zero; or new. By default features where a predicted field is new, else pretrained",
     )
     lora_rank: int = Field(8, ge=1, le=4096, description="rank of the adapters")
     allow_seen: bool = Field(

@@ -26,7 +26,7 @@ class Forecaster(Protocol):
 
 def has_tokens(model: Forecaster) -> TypeGuard[MateyModel]:
     """Return whether a model has tokens; peers and the network `cells` have none."""
-    return isinstance(model, MateyModel) and model.has_tokens
+    return isinstance(model, MateyModel) and model.config.has_tokens
 
 
 def patches_of(model: Forecaster) -> tuple[Patch, ...]:

@@ -25,11 +25,11 @@ from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
 from matey.evaluate.rollout_parts import added_up, rollout_parts, slabs, totals_of_part
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
-from matey.model.box_frames import hold, next_frames
+from matey.model.box_frames import Frames, hold, inside, next_frames
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
-from matey.model.next_frames import Frames, inside
+from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import prepare_parts, share_of
 from matey.physics import Measure, measures_of
 from matey.samples import BatchPart
 
@@ -53,7 +53,7 @@ def score_leads_in_parts(
         parts = [part.without_targets()]
         del part  # two frames of its histories are kept; `prepare_parts` releases the others
         prepared = prepare_parts(parts, model.config, group.ranks, group.exchange).to(model.device)
-        num_own = torch.tensor([prepared.tokens.layout.num_tokens])
+        num_own = torch.tensor([prepared.layout.num_tokens])
         forecasts = model(prepared)
         del prepared
         (frames,) = next_frames(forecasts, [scored.part], model.config, group.ranks, group.exchange)
@@ -83,7 +83,7 @@ def score_rollout_in_parts(
         del part
         for step, frames in enumerate(frames_of_steps, start=1):
             truth = [read_truth_part(data.sets, together, data.num_frames, step, share)]
-            hold(truth, model.config, group.ranks, group.exchange)
+            hold(truth, model.config, group.ranks)
             scored.add(sums, kind, step, frames, [piece.history[0] for piece in truth[0].pieces])
 
 
@@ -95,7 +95,7 @@ def _parts(
     for together in alike(data.sets, windows):
         # No name is left here, so that the caller decides how long the part stays in memory.
         parts = read_parts(data.sets, together, data.num_frames, share, follow)
-        hold(parts, model.config, group.ranks, group.exchange)
+        hold(parts, model.config, group.ranks)
         yield together, parts.pop()
 
 
@@ -138,7 +138,7 @@ class ScoredPart:
         sums.add_found(about, kind, lead, errors, of_extrapolation, self._physics(frames, truth, last), names)
 
     def _inside(self, frames: Frames) -> Frames:
-        return [inside(*each, self.part.samples) for each in zip(self.part.pieces, frames, strict=True)]
+        return [inside(*each) for each in zip(self.part.pieces, frames, strict=True)]
 
     def _added_up(self, of_pieces: Sequence[Tensor], *shape: int) -> Tensor:
         return added_up(self.part, of_pieces, shape, self._group.exchange, self._group.size)

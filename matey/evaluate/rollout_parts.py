@@ -13,11 +13,10 @@ from torch import Tensor
 
 from matey.evaluate.conservation import Totals, num_components, one_of, shifted, shifts, sums_of
 from matey.evaluate.rollout import largest_after, largest_of
-from matey.model.box_frames import next_frames
+from matey.model.box_frames import Frames, inside, moved_on, next_frames
 from matey.model.matey import MateyModel
-from matey.model.next_frames import Frames, inside, moved_on
+from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import Exchange
-from matey.model.shared_fields import prepare_parts
 from matey.samples import BatchPart
 
 AT_ONCE = 2**18  # number of cells whose sums are taken at once
@@ -72,7 +71,7 @@ def rollout_parts(
 def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
     """Return the largest change ``(b, f)`` that a rollout may make, see `matey.evaluate.rollout.largest_change`."""
     about, num_frames = part.samples, part.samples.window[0]
-    histories = [inside(piece, piece.history, about) for piece in part.pieces]
+    histories = [inside(piece, piece.history) for piece in part.pieces]
     changes = torch.full((about.number, len(about.fields)), torch.inf, dtype=torch.float64)
     if num_frames > 1:
         squares = [
@@ -91,7 +90,7 @@ def largest_change_of(part: BatchPart, exchange: Exchange, num_ranks: int) -> Te
 
 def sizes_of(changes: Frames, part: BatchPart, exchange: Exchange, num_ranks: int) -> Tensor:
     """Return the root mean square ``(b, f)`` over all cells of changes ``(f, z, y, x)`` in the box of each piece."""
-    own = [_squares(inside(piece, of, part.samples))[None] for piece, of in zip(part.pieces, changes, strict=True)]
+    own = [_squares(inside(piece, of))[None] for piece, of in zip(part.pieces, changes, strict=True)]
     return _means(part, own, 1, exchange, num_ranks)[:, 0].sqrt()
 
 
@@ -116,7 +115,7 @@ def _changes(frames: Frames, part: BatchPart) -> Frames:
 
 def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Totals:
     """Return the totals of the last known frame over all cells, see `matey.evaluate.conservation.totals_of`."""
-    last = [inside(piece, piece.history[-1], part.samples) for piece in part.pieces]
+    last = [inside(piece, piece.history[-1]) for piece in part.pieces]
     totals = {}
     for name, width in num_components(one_of(part.samples)).items():
         _, sums = _sums_of(name, last, part, width, exchange, num_ranks)
@@ -127,7 +126,7 @@ def totals_of_part(part: BatchPart, exchange: Exchange, num_ranks: int) -> Total
 def _kept(frames: Frames, part: BatchPart, totals: Totals, exchange: Exchange, num_ranks: int) -> Frames:
     """Shift frames so that they have the totals, see `matey.evaluate.conservation.kept`."""
     for name, total in totals.items():
-        own = [inside(piece, frame, part.samples) for piece, frame in zip(part.pieces, frames, strict=True)]
+        own = [inside(piece, frame) for piece, frame in zip(part.pieces, frames, strict=True)]
         fields, sums = _sums_of(name, own, part, total.shape[1], exchange, num_ranks)
         shift = shifts(total, sums)
         frames = [

@@ -14,24 +14,49 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from matey.model.as_held import as_held
 from matey.model.boxes import Cut
 from matey.model.configuration import MateyConfig
 from matey.model.forecast import Forecast
-from matey.model.next_frames import Frames, boxes_of_ranks, continued, inside, predicted
 from matey.model.route import CellRoute, swapped
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.samples import BatchPart, Box, Samples
+from matey.samples import BatchPart, Box, Piece, Samples
+
+Frames = list[Tensor]
+"""Values ``(..., z, y, x)`` in the box of each piece of a part."""
 
 
-def hold(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> None:
-    """Note in a rank's parts which cells it holds, as long as it rolls them out; all ranks of the group call together."""
-    if config.network != "cycle":
-        return as_held(parts, config.patches[0], ranks, exchange)
+def hold(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup) -> None:
+    """Note in a rank's parts which cells it holds, as long as it rolls them out."""
     for number, part in enumerate(parts):
         own = Cut.of(part.samples, config, ranks).own_cells
         parts[number] = replace(part, pieces=tuple(replace(piece, own=own) for piece in part.pieces))
-    return None
+
+
+def moved_on(part: BatchPart, frames: Sequence[Tensor], num_new: int) -> BatchPart:
+    """Return a part ``num_new`` snapshots later.
+
+    Args:
+        part: the part.
+        frames: frames ``(t, f, z, y, x)`` that follow, or the newest of them, in the box of each piece.
+        num_new: number of snapshots.
+    """
+    first = num_new if part.num_given > 1 else 0
+    later = (
+        replace(
+            piece,
+            history=torch.cat([piece.history, new])[-len(piece.history) :],
+            given=None if piece.given is None else piece.given[first:],
+        )
+        for piece, new in zip(part.pieces, frames, strict=True)
+    )
+    return replace(part, pieces=tuple(later), num_given=part.num_given - first)
+
+
+def inside(piece: Piece, values: Tensor) -> Tensor:
+    """Return the values ``(..., z, y, x)`` in the cells of a piece that the rank holds, see `hold`."""
+    assert piece.own is not None, "a piece whose own cells are not noted"
+    z, y, x = piece.own
+    return values[..., z, y, x]
 
 
 def next_frames(
@@ -50,8 +75,6 @@ def next_frames(
         ranks: the group of ranks that share the samples.
         exchange: exchange between the ranks.
     """
-    if config.network != "cycle":
-        return predicted(forecasts, parts, config.patches[0], ranks, exchange)
     return [
         _around(forecast.values.to("cpu", part.samples.dtype), part.samples, config, ranks, exchange)
         for forecast, part in zip(forecasts, parts, strict=True)
@@ -60,15 +83,6 @@ def next_frames(
 
 def surrounded(own: Frames, part: BatchPart, config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Frames:
     """Return frames ``(t, f, z, y, x)`` in the box of each piece, from those in the cells that ranks hold, see `inside`."""
-    if config.network != "cycle":
-        frames = [
-            piece.history.new_empty(len(of), *piece.history.shape[1:])
-            for piece, of in zip(part.pieces, own, strict=True)
-        ]
-        for piece, values, new in zip(part.pieces, frames, own, strict=True):
-            inside(piece, values, part.samples).copy_(new)
-        (boxes,) = boxes_of_ranks([part.samples], config.patches[0], ranks.size)
-        return continued(frames, part, boxes, ranks, exchange)
     about = part.samples
     none = [side.stop - side.start for side in Cut.of(about, config, ranks).box.cells]
     values = torch.stack(own) if own else torch.empty(0, len(about.fields), *none, dtype=about.dtype)
@@ -77,9 +91,6 @@ def surrounded(own: Frames, part: BatchPart, config: MateyConfig, ranks: RankGro
 
 def boxes_held(samples: Samples, config: MateyConfig, num_ranks: int) -> list[list[Box]]:
     """Return the boxes of a batch inside the domain that each rank holds."""
-    if config.network != "cycle":
-        (of_ranks,) = boxes_of_ranks([samples], config.patches[0], num_ranks)
-        return [[(sample, _within(cells, samples.window[1:])) for sample, cells in own] for own in of_ranks]
     boxes = [Cut.of_rank(samples, config, rank, num_ranks).box for rank in range(num_ranks)]
     return [[(sample, box.cells) for sample in range(box.samples.start, box.samples.stop)] for box in boxes]
 
@@ -90,9 +101,3 @@ def _around(values: Tensor, about: Samples, config: MateyConfig, ranks: RankGrou
     seen = [[span.index() for span in cut.spans] for cut in cuts]
     route = CellRoute.planned([cut.box for cut in cuts], seen, ranks.place)
     return list(route.of(values, partial(swapped, exchange=exchange)))
-
-
-def _within(cells: Sequence[slice], grid: Sequence[int]) -> tuple[slice, slice, slice]:
-    """Return the part of a box inside the domain."""
-    z, y, x = (slice(side.start, min(side.stop, length)) for side, length in zip(cells, grid, strict=True))
-    return z, y, x

@@ -30,7 +30,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.convolution import convolve
 from matey.model.given import Rows, WideLinear, chosen, wide
 from matey.model.one_tensor import packed
 from matey.tokens.patches import Patch, long_axes
@@ -179,7 +178,7 @@ class CellsBefore(Cells):
         """Compute the features of every batch; the result is one tensor, see `matey.model.one_tensor`.
 
         Args:
-            inputs: each batch's inputs ``(b, 2, f, z, y, x)``, see `matey.model.local.local_inputs`, with their halo.
+            inputs: each batch's inputs ``(b, 2, f, z, y, x)``, see `cell_inputs`, with their halo.
             conditions: ``(b, e)``, the conditions of the samples, batch after batch.
             rows: the rows of each batch's fields in the vocabulary.
             sides: the sides of each batch's box.
@@ -299,6 +298,32 @@ def convolved(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> T
     return F.conv2d(values, kernel[:, :, 0], offset) if values.ndim == 4 else convolve(values, kernel, offset)
 
 
+def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
+    """Convolve with a kernel ``(o, c, z, y, x)`` without padding; the result has its channels side by side in memory.
+
+    With few channels, this layout takes down to half the time on CPUs in both passes.
+
+    Args:
+        values: ``(b, c, z, y, x)``, fastest with channels side by side.
+        kernel: weights of a window; a kernel of a single cell along ``z`` convolves each plane separately.
+        offset: ``(o,)``, a constant added to each channel of the result.
+    """
+    if kernel.shape[2] == 1:
+        planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        found = F.conv2d(planes, kernel[:, :, 0].contiguous(memory_format=torch.channels_last), offset)
+        return found.unflatten(0, (len(values), values.shape[2])).transpose(1, 2)
+    kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
+    if len(values) != 1 or values.device.type != "cpu":
+        return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
+    # On CPUs PyTorch convolves a single volume, unless it is large, the slow way: all windows lie side by side in memory, 27
+    # times the volume. It never does so for two volumes at once, hence two halves, which share a layer if their number is odd.
+    length = values.shape[2] - kernel.shape[2] + 1
+    half = -(-length // 2)
+    halves = torch.cat([values[:, :, : values.shape[2] - length + half], values[:, :, length - half :]])
+    first, second = F.conv3d(halves.contiguous(memory_format=torch.channels_last_3d), kernel, offset).split(1)
+    return torch.cat([first, second[:, :, 2 * half - length :]], dim=2)
+
+
 def scaled(values: Tensor, told: Tensor) -> Tensor:
     """Scale and shift values ``(b, c, z, y, x)``, or planes, by those of their sample ``(b, 2, c)``."""
     scale, offset = (per_plane(each, values) for each in told.unbind(1))
@@ -310,3 +335,21 @@ def per_plane(of_samples: Tensor, values: Tensor) -> Tensor:
     if len(of_samples) and len(values) != len(of_samples):
         of_samples = of_samples.repeat_interleave(len(values) // len(of_samples), dim=0)
     return of_samples[(..., *[None] * (values.ndim - 2))]
+
+
+def cell_inputs(normalised: Tensor, change: Tensor) -> Tensor:
+    """Return the inputs of the network on cells: the last frame, and the change since the one before, divided by its size.
+
+    Args:
+        normalised: ``(b, t, f, z, y, x)``; with one frame there is no change, which is then zero.
+        change: ``(b, f)``, the size of the change in units of the normalised fields.
+
+    Returns:
+        ``(b, 2, f, z, y, x)``.
+    """
+    last = normalised[:, -1]
+    found = last.new_empty(len(last), 2, *last.shape[1:])
+    found[:, 0] = last
+    torch.sub(last, normalised[:, -2] if normalised.shape[1] > 1 else last, out=found[:, 1])
+    found[:, 1] /= change[..., None, None, None]
+    return found

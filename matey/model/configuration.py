@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import PretrainedConfig
 
 from matey.config.loading import sentences, shortened
-from matey.config.network_sections import ModelSection, TokensSection
+from matey.config.network_sections import PAPER, ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed
 from matey.model.place import place_of
@@ -31,8 +31,7 @@ SIZES = {
 
 
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
-STATED = ("tokens", "history", "local", "local_scales", "local_factors", "statistics", "predict")
-BOUNDED = "bounded"  # what the factors of a local network's products are
+STATED = ("tokens", "history", "network", "statistics", "predict")
 DTYPES = (None, "float32", "float64", "bfloat16", "float16")
 # Arguments that the run YAML's schema checks; names of fields and parameters are checked here.
 SAME_IN_RUN = tuple(key for key in ModelSection.model_fields if key not in ("size", "fields", "given", "parameters"))
@@ -52,21 +51,20 @@ class MateyConfig(PretrainedConfig):
         width: embedding width ``e``, a multiple of the number of heads.
         num_blocks: number of transformer blocks.
         mlp_ratio: hidden width of a block's MLP divided by ``e``.
-        halo: number of cells by which the decoder sees the last frame beyond the block of cells that it writes.
         attention: backend of `matey.model.attention.segment_attention`; it decides how attention runs, not its result.
-        overlap: number of cells by which decoded blocks reach into their neighbours, where they are blended.
-        local: number of products per cell of the local operator, see `matey.model.local`; 0: no local operator.
-        local_scales: number of cells along each axis in the means that each scheme of the local operator works on.
-        local_cascade: whether the schemes work one after the other, coarsest first, each told the prediction of the one
-            before it; ``local_scales`` then go from fine to coarse.
-        local_layers: number of layers of products after each scheme's window, one for each of ``local_scales``. They make the
-            cascade a network, see `matey.model.stage`, with ``local`` features per cell. Empty: no network.
+        network: ``matey`` (tokens are the coarse scales of a network on the cells), ``paper`` (tokens alone) or ``cells`` (no
+            tokens).
+        channels: number of features of a cell.
+        layers: number of layers on the cells before and after the tokens.
+        maps: number of maps of neighbours before and after the blocks.
         rotary: whether queries and keys are turned by the places of their tokens, see `matey.model.rotary`.
-        statistics: whether the network is told the scales that the normalisation removes from a sample.
+        statistics: whether the network is told the scales that the normalisation removes from a sample; by default it is,
+            unless it is the paper's.
         scales: ranges of these scales in training, by field, see `matey.model.scales`; scales outside are told as the nearest
             value inside. None: no ranges.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
-            last change times the lead time) or ``field`` (the absolute field, as in the paper).
+            last change times the lead time) or ``field`` (the absolute field). By default ``field`` in the paper's network,
+            else ``rate``.
         drop_path: probability that a sample skips a residual of the last block in training; it rises linearly from 0 in the
             first block.
         num_wavelengths: number of wavelengths of the Fourier features of each position and of the lead time.
@@ -87,21 +85,15 @@ class MateyConfig(PretrainedConfig):
         width: int = 192,
         num_blocks: int = 12,
         mlp_ratio: float = 4.0,
-        halo: int = 2,
-        overlap: int = 2,
         attention: str = "auto",
-        network: str = "operator",
+        network: str = "matey",
         channels: int = 24,
         layers: Sequence[int] = (1, 1),
         maps: int = 2,
-        local: int = 16,
-        local_scales: Sequence[int] = (1, 2, 4, 8),
-        local_cascade: bool = False,
-        local_layers: Sequence[int] = (),
         rotary: bool = False,
-        statistics: bool = True,
+        statistics: bool | None = None,
         scales: Ranges | None = None,
-        predict: str = "rate",
+        predict: str | None = None,
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
         longest_lead: float = 256.0,
@@ -119,16 +111,13 @@ class MateyConfig(PretrainedConfig):
         self.width = width
         self.num_blocks = num_blocks
         self.mlp_ratio = mlp_ratio
-        self.halo = halo
-        self.overlap = overlap
         self.attention = attention
         self.network, self.channels, self.layers, self.maps = network, channels, list(layers), maps
-        self.local = local if network == "operator" else 0
-        self.local_scales, self.local_cascade = list(local_scales), local_cascade
-        self.local_layers = list(local_layers)
         self.rotary = rotary
-        self.statistics, self.scales = statistics, scales
-        self.predict = predict
+        unlike = PAPER if network == "paper" else {}
+        self.statistics = unlike.get("statistics", True) if statistics is None else statistics
+        self.predict: str = unlike.get("predict", "rate") if predict is None else predict
+        self.scales = scales
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead
@@ -169,9 +158,23 @@ class MateyConfig(PretrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contents of ``config.json``."""
-        # Networks once cut products off instead of bounding their factors. Their weights have the same names and shapes.
-        tree = super().to_dict() | {"tokens": self.tokens.model_dump(mode="json"), "local_factors": BOUNDED}
+        tree = super().to_dict() | {"tokens": self.tokens.model_dump(mode="json")}
         return {key: value for key, value in tree.items() if key in SAVED}
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the network has tokens."""
+        return self.network != "cells"
+
+    @property
+    def has_cells(self) -> bool:
+        """Whether the network has features on the cells."""
+        return self.network != "paper"
+
+    @property
+    def mixes_neighbours(self) -> bool:
+        """Whether tokens are mixed with their neighbours on the mesh."""
+        return self.has_tokens and self.has_cells
 
     @property
     def patches(self) -> tuple[Patch, ...]:
@@ -199,17 +202,6 @@ class MateyConfig(PretrainedConfig):
         if lacking := [name for name in self.given if name not in self.fields]:
             raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
         _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
-        if self.local_cascade and self.local_scales != sorted(self.local_scales):
-            raise ValueError(
-                f"local_scales of a cascade must go from fine to coarse, got {self.local_scales}; sort them."
-            )
-        if self.local_layers and not self.local_cascade:
-            raise ValueError("local_layers need a cascade; set local_cascade: true as well, or leave local_layers out.")
-        if self.local_layers and len(self.local_layers) != len(self.local_scales):
-            raise ValueError(
-                f"local_layers are one number for each of the {len(self.local_scales)} local_scales {self.local_scales}, got "
-                f"{self.local_layers}."
-            )
         if self.scales is not None:
             check_ranges(self.scales)
         if self.width % self.num_heads:
@@ -219,7 +211,7 @@ class MateyConfig(PretrainedConfig):
 
 
 ARGUMENTS = inspect.signature(MateyConfig.__init__).parameters.keys() - {"self", "kwargs"}
-SAVED = ARGUMENTS | {"local_factors", "architectures", "dtype", "model_type", "transformers_version"}
+SAVED = ARGUMENTS | {"architectures", "dtype", "model_type", "transformers_version"}
 """The keys of ``config.json``. By others Hugging Face would set attributes, run other code or ask servers for it."""
 
 
@@ -229,13 +221,9 @@ def check_stated(tree: Mapping[str, Any]) -> None:
         raise Mistake(
             f"config.json has {listed(map(shortened, strange))}, which no model of MATEY has; take a model that it saved."
         )
-    if missing := [key for key in STATED if key not in tree and (key != "local_factors" or tree.get("local"))]:
+    if missing := [key for key in STATED if key not in tree]:
         raise Mistake(
             f"config.json does not state {', '.join(missing)}, as every model of this version does; take a model that it saved."
-        )
-    if (factors := tree.get("local_factors", BOUNDED)) != BOUNDED:
-        raise Mistake(
-            f"config.json has local_factors {factors!r}, expected {BOUNDED!r}; take a model that this version saved."
         )
     if (dtype := tree.get("dtype")) not in DTYPES:
         raise Mistake(

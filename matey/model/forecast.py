@@ -1,4 +1,4 @@
-"""The predicted frames that the network returns, in the cells that this rank decoded, and their error against the targets."""
+"""The predicted frames that the network returns, in the cells of this rank's box, and their error against the targets."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
-from matey.model.boxes import HeldCells, PreparedBoxes
-from matey.model.halo import HaloPlan
+from matey.model.boxes import HeldCells
 from matey.model.one_tensor import unpacked
 from matey.model.prepare import Prepared
 from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Samples
-from matey.tokens.coverage import Holders
 from matey.tokens.normalisation import Normalisation
-from matey.tokens.tiles import Tiles
 
 SMALLEST_UNIT = 2.0**-20
 """Smallest unit of errors: in that of a field that was zero, the squares of errors of 100 would add up beyond float32."""
@@ -34,12 +31,9 @@ class Forecast(NamedTuple):
         base: ``(k, f, z, y, x)``, values to which the decoded values are added, in physical units: the last frame when the
             change is predicted, else the mean, one value for all cells.
         scale: ``(b, f)``, the factor on the decoded values, in physical units.
-        tiles: the ``k`` tiles that hold cells of this rank.
-        own: mask ``(k, z, y, x)`` of the cells in the tiles that this rank predicts.
-        holders: the ranks that hold cells in and around the tiles; None on one process.
-        halo: the plan of the micro-batch's halo exchange, or of this batch's, if it was planned ahead.
-        decoded: ``(k, f, z, y, x)``, decoded values relative to the base in units of the scale; valid in own cells
-            only.
+        cells: the place of this rank's box, with ``k`` samples.
+        halo: the route of cells in and around the box, for a loss that looks at neighbours, if it was planned ahead.
+        decoded: ``(k, f, z, y, x)``, decoded values of the box, relative to the base in units of the scale.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
         num_tokens: number of tokens of the batch that this rank processed.
         sequence_group: group of the ranks that share the samples; it adds up their parts.
@@ -48,10 +42,8 @@ class Forecast(NamedTuple):
     samples: Samples
     base: Tensor
     scale: Tensor
-    tiles: Tiles | HeldCells
-    own: Tensor
-    holders: Holders | None
-    halo: HaloPlan | CellRoute | None
+    cells: HeldCells
+    halo: CellRoute | None
     decoded: Tensor
     target: Tensor | None
     num_tokens: int
@@ -74,17 +66,13 @@ class Forecast(NamedTuple):
         return self.scale.clamp_min(SMALLEST_UNIT)
 
     def errors(self) -> Tensor:
-        """Return prediction minus target in this rank's cells.
-
-        The shape is ``(k, f, z, y, x)``, in units of `unit`; all other cells are zero.
-        """
-        lacking = (self.base - self.known_target.to(self.scale.dtype)) / self.of_tiles(self.unit)
-        factor = self.of_tiles(self.scale / self.unit)
-        return torch.addcmul(lacking, self.decoded.to(lacking.dtype), factor).where(self.own[:, None], 0)
+        """Return prediction minus target in this rank's box, ``(k, f, z, y, x)`` in units of `unit`."""
+        lacking = (self.base - self.known_target.to(self.scale.dtype)) / self.of_box(self.unit)
+        return torch.addcmul(lacking, self.decoded.to(lacking.dtype), self.of_box(self.scale / self.unit))
 
     def frame(self) -> Tensor:
         """Return the decoded values as a frame ``(b, f, z, y, x)``, zero in cells that this rank does not predict."""
-        return self.tiles.put(self.decoded.where(self.own[:, None], 0))
+        return self.cells.put(self.decoded)
 
     def field(self) -> Tensor:
         """Return the predicted frame, ``(b, f, z, y, x)`` in physical units, from the cells of all ranks that share it."""
@@ -92,16 +80,16 @@ class Forecast(NamedTuple):
 
     @property
     def values(self) -> Tensor:
-        """The predicted values in the tiles, ``(k, f, z, y, x)`` in physical units; valid in own cells only."""
-        return self.base + self.of_tiles(self.scale) * self.decoded.to(self.scale.dtype)
+        """The predicted values in this rank's box, ``(k, f, z, y, x)`` in physical units."""
+        return self.base + self.of_box(self.scale) * self.decoded.to(self.scale.dtype)
 
     def _together(self, values: Tensor) -> Tensor:
-        """Return tiles ``(k, f, z, y, x)`` of all ranks as one frame."""
-        return self.sequence_group.reduce(self.tiles.put(values.where(self.own[:, None], 0)))
+        """Return the boxes ``(k, f, z, y, x)`` of all ranks as one frame."""
+        return self.sequence_group.reduce(self.cells.put(values))
 
-    def of_tiles(self, values: Tensor) -> Tensor:
-        """Return values of samples ``(b, f)`` for each tile, ``(k, f, 1, 1, 1)``."""
-        return values[self.tiles.sample][..., None, None, None]
+    def of_box(self, values: Tensor) -> Tensor:
+        """Return values of samples ``(b, f)`` for those of this rank's box, ``(k, f, 1, 1, 1)``."""
+        return values[self.cells.sample][..., None, None, None]
 
     @property
     def error(self) -> Tensor:
@@ -118,51 +106,13 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
         predict: quantity that the model predicts, as `MateyConfig` names it.
         sequence_group: group of the ranks that share the samples; it adds up their parts.
     """
-    decoding = prepared.decoding
-    shapes = [
-        (len(own), len(rows.predicted), *own.shape[1:]) for own, rows in zip(decoding.own, prepared.rows, strict=True)
-    ]
-    return Forecasts(
-        Forecast(
-            samples=samples,
-            base=normalisation.mean[tiles.sample][..., None, None, None] if predict == "field" else seen.base,
-            scale=_scale(predict, normalisation, samples.lead_time),
-            tiles=tiles,
-            own=own,
-            holders=holders,
-            halo=decoding.halo,
-            decoded=values,
-            target=seen.target,
-            num_tokens=num_tokens,
-            sequence_group=sequence_group,
-        )
-        for samples, seen, normalisation, tiles, own, holders, values, num_tokens in zip(
-            prepared.samples,
-            prepared.seen,
-            prepared.normalisations,
-            decoding.held,
-            decoding.own,
-            decoding.holders or [None] * len(decoding.own),
-            unpacked(decoded, shapes),
-            prepared.tokens.num_of_batches,
-            strict=True,
-        )
-    )
-
-
-def forecasts_of_boxes(
-    prepared: PreparedBoxes, decoded: Tensor, predict: str, sequence_group: SequenceGroup
-) -> Forecasts:
-    """Return the forecasts of a micro-batch from the decoded values of this rank's boxes, see `forecasts_of`."""
     shapes = [tuple(held.base.shape) for held in prepared.held]
     return Forecasts(
         Forecast(
             samples=samples,
             base=normalisation.mean[held.cells.sample][..., None, None, None] if predict == "field" else held.base,
             scale=_scale(predict, normalisation, samples.lead_time),
-            tiles=held.cells,
-            own=torch.ones_like(held.base[:, 0], dtype=torch.bool),
-            holders=None,
+            cells=held.cells,
             halo=halo,
             decoded=values,
             target=held.target,

@@ -1,4 +1,8 @@
-"""MateyModel: a packed micro-batch of histories in, the decoded patches of the predicted frames out."""
+"""MateyModel: a packed micro-batch of histories in, the predicted values in this rank's box of the cells out.
+
+Of the two networks, ``matey`` has tokens as the coarse scales of a network on the cells, see `matey.model.cycle`; ``paper`` has
+tokens alone, which are decoded to the cells of their patches. ``cells`` is ``matey`` without tokens, for comparison.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +19,25 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch
-from matey.model.blending import blend
 from matey.model.block_plan import reordered
-from matey.model.blocks import Block, Near, Norm, SelfAttention, scheme_keys
-from matey.model.boxes import PreparedBoxes, reach_of
+from matey.model.blocks import Block, Norm, SelfAttention, scheme_keys
+from matey.model.boxes import reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
-from matey.model.decoding import PatchDecoder
+from matey.model.decoding import PatchDecoder, placed
 from matey.model.drop_path import keep_scale
 from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
-from matey.model.forecast import Forecasts, forecasts_of, forecasts_of_boxes
+from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
-from matey.model.local import LocalOperator
 from matey.model.micro_batch import micro_batch, single
 from matey.model.module_list import ModuleList
 from matey.model.one_tensor import packed, unpacked
 from matey.model.place import place_of
-from matey.model.prepare import Prepared, Ready, prepare
+from matey.model.prepare import Prepared, prepare
 from matey.model.rotary import rotation_of, rotations_of
 from matey.model.sequence_group import SequenceGroup
-from matey.model.stage import Stage
-from matey.model.stencil import Scheme
 from matey.samples import Samples
-from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import places_around
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize
@@ -56,7 +55,7 @@ class MateyModel(PreTrainedModel):
             ``all`` or ``every_other``.
         offload_activations: whether the inputs that such blocks keep wait in main memory.
         is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
-        tokens_give: whether tokens give the cells of the network `cycle` anything, see `without_tokens`.
+        tokens_give: whether tokens change any forecast, see `without_tokens`.
     """
 
     config_class = MateyConfig
@@ -66,51 +65,33 @@ class MateyModel(PreTrainedModel):
 
     def __init__(self, config: MateyConfig) -> None:
         super().__init__(config)
-        width, num_fields = config.width, len(config.fields)
+        width, num_fields, channels = config.width, len(config.fields), config.channels
+        patches = config.patches if config.has_tokens else ()
         self.keys = scheme_keys(config.scheme, config.patches)
-        patches = config.patches if self.has_tokens else ()
         self.embeddings = ModuleList([PatchEmbedding(patch, num_fields, width) for patch in patches])
-        self.position = PositionEmbedding(width, config.num_wavelengths) if self.has_tokens else nn.Identity()
+        self.position = PositionEmbedding(width, config.num_wavelengths) if config.has_tokens else nn.Identity()
         self.lead_time = LeadTimeEmbedding(width, config.num_wavelengths, config.longest_lead)
         self.conditions = ConditionEmbedding(num_fields, width) if config.statistics else None
         self.told = ParameterEmbedding(len(config.parameters), width) if config.parameters else None
-        hidden = int(width * config.mlp_ratio)
-        is_cycle = config.network != "operator"
-        num_places = len(places_around(config.patches)) if is_cycle else 0
-        num_blocks = config.num_blocks if self.has_tokens else 0
+        self.cells_before = CellsBefore(reach_of(config), num_fields, width, channels) if config.has_cells else None
+        exchanged = patches if config.has_cells else ()
+        self.taking = ModuleList([Taking(patch, channels, width) for patch in exchanged])
+        num_places = len(places_around(config.patches)) if config.mixes_neighbours else 0
+        num_maps = config.maps if config.mixes_neighbours else 0
+        self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
+        hidden, num_blocks = int(width * config.mlp_ratio), config.num_blocks if config.has_tokens else 0
         self.blocks = ModuleList(
             [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(num_blocks)]
         )
-        self.norm = Norm(width) if self.has_tokens else nn.Identity()
-        self.decoders = ModuleList(
-            [PatchDecoder(patch, num_fields, width, config.halo, config.overlap) for patch in config.patches]
-            if not is_cycle
-            else []
-        )
-        self.cells_before = self.cells_after = None
-        levels = patches if is_cycle else ()
-        self.taking = ModuleList([Taking(patch, config.channels, width) for patch in levels])
-        self.giving = ModuleList([Giving(patch, grain_of(levels), config.channels, width) for patch in levels])
-        num_maps = config.maps if levels else 0
-        self.maps_before = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
         self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
-        if is_cycle:
-            self.cells_before = CellsBefore(reach_of(config), num_fields, width, config.channels)
-            self.cells_after = CellsAfter(reach_of(config), num_fields, width, config.channels)
-        self.local = None
-        if config.local:
-            self.local = LocalOperator(
-                config.patches,
-                num_fields,
-                width,
-                config.local,
-                config.local_scales,
-                cascade=config.local_cascade,
-                layers=config.local_layers,
-            )
+        self.norm = Norm(width) if config.has_tokens else nn.Identity()
+        self.giving = ModuleList([Giving(patch, grain_of(exchanged), channels, width) for patch in exchanged])
+        self.cells_after = CellsAfter(reach_of(config), num_fields, width, channels) if config.has_cells else None
+        decoded = () if config.has_cells else patches
+        self.decoders = ModuleList([PatchDecoder(patch, num_fields, width) for patch in decoded])
         self.sequence_group = SequenceGroup(config.attention)
         self.checkpoint_blocks, self.offload_activations, self.is_compiled = "none", False, False
-        self.tokens_give = self.has_tokens
+        self.tokens_give = config.has_tokens
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -135,26 +116,6 @@ class MateyModel(PreTrainedModel):
         elif isinstance(module, ParameterEmbedding):
             nn.init.trunc_normal_(module.parameter_weight, std=module.NUM_FEATURES**-0.5)
             nn.init.zeros_(module.contract.weight)
-        elif isinstance(module, Scheme):
-            nn.init.trunc_normal_(module.field_weight, std=module.field_weight[0, ..., 0].numel() ** -0.5)
-            nn.init.zeros_(module.field_stencils)
-            nn.init.zeros_(module.field_linear)
-            nn.init.zeros_(module.field_out)
-            if module.field_predicted is not None:
-                nn.init.zeros_(module.field_predicted)
-            # The offset of each q is one, so that at first a product p (q + 1) has a part p that is linear in the fields.
-            nn.init.zeros_(module.modulate.bias)
-            nn.init.ones_(module.modulate.bias[3 * module.channels : 4 * module.channels])
-        elif isinstance(module, Stage):
-            # Smaller than elsewhere, since their results are multiplied by each other.
-            nn.init.trunc_normal_(module.field_weight, std=(3 * module.field_weight[0, ..., 0].numel()) ** -0.5)
-            nn.init.trunc_normal_(module.factors, std=(3 * module.factors[0, 0].numel()) ** -0.5)
-            for last in (module.field_out, module.field_stencil, module.field_linear, module.mixes):
-                if last is not None:
-                    nn.init.zeros_(last)
-            if module.bring is not None:
-                nn.init.eye_(module.bring)  # a stage's features pass to the next, as many as the next one has
-            nn.init.zeros_(module.modulate.weight)  # nothing is scaled at first
         elif isinstance(module, SelfAttention):
             if module.near is not None:
                 nn.init.trunc_normal_(module.near, std=(3 * len(module.near)) ** -0.5)
@@ -166,7 +127,6 @@ class MateyModel(PreTrainedModel):
                 for last in (module.field_out, module.field_bias, module.field_stencil, module.field_mix):
                     nn.init.zeros_(last)
         elif isinstance(module, PatchDecoder):
-            nn.init.trunc_normal_(module.window_weight, std=module.window_weight.shape[1] ** -0.5)
             nn.init.zeros_(module.field_weight)
             nn.init.zeros_(module.field_bias)
 
@@ -181,103 +141,108 @@ class MateyModel(PreTrainedModel):
             pretrained_model_name_or_path = place_of(pretrained_model_name_or_path)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
-    @property
-    def has_tokens(self) -> bool:
-        """Whether the network has tokens; the network `cells` has none."""
-        return self.config.network != "cells"
-
     @contextmanager
     def without_tokens(self) -> Iterator[None]:
         """Let tokens change no forecast; afterwards, all is as it was."""
-        last = [weight for decoder in self.decoders for weight in (decoder.field_weight, decoder.field_bias)]
-        kept, gave = [weight.data for weight in last], self.tokens_give
+        gave = self.tokens_give
         try:
             self.tokens_give = False
-            for weight in last:
-                weight.data = torch.zeros_like(weight.data)
             yield
         finally:
             self.tokens_give = gave
-            for weight, values in zip(last, kept, strict=True):
-                weight.data = values
 
-    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Ready) -> Forecasts:
+    def __call__(self, batches: FieldBatch | Sequence[FieldBatch] | Prepared) -> Forecasts:
         """Predict each batch's frame at its lead time; the forecasts are in the order of the batches.
 
         Args:
             batches: a micro-batch on the model's device. If it was prepared for this rank, see `matey.model.prepare`, the host
                 does not wait for the device; histories are prepared here, on the device.
         """
-        if not isinstance(batches, Ready):
+        if not isinstance(batches, Prepared):
             batches = prepare(micro_batch(batches), self.config, self.sequence_group.ranks)
-        if isinstance(batches, PreparedBoxes):
-            return forecasts_of_boxes(batches, super().__call__(batches), self.config.predict, self.sequence_group)
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
-    def forward(self, prepared: Ready) -> Tensor:
-        """Return the decoded values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
-        if isinstance(prepared, PreparedBoxes):
-            return self._cycle(prepared)
-        own = prepared.tokens.layout
-        tokens, sample = self._embed(prepared), own.sample
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Return the predicted values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
         conditions = self._conditions(prepared)
-        # A lookup's gradient adds up in a fixed order, unlike an index's, and in float32: bfloat16 would lose most tokens.
-        tokens = (tokens + self.position(own.centre, own.extent) + F.embedding(sample, conditions)).to(tokens.dtype)
-        tokens = self._blocks(prepared, own, tokens)
-        return self._decode(prepared, self.norm(tokens), conditions.to(tokens.dtype))
-
-    def _cycle(self, prepared: PreparedBoxes) -> Tensor:
-        """Return the changes in the cells of this rank's boxes, see `matey.model.cycle`."""
-        assert self.cells_before is not None and self.cells_after is not None, "the network has no cells"
-        held, rows, conditions = prepared.held, prepared.rows, self._conditions(prepared)
-        of_boxes = torch.cat(
-            [
-                each[box.cells.sample]
-                for each, box in zip(conditions.split([s.number for s in prepared.samples]), held, strict=True)
-            ]
-        )
-        inputs, sides = [each.inputs for each in held], [each.sides for each in held]
+        if self.cells_before is None or self.cells_after is None:
+            return packed(self._decoded(prepared, self._tokens(prepared, conditions)))
+        held, rows, sides = prepared.held, prepared.rows, [each.sides for each in prepared.held]
+        of_batches = conditions.split([about.number for about in prepared.samples])
+        of_boxes = torch.cat([each[box.cells.sample] for each, box in zip(of_batches, held, strict=True)])
+        inputs = [each.inputs for each in held if each.inputs is not None]
         features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
-        told = self._told(prepared, features, conditions) if self.tokens_give else features
-        changes = self.cells_after(inputs, told, of_boxes, rows, sides)
+        if self.tokens_give:
+            features = self._told(prepared, self._tokens(prepared, conditions, features), features)
+        changes = self.cells_after(inputs, features, of_boxes, rows, sides)
         shapes = self.cells_after.shapes(inputs, sides, rows)
         return packed([box.of_box(each) for each, box in zip(unpacked(changes, shapes), held, strict=True)])
 
-    def _told(self, prepared: PreparedBoxes, features: Sequence[Tensor], conditions: Tensor) -> list[Tensor]:
-        """Return the features of the cells of each batch with what tokens give them."""
-        group = self.sequence_group
-        tokens = group.exchange_tokens(self._taken(prepared, features), prepared.enter)
-        own, sample = prepared.layout, prepared.layout.sample
-        of_samples = F.embedding(sample, conditions)  # in float32, see `forward`
-        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
-        near = prepared.near, prepared.neighbours
-        for each in self.maps_before:
-            tokens = each(tokens, group, near)
-        tokens = self._blocks(prepared, own, tokens, (prepared.near, prepared.in_blocks))
-        for each in self.maps_after:
-            tokens = each(tokens, group, near)
-        tokens = group.exchange_tokens(self.norm(tokens), prepared.leave)
-        given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
-        grains, grain = torch.cat(given), grain_of(self.config.patches)
-        return [each + box.of_grains(grains, grain) for each, box in zip(features, prepared.held, strict=True)]
+    def _tokens(self, prepared: Prepared, conditions: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
+        """Return the tokens ``(k, e)`` that this rank needs for the cells of its boxes, after the blocks.
 
-    def _taken(self, prepared: PreparedBoxes, features: Sequence[Tensor]) -> Tensor:
+        Args:
+            prepared: the micro-batch.
+            conditions: ``(b, e)``, see `_conditions`.
+            features: features ``(k, c, z, y, x)`` of the cells of each batch; none for a network without.
+        """
+        group, own = self.sequence_group, prepared.layout
+        tokens = group.exchange_tokens(self._embedded(prepared, features), prepared.enter)
+        # A lookup's gradient adds up in a fixed order, unlike an index's, and in float32: bfloat16 would lose most tokens.
+        of_samples = F.embedding(own.sample, conditions)
+        tokens = (tokens + self.position(own.centre, own.extent) + of_samples).to(tokens.dtype)
+        for each in self.maps_before:
+            tokens = each(tokens, group, prepared.near)
+        tokens = self._blocks(prepared, tokens)
+        for each in self.maps_after:
+            tokens = each(tokens, group, prepared.near)
+        return group.exchange_tokens(self.norm(tokens), prepared.leave)
+
+    def _embedded(self, prepared: Prepared, features: Sequence[Tensor]) -> Tensor:
         """Return the tokens in this rank's boxes ``(n, e)``, from the histories and the features of their cells."""
         held, plan, embedded = prepared.held, prepared.tokens, []
         for patch, embedding, of_level in zip(self.config.patches, self.embeddings, plan.rows, strict=True):
             patches = [patches_at(box.history, patch, row) for box, row in zip(held, of_level, strict=True)]
             embedded.append(embedding(patches, prepared.rows))
+        tokens = torch.cat(embedded)[plan.order]
+        if not features:
+            return tokens
         whole = [
             extend(box.of_own(each), box.history.shape[-3:], (False, False, False))
             for each, box in zip(features, held, strict=True)
         ]
         taken = torch.cat([taking(whole, of_level) for taking, of_level in zip(self.taking, plan.taking, strict=True)])
         taken = torch.cat([taken, taken.new_zeros(1, taken.shape[1])])
-        return torch.cat(embedded)[plan.order] + F.embedding(plan.taken, taken)
+        return tokens + F.embedding(plan.taken, taken)
 
-    def _blocks(self, prepared: Ready, own: TokenLayout, tokens: Tensor, near: Near | None = None) -> Tensor:
-        """Return this rank's tokens ``(n, e)``, of layout ``own``, after the blocks."""
-        plan = prepared.block_plan
+    def _told(self, prepared: Prepared, tokens: Tensor, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return the features of the cells of each batch with what tokens give them."""
+        given = [giving(tokens[at]) for giving, at in zip(self.giving, prepared.tokens.giving, strict=True)]
+        grains, grain, found = torch.cat(given), grain_of(self.config.patches), []
+        for each, box in zip(features, prepared.held, strict=True):
+            assert box.grains is not None, "what was prepared for a network without cells"
+            found.append(each + box.grains.to_cells(grains, grain))
+        return found
+
+    def _decoded(self, prepared: Prepared, tokens: Tensor) -> list[Tensor]:
+        """Return the values ``(k, f, z, y, x)`` that tokens of the last frame are decoded to, in the box of each batch."""
+        plan, levels = prepared.tokens, []
+        for decoder, at, of_level in zip(self.decoders, plan.giving, plan.taking, strict=True):
+            counts = [len(row) for row in of_level]
+            values = decoder(tokens[at], counts, prepared.rows)
+            levels.append(unpacked(values, decoder.shapes(counts, prepared.rows)))
+        found = []
+        for number, box in enumerate(prepared.held):
+            covered = len(box.base), *box.history.shape[-3:]
+            rows = [of_level[number] for of_level in plan.taking]
+            values = placed([of_level[number] for of_level in levels], rows, covered)
+            z, y, x = box.base.shape[-3:]
+            found.append(values[..., :z, :y, :x] * self.tokens_give)
+        return found
+
+    def _blocks(self, prepared: Prepared, tokens: Tensor) -> Tensor:
+        """Return this rank's tokens ``(n, e)`` after the blocks."""
+        plan, own = prepared.block_plan, prepared.layout
         samples = plan.at_residuals(own.sample) if self.training and self.config.drop_path else []
         rotations = None
         if self.config.rotary:
@@ -285,7 +250,7 @@ class MateyModel(PreTrainedModel):
         tokens = reordered(tokens, plan.enter)
         for number, block in enumerate(self.blocks):
             keep = self._keep(number, prepared, samples, tokens.dtype)
-            tokens = self._call(number, block, tokens, plan, keep, rotations, near)
+            tokens = self._call(number, block, tokens, plan, keep, rotations, prepared.in_blocks)
         return reordered(tokens, plan.leave)
 
     def _call(self, number: int, block: Block, tokens: Tensor, *inputs: Any) -> Tensor:  # noqa: ANN401
@@ -301,7 +266,9 @@ class MateyModel(PreTrainedModel):
             sequence_group = self.sequence_group.of_recomputed_blocks()
             return checkpoint(block, tokens, sequence_group, *inputs, use_reentrant=self.offload_activations)
 
-    def _keep(self, number: int, prepared: Ready, samples: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor] | None:
+    def _keep(
+        self, number: int, prepared: Prepared, samples: Sequence[Tensor], dtype: torch.dtype
+    ) -> list[Tensor] | None:
         """Return drop path's factor on each residual of a block, ``(n, 1)``, or None where nothing is dropped.
 
         ``samples`` are the numbers of the tokens' samples ``(n,)``, in the order of each residual.
@@ -337,15 +304,7 @@ class MateyModel(PreTrainedModel):
         """Return the tokens into which the model cuts a batch, on the model's device."""
         return tokenize([batch.to(self.device)], self.config.patches, self.config.refinement)
 
-    def _embed(self, prepared: Prepared) -> Tensor:
-        """Embed the patches of this rank's tokens, ``(n, e)``."""
-        embedded = []
-        for patch, embedding, rows in zip(self.config.patches, self.embeddings, prepared.tokens.patches, strict=True):
-            patches = [patches_at(seen.history, patch, row) for seen, row in zip(prepared.seen, rows, strict=True)]
-            embedded.append(embedding(patches, prepared.rows))
-        return torch.cat(embedded)[prepared.tokens.order]
-
-    def _conditions(self, prepared: Ready) -> Tensor:
+    def _conditions(self, prepared: Prepared) -> Tensor:
         """Return the conditions of all tokens of a sample, ``(b, e)`` in float32: lead time, scales and parameters."""
         lead_time = torch.cat([samples.lead_time for samples in prepared.samples]).to(torch.float32)
         conditions = self.lead_time(lead_time)
@@ -355,39 +314,6 @@ class MateyModel(PreTrainedModel):
             assert prepared.parameters is not None, "what was prepared for a model without parameters"
             conditions = conditions + self.told(prepared.parameters)
         return conditions
-
-    def _decode(self, prepared: Prepared, tokens: Tensor, conditions: Tensor) -> Tensor:
-        """Decode this rank's tokens of the last frame, and assemble the cells of this rank's leaves.
-
-        Args:
-            prepared: the micro-batch.
-            tokens: ``(n, e)``, this rank's tokens.
-            conditions: ``(b, e)``, see `_conditions`.
-        """
-        decoding, rows = prepared.decoding, prepared.rows
-        blended = [
-            blend(levels, blending)
-            for levels, blending in zip(self._decode_levels(prepared, tokens), decoding.blendings, strict=True)
-        ]
-        handed = self.sequence_group.hand_over(blended, decoding.hand_over)
-        if self.local is not None:
-            changes = self.local.changes([seen.around.wide for seen in prepared.seen], decoding.local, conditions, rows)
-            handed = [values + change for values, change in zip(handed, changes, strict=True)]
-        return packed(handed)
-
-    def _decode_levels(self, prepared: Prepared, tokens: Tensor) -> list[list[Tensor]]:
-        """Decode this rank's tokens of the last frame, with windows on that frame, to blocks of cells per batch and level."""
-        decoded: list[list[Tensor]] = [[] for _ in prepared.seen]
-        for level, decoder in zip(prepared.decoding.levels, self.decoders, strict=True):
-            windows = [
-                decoder.windows(seen.around.last, seen.around.starts, blocks)
-                for seen, blocks in zip(prepared.seen, level.blocks, strict=True)
-            ]
-            values = decoder(tokens[level.tokens], windows, prepared.rows)
-            shapes = decoder.shapes(windows, prepared.rows)
-            for of_batch, blocks_of_batch in zip(decoded, unpacked(values, shapes), strict=True):
-                of_batch.append(blocks_of_batch)
-        return decoded
 
 
 # So that `AutoModel.from_pretrained` can load a model too, once this module is imported.

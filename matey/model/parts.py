@@ -11,18 +11,17 @@ FIELD_ROWS: dict[str, tuple[str, ...]] = {
     "conditions": ("field_weight",),
     "cells_before": ("field_weight",),
     "cells_after": ("field_weight", "field_stencil", "field_mix", "field_out", "field_bias"),
-    "decoders": ("window_weight", "field_weight", "field_bias"),
-    "local": ("field_weight", "field_stencil", "field_stencils", "field_linear", "field_out", "field_predicted"),
+    "decoders": ("field_weight", "field_bias"),
 }
 """Parameters with a row for each field name, by part of the network."""
 
-LOCAL_OUTPUTS = ("field_stencil", "field_stencils", "field_linear", "field_out", "mixes")
-"""Parameters of the local operator that make changes of fields; its other parameters make the features they depend on."""
+CELL_OUTPUTS = tuple(f"cells_after.{name}" for name in ("field_stencil", "field_mix", "field_out", "field_bias"))
+"""Parameters of the cells that make changes of fields; the others make the features they depend on."""
 
 _OTHERS = {"told": "parameters", "taking": "embedding", "maps_before": "embedding"}
 _OTHERS |= dict.fromkeys(("norm", "giving", "maps_after"), "decoder")
 
-OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "local", "local_fields"})
+OUTPUT: frozenset[Part] = frozenset({"decoder", "decoder_fields", "cells", "cells_fields"})
 """Parts after the blocks."""
 
 
@@ -30,7 +29,7 @@ def part_of(name: str) -> Part:
     """Return the part that a parameter such as ``blocks.0.mlp.expand.weight`` belongs to."""
     top, *_, last = name.split(".")
     if top in FIELD_ROWS:
-        where = "local" if top.startswith("cells") else top.removesuffix("s")
+        where = "cells" if top.startswith("cells") else top.removesuffix("s")
         found = f"{where}_fields" if last in FIELD_ROWS[top] else where
     else:
         found = _OTHERS.get(top, top)

@@ -1,15 +1,19 @@
-"""Prepares all that a step needs to know of a micro-batch before it computes, on the host, ahead of the step.
+"""Prepares what a rank computes with: its box of the cells of every batch, its share of the tokens, and the routes between.
 
-    fields --> statistics, refinement, layout --> who embeds, attends to and decodes what: numbers of patches, tokens, blocks
-                                              --> what this rank sees of the fields for that (`matey.model.seen`)
+    cells, with halo --> features --> tokens in the box --.                    .--> tokens in and around the box --> change
+                                                          | enter              ^ leave
+                                                          '--> even share of the tokens, and
+                                                               those around them: neighbours, attention
 
-A host that asks a GPU for the number of tokens waits for all work that the GPU was given before. So all sizes that depend on
-values are found here, and the network computes with known sizes. Nothing here needs another rank: all ranks of a group look at
-the same fields. For ranks that have each read only a part, see `matey.model.shared_fields`.
+All of it is found on the host ahead of the step, by integers that are the same on every rank: a host that asks a GPU for the
+number of tokens waits for all work that the GPU was given before. Each rank has read the cells of its box and of the halo
+around it; only a few numbers for each coarsest patch are gathered, for statistics and for refinement. One process is the case
+of a box that is the whole domain, where every route leads a token to itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,67 +21,46 @@ import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.model.blending import Blending
-from matey.model.block_grid import BlockGrid, BlockSet, plan_blending
 from matey.model.block_plan import BlockPlan
-from matey.model.blocks import keys_of
-from matey.model.boxes import PreparedBoxes, prepare_boxes
+from matey.model.blocks import Near, keys_of
+from matey.model.boxes import Cut, Grains, Held, Wide, features_of, held_of, interpolated_cells, reach_of
+from matey.model.cells import Reach
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import BlockShape, block_shapes, reach_of, tile_of
-from matey.model.given import Rows, given_of, parameters_of, rows_of, with_given
-from matey.model.halo import HaloPlan, plan_halo
-from matey.model.own_tokens import OwnTokens, bricks_of, own_tokens
+from matey.model.cycle import grain_of
+from matey.model.given import Rows, given_of, in_history, parameters_of, rows_of, with_given, with_known
+from matey.model.route import CellRoute, Route
 from matey.model.scales import told
-from matey.model.seen import Seen, see
-from matey.model.sequence_group import HandOver, RankGroup
+from matey.model.sequence_group import Exchange, RankGroup
 from matey.nested import with_tensors
-from matey.samples import Samples
-from matey.tokens.boxes import TilesInBoxes, in_boxes
-from matey.tokens.bricks import by_batch, in_bricks
-from matey.tokens.coverage import Holders, holders, routes, tiles_of, tiles_reached, tokens_around
+from matey.samples import BatchPart, Samples
+from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick, width_of_criteria
+from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import TokenLayout
+from matey.tokens.neighbours import neighbours_of
 from matey.tokens.normalisation import Normalisation
-from matey.tokens.patches import Patch, Places, places
-from matey.tokens.tiles import Frames, Tiles
-from matey.tokens.tokenize import TokenBatch, tokenize
+from matey.tokens.patches import Patch, parts_along
+from matey.tokens.tokenize import TokenBatch, check_samples, lay_out, tokenize
 
 
 @dataclass(frozen=True)
-class LevelToDecode:
-    """The tokens of one level whose patches this rank decodes.
+class BoxTokens:
+    """The tokens in a rank's boxes, and the cells that they take features from and give them to.
 
     Attributes:
-        tokens: ``(m,)``, places of these tokens among this rank's tokens, box after box.
-        blocks: places of the blocks to which these tokens are decoded, for each batch and each box of own patches.
+        layout: the layout of the tokens.
+        rows: rows of the tokens of each level and batch in ``patchify`` of the box's history.
+        order: place of each token of the boxes in the list that is embedded level by level.
+        taking: rows in ``patchify`` of the box's features of those of the last frame, for each level and batch.
+        taken: place of each token of the boxes in the list that takes features; beyond its end for earlier frames.
+        giving: places ``(m,)`` of the tokens of each level that give features, among those needed in and around the boxes.
     """
 
-    tokens: Tensor
-    blocks: tuple[tuple[Places, ...], ...]
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """Plan by which this rank's tokens of the last frame become the cells that it holds.
-
-    Attributes:
-        levels: the tokens to decode of each level.
-        blendings: the plan by which the blocks of each batch become tiles.
-        hand_over: the plan by which tiles come to the ranks that hold them.
-        held: the tiles of each batch that hold cells of this rank's leaves.
-        local: the same tiles, dealt out to the boxes in which the local operator predicts them.
-        own: masks ``(k, z, y, x)`` of the cells of this rank's leaves in the tiles.
-        holders: the ranks that hold cells in and around these tiles, for each batch; none on one process.
-        halo: the plan by which a loss gets the cells around this rank's; None if it needs none, or is to plan it itself.
-    """
-
-    levels: tuple[LevelToDecode, ...]
-    blendings: tuple[Blending, ...]
-    hand_over: HandOver
-    held: tuple[Tiles, ...]
-    local: tuple[TilesInBoxes, ...]
-    own: tuple[Tensor, ...]
-    holders: tuple[Holders, ...]
-    halo: HaloPlan | None = None
+    layout: TokenLayout
+    rows: tuple[tuple[Tensor, ...], ...]
+    order: Tensor
+    taking: tuple[tuple[Tensor, ...], ...]
+    taken: Tensor
+    giving: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -90,11 +73,17 @@ class Prepared:
         normalisations: the statistics of each batch.
         scales: ``(b, f, 3)``, scales of each batch within their ranges: those of the history's fields, then of given fields.
         parameters: ``(b, p)``, the parameters of the samples, batch after batch; None if the model takes none.
-        frames: the frames of each batch.
-        seen: part of the fields of each batch that this rank sees.
-        tokens: this rank's tokens.
+        held: the part of each batch that the rank holds.
+        tokens: the tokens in its boxes.
+        enter: the route from the boxes to the even share; None where they are the same.
+        layout: the tokens of the even share.
+        near: the nodes around the tokens of the even share, and the route of tokens to the ranks whose tokens they lie around;
+            None for a network that does not mix neighbours.
+        in_blocks: the same for tokens in the order of a block's last attention.
+        leave: the route from the even share to the boxes and around them.
         block_plan: the plan of every block.
-        decoding: the plan by which tokens become cells.
+        num_of_batches: number of tokens of the even share of each batch.
+        halos: the routes of cells in and around the boxes, for a loss that looks at neighbours; none if it is to plan them.
     """
 
     samples: tuple[Samples, ...]
@@ -102,11 +91,16 @@ class Prepared:
     normalisations: tuple[Normalisation, ...]
     scales: tuple[Tensor, ...]
     parameters: Tensor | None
-    frames: tuple[Frames, ...]
-    seen: tuple[Seen, ...]
-    tokens: OwnTokens
+    held: tuple[Held, ...]
+    tokens: BoxTokens
+    enter: Route | None
+    layout: TokenLayout
+    near: Near | None
+    in_blocks: Near | None
+    leave: Route | None
     block_plan: BlockPlan
-    decoding: Decoding
+    num_of_batches: tuple[int, ...]
+    halos: tuple[CellRoute, ...] = ()
 
     def to(self, device: torch.device | str) -> Prepared:
         """Return the micro-batch with its tensors on ``device``."""
@@ -114,18 +108,13 @@ class Prepared:
 
     def with_halos(self, halos: Sequence[Sequence[int]], ranks: RankGroup) -> Prepared:
         """Return the micro-batch with a plan for a loss that looks at cells ``z, y, x`` around a cell, for each batch."""
-        decoding = self.decoding
-        plan = plan_halo(decoding.held, decoding.holders, halos, ranks)
-        return replace(self, decoding=replace(decoding, halo=plan))
+        routes = (held.cells.around(halo, ranks) for held, halo in zip(self.held, halos, strict=True))
+        return replace(self, halos=tuple(routes))
 
     def at_lead(self, lead: int) -> Prepared:
         """Return the micro-batch for a prediction ``lead`` snapshots ahead; given fields must not change in time."""
         later = (replace(about, lead_time=torch.full_like(about.lead_time, lead)) for about in self.samples)
         return replace(self, samples=tuple(later))
-
-
-Ready = Prepared | PreparedBoxes
-"""A micro-batch that a rank can compute with, of either network."""
 
 
 @torch.no_grad()
@@ -134,8 +123,8 @@ def prepare(
     config: MateyConfig,
     ranks: RankGroup | None = None,
     token_batch: TokenBatch | None = None,
-) -> Ready:
-    """Prepare a micro-batch for one rank, on the device of the fields, which is best the host.
+) -> Prepared:
+    """Prepare a micro-batch that every rank has whole, on the device of the fields, which is best the host.
 
     Args:
         batches: the batches of a micro-batch; the same on all ranks of a group.
@@ -147,163 +136,332 @@ def prepare(
         ValueError: a field is not in the vocabulary, a patch does not divide a batch's frames, or a budget cannot be spent.
     """
     ranks = ranks or RankGroup()
-    if config.network != "operator":
-        return prepare_boxes(batches, config, ranks, token_batch)
-    given = [given_of(batch, config) for batch in batches]
     token_batch = token_batch or tokenize(batches, config.patches, config.refinement)
-    # Blending weights are at least as precise as the fields.
-    dtype = torch.promote_types(torch.float32, batches[0].history.dtype)
-    plan = plan_of(token_batch, config, ranks, dtype)
-    seen = []
-    for number, (batch, normalisation, frames) in enumerate(
-        zip(batches, token_batch.normalisations, token_batch.frames, strict=True)
-    ):
-        own = plan.bricks[number], plan.blocks_of(number), plan.decoding.local[number], plan.decoding.held[number]
-        seen.append(see(batch, normalisation, given[number], frames, *own, config))
+    samples, given = [batch.samples for batch in batches], [given_of(batch, config) for batch in batches]
+    cuts = [Cut.of(about, config, ranks) for about in samples]
+    wides = [
+        cut.wide_of(batch, None if of_batch is None else of_batch.values)
+        for cut, batch, of_batch in zip(cuts, batches, given, strict=True)
+    ]
     statistics = [None if each is None else each.normalisation for each in given]
-    return plan.prepared([batch.samples for batch in batches], token_batch, seen, config, statistics)
+    return _prepared(samples, token_batch, cuts, wides, statistics, config, ranks)
+
+
+@torch.no_grad()
+def prepare_parts(parts: list[BatchPart], config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Prepared:
+    """Prepare a micro-batch of which each rank has read what `BoxShare` says; all ranks of the group call together.
+
+    Args:
+        parts: this rank's part of each batch. The list is emptied, so that values do not lie in memory twice.
+        config: the configuration of the model; the criterion of the refinement has to look at one patch alone.
+        ranks: the group of ranks that share the samples.
+        exchange: exchange between the ranks.
+
+    Raises:
+        ValueError: see `prepare`.
+    """
+    parts[:] = [with_known(part, config) for part in parts]
+    samples = [part.samples for part in parts]
+    check_samples(samples, config.patches, config.refinement)
+    cuts = [Cut.of(about, config, ranks) for about in samples]
+    wides = [_assembled(part, cut) for part, cut in zip(parts, cuts, strict=True)]
+    num_given = [part.num_given for part in parts]
+    parts.clear()
+    gather = _Gather([cut.decomposition for cut in cuts], ranks, exchange)
+    histories = [cut.own(wide.history) for cut, wide in zip(cuts, wides, strict=True)]
+    normalisations = gather.statistics(samples, histories)
+    statistics = _statistics_of_given(samples, cuts, wides, num_given, ranks, exchange)
+    refined: list[list[Tensor]] = [[] for _ in samples]
+    if len(config.patches) > 1:
+        refined = gather.refinement(samples, histories, normalisations, config)
+    token_batch = lay_out(samples, normalisations, refined, config.patches, config.refinement)
+    return _prepared(samples, token_batch, cuts, wides, statistics, config, ranks)
+
+
+def _statistics_of_given(
+    samples: Sequence[Samples],
+    cuts: Sequence[Cut],
+    wides: Sequence[Wide],
+    num_given: Sequence[int],
+    ranks: RankGroup,
+    exchange: Exchange,
+) -> list[Normalisation | None]:
+    """Return the statistics of each batch's given fields, None where there are none."""
+    found: list[Normalisation | None] = [None] * len(samples)
+    having = [number for number, count in enumerate(num_given) if count]
+    if not having:
+        return found
+    about = [replace(samples[at], window=(num_given[at], *samples[at].window[1:])) for at in having]
+    values = [cuts[at].own(given) for at in having if (given := wides[at].given) is not None]
+    gather = _Gather([cuts[at].decomposition for at in having], ranks, exchange)
+    for at, of_given in zip(having, gather.statistics(about, values), strict=True):
+        found[at] = in_history(of_given, num_given[at], samples[at].window[0])
+    return found
+
+
+def _assembled(part: BatchPart, cut: Cut) -> Wide:
+    """Bring the samples that a rank has read together."""
+    samples = range(cut.box.samples.start, cut.box.samples.stop)
+    assert [piece.sample for piece in part.pieces] == list(samples), "a rank reads one piece of each of its samples"
+    about, sizes = part.samples, [span.cells.stop - span.cells.start for span in cut.spans]
+    if not part.pieces:
+        empty = torch.empty(0, about.window[0], len(about.fields), *sizes, dtype=about.dtype)
+        given = torch.empty(0, part.num_given, len(about.given_fields), *sizes, dtype=about.dtype)
+        return Wide(empty, empty[:, 0] if part.has_target else None, given if part.num_given else None)
+
+    def together(name: str) -> Tensor | None:
+        values = [getattr(piece, name) for piece in part.pieces]
+        return None if values[0] is None else torch.stack(values)
+
+    history = together("history")
+    assert history is not None
+    return Wide(history, together("target") if part.has_target else None, together("given"))
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """A rank's plan for a micro-batch, without the values.
+class _Gather:
+    """Gathers numbers of each coarsest patch from the ranks that hold them, in the order of the patches."""
 
-    Attributes:
-        bricks: numbers ``(k,)`` along ``b Z Y X``, ascending, of the coarsest patches that hold own tokens, for each batch;
-            None on one process, which sees whole samples.
-        tokens: own tokens.
-        block_plan: the plan of every block.
-        decoding: the plan by which tokens become cells.
-    """
+    decompositions: Sequence[Decomposition]
+    ranks: RankGroup
+    exchange: Exchange
 
-    bricks: tuple[Tensor | None, ...]
-    tokens: OwnTokens
-    block_plan: BlockPlan
-    decoding: Decoding
+    def _of_all(self, rows: Sequence[Tensor], widths: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+        """Return the rows ``(b Z Y X, w)`` of each batch from those of this rank's patches."""
+        holders = [each.rank_of_bricks().flatten() for each in self.decompositions]
+        counts = [torch.bincount(holder, minlength=self.ranks.size).tolist() for holder in holders]
+        of_ranks = [sum(n[rank] * w for n, w in zip(counts, widths, strict=True)) for rank in range(self.ranks.size)]
+        own = torch.cat([row.flatten().to(dtype) for row in rows])
+        values, first = self.exchange.gather(own, of_ranks), 0
+        found = [values.new_empty(len(holder), width) for holder, width in zip(holders, widths, strict=True)]
+        for rank in range(self.ranks.size):
+            for whole, holder, width in zip(found, holders, widths, strict=True):
+                mine = (holder == rank).nonzero(as_tuple=True)[0]
+                whole[mine] = values[first : first + len(mine) * width].view(len(mine), width)
+                first += len(mine) * width
+        return found
 
-    def blocks_of(self, batch: int) -> list[tuple[Places, ...]]:
-        """Return the places of the blocks of a batch that are decoded, for each box and level."""
-        return list(zip(*(level.blocks[batch] for level in self.decoding.levels), strict=True))
+    def statistics(self, samples: Sequence[Samples], histories: Sequence[Tensor]) -> list[Normalisation]:
+        """Return the statistics of each batch from the values of this rank's boxes."""
+        brick, widths = self.decompositions[0].brick, [3 * history.shape[2] for history in histories]
+        rows = [
+            torch.cat([history.new_empty(0, width), *(sums_by_brick(one[None], brick) for one in history)])
+            for history, width in zip(histories, widths, strict=True)
+        ]
+        found = self._of_all(rows, widths, samples[0].dtype)
+        return [
+            statistics_from(row, about, each.frames.grid_of(brick), brick)
+            for row, about, each in zip(found, samples, self.decompositions, strict=True)
+        ]
 
-    def prepared(
+    def refinement(
         self,
         samples: Sequence[Samples],
-        token_batch: TokenBatch,
-        seen: Sequence[Seen],
+        histories: Sequence[Tensor],
+        normalisations: Sequence[Normalisation],
         config: MateyConfig,
-        given: Sequence[Normalisation | None],
-    ) -> Prepared:
-        """Return the prepared micro-batch, from the fields that the rank sees and the statistics of given fields."""
-        device, names = token_batch.layout.row.device, config.parameters
-        rows = tuple(rows_of(batch, config, device) for batch in samples)
-        inputs = map(with_given, token_batch.normalisations, given)
-        return Prepared(
-            samples=tuple(samples),
-            rows=rows,
-            normalisations=token_batch.normalisations,
-            scales=told(inputs, [row.inputs for row in rows], config.fields, config.scales),
-            parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
-            frames=token_batch.frames,
-            seen=tuple(seen),
-            tokens=self.tokens,
-            block_plan=self.block_plan,
-            decoding=self.decoding,
+    ) -> list[list[Tensor]]:
+        """Decide which patches are split, by the criteria of all ranks' patches."""
+        how, width = (config.patches, config.refinement), width_of_criteria(config.patches)
+        rows = []
+        for history, normalisation, each in zip(histories, normalisations, self.decompositions, strict=True):
+            first = each.box(self.ranks.place).samples.start
+            of_samples = [
+                criteria_by_brick(one[None], normalisation.of([first + number]), *how)
+                for number, one in enumerate(history)
+            ]
+            rows.append(torch.cat([history.new_empty(0, width), *of_samples]))
+        found = self._of_all(rows, [width] * len(rows), samples[0].dtype)
+        return [
+            refined_from(row, about, each.frames.grid_of(config.patches[0]), *how)
+            for row, about, each in zip(found, samples, self.decompositions, strict=True)
+        ]
+
+
+def _prepared(
+    samples: Sequence[Samples],
+    token_batch: TokenBatch,
+    cuts: Sequence[Cut],
+    wides: Sequence[Wide],
+    given: Sequence[Normalisation | None],
+    config: MateyConfig,
+    ranks: RankGroup,
+) -> Prepared:
+    layout, frames, patches = token_batch.layout, token_batch.frames, config.patches
+    device, names = layout.row.device, config.parameters
+    rows = tuple(rows_of(batch, config, device) for batch in samples)
+    inputs = [with_given(*each) for each in zip(token_batch.normalisations, given, strict=True)]
+    places = _Places(layout, frames, patches)
+    num_tokens, me = layout.num_tokens, ranks.place
+    even = ranks.rank_of_tokens(num_tokens).to(device)
+    shares = [(even == rank).nonzero(as_tuple=True)[0] for rank in range(ranks.size)]
+    box_of = places.in_bricks([cut.decomposition.rank_of_bricks().to(device) for cut in cuts])
+    if config.has_cells:
+        of_ranks = ([Cut.of_rank(about, config, rank, ranks.size) for about in samples] for rank in range(ranks.size))
+        needed = [places.given_to(of_rank, reach_of(config)) for of_rank in of_ranks]
+        grains = places.grains(cuts, needed[me], reach_of(config))
+    else:
+        needed = [(layout.is_last & (box_of == rank)).nonzero(as_tuple=True)[0] for rank in range(ranks.size)]
+        grains = [None] * len(cuts)
+    own, block_plan = ranks.shard(num_tokens), ranks.plan_block(keys_of(layout, config.scheme, patches))
+    near, in_blocks = _near(token_batch, shares, even, block_plan, config, me)
+    of_batches = zip(cuts, wides, token_batch.normalisations, given, grains, strict=True)
+    return Prepared(
+        samples=tuple(samples),
+        rows=rows,
+        normalisations=token_batch.normalisations,
+        scales=told(inputs, [row.inputs for row in rows], config.fields, config.scales),
+        parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
+        held=tuple(held_of(*of_batch, config) for of_batch in of_batches),
+        tokens=places.of_boxes((box_of == me).nonzero(as_tuple=True)[0], cuts, needed[me]),
+        enter=Route.planned(box_of, shares, me),
+        layout=layout.select(own),
+        near=near,
+        in_blocks=in_blocks,
+        leave=Route.planned(even, needed, me),
+        block_plan=block_plan,
+        num_of_batches=tuple(torch.bincount(layout.batch[own], minlength=len(frames)).tolist()),
+    )
+
+
+def _near(
+    token_batch: TokenBatch, shares: Sequence[Tensor], even: Tensor, plan: BlockPlan, config: MateyConfig, me: int
+) -> tuple[Near | None, Near | None]:
+    """Return the nodes around this rank's tokens, in their order and in that of the blocks, see `Prepared`."""
+    if not config.mixes_neighbours:
+        return None, None
+    neighbours, route = neighbours_of(token_batch.layout, token_batch.frames, config.patches), None
+    if len(shares) > 1:
+        seen = [neighbours.seen_by(share) for share in shares]
+        route, neighbours = Route.planned(even, [tokens for _, tokens in seen], me), seen[me][0]
+    in_blocks = neighbours if plan.enter is None else neighbours.renumbered(plan.enter.index, plan.enter.inverse)
+    return (route, neighbours), (route, in_blocks)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """The places of all tokens of a micro-batch."""
+
+    layout: TokenLayout
+    frames: Sequence[Frames]
+    patches: Sequence[Patch]
+
+    def _sample(self) -> Tensor:
+        """Return the number of each token's sample in its batch, ``(n,)``."""
+        first = self.layout.kinds.first_sample
+        return self.layout.sample - first.index_select(0, self.layout.kind.int())
+
+    def in_bricks(self, bricks: Sequence[Tensor]) -> Tensor:
+        """Return a value of each token's coarsest patch, ``(n,)``, from those of each batch, ``(b, Z, Y, X)``."""
+        layout = self.layout
+        ratio = torch.tensor([parts_along(self.patches[0], patch) for patch in self.patches], device=layout.row.device)
+        sample, place = self._sample(), layout.place // ratio[layout.level]
+        found = torch.empty_like(sample)
+        for number, values in enumerate(bricks):
+            mine = (layout.batch == number).nonzero(as_tuple=True)[0]
+            found[mine] = values[sample[mine], *place[mine].unbind(1)]
+        return found
+
+    def _last(self, level: int, batch: int) -> Tensor:
+        """Return the token of the last frame of each patch of a level, ``(b, Z, Y, X)``; -1 where there is none."""
+        layout, frames = self.layout, self.frames[batch]
+        tokens = ((layout.batch == batch) & (layout.level == level) & layout.is_last).nonzero(as_tuple=True)[0]
+        grid = frames.grid_of(self.patches[level])
+        times = frames.window[0] // self.patches[level][0]
+        found = torch.full((math.prod(grid),), -1, device=tokens.device)
+        return found.index_copy(0, layout.row[tokens].long() // times, tokens).view(grid)
+
+    def _grains_around(self, cut: Cut, batch: int, reach: Reach) -> tuple[list[int], list[tuple[Tensor, Tensor]]]:
+        """Return the grains that a rank needs.
+
+        Returns:
+            The first grain along each axis; and for each level the tokens ``(b, Z, Y, X)`` that give the grains, -1 for none,
+            and the grains' numbers in their leaves.
+        """
+        grain, first, along = grain_of(self.patches), [], []
+        for span, size in zip(features_of(cut, reach), grain[1:], strict=True):
+            cells = interpolated_cells(span, size)
+            # Linear interpolation takes the grains whose middles lie around that of a cell.
+            begin, end = ((2 * cell + 1 - size) // (2 * size) for cell in (cells.start, cells.stop - 1))
+            places, held = torch.arange(begin, end + 2), -(-span.length // size)
+            first.append(begin)
+            goes_round = span.wraps and span.length % size == 0
+            along.append(places % held if goes_round else places.clamp(0, held - 1))
+        found = []
+        for level, patch in enumerate(self.patches):
+            tokens, sub = self._last(level, batch)[cut.box.samples], torch.zeros((), dtype=torch.long)
+            for axis, (places, parts) in enumerate(zip(along, parts_along(patch, grain), strict=True), start=1):
+                places = places.to(tokens.device)
+                tokens = tokens.index_select(axis, places // parts)
+                sub = sub.to(tokens.device)[..., None] * parts + places % parts
+            found.append((tokens, sub))
+        return first, found
+
+    def given_to(self, cuts: Sequence[Cut], reach: Reach) -> Tensor:
+        """Return the tokens ``(k,)``, ascending, whose features a rank needs in its boxes and around them."""
+        of_levels = [level for batch, cut in enumerate(cuts) for level in self._grains_around(cut, batch, reach)[1]]
+        found = torch.cat([tokens.flatten() for tokens, _ in of_levels]).unique()
+        return found[found >= 0]
+
+    def grains(self, cuts: Sequence[Cut], needed: Tensor, reach: Reach) -> list[Grains | None]:
+        """Return the grains in and around a rank's box of each batch, from all tokens ``(k,)`` that give them."""
+        grain, level = grain_of(self.patches), self.layout.level[needed]
+        start = torch.full((self.layout.num_tokens + 1,), 0, device=needed.device)
+        count = 0
+        for number, patch in enumerate(self.patches):
+            mine, each = needed[level == number], math.prod(parts_along(patch, grain))
+            start[mine] = count + each * torch.arange(len(mine), device=needed.device)
+            count += each * len(mine)
+        found: list[Grains | None] = []
+        for batch, cut in enumerate(cuts):
+            first, of_levels = self._grains_around(cut, batch, reach)
+            numbers = torch.stack([torch.where(tokens >= 0, start[tokens] + sub, count) for tokens, sub in of_levels])
+            # Without parents each grain is of one leaf, whose number is smaller than that of none.
+            keeps_parents = not bool(self.layout.is_leaf.all())
+            spans = [
+                (span, interpolated_cells(span, size))
+                for span, size in zip(features_of(cut, reach), grain[1:], strict=True)
+            ]
+            grains = Grains(
+                numbers=numbers if keeps_parents else numbers.amin(0, keepdim=True),
+                first=tuple(first),
+                cells=tuple(cells for _, cells in spans),
+                chosen=tuple(span.index().to(needed.device) if cells != span.cells else None for span, cells in spans),
+            )
+            found.append(grains)
+        return found
+
+    def of_boxes(self, own: Tensor, cuts: Sequence[Cut], needed: Tensor) -> BoxTokens:
+        """Return the tokens ``(k,)`` in a rank's boxes, see `BoxTokens`; ``needed`` are those in and around them."""
+        layout = self.layout.select(own)
+        sample, place, time, last = self._sample()[own], layout.place, layout.time, layout.is_last
+        rows, taking, order, taken = [], [], [], []
+        for level, patch in enumerate(self.patches):
+            of_level, of_last = [], []
+            for batch, cut in enumerate(cuts):
+                mine = ((layout.batch == batch) & (layout.level == level)).nonzero(as_tuple=True)[0]
+                row = sample[mine] - cut.box.samples.start
+                for axis, (side, cells, brick) in enumerate(
+                    zip(cut.box.cells, patch[1:], self.patches[0][1:], strict=True)
+                ):
+                    covered = -(-(side.stop - side.start) // brick) * brick
+                    row = row * (covered // cells) + place[mine, axis] - side.start // cells
+                at_end = last[mine].nonzero(as_tuple=True)[0]
+                of_last.append(row[at_end])
+                of_level.append(row * (self.frames[batch].window[0] // patch[0]) + time[mine])
+                order.append(mine)
+                taken.append(mine[at_end])
+            rows.append(tuple(of_level))
+            taking.append(tuple(of_last))
+        takes = torch.cat(taken)
+        place_of = torch.full((len(own),), len(takes), device=own.device)
+        place_of[takes] = torch.arange(len(takes), device=own.device)
+        level_of = self.layout.level[needed]
+        return BoxTokens(
+            layout=layout,
+            rows=tuple(rows),
+            order=torch.cat(order).argsort(),
+            taking=tuple(taking),
+            taken=place_of,
+            giving=tuple((level_of == number).nonzero(as_tuple=True)[0] for number in range(len(self.patches))),
         )
-
-
-def plan_of(token_batch: TokenBatch, config: MateyConfig, ranks: RankGroup, dtype: torch.dtype) -> StepPlan:
-    """Plan a micro-batch for one rank; ``dtype`` is the precision of the blending weights."""
-    whole, frames = token_batch.layout, token_batch.frames
-    own = ranks.shard(whole.num_tokens)
-    mine = whole.select(own)
-    bricks = bricks_of(mine, frames, config.patches) if ranks.size > 1 else [None] * len(frames)
-    return StepPlan(
-        bricks=tuple(bricks),
-        tokens=own_tokens(mine, frames, config.patches, bricks),
-        block_plan=ranks.plan_block(keys_of(whole, config.scheme, config.patches)),
-        decoding=_decoding(whole, own, frames, config, ranks, dtype),
-    )
-
-
-def _decoding(
-    whole: TokenLayout, own: slice, frames: Sequence[Frames], config: MateyConfig, ranks: RankGroup, dtype: torch.dtype
-) -> Decoding:
-    patches, shapes = config.patches, block_shapes(config)
-    tile, reach = tile_of(shapes), reach_of(shapes)
-    reached = tiles_reached(whole, own, frames, patches, reach, tile)
-    held = tiles_of(whole, own, frames, patches, tile)
-    boxes = torch.zeros_like(whole.row[own]), [1] * len(frames)
-    near = tokens_around(whole, own, frames, patches, reach)
-    beside, rank = whole.select(near), ranks.rank_of_tokens(whole.num_tokens).to(near.device)[near]
-    found: list[Holders] = []
-    if ranks.size > 1:
-        boxes = _boxes_of_tokens(whole.select(own), frames, patches)
-        found = holders(beside, rank, frames, patches, tile)
-    levels, blocks = _levels_to_decode(beside, near, own, reached, patches, shapes, boxes)
-    return Decoding(
-        levels=tuple(levels),
-        blendings=tuple(plan_blending(of_batch, dtype, add_levels=config.tokens.set == "mul") for of_batch in blocks),
-        hand_over=ranks.plan_hand_over(
-            [tiles.row for tiles in reached],
-            [tiles.row for tiles in held],
-            lambda: routes(beside, rank, found, ranks.place, frames, patches, reach),
-        ),
-        held=tuple(held),
-        local=tuple(TilesInBoxes.dealt(tiles, patches[0]) for tiles in held),
-        own=tuple(tiles.cells() for tiles in held),
-        holders=tuple(found),
-    )
-
-
-def _boxes_of_tokens(own: TokenLayout, frames: Sequence[Frames], patches: Sequence[Patch]) -> tuple[Tensor, list[int]]:
-    """Deal the patches of own tokens of the last frame out to boxes.
-
-    Returns:
-        The number of each token's box ``(n,)``, from 0 in every batch, and the number of boxes of each batch.
-    """
-    box, counts = torch.zeros(own.num_tokens, dtype=torch.long, device=own.row.device), []
-    last = own.is_last.nonzero(as_tuple=True)[0]
-    of_levels = [in_bricks(own.select(last), frames, patches, level) for level in range(len(patches))]
-    for group, found in zip(frames, zip(*of_levels, strict=True), strict=True):
-        index, brick = (torch.cat(column) for column in zip(*(each[:2] for each in found), strict=True))
-        numbers = in_boxes(brick, group.grid_of(patches[0]), patches[0])
-        box[last[index]] = numbers
-        counts.append(int(numbers.max()) + 1 if len(numbers) else 1)
-    return box, counts
-
-
-def _levels_to_decode(
-    layout: TokenLayout,
-    number: Tensor,
-    own: slice,
-    reached: Sequence[Tiles],
-    patches: Sequence[Patch],
-    shapes: Sequence[BlockShape],
-    boxes: tuple[Tensor, Sequence[int]],
-) -> tuple[list[LevelToDecode], list[list[BlockSet]]]:
-    """Return the tokens to decode of each level, and the blocks for each batch and level.
-
-    The layout holds the tokens ``(m,)`` of `tokens_around`; for ``boxes`` see `_boxes_of_tokens`.
-    """
-    box, num_boxes = boxes
-    levels: list[LevelToDecode] = []
-    blocks: list[list[BlockSet]] = [[] for _ in reached]
-    grids_of_size: dict[BlockShape, list[BlockGrid]] = {}
-    for level, (patch, shape) in enumerate(zip(patches, shapes, strict=True)):
-        if shape not in grids_of_size:
-            grids_of_size[shape] = [BlockGrid.over(tiles, shape.cells[1:], shape.margin) for tiles in reached]
-        tokens, of_batches = [], []
-        by_batches = by_batch((layout.level == level).nonzero(as_tuple=True)[0], layout, len(reached))
-        for of_batch, of_level, grid, count in zip(blocks, by_batches, grids_of_size[shape], num_boxes, strict=True):
-            times = grid.tiles.frames.window[0] // patch[0]
-            row, at = layout.row[of_level].long() // times, number[of_level]
-            is_own = (at >= own.start) & (at < own.stop)
-            mine, own_row = at[is_own] - own.start, row[is_own]
-            of_boxes = [box[mine] == each for each in range(count)] if count > 1 else [slice(None)]
-            numbers = [grid.numbers(patch, own_row[of_box]) for of_box in of_boxes]
-            present = numbers[0] if count == 1 and len(mine) == len(at) else grid.numbers(patch, row)
-            of_batch.append(BlockSet(torch.cat(numbers), present, grid))
-            of_batches.append(tuple(places(each, grid.shape) for each in numbers))
-            tokens += [mine[of_box] for of_box in of_boxes]
-        levels.append(LevelToDecode(torch.cat(tokens), tuple(of_batches)))
-    return levels, blocks

@@ -6,7 +6,7 @@ A `RankGroup` plans the division of work by arithmetic: it needs no other rank a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -19,12 +19,6 @@ from matey.tokens.segments import segment
 
 Plan = Any
 """Preparation, once per batch, of all attentions with the same key."""
-
-HandOver = Any
-"""Preparation, once per batch, of handing decoded rows over to the ranks that hold them."""
-
-Routes = Callable[[], Sequence[Tensor]]
-"""Function that returns for each batch the rows that a rank sends or receives, see `matey.tokens.coverage.routes`."""
 
 
 class Exchange(Protocol):
@@ -78,20 +72,6 @@ class RankGroup:
         """Plan the attentions of a block, one for each key, and the orders of the tokens in them."""
         return in_order([self.plan(key) for key in keys])
 
-    def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> HandOver:
-        """Plan how the ranks' parts of rows are sent to the ranks that hold the rows.
-
-        Args:
-            reached: the numbers ``(m,)`` of the rows that this rank has a part of, ascending, one tensor per batch.
-            held: the numbers ``(k,)`` of the rows that this rank holds, ascending and among ``reached``, one tensor per
-                batch.
-            routes: function that finds the rows that this rank sends or receives.
-        """
-        return [
-            None if len(mine) == len(there) else torch.searchsorted(there, mine)
-            for there, mine in zip(reached, held, strict=True)
-        ]
-
 
 class SequenceGroup:
     """The ranks that share the samples; here one process, which holds all tokens. `matey.parallel` overrides it for several.
@@ -121,20 +101,6 @@ class SequenceGroup:
     def of_recomputed_blocks(self) -> SequenceGroup:
         """Return the group for blocks with activation recomputation; it computes nothing again by itself."""
         return self
-
-    def hand_over(self, values: Sequence[Tensor], plan: HandOver) -> list[Tensor]:
-        """Add up the ranks' parts of each row, on the ranks that hold the row.
-
-        Args:
-            values: tensors ``(m, ...)``, one per batch: this rank's part of the rows that it contributes to.
-            plan: the plan for sending them, see `RankGroup.plan_hand_over`.
-
-        Returns:
-            One tensor ``(k, ...)`` per batch, the sums of the rows that this rank holds.
-        """
-        return [
-            have if chosen is None else have.index_select(0, chosen) for have, chosen in zip(values, plan, strict=True)
-        ]
 
     def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
         """Return the tokens ``(k, e)`` that a `matey.model.route.Route` leads to this rank, from its own ``(n, e)``."""

@@ -13,8 +13,7 @@ from matey.mistakes import nearest_name
 from matey.model.configuration import MateyConfig
 from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
-from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS
-from matey.model.stage import Stage
+from matey.model.parts import CELL_OUTPUTS, FIELD_ROWS
 from matey.tokens.patches import AXES, Patch, long_axes
 
 
@@ -37,7 +36,7 @@ def transfer(
     target: MateyModel,
     new_rows: Mapping[str, str],
     *,
-    local: Literal["pretrained", "features", "new"] = "pretrained",
+    cells: Literal["pretrained", "features", "new"] = "pretrained",
 ) -> Transfer:
     """Copy the weights of ``source`` that fit into ``target``; rows of fields are matched by name.
 
@@ -46,7 +45,7 @@ def transfer(
         target: a model with initial weights, which stay where nothing fits.
         new_rows: initial row of each field that only the target has: ``zero``, ``mean`` of the source's rows, or
             ``copy:FIELD``.
-        local: weights that the local operator takes: all that fit, all but those that make changes of fields, or none.
+        cells: weights that the network on the cells takes: all that fit, all but those that make changes of fields, or none.
 
     Raises:
         ValueError: the blocks or the predicted quantities differ, or a row is to be copied from a field that the source lacks.
@@ -57,29 +56,24 @@ def transfer(
     for module in ("position", "lead_time", "blocks", "norm", "maps_before", "maps_after"):
         _copy_module(getattr(source, module), getattr(target, module), module, reused)
     rows = _Rows(source.config.fields, target.config.fields, new_rows)
-    for level, patch in enumerate(target.config.patches if target.has_tokens else ()):
+    for level, patch in enumerate(target.config.patches if target.config.has_tokens else ()):
         _copy_embedding(source, target, level, rows, reused)
-        if target.config.network == "cycle":
+        if target.config.has_cells:
             _copy_exchange(source, target, level, reused)
         else:
             _copy_decoder(source, target, level, rows, reused)
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
     sentences += _copy_beside(source, target, "conditions", rows, reused)
-    for part in ("cells_before", "cells_after"):
+    for part in ("cells_before", "cells_after") if cells != "new" else ():
         sentences += _copy_beside(source, target, part, rows, reused)
-    if local != "new":
-        sentences += _copy_beside(source, target, "local", rows, reused)
-    elif target.local is not None:
-        sentences.append("The local operator starts anew, as finetune.local asks.")
-    if local == "features" and any(name.startswith("local.") for name in reused):
-        sentences.append(
-            "The local operator predicts no change at first; what it finds in the fields is as pretrained."
-        )
-        # A network's response to scales and lead times is wrong for other scales and lead times.
-        told = {f"{name}.modulate.weight" for name, module in target.named_modules() if isinstance(module, Stage)}
+    if cells == "new" and target.config.has_cells:
+        sentences.append("The network on the cells starts anew, as finetune.cells asks.")
+    if cells == "features" and any(name.startswith("cells_") for name in reused):
+        sentences.append("The cells predict no change at first; what is found in the fields is as pretrained.")
         for name, parameter in target.named_parameters():
-            if name in told or (name.startswith("local.") and name.split(".")[-1] in LOCAL_OUTPUTS):
+            # The response to scales and lead times is wrong for other scales and lead times.
+            if name in CELL_OUTPUTS or (name.startswith("cells_") and ".modulate.weight" in name):
                 parameter.zero_()
                 del reused[name]
     sentences += _copy_told(source, target, reused)
@@ -97,7 +91,7 @@ def check_blocks(source: MateyConfig, target: MateyConfig) -> None:
     """Raise ValueError unless both models have the same blocks and predict the same quantity."""
     names = {"scheme": "scheme", "num_heads": "heads", "width": "width", "num_blocks": "blocks"}
     names |= {"rotary": "rotary", "predict": "predict", "network": "network"}
-    if target.network == "cycle":
+    if target.mixes_neighbours:
         names["maps"] = "maps of neighbours"
     for key, name in names.items():
         has, wants = getattr(source, key), getattr(target, key)
@@ -191,7 +185,7 @@ def _copy_exchange(source: MateyModel, target: MateyModel, level: int, reused: d
 
 
 def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows, reused: dict[str, int]) -> list[str]:
-    """Copy a part beside the tokens if both models have it in the same shape and scales; return a sentence if it is new."""
+    """Copy a part beside the tokens if both models have it in the same shape; return a sentence if it is new."""
     old, new = getattr(source, part), getattr(target, part)
     # Rows of fields may differ; all other shapes must be equal.
     shapes = [
@@ -200,8 +194,7 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
         else {}
         for module in (old, new)
     ]
-    ladders = [getattr(module, "ladder", None) for module in (old, new)]  # which cells each scheme of the operator sees
-    if shapes[0] != shapes[1] or ladders[0] != ladders[1]:
+    if shapes[0] != shapes[1]:
         return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
     for name, parameter in new.named_parameters() if new is not None else ():
         key = f"{part}.{name}"

@@ -17,7 +17,6 @@ from torch.distributed import DistNetworkError
 
 from matey.config import ConfigError
 from matey.mistakes import nearest_name
-from matey.model.convolution import keep_all_bits
 from matey.parallel import mpi, slurm
 from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
 from matey.parallel.failure import name_failures, set_timeouts
@@ -298,3 +297,11 @@ def main() -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def keep_all_bits() -> None:
+    """Have this process's float32 convolutions on GPUs use all bits of their inputs.
+
+    By default (TF32) they use 10 bits of a mantissa, too few for differences between neighbouring cells.
+    """
+    torch.backends.cudnn.allow_tf32 = False

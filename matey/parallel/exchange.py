@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup, get_backend
 
-from matey.model.first_derivatives import first_only
 from matey.parallel.package import deepspeed
 
 Group = ProcessGroup | None  # None: all ranks
@@ -73,7 +73,21 @@ def sum_over_group(partial: Tensor, group: Group) -> Tensor:
     return _Sum.apply(partial, group)
 
 
-_first_only = first_only("Exchanges between ranks", "compute them on one rank")
+def _first_only(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a backward pass: it raises RuntimeError if its result is to be differentiated again.
+
+    PyTorch's `once_differentiable` does not raise in `torch.autograd.grad`, which then leaves out a part of the derivative.
+    """
+
+    @wraps(backward)
+    def checked(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "Exchanges between ranks have no second derivatives; compute them on one rank, or leave out create_graph=True."
+            )
+        return backward(ctx, *gradients)
+
+    return checked
 
 
 class _Exchange(Function):

@@ -21,11 +21,10 @@ from torch import Tensor
 from matey.model.attention import segment_attention
 from matey.model.block_plan import BlockPlan
 from matey.model.matey import MateyModel
-from matey.model.sequence_group import RankGroup, Routes, SequenceGroup
+from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups
-from matey.parallel.hand_over import RowsPlan, hand_over, plan_hand_over
 from matey.parallel.homes import homes_of_segments
 from matey.parallel.host_exchange import HostExchange
 from matey.parallel.regather import not_kept
@@ -104,11 +103,6 @@ class SequenceRanks(RankGroup):
         """Plan the attentions of a block; tokens stay in the order of the packed list, and exchanges bring them into others."""
         return BlockPlan.in_place([self.plan(key) for key in keys])
 
-    def plan_hand_over(self, reached: Sequence[Tensor], held: Sequence[Tensor], routes: Routes) -> tuple[RowsPlan, ...]:
-        """Plan how the ranks' parts of rows are sent to the ranks that hold the rows; see `RankGroup.plan_hand_over`."""
-        found = routes() if self.size > 1 else [row.new_empty(3, 0) for row in held]  # alone, it sends nothing
-        return plan_hand_over(reached, held, found, self.topology.sequence_rank, self.size)
-
 
 class DistributedSequenceGroup(SequenceGroup):
     """The sequence group of several ranks.
@@ -140,10 +134,6 @@ class DistributedSequenceGroup(SequenceGroup):
         sequence_group = copy(self)
         sequence_group._gathers_again = False
         return sequence_group
-
-    def hand_over(self, values: Sequence[Tensor], plan: Sequence[RowsPlan]) -> list[Tensor]:
-        """Add up the ranks' parts of each row, on the ranks that hold the row; see `SequenceGroup.hand_over`."""
-        return hand_over(values, plan, self.group)
 
     def exchange_tokens(self, tokens: Tensor, route: Any) -> Tensor:  # noqa: ANN401
         """Return the tokens ``(k, e)`` that a route leads to this rank, from its own ``(n, e)``."""

@@ -21,8 +21,33 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from matey.tokens.patches import Patch
-from matey.tokens.tiles import Frames
+from matey.tokens.patches import Patch, patch_grid
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of one batch.
+
+    Attributes:
+        num_samples: number of samples ``b``.
+        window: size ``t, z, y, x`` of the history.
+        periodic: whether the domain wraps around along ``z, y, x``.
+        covered: size ``z, y, x`` that the coarsest patches cover, at least that of the grid.
+    """
+
+    num_samples: int
+    window: tuple[int, int, int, int]
+    periodic: tuple[bool, bool, bool]
+    covered: tuple[int, int, int]
+
+    @property
+    def wraps(self) -> tuple[bool, ...]:
+        """Whether the covered cells wrap around along ``z, y, x``; a padded axis does not."""
+        return tuple(w and s == c for w, s, c in zip(self.periodic, self.window[1:], self.covered, strict=True))
+
+    def grid_of(self, patch: Patch) -> tuple[int, int, int, int]:
+        """Return the number of samples, and of patches of a given size along ``z, y, x``."""
+        return self.num_samples, *patch_grid((1, *self.covered), (1, *patch[1:]))[1:]
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from itertools import pairwise, product
 import torch
 from torch import Tensor
 
+from matey.tokens.decomposition import Frames
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch, long_axes, patch_grid
-from matey.tokens.tiles import Frames
 
 
 @dataclass(frozen=True)

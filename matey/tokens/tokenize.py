@@ -9,11 +9,11 @@ from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.samples import Samples
+from matey.tokens.decomposition import Frames
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_of
 from matey.tokens.patches import Patch, cover
 from matey.tokens.refinement import Refinement, check_window, refine
-from matey.tokens.tiles import Frames
 
 
 @dataclass(frozen=True)

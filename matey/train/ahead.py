@@ -24,9 +24,8 @@ from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.fields import FieldBatch
 from matey.model.configuration import MateyConfig
-from matey.model.prepare import Ready, prepare
+from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.model.shared_fields import prepare_parts
 from matey.nested import Packed, num_bytes_of, packed
 from matey.samples import BatchPart
 from matey.train.losses import NRMSE, Loss, halo_of
@@ -45,7 +44,7 @@ class AsRead:
     batches: list[FieldBatch] | list[BatchPart]
 
 
-MicroBatch = Ready | AsRead
+MicroBatch = Prepared | AsRead
 """A micro-batch as a step takes it."""
 
 Unfinished = MicroBatch | list[BatchPart]
@@ -87,7 +86,7 @@ class MakeReady:
         return packed(ready) if self.is_packed else ready
 
 
-def for_loss(ready: Ready, loss: Loss, ranks: RankGroup) -> Ready:
+def for_loss(ready: Prepared, loss: Loss, ranks: RankGroup) -> Prepared:
     """Return a micro-batch with all that a loss has to know, see `Loss.halo`."""
     if not loss.halo:
         return ready

@@ -108,8 +108,8 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
     default = {name: "zero" if name in model.config.given else settings.new_rows for name in new}
     try:
         rows = {name: settings.new_rows_of.get(name, default[name]) for name in new}
-        # A pretrained local operator would predict nonsense for new fields, which takes training to unlearn.
-        local = settings.local or ("features" if set(new) - set(model.config.given) else "pretrained")
-        return transfer(source, model, rows, local=local)
+        # Pretrained cells would predict nonsense for new fields, which takes training to unlearn.
+        cells = settings.cells or ("features" if set(new) - set(model.config.given) else "pretrained")
+        return transfer(source, model, rows, cells=cells)
     except ValueError as error:
         raise ConfigError(str(error)) from None

@@ -1,22 +1,17 @@
-"""The training loss: each rank scores the cells of its own tokens, and the sums of ranks are added up."""
+"""The training loss: each rank scores the cells of its box, and the sums of ranks are added up."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from matey.model.boxes import HeldCells
 from matey.model.forecast import Forecast
-from matey.model.halo import HaloPlan, plan_halo, with_halo
-from matey.model.route import CellRoute
 from matey.model.sequence_group import SequenceGroup
 from matey.nested import with_tensors
-from matey.tokens.tiles import Tiles
 from matey.train.losses import NRMSE, Loss, axes_of, halo_of
 
 
@@ -52,39 +47,31 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
         sequence_group: the group that sums over the ranks that share the samples, once for all forecasts.
         loss: the error; by default the NRMSE, that of `matey.metrics.nrmse`.
     """
-    halos = [halo_of(loss.halo, forecast.tiles.frames.window[1:]) for forecast in forecasts]
+    halos = [halo_of(loss.halo, forecast.cells.frames.window[1:]) for forecast in forecasts]
     values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
-    if loss.halo and isinstance(forecasts[0].tiles, HeldCells):
+    if loss.halo:
         values = [_and_around(*each, sequence_group) for each in zip(forecasts, values, halos, strict=True)]
-    elif loss.halo:
-        tiles = [cast(Tiles, forecast.tiles) for forecast in forecasts]
-        plan = cast(HaloPlan | None, forecasts[0].halo)
-        if plan is None or plan.halos != tuple(halos):
-            holders = [forecast.holders for forecast in forecasts if forecast.holders is not None]
-            plan = plan_halo(tiles, holders, halos, sequence_group.ranks)
-        values = with_halo(values, tiles, plan, sequence_group)
     own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
     summed = sequence_group.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
     found = []
     for total, sums, forecast in zip(summed, own, forecasts, strict=True):
         of_error, of_target = total.view_as(sums).chunk(2, dim=1)
         square = forecast.unit.square()
-        found.append(loss.relative(of_error * square, of_target * square, math.prod(forecast.tiles.frames.window[1:])))
+        found.append(loss.relative(of_error * square, of_target * square, math.prod(forecast.cells.frames.window[1:])))
     return found
 
 
 def _target_of(forecast: Forecast) -> Tensor:
     """Return the target in this rank's cells, in units of the forecast's `unit`."""
-    unit = forecast.of_tiles(forecast.unit)
-    return (forecast.known_target.to(unit.dtype) / unit).where(forecast.own[:, None], 0)
+    unit = forecast.of_box(forecast.unit)
+    return forecast.known_target.to(unit.dtype) / unit
 
 
 def _and_around(forecast: Forecast, values: Tensor, halo: Sequence[int], sequence_group: SequenceGroup) -> Tensor:
     """Return values in a rank's box and in a halo around it, from those in the boxes of all ranks."""
     route, sizes = forecast.halo, [size + 2 * far for size, far in zip(values.shape[2:], halo, strict=True)]
-    if not (isinstance(route, CellRoute) and list(route.shape[1:]) == sizes):
-        assert isinstance(forecast.tiles, HeldCells), "a forecast in tiles"
-        planned = forecast.tiles.around(halo, sequence_group.ranks)
+    if route is None or list(route.shape[1:]) != sizes:
+        planned = forecast.cells.around(halo, sequence_group.ranks)
         route = with_tensors(planned, lambda tensor: tensor.to(values.device))
     return route.of(values, sequence_group.exchange_tokens)
 
@@ -112,9 +99,7 @@ def training_loss(
 
 def _own_sum(loss: Loss, forecast: Forecast, values: Tensor, halo: Sequence[int]) -> Tensor:
     """Sum over this rank's cells, ``(b, f)`` in squares of the forecast's `unit`."""
-    squares = loss.squares(values, axes_of(halo))
-    if loss.halo:
-        squares = squares.where(forecast.own[:, None], 0)
-    by_tile = squares.sum(dim=(2, 3, 4))
-    # The tiles of a sample are consecutive; adding them up by index would differ from run to run on a GPU.
-    return torch.stack([tiles.sum(dim=0) for tiles in by_tile.split(forecast.tiles.of_samples)])
+    of_box = loss.squares(values, axes_of(halo)).sum(dim=(2, 3, 4))
+    whole = of_box.new_zeros(forecast.samples.number, of_box.shape[1])
+    whole[forecast.cells.sample] = of_box
+    return whole

@@ -14,10 +14,10 @@ from matey.config.choices import LOSSES
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
+from matey.model.boxes import share_of
 from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
-from matey.model.shared_fields import share_of
 from matey.parallel.agreement import check_agreement, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import build_engine, is_bf16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -18,8 +19,7 @@ from matey.parallel.collectives import shared_out
 from matey.samples import Box, Samples
 from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick
 from matey.tokens.layout import TokenLayout, layout_tokens
-from matey.tokens.parts import Sharing, boxes_in_turn
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, cover, patch_grid
 from matey.tokens.refinement import is_of_patches
 from matey.tokens.tokenize import check_samples, tokenize
 from matey.train.run_data import RunData
@@ -57,9 +57,25 @@ def layout_of_windows(
 
 
 def boxes_at_once(samples: Samples, brick: Patch) -> Iterator[Box]:
-    """Yield boxes with histories of about `AT_ONCE` bytes, at least a brick, that together hold all cells of a batch."""
+    """Yield boxes with histories of about `AT_ONCE` bytes, at least a brick, that together hold all cells of a batch.
+
+    They come in the order of their bricks along ``b Z Y X``, and each holds consecutive bricks.
+    """
     bytes_of_brick = 4 * samples.window[0] * len(samples.fields) * math.prod(brick[1:])
-    return boxes_in_turn(samples, brick, max(AT_ONCE // bytes_of_brick, 1))
+    most, grid = max(AT_ONCE // bytes_of_brick, 1), _grid(samples, brick)
+    inner = [math.prod(grid[axis:]) for axis in range(2, 5)]
+    # As many whole layers, rows or bricks as may be read at once: only one of the axes has more than one brick beyond it.
+    steps = [max(min(most // beyond, size), 1) for size, beyond in zip(grid[1:], inner, strict=True)]
+    starts = (range(0, size, step) for size, step in zip(grid[1:], steps, strict=True))
+    for sample, *first in product(range(samples.number), *starts):
+        sides = zip(first, steps, brick[1:], samples.window[1:], strict=True)
+        z, y, x = (slice(at * cells, min((at + step) * cells, length)) for at, step, cells, length in sides)
+        yield sample, (z, y, x)
+
+
+def _grid(samples: Samples, brick: Patch) -> tuple[int, int, int, int]:
+    """Return the number of samples and of bricks along ``z, y, x``."""
+    return samples.number, *patch_grid(cover((brick[0], *samples.window[1:]), brick), brick)[1:]
 
 
 def _refined(
@@ -69,15 +85,13 @@ def _refined(
     patches, brick = config.patches, config.patches[0]
     if len(patches) == 1:
         return []
-    (grid,) = Sharing.share_out([samples], brick, 1).grids
-    boxes = list(boxes_at_once(samples, brick))
+    grid, boxes = _grid(samples, brick), list(boxes_at_once(samples, brick))
 
     def history_of(box: Box) -> Tensor:
         sample, sides = box
-        inside = (slice(side.start, min(side.stop, size)) for side, size in zip(sides, samples.window[1:], strict=True))
         window = windows[sample]
         values = read_box(
-            sets[window.set_index], window.trajectory, window.start, window.start + samples.window[0], (*inside,)
+            sets[window.set_index], window.trajectory, window.start, window.start + samples.window[0], sides
         )
         return torch.from_numpy(values)[None]  # (1, t, f, z, y, x)
 

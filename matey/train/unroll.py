@@ -17,11 +17,9 @@ from torch import Tensor
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
-from matey.model.box_frames import hold, next_frames
+from matey.model.box_frames import Frames, hold, next_frames
 from matey.model.drop_path import uniform_hash
-from matey.model.next_frames import Frames
-from matey.model.prepare import Ready
-from matey.model.shared_fields import prepare_parts
+from matey.model.prepare import Prepared, prepare_parts
 from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece
 
@@ -43,7 +41,9 @@ def is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
     return isinstance(item, list) and isinstance(item[0], BatchPart)
 
 
-def rolled_out(engine: Engine, batches: list[FieldBatch] | list[BatchPart], num_steps: int) -> Ready | list[FieldBatch]:
+def rolled_out(
+    engine: Engine, batches: list[FieldBatch] | list[BatchPart], num_steps: int
+) -> Prepared | list[FieldBatch]:
     """Roll a micro-batch out by ``num_steps`` frames, and return it in the form that the engine takes; all ranks must call."""
     if not is_part(batches):
         return push_forward(engine, cast(list[FieldBatch], batches), num_steps)
@@ -99,7 +99,7 @@ def push_parts_forward(engine: Engine, parts: list[BatchPart], num_steps: int) -
     The list is emptied, so that what was read does not lie in memory beside what follows from it.
     """
     group, config = engine.module.sequence_group, engine.module.config
-    hold(parts, config, group.ranks, group.exchange)
+    hold(parts, config, group.ranks)
     held = parts.copy()
     parts.clear()
     steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in held]

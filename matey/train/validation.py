@@ -12,9 +12,9 @@ from matey.data.reading import read_windows
 from matey.data.reading_parts import read_parts
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
-from matey.model.prepare import Ready, prepare
-from matey.model.shared_fields import prepare_parts, share_of
+from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
 from matey.parallel.signals import asked_to_leave
@@ -64,9 +64,9 @@ def validate(
         if on_any_rank(asked_to_leave()):
             engine.train()
             return None
-        prepared = cast(Ready, next(stream))
+        prepared = cast(Prepared, next(stream))
         forecasts = engine(prepared)
-        last: list[torch.Tensor] = [seen.base for seen in prepared.seen]
+        last: list[torch.Tensor] = [held.base for held in prepared.held]
         same = [
             forecast._replace(base=base, decoded=torch.zeros_like(forecast.decoded))
             for forecast, base in zip(forecasts, last, strict=True)
@@ -87,7 +87,7 @@ def validate(
 
 def read_and_prepare(
     model: MateyModel, sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int
-) -> Ready:
+) -> Prepared:
     """Read windows and prepare them on the host; in a group of ranks all must call, and each reads its part."""
     group = model.sequence_group
     share = share_of(model.config, group.ranks)

@@ -14,13 +14,13 @@ from matey.evaluate.conservation import totals_of
 from matey.evaluate.rollout import rollout
 from matey.evaluate.rollout_parts import rollout_parts, totals_of_part
 from matey.model.box_frames import hold
+from matey.model.boxes import share_of
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import share_of
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 
 GAS = ("velocity_x", "velocity_y", "velocity_z", "density", "pressure")
@@ -92,7 +92,7 @@ def main(names, network):
         elif "constant" in name:
             batch.history[1, :, 1:] = 0
             batch.history[0, :, 1] = 3
-        model = (make_cycle if network == "cycle" else make_model)(patches, set=token_set, **settings)
+        model = (make_model if network == "cycle" else make_model)(patches, set=token_set, **settings)
         share = share_of(model.config, group.ranks)
         parts = parts_of([batch], share)
         hold(parts, model.config, group.ranks, group.exchange)

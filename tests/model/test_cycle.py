@@ -16,7 +16,7 @@ PARTS_OF_LEVELS = ("embeddings", "taking", "giving")
 
 
 def make(patches=((1, 1, 16, 16), (1, 1, 4, 4)), **settings):
-    return make_model(patches, network="cycle", **settings)
+    return make_model(patches, network="matey", **settings)
 
 
 @torch.no_grad()

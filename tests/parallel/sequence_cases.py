@@ -12,15 +12,16 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from matey.model.boxes import share_of
+from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import prepare_parts, share_of
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup, share_samples
 from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from matey.train.losses import GRADIENT, NRMSE
-from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import off, parts_of
 
 SETS = {
@@ -133,7 +134,7 @@ def main(heads, dtype, every=1, network="operator"):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
         of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
-        make = make_cycle if network == "cycle" else make_model
+        make = make_model if network == "cycle" else make_model
         model = make(patches, dtype, **settings, **told, **of_model)
         if told:
             torch.nn.init.normal_(model.told.contract.weight, std=0.1)

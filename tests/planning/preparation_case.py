@@ -10,7 +10,7 @@ from matey.benchmark.sequence_parts import in_a_file
 from matey.benchmark.speed_cases import Case
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
-from matey.model.shared_fields import share_of
+from matey.model.boxes import share_of
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup

@@ -8,8 +8,6 @@ from matey.config.network_sections import TokensSection
 VOCABULARY = ("water_height", "activator", "inhibitor")
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16
 
-ZERO_AT_FIRST = ("field_stencils", "field_stencil", "field_linear", "field_out", "field_predicted", "mixes")
-
 
 def make_batch(
     system="shallow_water",
@@ -37,37 +35,15 @@ def make_config(patches, **kwargs) -> MateyConfig:
     """The configuration of a small model; `kwargs` are settings of `MateyConfig` and of its tokens."""
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
     tokens |= {key: kwargs.pop(key) for key in TokensSection.model_fields.keys() & kwargs.keys()}
-    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "local": 3}
-    settings |= {"local_scales": (1, 1, 4), "local_cascade": True}
-    settings |= {"channels": 6, "maps": 1}
-    settings |= {"rotary": True, "statistics": True, "predict": "rate"}
+    settings = {"history": 2, "num_heads": 3, "width": 24, "num_blocks": 2, "channels": 6, "maps": 1, "rotary": True}
     return MateyConfig(**{"fields": VOCABULARY, "tokens": tokens, **settings, **kwargs})
 
 
 def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trained=True, **kwargs) -> MateyModel:
-    """A small model, see `make_config`; `trained` fills the zero-initialised last layers, so that it is not persistence."""
+    """A small model, see `make_config`; with `trained`, no weight is zero, so that all of it is seen in its forecast."""
     torch.manual_seed(0)
     model = MateyModel(make_config(patches, **kwargs)).to(dtype)
-    if trained:
-        for decoder in model.decoders:
-            torch.nn.init.normal_(decoder.field_weight, std=0.5)
-        for giving in model.giving:
-            torch.nn.init.normal_(giving.weight, std=0.5)
-        for half in filter(None, (model.cells_before, model.cells_after)):
-            for name, parameter in half.named_parameters():
-                if not parameter.any():
-                    torch.nn.init.normal_(parameter, std=0.3 if name == "field_out" else 0.1)
-        for name, parameter in model.named_parameters():
-            last = name.split(".")[-1]
-            if name.startswith("local") and (last in ZERO_AT_FIRST or name.endswith("modulate.weight")):
-                torch.nn.init.normal_(parameter, std=0.5 if last == "field_out" else 0.1)
-    return model.eval()
-
-
-def make_cycle(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, **kwargs) -> MateyModel:
-    """A small model whose tokens are coarse scales; no weight is zero, so that all of it is seen in its forecast."""
-    model = make_model(patches, dtype, network="cycle", channels=6, maps=1, layers=[1, 1], **kwargs)
-    for parameter in model.parameters():
+    for parameter in model.parameters() if trained else ():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
-    return model
+    return model.eval()

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from matey.tokens.decomposition import Decomposition
-from matey.tokens.tiles import Frames
+from matey.tokens.decomposition import Decomposition, Frames
 
 
 def frames_of(num_samples, grid, patch):

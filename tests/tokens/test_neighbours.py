@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from matey.tokens.decomposition import Frames
 from matey.tokens.layout import joined, layout_tokens
 from matey.tokens.neighbours import neighbours_of, places_around
 from matey.tokens.patches import cover
-from matey.tokens.tiles import Frames
 
 LEVELS = [(2, 1, 8, 8), (2, 1, 4, 4), (1, 1, 2, 2)]
 WALLS, AROUND, ALONG_Y = (False,) * 3, (False, True, True), (False, True, False)

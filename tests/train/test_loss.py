@@ -12,7 +12,7 @@ from matey.train.ahead import for_loss
 from matey.train.loss import LossScale, errors_of, training_loss
 from matey.train.losses import BALANCED, GRADIENT, NRMSE
 from tests.support.laws import law
-from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 
 @law("token_set", ["mix", "mul"], quick=["mul"])
@@ -99,7 +99,7 @@ def test_the_gradient_loss_from_tiles_is_that_of_the_whole_field(token_set, grid
 
 def test_the_gradient_loss_in_boxes_is_that_of_the_whole_field_planned_ahead_or_not():
     batch = replace(make_batch(grid=(1, 32, 23), dtype=torch.float64), periodic=(False, True, False))
-    model = make_cycle()
+    model = make_model()
     ahead = for_loss(prepare([batch], model.config), GRADIENT, RankGroup())
     for given in ([batch], ahead):
         (forecast,) = model(given)

@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 
 from matey.config import TrainSection
+from matey.model.boxes import share_of
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import share_of
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -23,7 +23,7 @@ from matey.parallel.topology import Topology
 from matey.samples import IN_ORDER
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward, rolled_out
-from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import off, parts_of
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
@@ -106,7 +106,7 @@ def main():
         if rank() == 0:
             sys.stdout.write(f"case {json.dumps([f'stage {stage}, P {world_size()}', *case])}\n")
             sys.stdout.flush()
-    ways = (IN_ORDER,), ((2, 1, 0),), (IN_ORDER, make_cycle)
+    ways = (IN_ORDER,), ((2, 1, 0),), (IN_ORDER, make_model)
     for way in ways if len(sys.argv) > 1 else ():
         found = off_of_parts(*way)
         if rank() == 0:

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from matey.model.box_frames import boxes_held
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
 from matey.model.sequence_group import SequenceGroup
-from matey.model.shared_fields import share_of
 from matey.samples import Box, Samples
 
 

@@ -16,10 +16,9 @@ from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of, totals_of_part
-from matey.model.box_frames import hold, surrounded
+from matey.model.box_frames import hold, inside, moved_on, surrounded
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
-from matey.model.next_frames import inside, moved_on
-from matey.model.shared_fields import share_of
 from matey.samples import Box
 
 Earlier = Callable[[int, int, int, int], np.ndarray]
@@ -113,12 +112,12 @@ def forecast_boxes(
     assert share is not None, "a crew in parts"
     asked = request.start, request.num_frames, share, request.num_steps
     parts = [read_history_part(request.data, trajectories, *asked)]
-    hold(parts, config, ranks, exchange)
+    hold(parts, config, ranks)
     part = parts.pop()
     largest = largest_change_of(part, exchange, ranks.size)
     totals = totals_of_part(part, exchange, ranks.size) if request.conserve else None
     if begun:
-        last = [inside(piece, piece.history[-1:], part.samples) for piece in part.pieces]
+        last = [inside(piece, piece.history[-1:]) for piece in part.pieces]
 
         def size_of(before: int, step: int) -> Tensor:
             frames = earlier(crew.held, step, step + 1)
@@ -131,4 +130,4 @@ def forecast_boxes(
         part = moved_on(part, frames, begun)
     left = rollout_parts(model, part, request.num_steps - begun, request.lead, largest=largest, totals=totals)
     for step, found in enumerate(left, start=begun + 1):
-        yield step, [inside(*each, part.samples).float() for each in zip(part.pieces, found, strict=True)]
+        yield step, [inside(*each).float() for each in zip(part.pieces, found, strict=True)]

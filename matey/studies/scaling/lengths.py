@@ -94,7 +94,7 @@ def lengths_of(
         batch=1,
         checkpoint_blocks=run.parallel.checkpoint_blocks,
         dtype=getattr(torch, precision),
-        network=model_config(run.model_copy(update={"model": model, "tokens": tokens})).to_dict(),
+        config=model_config(run.model_copy(update={"model": model, "tokens": tokens})).to_dict(),
     )
     config = case.make_config()
     num_tokens = tokenize([case.make_batch()], config.patches, config.refinement).layout.num_tokens
