@@ -14,6 +14,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
 from matey.model.parts import CELL_OUTPUTS, FIELD_ROWS
+from matey.tokens.neighbours import places_around
 from matey.tokens.patches import AXES, Patch, long_axes
 
 
@@ -53,8 +54,10 @@ def transfer(
     check_blocks(source.config, target.config)
     reused: dict[str, int] = {}
     sentences = _about_fields(source.config, target.config, new_rows)
-    for module in ("position", "lead_time", "blocks", "norm", "maps_before", "maps_after"):
+    for module in ("position", "lead_time", "norm"):
         _copy_module(getattr(source, module), getattr(target, module), module, reused)
+    for module in ("blocks", "maps_before", "maps_after"):
+        _copy_with_places(source, target, module, reused)
     rows = _Rows(source.config.fields, target.config.fields, new_rows)
     for level, patch in enumerate(target.config.patches if target.config.has_tokens else ()):
         _copy_embedding(source, target, level, rows, reused)
@@ -137,6 +140,24 @@ class _Rows:
 def _copy_module(source: nn.Module, target: nn.Module, prefix: str, reused: dict[str, int]) -> None:
     target.load_state_dict(source.state_dict())
     reused |= {f"{prefix}.{name}": value.numel() for name, value in target.named_parameters()}
+
+
+def _copy_with_places(source: MateyModel, target: MateyModel, part: str, reused: dict[str, int]) -> None:
+    """Copy modules in which tokens meet their neighbours: of a plane's, those in space have the same in the plane."""
+    places, of_target = (places_around(model.config.patches) for model in (source, target))
+    new = getattr(target, part)
+    for name, old in getattr(source, part).named_parameters():
+        parameter = new.get_parameter(name)
+        if old.shape == parameter.shape:
+            parameter.copy_(old)
+        else:
+            parameter.zero_()
+            width = target.config.width
+            there = parameter.view(-1, len(of_target), width)
+            for place, values in zip(places, old.view(-1, len(places), width).unbind(1), strict=True):
+                if place in of_target:
+                    there[:, of_target.index(place)] = values
+        reused[f"{part}.{name}"] = old.numel()
 
 
 def _copy_embedding(source: MateyModel, target: MateyModel, level: int, rows: _Rows, reused: dict[str, int]) -> None:

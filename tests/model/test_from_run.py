@@ -13,7 +13,7 @@ from matey.model.from_run import FIXED, model_config, with_network_of
 
 
 def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
-    unusual = {"mlp_ratio": 3.0, "halo": 1, "overlap": 1, "num_wavelengths": 8, "longest_lead": 64.0}
+    unusual = {"mlp_ratio": 3.0, "num_wavelengths": 8, "longest_lead": 64.0}
     unusual["scales"] = {"water_height": [[0.0] * 3, [1.0] * 3]}
     assert {*unusual} == set(FIXED)
     pretrained = MateyConfig.from_size("micro", fields=("water_height",), **unusual)
@@ -41,14 +41,6 @@ def test_a_config_that_does_not_state_what_network_it_is_is_refused(tmp_path, ke
         load_model(tmp_path)
 
 
-def test_factors_of_a_local_network_that_this_version_does_not_know_are_refused():
-    stated = MateyConfig(["density"]).to_dict()
-    with pytest.raises(ValueError, match="config.json has local_factors 'cut off', expected 'bounded'; take a model"):
-        MateyConfig.from_dict(stated | {"local_factors": "cut off"})
-    del stated["local_factors"]
-    assert MateyConfig.from_dict(stated | {"local": 0}).local == 0
-
-
 def test_a_setting_of_tokens_given_beside_them_is_answered_with_its_place():
     with pytest.raises(ValueError, match="refine belongs to tokens, as in the run YAML: tokens={'refine': 0.1}"):
         MateyConfig(["density"], refine=0.1)
@@ -59,17 +51,10 @@ def test_an_unknown_key_of_tokens_names_the_nearest_in_python_as_well():
         MateyConfig(["density"], tokens={"refin": 0.1})
 
 
-@pytest.mark.parametrize(
-    ("local", "sentence"),
-    [
-        ({"local_scales": [2, 1], "local_cascade": True}, r"go from fine to coarse, got \[2, 1\]"),
-        ({"local_scales": [1, 2], "local_layers": [1, 1]}, "set local_cascade: true"),
-        (
-            {"local_scales": [1, 2], "local_cascade": True, "local_layers": [1]},
-            r"one number for each of the 2 .* got \[1\]",
-        ),
-    ],
-)
-def test_scales_and_layers_that_make_no_operator_are_refused(local, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        MateyConfig(["density"], **local)
+def test_the_paper_s_network_predicts_the_field_and_is_told_no_scales_unless_asked():
+    paper = MateyConfig(["density"], network="paper")
+    assert (paper.predict, paper.statistics) == ("field", False)
+    assert MateyConfig(["density"], network="paper", predict="rate").predict == "rate"
+    tree = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
+    run = parse_config(tree | {"model": {"fields": ["density"], "network": "paper"}}, "a test")
+    assert model_config(run).to_dict() == paper.to_dict()

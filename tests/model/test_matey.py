@@ -1,5 +1,6 @@
 """The laws of the whole model."""
 
+import re
 from contextlib import suppress
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ REACTION = make_batch("diffusion_reaction", VOCABULARY[1:], 3, 2, (1, 32, 16), s
 
 
 SCHEMES = ["vit", "svit", "avit"]
+NETWORKS = ["matey", "paper"]
 
 
 @torch.no_grad()
@@ -29,7 +31,7 @@ def test_an_untrained_model_predicts_persistence():
     assert torch.equal(predicted, SWE.last)
 
 
-@pytest.mark.parametrize("network", ["operator", "cycle"])
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("fails", [False, True])
 def test_without_tokens_their_weights_change_nothing_and_afterwards_all_is_as_it_was(network, fails):
     model, moved = (make_model(network=network) for _ in range(2))
@@ -44,11 +46,6 @@ def test_without_tokens_their_weights_change_nothing_and_afterwards_all_is_as_it
             raise KeyError
     assert torch.equal(without, of_moved) and not torch.allclose(without, before, atol=1e-3)
     assert torch.equal(fields(model, SWE)[0], before)
-
-
-def test_the_local_operator_starts_with_what_it_sees_times_what_it_sees_plus_one():
-    offset = make_model(trained=False, local=3).local.schemes[0].modulate.bias[6:12]
-    assert offset.tolist() == [0, 0, 0, 1, 1, 1]
 
 
 @law("scheme", SCHEMES, quick=["avit"])
@@ -68,23 +65,26 @@ def test_adding_a_sample_of_another_system_changes_no_other_output():
     assert torch.allclose(alone, together, atol=1e-12)
 
 
+def as_the_finer_of_two(model):
+    """The weights of a model of one level, in one that has a coarser level as well."""
+    of_level = re.compile(r"^(embeddings|taking|giving|decoders)\.0")
+    return {of_level.sub(r"\1.1", name): value for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("scheme", ["vit", "svit"])
-def test_refining_everything_equals_the_uniform_fine_grid(scheme):
-    fine = make_model(patches=((1, 1, 4, 4),), scheme=scheme)
-    mixed = make_model(refine=0.0, scheme=scheme)
-    state = {
-        name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
-        for name, value in fine.state_dict().items()
-    }
-    mixed.load_state_dict(state, strict=False)
+def test_refining_everything_equals_the_uniform_fine_grid(scheme, network):
+    fine = make_model(patches=((1, 1, 4, 4),), scheme=scheme, network=network)
+    mixed = make_model(refine=0.0, scheme=scheme, network=network)
+    mixed.load_state_dict(as_the_finer_of_two(fine), strict=False)
     assert mixed.count_tokens(SWE).tolist() == fine.count_tokens(SWE).tolist() == [128, 128]
     assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
 
 
 @law("scheme", SCHEMES, quick=["avit"])
 def test_refining_nothing_equals_the_coarse_grid(scheme):
-    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme)
-    mixed = make_model(refine=1.0, scheme=scheme)
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, network="paper")
+    mixed = make_model(refine=1.0, scheme=scheme, network="paper")
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
@@ -104,34 +104,27 @@ def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
 
 
 def test_a_history_in_bfloat16_is_forecast_to_its_precision():
-    model, batch = make_model(dtype=torch.float32, local_scales=(1, 2)), make_batch()
+    model, batch = make_model(dtype=torch.float32), make_batch()
     rough = replace(batch, history=batch.history.bfloat16(), target=None)
     forecast, expected = model.predict(rough), model.predict(replace(rough, history=rough.history.float()))
     assert forecast.dtype == torch.bfloat16 and torch.allclose(forecast.float(), expected, rtol=0.02, atol=0.02)
 
 
-def test_windows_that_are_cut_again_change_neither_loss_nor_gradients(monkeypatch):
-    model, found = make_model(patches=((1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))), []
-    for kept in (2**26, 1000):
-        monkeypatch.setattr("matey.model.windows.KEPT_AT_ONCE", kept)
-        loss = model([SWE, REACTION]).loss
-        found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)])
-    for ours, theirs in zip(*found, strict=True):
-        assert (ours is theirs is None) or torch.allclose(ours, theirs, rtol=1e-10, atol=1e-14)
-
-
 @law("scheme", SCHEMES, quick=["avit"])
 def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(scheme):
-    model = make_model(set="mul", scheme=scheme, overlap=0, local=0)
-    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, overlap=0, local=0)
+    model = make_model(set="mul", scheme=scheme, network="paper", predict="change")
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, network="paper", predict="change")
     coarse.load_state_dict({name: model.state_dict()[name] for name in coarse.state_dict()})
     (both,) = fields(model, SWE)
-    weights = [decoder.field_weight.data.clone() for decoder in model.decoders]
-    model.decoders[1].field_weight.data.zero_()
+    last = [(decoder.field_weight.data, decoder.field_bias.data) for decoder in model.decoders]
+    kept = [weight.clone() for weight in last[1]]
+    for weight in last[1]:
+        weight.zero_()
     (parents,) = fields(model, SWE)
     assert torch.allclose(parents, fields(coarse, SWE)[0], atol=1e-12)
-    model.decoders[0].field_weight.data.zero_()
-    model.decoders[1].field_weight.data.copy_(weights[1])
+    for zero, weight, value in zip(last[0], last[1], kept, strict=True):
+        zero.zero_()
+        weight.copy_(value)
     (children,) = fields(model, SWE)
     assert torch.allclose(both - SWE.last, parents + children - 2 * SWE.last, atol=1e-12)
     (split,) = refine(normalisation_of(SWE.history).apply(SWE.history), model.config.patches, model.config.refinement)
@@ -141,23 +134,21 @@ def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(sche
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
+@law("network", NETWORKS, quick=["paper"])
 @law("token_set", ["mix", "mul"], quick=["mul"])
 @law("amount", [0.0, 0.3, 1.0], quick=[0.3])
-def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set, amount):
+def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, network, token_set, amount):
     batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)
     patches = ((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2))
-    model = make_model(patches=patches, set=token_set, scheme=scheme, refine=amount)
+    model = make_model(patches=patches, set=token_set, scheme=scheme, refine=amount, network=network)
     assert ((model.predict(batch) - batch.last).abs() > 0).all()
 
 
-def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_on_the_fine_grid():
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_grid_that_no_patch_divides_is_predicted_to_its_edge_as_on_the_fine_grid(network):
     batch = make_batch(grid=(1, 22, 29), dtype=torch.float64)
-    fine, mixed = make_model(patches=((1, 1, 4, 4),)), make_model(refine=0.0)
-    state = {
-        name.replace("embeddings.0", "embeddings.1").replace("decoders.0", "decoders.1"): value
-        for name, value in fine.state_dict().items()
-    }
-    mixed.load_state_dict(state, strict=False)
+    fine, mixed = make_model(patches=((1, 1, 4, 4),), network=network), make_model(refine=0.0, network=network)
+    mixed.load_state_dict(as_the_finer_of_two(fine), strict=False)
     assert mixed.count_tokens(batch).tolist() == fine.count_tokens(batch).tolist() == [2 * 6 * 8] * 2
     (predicted,) = fields(mixed, batch)
     assert predicted.shape == batch.last.shape and ((predicted - batch.last).abs() > 0).all()
@@ -230,8 +221,9 @@ def test_predicting_the_absolute_field_starts_from_the_mean():
     assert torch.allclose(predicted, mean.expand_as(predicted))
 
 
-def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
-    model = make_model(refine=1.0)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens(network):
+    model = make_model(refine=1.0, network=network)
     (forecast,) = model([SWE])
     (forecast.field() - SWE.target).square().sum().backward()
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
@@ -246,9 +238,10 @@ def test_the_order_of_the_fields_does_not_matter(scheme):
     assert torch.allclose(fields(model, shuffled)[0].flip(1), fields(model, REACTION)[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("batch", [SWE, REACTION], ids=["one field", "two fields"])
-def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone(batch):
-    model = make_model()
+def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone(batch, network):
+    model = make_model(network=network)
     wider = MateyModel(MateyConfig.from_dict({**model.config.to_dict(), "fields": [*VOCABULARY, "tracer"]})).double()
     state = wider.state_dict()
     for name, value in model.state_dict().items():
@@ -271,7 +264,7 @@ def test_saving_and_loading_is_bit_exact(tmp_path):
 def test_what_a_call_states_beside_a_saved_model_is_checked_like_the_file(tmp_path):
     make_model(dtype=torch.float32).save_pretrained(tmp_path)
     tokens = {"set": "uniform", "patches": [[1, 1, 4, 4]]}
-    assert MateyConfig.from_pretrained(tmp_path, tokens=tokens, halo=1).patches == ((1, 1, 4, 4),)
+    assert MateyConfig.from_pretrained(tmp_path, tokens=tokens, maps=1).patches == ((1, 1, 4, 4),)
     assert MateyModel.from_pretrained(tmp_path, drop_path=0.5).config.drop_path == 0.5
     with pytest.raises(ValueError, match="drop_path"):
         MateyModel.from_pretrained(tmp_path, drop_path=2.0)
@@ -290,7 +283,7 @@ def test_an_unknown_field_names_the_nearest_one():
         ({"fields": ["u", "u"]}, "names a field twice"),
         ({"tokens": {"set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}}, "one patch size"),
         ({"predict": "velocity"}, "model: predict: Input should be 'rate', 'change' or 'field'"),
-        ({"local": -1}, "model: local: Input should be greater than or equal to 0"),
+        ({"maps": -1}, "model: maps: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(wrong, message):

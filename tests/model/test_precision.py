@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matey.model.decoding import PatchDecoder
+from matey.model.cells import CellsAfter, Reach, Sides
 from matey.model.embedding import PatchEmbedding
 from matey.model.given import Rows
 from matey.model.sequence_group import SequenceGroup
-from matey.tokens.patches import places
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model
 
@@ -33,23 +32,17 @@ def laplacian(sides):
     return stencil.flatten()
 
 
-def of_decoder():
-    """A decoder whose every block holds one function of a Laplacian, and what it gives of the waves."""
-    decoder = PatchDecoder(PATCH, num_fields=1, width=96, halo=2, overlap=0).double()
-    for parameter in decoder.parameters():
+def of_cells():
+    """The part of the cells' change that is linear in a window, a Laplacian, and what it gives of the waves."""
+    cells = CellsAfter(Reach.along([PATCH], 1, 1), num_fields=1, width=24, channels=4).double()
+    for parameter in cells.parameters():
         torch.nn.init.zeros_(parameter)
-    sides = [size + 2 * reach for size, reach in zip(decoder.cells[2:], decoder.halo[1:], strict=True)]
     with torch.no_grad():
-        decoder.window_weight[0, :, 0] = laplacian(sides)
-        decoder.field_weight[0, 0] = 1
-    grid = [1, 1, *(SIZE // cells for cells in decoder.cells[2:])]
-    _, y, x = decoder.halo
-    around = torch.nn.functional.pad(waves(), (x, x, y, y, 0, 0), mode="circular")
-    blocks = places(torch.arange(math.prod(grid)), grid)
-    tokens = torch.zeros(SIZE // 8 * SIZE // 8, 96, dtype=torch.float64)
-    return lambda dtype, fields: decoder.to(dtype)(
-        tokens.to(dtype), [decoder.windows([around.to(fields)], [(0, 0, -y, -x)], [blocks])], [FIRST]
-    )
+        cells.field_stencil[0, :, 0] = laplacian((5, 5))
+    inputs = torch.stack([waves()] * 2, dim=1)  # the last frame, and a change that no weight looks at
+    features, conditions = (torch.zeros(*shape, dtype=torch.float64) for shape in ((1, 4, 1, SIZE, SIZE), (1, 24)))
+    sides = [Sides.of_whole((True, True, True))]
+    return lambda dtype, fields: cells.to(dtype)([inputs.to(fields)], [features.to(dtype)], conditions, [FIRST], sides)
 
 
 def of_embedding():
@@ -66,7 +59,7 @@ def of_embedding():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("made", [of_decoder, of_embedding])
+@pytest.mark.parametrize("made", [of_cells, of_embedding])
 def test_bfloat16_weights_difference_cells_in_the_precision_of_the_fields(made):
     compute = made()
     expected = compute(torch.float64, torch.float64)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.model.parts import FIELD_ROWS, LOCAL_OUTPUTS, part_of
+from matey.model.parts import CELL_OUTPUTS, FIELD_ROWS, part_of
 from matey.model.transfer import transfer
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -15,7 +15,7 @@ NEW = ("density", "magnetic_x")
 def moved(source, new_rows="zero", *, start="pretrained", **changes):
     """A target that differs from the source by `changes`, with what fits copied."""
     settings = {"fields": (*source.config.fields, *NEW)}
-    same = ("local", "local_scales", "local_cascade", "local_layers", "rotary", "statistics", "predict")
+    same = ("network", "channels", "layers", "maps", "rotary", "statistics", "predict")
     settings |= {name: getattr(source.config, name) for name in same} | changes
     patches = settings.pop("patches", source.config.patches)
     tokens = {"set": "mix" if len(patches) > 1 else "uniform", "patches": patches, "refine": 0.3}
@@ -23,7 +23,7 @@ def moved(source, new_rows="zero", *, start="pretrained", **changes):
     config = MateyConfig(**{"tokens": tokens, "num_heads": 3, "width": 24, "num_blocks": 2, "history": 2, **settings})
     target = MateyModel(config).double().eval()
     new = {name: new_rows for name in target.config.fields if name not in source.config.fields}
-    return target, transfer(source, target, new, local=start)
+    return target, transfer(source, target, new, cells=start)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +64,8 @@ def test_new_rows_start_as_asked_for(source, rule, expected):
     by_module = {
         "embeddings": ["field_weight"],
         "conditions": ["field_weight"],
-        "decoders": ["field_weight", "window_weight", "field_bias"],
-        "local": ["field_weight", "field_stencils", "field_linear", "field_out", "field_predicted"],
+        "cells_before": ["field_weight"],
+        "cells_after": ["field_weight", "field_stencil", "field_mix", "field_out", "field_bias"],
     }
     assert checked == {(module, name) for module, names in by_module.items() for name in names}
 
@@ -77,8 +77,7 @@ def test_a_copied_field_is_predicted_as_the_one_it_was_copied_from(source):
     assert torch.equal(target.predict(same), source.predict(batch))
 
 
-def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persistence():
-    source = make_model(PATCHES, local=0)
+def test_a_new_level_takes_the_first_stages_of_the_nearest_and_changes_no_forecast(source):
     target, result = moved(source, patches=((1, 1, 32, 32),))
     old, new = source.embeddings[0], target.embeddings[0]
     assert torch.equal(new.field_weight[:3], old.field_weight)
@@ -87,80 +86,72 @@ def test_a_new_level_takes_the_first_stages_of_the_nearest_and_predicts_persiste
     assert "Level [1, 1, 32, 32] is new: " in result.sentences[2] and "0 of" in result.sentences[2]
     assert result.sentences[3] == "Levels of the pretrained model without a place: [1, 1, 16, 16], [1, 1, 4, 4]."
     batch = make_batch(grid=(1, 64, 64), dtype=torch.float64)
-    assert torch.equal(target.predict(batch), batch.last)
+    with target.without_tokens():
+        expected = target.predict(batch)
+    assert torch.equal(target.predict(batch), expected)
+
+
+def test_the_paper_s_network_keeps_the_decoders_of_levels_that_it_has():
+    source = make_model(PATCHES, network="paper")
+    target, result = moved(source, patches=(PATCHES[0], (1, 1, 8, 8)))
+    assert torch.equal(target.decoders[0].field_weight[:3], source.decoders[0].field_weight)
+    assert (
+        not any(name.startswith("decoders.1") for name in result.reused) and not target.decoders[1].field_weight.any()
+    )
 
 
 def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_blocks():
     source = make_model(PATCHES, rotary=False)
     target, result = moved(source, patches=((1, 8, 8, 8), (1, 4, 4, 4)))
-    assert all(torch.equal(a, b) for a, b in zip(source.blocks.parameters(), target.blocks.parameters(), strict=True))
-    assert not any(name.startswith(("embeddings", "decoders", "local")) for name in result.reused)
-    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
+    for name, weight in source.blocks.named_parameters():
+        ours = target.blocks.get_parameter(name)
+        # Of the nine places around a token, the middle plane of 27 has the weights.
+        assert torch.equal(ours[9:18] if name.endswith("near") else ours, weight)
+    assert torch.equal(target.maps_before[0].weight[:, 9 * 24 : 18 * 24], source.maps_before[0].weight)
+    assert not target.maps_before[0].weight[:, : 9 * 24].any()
+    assert not any(name.startswith(("embeddings", "taking", "giving", "cells")) for name in result.reused)
+    assert "Part 'cells_before' is new: the pretrained model has none, or another." in result.sentences
     assert target.predict(make_batch(grid=(8, 16, 16), dtype=torch.float64)).isfinite().all()
 
 
 def test_parts_that_the_pretrained_model_lacks_are_new_and_said_to_be():
-    source = make_model(PATCHES, local=0, statistics=False)
-    target, result = moved(source, local=3, statistics=True)
-    assert result.sentences[-2:] == tuple(
-        f"Part {part!r} is new: the pretrained model has none, or another." for part in ("conditions", "local")
-    )
-    assert not any(name.startswith(("conditions", "local")) for name in result.reused)
-    assert all((scheme.field_out == 0).all() for scheme in target.local.schemes)
+    target, result = moved(make_model(PATCHES, statistics=False), statistics=True)
+    assert result.sentences[-1] == "Part 'conditions' is new: the pretrained model has none, or another."
+    assert target.conditions is not None and not any(name.startswith("conditions") for name in result.reused)
 
 
 def test_parts_that_the_run_does_without_are_left_out(source):
-    target, result = moved(source, local=0, statistics=False)
-    assert target.local is None and target.conditions is None and not any("Part" in line for line in result.sentences)
-    assert not any(name.startswith(("conditions", "local")) for name in result.reused)
+    target, result = moved(source, statistics=False)
+    assert target.conditions is None and not any("Part" in line for line in result.sentences)
 
 
-@pytest.mark.parametrize("other", [{"local": 5}, {"local_layers": (1, 1, 1)}, {"local_scales": (1, 1, 8)}])
-def test_another_operator_is_new(source, other):
+@pytest.mark.parametrize("other", [{"channels": 8}, {"layers": [1, 2]}])
+def test_other_layers_on_the_cells_are_new(source, other):
     _, result = moved(source, **other)
-    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
-    assert "conditions.field_weight" in result.reused and not any(name.startswith("local") for name in result.reused)
+    assert "Part 'cells_after' is new: the pretrained model has none, or another." in result.sentences
+    assert "conditions.field_weight" in result.reused
+    assert not any(name.startswith("cells_after") for name in result.reused)
 
 
-def test_a_local_operator_that_is_to_start_anew_keeps_its_initial_weights(source):
+def test_cells_that_are_to_start_anew_keep_their_initial_weights(source):
     target, result = moved(source, start="new")
-    assert result.sentences[-1] == "The local operator starts anew, as finetune.local asks."
-    assert not any(name.startswith("local") for name in result.reused)
-    assert all((scheme.field_out == 0).all() for scheme in target.local.schemes)
+    assert result.sentences[-1] == "The network on the cells starts anew, as finetune.cells asks."
+    assert not any(name.startswith("cells_") for name in result.reused)
+    assert not target.cells_after.field_out.any()
 
 
-@pytest.mark.parametrize("layers", [(), (1, 1, 1)])
-def test_a_local_operator_with_features_alone_predicts_no_change_at_first(layers):
-    source = make_model(PATCHES, local_layers=layers)
-    for parameter in source.local.parameters():
-        torch.nn.init.normal_(parameter)
+def test_cells_with_features_alone_predict_no_change_at_first(source):
     target, result = moved(source, start="features")
-    assert any("predicts no change at first" in line for line in result.sentences)
-    of_source = dict(source.local.named_parameters())
-    for name, parameter in target.local.named_parameters():
-        last = name.split(".")[-1]
-        if last in LOCAL_OUTPUTS or (layers and name.endswith("modulate.weight")):
-            assert (parameter == 0).all() and f"local.{name}" not in result.reused
-        elif last in FIELD_ROWS["local"]:
+    assert any("predict no change at first" in line for line in result.sentences)
+    of_source, batch = dict(source.named_parameters()), make_batch(dtype=torch.float64)
+    for name, parameter in target.named_parameters():
+        if name in CELL_OUTPUTS or (name.startswith("cells") and "modulate.weight" in name):
+            assert not parameter.any() and name not in result.reused
+        elif name.startswith("cells") and name.split(".")[-1] in FIELD_ROWS["cells_after"]:
             assert torch.equal(parameter[: len(source.config.fields)], of_source[name])
-        else:
+        elif name.startswith("cells"):
             assert torch.equal(parameter, of_source[name])
-
-
-@pytest.mark.parametrize("layers", [(2, 1, 1), (1, 1, 2)])
-def test_a_network_with_other_layers_is_new(layers):
-    _, result = moved(make_model(PATCHES, local_layers=(1, 1, 1)), local_layers=layers)
-    assert "Part 'local' is new: the pretrained model has none, or another." in result.sentences
-
-
-def test_rows_of_a_network_on_the_cells_go_by_name():
-    source = make_model(PATCHES, local_layers=(1, 1, 1))
-    target, result = moved(source)
-    for name in ("field_weight", "field_stencil", "field_linear", "field_out"):
-        ours, theirs = (getattr(model.local.schemes[0], name) for model in (target, source))
-        row = target.config.fields.index("activator"), source.config.fields.index("activator")
-        assert torch.equal(ours[row[0]], theirs[row[1]]) and f"local.schemes.0.{name}" in result.reused
-    assert torch.equal(target.local.schemes[2].factors, source.local.schemes[2].factors)
+    assert torch.equal(target.predict(batch), batch.last)
 
 
 def test_a_longer_history_needs_no_new_weights(source):
@@ -175,6 +166,8 @@ def test_a_longer_history_needs_no_new_weights(source):
         ({"scheme": "svit"}, "has scheme vit, the run asks for svit"),
         ({"predict": "field"}, "has predict rate, the run asks for field"),
         ({"rotary": False}, "has rotary True, the run asks for False"),
+        ({"network": "paper"}, "has network matey, the run asks for paper"),
+        ({"maps": 2}, "has maps of neighbours 1, the run asks for 2"),
     ],
 )
 def test_what_the_blocks_cannot_do_is_refused(source, changes, message):

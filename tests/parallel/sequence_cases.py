@@ -46,7 +46,6 @@ OTHERS = {
     "drop path": ("avit", *SETS["mix"], {"drop_path": 0.3}),
     "given fields and parameters": ("vit", *SETS["mix"], {"given": ("force",)}),
     "given fields and parameters, axial": ("avit", *SETS["three levels"], {"given": ("force",)}),
-    "network on the cells": ("vit", *SETS["mix"], {"local_layers": (2, 1, 1)}),
     "recomputed": ("vit", *SETS["mix"], {"checkpoint_blocks": "every_other"}),
     "gradient loss": ("svit", *SETS["mix"], {"loss": GRADIENT}),
     "gradient loss, three levels": ("vit", *SETS["three levels, mul"], {"loss": GRADIENT}),
@@ -109,33 +108,31 @@ def gradients_of(model, modules):
     return [parameter.grad for name, parameter in model.named_parameters() if name.split(".")[0] in modules]
 
 
-def kinds(network):
-    """All kinds of cases of a network: dimensions, scheme, name and what this stands for."""
+def kinds():
+    """All kinds of cases: dimensions, scheme, name and what this stands for."""
     for dimensions, sets in ((2, SETS), (3, SETS_3D)):
         for scheme, name in itertools.product(("vit", "svit", "avit"), sets):
             yield dimensions, scheme, name, *sets[name], {}
     for name, (scheme, *how) in OTHERS.items():
-        if network == "operator" or name != "network on the cells":
-            yield 2, scheme, name, *how
+        yield 2, scheme, name, *how
 
 
-def cases(heads, every, first, network):
+def cases(heads, every, first):
     """Of so many heads every so many of the kinds, beginning elsewhere for each, so that they have all of them between them."""
     for number, head in enumerate(heads):
-        yield from ((head, *kind) for at, kind in enumerate(kinds(network)) if (at + number + first) % every == 0)
+        yield from ((head, *kind) for at, kind in enumerate(kinds()) if (at + number + first) % every == 0)
 
 
-def main(heads, dtype, every=1, network="operator"):
+def main(heads, dtype, every=1, network="matey"):
     start_processes(find_environment(), timeout=120, threads=1)
     rank, size = dist.get_rank(), dist.get_world_size()
     sequence_groups = {head: DistributedSequenceGroup(Topology(rank, size, size, head)) for head in heads}
     first = size // 2 + (dtype == torch.float32)  # two ranks have other cases than four, and both precisions
-    for head, dimensions, scheme, name, token_set, patches, how in cases(heads, every, first, network):
+    for head, dimensions, scheme, name, token_set, patches, how in cases(heads, every, first):
         told = {"fields": (*VOCABULARY, *how["given"]), "parameters": ("viscosity",)} if "given" in how else {}
         settings = {"set": token_set, "scheme": scheme, "num_heads": head, "refine": 0.4}
-        of_model = {key: how[key] for key in ("drop_path", "given", "local_layers") if key in how}
-        make = make_model if network == "cycle" else make_model
-        model = make(patches, dtype, **settings, **told, **of_model)
+        of_model = {key: how[key] for key in ("drop_path", "given") if key in how}
+        model = make_model(patches, dtype, network=network, **settings, **told, **of_model)
         if told:
             torch.nn.init.normal_(model.told.contract.weight, std=0.1)
         model.train()

@@ -10,7 +10,7 @@ import torch
 from matey.benchmark.sequence_speed import run_point
 from matey.benchmark.speed_cases import Case
 from matey.parallel.homes import dealt, homes_of_segments
-from matey.parallel.sequence import SequenceRanks, heads_plan_moves, plan_heads, plan_tokens
+from matey.parallel.sequence import heads_plan_moves, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
@@ -18,7 +18,7 @@ from tests.support.proved import PROVED
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 
 
-def compare(num_ranks, heads, dtype, every=1, network="operator"):
+def compare(num_ranks, heads, dtype, every=1, network="matey"):
     """Run every so many of the cases on so many ranks, and hold each to the tolerance."""
     num_heads = len(heads.split(","))
     result = start_ranks(num_ranks, "-m", "tests.parallel.sequence_cases", heads, dtype, every, network, timeout=1500)
@@ -26,7 +26,7 @@ def compare(num_ranks, heads, dtype, every=1, network="operator"):
     cases = dict(cases_of(result))
     kinds = {re.sub(r", \d+ (heads|tokens)", "", case) for case in cases if "heads" in case}
     first = num_ranks // 2 + (dtype == "float32")
-    of_all = range(40 if network == "operator" else 39)
+    of_all = range(39)
     assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in of_all) + 1
     assert len(kinds) == len(of_all) or num_heads < every, kinds
     assert all(map(math.isfinite, cases.values())), cases
@@ -38,7 +38,7 @@ def compare(num_ranks, heads, dtype, every=1, network="operator"):
 
 
 # Every third case on two ranks, and every tenth on four, which share both heads and queries: all are slow tests.
-@pytest.mark.parametrize("network", ["operator", "cycle"])
+@pytest.mark.parametrize("network", ["matey", "paper"])
 @pytest.mark.parametrize(("num_ranks", "heads", "every"), [(2, "6", 3), (4, "6", 10)])
 def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ranks, heads, every, network):
     compare(num_ranks, heads, "float64", every, network)
@@ -48,7 +48,7 @@ def test_ranks_of_a_group_give_outputs_loss_and_gradients_of_one_process(num_ran
 # kind in the first two ways. On eight it is shown with one of the heads in float64, in which what is exact shows, and with
 # another in float32, whose sums are longest there; these and those of four ranks show each kind in the third way.
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["operator", "cycle"])
+@pytest.mark.parametrize("network", ["matey", "paper"])
 @pytest.mark.parametrize(
     ("num_ranks", "dtype", "every"),
     [
@@ -75,12 +75,6 @@ def test_ranks_that_share_queries_share_out_what_recomputed_blocks_keep():
     PROVED.append(f"recomputed blocks: activations of 2 ranks x 2 over one process's {2 * two / one:.2f}")
     # The block at work has keys and values of the whole sequence, and their gradients; were they kept, all 12 had.
     assert two < one / 2 + 3 * keys_and_values
-
-
-def test_a_rank_alone_in_its_group_asks_nobody_what_to_send():
-    rows = torch.tensor([1, 4])
-    (plan,) = SequenceRanks(Topology(0, 1, 1, 3)).plan_hand_over([rows], [rows], lambda: pytest.fail("asked"))
-    assert plan.num_sent == (0,) and plan.held.tolist() == [0, 1]
 
 
 def plans_of(key, size, heads):
