@@ -1,4 +1,4 @@
-"""Reads boxes of cells of a trajectory; boxes that share chunks of a file are read together.
+"""Reads boxes of cells of a trajectory.
 
 Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
@@ -17,30 +17,6 @@ from matey.samples import Box
 
 MOST_AROUND = 2
 """Largest ratio of the cells of an enclosing box to the cells of its boxes at which it is read in their place."""
-
-
-def read_boxes(
-    source: TrajectorySet, trajectory: int, start: int, stop: int, boxes: Sequence[Cells], *, given: bool = False
-) -> list[np.ndarray]:
-    """Read frames ``(t, f, z, y, x)`` of boxes of cells, see `read_box`; or of the given fields, see ``read_given``.
-
-    A compressed chunk has to be unpacked whole for every read that touches it. Boxes that share chunks and lie close to each
-    other are therefore cut out of one enclosing box.
-
-    Raises:
-        DataError: see ``TrajectorySet.read``.
-    """
-    found: list[np.ndarray] = []
-    for together in _sharing_chunks(boxes, source.chunk(trajectory)):
-        around = _around(together)
-        values = read_box(source, trajectory, start, stop, around, given=given)
-        if len(together) == 1:
-            found.append(values)
-            continue
-        for box in together:
-            z, y, x = (slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
-            found.append(values[..., z, y, x].copy())  # a view would keep the whole enclosing box
-    return found
 
 
 def enclosing_cells(boxes: Sequence[Box], chunk: Sequence[int] | None) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.boxes import read_boxes
+from matey.data.boxes import read_box
 from matey.data.share import Share, alone
 from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory, TrajectorySet
 from matey.data.windows import Window, alike
@@ -186,10 +186,10 @@ def _batch_of(
     total = num_frames + max(follow, *(window.lead for window in windows))
     ends = (num_frames + max(follow, window.lead) for window in windows)
     read = (
-        given_in(sets[window.set_index], window, end, total, [abouts[0].cells])
+        given_in(sets[window.set_index], window, end, total, abouts[0].cells)
         for window, end in zip(windows, ends, strict=True)
     )
-    given = [values for (values,) in read] if source.given else []
+    given = list(read) if source.given else []
     return FieldBatch(
         system=source.system,
         fields=source.fields,
@@ -216,18 +216,16 @@ def _number(about: Trajectory, name: str) -> float:
     return value if abs(value) <= np.finfo(np.float32).max else np.nan
 
 
-def given_in(
-    source: TrajectorySet, window: Window, num_frames: int, total: int, boxes: Sequence[Cells]
-) -> list[np.ndarray]:
-    """Read ``num_frames`` frames of the given fields in some boxes, and repeat the last one up to ``total`` frames.
+def given_in(source: TrajectorySet, window: Window, num_frames: int, total: int, cells: Cells) -> np.ndarray:
+    """Read ``num_frames`` frames of the given fields in a box, and repeat the last one up to ``total`` frames.
 
     Nothing uses the repeated frames. The true ones may lie beyond the end of the trajectory, or hold bad values, which must not
     cause the window to be skipped.
     """
     stop = min(window.start + num_frames, source.trajectories[window.trajectory].num_frames)
-    read = read_boxes(source, window.trajectory, window.start, stop, boxes, given=True)
-    missing = total - len(read[0])
-    return [f if len(f) == 1 or not missing else np.concatenate([f, *[f[-1:]] * missing]) for f in read]
+    read = read_box(source, window.trajectory, window.start, stop, cells, given=True)
+    missing = total - len(read)
+    return read if len(read) == 1 or not missing else np.concatenate([read, *[read[-1:]] * missing])
 
 
 def _stack(frames: Sequence[np.ndarray]) -> Tensor:

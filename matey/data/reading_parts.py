@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 
 import torch
-from torch import Tensor
 
-from matey.data.boxes import read_boxes
+from matey.data.boxes import read_box
 from matey.data.reading import given_in, histories_of, samples_of, samples_of_windows
-from matey.data.trajectories import Cells, TrajectorySet
+from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
 from matey.samples import BatchPart, Box, Piece, Samples
 
@@ -67,12 +64,10 @@ def read_history_part(
     windows = histories_of(data, trajectories, start, num_frames, follow)
     about = samples_of(data, trajectories, num_frames)
     (boxes,) = share([about])
-    pieces: list[Piece] = []
-    for sample, cells in _by_sample(boxes):
-        read = read_boxes(data, trajectories[sample], start, start + num_frames, cells)
-        pieces += [
-            Piece(sample, _first_cell(box), torch.from_numpy(values)) for box, values in zip(cells, read, strict=True)
-        ]
+    pieces = []
+    for sample, cells in boxes:
+        values = read_box(data, trajectories[sample], start, start + num_frames, cells)
+        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
     return _with_given([data], windows, BatchPart(about, tuple(pieces), has_target=False), follow)
 
 
@@ -86,29 +81,26 @@ def read_truth_part(
     """
     about = samples_of_windows(sets, windows, 1)
     (boxes,) = share([about])
-    pieces: list[Piece] = []
-    for sample, cells in _by_sample(boxes):
+    pieces = []
+    for sample, cells in boxes:
         window = windows[sample]
         at = window.start + num_frames - 1 + step
-        read = read_boxes(sets[window.set_index], window.trajectory, at, at + 1, cells)
-        pieces += [
-            Piece(sample, _first_cell(box), torch.from_numpy(values)) for box, values in zip(cells, read, strict=True)
-        ]
+        values = read_box(sets[window.set_index], window.trajectory, at, at + 1, cells)
+        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
     return BatchPart(about, tuple(pieces), has_target=False)
 
 
 def _read_pieces(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, boxes: Sequence[Box]
 ) -> Iterator[Piece]:
-    for sample, cells in _by_sample(boxes):
+    for sample, cells in boxes:
         window = windows[sample]
         end = window.start + num_frames
         history, target = (
-            read_boxes(sets[window.set_index], window.trajectory, start, stop, cells)
+            torch.from_numpy(read_box(sets[window.set_index], window.trajectory, start, stop, cells))
             for start, stop in ((window.start, end), (end - 1 + window.lead, end + window.lead))
         )
-        for box, before, after in zip(cells, history, target, strict=True):
-            yield Piece(sample, _first_cell(box), torch.from_numpy(before), torch.from_numpy(after[0]))
+        yield Piece(sample, _first_cell(cells), history, target[0])
 
 
 def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, follow: int) -> BatchPart:
@@ -117,18 +109,13 @@ def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: 
     if not source.given:
         return part
     total = num_frames + max(follow, *(window.lead for window in windows))
-    given: list[Tensor] = []
-    for sample, cells in _by_sample([(piece.sample, piece.cells) for piece in part.pieces]):
-        window = windows[sample]
+    pieces = []
+    for piece in part.pieces:
+        window = windows[piece.sample]
         end = num_frames + max(follow, window.lead)
-        given += map(torch.from_numpy, given_in(sets[window.set_index], window, end, total, cells))
-    pieces = (replace(piece, given=values) for piece, values in zip(part.pieces, given, strict=True))
+        values = given_in(sets[window.set_index], window, end, total, piece.cells)
+        pieces.append(replace(piece, given=torch.from_numpy(values)))
     return replace(part, pieces=tuple(pieces), num_given=total if source.varying else 1)
-
-
-def _by_sample(boxes: Sequence[Box]) -> Iterator[tuple[int, list[Cells]]]:
-    for sample, of_sample in groupby(boxes, key=itemgetter(0)):
-        yield sample, [cells for _, cells in of_sample]
 
 
 def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:

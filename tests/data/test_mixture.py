@@ -11,11 +11,10 @@ import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
 from matey.data.reading import sound_windows
-from matey.tokens.parts import BrickShare
 from matey.train.ahead import on_any_of
 from tests.support.laws import law
 from tests.support.layout_files import NUM_X, NUM_Y, coded_value, write_seed_groups
-from tests.support.parts import Group
+from tests.support.parts import Group, share_in
 
 
 @pytest.fixture
@@ -220,7 +219,7 @@ def test_ranks_that_read_parts_skip_the_windows_that_one_process_skips(spoilt, s
     whole = list(micro_batches(spoilt, 0, 8, 4, **how))
 
     def of_rank(rank, exchange):
-        share = BrickShare((1, 1, 2, 4), rank, size)
+        share = share_in((1, 1, 2, 4), rank, size)
         on_any = partial(on_any_of, SimpleNamespace(size=size), exchange)
         parts = micro_batches(
             spoilt, 0, 8, 4, share=share, on_any=on_any, finish=lambda number, it: (number, it), **how

@@ -18,11 +18,11 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import ScoredPart, score_leads_in_parts
 from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
+from matey.model.box_frames import hold
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from matey.tokens.parts import BrickShare
 from tests.support.models import VOCABULARY, make_model
-from tests.support.parts import Group, parts_of, piece_of
+from tests.support.parts import Group, parts_of, piece_of, share_in
 
 GAS = ("density", "pressure", "velocity_x", "velocity_y", "velocity_z")
 CASES = {
@@ -42,8 +42,9 @@ def batch_of(system, fields, grid, periodic, frames):
 
 
 @pytest.mark.parametrize(("size", "at_once"), [(2, 2**18), (3, 30)])
+@pytest.mark.parametrize("network", ["matey", "paper"])
 @pytest.mark.parametrize("case", CASES)
-def test_parts_of_fields_are_scored_as_whole_fields_are(case, size, at_once, monkeypatch):
+def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_once, monkeypatch):
     monkeypatch.setattr("matey.evaluate.rollout_parts.AT_ONCE", at_once)  # cells: a few layers
     largest = Metric("largest", "Of a package.", lambda p, u: (p - u).abs().amax(dim=(2, 3, 4)))
     monkeypatch.setitem(METRICS._loaded, "largest", largest)
@@ -53,8 +54,10 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, size, at_once, mon
     whole.add(batch, "rollout", 3, prediction, batch.target, trajectories=names)
 
     def of_rank(rank, exchange):
-        share = BrickShare((1, 1 if batch.grid[0] == 1 else 4, 4, 4), rank, size)
-        (part,) = parts_of([batch], share)
+        share = share_in((1, 1 if batch.grid[0] == 1 else 4, 4, 4), rank, size, network)
+        parts = parts_of([batch], share)
+        hold(parts, share.config, SequenceRanks(Topology(rank, size, size, 3)))
+        (part,) = parts
         frames = [piece_of(replace(batch, target=prediction), each.sample, each.cells).target for each in part.pieces]
         abouts = [SimpleNamespace(label=name, spacing=batch.spacing, conserved=batch.conserved) for name in names]
         sums, group = ErrorSums(), SimpleNamespace(exchange=exchange, size=size)

@@ -76,4 +76,6 @@ def test_a_rank_predicts_and_scores_its_box_without_a_frame(patches, grid):
     batch, paper = make_batch(num_samples=1, grid=grid), {"patches": patches, "network": "paper"}
     assert largest_after_the_blocks(batch, 16, **paper) < 0.2 and largest_after_the_blocks(batch, 1, **paper) > 1.9
     # Six features of the cells in a box, and of those around it that the last layers look at.
-    assert largest_after_the_blocks(batch, 16, patches=patches) < 1 < largest_after_the_blocks(batch, 1, patches=patches)
+    assert (
+        largest_after_the_blocks(batch, 16, patches=patches) < 1 < largest_after_the_blocks(batch, 1, patches=patches)
+    )

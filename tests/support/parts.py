@@ -1,17 +1,22 @@
 """Parts of fields that are whole here: what the ranks of a group would have read of them."""
 
 import threading
-from dataclasses import replace
 
 import torch
 
-from matey.nested import tensors_in
-from matey.samples import IN_ORDER, BatchPart, Piece
+from matey.model.boxes import BoxShare
+from matey.samples import BatchPart, Piece
+from tests.support.models import make_config
 
 
-def parts_of(batches, share, order=IN_ORDER):
-    """What one rank reads of the batches, as `matey.tokens.parts.BrickShare` says, from files whose axes have this order."""
-    samples = [replace(batch.samples, order=order) for batch in batches]
+def share_in(patch, rank, size, network="paper"):
+    """What a rank of a model with patches of this size reads: its boxes and, unless it is the paper's network, around them."""
+    return BoxShare(make_config((patch,), network=network), rank, size)
+
+
+def parts_of(batches, share):
+    """What one rank reads of the batches, as `matey.model.boxes.BoxShare` says."""
+    samples = [batch.samples for batch in batches]
     return [
         BatchPart(
             about,
@@ -30,19 +35,6 @@ def piece_of(batch, sample, cells):
         history, target = (fields.index_select(axis, index) for fields in (history, target))
         given = None if given is None else given.index_select(axis, index)
     return Piece(sample, tuple(side.start for side in cells), history, target, given)
-
-
-def check_same(ours, whole):
-    """Check that a rank has prepared the same from parts as from whole fields, to the last bit."""
-    # What lies beyond the grid in a tile is nobody's.
-    for seen, theirs, own in zip(ours.seen, whole.seen, whole.decoding.own, strict=True):
-        for tiles, expected in ((seen.base, theirs.base), (seen.target, theirs.target)):
-            assert torch.equal(tiles.where(own[:, None], 0), expected.where(own[:, None], 0))
-    ours, whole = (
-        tensors_in(replace(each, seen=tuple(replace(seen, base=None, target=None) for seen in each.seen)))
-        for each in (ours, whole)
-    )
-    assert len(ours) == len(whole) > 30 and all(map(torch.equal, ours, whole))
 
 
 def off(ours, expected):

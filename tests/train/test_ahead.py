@@ -9,13 +9,13 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from matey.config import TrainSection
+from matey.model.boxes import BoxShare
 from matey.model.prepare import Prepared, prepare
 from matey.model.sequence_group import RankGroup
 from matey.nested import Packed, packed, tensors_in
 from matey.parallel.meter import Meter
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from matey.tokens.parts import BrickShare
 from matey.train.ahead import AsRead, MakeReady, beside, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
@@ -46,9 +46,9 @@ def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_o
     config = make_model().config
     alone = prepare(batches(), config, RankGroup())
     parts = [prepare(batches(), config, SequenceRanks(Topology(rank, 3, 3, 3))) for rank in range(3)]
-    assert torch.equal(torch.cat([part.tokens.layout.centre for part in parts]), alone.tokens.layout.centre)
-    cells = [sum(int(own.sum()) for own in part.decoding.own) for part in parts]
-    assert sum(cells) == sum(int(own.sum()) for own in alone.decoding.own) and min(cells) > 0
+    assert torch.equal(torch.cat([part.layout.centre for part in parts]), alone.layout.centre)
+    of_ranks = [sum(held.base[:, 0].numel() for held in part.held) for part in (alone, *parts)]
+    assert sum(of_ranks[1:]) == of_ranks[0] and min(of_ranks) > 0
 
 
 def test_histories_that_the_model_rolls_out_first_come_as_they_were_read():
@@ -92,7 +92,7 @@ def test_parts_from_a_worker_are_prepared_together_and_not_packed_again():
     def prepared(rank, exchange):
         ranks = SequenceRanks(Topology(rank, 2, 2, 3))
         make_ready = MakeReady(config, ranks, TrainSection(steps=1), is_packed=True)
-        sent = make_ready(0, parts_of(whole, BrickShare(config.patches[0], rank, 2)))
+        sent = make_ready(0, parts_of(whole, BoxShare(config, rank, 2)))
         assert isinstance(sent, Packed)
         (ready,) = together(iter([sent]), config, ranks, exchange)
         return ready
@@ -104,12 +104,12 @@ def test_what_was_read_is_let_go_of_once_it_is_prepared():
     config, whole, held = make_model().config, batches(), [None, None]
 
     def prepared(rank, exchange):
-        parts = parts_of(whole, BrickShare(config.patches[0], rank, 2))
+        parts = parts_of(whole, BoxShare(config, rank, 2))
         held[rank] = weakref.ref(parts[0])
         stream = together(iter([parts]), config, SequenceRanks(Topology(rank, 2, 2, 3)), exchange)
         del parts
         ready = next(stream)
-        assert held[rank]() is None and len(ready.seen) == 2
+        assert held[rank]() is None and len(ready.held) == 2
 
     Group(2).run(prepared)
 
@@ -136,7 +136,7 @@ def test_nobody_holds_a_micro_batch_in_main_memory_while_the_next_is_made(device
 
 
 def test_parts_that_are_rolled_out_first_stay_in_main_memory():
-    parts = AsRead(parts_of(batches(), BrickShare(make_model().config.patches[0], 0, 2)))
+    parts = AsRead(parts_of(batches(), BoxShare(make_model().config, 0, 2)))
     whole = AsRead(batches())
     kept, moved = on_device(iter([packed(parts), packed(whole)]), torch.device("meta"))
     assert {tensor.device.type for tensor in tensors_in(kept)} == {"cpu"}

@@ -7,14 +7,14 @@ import torch
 
 from matey.evaluate.forecasts.crew import turns_of
 from matey.samples import Samples
-from matey.tokens.parts import BrickShare
+from tests.support.parts import share_in
 
 BRICK = (1, 4, 8, 8)
 
 
 def boxes_of(ways, number=1, grid=(32, 24, 16)):
     about = Samples("", ("a",), (1, *grid), torch.float32, torch.zeros(number), (False,) * 3)
-    return [BrickShare(BRICK, rank, ways)([about])[0] for rank in range(ways)]
+    return [share_in(BRICK, rank, ways)([about])[0] for rank in range(ways)]
 
 
 def chunks_of(boxes, layers, axis=0):
