@@ -38,7 +38,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("train.history=4", "unknown key 'train.history'. Did you mean 'data.history'?"),
         ("model.token_set=mix", "unknown key 'model.token_set'. Did you mean 'tokens.set'?"),
         ("train.bf16=true", "unknown key 'train.bf16'. That is DeepSpeed's: set it in the JSON"),
-        ("train.groups={local: {lr: 1}}", "'train.groups.local.lr'. Did you mean 'train.groups.local.learning_rate'?"),
+        ("train.groups={cells: {lr: 1}}", "'train.groups.cells.lr'. Did you mean 'train.groups.cells.learning_rate'?"),
         (
             "tokens.patches=[[1, 1, 16, 16], [1, 1, 6, 8]]",
             r"has \[1, 1, 6, 8\] after \[1, 1, 16, 16\]; each size .* divide",
@@ -57,7 +57,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("data.sets.split_by=time", "'sets' is a list, which is set as a whole, such as --set 'data.sets="),
         ("train.steps=true", r"--set: train.steps: expected a number, not true or false \(got True\)"),
         ("data.split=[true, 0, 0]", "data.split.0: expected a number, not true"),
-        ("train.groups={local: {learning_rate: true}}", "train.groups.local.learning_rate: expected a number"),
+        ("train.groups={cells: {learning_rate: true}}", "train.groups.cells.learning_rate: expected a number"),
         ("tokens.patches=[[1, 16, 16]]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got \[1, 16, 16\]\)"),
         ("tokens.patches=[1, 1, 16, 16]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got 1\)"),
         ("train={<<: {seed: 3}, steps: 2}", "merges by the key '<<' .line 1.; write the keys out"),

@@ -57,8 +57,9 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
 
 def _model(settings: RunConfig) -> str:
     model, tokens = settings.model, settings.tokens
+    decoded = model.predict or ("field" if model.network == "paper" else "rate")
     return (
-        f"* size {model.size}, attention {model.scheme}, decodes the {model.predict}\n"
+        f"* network {model.network}, size {model.size}, attention {model.scheme}, decodes the {decoded}\n"
         f"* patches [t, z, y, x]: {', '.join(str(list(patch)) for patch in tokens.patches)}; {tokens.set}, split by "
         f"{tokens.rule} {tokens.refine:g}\n"
         f"* history of {settings.data.history} frames, leads of 1 to {settings.data.lead_max} snapshots\n"

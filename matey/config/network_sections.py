@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -23,9 +22,6 @@ def _four(size: Any) -> Any:  # noqa: ANN401
 PatchSize = Annotated[tuple[_Extent, _Extent, _Extent, _Extent], BeforeValidator(_four)]
 Layers = Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)]
 TokenSet = Literal["uniform", "mix", "mul"]
-
-PAPER: dict[str, Any] = {"predict": "field", "statistics": False}
-"""Settings of the network of the paper."""
 
 
 class ModelSection(Section):
@@ -50,13 +46,15 @@ class ModelSection(Section):
         False,
         description="whether rotary positions tell attention how far apart tokens are; the paper's network has none",
     )
-    statistics: bool = Field(
-        True,
-        description="whether the network is told the scales that the normalisation takes out; false: units cannot matter",
+    statistics: bool | None = Field(
+        None,
+        description="whether the network is told the scales that the normalisation takes out; false: units cannot matter. By "
+        "default all networks are but the paper's",
     )
-    predict: Literal["rate", "change", "field"] = Field(
-        "rate",
-        description="quantity decoded: change over last change and lead, change over deviation of the field, or the field",
+    predict: Literal["rate", "change", "field"] | None = Field(
+        None,
+        description="quantity decoded: change over last change and lead, the default; change over deviation of the field; or the "
+        "field, the default of the paper's network",
     )
     fields: tuple[FieldName, ...] | None = Field(
         None, description="field vocabulary; by default the fields of the data sets"
@@ -67,12 +65,6 @@ class ModelSection(Section):
     parameters: tuple[FieldName, ...] = Field(
         (), description="numbers of the trajectories that the network is told, such as a viscosity; some may lack them"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_in_the_paper(cls, tree: Any) -> Any:  # noqa: ANN401
-        """Fill in what the paper's network predicts and is told, unless the tree says otherwise."""
-        return {**PAPER, **tree} if isinstance(tree, Mapping) and tree.get("network") == "paper" else tree
 
 
 class TokensSection(Section):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transformers import PretrainedConfig
 
 from matey.config.loading import sentences, shortened
-from matey.config.network_sections import PAPER, ModelSection, TokensSection
+from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed
 from matey.model.place import place_of
@@ -114,9 +114,8 @@ class MateyConfig(PretrainedConfig):
         self.attention = attention
         self.network, self.channels, self.layers, self.maps = network, channels, list(layers), maps
         self.rotary = rotary
-        unlike = PAPER if network == "paper" else {}
-        self.statistics = unlike.get("statistics", True) if statistics is None else statistics
-        self.predict: str = unlike.get("predict", "rate") if predict is None else predict
+        self.statistics = network != "paper" if statistics is None else statistics
+        self.predict = predict or ("field" if network == "paper" else "rate")
         self.scales = scales
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths

@@ -27,7 +27,7 @@ def test_memory_descriptors_and_threads_are_level_after_the_first_steps(tmp_path
     folder, kind = tmp_path / "case", Kind(1, 1, 0)
     config = write_config(folder, data, kind, **settings)
     tree = yaml.safe_load(config.read_text())
-    tree["tokens"]["patches"], tree["model"]["local"] = [[1, 1, 16, 16]], 0
+    tree["tokens"]["patches"] = [[1, 1, 16, 16]]
     config.write_text(yaml.safe_dump(tree))
     seen = []
     with started(folder, training(folder, kind)) as ranks:

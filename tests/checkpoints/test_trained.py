@@ -192,10 +192,10 @@ def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_
     assert load_trained(run_folder).model.sequence_group.backend == "auto"
 
 
-@pytest.mark.parametrize("scales", [5, [], [0], ["2"], [10**9], [1] * 1000])
-def test_scales_of_a_model_that_no_run_has_are_a_sentence(scales, run_folder):
-    edit_model_config(run_folder, local=16, local_scales=scales)
-    with pytest.raises(CheckpointError, match="local_scales"):
+@pytest.mark.parametrize("layers", [5, [], [1], ["2", 1], [1, 10**9], [1] * 1000])
+def test_layers_of_a_model_that_no_run_has_are_a_sentence(layers, run_folder):
+    edit_model_config(run_folder, layers=layers)
+    with pytest.raises(CheckpointError, match="layers"):
         load_trained(run_folder)
 
 

@@ -92,10 +92,10 @@ def main(names, network):
         elif "constant" in name:
             batch.history[1, :, 1:] = 0
             batch.history[0, :, 1] = 3
-        model = (make_model if network == "cycle" else make_model)(patches, set=token_set, **settings)
+        model = make_model(patches, set=token_set, network=network, **settings)
         share = share_of(model.config, group.ranks)
         parts = parts_of([batch], share)
-        hold(parts, model.config, group.ranks, group.exchange)
+        hold(parts, model.config, group.ranks)
         part = parts.pop().without_targets()
         model.sequence_group = group
         totals = totals_of_part(part, group.exchange, size) if "kept" in name else None

@@ -106,7 +106,7 @@ def without_bounds(rule, data):
     """The evaluation of a model whose forecasts are infinite."""
     model = make_model(PATCHES, torch.float32, rule=rule, refine=8 if rule == "budget" else 0.3)
     with torch.no_grad():
-        model.local.schemes[0].field_out *= torch.inf
+        model.cells_after.field_bias += torch.inf
     data = HeldOut((data,), ((0,),), num_frames=2)
     return run(model, data, leads=(1,), rollout_steps=2, rollout_lead=2, max_windows=1)
 
@@ -137,11 +137,10 @@ def test_the_plan_counts_forecasts_with_tokens_and_without(model, held_out):
     assert sum(counts) == 2 * sum(task.num_forecasts for task in tasks) == 2 * 2 * (3 + 3 * 2)
 
 
-def test_the_tokens_worth_is_the_error_without_what_decoders_give_over_that_with_it(model, held_out, evaluation):
+def test_the_tokens_worth_is_the_error_without_what_they_give_over_that_with_it(model, held_out, evaluation):
     without = copy.deepcopy(model)
-    for decoder in without.decoders:
-        torch.nn.init.zeros_(decoder.field_weight)
-        torch.nn.init.zeros_(decoder.field_bias)
+    for parameter in without.giving.parameters():
+        torch.nn.init.zeros_(parameter)
     others = run(without, held_out, leads=(1, 3), rollout_steps=4, max_windows=5, batch_size=5, rollout_lead=3).records
     for record, other in zip(evaluation.records, others, strict=True):
         assert record.tokens_worth == other.nrmse / record.nrmse != 1

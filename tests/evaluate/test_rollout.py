@@ -163,8 +163,7 @@ def test_a_constant_field_has_a_limit_of_its_size_where_others_vary():
 def test_a_rollout_from_rest_stays_finite(value, predict):
     model = make_model(PATCHES, torch.float32, predict=predict, num_blocks=1)
     with torch.no_grad():
-        for decoder in model.decoders:
-            decoder.field_weight *= 4
+        model.cells_after.field_out *= 4
     batch = FieldBatch("rest", VOCABULARY, torch.full((1, 2, 3, 1, 16, 16), value), torch.ones(1))
     frames = torch.stack(list(rollout(model, batch, 60)))  # without limits the sizes pass 4 by step 17
     sizes = (frames - value).double().square().mean(dim=(-3, -2, -1)).sqrt()

@@ -12,14 +12,14 @@ from tests.support.programs import cases_of, start_ranks
 @pytest.mark.parametrize(
     ("num_ranks", "names", "network"),
     [
-        (3, [*CASES][::2], "operator"),
-        pytest.param(3, [*CASES][1::2], "operator", marks=pytest.mark.slow),
-        pytest.param(2, [*CASES], "operator", marks=pytest.mark.slow),
-        (3, [*CASES][1::2], "cycle"),
-        pytest.param(4, [*CASES][::2], "cycle", marks=pytest.mark.slow),
-        pytest.param(2, [*CASES], "cycle", marks=pytest.mark.slow),
+        (3, [*CASES][::2], "matey"),
+        pytest.param(3, [*CASES][1::2], "matey", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "matey", marks=pytest.mark.slow),
+        (3, [*CASES][1::2], "paper"),
+        pytest.param(4, [*CASES][::2], "paper", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "paper", marks=pytest.mark.slow),
     ],
-    ids=["three", "three_others", "two_all", "three_boxes", "four_boxes", "two_all_boxes"],
+    ids=["three", "three_others", "two_all", "three_paper", "four_paper", "two_all_paper"],
 )
 def test_ranks_that_hold_parts_of_fields_roll_out_as_one_process(num_ranks, names, network):
     command = ("-m", "tests.evaluate.rollout_parts_cases", json.dumps(names), network)

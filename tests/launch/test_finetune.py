@@ -23,8 +23,8 @@ def site(tmp_path):
     torch.manual_seed(0)
     config = MateyConfig.from_size("micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=2)
     model = MateyModel(config)
-    for decoder in model.decoders:
-        torch.nn.init.normal_(decoder.field_weight, std=0.02)
+    for parameter in (model.cells_after.field_out, *model.giving.parameters()):
+        torch.nn.init.normal_(parameter, std=0.02)
     model.save_pretrained(tmp_path / "old")
     write_waves(tmp_path / "data", "diffusion_reaction", num_trajectories=10)
     tree = {
@@ -67,9 +67,9 @@ def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(sit
         rows = new[name][: len(value)]
         if name.startswith("blocks"):
             assert torch.equal(rows, value), name
-        elif name.endswith(("field_weight", "window_weight")):
+        elif name.endswith("field_weight"):
             assert torch.equal(rows[1], value[1]) and not torch.equal(rows[0], value[0]), name
-        elif name.startswith("decoders") and name.endswith("weight"):
+        elif name.startswith("giving") and name.endswith("weight"):
             assert not torch.equal(rows, value), name
     run = yaml.safe_load((site / "run" / "config.yaml").read_text())
     assert run["finetune"]["train"] == "prepost" and run["model"]["size"] == "micro"
@@ -131,7 +131,7 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one_with_rates_by_par
 def test_training_that_brings_nothing_new_ends_early_and_is_done(site):
     # At this rate the first step spoils the weights, and validation never finds a better model than after it.
     more = ["--set", "train.patience=2", "--set", "train.validate_every=1", "--set", "train.steps=50"]
-    more += ["--set", "train.groups={decoder_fields: {learning_rate: 3}}", "--set", "train.clip_norm=0"]
+    more += ["--set", "train.groups={cells_fields: {learning_rate: 3}}", "--set", "train.clip_norm=0"]
     result = succeed(finetune(site, "run", "--train", "prepost", *more))
     assert "2 validations without a new best end the training" in result.stdout
     assert len(metrics(site / "run")) < 50

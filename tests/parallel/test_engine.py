@@ -42,22 +42,21 @@ def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_inpu
         learning_rate=1e-3,
         weight_decay=0.1,
         layer_decay=0.5,
-        groups={"blocks": {"learning_rate": 2e-3, "weight_decay": 0}, "decoder_fields": {"learning_rate": 4e-3}},
+        groups={"blocks": {"learning_rate": 2e-3, "weight_decay": 0}, "cells_fields": {"learning_rate": 4e-3}},
     )
     rates = {id(p): (g["factor"], g["weight_decay"]) for g in parameter_groups(model, train) for p in g["params"]}
     found = {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
     assert not any(name.startswith("position") for name in found)
-    # Two blocks: the input lies three layers below the decoder.
+    # Two blocks: the input lies three layers below what tokens give.
     assert found["embeddings.0.stages.0.weight"] == (0.125, 0.1)
     assert found["lead_time.expand.bias"] == (0.125, 0.0)
     assert found["blocks.0.mlp.expand.weight"] == (0.5, 0.0)
     assert found["blocks.1.mlp.expand.weight"] == (1.0, 0.0)
     assert found["norm.weight"] == (1.0, 0.0)
-    assert found["decoders.1.stages.0.weight"] == (1.0, 0.1)
-    assert found["decoders.1.field_weight"] == (4.0, 0.0)
+    assert found["giving.1.weight"] == (1.0, 0.1)
     assert found["conditions.contract.weight"] == (0.125, 0.1)
-    assert found["local.schemes.0.expand.weight"] == (1.0, 0.1)
-    assert found["local.schemes.0.field_stencils"] == (1.0, 0.0)
+    assert found["cells_after.expand.weight"] == (1.0, 0.1)
+    assert found["cells_after.field_stencil"] == (4.0, 0.0)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -71,12 +71,12 @@ def test_matrices_of_blocks_have_groups_of_their_own_with_the_factors_of_all():
     of = {id(p): group for group in groups for p in group["params"]}
     found = {name: of[id(p)] for name, p in model.named_parameters()}
     assert {name for name, group in found.items() if "momentum" in group} == set(matrices_of_blocks(model))
-    # Two blocks: the first lies two layers below the decoder. The blocks' own rate is twice the run's.
+    # Two blocks: the first lies two layers below what tokens give. The blocks' own rate is twice the run's.
     first, second = (found[f"blocks.{number}.mlp.expand.weight"] for number in (0, 1))
     assert (first["factor"], second["factor"]) == pytest.approx((10 * 2 / 4, 10 * 2 / 2))
     assert first["momentum"] == 0.9 and first["weight_decay"] == 0.2
     assert found["blocks.1.mlp.expand.bias"]["factor"] == pytest.approx(2 / 2)
-    assert found["decoders.1.stages.0.weight"]["factor"] == 1
+    assert found["giving.1.weight"]["factor"] == 1
 
 
 @pytest.mark.parametrize("mode", ["prepost", "lora", "head"])

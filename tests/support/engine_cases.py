@@ -87,8 +87,8 @@ class Training:
         self.run = run_config(folder, size, self.micro, "muon" if kind.startswith("muon") else "adamw")
         torch.manual_seed(seed)
         model = MateyModel(model_config(self.run))
-        for decoder in model.decoders:
-            torch.nn.init.normal_(decoder.field_weight, std=0.5)
+        for parameter in (model.cells_after.field_out, *model.giving.parameters()):
+            torch.nn.init.normal_(parameter, std=0.5)
         if size > 1:
             model.sequence_group = DistributedSequenceGroup(self.topology)
         FINETUNE_MODES[trained](model, FinetuneSection(lora_rank=4, lora_alpha=8.0))

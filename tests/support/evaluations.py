@@ -37,7 +37,7 @@ def held_out(shallow_water, diffusion_reaction):
 @pytest.fixture(scope="session")
 def model():
     """Return a model whose predictions differ from persistence, by less than where a rollout limits them."""
-    return make_model(PATCHES, torch.float32, local_scales=(1, 4), local_cascade=False)
+    return make_model(PATCHES, torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ KINDS = [Kind(num_ranks, stage, workers) for num_ranks in (1, 2) for stage in (1
 def write_config(folder: Path, data: Path, kind: Kind, **train) -> Path:
     """Write the YAML of a run into a folder that is made."""
     tree = {
-        "model": {"size": "micro", "local": 2, "local_scales": [1]},
+        "model": {"size": "micro", "channels": 4},
         "tokens": {"set": "uniform", "patches": [[1, 1, 8, 8]]},
         "data": {"sets": [{"path": str(data)}], "history": 1, "lead_max": 2, "workers": kind.workers},
         "train": {

@@ -63,10 +63,10 @@ def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     (speed,) = measure([Case("micro", grid=(32, 32), frames=2, fields=2, batch=1)], 1)
     n, e, blocks = 2 * 16, 96, 4
     in_blocks = blocks * (2 * n * 12 * e * e + 4 * n * n * e)
-    fields, window, channels = 2, 25, 16
-    cells = 32**2 + (16 + 2) ** 2 + (8 + 2) ** 2 + (4 + 2) ** 2  # of the scales 1, 2, 4 and 8
-    in_local = cells * 2 * (2 * window * fields * (2 * channels + fields) + channels * (channels + fields))
-    products = in_blocks + in_local
+    in_maps = 4 * 2 * n * 9 * e * e
+    fields, window, near, channels = 2, 25, 9, 24
+    of_cell = 4 * near * channels**2 + 2 * window * fields * (channels + fields) + near * channels * fields
+    products = in_blocks + in_maps + 2 * 32**2 * of_cell
     assert 3 * products < speed.model_flops < 3.5 * products
 
 

@@ -81,7 +81,7 @@ def test_what_the_run_states_is_taken_and_said(described):
 )
 def test_the_table_shows_what_is_trained(described, mode, frozen):
     lines = described(f"finetune.train={mode}")
-    for part in ("embedding", "position", "lead_time", "blocks", "decoder", "decoder_fields"):
+    for part in ("embedding", "position", "lead_time", "blocks", "decoder", "cells", "cells_fields"):
         number, _, _, trained = row(lines, part)
         assert trained == (0 if part in frozen or (mode == "head" and part == "lead_time") else number)
     if mode == "lora":
@@ -96,7 +96,7 @@ def test_random_weights_want_the_network_stated(described):
     stated += ["tokens={set: mix, patches: [[1,1,8,8],[1,1,4,4]]}", "data.history=3"]
     lines = described("finetune.pretrained=none", "finetune.train=prepost", *stated)
     assert "Initial weights are random." in lines
-    assert row(lines, "blocks") == [446208, 0, 446208, 0]
+    assert row(lines, "blocks") == [449664, 0, 449664, 0]
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_merged_adapters_predict_as_adapters_do(tmp_path):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     expected = model.predict(make_batch())
-    assert (expected - before).abs().max() > 0.01
+    assert (expected - before).abs().max() > 1e-3
     model.save_pretrained(tmp_path / "merged", state_dict=plain_weights(model, model.state_dict()))
     merged = load_trained(tmp_path / "merged").model
     assert torch.allclose(merged.predict(make_batch()), expected, atol=1e-5)

@@ -22,7 +22,7 @@ from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from tests.support.models import VOCABULARY, make_batch, make_cycle, make_model
+from tests.support.models import VOCABULARY, make_batch, make_model
 
 STEPS, STRETCH, BEFORE = 5, 2, 7  # frames of two trajectories; so many are made before a forecast breaks off
 PLANE, SPACE = ((1, 1, 16, 16), (1, 1, 4, 4)), ((1, 4, 8, 8), (1, 2, 4, 4))
@@ -30,8 +30,8 @@ CASES = {
     "plane .nc": (PLANE, (1, 40, 20), ("open", "wall", "periodic"), ".nc", {}),
     "space .zarr": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".zarr", {}),
     "space .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
-    "boxes of a plane .nc": (PLANE, (1, 40, 20), ("open", "wall", "periodic"), ".nc", {}),
-    "boxes of space .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
+    "plane and halos .nc": (PLANE, (1, 40, 20), ("open", "wall", "periodic"), ".nc", {}),
+    "space and halos .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
     "space at rest .h5": (SPACE, (8, 20, 16), ("periodic", "periodic", "open"), ".h5", {}),
     "whole at rest .nc": (
         PLANE,
@@ -90,8 +90,8 @@ def main(folder, names):
         data.trajectories = tuple(replace(each, source=Path(__file__)) for each in data.trajectories)
         plain = data._read_frames
         data._read_frames = lambda *args, plain=plain, read=read: read.append(frames := plain(*args)) or frames
-        make = make_cycle if "boxes" in name else make_model
-        model = make(patches, torch.float32, num_blocks=1, **settings)
+        network = "matey" if "halos" in name else "paper"
+        model = make_model(patches, torch.float32, num_blocks=1, network=network, **settings)
         forecasts = matey.forecast(model, data, steps=STEPS, lead=2, start=1, history=2, batch_size=1)
         expected = torch.stack([frame.values[0] for frame in forecasts]).view(2, STEPS, 2, *grid).numpy()
         read.clear()

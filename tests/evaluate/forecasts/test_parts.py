@@ -7,7 +7,7 @@ import pytest
 from tests.evaluate.forecasts.parts_cases import CASES
 from tests.support.programs import cases_of, start_ranks
 
-QUICK = ("plane .nc", "space .zarr", "boxes of space .h5", "whole .nc")
+QUICK = ("plane .nc", "space .zarr", "space and halos .h5", "whole .nc")
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_ranks_write_their_parts_into_the_file_of_one_process(num_ranks, names, 
     assert [name for name, *_ in cases] == [*names]
     for name, off, is_same_after_a_break, largest_share, written in cases:
         assert off < 1e-5 and is_same_after_a_break, (name, off)
-        if "boxes" not in name:  # whose halos make up most of so small a field
+        if "halos" not in name:  # which make up most of so small a field
             assert largest_share == 1 if "whole" in name else largest_share < 0.7, (name, largest_share)
         assert sum(written) == pytest.approx(1)
         assert max(written) == 1 if "whole" in name else max(written) < 1.6 / num_ranks, (name, written)
