@@ -53,8 +53,8 @@ class ModelSection(Section):
     )
     predict: Literal["rate", "change", "field"] | None = Field(
         None,
-        description="quantity decoded: change over last change and lead, the default; change over deviation of the field; or the "
-        "field, the default of the paper's network",
+        description="quantity decoded: change over last change and lead, the default; change over deviation of the field; or "
+        "the field, the default of the paper's network",
     )
     fields: tuple[FieldName, ...] | None = Field(
         None, description="field vocabulary; by default the fields of the data sets"
