@@ -113,7 +113,7 @@ class Held:
         inputs: ``(k, 2, f, z, y, x)``, the last frame and the last change in the box and around it, for a network on cells.
         base: ``(k, f, z, y, x)``, the last frame of the box in physical units.
         target: ``(k, f, z, y, x)``, the target of the box in physical units, if there is one.
-        grains: what tokens give to the network on cells.
+        grains: grains that tokens give to the network on cells.
     """
 
     cells: HeldCells
@@ -277,7 +277,7 @@ def held_of(
         wide: the values in and around its box.
         normalisation: statistics of the samples.
         given: statistics of given fields, if there are any that the model knows.
-        grains: what tokens give to the cells.
+        grains: grains that tokens give to the cells.
         config: the configuration of the model.
     """
     samples, reach, box = cut.box.samples, reach_of(config), cut.box.cells

@@ -52,8 +52,8 @@ class MateyConfig(PretrainedConfig):
         num_blocks: number of transformer blocks.
         mlp_ratio: hidden width of a block's MLP divided by ``e``.
         attention: backend of `matey.model.attention.segment_attention`; it decides how attention runs, not its result.
-        network: ``matey`` (tokens are the coarse scales of a network on the cells), ``paper`` (tokens alone) or ``cells`` (no
-            tokens).
+        network: kind of network, ``matey`` (tokens are the coarse scales of a network on the cells), ``paper`` (tokens
+            alone) or ``cells`` (no tokens).
         channels: number of features of a cell.
         layers: number of layers on the cells before and after the tokens.
         maps: number of maps of neighbours before and after the blocks.

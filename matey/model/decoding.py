@@ -83,7 +83,7 @@ def placed(levels: Sequence[Tensor], rows: Sequence[Tensor], covered: Sequence[i
 
     Args:
         levels: the patches ``(m, f, 1, z, y, x)`` of each level.
-        rows: their rows ``(m,)`` in ``patchify`` of one frame.
+        rows: rows ``(m,)`` of these patches in ``patchify`` of one frame.
         covered: number of samples, and of cells ``z, y, x`` that the coarsest patches cover.
 
     Returns:

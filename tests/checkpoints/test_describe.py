@@ -40,7 +40,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
     for words in (
         "step        3\n",
         f"by 2 ranks with ZeRO stage {stage}",
-        "623,728 trained in 114",
+        "1,006,546 trained in 101",
         "micro vit, mix patches",
         "data/made_up",
         "optimizer   Muon on 442,368 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
@@ -71,7 +71,7 @@ def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_rank
     path = source.folder / MODULE
     path.unlink()
     text = describe(source, run)
-    assert f"{623_728 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
+    assert f"{1_006_546 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
     assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
 
 

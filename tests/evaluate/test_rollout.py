@@ -167,4 +167,4 @@ def test_a_rollout_from_rest_stays_finite(value, predict):
     batch = FieldBatch("rest", VOCABULARY, torch.full((1, 2, 3, 1, 16, 16), value), torch.ones(1))
     frames = torch.stack(list(rollout(model, batch, 60)))  # without limits the sizes pass 4 by step 17
     sizes = (frames - value).double().square().mean(dim=(-3, -2, -1)).sqrt()
-    assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 1e-3
+    assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 0.05

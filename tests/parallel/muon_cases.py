@@ -65,7 +65,7 @@ def dense():
     parameters = dict(model.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     decayed = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    matrices = {name for name, parameter in parameters.items() if name.startswith("blocks.") and parameter.ndim == 2}
+    matrices = {name for name, parameter in parameters.items() if name.startswith("blocks.") and name.endswith("weight") and parameter.ndim == 2}
     others = [
         {"params": [parameters[name]], "weight_decay": DECAY if name in decayed else 0}
         for name in parameters.keys() - matrices
@@ -125,7 +125,7 @@ def compared(config, accumulation, expected):
     off, largest = 0.0, []
     for name, value in after.items():
         off = max(off, ((value - dense_after[name]).norm() / (dense_after[name] - start[name]).norm()).item())
-        if name.startswith("blocks.") and value.ndim == 2:
+        if name.startswith("blocks.") and name.endswith("weight") and value.ndim == 2:
             rate = 0.03 * rate_of(STEPS)
             moved = (before[name] * (1 - rate * DECAY) - value) / rate / max(1, value.shape[0] / value.shape[1]) ** 0.5
             largest.append(torch.linalg.matrix_norm(moved, 2).item())

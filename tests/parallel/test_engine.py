@@ -24,7 +24,8 @@ def test_weight_decay_acts_on_matrices_of_linear_maps_only():
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert all(parameter.ndim == 2 for parameter in decayed["params"])
     plain_names = [names[id(parameter)] for parameter in plain["params"]]
-    assert all(name.endswith("bias") or "norm" in name or part_of(name).endswith("_fields") for name in plain_names)
+    ends = ("bias", "kernels", "near")  # and weights of windows
+    assert all(name.endswith(ends) or "norm" in name or part_of(name).endswith("_fields") for name in plain_names)
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
 

@@ -34,7 +34,7 @@ def data_of(system, fields, grid, boundary):
 def main():
     start_processes(find_environment(), timeout=120, threads=1)
     size = world_size()
-    model = make_model(PATCHES, torch.float32)
+    model = make_model(PATCHES, torch.float32, network="paper")  # whose ranks read no halos
     if size > 1:
         model.sequence_group = DistributedSequenceGroup(Topology(rank(), size, size, 3))
     sets = [
