@@ -177,7 +177,7 @@ class Cut:
         brick, reach = config.patches[0], reach_of(config).inputs
         covered = cover((brick[0], *about.window[1:]), brick)[1:]  # only the extent in space counts
         frames = Frames(about.number, about.window, about.periodic, covered)
-        decomposition = Decomposition.among(num_ranks, frames, brick, reach)
+        decomposition = Decomposition.among(num_ranks, frames, brick, reach, about.order)
         box = decomposition.box(rank)
         axes = zip(box.cells, about.window[1:], about.periodic, reach, strict=True)
         return cls(decomposition, box, tuple(Span.around(*axis) for axis in axes))

@@ -65,7 +65,11 @@ def dense():
     parameters = dict(model.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     decayed = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-    matrices = {name for name, parameter in parameters.items() if name.startswith("blocks.") and name.endswith("weight") and parameter.ndim == 2}
+    matrices = {
+        name
+        for name, parameter in parameters.items()
+        if name.startswith("blocks.") and name.endswith("weight") and parameter.ndim == 2
+    }
     others = [
         {"params": [parameters[name]], "weight_decay": DECAY if name in decayed else 0}
         for name in parameters.keys() - matrices

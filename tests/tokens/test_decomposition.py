@@ -38,6 +38,15 @@ def test_samples_are_divided_before_the_domain_and_long_sides_before_short_ones(
     assert Decomposition.among(8, frames_of(2, (1, 128, 32), patch), patch, halo).ways == (2, 1, 4, 1)
 
 
+def test_of_ways_that_are_as_good_the_slowest_axis_of_the_file_is_divided():
+    patch, halo = (1, 1, 8, 8), (0, 4, 4)
+    ways = (
+        Decomposition.among(2, frames_of(1, (1, 64, 64), patch), patch, halo, *order).ways
+        for order in ((), ((2, 1, 0),))
+    )
+    assert [*ways] == [(1, 1, 2, 1), (1, 1, 1, 2)]
+
+
 def test_736_ranks_share_one_large_sample_evenly():
     patch = (1, 1, 16, 16)
     cut = Decomposition.among(736, frames_of(1, (1, 4096, 4096), patch), patch, (0, 8, 8))
