@@ -88,7 +88,7 @@ class Decomposition:
             frames: the frames of the batch.
             brick: the coarsest patch.
             halo: number of cells along ``z, y, x`` that a rank computes beyond a side of its box inside the domain.
-            order: the axes ``z, y, x``, as 0, 1 and 2, from the slowest of the file on: of ways that are as good, the slowest is
+            order: the axes ``z, y, x``, as 0, 1 and 2, from the slowest of the file on. Of equal ways, the slowest axis is
                 divided, so that a rank reads from one place.
         """
         sizes = frames.grid_of(brick)
