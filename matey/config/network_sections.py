@@ -28,7 +28,7 @@ class ModelSection(Section):
     """Settings of the network."""
 
     size: Literal["micro", "mini", "Ti", "S", "B"] = Field(
-        "Ti", description="heads, width and blocks: 3/96/4, 4/128/8 or the paper's"
+        "Ti", description="heads, width and blocks: 3/96/2, 4/128/8 or the paper's"
     )
     scheme: Scheme = Field("vit", description="attention: full; over time, then space; over time, then each axis")
     drop_path: float = Field(

@@ -22,7 +22,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 SIZES = {
     # heads, width, blocks; micro is for tests and the demo, mini lies between it and the paper's, which are the others
-    "micro": (3, 96, 4),
+    "micro": (3, 96, 2),
     "mini": (4, 128, 8),
     "Ti": (3, 192, 12),
     "S": (6, 384, 12),

@@ -40,7 +40,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
     for words in (
         "step        3\n",
         f"by 2 ranks with ZeRO stage {stage}",
-        "1,006,546 trained in 101",
+        "781,714 trained in 77",
         "micro vit, mix patches",
         "data/made_up",
         "optimizer   Muon on 442,368 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
@@ -67,11 +67,11 @@ def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_rank
     shutil.copytree(two_ranks[0] / "frozen3", tmp_path / "run")
     source, run = find_checkpoint(tmp_path / "run")
     frozen = sum(values.numel() for values in source.frozen().values())
-    assert frozen > 400_000
+    assert frozen > 200_000
     path = source.folder / MODULE
     path.unlink()
     text = describe(source, run)
-    assert f"{1_006_546 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
+    assert f"{781_714 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
     assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
 
 

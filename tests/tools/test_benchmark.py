@@ -61,7 +61,7 @@ def test_a_senseless_case_is_a_sentence(flags, words, benchmark, monkeypatch, ca
 @pytest.mark.whole
 def test_the_operations_of_a_step_are_those_of_its_matrix_products():
     (speed,) = measure([Case("micro", grid=(32, 32), frames=2, fields=2, batch=1)], 1)
-    n, e, blocks = 2 * 16, 96, 4
+    n, e, blocks = 2 * 16, 96, 2
     in_blocks = blocks * (2 * n * 12 * e * e + 4 * n * n * e)
     in_maps = 4 * 2 * n * 9 * e * e
     fields, window, near, channels = 2, 25, 9, 24

@@ -86,7 +86,7 @@ def test_the_table_shows_what_is_trained(described, mode, frozen):
         assert trained == (0 if part in frozen or (mode == "head" and part == "lead_time") else number)
     if mode == "lora":
         number, reused, _, trained = row(lines, "adapters")
-        assert (number, reused) == (trained, 0) and number == 4 * 8 * (96 * 4 + 96 * 2 + 96 * 5 + 96 * 5)
+        assert (number, reused) == (trained, 0) and number == 2 * 8 * (96 * 4 + 96 * 2 + 96 * 5 + 96 * 5)
 
 
 def test_random_weights_want_the_network_stated(described):
@@ -96,7 +96,7 @@ def test_random_weights_want_the_network_stated(described):
     stated += ["tokens={set: mix, patches: [[1,1,8,8],[1,1,4,4]]}", "data.history=3"]
     lines = described("finetune.pretrained=none", "finetune.train=prepost", *stated)
     assert "Initial weights are random." in lines
-    assert row(lines, "blocks") == [449664, 0, 449664, 0]
+    assert row(lines, "blocks") == [224832, 0, 224832, 0]
 
 
 @pytest.mark.parametrize(
