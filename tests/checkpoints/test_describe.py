@@ -43,7 +43,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
         "781,714 trained in 77",
         "micro vit, mix patches",
         "data/made_up",
-        "optimizer   Muon on 442,368 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
+        "optimizer   Muon on 221,184 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
     ):
         assert words in text, text
     for words in ("water_height, activator, inhibitor", "moving average", f"torch {torch.__version__}", "deepspeed 0."):
