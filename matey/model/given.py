@@ -1,7 +1,7 @@
 """A model's inputs besides the history of a sample: given fields, and numbers such as a viscosity.
 
-The embedding, the decoder and the local operator see given fields as they see those of the history; nothing predicts them, and
-refinement ignores them. The patches of the frame at time ``t`` see given fields at ``t`` + lead time: the newest frame sees
+The embedding and the network on cells see given fields as they see those of the history; nothing predicts them, and refinement
+ignores them. The patches of the frame at time ``t`` see given fields at ``t`` + lead time: the newest frame sees
 them at the target, and the frames before it, with short lead times, on the way there.
 
     history        u(0)    u(1)    u(2)    u(3)                    -> u(3 + lead)
