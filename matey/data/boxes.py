@@ -43,13 +43,6 @@ def read_boxes(
     return found
 
 
-def enclosing_cells(boxes: Sequence[Box], chunk: Sequence[int] | None) -> int:
-    """Return the cells of the largest box that `read_boxes` reads in the place of several of these; 0 if there is none."""
-    of_samples = ([cells for _, cells in group] for _, group in groupby(boxes, key=itemgetter(0)))
-    together = (several for cells in of_samples for several in _sharing_chunks(cells, chunk) if len(several) > 1)
-    return max((_number(_around(several)) for several in together), default=0)
-
-
 def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
     """Return the number of cells that `read_boxes` unpacks: those of whole chunks, counted again for each read of a chunk.
 
@@ -62,7 +55,10 @@ def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequ
     for _, group in groupby(boxes, key=itemgetter(0)):
         for together in _sharing_chunks([cells for _, cells in group], chunk):
             sides = zip(_around(together), chunk or (1, 1, 1), grid, strict=True)
-            total += math.prod(min(-(-side.stop // n) * n, size) - side.start // n * n for side, n, size in sides)
+            total += math.prod(
+                sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
+                for side, n, size in sides
+            )
     return total
 
 
@@ -85,11 +81,15 @@ def read_box(
         z, y, x = cells
         return (source.read_given if given else source.read)(trajectory, start, stop, (z, y, x))
     side, length = cells[axis], source.trajectories[trajectory].grid[axis]
-    turns = range(side.start // length * length, side.stop, length)
-    spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
-    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in spans]
+    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in _spans(side, length)]
     parts = [read_box(source, trajectory, start, stop, box, axis + 1, given=given) for box in boxes]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
+
+
+def _spans(side: slice, length: int) -> list[slice]:
+    """Return the spans of an axis of ``length`` cells that a side takes, which may go on at the axis' other end."""
+    turns = range(side.start // length * length, side.stop, length)
+    return [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
 
 
 def _sharing_chunks(boxes: Sequence[Cells], chunk: Sequence[int] | None) -> Iterator[list[Cells]]:
