@@ -189,7 +189,7 @@ def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
 
 
 def held_bytes(config: MateyConfig, sample: Sample, part: Part) -> float:
-    """Return the bytes of the fields in a rank's box: history, last frame and target; of the inputs around it; and of grains."""
+    """Return the bytes of history, last frame and target in a rank's box, of the inputs around it, and of the grains."""
     (cut,) = part.cuts
     own = math.prod(side.stop - side.start for side in cut.box.cells)
     of_own = sample.window[0] * sample.num_inputs + 2 * sample.num_fields

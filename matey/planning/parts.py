@@ -1,4 +1,4 @@
-"""The part of a micro-batch that a rank of a sequence group holds: its boxes of cells and the tokens in them, and what it receives."""
+"""The part of a micro-batch that a rank of a sequence group holds: its boxes of cells, their tokens, and what it receives."""
 
 from __future__ import annotations
 
