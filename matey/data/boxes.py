@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
 
@@ -44,21 +42,20 @@ def read_boxes(
 
 
 def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
-    """Return the number of cells that `read_boxes` unpacks: those of whole chunks, counted again for each read of a chunk.
+    """Return the number of cells that are unpacked to read boxes: those of whole chunks, counted again for each box.
 
     Args:
-        boxes: boxes of cells, those of a sample in a row.
+        boxes: boxes of cells.
         chunk: shape ``z, y, x`` of the compressed chunks; None where any part can be read.
         grid: cells ``z, y, x`` of a sample; chunks end there.
     """
     total = 0
-    for _, group in groupby(boxes, key=itemgetter(0)):
-        for together in _sharing_chunks([cells for _, cells in group], chunk):
-            sides = zip(_around(together), chunk or (1, 1, 1), grid, strict=True)
-            total += math.prod(
-                sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
-                for side, n, size in sides
-            )
+    for _, box in boxes:
+        sides = zip(box, chunk or (1, 1, 1), grid, strict=True)
+        total += math.prod(
+            sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
+            for side, n, size in sides
+        )
     return total
 
 

@@ -196,7 +196,7 @@ def held_bytes(config: MateyConfig, sample: Sample, part: Part) -> float:
     around = NUM_INPUTS * sample.num_inputs * config.has_cells * num_cells(cut.spans)
     levels = len(config.patches) if config.tokens.set == "mul" else 1
     grains = 8 * levels * own / math.prod(grain_of(config.patches)) * config.mixes_neighbours
-    return (cut.box.samples.stop - cut.box.samples.start) * (4 * (of_own * own + around) + grains)
+    return part.num_samples * (4 * (of_own * own + around) + grains)
 
 
 def plan_bytes_of_token(config: MateyConfig) -> int:

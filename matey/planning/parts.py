@@ -43,6 +43,12 @@ class Part:
     near: int
     leaving: int
 
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of its box in the first batch."""
+        samples = self.cuts[0].box.samples
+        return samples.stop - samples.start
+
 
 def ranks_looked_at(ways: int) -> range:
     """Return the ranks of a sequence group whose parts are counted, at most `RANKS_LOOKED_AT`."""

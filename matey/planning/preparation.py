@@ -75,7 +75,7 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
 def _of_part(workload: Workload, sample: Sample, part: Part, ways: int, unrolled: bool) -> float:
     """Return the bytes on a rank that prepares its part of a micro-batch of copies of a sample."""
     config, (cut,), num_frames = workload.config, part.cuts, sample.window[0]
-    number = cut.box.samples.stop - cut.box.samples.start
+    number = part.num_samples
     read, wide = _read(sample, part), 4 * number * sample.num_inputs * num_cells(cut.spans)
     own = 4 * number * num_frames * math.prod(side.stop - side.start for side in cut.box.cells)
     history = num_frames * wide
@@ -94,5 +94,4 @@ def _of_part(workload: Workload, sample: Sample, part: Part, ways: int, unrolled
 
 def _read(sample: Sample, part: Part) -> float:
     """Return the bytes that a rank reads of a micro-batch of copies of a sample."""
-    (cut,) = part.cuts
-    return (cut.box.samples.stop - cut.box.samples.start) * sample.bytes_of_cell * num_cells(cut.spans)
+    return part.num_samples * sample.bytes_of_cell * num_cells(part.cuts[0].spans)

@@ -131,6 +131,24 @@ class Workload:
         """The part of `forward_operations` outside the transformer blocks."""
         return sum(self._outside_costs) / len(self.samples)
 
+    def outside_of_rank(self, num_samples: int, ways: int) -> float:
+        """Return the operations outside the blocks in a micro-batch's forward pass, on the rank with most cells and halos."""
+        if ways == 1 or self.operations.cells is None:
+            return num_samples * self.outside_operations / ways
+        total = 0.0
+        for sample, outside in zip(self.samples, self._outside_costs, strict=True):
+            parts = parts_of_sample(self, sample, num_samples, ways)
+            total += num_samples * (outside - self._on_cells(sample)) / ways
+            total += max(part.num_samples * self._on_cells(sample, part) for part in parts)
+        return total / len(self.samples)
+
+    def _on_cells(self, sample: Sample, part: Part | None = None) -> int:
+        """Return the operations on the cells of a sample, or of those of its cells that a rank holds."""
+        if self.operations.cells is None:
+            return 0
+        cut = Cut.of_rank(one_batch(sample, 1), self.config, 0, 1) if part is None else part.cuts[0]
+        return self.operations.cells.operations(sample.num_inputs, sample.num_fields, cut.spans)
+
     def outside_values(self, num_samples: int, ways: int) -> tuple[int, int, int]:
         """Return the values that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
 
@@ -161,10 +179,7 @@ class Workload:
         found, costs = self.operations, []
         for sample in self.samples:
             outside = int(_outside(sample, found.embed, found.last).sum())
-            costs.append(outside + sample.num_tokens * found.outside_per_token)
-            if found.cells is not None:
-                spans = Cut.of_rank(one_batch(sample, 1), self.config, 0, 1).spans
-                costs[-1] += found.cells.operations(sample.num_inputs, sample.num_fields, spans)
+            costs.append(outside + sample.num_tokens * found.outside_per_token + self._on_cells(sample))
         return costs
 
 
@@ -200,8 +215,7 @@ def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[t
             tokens, cells, of_fields = int(kept[own].sum()), 0, int(seen[own].sum())
             if costs.cells is not None:
                 values = costs.cells.keeps(sample.num_inputs, sample.num_fields, cut.spans)
-                number = cut.box.samples.stop - cut.box.samples.start
-                cells, of_fields = number * values[1], of_fields + number * values[0]
+                cells, of_fields = part.num_samples * values[1], of_fields + part.num_samples * values[0]
             found.append((tokens, cells, of_fields))
     return found
 
