@@ -98,8 +98,8 @@ def test_two_micro_batches_wait_for_each_worker():
     workload = Workload(config, samples)
     assert waiting_bytes(workload, 1, 1, 0) == 0
     halo = reach_of(config).inputs[1]
-    of_rank = samples[0].bytes_of_cell * (256 + halo) ** 2  # as they were read
-    assert waiting_bytes(workload, 1, 4, 5) == 2 * 5 * of_rank
+    of_rank = samples[0].bytes_of_cell * (256 + halo) * 512  # as they were read
+    assert waiting_bytes(workload, 1, 2, 5) == 2 * 5 * of_rank
     num_bytes = num_bytes_of(prepare([case.make_batch()], config))
     assert waiting_bytes(workload, 1, 1, 1) == pytest.approx(2 * num_bytes, rel=0.15)
     assert ready_bytes(workload, 1, 1) == pytest.approx(num_bytes, rel=0.15)

@@ -54,9 +54,9 @@ def test_a_rank_reads_the_cells_around_its_box():
     (sample,) = samples_of(case.make_batch(), case.make_config())
     workload = Workload(case.make_config(), (sample,))
     halo = reach_of(workload.config).inputs[1]
-    assert read_bytes(workload, 1, 4) == sample.bytes_of_cell * (32 + halo) ** 2
+    assert read_bytes(workload, 1, 2) == sample.bytes_of_cell * (32 + halo) * 64
     around = Workload(workload.config, (replace(sample, periodic=(False, True, True)),))
-    assert read_bytes(around, 1, 4) == sample.bytes_of_cell * (32 + 2 * halo) ** 2
+    assert read_bytes(around, 1, 2) == sample.bytes_of_cell * (32 + 2 * halo) * 64
 
 
 def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):
