@@ -111,10 +111,9 @@ def _of_sequence(
     )
     # Forward, and the gradients backward; around every map of neighbours and in every block.
     mixings = (2 * config.maps * times + both) * config.mixes_neighbours
-    exchanges = [
-        _exchange("all_to_all_single", "sequence", 2 * times, once * times, whole, machine),
-        _exchange("all_to_all_single", "sequence", mixings, near * mixings, whole, machine),
-    ]
+    exchanges = [_exchange("all_to_all_single", "sequence", 2 * times, once * times, whole, machine)]
+    if mixings:
+        exchanges.append(_exchange("all_to_all_single", "sequence", mixings, near * mixings, whole, machine))
     for moved in workload.sequence_plans(run.train.micro_batch, topology):
         group = heads if moved is None else whole
         if moved or (moved is None and ways > 1):
