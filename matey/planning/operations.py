@@ -57,13 +57,18 @@ class CellCosts:
     def keeps(self, num_inputs: int, num_fields: int, spans: Sequence[Span]) -> tuple[int, int]:
         """Return the numbers of values kept for the backward pass in the fields' precision, and in the network's.
 
-        A convolution keeps its padded input and its result, which is scaled, and the nonlinearity before it keeps its input.
+        A convolution keeps its padded input and its result, which is scaled, and the nonlinearity before it keeps its input. At
+        walls, PyTorch keeps what is padded too.
         """
         step, window = self.reach.step, self.reach.window
         first, *layers = results = self._results(spans)
         own = self._sizes(spans, (0, 0, 0))
         inputs = NUM_INPUTS * num_inputs * (_padded(first, window) + _padded(own, window))
-        kept = sum(math.prod(size) + _padded(after, step) for size, after in zip(results, [*layers, own], strict=True))
+        walls = any(far and not span.wraps and not all(span.inside) for far, span in zip(step, spans, strict=True))
+        kept = sum(
+            (1 + walls) * math.prod(size) + _padded(after, step)
+            for size, after in zip(results, [*layers, own], strict=True)
+        )
         kept += sum(map(math.prod, layers))
         fields = num_fields * math.prod(own)
         return inputs + self.channels * math.prod(first) + fields, self.channels * kept
@@ -212,10 +217,11 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Estimate the number of kernels to within about 25 %, fitted to counts of all schemes and token sets in 2-D and 3-D."""
     cells, layers, mixes = int(config.has_cells), sum(config.layers) * config.has_cells, int(config.mixes_neighbours)
     levels, maps = len(config.patches) * config.has_tokens, 2 * config.maps * mixes
+    found = (150 * levels + len(places_around(config.patches)) * (3 + 6 * levels)) * mixes  # neighbours, on the host
     return Kernels(
         block_forward=config.num_blocks * (8 + 13 * num_attentions + 10 * mixes) // 2,
         block_backward=config.num_blocks * (8 + 11 * num_attentions + 8 * mixes),
-        outside_forward=200 + 75 * (num_attentions - 1) + 240 * levels + 40 * cells + 20 * layers + 8 * maps,
+        outside_forward=300 + 75 * (num_attentions - 1) + 240 * levels + found + 13 * cells + 20 * layers + 8 * maps,
         outside_backward=20 + 40 * levels + 40 * cells + 30 * layers + 8 * maps,
     )
 
