@@ -9,9 +9,9 @@ from matey.config import ConfigError, RunConfig
 from matey.model.configuration import MateyConfig
 from matey.model.from_run import with_network_of
 from matey.planning.at_hand import is_at_hand
-from matey.planning.cells import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine
+from matey.planning.parts import RANKS_LOOKED_AT, ranks_looked_at
 from matey.planning.reading import MB, reading_text
 from matey.planning.samples import Assumed
 from matey.planning.search import Choice, choice_of, nearest_that_fits, search
@@ -144,11 +144,11 @@ def _of_node(planned: Estimate) -> list[str]:
 
 
 def _of_some(planned: Estimate) -> list[str]:
-    """Note if the values that ranks decode for each other were counted on some of the ranks only."""
+    """Note if the parts that ranks hold were counted on some of the ranks only."""
     if planned.sequence_parallel_size <= RANKS_LOOKED_AT:
         return []
     looked_at = len(ranks_looked_at(planned.sequence_parallel_size))
-    return [f"  (what they decode for each other: the mean of {looked_at} ranks of a sequence group)"]
+    return [f"  (tokens that go to other ranks: the mean of {looked_at} ranks of a sequence group)"]
 
 
 def _source(workload: Workload, assumed: Assumed | None) -> str:

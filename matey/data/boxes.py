@@ -6,39 +6,29 @@ Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Sequence
 
 import numpy as np
 
-from matey.data.trajectories import Cells, TrajectorySet
+from matey.data.trajectories import TrajectorySet
 from matey.samples import Box
-
-MOST_AROUND = 2
-"""Largest ratio of the cells of an enclosing box to the cells of its boxes at which it is read in their place."""
-
-
-def enclosing_cells(boxes: Sequence[Box], chunk: Sequence[int] | None) -> int:
-    """Return the cells of the largest box that `read_boxes` reads in the place of several of these; 0 if there is none."""
-    of_samples = ([cells for _, cells in group] for _, group in groupby(boxes, key=itemgetter(0)))
-    together = (several for cells in of_samples for several in _sharing_chunks(cells, chunk) if len(several) > 1)
-    return max((_number(_around(several)) for several in together), default=0)
 
 
 def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
-    """Return the number of cells that `read_boxes` unpacks: those of whole chunks, counted again for each read of a chunk.
+    """Return the number of cells that are unpacked to read boxes: those of whole chunks, counted again for each box.
 
     Args:
-        boxes: boxes of cells, those of a sample in a row.
+        boxes: boxes of cells.
         chunk: shape ``z, y, x`` of the compressed chunks; None where any part can be read.
         grid: cells ``z, y, x`` of a sample; chunks end there.
     """
     total = 0
-    for _, group in groupby(boxes, key=itemgetter(0)):
-        for together in _sharing_chunks([cells for _, cells in group], chunk):
-            sides = zip(_around(together), chunk or (1, 1, 1), grid, strict=True)
-            total += math.prod(min(-(-side.stop // n) * n, size) - side.start // n * n for side, n, size in sides)
+    for _, box in boxes:
+        sides = zip(box, chunk or (1, 1, 1), grid, strict=True)
+        total += math.prod(
+            sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
+            for side, n, size in sides
+        )
     return total
 
 
@@ -61,42 +51,12 @@ def read_box(
         z, y, x = cells
         return (source.read_given if given else source.read)(trajectory, start, stop, (z, y, x))
     side, length = cells[axis], source.trajectories[trajectory].grid[axis]
-    turns = range(side.start // length * length, side.stop, length)
-    spans = [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
-    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in spans]
+    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in _spans(side, length)]
     parts = [read_box(source, trajectory, start, stop, box, axis + 1, given=given) for box in boxes]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
 
 
-def _sharing_chunks(boxes: Sequence[Cells], chunk: Sequence[int] | None) -> Iterator[list[Cells]]:
-    """Yield lists of consecutive boxes: each box of a list shares a chunk with an earlier one, and all lie close together."""
-    together: list[Cells] = []
-    for box in boxes:
-        shares = chunk is not None and any(_share(box, other, chunk) for other in together)
-        if together and not (
-            shares and _number(_around([*together, box])) <= MOST_AROUND * sum(map(_number, (*together, box)))
-        ):
-            yield together
-            together = []
-        together.append(box)
-    if together:
-        yield together
-
-
-def _share(box: Cells, other: Cells, chunk: Sequence[int]) -> bool:
-    """Whether some chunk has cells of both boxes."""
-    return all(
-        one.start // size <= (two.stop - 1) // size and two.start // size <= (one.stop - 1) // size
-        for one, two, size in zip(box, other, chunk, strict=True)
-    )
-
-
-def _around(boxes: Sequence[Cells]) -> Cells:
-    z, y, x = (
-        slice(min(side.start for side in sides), max(side.stop for side in sides)) for sides in zip(*boxes, strict=True)
-    )
-    return z, y, x
-
-
-def _number(box: Cells) -> int:
-    return math.prod(side.stop - side.start for side in box)
+def _spans(side: slice, length: int) -> list[slice]:
+    """Return the spans of an axis of ``length`` cells that a side takes, which may go on at the axis' other end."""
+    turns = range(side.start // length * length, side.stop, length)
+    return [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]

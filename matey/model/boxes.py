@@ -256,10 +256,18 @@ def interpolated_cells(span: Span, size: int) -> slice:
     return slice(0, span.length) if goes_round and span.length % size else span.cells
 
 
-def features_of(cut: Cut, reach: Reach) -> list[Span]:
-    """Return the cells along each axis whose features a rank computes."""
+def grains_around(span: Span, size: int) -> range:
+    """Return the grains along an axis, counted from the domain's first, from which values of cells are interpolated."""
+    cells = interpolated_cells(span, size)
+    # Linear interpolation takes the grains whose middles lie around that of a cell.
+    begin, end = ((2 * cell + 1 - size) // (2 * size) for cell in (cells.start, cells.stop - 1))
+    return range(begin, end + 2)
+
+
+def features_of(spans: Sequence[Span], reach: Reach) -> list[Span]:
+    """Return the cells along each axis whose features a rank computes, of those that it looks at."""
     lost = [all_ - kept for all_, kept in zip(reach.inputs, reach.features, strict=True)]
-    return [span.within(far) for span, far in zip(cut.spans, lost, strict=True)]
+    return [span.within(far) for span, far in zip(spans, lost, strict=True)]
 
 
 def held_of(
@@ -293,11 +301,11 @@ def held_of(
         cells=HeldCells(cut.decomposition, cut.box),
         sides=Sides(tuple(span.inside for span in cut.spans), tuple(span.wraps for span in cut.spans)),
         crop=_inside(left, box),
-        own_features=_inside(features_of(cut, reach), box),
-        history=extend(own, covered, (False, False, False)),
+        own_features=_inside(features_of(cut.spans, reach), box),
+        history=extend(own, covered, (False, False, False)).contiguous(),
         inputs=cell_inputs(normalised[:, -2:], change) if config.has_cells else None,
-        base=cut.own(wide.history[:, -1]),
-        target=None if wide.target is None else cut.own(wide.target),
+        base=cut.own(wide.history[:, -1]).clone(),  # a view would keep all frames
+        target=None if wide.target is None else cut.own(wide.target).contiguous(),
         grains=grains,
     )
 

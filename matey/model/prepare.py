@@ -23,7 +23,7 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.model.block_plan import BlockPlan
 from matey.model.blocks import Near, keys_of
-from matey.model.boxes import Cut, Grains, Held, Wide, features_of, held_of, interpolated_cells, reach_of
+from matey.model.boxes import Cut, Grains, Held, Wide, features_of, grains_around, held_of, interpolated_cells, reach_of
 from matey.model.cells import Reach
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import grain_of
@@ -291,7 +291,7 @@ def _prepared(
     device, names = layout.row.device, config.parameters
     rows = tuple(rows_of(batch, config, device) for batch in samples)
     inputs = [with_given(*each) for each in zip(token_batch.normalisations, given, strict=True)]
-    places = _Places(layout, frames, patches)
+    places = TokenPlaces(layout, frames, patches)
     num_tokens, me = layout.num_tokens, ranks.place
     even = ranks.rank_of_tokens(num_tokens).to(device)
     shares = [(even == rank).nonzero(as_tuple=True)[0] for rank in range(ranks.size)]
@@ -339,7 +339,7 @@ def _near(
 
 
 @dataclass(frozen=True)
-class _Places:
+class TokenPlaces:
     """The places of all tokens of a micro-batch."""
 
     layout: TokenLayout
@@ -379,12 +379,10 @@ class _Places:
             and the grains' numbers in their leaves.
         """
         grain, first, along = grain_of(self.patches), [], []
-        for span, size in zip(features_of(cut, reach), grain[1:], strict=True):
-            cells = interpolated_cells(span, size)
-            # Linear interpolation takes the grains whose middles lie around that of a cell.
-            begin, end = ((2 * cell + 1 - size) // (2 * size) for cell in (cells.start, cells.stop - 1))
-            places, held = torch.arange(begin, end + 2), -(-span.length // size)
-            first.append(begin)
+        for span, size in zip(features_of(cut.spans, reach), grain[1:], strict=True):
+            around, held = grains_around(span, size), -(-span.length // size)
+            places = torch.arange(around.start, around.stop)
+            first.append(around.start)
             goes_round = span.wraps and span.length % size == 0
             along.append(places % held if goes_round else places.clamp(0, held - 1))
         found = []
@@ -420,7 +418,7 @@ class _Places:
             keeps_parents = not bool(self.layout.is_leaf.all())
             spans = [
                 (span, interpolated_cells(span, size))
-                for span, size in zip(features_of(cut, reach), grain[1:], strict=True)
+                for span, size in zip(features_of(cut.spans, reach), grain[1:], strict=True)
             ]
             grains = Grains(
                 numbers=numbers if keeps_parents else numbers.amin(0, keepdim=True),

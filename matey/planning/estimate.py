@@ -234,14 +234,15 @@ def _seconds(
 ) -> StepSeconds:
     devices = machine.devices_of_rank(topology.num_ranks)
     rate = machine.rate(engine.precision) * devices
-    times, samples = run.train.accumulation, run.train.micro_batch / topology.sequence_parallel_size
+    times, size = run.train.accumulation, topology.sequence_parallel_size
     again = RECOMPUTED[run.parallel.checkpoint_blocks]
 
     def seconds(operations: float, num_kernels: float) -> float:
-        return times * max(operations * samples / rate, num_kernels * machine.kernel_seconds)
+        return times * max(operations / rate, num_kernels * machine.kernel_seconds)
 
     kernels = count_kernels(workload.config, workload.num_attentions)
-    blocks, outside = workload.block_operations, workload.outside_operations
+    blocks = workload.block_operations * run.train.micro_batch / size
+    outside = workload.outside_of_rank(run.train.micro_batch, size)
     once = seconds(blocks, kernels.block_forward) + seconds(outside, kernels.outside_forward)
     forward = (1 + num_rolled_on_average(run.train)) * once
     backward = seconds(2 * blocks, kernels.block_backward) + seconds(2 * outside, kernels.outside_backward)

@@ -10,7 +10,7 @@ from matey.planning.collectives import Group, seconds
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
 from matey.planning.memory import ALL_REDUCE_BUCKET
-from matey.planning.workload import Workload, handed_over
+from matey.planning.workload import Workload, parts_of_batch
 
 RECOMPUTED: dict[CheckpointBlocks, float] = {"none": 0.0, "every_other": 0.5, "all": 1.0}
 """Share of the blocks whose forward pass is computed again, by ``parallel.checkpoint_blocks``."""
@@ -88,7 +88,7 @@ def num_rolled_on_average(train: TrainSection) -> float:
 def _of_sequence(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> list[Exchange]:
-    """Return the exchanges of ranks that share samples, in attention and decoding, see `matey.parallel.sequence`."""
+    """Return the exchanges of ranks that share samples: the routes of tokens, see `matey.model.prepare`, and attention's."""
     size, ways, queries = topology.sequence_parallel_size, topology.head_ways, topology.query_ways
     if size == 1:
         return []
@@ -97,14 +97,23 @@ def _of_sequence(
     whole = Group(size, on_node, sharing=max(1, on_node // size))
     heads = Group(ways, on_node, sharing=max(1, on_node // ways))
     spread = Group(queries, max(1, of_group // ways), sharing=on_node // max(1, of_group // ways))
+    config = workload.config
+    of_token = config.width * engine.value_bytes
     # Bytes of one embedding for each of a rank's tokens.
-    unit = workload.num_tokens * run.train.micro_batch / size * workload.config.width * engine.value_bytes
-    backward, rolled = workload.config.num_blocks * run.train.accumulation, num_rolled_on_average(run.train)
+    unit = workload.num_tokens * run.train.micro_batch / size * of_token
+    rolled, num_blocks = num_rolled_on_average(run.train), config.num_blocks * config.has_tokens
+    backward = num_blocks * run.train.accumulation
     both = backward * (1 + rolled + RECOMPUTED[run.parallel.checkpoint_blocks]) + backward
-    # Less than a fiftieth of the other exchanges in the paper's runs, a seventh in a small mix.
-    decoded = engine.value_bytes * handed_over(workload, run.train.micro_batch, size)
-    times = (2 + rolled) * run.train.accumulation  # forward, and the gradients backward
-    exchanges = [_exchange("all_to_all_single", "sequence", times, decoded * times, whole, machine)]
+    parts, times = parts_of_batch(workload, run.train.micro_batch, size), (2 + rolled) * run.train.accumulation
+    once, near = (
+        of_token * sum(counts) / len(parts)
+        for counts in ([part.entering + part.leaving for part in parts], [part.near for part in parts])
+    )
+    # Forward, and the gradients backward; around every map of neighbours and in every block.
+    mixings = (2 * config.maps * times + both) * config.mixes_neighbours
+    exchanges = [_exchange("all_to_all_single", "sequence", 2 * times, once * times, whole, machine)]
+    if mixings:
+        exchanges.append(_exchange("all_to_all_single", "sequence", mixings, near * mixings, whole, machine))
     for moved in workload.sequence_plans(run.train.micro_batch, topology):
         group = heads if moved is None else whole
         if moved or (moved is None and ways > 1):

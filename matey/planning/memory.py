@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from functools import cache
 
 from matey.config import RunConfig
-from matey.model.blending import directions
+from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import block_shapes
+from matey.model.cycle import grain_of
 from matey.parallel.topology import Topology
 from matey.planning.engine import EngineSettings
 from matey.planning.machine import Machine
+from matey.planning.parts import Part, num_cells
 from matey.planning.samples import Sample
-from matey.planning.workload import Workload
+from matey.planning.workload import Workload, parts_of_sample
+from matey.tokens.neighbours import places_around
 from matey.train.memory import activation_bytes, is_copied_ahead
 
 GRADIENT_COPY = 4  # bytes per parameter: contiguous gradients of the slice that AdamW updates
-LAYOUT_BYTES = 40  # per token
+PLAN_BYTES = 80  # per token, besides 16 for each place around it
 ALL_REDUCE_BUCKET = 500_000_000  # values that DeepSpeed flattens at once in a stage without its own bucket
 
 
@@ -147,7 +149,9 @@ def _activations(
     """Return the bytes of activations and fields by part, on the rank that keeps most outside the blocks."""
     num_samples, ways = run.train.micro_batch, topology.sequence_parallel_size
     share, recompute = num_samples * workload.most_tokens / ways, run.parallel.checkpoint_blocks
-    decoded, on_cells, around = workload.outside_bytes(num_samples, ways, engine.value_bytes)
+    of_tokens, on_cells, of_fields = workload.outside_values(num_samples, ways)
+    # A single rank that unrolls histories first has read them to its device; parts wait in main memory.
+    read = num_samples * max(sample.num_bytes for sample in workload.samples) * (run.train.unroll > 0 and ways == 1)
     return {
         "blocks": activation_bytes(
             workload.config,
@@ -157,28 +161,11 @@ def _activations(
             engine.value_bytes,
             offloaded=run.parallel.offload_activations,
         ),
-        "embedding, decoding": decoded,
-        "layers on cells": on_cells,
-        "frames around cells": around,
-        "fields": num_samples * _fields(workload, ways, has_read=run.train.unroll > 0 and ways == 1),
+        "embedding, decoding": engine.value_bytes * of_tokens,
+        "layers on cells": engine.value_bytes * on_cells + 4 * of_fields,
+        "fields": ready_bytes(workload, num_samples, ways) + read,
         "next micro-batch": ahead_bytes(workload, num_samples, ways, machine),
     }
-
-
-@cache
-def _fields(workload: Workload, ways: int, *, has_read: bool) -> float:
-    """Return the bytes of a sample's fields on a rank's device, in float32, and of the rank's plan of their cells.
-
-    The fields are the rank's part of the normalised history, of given fields, of the target and of the last frame. If a single
-    rank unrolls histories first, it also has the frames that it has read; parts waiting to be unrolled stay in main memory.
-    Cells around its own are counted with the activations.
-    """
-    most = 0.0
-    for sample in workload.samples:
-        t, z, y, x = sample.window
-        read = (t + 1) * sample.num_fields + sample.given_frames * sample.num_given if has_read else 0
-        most = max(most, field_bytes(workload, sample) / ways + 4 * read * z * y * x)
-    return most
 
 
 def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
@@ -192,21 +179,26 @@ def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machin
 
 @cache
 def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
-    """Return the bytes of a prepared micro-batch of a rank: its fields, the frames around its cells, and plans."""
-    own = max(field_bytes(workload, sample) + LAYOUT_BYTES * sample.num_tokens for sample in workload.samples)
-    return micro_batch * own / ways + workload.most_around_bytes(micro_batch, ways)
+    """Return the bytes of a prepared micro-batch on the rank that has most: its fields in float32, and plans."""
+    return max(
+        held_bytes(workload.config, sample, part)
+        + micro_batch * sample.num_tokens / ways * plan_bytes_of_token(workload.config)
+        for sample in workload.samples
+        for part in parts_of_sample(workload, sample, micro_batch, ways)
+    )
 
 
-def field_bytes(workload: Workload, sample: Sample) -> float:
-    """Return the bytes of a sample's normalised history, target and last frame in float32, and of the plan of its cells."""
-    t, z, y, x = sample.window
-    return 4 * (t * sample.num_inputs + 2 * sample.num_fields) * z * y * x + map_bytes(workload.config, sample)
+def held_bytes(config: MateyConfig, sample: Sample, part: Part) -> float:
+    """Return the bytes of history, last frame and target in a rank's box, of the inputs around it, and of the grains."""
+    (cut,) = part.cuts
+    own = math.prod(side.stop - side.start for side in cut.box.cells)
+    of_own = sample.window[0] * sample.num_inputs + 2 * sample.num_fields
+    around = NUM_INPUTS * sample.num_inputs * config.has_cells * num_cells(cut.spans)
+    levels = len(config.patches) if config.tokens.set == "mul" else 1
+    grains = 8 * levels * own / math.prod(grain_of(config.patches)) * config.mixes_neighbours
+    return part.num_samples * (4 * (of_own * own + around) + grains)
 
 
-def map_bytes(config: MateyConfig, sample: Sample) -> float:
-    """Return the bytes of the plan of a sample's cells."""
-    # Each block and each tile has a number for each neighbour; added levels have their own blocks. Every cell has a weight
-    # and a mark.
-    maps = [2 * len(list(directions(shape.margin))) / math.prod(shape.cells) + 1 for shape in block_shapes(config)]
-    of_cell = (sum(maps) if config.tokens.set == "mul" else max(maps)) + 1 / 4
-    return 4 * of_cell * math.prod(sample.window[1:])
+def plan_bytes_of_token(config: MateyConfig) -> int:
+    """Return the bytes of a token's place in all layouts and routes, and of its neighbours, in two orders."""
+    return PLAN_BYTES + 16 * len(places_around(config.patches)) * config.mixes_neighbours

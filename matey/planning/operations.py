@@ -5,135 +5,105 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import nn
 
-from matey.model.blending import directions
+from matey.model.boxes import features_of, grains_around, interpolated_cells
+from matey.model.cells import NUM_INPUTS, Reach, sides_of, window_of
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import PatchDecoder, block_shapes
-from matey.model.embedding import PatchEmbedding, PositionEmbedding
-from matey.model.ladder import Ladder
+from matey.model.cycle import DENSE, GRAINS_AT_ONCE, Giving, Taking, grain_of
+from matey.model.decoding import PatchDecoder
+from matey.model.embedding import PatchEmbedding
 from matey.model.matey import MateyModel
-from matey.model.slabs import is_large, kept_by_scheme, kept_by_stage, slab_of
-from matey.model.stencil import NUM_INPUTS
+from matey.tokens.decomposition import Span
+from matey.tokens.neighbours import places_around
+from matey.tokens.patches import Patch
 
 Costs = tuple[int, int, int]
 """Costs of a token: per input field (given fields included), per predicted field, and the rest."""
 
 
 @dataclass(frozen=True)
-class LocalCosts:
-    """Costs of the local operator, see `matey.model.local`.
+class CellCosts:
+    """Costs of the network on the cells of a box of one sample, see `matey.model.cells`.
 
     Attributes:
-        ladder: scales of its schemes.
-        channels: products per cell of each scheme, or features of each stage of a network.
+        reach: reach of its layers.
+        channels: number of features of a cell.
+        grain: size of the grains that tokens give features to; None for a network without tokens.
     """
 
-    ladder: Ladder
-    channels: tuple[int, ...]
+    reach: Reach
+    channels: int
+    grain: Patch | None
 
-    def operations(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the operations of a forward pass on a box, for numbers of input fields and predicted fields.
+    def operations(self, num_inputs: int, num_fields: int, spans: Sequence[Span]) -> int:
+        """Return the operations of a forward pass for numbers of input fields and of predicted fields.
 
-        They are products on windows, layers or mix and output, and the interpolation of coarse scales axis by axis.
+        Args:
+            num_inputs: number of input fields.
+            num_fields: number of predicted fields.
+            spans: the cells along ``z, y, x`` in the box and around it that the layers look at.
         """
-        ladder, total = self.ladder, 0
-        wanted: list[int] = list(box)
-        fine: tuple[int, ...] = (1, 1, 1)
-        for number, (predicted, factor) in enumerate(zip(self._predicted(box), ladder.factors, strict=True)):
-            of_scheme = self._of_stage if ladder.layers else self._of_scheme
-            total += of_scheme(number, predicted, num_inputs, num_fields)
-            sides, brought = list(predicted), self._finds(number, num_fields)
-            for axis, (coarse, s) in enumerate(zip(factor, fine, strict=True)):
-                means, sides[axis] = sides[axis], wanted[axis]
-                total += means * brought * math.prod(sides) * (coarse > s)
-            if ladder.cascade:
-                wanted, fine = _sizes(ladder.told(number, [slice(0, size) for size in predicted])), factor
-        return 2 * total
+        near = math.prod(sides_of(self.reach.step))
+        seen = NUM_INPUTS * num_inputs * window_of(self.reach)
+        first, *layers = self._results(spans)
+        products = self.channels * seen * math.prod(first)
+        products += self.channels**2 * near * sum(map(math.prod, layers))
+        products += num_fields * (self.channels * near + seen) * self._own(spans)
+        return 2 * (products + self._interpolated(spans))
 
-    def sees(self, num_inputs: int, box: Sequence[int]) -> int:
-        """Return the number of values that all schemes read to predict a box ``z, y, x`` of a sample, halos included."""
-        ladder = self.ladder
-        return sum(
-            NUM_INPUTS * num_inputs * math.prod(_sizes(ladder.seen(number, [slice(0, size) for size in predicted])))
-            for number, predicted in enumerate(self._predicted(box))
+    def keeps(self, num_inputs: int, num_fields: int, spans: Sequence[Span]) -> tuple[int, int]:
+        """Return the numbers of values kept for the backward pass in the fields' precision, and in the network's.
+
+        A convolution keeps its padded input and its result, which is scaled, and the nonlinearity before it keeps its input. At
+        walls, PyTorch keeps what is padded too.
+        """
+        step, window = self.reach.step, self.reach.window
+        first, *layers = results = self._results(spans)
+        own = self._sizes(spans, (0, 0, 0))
+        inputs = NUM_INPUTS * num_inputs * (_padded(first, window) + _padded(own, window))
+        walls = any(far and not span.wraps and not all(span.inside) for far, span in zip(step, spans, strict=True))
+        kept = sum(
+            (1 + walls) * math.prod(size) + _padded(after, step)
+            for size, after in zip(results, [*layers, own], strict=True)
         )
+        kept += sum(map(math.prod, layers))
+        fields = num_fields * math.prod(own)
+        return inputs + self.channels * math.prod(first) + fields, self.channels * kept
 
-    def keeps(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the number of values kept for the backward pass, for a box ``z, y, x`` of a sample's cells.
+    def _results(self, spans: Sequence[Span]) -> list[list[int]]:
+        """Return the size ``z, y, x`` of the result of the window, and of each convolution of the layers."""
+        number = 2 * (self.reach.before + self.reach.after)
+        return [
+            self._sizes(spans, [far * (number + 1 - each) for far in self.reach.step]) for each in range(number + 1)
+        ]
 
-        These are the inputs of the windows and the values in them; products and their mix are computed again, but those of
-        a network are kept. On a large grid (see `is_large`), a scheme's inputs do not count, because they exist anyway.
-        """
-        kept = 0
-        for number, predicted in enumerate(self._predicted(box)):
-            cells, told = math.prod(predicted), self._told(number, num_fields)
-            of_cell = self._kept(number, num_inputs, num_fields)
-            if is_large(predicted, of_cell):
-                # With their gradients; a scheme keeps a copy of its inputs beside the values that it is told.
-                kept += 2 * cells * (told + NUM_INPUTS * num_inputs * (told > 0 and not self.ladder.layers))
-            else:
-                kept += cells * of_cell
-        return kept
+    def _sizes(self, spans: Sequence[Span], reach: Sequence[int]) -> list[int]:
+        """Return the size ``z, y, x`` of the box with as much of the halo as lies within a reach."""
+        left = [span.within(far - to) for span, far, to in zip(spans, self.reach.inputs, reach, strict=True)]
+        return [span.cells.stop - span.cells.start for span in left]
 
-    def makes(self, num_inputs: int, num_fields: int, box: Sequence[int]) -> int:
-        """Return the number of further values held at once in the backward pass: gradients of the values seen in a sample."""
-        made = 0
-        for number, predicted in enumerate(self._predicted(box)):
-            cells, kept = math.prod(predicted), self._kept(number, num_inputs, num_fields)
-            seen = 2 * self.channels[number] + num_fields
-            if is_large(predicted, kept):  # computed in slabs, whose windows are made again
-                axis, layers = slab_of(predicted, kept)
-                cells, seen = cells // predicted[axis] * layers, seen + kept
-            made = max(made, seen * cells)
-        return made
+    def _own(self, spans: Sequence[Span]) -> int:
+        return math.prod(self._sizes(spans, (0, 0, 0)))
 
-    def _of_scheme(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the number of products of a scheme."""
-        channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
-        window = math.prod(2 * reach + 1 for reach in self.ladder.halo)
-        seen = inputs * window * (2 * channels + num_fields)
-        return math.prod(predicted) * (seen + channels * (channels + num_fields))
-
-    def _of_stage(self, number: int, predicted: Sequence[int], num_inputs: int, num_fields: int) -> int:
-        """Return the products of a network's stage: on its window and the values it is told, in its layers and the output."""
-        channels, ladder = self.channels[number], self.ladder
-        window, near = (math.prod(2 * reach + 1 for reach in reaches) for reaches in (ladder.halo, ladder.step))
-        sides = _sizes(ladder.told(number, [slice(0, size) for size in predicted]))
-        inputs = NUM_INPUTS * num_inputs * window + self._told(number, num_fields)
-        last = (number == 0) * num_fields
-        total = math.prod(sides) * (channels * inputs + last * NUM_INPUTS * num_inputs * window)
-        for _ in range(ladder.layers[number]):
-            sides = [size - 2 * reach for size, reach in zip(sides, ladder.step, strict=True)]
-            total += math.prod(sides) * channels * channels * (2 * near + 1)
-        return total + math.prod(predicted) * channels * near * last
-
-    def _kept(self, number: int, num_inputs: int, num_fields: int) -> int:
-        """Return the number of values per mean that a scheme keeps for the backward pass on a grid that is not large."""
-        channels, inputs = self.channels[number], NUM_INPUTS * num_inputs + self._told(number, num_fields)
-        if self.ladder.layers:
-            return kept_by_stage(inputs, channels, self.ladder.layers[number])
-        return kept_by_scheme(inputs, channels, num_fields)
-
-    def _finds(self, number: int, num_fields: int) -> int:
-        """Return the number of values that a scheme computes per mean."""
-        return self.channels[number] if self.ladder.layers and number else num_fields
-
-    def _told(self, number: int, num_fields: int) -> int:
-        """Return the number of values that a scheme is told per mean."""
-        follows = self.ladder.cascade and number + 1 < len(self.ladder.factors)
-        return self._finds(number + 1, num_fields) if follows else 0
-
-    def _predicted(self, box: Sequence[int]) -> list[list[int]]:
-        """Return the size ``z, y, x`` of each scheme's prediction."""
-        return [_sizes(sides) for sides in self.ladder.predicted([slice(0, size) for size in box])]
+    def _interpolated(self, spans: Sequence[Span]) -> int:
+        """Return the products of interpolating grains to cells, axis by axis."""
+        if self.grain is None:
+            return 0
+        along = list(zip(features_of(spans, self.reach), self.grain[1:], strict=True))
+        sizes, total = [len(grains_around(*each)) for each in along], 0
+        for axis, (span, size) in enumerate(along):
+            cells, grains = interpolated_cells(span, size), sizes[axis]
+            sizes[axis] = cells.stop - cells.start
+            at_once = grains if grains * sizes[axis] <= DENSE else min(grains, GRAINS_AT_ONCE + 2)
+            total += self.channels * at_once * math.prod(sizes) * (size > 1)
+        return total
 
 
-def _sizes(sides: Sequence[slice]) -> list[int]:
-    return [side.stop - side.start for side in sides]
+def _padded(sizes: Sequence[int], reach: Sequence[int]) -> int:
+    return math.prod(size + 2 * far for size, far in zip(sizes, reach, strict=True))
 
 
 @dataclass(frozen=True)
@@ -142,23 +112,24 @@ class Operations:
 
     Attributes:
         per_token: operations of the blocks per token, without the products of attention.
-        outside_per_token: operations of the position embedding per token.
+        outside_per_token: operations of the position embedding and of the maps of neighbours per token.
         embed: operations of embedding a token's patch at each level: per input field, per predicted field, and the
             rest.
-        decode: operations of decoding a token of the last frame at each level, with the same three parts.
+        last: operations for a token of the last frame at each level, with the same three parts: of decoding it, or of taking
+            features from cells and giving them.
         embed_keeps: number of values that embedding keeps for the backward pass, with the same three parts.
-        decode_keeps: number of values that decoding keeps for the backward pass, with the same three parts.
-        local: costs of the local operator, if there is one.
+        last_keeps: number of values kept for a token of the last frame, with the same three parts.
+        cells: costs of the network on the cells, if there is one.
         parameters: number of values of each parameter tensor.
     """
 
     per_token: int
     outside_per_token: int
     embed: tuple[Costs, ...]
-    decode: tuple[Costs, ...]
+    last: tuple[Costs, ...]
     embed_keeps: tuple[Costs, ...]
-    decode_keeps: tuple[Costs, ...]
-    local: LocalCosts | None
+    last_keeps: tuple[Costs, ...]
+    cells: CellCosts | None
     parameters: tuple[int, ...]
 
     @property
@@ -171,23 +142,23 @@ def count_operations(config: MateyConfig) -> Operations:
     """Count the operations of a model with this configuration."""
     with torch.device("meta"):
         model = MateyModel(config)
-    local = model.local
-    embed, decode = zip(
-        *(
-            (_of_embedding(embedding), _of_decoder(decoder))
-            for embedding, decoder in zip(model.embeddings, model.decoders, strict=True)
-        ),
-        strict=True,
-    )
-    position = cast(PositionEmbedding, model.position)
+    embed = [_of_embedding(embedding) for embedding in model.embeddings]
+    last = [_of_decoder(decoder) for decoder in model.decoders]
+    last += [_of_exchange(*each) for each in zip(model.taking, model.giving, strict=True)]
+    cells = None
+    if model.cells_before is not None:
+        grain = grain_of(config.patches) if config.has_tokens else None
+        cells = CellCosts(model.cells_before.reach, config.channels, grain)
+    outside = [model.position, model.maps_before, model.maps_after]
+    near = 2 * len(places_around(config.patches)) * config.width * config.num_blocks * config.mixes_neighbours
     return Operations(
-        per_token=sum(_linear(module) for module in model.blocks.modules() if isinstance(module, nn.Linear)),
-        outside_per_token=_linear(position.centre) + _linear(position.volume),
+        per_token=_linear(model.blocks) + near,
+        outside_per_token=sum(map(_linear, outside)),
         embed=tuple(operations for operations, _ in embed),
-        decode=tuple(operations for operations, _ in decode),
+        last=tuple(operations for operations, _ in last),
         embed_keeps=tuple(kept for _, kept in embed),
-        decode_keeps=tuple(kept for _, kept in decode),
-        local=None if local is None else LocalCosts(local.ladder, tuple(scheme.channels for scheme in local.schemes)),
+        last_keeps=tuple(kept for _, kept in last),
+        cells=cells,
         parameters=tuple(parameter.numel() for parameter in model.parameters()),
     )
 
@@ -206,15 +177,23 @@ def _of_embedding(embedding: PatchEmbedding) -> tuple[Costs, Costs]:
 
 def _of_decoder(decoder: PatchDecoder) -> tuple[Costs, Costs]:
     """Return the operations per token of the last frame, and the number of values kept."""
-    _, window, hidden = decoder.window_weight.shape
-    block = decoder.field_weight.shape[2]
+    _, hidden, cells = decoder.field_weight.shape
     places, operations, kept = 1, 0, 0
     for stage, split in zip(decoder.stages, decoder.splits, strict=True):
         operations += places * _linear(stage)
         places *= math.prod(split)
         kept += 2 * places * stage.out_features // math.prod(split)  # before and after GELU
-    of_cell = 2 * places * hidden
-    return (of_cell * window, of_cell * block, operations), (places * window, places * block, kept)
+    return (0, 2 * places * hidden * cells, operations), (0, places * cells, kept)
+
+
+def _of_exchange(taking: Taking, giving: Giving) -> tuple[Costs, Costs]:
+    """Return the operations per token of the last frame, and the number of values kept."""
+    places, operations, kept = math.prod(taking.patch), _linear(giving), giving.in_features
+    for stage, split in zip(taking.stages, taking.splits, strict=True):
+        places //= math.prod(split)
+        operations += places * _linear(stage)
+        kept += places * stage.in_features
+    return (0, 0, operations), (0, 0, kept)
 
 
 @dataclass(frozen=True)
@@ -224,7 +203,7 @@ class Kernels:
     Attributes:
         block_forward: number in the forward pass of all blocks.
         block_backward: number in the backward pass of all blocks.
-        outside_forward: number in tokenizing, embedding, decoding and the loss.
+        outside_forward: number in tokenizing, embedding, the network on the cells or decoding, and the loss.
         outside_backward: number in the backward pass of these.
     """
 
@@ -236,25 +215,17 @@ class Kernels:
 
 def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     """Estimate the number of kernels to within about 25 %, fitted to counts of all schemes and token sets in 2-D and 3-D."""
-    cells, told = bool(config.local) * config.local_scales.count(1), config.statistics
-    means = bool(config.local) * len(config.local_scales) - cells
-    more = bool(config.local) * (sum(config.local_layers) - len(config.local_layers))  # beyond each stage's first
-    levels = len(config.patches)
-    pieces = sum(1 for shape in block_shapes(config) for _ in directions(shape.margin))
+    cells, layers, mixes = int(config.has_cells), sum(config.layers) * config.has_cells, int(config.mixes_neighbours)
+    levels, maps = len(config.patches) * config.has_tokens, 2 * config.maps * mixes
+    found = (150 * levels + len(places_around(config.patches)) * (3 + 6 * levels)) * mixes  # neighbours, on the host
     return Kernels(
-        block_forward=config.num_blocks * (8 + 13 * num_attentions) // 2,
-        block_backward=config.num_blocks * (8 + 11 * num_attentions),
-        outside_forward=200
-        + 75 * (num_attentions - 1)
-        + 240 * levels
-        + 5 * pieces
-        + 42 * cells
-        + 68 * means
-        + 10 * more
-        + 15 * told,
-        outside_backward=20 + 40 * levels + 4 * pieces + 50 * cells + 60 * means + 20 * more + 8 * told,
+        block_forward=config.num_blocks * (8 + 13 * num_attentions + 10 * mixes) // 2,
+        block_backward=config.num_blocks * (8 + 11 * num_attentions + 8 * mixes),
+        outside_forward=300 + 75 * (num_attentions - 1) + 240 * levels + found + 13 * cells + 20 * layers + 8 * maps,
+        outside_backward=20 + 40 * levels + 40 * cells + 30 * layers + 8 * maps,
     )
 
 
-def _linear(layer: nn.Linear) -> int:
-    return 2 * layer.in_features * layer.out_features
+def _linear(module: nn.Module) -> int:
+    layers = (each for each in module.modules() if isinstance(each, nn.Linear))
+    return sum(2 * layer.in_features * layer.out_features for layer in layers)

@@ -6,36 +6,28 @@ import math
 from functools import cache
 
 from matey.data.boxes import unpacked_cells
-from matey.planning.samples import Chunk, WindowSize, one_batch
-from matey.planning.workload import Workload
-from matey.tokens.parts import Sharing
-from matey.tokens.patches import Patch
+from matey.planning.workload import Workload, parts_of_sample
 
 MB = 1e6
 
 
+@cache
 def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
     """Return the bytes of float32 that a rank reads of a micro-batch of average samples, compressed chunks counted whole.
 
     Args:
         workload: the samples and the network.
         num_samples: number of samples of the micro-batch.
-        ways: number of ranks that read a part each.
+        ways: number of ranks that read a part each, with the cells around it; of these, the one that unpacks most counts.
     """
-    samples, brick = workload.samples, workload.config.patches[0]
-    of_samples = (each.num_bytes * _share(each.window, each.chunk, brick, num_samples, ways) for each in samples)
-    return num_samples * sum(of_samples) / len(samples)
-
-
-@cache
-def _share(window: WindowSize, chunk: Chunk, brick: Patch, num_samples: int, ways: int) -> float:
-    """Return the share of a micro-batch that a rank reads; with chunks, that of the rank that unpacks most."""
-    if chunk is None or ways == 1:
-        return 1 / ways
-    about = one_batch(window, chunk, num_samples)
-    sharing = Sharing.share_out([about], brick, ways)
-    of_ranks = (unpacked_cells(sharing.boxes([about], rank)[0], chunk, window[1:]) for rank in range(ways))
-    return max(of_ranks) / (num_samples * math.prod(window[1:]))
+    total = 0
+    for sample in workload.samples:
+        if ways == 1:
+            total += num_samples * sample.num_bytes
+            continue
+        boxes = (part.cuts[0].to_read() for part in parts_of_sample(workload, sample, num_samples, ways))
+        total += sample.bytes_of_cell * max(unpacked_cells(each, sample.chunk, sample.window[1:]) for each in boxes)
+    return total / len(workload.samples)
 
 
 def reading_text(needed: float, rate: float | None, workers: int, ranks: int, source: str) -> str:

@@ -56,7 +56,7 @@ class Assumed:
     num_fields: int = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # hashed by identity, as a key of caches
 class Sample:
     """One sample as the network sees it.
 
@@ -68,7 +68,7 @@ class Sample:
         num_given: number of given fields.
         given_frames: number of frames of the given fields; 1 if they are constant in time.
         chunk: chunks of the sample's file.
-        is_scattered: whether ranks that share it first read other boxes than they hold, see `matey.model.as_held`.
+        periodic: whether the domain wraps around along ``z, y, x``.
     """
 
     system: str
@@ -78,7 +78,7 @@ class Sample:
     num_given: int = 0
     given_frames: int = 0
     chunk: Chunk = None
-    is_scattered: bool = False
+    periodic: tuple[bool, bool, bool] = (False, False, False)
 
     @property
     def num_inputs(self) -> int:
@@ -91,16 +91,19 @@ class Sample:
         return self.layout.num_tokens
 
     @property
+    def bytes_of_cell(self) -> int:
+        """Bytes in a cell of the sample's history, target and given fields, in float32."""
+        return 4 * ((self.window[0] + 1) * self.num_fields + self.given_frames * self.num_given)
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the sample's history, target and given fields, in float32."""
-        num_frames, *grid = self.window
-        return 4 * ((num_frames + 1) * self.num_fields + self.given_frames * self.num_given) * math.prod(grid)
+        return self.bytes_of_cell * math.prod(self.window[1:])
 
 
-def one_batch(window: WindowSize, chunk: Chunk, num_samples: int) -> Samples:
-    """Describe samples of a size as one batch; the domain counts as not periodic."""
-    lead_time, periodic = torch.empty(num_samples), (False, False, False)
-    return Samples("", ("",), window, torch.float32, lead_time, periodic, chunk=chunk)
+def one_batch(sample: Sample, num_samples: int) -> Samples:
+    """Describe samples of a kind as one batch."""
+    return Samples(sample.system, ("",), sample.window, torch.float32, torch.empty(num_samples), sample.periodic)
 
 
 def draw_samples(
@@ -157,7 +160,7 @@ def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, con
     layout = layout_of_windows(sets, [window], num_frames, config)
     given_frames = num_frames + window.lead if source.varying else bool(source.given)
     given = len(source.given), int(given_frames)
-    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.is_scattered)
+    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.periodic)
 
 
 def make_samples(

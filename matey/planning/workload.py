@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.config import ConfigError, RunConfig
+from matey.config import RunConfig
 from matey.model.blocks import scheme_keys
+from matey.model.boxes import Cut
 from matey.model.configuration import MateyConfig
-from matey.model.decoding import block_shapes
-from matey.model.windows import KEPT_AT_ONCE
 from matey.parallel.sequence import cheaper_tokens_plan
-from matey.parallel.topology import Topology, shares
-from matey.planning.cells import boxes_of_ranks, values_handed_over
+from matey.parallel.topology import Topology
 from matey.planning.operations import Costs, Operations, count_operations
-from matey.planning.samples import Assumed, Sample, draw_samples, make_samples
+from matey.planning.parts import Part, parts_of
+from matey.planning.samples import Assumed, Sample, draw_samples, make_samples, one_batch
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.segments import segment
 
@@ -32,7 +31,7 @@ NUM_SAMPLES = 32  # number of windows whose tokens are counted
 DRAWS = 10_000  # number of random draws that estimate the load imbalance between groups
 
 
-@dataclass(frozen=True, eq=False)  # hashed by identity, as a key of the caches below
+@dataclass(frozen=True, eq=False)  # hashed by identity, as a key of caches
 class Workload:
     """Samples in the proportions of training, and the network that processes them.
 
@@ -129,31 +128,41 @@ class Workload:
 
     @property
     def outside_operations(self) -> float:
-        """The part of `forward_operations` in embedding, positions, decoding and the local operator."""
+        """The part of `forward_operations` outside the transformer blocks."""
         return sum(self._outside_costs) / len(self.samples)
 
-    def outside_bytes(self, num_samples: int, ways: int, value_bytes: int) -> tuple[int, int, int]:
-        """Return the bytes that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
+    def outside_of_rank(self, num_samples: int, ways: int) -> float:
+        """Return the operations outside the blocks in a micro-batch's forward pass, on the rank with most cells and halos."""
+        if ways == 1 or self.operations.cells is None:
+            return num_samples * self.outside_operations / ways
+        total = 0.0
+        for sample, outside in zip(self.samples, self._outside_costs, strict=True):
+            parts = parts_of_sample(self, sample, num_samples, ways)
+            total += num_samples * (outside - self._on_cells(sample)) / ways
+            total += max(part.num_samples * self._on_cells(sample, part) for part in parts)
+        return total / len(self.samples)
+
+    def _on_cells(self, sample: Sample, part: Part | None = None) -> int:
+        """Return the operations on the cells of a sample, or of those of its cells that a rank holds."""
+        if self.operations.cells is None:
+            return 0
+        cut = Cut.of_rank(one_batch(sample, 1), self.config, 0, 1) if part is None else part.cuts[0]
+        return self.operations.cells.operations(sample.num_inputs, sample.num_fields, cut.spans)
+
+    def outside_values(self, num_samples: int, ways: int) -> tuple[int, int, int]:
+        """Return the values that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
 
         A rank with coarse tokens has more than its share, because the values of a patch grow with its number of cells.
 
         Args:
             num_samples: number of samples of the micro-batch.
             ways: number of ranks that share the micro-batch.
-            value_bytes: bytes of an embedded or decoded value; values of the fields and of the local operator have the
-                fields' precision.
 
         Returns:
-            The bytes of embedded and decoded values; those of the first layers on the cells: embedded patches, windows of
-            decoders, the local operator; and those of the last frames that the rank sees around its predicted cells.
+            The numbers of values of tokens, and of the network on the cells, both in its precision; and of those in the
+            precision of the fields.
         """
-        kept = _outside_of_ranks(self, num_samples, ways)
-        of_ranks = ((value_bytes * tokens, 4 * (cells - around), 4 * around) for tokens, cells, around in kept)
-        return max(of_ranks, key=sum)
-
-    def most_around_bytes(self, num_samples: int, ways: int) -> int:
-        """Return the most bytes that a rank holds of the last frames around its predicted cells."""
-        return 4 * max(around for *_, around in _outside_of_ranks(self, num_samples, ways))
+        return max(_outside_of_ranks(self, num_samples, ways), key=lambda kept: sum(kept))
 
     @cached_property
     def _block_costs(self) -> list[int]:
@@ -161,7 +170,7 @@ class Workload:
         for sample in self.samples:
             runs = (run for key in self.keys([sample]) for run in segment(key).runs)
             products = sum(count * queries * keys for count, queries, keys in runs)
-            attention = 4 * self.config.width * self.config.num_blocks * products
+            attention = 4 * self.config.width * self.config.num_blocks * self.config.has_tokens * products
             costs.append(attention + sample.num_tokens * self.operations.per_token)
         return costs
 
@@ -169,17 +178,21 @@ class Workload:
     def _outside_costs(self) -> list[int]:
         found, costs = self.operations, []
         for sample in self.samples:
-            outside = int(_outside(sample, found.embed, found.decode).sum())
-            costs.append(outside + sample.num_tokens * found.outside_per_token)
-            if found.local is not None:
-                costs[-1] += found.local.operations(sample.num_inputs, sample.num_fields, sample.window[1:])
+            outside = int(_outside(sample, found.embed, found.last).sum())
+            costs.append(outside + sample.num_tokens * found.outside_per_token + self._on_cells(sample))
         return costs
 
 
 @cache
-def handed_over(workload: Workload, num_samples: int, ways: int) -> float:
-    """Return the number of values that a rank hands over in a forward pass, see `matey.planning.cells`."""
-    return values_handed_over(workload.config, list(islice(cycle(workload.samples), num_samples)), ways)
+def parts_of_batch(workload: Workload, num_samples: int, ways: int) -> list[Part]:
+    """Return the parts of a micro-batch that ranks hold, see `matey.planning.parts`."""
+    return parts_of(workload.config, list(islice(cycle(workload.samples), num_samples)), ways)
+
+
+@cache
+def parts_of_sample(workload: Workload, sample: Sample, num_samples: int, ways: int) -> list[Part]:
+    """Return the parts of a micro-batch of copies of a sample that ranks hold."""
+    return parts_of(workload.config, [sample] * num_samples, ways)
 
 
 @cache
@@ -191,71 +204,31 @@ def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> li
 
 @cache
 def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int, int]]:
-    """Return three numbers per sample and rank that shares copies of it: values kept of tokens, of cells, and around cells.
-
-    The third number is the part of the second that comes from the last frames around the rank's cells.
-    """
+    """Return the three numbers of `Workload.outside_values` for each sample and rank that shares copies of it."""
     costs, found = workload.operations, []
     for sample in workload.samples:
-        # Values of the fields are kept in the fields' precision.
-        keeps = costs.embed_keeps, costs.decode_keeps
-        patches, windows = ([(of_seen, 0, 0) for of_seen, _, _ in levels] for levels in keeps)
-        seen = _of_tokens(sample, patches).repeat(num_samples)
-        looked_at = (_of_tokens(sample, windows) * sample.layout.is_last).repeat(num_samples)
-        level = sample.layout.level.repeat(num_samples)
-        embed, decode = ([(0, predicted, rest) for _, predicted, rest in levels] for levels in keeps)
-        kept = _outside(sample, embed, decode).repeat(num_samples)
-        own = shares(len(kept), ways)
-        boxes = boxes_of_ranks(workload.config, [sample] * num_samples, own)
-        around = [sum(number * seen_around(workload, sample, box) for number, *box in of_rank) for of_rank in boxes]
-        of_cells = [
-            int(seen[part].sum())
-            + _of_windows(looked_at[part], level[part])
-            + given
-            + _of_boxes(workload, sample, of_rank)
-            for part, of_rank, given in zip(own, boxes, around, strict=True)
-        ]
-        if costs.local is not None:
-            for rank, of_rank in enumerate(boxes):
-                made = (costs.local.makes(sample.num_inputs, sample.num_fields, box) for _, *box in of_rank)
-                of_cells[rank] += max(made, default=0)
-        found += [
-            (int(kept[part].sum()), cells, given) for part, cells, given in zip(own, of_cells, around, strict=True)
-        ]
+        fields = [(seen, 0, 0) for seen, _, _ in costs.embed_keeps]
+        embed = [(0, predicted, rest) for _, predicted, rest in costs.embed_keeps]
+        seen, kept = _of_tokens(sample, fields), _outside(sample, embed, costs.last_keeps)
+        for part in parts_of_sample(workload, sample, num_samples, ways):
+            (cut,), own = part.cuts, part.in_boxes % sample.num_tokens
+            tokens, cells, of_fields = int(kept[own].sum()), 0, int(seen[own].sum())
+            if costs.cells is not None:
+                values = costs.cells.keeps(sample.num_inputs, sample.num_fields, cut.spans)
+                cells, of_fields = part.num_samples * values[1], of_fields + part.num_samples * values[0]
+            found.append((tokens, cells, of_fields))
     return found
 
 
-def _of_boxes(workload: Workload, sample: Sample, boxes: Sequence[Sequence[int]]) -> int:
-    """Return the number of values that the local operator keeps for boxes, each of samples and cells ``z, y, x``."""
-    local = workload.operations.local
-    if local is None:
-        return 0
-    return sum(number * local.keeps(sample.num_inputs, sample.num_fields, box) for number, *box in boxes)
-
-
-def seen_around(workload: Workload, sample: Sample, box: Sequence[int]) -> int:
-    """Return the number of values of the last frames that decoders and local operator see around a box ``z, y, x``."""
-    local, halos = workload.operations.local, [shape.halo for shape in block_shapes(workload.config)]
-    around = (size + 2 * max(reach) for size, *reach in zip(box, *halos, strict=True))
-    seen = sample.num_inputs * math.prod(around)
-    return seen if local is None else seen + local.sees(sample.num_inputs, box)
-
-
-def _of_windows(values: Tensor, level: Tensor) -> int:
-    """Return the number of values in windows that decoders hold at once, from each token's number and its level."""
-    of_levels = torch.bincount(level, weights=values.double()).long()
-    return int(of_levels.where(of_levels <= KEPT_AT_ONCE, KEPT_AT_ONCE // 4).sum())
-
-
-def _outside(sample: Sample, embed: Sequence[Costs], decode: Sequence[Costs]) -> Tensor:
-    """Return the cost of embedding and decoding each token ``(n,)`` of a sample."""
-    return _of_tokens(sample, embed) + _of_tokens(sample, decode) * sample.layout.is_last
+def _outside(sample: Sample, embed: Sequence[Costs], last: Sequence[Costs]) -> Tensor:
+    """Return the cost ``(n,)`` of each token of a sample outside the blocks: embedding it, and what the last frame adds."""
+    return _of_tokens(sample, embed) + _of_tokens(sample, last) * sample.layout.is_last
 
 
 def _of_tokens(sample: Sample, levels: Sequence[Costs]) -> Tensor:
     """Return the cost ``(n,)`` of each token of a sample at its level: that of all its fields, and the rest."""
     of_levels = [seen * sample.num_inputs + predicted * sample.num_fields + rest for seen, predicted, rest in levels]
-    return torch.tensor(of_levels)[sample.layout.level]
+    return torch.tensor(of_levels or [0] * len(sample.layout.kinds.level))[sample.layout.level]
 
 
 def load_workload(
@@ -267,12 +240,9 @@ def load_workload(
     """Count the tokens of a run, perhaps from a pretrained model, on windows of its data or, with ``assumed``, on others.
 
     Raises:
-        ConfigError: the run does not fit the data or the assumed grids, names no fields although there is no data, or has a
-            network that is not planned yet.
+        ConfigError: the run does not fit the data or the assumed grids, or names no fields although there is no data.
         DataError: data cannot be opened.
     """
-    if (network := run.model.network) != "operator":
-        raise ConfigError(f"Runs with model.network: {network} cannot be planned yet; plan the network 'operator'.")
     if assumed is None:
         return Workload(*draw_samples(run, num_samples, pretrained))
     return Workload(*make_samples(run, assumed, num_samples, pretrained))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from matey.config import ConfigError, RunConfig
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
+from matey.tokens.neighbours import places_around
 
 PER_ATTENTION, PER_MLP = 7, 10
 """Number of values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
@@ -14,6 +15,9 @@ PER_ATTENTION, PER_MLP = 7, 10
 Attention: input, its norm, queries, keys and values, the gathered result, and the residual. MLP: input, norm, residual, and two
 values of the hidden width, which counts as four. docs/parallelism.md compares this with measurements.
 """
+
+PER_MIXING = 2
+"""Number of further values that mixing neighbours keeps, besides those of the neighbours: before and after its nonlinearity."""
 
 AHEAD_SHARE = 1 / 8
 """Share of a GPU's memory that a micro-batch may take to be copied there while the one before is in use."""
@@ -33,7 +37,7 @@ def activation_bytes(
     *,
     offloaded: bool = False,
 ) -> int:
-    """Return the bytes that the blocks' activations of ``num_tokens`` tokens take on one rank.
+    """Return the bytes that activations of ``num_tokens`` tokens take on one rank, in blocks and in maps of neighbours.
 
     Args:
         config: the model's configuration.
@@ -43,11 +47,12 @@ def activation_bytes(
         value_bytes: size of a value in bytes: 4 for float32, 2 for bfloat16.
         offloaded: whether the inputs of recomputed blocks wait in main memory, and do not count.
     """
-    block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4
-    blocks = config.num_blocks
+    mixing = (len(places_around(config.patches)) + PER_MIXING) * config.mixes_neighbours
+    block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4 + mixing
+    blocks = config.num_blocks * config.has_tokens
     given = 0 if offloaded else 1  # of a recomputed block, its input
     kept = {"none": blocks * block, "all": blocks * given + block, "every_other": blocks / 2 * (block + given) + block}
-    return int(num_tokens * config.width * value_bytes * kept[checkpoint_blocks])
+    return int(num_tokens * config.width * value_bytes * (kept[checkpoint_blocks] + 2 * config.maps * mixing))
 
 
 def group_size(

@@ -19,11 +19,10 @@ from matey.train.unroll import rolled_out
 from matey.train.validation import read_and_prepare
 
 
-def peak_of(case, chunk=None, axes="zyx", unrolled=False):
+def peak_of(case, unrolled=False):
     model, size = case.make_model(), collectives.world_size()
     model.sequence_group = DistributedSequenceGroup(Topology(collectives.rank(), size, size, model.config.num_heads))
-    stored = {"chunks": (1, 1, 1, *chunk), "compression": "gzip"} if chunk else {}
-    with in_a_file(replace(case, frames=case.frames + 1), axes, **stored) as (_, data):
+    with in_a_file(replace(case, frames=case.frames + 1)) as (_, data):
         windows = [Window(0, sample, 0, 2) for sample in range(case.batch)]
         if unrolled:
             return peak_of_unrolling(model, data, windows, case.frames)

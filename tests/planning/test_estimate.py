@@ -75,7 +75,7 @@ def test_refining_less_costs_less():
     assert dear.tokens_per_sample == 16 * cheap.tokens_per_sample == dear.uniform_tokens_per_sample
     # Less than 16 times: the coarse tokens' kernels take as long to start as to compute, and cells are kept for both alike.
     times = [planned.seconds.forward + planned.seconds.backward for planned in (cheap, dear)]
-    assert times[1] == pytest.approx(8.26 * times[0], rel=0.02)
+    assert times[1] == pytest.approx(12.0 * times[0], rel=0.02)
     assert dear.memory.activations == pytest.approx(10.9 * cheap.memory.activations, rel=0.02)
 
 
@@ -88,9 +88,9 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     in_one_bucket = estimate(run, config, FRONTIER, nodes=92, workload=workload)
     assert after.seconds.gradients == pytest.approx(in_one_bucket.seconds.gradients) and after.seconds.gradients > 0
     config["zero_optimization"]["reduce_bucket_size"] = 10_000_000
-    in_ten = estimate(run, config, FRONTIER, nodes=92, workload=workload)
-    (reduction,) = [exchange for exchange in in_ten.exchanges if exchange.purpose == "gradients"]
-    assert in_ten.seconds.gradients == pytest.approx(reduction.seconds / 10)
+    in_nine = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    (reduction,) = [exchange for exchange in in_nine.exchanges if exchange.purpose == "gradients"]
+    assert in_nine.seconds.gradients == pytest.approx(reduction.seconds / 9)
 
 
 def test_stage_1_hides_its_reduction_behind_one_micro_step_alone():
@@ -144,8 +144,8 @@ def test_a_sequence_group_sends_what_its_plan_moves():
     planned = plan(run, workload)
     borders, exchange = [e for e in planned.exchanges if e.purpose == "sequence"]
     assert exchange.kind == borders.kind == "all_to_all_single"
-    # Once forward and once backward, far less than the tokens of all blocks.
-    assert borders.num_calls == 2 and 0 < borders.num_bytes < 0.02 * exchange.num_bytes
+    # Into even shares and back to boxes, forward and backward: far less than the tokens of all blocks.
+    assert borders.num_calls == 4 and 0 < borders.num_bytes < 0.05 * exchange.num_bytes
     # Twice forward and twice backward in each of 12 blocks, 4 n e / P values of bfloat16 each way.
     assert exchange.num_calls == 4 * 12
     assert exchange.num_bytes == pytest.approx(2 * 12 * 4 * planned.tokens_per_sample * 768 / 4 * 2)

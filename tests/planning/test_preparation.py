@@ -2,11 +2,11 @@
 
 import json
 import sys
-from dataclasses import replace
 
 import pytest
 
 from matey.benchmark.speed_cases import Case
+from matey.model.boxes import reach_of
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of
 from matey.planning.machine import load_machine
@@ -31,9 +31,7 @@ SHARED = [
     Case("micro", grid=(64, 64, 64), batch=1, frames=8, fields=2, tokens="mul", patches=(16, 8)),
     Case("micro", grid=(512, 512), batch=2, frames=16, fields=2, tokens="mul", patches=(32, 8)),
 ]
-WITHOUT_LOCAL = Case("micro", grid=(512, 512), batch=1, frames=2, tokens="mix", patches=(128, 32), local="none")
-UNEVEN = Case("micro", grid=(84, 84, 84), batch=1, patches=(12,), patch_frames=4)
-CHUNK = (24, 84, 84)  # two layers of bricks, of seven: of two ranks, the first reads four
+WITHOUT_CELLS = Case("micro", grid=(512, 512), batch=1, frames=2, tokens="mix", patches=(128, 32), network="paper")
 MEASURE = """
 import json, sys
 import torch
@@ -74,53 +72,23 @@ def test_a_preparation_takes_the_memory_that_is_planned(cases):
 @pytest.mark.parametrize(
     ("ways", "cases"),
     [
-        (2, [(SHARED[1], {}), (WITHOUT_LOCAL, {}), (SHARED[0], {"axes": "xyz"})]),
+        (2, [(SHARED[1], {}), (WITHOUT_CELLS, {})]),
         pytest.param(4, [(case, {}) for case in SHARED], marks=pytest.mark.slow),
-        pytest.param(2, [(UNEVEN, {"chunk": CHUNK})], marks=pytest.mark.slow),
-        pytest.param(2, [(SHARED[1], {"unrolled": True, "axes": "xyz"})], marks=pytest.mark.slow),
+        pytest.param(2, [(SHARED[1], {"unrolled": True})], marks=pytest.mark.slow),
     ],
-    ids=["two", "four_all", "two_chunks", "two_unrolled"],
+    ids=["two", "four_all", "two_unrolled"],
 )
 def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_planned(ways, cases):
     asked = json.dumps([(case.to_json(), how) for case, how in cases])
     result = start_ranks(ways, "-m", "tests.planning.preparation_case", asked, timeout=600)
     for (case, how), peaks in zip(cases, cases_of(result), strict=True):
         config = case.make_config()
-        of_file = {"chunk": how.get("chunk"), "is_scattered": "axes" in how}
-        sample = replace(samples_of(case.make_batch(), config)[0], **of_file)
+        sample = samples_of(case.make_batch(), config)[0]
         planned = preparation_bytes(Workload(config, (sample,)), case.batch, ways, unrolled="unrolled" in how)
         PROVED.append(
             f"{case.tokens} {case.grid} on {ways} ranks, {how}: planned over measured {planned / max(peaks):.2f}"
         )
         assert planned == pytest.approx(max(peaks), rel=0.15), (case, how, peaks)
-
-
-@pytest.mark.whole
-def test_parts_that_end_with_chunks_are_planned_as_they_are_read():
-    config = UNEVEN.make_config()
-    (sample,) = samples_of(UNEVEN.make_batch(), config)
-    as_rows, as_chunks, scattered = (
-        Workload(config, (replace(sample, chunk=chunk),)) for chunk in (None, CHUNK, (60, 84, 84))
-    )
-    waiting = [waiting_bytes(workload, 1, 2, 1) / sample.num_bytes / 2 for workload in (as_rows, as_chunks, scattered)]
-    assert waiting == pytest.approx([175 / 343, 196 / 343, 175 / 343])  # five layers of seven would be too uneven
-    assert preparation_bytes(as_chunks, 1, 2) > 1.02 * preparation_bytes(as_rows, 1, 2)
-    of_both = Workload(config, (*as_chunks.samples, *as_rows.samples))
-    assert preparation_bytes(of_both, 1, 2) == preparation_bytes(as_chunks, 1, 2)
-    assert preparation_bytes(as_rows, 1, 2, unrolled=True) > 1.1 * preparation_bytes(as_rows, 1, 2)
-
-
-@pytest.mark.whole
-def test_what_ranks_send_each_other_as_it_was_read_is_planned():
-    case = SHARED[0]
-    config = case.make_config()
-    (sample,) = samples_of(case.make_batch(), config)
-    turned, workload = replace(sample, is_scattered=True), Workload(config, (sample,))
-    in_columns = Workload(config, (turned,))
-    assert preparation_bytes(in_columns, 1, 2) > 1.05 * preparation_bytes(workload, 1, 2)
-    assert preparation_bytes(in_columns, 2, 2) == preparation_bytes(workload, 2, 2)  # a sample for each rank
-    of_both = Workload(config, (turned, sample))
-    assert preparation_bytes(of_both, 1, 2) == preparation_bytes(in_columns, 1, 2)
 
 
 def test_two_micro_batches_wait_for_each_worker():
@@ -129,7 +97,9 @@ def test_two_micro_batches_wait_for_each_worker():
     samples = tuple(samples_of(case.make_batch(), config))
     workload = Workload(config, samples)
     assert waiting_bytes(workload, 1, 1, 0) == 0
-    assert waiting_bytes(workload, 3, 4, 5) == 2 * 5 * 3 * samples[0].num_bytes / 4  # as they were read
+    halo = reach_of(config).inputs[1]
+    of_rank = samples[0].bytes_of_cell * (256 + halo) * 512  # as they were read
+    assert waiting_bytes(workload, 1, 2, 5) == 2 * 5 * of_rank
     num_bytes = num_bytes_of(prepare([case.make_batch()], config))
     assert waiting_bytes(workload, 1, 1, 1) == pytest.approx(2 * num_bytes, rel=0.15)
     assert ready_bytes(workload, 1, 1) == pytest.approx(num_bytes, rel=0.15)

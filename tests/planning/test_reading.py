@@ -8,6 +8,7 @@ import pytest
 from matey.benchmark.speed_cases import Case
 from matey.config import load_config
 from matey.data import TrajectorySet
+from matey.model.boxes import reach_of
 from matey.planning.reading import MB, read_bytes, reading_text
 from matey.planning.workload import Workload, load_workload
 from tests.support.planned import samples_of
@@ -40,12 +41,22 @@ def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, ra
     ],
 )
 def test_a_rank_reads_every_chunk_whole_that_its_part_touches(chunk, ways, share):
-    case = Case("micro", grid=(64, 64), batch=1)
+    case = Case("micro", grid=(64, 64), batch=1, network="paper")
     config = case.make_config()
     (sample,) = samples_of(case.make_batch(), config)
     workload = Workload(config, (replace(sample, chunk=chunk),))
     assert read_bytes(workload, 1, ways) == sample.num_bytes * share
     assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
+
+
+def test_a_rank_reads_the_cells_around_its_box():
+    case = Case("micro", grid=(64, 64), batch=1)
+    (sample,) = samples_of(case.make_batch(), case.make_config())
+    workload = Workload(case.make_config(), (sample,))
+    halo = reach_of(workload.config).inputs[1]
+    assert read_bytes(workload, 1, 2) == sample.bytes_of_cell * (32 + halo) * 64
+    around = Workload(workload.config, (replace(sample, periodic=(False, True, True)),))
+    assert read_bytes(around, 1, 2) == sample.bytes_of_cell * (32 + 2 * halo) * 64
 
 
 def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):

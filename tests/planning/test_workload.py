@@ -8,13 +8,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from matey import MateyConfig, MateyModel
+from matey import MateyModel
 from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import ConfigError, load_config
 from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet
-from matey.model.slabs import KEPT_AT_ONCE, kept_by_scheme
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
 from matey.planning.reading import read_bytes
@@ -46,30 +45,20 @@ def workload_of(case):
     return model, batch, Workload(model.config, tuple(samples_of(batch, model.config)))
 
 
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+@pytest.mark.parametrize(
+    ("network", "scheme"), [("matey", "vit"), ("matey", "avit"), ("paper", "svit"), ("cells", "vit")]
+)
 @law(("tokens", "patches"), SETS, quick=SETS[2:])
-def test_operations_are_those_that_a_counter_sees(scheme, tokens, patches):
-    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=(64, 96), batch=2, fields=3)
+@law("grid", [(64, 96), (24, 32, 16)], quick=[(64, 96)])
+def test_operations_are_those_that_a_counter_sees(network, scheme, tokens, patches, grid):
+    patches = patches if len(grid) == 2 else [size // 2 for size in patches]
+    case = Case("micro", scheme, tokens, tuple(patches), grid=grid, batch=2, fields=3, network=network)
     model, batch, workload = workload_of(case)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model([batch])
     assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert workload.operations.num_parameters == sum(parameter.numel() for parameter in model.parameters())
     assert 2 * workload.num_tokens == int(model.count_tokens(batch).sum())
-
-
-@law("grid", [(64, 96), (24, 16, 16)], quick=[(24, 16, 16)])
-@pytest.mark.parametrize("layers", [[], [2, 1, 1, 1]])
-def test_operations_of_a_cascade_are_those_that_a_counter_sees(layers, grid):
-    case = Case("micro", tokens="uniform", patches=(8,), grid=grid, batch=2, fields=3)
-    local = {"local_scales": [1, 1, 2, 4], "local_cascade": True, "local_layers": layers}
-    config = case.make_config()
-    config = type(config).from_dict(config.to_dict() | local)
-    batch = case.make_batch()
-    workload = Workload(config, tuple(samples_of(batch, config)))
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        MateyModel(config)([batch])
-    assert 2 * workload.forward_operations == pytest.approx(counter.get_total_flops(), rel=1e-3)
 
 
 @law("frames", [1, 6], quick=[6])
@@ -88,16 +77,12 @@ def test_given_fields_are_seen_and_not_decoded(frames):
     assert read_bytes(workload, 2, 1) == batch.history.nbytes + batch.target.nbytes + given.nbytes
 
 
-NETWORK = {"local_scales": [1, 1, 2, 4, 8], "local_cascade": True, "local_layers": [1, 1, 2, 2, 2]}
-
-
-@pytest.mark.parametrize("local", [{}, NETWORK], ids=["schemes", "network"])
+@pytest.mark.parametrize("network", ["matey", "paper"])
 @law(("scheme", "grid"), [("vit", (64, 64)), ("avit", (64, 64)), ("vit", (32, 32, 32))], quick=[("avit", (64, 64))])
 @law(("tokens", "patches"), SETS[:2], quick=SETS[1:2])
-def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches, local):
-    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1)
-    config = case.make_config()
-    model, batch = MateyModel(type(config).from_dict(config.to_dict() | local)), case.make_batch()
+def test_kernels_are_those_that_start_to_a_quarter(network, scheme, grid, tokens, patches):
+    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, network=network)
+    model, batch = case.make_model(), case.make_batch()
     with KernelCounter() as forward:
         loss = training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0]
     with KernelCounter() as backward:
@@ -109,9 +94,9 @@ def test_kernels_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches
 
 @law("grid", [(64, 64), (32, 32, 32)], quick=[(64, 64)], ids=str)
 @pytest.mark.parametrize("scheme", SCHEMES.own)
-@law(("tokens", "patches"), SETS, quick=SETS[2:])
-def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, tokens, patches):
-    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, local="none")
+@law(("network", "tokens", "patches"), [(n, *s) for n in ("matey", "paper") for s in SETS], quick=[("matey", *SETS[2])])
+def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, network, tokens, patches):
+    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, network=network)
     model, batch, marks = case.make_model(), case.make_batch(), {}
     with KernelCounter() as counter, blocks_noted(model, lambda name: marks.update({name: counter.count})):
         training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0].backward()
@@ -164,26 +149,6 @@ def test_of_a_grid_that_no_machine_holds_a_sample_is_laid_out_without_its_fields
     (sample,) = workload.samples
     split = round(0.2 * 32**3)
     assert sample.num_tokens == 32**3 - split + 8 * split and sample.window == (2, 2048, 2048, 2048)
-
-
-@pytest.mark.parametrize("side", [96, 288])
-def test_of_a_large_grid_the_local_operator_keeps_no_more_than_slabs(side):
-    local = count_operations(Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config()).local
-    cells = side**3
-    kept = local.keeps(2, 2, (side,) * 3) + local.makes(2, 2, (side,) * 3)
-    assert (kept > 2 * local.channels[0] * cells) == (cells * kept_by_scheme(4, local.channels[0], 2) < KEPT_AT_ONCE)
-    assert 2 * 2 * cells < local.sees(2, (side,) * 3) < 2 * 2 * 1.5 * cells
-
-
-@pytest.mark.parametrize("layers", [[], [2]])
-def test_what_the_local_operator_keeps_at_most_is_the_same_for_schemes_and_stages(layers):
-    config = Case("micro", grid=(32, 32, 32), patches=(16,), tokens="uniform").make_config().to_dict()
-    config |= {"local_scales": [1], "local_cascade": True, "local_layers": layers}
-    local = count_operations(MateyConfig(**config)).local
-    sides = [(side,) * 3 for side in range(100, 400, 5)]
-    kept, made = ([of(2, 2, grid) for grid in sides] for of in (local.keeps, local.makes))
-    assert 0.9 * KEPT_AT_ONCE < max(kept) <= KEPT_AT_ONCE
-    assert all(made[number] < KEPT_AT_ONCE for number, values in enumerate(kept) if not values)
 
 
 def test_a_run_waits_for_the_ranks_with_most_tokens(run_yaml):

@@ -14,5 +14,5 @@ def samples_of(batch, config):
         layout = tokenize([single], config.patches, config.refinement).layout
         window = (batch.num_frames, *batch.grid)
         given = (0, 0) if batch.given is None else (batch.given.shape[2], batch.given.shape[1])
-        samples.append(Sample(batch.system, window, len(batch.fields), layout, *given))
+        samples.append(Sample(batch.system, window, len(batch.fields), layout, *given, periodic=batch.periodic))
     return samples

@@ -46,7 +46,7 @@ def plan_paper(plan, papers_workload, monkeypatch):
 def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(plan_paper):
     status, printed, _ = plan_paper("frontier", "--search")
     assert status == 0
-    parts = ("    blocks", "    embedding, decoding", "    layers on cells", "    frames around cells", "    fields")
+    parts = ("    blocks", "    embedding, decoding", "    layers on cells", "    fields")
     for words in (
         "ranks 736, nodes of Frontier 92",
         "global batch 1472",

@@ -40,7 +40,9 @@ def test_planned_activations_are_those_kept_within_fifteen_percent(scheme):
 def test_checkpointed_blocks_are_planned_to_keep_their_input_and_one_block_at_work():
     config = replace(Case()).make_model().config
     plain, every_other, everything = (activation_bytes(config, 1000, 1, how) for how in ("none", "every_other", "all"))
-    assert everything < every_other < plain and everything == 1000 * 192 * 4 * (12 + 17)
+    of_neighbours = 9 + 2
+    everywhere = 12 + 17 + of_neighbours + 4 * of_neighbours  # inputs, a block at work, and four maps
+    assert everything < every_other < plain and everything == 1000 * 192 * 4 * everywhere
 
 
 def test_the_smallest_group_that_fits_is_taken_among_the_divisors():
