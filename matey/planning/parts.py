@@ -25,10 +25,10 @@ RANKS_LOOKED_AT = 8
 
 @dataclass(frozen=True)
 class Part:
-    """What one rank holds of a micro-batch, and how many tokens come to it from other ranks.
+    """The part of a micro-batch that one rank holds, and the number of tokens that come to it from other ranks.
 
     Attributes:
-        cuts: its cells of each batch.
+        cuts: cells of each batch.
         layout: the layout of all tokens.
         in_boxes: ``(k,)``, the tokens in its boxes.
         entering: number of tokens of its even share that lie in other ranks' boxes.

@@ -42,9 +42,9 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
 
 def test_what_the_user_states_wins():
     table = STUDIES["adaptivity"]().tables["tiny"]
-    runner = PretrainingStudy(ROOT, Path("out"), table, settings=("train.steps=7", "model.local=4"))
+    runner = PretrainingStudy(ROOT, Path("out"), table, settings=("train.steps=7", "model.channels=8"))
     run = runner.run_config(Point(table.cases[0], 1))
-    assert (run.train.steps, run.model.local) == (7, 4)
+    assert (run.train.steps, run.model.channels) == (7, 8)
     assert run.output.dir == str(Path("out/points") / "vit-uniform-16-seed1")
 
 

@@ -76,13 +76,13 @@ def test_lengths_are_those_of_the_runs_own_network(run_yaml):
     patches = [[1, 1, 16, 32], [1, 1, 8, 8]]
     own = load_config(
         run_yaml(
-            model={"local": 12, "local_scales": [1, 4], "local_cascade": True, "rotary": True},
+            model={"channels": 12, "layers": [2, 1], "maps": 1, "rotary": True},
             tokens={"set": "mul", "patches": patches, "rule": "threshold", "refine": 0.3, "criterion": "gradient"},
         )
     )
     case = Case.from_json(json.loads(json.dumps(lengths_of(own, (64, 64), None, "float32", can_measure=True).case)))
     config = case.make_config()
-    for key in ("scheme", "local", "local_scales", "local_cascade", "rotary", "statistics", "predict"):
+    for key in ("scheme", "network", "channels", "layers", "maps", "rotary"):
         assert getattr(config, key) == getattr(own.model, key)
     assert (config.num_heads, config.width, config.num_blocks) == SIZES[own.model.size]
     assert config.tokens == own.tokens.model_copy(update={"rule": "fraction", "refine": 0.25})
