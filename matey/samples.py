@@ -14,10 +14,6 @@ if TYPE_CHECKING:  # no tensor is made here, and PyTorch takes seconds to import
     from torch import Tensor
 
 
-IN_ORDER = (0, 1, 2)
-"""The axes ``z, y, x``, by their numbers."""
-
-
 @dataclass(frozen=True)
 class Samples:
     """All that is known of the samples of a batch except the values of their fields.
@@ -48,18 +44,12 @@ class Samples:
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     conserved: tuple[str, ...] = ()
     chunk: tuple[int, int, int] | None = None
-    order: tuple[int, int, int] = IN_ORDER
+    order: tuple[int, int, int] = (0, 1, 2)
 
     @property
     def number(self) -> int:
         """Number of samples ``b``."""
         return len(self.lead_time)
-
-    @property
-    def is_scattered(self) -> bool:
-        """Whether a layer of cells along the first axis, ``z`` or in the plane ``y``, is scattered over the whole file."""
-        axes = [axis for axis in self.order if self.window[1 + axis] > 1]
-        return self.chunk is None and axes[:1] > sorted(axes)[:1]
 
 
 Box = tuple[int, tuple[slice, slice, slice]]
