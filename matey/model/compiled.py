@@ -1,8 +1,7 @@
 """Has the MLPs of the blocks compiled by `torch.compile`, where a run asks for it.
 
 MLPs are most of a block's computation and act token by token, so one compilation serves any number of tokens and all blocks.
-Attention is one kernel call already. Compiled, the local operator's passes over the cells take 1.1 to 1.2 times as long on a
-CPU (docs/performance.md).
+Attention is one kernel call already, and layers on the cells are PyTorch's convolutions.
 """
 
 from __future__ import annotations

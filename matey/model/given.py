@@ -1,6 +1,6 @@
 """A model's inputs besides the history of a sample: given fields, and numbers such as a viscosity.
 
-The embedding, the decoder and the local operator see given fields as they see those of the history; nothing predicts them, and
+The embedding and the cells see given fields as they see those of the history; nothing predicts them, and
 refinement ignores them. The patches of the frame at time ``t`` see given fields at ``t`` + lead time: the newest frame sees
 them at the target, and the frames before it, with short lead times, on the way there.
 

@@ -146,7 +146,7 @@ def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, A
     """Return the optimizer's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
     Parameters that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not
-    on norms, biases, rows of fields and the local operator's kernels. The grouping follows from `train.groups` and depth alone,
+    on norms, biases, rows of fields and the kernels on the cells. The grouping follows from `train.groups` and depth alone,
     so that a resumed run may change the other rates and decays and still has the groups of its checkpoint.
     """
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
