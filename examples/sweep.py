@@ -27,7 +27,7 @@ def suggest(trial: optuna.Trial) -> dict[str, object]:
     return {
         "train.learning_rate": trial.suggest_float("train.learning_rate", 3e-4, 1e-2, log=True),
         "train.weight_decay": trial.suggest_float("train.weight_decay", 1e-4, 1e-1, log=True),
-        "model.local": trial.suggest_categorical("model.local", [8, 16, 32]),
+        "model.channels": trial.suggest_categorical("model.channels", [16, 24, 32]),
         "tokens.refine": trial.suggest_float("tokens.refine", 0.02, 0.5, log=True),
     }
 

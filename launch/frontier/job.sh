@@ -5,7 +5,7 @@ DEEPSPEED_CONFIG="${DEEPSPEED_CONFIG:-ds_configs/frontier_zero1.json}" # how Dee
 PACKED="${PACKED:-$PWD/matey_env.tar.gz}"                      # the environment, packed with conda-pack
 MODULES="${MODULES:-PrgEnv-gnu/8.7.0 cpe/26.03 miniforge3/23.11.0-0 rocm/7.1.1}" # modules that it was built with
 LAUNCHER="${LAUNCHER:-mpi}"           # mpi: rank 0 tells its address over Cray MPICH; slurm: from the node list, no MPI
-NETWORK="${NETWORK:-OFI}"             # the plug-in's own name, see docs/frontier.md; "AWS Libfabric" before its version 1.11
+NETWORK="${NETWORK:-OFI}"             # the plug-in's own name, see docs/slurm.md; "AWS Libfabric" before its version 1.11
 DISK="${DISK:-/mnt/bb/${USER:-$(id -un)}}" # the node's own disk
 MAX_JOBS="${MAX_JOBS:-20}"            # jobs in the chain, this one included; 1 ends it here, as the debug QOS demands
 

@@ -75,7 +75,7 @@ def auto(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
 def grouped(q: Tensor, k: Tensor, v: Tensor, segmentation: Segmentation) -> Tensor:
     """Call scaled-dot-product attention once per run of equal segments; inputs and result are packed.
 
-    Segments are not padded to save calls: lengths repeat so often that there are few calls (docs/performance.md).
+    Segments are not padded to save calls: lengths repeat so often that there are few calls.
     """
     parts = []
     runs = [run for call in calls_of(segmentation.runs) for run in call]

@@ -2,7 +2,7 @@
 
 After Su et al. 2021 (arXiv:2104.09864), with channels for each axis as in Heo et al. 2024 (arXiv:2403.13298). Departure: places
 are centres in the unit domain instead of numbers of patches, since tokens have several sizes; wavelengths are those of the
-position embedding (accuracy depends little on them, see docs/tried.md).
+position embedding.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ def let_waiting_threads_sleep() -> None:
     """Let threads that wait go to sleep soon, unless the user has decided how they wait.
 
     Long spinning, libgomp's default, makes a step several times as long if other programs use the cores too
-    (docs/performance.md).
+    (docs/planning.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

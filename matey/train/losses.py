@@ -3,9 +3,9 @@
 A loss is a relative error: the root of a sum over the cells of the prediction's error, over the same root for the target. It
 defines the terms of the sum, and the number of cells around a cell that a term depends on:
 
-      own cells of a tile, which are summed        . . . . . .
+      cells of a rank's box, which are summed      . . . . . .
       and a halo of 1: the predictions of          . # # # # .
-      neighbouring tiles, of any rank              . # # # # .
+      the ranks that hold the boxes around         . # # # # .
                                                    . # # # # .
                                                    . . . . . .
 """

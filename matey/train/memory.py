@@ -13,7 +13,7 @@ PER_ATTENTION, PER_MLP = 7, 10
 """Number of values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
 
 Attention: input, its norm, queries, keys and values, the gathered result, and the residual. MLP: input, norm, residual, and two
-values of the hidden width, which counts as four. docs/parallelism.md compares this with measurements.
+values of the hidden width, which counts as four.
 """
 
 PER_MIXING = 2

@@ -154,7 +154,7 @@ def test_the_demo_learns(device, config, run_yaml, tmp_path):
     assert f"{device}" in result.stdout and last["valid_nrmse"] < (persistence if device == "cuda" else 1.5)
 
 
-TABLE = ROOT / "docs" / "performance.md"
+TABLE = ROOT / "docs" / "planning.md"
 HEAD = "| step of Ti, ZeRO 1 | kernels | step, ms | busy, ms | idle, ms | longest gap, ms | memory, GiB |"
 
 
@@ -191,5 +191,5 @@ def test_kernels_and_gaps_of_a_step_are_counted(gpu):
             )
             PROVED.append(f"{gpu}, profile: {rows[-1]}")
     if gpu == "cuda":
-        PROVED.append(f"the table of docs/performance.md holds these now, of {torch.cuda.get_device_name()}")
+        PROVED.append(f"the table of docs/planning.md holds these now, of {torch.cuda.get_device_name()}")
         write_table(TABLE, rows)

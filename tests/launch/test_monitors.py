@@ -70,7 +70,7 @@ def test_mlflow_takes_the_numbers_of_a_finished_run_as_the_page_says(mlflow, run
     succeed(pretrain(run_yaml()))
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "demo").symlink_to(tmp_path / "run")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "monitoring.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
     succeed(start([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"]))
     run, numbers = sent_to(mlflow)
     assert run.info.run_name == "demo" and run.info.status == "FINISHED"

@@ -17,7 +17,7 @@ from matey.studies.peers.fitting import check_memory, fit_stencil
 from matey.studies.peers.training import Settings, Training, train_network
 from matey.train.run_data import loss_scales, open_data
 
-# One learning rate for both of the demo's systems, chosen on the validation part of its data, see docs/tried.md.
+# One learning rate for both of the demo's systems, chosen on the validation part of its data.
 SETTINGS = {
     "ResNet": Settings(batch=4, learning_rate=6e-3),
     "small U": Settings(batch=4, learning_rate=4e-3),

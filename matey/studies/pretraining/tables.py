@@ -29,7 +29,7 @@ PANELS = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
 """Costs drawn for small networks; their memory is left out, because an empty process already holds most of it."""
 
 MUON = ("train.optimizer=muon", "train.muon.learning_rate=1.0e-2", "train.learning_rate=4.0e-3")
-"""The optimizer of networks with tokens alone: it learns faster, and these rates serve `micro` and Ti (docs/tried.md)."""
+"""The optimizer of networks with tokens alone: it learns faster, and these rates serve `micro` and Ti."""
 
 BUDGETS = (23, 32, 68)
 """Numbers of tokens at which `adaptivity` compares criteria; uniform patches of 16 give 32."""
@@ -132,7 +132,7 @@ def _fine_grid() -> Study:
             (
                 "model.size=Ti",
                 "train.steps=300",
-                "train.learning_rate=1.0e-3",  # here as good as MUON's (docs/tried.md)
+                "train.learning_rate=1.0e-3",  # here as good as MUON's
                 "train.optimizer=muon",
                 "train.muon.learning_rate=1.0e-2",
                 "train.checkpoint_every=50",
