@@ -279,7 +279,7 @@ def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_p
     status, out, error = evaluate("--checkpoint", folder / "waves", model, *command, "--out", tmp_path / "out")
     assert status == 0, error
     assert (
-        out.count("waves") == 5 and out.count("other") == 4 and "worst trajectory" in out and "correlation time" in out
+        out.count("waves") == 5 and out.count("other") == 5 and "worst trajectory" in out and "correlation time" in out
     )
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('class="best"') == 2 and page.count("<img") == 1 + 2  # curves, and each model's worst case
