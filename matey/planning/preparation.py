@@ -13,7 +13,7 @@ from matey.planning.workload import Workload, parts_of_sample
 from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
 
 SUMMING = 1.75  # times the fields that are summed over patches together, measured
-PLANNING = 2.0  # times the plans of tokens while they are made, measured
+PLANNING = 2.0  # times the plans of tokens while they are made, assumed
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 

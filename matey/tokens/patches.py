@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -140,58 +139,6 @@ def unpatchify(patches: Tensor, grid: tuple[int, int, int, int]) -> Tensor:
     """Invert `patchify`: ``(b Z Y X T, f, pt, pz, py, px)`` with ``grid`` (T, Z, Y, X) to ``(b, t, f, z, y, x)``."""
     T, Z, Y, X = grid
     return rearrange(patches, "(b Z Y X T) f pt pz py px -> b (T pt) f (Z pz) (Y py) (X px)", T=T, Z=Z, Y=Y, X=X)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Some rows of a grid ``b Z Y X``, and the smallest box around them.
-
-    Attributes:
-        inside: positions ``b Z Y X`` of the rows inside the box, each ``(m,)``.
-        box: the box, along ``b Z Y X``; it is empty if there are no rows.
-    """
-
-    inside: tuple[Tensor, ...]
-    box: tuple[slice, ...]
-
-    @property
-    def number(self) -> int:
-        """Number of rows ``m``."""
-        return len(self.inside[0])
-
-
-def places(row: Tensor, shape: Sequence[int]) -> Places:
-    """Return the places of some rows ``(m,)`` of a grid ``b Z Y X``."""
-    place = torch.stack(torch.unravel_index(row, tuple(shape)))
-    first, last = torch.stack([place.amin(dim=1), place.amax(dim=1)]).tolist() if len(row) else ([0] * 4, [-1] * 4)
-    box = tuple(slice(begin, end + 1) for begin, end in zip(first, last, strict=True))
-    return Places(tuple(along - side.start for along, side in zip(place, box, strict=True)), box)
-
-
-def windows_of(
-    frame: Tensor, start: Sequence[int], cells: Sequence[int], halo: Sequence[int], blocks: Places
-) -> Tensor:
-    """Cut the windows around some blocks of cells out of a box that holds them all.
-
-    Args:
-        frame: ``(b, f, z, y, x)``, the values in the box.
-        start: sample, and cell ``z, y, x``, at which the box begins.
-        cells: size ``z, y, x`` of the blocks; it divides the size that the patches cover.
-        halo: width in cells, along ``z, y, x``, of the margin of the window on either side of its block.
-        blocks: the ``c`` blocks, as places on the grid of all blocks.
-
-    Returns:
-        ``(c, f, window)``, the values in each window, flattened.
-    """
-    if not blocks.number:
-        window = math.prod(size + 2 * reach for size, reach in zip(cells, halo, strict=True))
-        return frame.new_zeros(0, frame.shape[1], window)
-    samples, *box = blocks.box
-    frame = frame[samples.start - start[0] : samples.stop - start[0]]
-    for axis, (side, size, reach, first) in enumerate(zip(box, cells, halo, start[1:], strict=True), start=2):
-        length = (side.stop - side.start) * size + 2 * reach
-        frame = frame.narrow(axis, side.start * size - reach - first, length).unfold(axis, size + 2 * reach, size)
-    return rearrange(frame, "b f Z Y X wz wy wx -> b Z Y X f wz wy wx")[*blocks.inside].flatten(2)
 
 
 def factor_stages(patch: Sequence[int]) -> list[tuple[int, ...]]:

@@ -15,11 +15,9 @@ from matey.tokens.patches import (
     patch_grid,
     patches_at,
     patchify,
-    places,
     unpatchify,
     unravelled,
 )
-from tests.support.windows import surroundings
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
@@ -83,18 +81,3 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
     stages = factor_stages(patch)
     assert tuple(math.prod(stage[axis] for stage in stages) for axis in range(4)) == patch
     assert all(cells <= 4 for cells in stages[0])
-
-
-def test_a_window_reaches_into_its_neighbours_around_the_domain_or_repeats_its_edge():
-    frame = torch.arange(8 * 16, dtype=torch.float32).reshape(1, 1, 1, 8, 16)
-    number = torch.tensor([3, 1 * 4 + 3])  # the second: rows 4 to 7, columns 12 to 15
-    windows = surroundings(frame, (1, 4, 4), (0, 1, 2), (False, False, True), places(number, (1, 1, 2, 4)))
-    assert windows.shape == (2, 1, 6 * 8)
-    y, x = torch.arange(3, 9).clamp(max=7), torch.arange(10, 18) % 16
-    assert torch.equal(windows[1, 0], frame[0, 0, 0][y][:, x].flatten())
-
-
-def test_windows_without_a_halo_are_the_blocks_of_patchify():
-    frame = torch.randn(2, 3, 2, 8, 8)
-    windows = surroundings(frame, (1, 4, 4), (0, 0, 0), (False, False, False), places(torch.arange(16), (2, 2, 2, 2)))
-    assert torch.equal(windows, patchify(frame[:, None], (1, 1, 4, 4)).flatten(2))
