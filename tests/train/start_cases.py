@@ -88,7 +88,9 @@ def forecast_the_first(run, data, folder):
 
 
 def main():
-    deepspeed().init_distributed("gloo", verbose=False)
+    package = deepspeed()
+    package.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, and is never called
+    package.init_distributed("gloo", verbose=False)
     count_opens(sys.argv[1])
     run = load_config(sys.argv[2])
     found = {}
