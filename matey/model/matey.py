@@ -237,7 +237,7 @@ class MateyModel(PreTrainedModel):
             rows = [of_level[number] for of_level in plan.taking]
             values = placed([of_level[number] for of_level in levels], rows, covered)
             z, y, x = box.base.shape[-3:]
-            found.append(values[..., :z, :y, :x] * self.tokens_give)
+            found.append(values[..., :z, :y, :x] if self.tokens_give else torch.zeros_like(box.base))
         return found
 
     def _blocks(self, prepared: Prepared, tokens: Tensor) -> Tensor:

@@ -42,10 +42,6 @@ class Normalisation:
         """Normalise ``(b, t, f, z, y, x)`` to zero mean and unit variance."""
         return (history - self.mean[:, None, :, None, None, None]) / self.std[:, None, :, None, None, None]
 
-    def apply_(self, history: Tensor) -> Tensor:
-        """Normalise in place, with the same result as `apply` to the last bit."""
-        return history.sub_(self.mean[:, None, :, None, None, None]).div_(self.std[:, None, :, None, None, None])
-
     def scales(self) -> Tensor:
         """Return the scales ``(b, f, 3)`` that normalisation removes from each sample and field; networks take them as inputs.
 

@@ -2,17 +2,14 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 
-from matey import MateyConfig, MateyModel
 from matey.model.transfer import transfer
 from tests.support.models import VOCABULARY, make_batch, make_model
 
 SWE = make_batch(dtype=torch.float64)
 REACTION = make_batch("diffusion_reaction", VOCABULARY[1:], 3, 2, (1, 32, 16), seed=1, dtype=torch.float64)
 LEVELS = ((1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4))
-PARTS_OF_LEVELS = ("embeddings", "taking", "giving")
 
 
 def make(patches=((1, 1, 16, 16), (1, 1, 4, 4)), **settings):
@@ -22,46 +19,6 @@ def make(patches=((1, 1, 16, 16), (1, 1, 4, 4)), **settings):
 @torch.no_grad()
 def fields(model, *batches):
     return [forecast.field() for forecast in model(batches)]
-
-
-def on_level(state, level):
-    """The weights of a model of one level, under the names that they have as those of another."""
-    renamed = {name: name for name in state}
-    for name in state:
-        part, number, *rest = name.split(".")
-        if part in PARTS_OF_LEVELS:
-            renamed[name] = ".".join((part, str(int(number) + level), *rest))
-    return {renamed[name]: value for name, value in state.items()}
-
-
-def test_an_untrained_network_predicts_persistence():
-    assert torch.equal(fields(make(trained=False), SWE)[0], SWE.last)
-
-
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
-def test_samples_are_forecast_each_by_itself_in_any_order(scheme):
-    model, order = make(scheme=scheme), torch.tensor([2, 0, 1])
-    shuffled = replace(
-        REACTION, history=REACTION.history[order], lead_time=REACTION.lead_time[order], target=REACTION.target[order]
-    )
-    alone, (turned, beside) = fields(model, REACTION)[0], fields(model, shuffled, SWE)
-    torch.testing.assert_close(turned, alone[order])
-    torch.testing.assert_close(beside, fields(model, SWE)[0])
-
-
-@pytest.mark.parametrize("grid", [(1, 32, 32), (1, 22, 29)])
-def test_refining_everything_equals_the_uniform_fine_mesh(grid):
-    batch = make_batch(grid=grid, dtype=torch.float64)
-    fine, mixed = make(LEVELS[2:]), make(refine=0.0)
-    mixed.load_state_dict(on_level(fine.state_dict(), 1), strict=False)
-    assert mixed.count_tokens(batch).tolist() == fine.count_tokens(batch).tolist()
-    torch.testing.assert_close(fields(mixed, batch)[0], fields(fine, batch)[0])
-
-
-def test_refining_nothing_equals_the_coarse_mesh():
-    coarse, mixed = make(LEVELS[:1]), make(refine=1.0)
-    mixed.load_state_dict(coarse.state_dict(), strict=False)
-    torch.testing.assert_close(fields(mixed, SWE)[0], fields(coarse, SWE)[0])
 
 
 def test_what_children_give_is_added_to_what_their_parents_give():
@@ -76,31 +33,6 @@ def test_what_children_give_is_added_to_what_their_parents_give():
     both, of_parents, of_children, features = given
     torch.testing.assert_close(both + features, of_parents + of_children)
     assert ((of_parents - features).abs() > 0).all() and not ((of_children - features).abs() > 0).all()
-
-
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
-@pytest.mark.parametrize("token_set", ["mix", "mul"])
-def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, token_set):
-    batch = make_batch(frames=2, grid=(8, 16, 24), num_samples=1, dtype=torch.float64)
-    model = make(((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), set=token_set, scheme=scheme)
-    assert ((model.predict(batch) - batch.last).abs() > 0).all()
-
-
-def test_every_parameter_gets_a_gradient_even_of_a_level_without_tokens():
-    model = make(refine=1.0)
-    model([SWE]).loss.backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-
-
-@pytest.mark.parametrize("batch", [SWE, REACTION], ids=["one field", "two fields"])
-def test_an_appended_field_leaves_the_outputs_of_the_others_alone(batch):
-    model = make()
-    wider = MateyModel(MateyConfig.from_dict({**model.config.to_dict(), "fields": [*VOCABULARY, "tracer"]})).double()
-    state = wider.state_dict()
-    for name, value in model.state_dict().items():
-        state[name][tuple(slice(0, size) for size in value.shape)] = value
-    wider.load_state_dict(state)
-    assert torch.equal(fields(wider.eval(), batch)[0], fields(model, batch)[0])
 
 
 def test_weights_move_to_a_network_of_other_fields_and_more_levels():

@@ -81,10 +81,11 @@ def test_refining_everything_equals_the_uniform_fine_grid(scheme, network):
     assert torch.allclose(fields(mixed, SWE)[0], fields(fine, SWE)[0], atol=1e-12)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @law("scheme", SCHEMES, quick=["avit"])
-def test_refining_nothing_equals_the_coarse_grid(scheme):
-    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, network="paper")
-    mixed = make_model(refine=1.0, scheme=scheme, network="paper")
+def test_refining_nothing_equals_the_coarse_grid(scheme, network):
+    coarse = make_model(patches=((1, 1, 16, 16),), scheme=scheme, network=network)
+    mixed = make_model(refine=1.0, scheme=scheme, network=network)
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
@@ -134,7 +135,7 @@ def test_what_is_decoded_for_children_is_added_to_what_is_for_their_parents(sche
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@law("network", NETWORKS, quick=["paper"])
+@pytest.mark.parametrize("network", NETWORKS)
 @law("token_set", ["mix", "mul"], quick=["mul"])
 @law("amount", [0.0, 0.3, 1.0], quick=[0.3])
 def test_every_scheme_and_token_set_takes_three_levels_in_three_dimensions(scheme, network, token_set, amount):
