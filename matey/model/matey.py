@@ -84,7 +84,8 @@ class MateyModel(PreTrainedModel):
             [Block(width, config.num_heads, hidden, len(self.keys), num_places) for _ in range(num_blocks)]
         )
         self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
-        self.norm = Norm(width) if config.has_tokens else nn.Identity()
+        # A norm would amplify what tokens of flat regions give the cells to the size of a front's.
+        self.norm = nn.Identity() if config.has_cells else Norm(width)
         self.giving = ModuleList([Giving(patch, grain_of(exchanged), channels, width) for patch in exchanged])
         self.cells_after = CellsAfter(reach_of(config), num_fields, width, channels) if config.has_cells else None
         decoded = () if config.has_cells else patches
