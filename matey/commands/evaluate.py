@@ -25,7 +25,7 @@ from matey.data.lacking import lacking_note
 from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, plan_comparison
 from matey.evaluate.conservation import kept_note
-from matey.evaluate.evaluation import Evaluation, Protocol, as_given_to, chunks, evaluate
+from matey.evaluate.evaluation import Evaluation, Protocol, as_given_to, chunks, evaluate, worth_tasks
 from matey.evaluate.forecaster import has_tokens
 from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
@@ -103,9 +103,10 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     own = sum(
-        (1 + has_tokens(candidate.model)) * chunk.num_forecasts
+        chunk.num_forecasts
         for candidate, plan in zip(candidates, plans, strict=True)
-        for chunk in dealt(chunks(plan, protocol), args.share)
+        for tasks in (plan, worth_tasks(plan) if has_tokens(candidate.model) else [])
+        for chunk in dealt(chunks(tasks, protocol), args.share)
     )
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
         evaluations = [

@@ -128,6 +128,11 @@ def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
     return tasks
 
 
+def worth_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks for which the tokens' worth is measured: all but rollouts by one snapshot, which take most of the time."""
+    return [task for task in tasks if task.kind != rollout_kind(1)]
+
+
 def chunks(tasks: Sequence[Task], protocol: Protocol) -> list[Task]:
     """Split tasks into chunks of forecasts made together, each by one rank, see `matey.parallel.collectives.dealt`."""
     return [chunk for task in tasks for chunk in task.chunks(protocol.batch_size)]
@@ -191,7 +196,7 @@ def evaluate(
 ) -> Evaluation:
     """Run the tasks of `tasks_of` on the model's device; with several ranks, each makes a part of the forecasts.
 
-    A model with tokens makes all forecasts a second time, with what tokens contribute at zero, for the tokens' worth.
+    A model with tokens makes the forecasts of `worth_tasks` a second time, with what tokens contribute at zero.
 
     All ranks have the numbers; only the first has examples, worst forecasts and rollouts to show. If the model's sequence
     group has several ranks, they forecast together, each a part of the fields (`matey.evaluate.parts`), and show nothing.
@@ -210,7 +215,7 @@ def evaluate(
     scores = score(model, data, protocol, tasks, on_forecasts)
     if has_tokens(model):
         with model.without_tokens():
-            without = score(model, data, protocol, tasks, on_forecasts).records
+            without = score(model, data, protocol, worth_tasks(tasks), on_forecasts).records
         scores = replace(scores, records=with_tokens_worth(scores.records, without))
     if rank() > 0 or num_sharing(model) > 1:
         return scores

@@ -56,7 +56,8 @@ class Record:
             with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
             prefix ``persistence_``, see `matey.evaluate.physics.correlation_time`.
         conserve: whether it is of a rollout that was to keep the totals of what the system is known to conserve.
-        tokens_worth: NRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens.
+        tokens_worth: NRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens and for
+            rollouts in steps of one snapshot, which are not made twice.
     """
 
     system: str
@@ -108,9 +109,13 @@ def quotient(error: float, other: float) -> float:
 
 
 def with_tokens_worth(records: Sequence[Record], without: Sequence[Record]) -> list[Record]:
-    """Return records with the tokens' worth, from those of the same forecasts without what tokens contribute."""
-    pairs = zip(records, without, strict=True)
-    return [replace(record, tokens_worth=quotient(other.nrmse, record.nrmse)) for record, other in pairs]
+    """Return records with the tokens' worth, from those of some of the forecasts without what tokens contribute."""
+    errors = {(record.system, record.field, record.kind, record.lead): record.nrmse for record in without}
+    worth = [
+        quotient(errors.get((record.system, record.field, record.kind, record.lead), math.nan), record.nrmse)
+        for record in records
+    ]
+    return [replace(record, tokens_worth=each) for record, each in zip(records, worth, strict=True)]
 
 
 def rollout_kind(lead: int) -> Kind:

@@ -94,8 +94,8 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
 
 def _worth_table(records: Sequence[Record]) -> str:
     """Format the tokens' worth, a row for each system; no table for a model without tokens."""
-    chosen = summary_records(records)
-    if all(math.isnan(record.tokens_worth) for record in chosen):
+    chosen = [record for record in summary_records(records) if not math.isnan(record.tokens_worth)]
+    if not chosen:
         return ""
     found = {(record.system, forecast_text(record)): worth_text(record) for record in chosen}
     systems, forecasts = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
