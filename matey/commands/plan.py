@@ -6,8 +6,7 @@ import argparse
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
-from matey.model.configuration import MateyConfig
-from matey.model.from_run import with_network_of
+from matey.model.configuration import MateyConfig, with_network_of
 from matey.planning.at_hand import is_at_hand
 from matey.planning.estimate import Estimate, estimate
 from matey.planning.machine import Machine

@@ -10,7 +10,7 @@ from matey.data.windows import num_starts
 from matey.evaluate.examples import Example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.mistakes import writing
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.report.plots import mesh_figure
 from matey.report.png import write_png

@@ -14,9 +14,9 @@ from matey.registry import Registry
 SCHEMES: Registry[Any] = Registry(
     "attention scheme",
     "matey.attention_schemes",
-    {name: f"matey.tokens.schemes:{name}" for name in ("vit", "svit", "avit")},
+    {name: f"matey.tokens.segments:{name}" for name in ("vit", "svit", "avit")},
 )
-"""Functions of the patch sizes that return the keys of a block's attentions, see `matey.tokens.schemes`."""
+"""Functions of the patch sizes that return the keys of a block's attentions, see `matey.tokens.segments`."""
 
 BACKENDS: Registry[Any] = Registry(
     "attention backend",

@@ -129,7 +129,7 @@ def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:
 
 
 def worth_tasks(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks for which the tokens' worth is measured: all but rollouts by one snapshot, which take most of the time."""
+    """Return the tasks for which the tokens' worth is measured: all but rollouts by one snapshot, the longest of all."""
     return [task for task in tasks if task.kind != rollout_kind(1)]
 
 

@@ -25,8 +25,8 @@ from matey.evaluate.records import PERSISTENCE, ErrorSums, Kind
 from matey.evaluate.rollout_parts import added_up, rollout_parts, slabs, totals_of_part
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, METRICS, CellSums
-from matey.model.box_frames import Frames, hold, inside, next_frames
 from matey.model.boxes import share_of
+from matey.model.forecast import Frames, hold, inside, next_frames
 from matey.model.matey import MateyModel
 from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import SequenceGroup

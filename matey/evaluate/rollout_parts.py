@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matey.evaluate.conservation import Totals, num_components, one_of, shifted, shifts, sums_of
 from matey.evaluate.rollout import largest_after, largest_of
-from matey.model.box_frames import Frames, inside, moved_on, next_frames
+from matey.model.forecast import Frames, inside, moved_on, next_frames
 from matey.model.matey import MateyModel
 from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import Exchange

@@ -1,4 +1,4 @@
-"""The transformer block: an attention for each segmentation of the scheme, and an MLP."""
+"""The transformer block: an attention for each segmentation of the scheme, and an MLP, each of which samples may skip."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
-from matey.model.block_plan import BlockPlan, reordered
-from matey.model.rotary import turned
-from matey.model.sequence_group import Plan, SequenceGroup
+from matey.hashing import GOLDEN, mixed, shifted_right
+from matey.model.embedding import turned
+from matey.model.sequence_group import BlockPlan, Plan, SequenceGroup, reordered
 from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import Neighbours
 from matey.tokens.patches import Patch
-from matey.tokens.schemes import Key
+from matey.tokens.segments import Key
 
 
 def scheme_keys(scheme: str, patches: Sequence[Patch]) -> tuple[Key, ...]:
@@ -146,7 +146,7 @@ class Block(nn.Module):
             sequence_group: the group that computes attention, together with the other ranks that share the samples.
             plan: the attentions and the orders of the tokens, see `RankGroup.plan_block`.
             keep: drop path's factor ``(n, 1)`` on each residual; None: nothing is dropped.
-            rotations: rotary positions of the tokens in each attention, see `matey.model.rotary`; None: there are none.
+            rotations: rotary positions of the tokens in each attention, see `matey.model.embedding`; None: there are none.
             near: the nodes around the tokens, whose values are mixed in the last attention, and the route of tokens of other
                 ranks; None: they are not mixed.
         """
@@ -158,3 +158,24 @@ class Block(nn.Module):
             tokens = tokens + (residual if keep is None else residual * keep[number])
         residual = self.mlp(tokens)
         return tokens + (residual if keep is None else residual * keep[-1])
+
+
+def keep_scale(draw: Tensor, number: int, rate: float) -> Tensor:
+    """Return each sample's factor on a residual, ``(b,)``: 0 with probability ``rate``, else ``1 / (1 - rate)``.
+
+    Stochastic depth per sample (Huang et al. 2016, arXiv:1603.09382) without a generator's state: a hash of the sample's draw
+    and of the residual's number decides, alike on every rank with tokens of the sample, for any number of ranks, in recomputed
+    blocks and after a resume.
+
+    Args:
+        draw: ``(b,)`` int64, number of the draw, which tells samples of the training stream apart.
+        number: number of the residual in the network.
+        rate: probability that a sample skips the residual, below 1.
+    """
+    kept = uniform_hash(draw * 4096 + number) >= rate
+    return kept.to(torch.float32) / (1 - rate)
+
+
+def uniform_hash(values: Tensor) -> Tensor:
+    """Return a pseudo-random number in [0, 1) for each integer."""
+    return shifted_right(mixed(values.to(torch.int64) + (GOLDEN - 2**64)), 11).to(torch.float64) / 2**53

@@ -21,8 +21,7 @@ from matey.model.cells import Reach, Sides, cell_inputs
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import on_cells
 from matey.model.given import Given, with_given
-from matey.model.route import CellRoute
-from matey.model.sequence_group import RankGroup
+from matey.model.sequence_group import CellRoute, RankGroup
 from matey.samples import Box as BoxToRead
 from matey.samples import Samples
 from matey.tokens.decomposition import Box, Decomposition, Frames, Span

@@ -31,7 +31,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.given import Rows, WideLinear, chosen, wide
-from matey.model.one_tensor import packed
+from matey.model.modules import packed
 from matey.tokens.patches import Patch, long_axes
 
 NUM_INPUTS = 2  # the last frame, and the change that led to it
@@ -175,7 +175,7 @@ class CellsBefore(Cells):
     def forward(
         self, inputs: Sequence[Tensor], conditions: Tensor, rows: Sequence[Rows], sides: Sequence[Sides]
     ) -> Tensor:
-        """Compute the features of every batch; the result is one tensor, see `matey.model.one_tensor`.
+        """Compute the features of every batch; the result is one tensor, see `matey.model.modules`.
 
         Args:
             inputs: each batch's inputs ``(b, 2, f, z, y, x)``, see `cell_inputs`, with their halo.
@@ -229,7 +229,7 @@ class CellsAfter(Cells):
         rows: Sequence[Rows],
         sides: Sequence[Sides],
     ) -> Tensor:
-        """Compute the changes of every batch; the result is one tensor, see `matey.model.one_tensor`.
+        """Compute the changes of every batch; the result is one tensor, see `matey.model.modules`.
 
         Args:
             inputs: each batch's inputs ``(b, 2, f, z, y, x)``, as for `CellsBefore`.

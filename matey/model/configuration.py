@@ -1,19 +1,22 @@
-"""The model's configuration, in the form that Hugging Face saves beside the weights."""
+"""The model's configuration, in the form that Hugging Face saves beside the weights, and that which a run asks for."""
 
 from __future__ import annotations
 
 import inspect
+import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
+from matey.config import ConfigError, RunConfig, parse_config, shipped
 from matey.config.loading import sentences, shortened
 from matey.config.network_sections import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed
-from matey.model.place import place_of
 from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
@@ -57,7 +60,7 @@ class MateyConfig(PretrainedConfig):
         channels: number of features of a cell.
         layers: number of layers on the cells before and after the tokens.
         maps: number of maps of neighbours before and after the blocks.
-        rotary: whether queries and keys are turned by the places of their tokens, see `matey.model.rotary`.
+        rotary: whether queries and keys are turned by the places of their tokens, see `matey.model.embedding`.
         statistics: whether the network is told the scales that the normalisation removes from a sample; by default it is,
             unless it is the paper's.
         scales: ranges of these scales in training, by field, see `matey.model.scales`; scales outside are told as the nearest
@@ -235,3 +238,78 @@ def _parsed(section: type[SectionT], tree: Mapping[str, Any], name: str, *, stri
         return section.model_validate(tree, strict=strict)
     except ValidationError as error:
         raise ValueError(f"{name}: {sentences(error, section)}") from None
+
+
+ADAPTER = "adapter_config.json"
+_ON_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def place_of(name: str | os.PathLike[str]) -> str:
+    """Return the folder of a model that comes with the program, or any other name as it is.
+
+    Raises:
+        Mistake: the folder holds an adapter, whose file names a model that Hugging Face would look for.
+        FileNotFoundError: the name is no folder or file here, and cannot be that of a model on the Hugging Face Hub; Hugging
+            Face raises an OSError too.
+    """
+    text = os.fspath(name)
+    if os.path.lexists(os.path.join(text, ADAPTER)):
+        raise Mistake(
+            f"{text} holds {ADAPTER}, which no model of MATEY has; remove it, or take a model that MATEY saved."
+        )
+    if os.path.exists(text):
+        return text
+    if text and (found := shipped.find(text)).is_dir():
+        return str(found)
+    first = Path(text).parts[:1]
+    if not _ON_HUB.fullmatch(text) or text.startswith(".") or first[0] in shipped.FOLDERS:
+        raise FileNotFoundError(
+            f"There is no folder {text} here, and it is no owner/name of a model on the Hugging Face Hub; give the folder that "
+            "save_pretrained wrote, such as model/ of a run."
+        )
+    return text
+
+
+# Keys that are handled apart: the named size, and the run's own fields and machine. So is the whole section `tokens`.
+_BESIDE = ("size", "fields", "attention")
+_SIZE_SETTINGS = ("num_heads", "width", "num_blocks")
+# Keys of the run YAML that describe a network, by section; `MateyConfig` has the same names.
+NAMES = {"model": tuple(name for name in ModelSection.model_fields if name not in _BESIDE), "data": ("history",)}
+_SAID = [*_BESIDE, "tokens", *_SIZE_SETTINGS, *(name for names in NAMES.values() for name in names)]
+# Arguments that come from the pretrained model because no run YAML sets them: all others, so that no new one is forgotten.
+FIXED = tuple(sorted(ARGUMENTS - {*_SAID}))
+assert not (unknown := set(_SAID) - {*ARGUMENTS, "size"}), f"MateyConfig takes no {unknown}, which a run YAML may say"
+
+
+def with_network_of(run: RunConfig, pretrained: MateyConfig) -> RunConfig:
+    """Fill in the keys that the run does not state from a pretrained model; the vocabulary is left to `with_vocabulary`.
+
+    Raises:
+        ConfigError: the model has none of the named sizes, or the keys that the run states contradict the rest.
+    """
+    tree = run.model_dump(mode="json")
+    for section, names in NAMES.items():
+        stated = getattr(run, section).model_fields_set
+        tree[section] |= {name: getattr(pretrained, name) for name in names if name not in stated}
+    for key in ("given", "parameters"):  # the pretrained model has weights for its own already
+        tree["model"][key] = list(dict.fromkeys([*getattr(pretrained, key), *getattr(run.model, key)]))
+    tree["tokens"] |= pretrained.tokens.model_dump(mode="json", exclude=run.tokens.model_fields_set)
+    shape = (pretrained.num_heads, pretrained.width, pretrained.num_blocks)
+    size = next((name for name, numbers in SIZES.items() if numbers == shape), None)
+    if size is None:
+        raise ConfigError(
+            f"The pretrained model has {shape[0]} heads, width {shape[1]} and {shape[2]} blocks, which is none of the sizes "
+            f"{', '.join(SIZES)}."
+        )
+    if "size" not in run.model.model_fields_set:
+        tree["model"]["size"] = size
+    return parse_config(tree, "the run YAML with what it leaves to the pretrained model")
+
+
+def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> MateyConfig:
+    """Return the architecture that the run asks for; arguments that no run YAML sets come from the pretrained model."""
+    stated = {name: getattr(getattr(run, section), name) for section, names in NAMES.items() for name in names}
+    fixed = {} if pretrained is None else {name: getattr(pretrained, name) for name in FIXED}
+    return MateyConfig.from_size(
+        run.model.size, fields=run.model.fields, tokens=run.tokens, attention=run.model.attention, **stated, **fixed
+    )

@@ -30,8 +30,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.blocks import Near
-from matey.model.module_list import ModuleList
-from matey.model.one_tensor import joined
+from matey.model.modules import ModuleList, joined
 from matey.model.sequence_group import SequenceGroup
 from matey.tokens.patches import Patch, factor_stages, parts_along, patches_at
 

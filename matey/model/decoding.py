@@ -16,8 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.model.given import Rows, chosen
-from matey.model.module_list import ModuleList
-from matey.model.one_tensor import packed
+from matey.model.modules import ModuleList, packed
 from matey.tokens.patches import Patch, factor_stages, patch_grid, unpatchify
 
 
@@ -48,7 +47,7 @@ class PatchDecoder(nn.Module):
         self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(self.cells)))
 
     def forward(self, tokens: Tensor, counts: Sequence[int], rows: Sequence[Rows]) -> Tensor:
-        """Decode the tokens of every batch in one call; the result is one tensor, see `matey.model.one_tensor`.
+        """Decode the tokens of every batch in one call; the result is one tensor, see `matey.model.modules`.
 
         Args:
             tokens: ``(m, e)``, the tokens to decode, batch after batch.

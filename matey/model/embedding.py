@@ -1,26 +1,35 @@
-"""Embeds patches of any set of fields as tokens by a hierarchical stem, and adds position, lead time and scales.
+"""Embeds patches of any set of fields as tokens by a hierarchical stem; position, lead time and scales; rotary positions.
 
-After the stem of Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
+The stem is after Touvron et al. 2022 (arXiv:2203.09795): a patch is embedded in stages of non-overlapping cells, so that no
 stage sees beyond its patch. Departures: weights of the cells belong to field names, and there are no norms between stages,
 since a norm per sub-patch would amplify a flat region's small variations to the size of a front's.
+
+Rotary positions turn queries and keys by the places of their tokens, so that attention sees how far apart these are (Su et al.
+2021, arXiv:2104.09864, with channels for each axis as in Heo et al. 2024, arXiv:2403.13298). Departure: places are centres in
+the unit domain instead of numbers of patches, since tokens have several sizes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd import Function
 
+from matey.model.configuration import MateyConfig
 from matey.model.given import Rows, WideLinear, chosen, weighted_sums, wide
-from matey.model.module_list import ModuleList
+from matey.model.modules import ModuleList
 from matey.model.scales import NUM_SCALES
-from matey.tokens.patches import Patch, factor_stages
-from matey.tokens.positions import fourier_features
+from matey.model.sequence_group import BlockPlan
+from matey.tokens.patches import Patch, factor_stages, long_axes
+from matey.tokens.segments import Key, place_key
 
 
 class PatchEmbedding(nn.Module):
@@ -136,3 +145,97 @@ def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
     (T, Z, Y, X), (t, z, y, x) = grid, factor
     pattern = "(m T t Z z Y y X x) e -> (m T Z Y X) (t z y x e)"
     return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)
+
+
+def fourier_features(values: Tensor, shortest: float, longest: float, num_wavelengths: int) -> Tensor:
+    """Return sines and cosines of values at log-spaced wavelengths (Aurora, arXiv:2405.13063, appendix B).
+
+    Args:
+        values: ``(...)``, positions, sizes or times in the unit of the wavelengths.
+        shortest: the shortest wavelength; values closer than half of it look alike.
+        longest: the longest wavelength; values further apart are told apart only by several wavelengths together.
+        num_wavelengths: number of wavelengths.
+
+    Returns:
+        ``(..., 2 num_wavelengths)``, computed in float64 or float32 as ``values`` is.
+    """
+    phase = phases(values, shortest, longest, num_wavelengths)
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+def phases(values: Tensor, shortest: float, longest: float, num_wavelengths: int) -> Tensor:
+    """Return the phases ``(..., num_wavelengths)`` of values ``(...)`` at log-spaced wavelengths, see `fourier_features`."""
+    return values[..., None] * _angular(shortest, longest, num_wavelengths, values.device, values.dtype)
+
+
+@cache
+def _angular(shortest: float, longest: float, num_wavelengths: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return 2 pi over each wavelength, on the device of the values: copied there once, since a copy makes the host wait."""
+    with torch.inference_mode(False):  # the cached tensor may be used in training later
+        exponents = torch.linspace(math.log(shortest), math.log(longest), num_wavelengths, dtype=torch.float64)
+        return (2 * math.pi / exponents.exp()).to(device, dtype)
+
+
+def rotation_of(centre: Tensor, config: MateyConfig, dtype: torch.dtype) -> Tensor:
+    """Return the cosine and sine of each angle by which a token's queries and keys are turned.
+
+    Args:
+        centre: ``(n, 4)``, the centres of tokens along t, z, y, x in the unit domain.
+        config: the model's configuration. Axes along which a patch has several cells share out the pairs of channels evenly.
+        dtype: type of the result.
+
+    Returns:
+        ``(n, 2, d / 2)``, rounded down; pairs that are left over are not turned.
+    """
+    axes, num_pairs = long_axes(config.patches), config.width // config.num_heads // 2
+    of_axis = num_pairs // len(axes) if axes else 0
+    angles = [phases(centre[:, axis], PositionEmbedding.SHORTEST, PositionEmbedding.LONGEST, of_axis) for axis in axes]
+    left_over = centre.new_zeros(len(centre), num_pairs - of_axis * len(axes))
+    angle = torch.cat([*angles, left_over], dim=1)
+    return torch.stack([angle.cos(), angle.sin()], dim=1).to(dtype)
+
+
+def rotations_of(rotation: Tensor, keys: Sequence[Key], plan: BlockPlan) -> list[Tensor | None]:
+    """Return tokens' rotations for each attention of a block, in its order; None where it is among tokens of one place.
+
+    These are turned alike, which changes no product.
+    """
+    orders = plan.at_residuals(rotation)[:-1]
+    return [None if key is place_key else order for key, order in zip(keys, orders, strict=True)]
+
+
+def turned(qkv: Tensor, rotation: Tensor) -> Tensor:
+    """Turn queries and keys; values stay as they are.
+
+    Args:
+        qkv: queries, keys and values ``(n, 3, h, d)``.
+        rotation: cosines and sines ``(n, 2, d / 2)``, see `rotation_of`; channel ``c`` makes a pair with ``c + d / 2``.
+
+    Returns:
+        ``(n, 3, h, d)``.
+    """
+    found: Tensor = _Turned.apply(qkv, rotation[:, 0, None, None], rotation[:, 1, None, None])
+    return found
+
+
+class _Turned(Function):
+    """One copy and four passes over queries and keys. Attention keeps the copy, so that ``qkv`` need not be kept beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.cos, ctx.sin = cos, sin
+        result = qkv.clone()
+        (first, second), (to_first, to_second) = _pairs(qkv, cos.shape[-1]), _pairs(result, cos.shape[-1])
+        to_first.mul_(cos).addcmul_(second, sin, value=-1)
+        to_second.mul_(cos).addcmul_(first, sin)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        # Differentiable again: `once_differentiable` would let `torch.autograd.grad` leave out a part of a second derivative.
+        return _Turned.apply(gradient, ctx.cos, -ctx.sin), None, None
+
+
+def _pairs(qkv: Tensor, num_pairs: int) -> tuple[Tensor, Tensor]:
+    """Return views of both channels of each pair of queries and keys."""
+    return qkv[:, :2, :, :num_pairs], qkv[:, :2, :, num_pairs : 2 * num_pairs]

@@ -19,24 +19,25 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.fields import FieldBatch
-from matey.model.block_plan import reordered
-from matey.model.blocks import Block, Norm, SelfAttention, scheme_keys
+from matey.model.blocks import Block, Norm, SelfAttention, keep_scale, scheme_keys
 from matey.model.boxes import reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
-from matey.model.configuration import MateyConfig
+from matey.model.configuration import MateyConfig, place_of
 from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
 from matey.model.decoding import PatchDecoder, placed
-from matey.model.drop_path import keep_scale
-from matey.model.embedding import ConditionEmbedding, LeadTimeEmbedding, PatchEmbedding, PositionEmbedding
+from matey.model.embedding import (
+    ConditionEmbedding,
+    LeadTimeEmbedding,
+    PatchEmbedding,
+    PositionEmbedding,
+    rotation_of,
+    rotations_of,
+)
 from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.given import ParameterEmbedding
-from matey.model.micro_batch import micro_batch, single
-from matey.model.module_list import ModuleList
-from matey.model.one_tensor import packed, unpacked
-from matey.model.place import place_of
-from matey.model.prepare import Prepared, prepare
-from matey.model.rotary import rotation_of, rotations_of
-from matey.model.sequence_group import SequenceGroup
+from matey.model.modules import ModuleList, packed, unpacked
+from matey.model.prepare import Prepared, micro_batch, prepare, single
+from matey.model.sequence_group import SequenceGroup, reordered
 from matey.samples import Samples
 from matey.tokens.neighbours import places_around
 from matey.tokens.patches import extend, patches_at
@@ -164,7 +165,7 @@ class MateyModel(PreTrainedModel):
         return forecasts_of(batches, super().__call__(batches), self.config.predict, self.sequence_group)
 
     def forward(self, prepared: Prepared) -> Tensor:
-        """Return the predicted values of all batches, see `forecasts_of`, as one tensor, see `matey.model.one_tensor`."""
+        """Return the predicted values of all batches, see `forecasts_of`, as one tensor, see `matey.model.modules`."""
         conditions = self._conditions(prepared)
         if self.cells_before is None or self.cells_after is None:
             return packed(self._decoded(prepared, self._tokens(prepared, conditions)))

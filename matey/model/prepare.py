@@ -21,25 +21,32 @@ import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.model.block_plan import BlockPlan
 from matey.model.blocks import Near, keys_of
 from matey.model.boxes import Cut, Grains, Held, Wide, features_of, grains_around, held_of, interpolated_cells, reach_of
 from matey.model.cells import Reach
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import grain_of
 from matey.model.given import Rows, given_of, in_history, parameters_of, rows_of, with_given, with_known
-from matey.model.route import CellRoute, Route
 from matey.model.scales import told
-from matey.model.sequence_group import Exchange, RankGroup
+from matey.model.sequence_group import BlockPlan, CellRoute, Exchange, RankGroup, Route
 from matey.nested import with_tensors
 from matey.samples import BatchPart, Samples
-from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick, width_of_criteria
 from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import neighbours_of
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, parts_along
-from matey.tokens.tokenize import TokenBatch, check_samples, lay_out, tokenize
+from matey.tokens.tokenize import (
+    TokenBatch,
+    check_samples,
+    criteria_by_brick,
+    lay_out,
+    refined_from,
+    statistics_from,
+    sums_by_brick,
+    tokenize,
+    width_of_criteria,
+)
 
 
 @dataclass(frozen=True)
@@ -463,3 +470,41 @@ class TokenPlaces:
             taken=place_of,
             giving=tuple((level_of == number).nonzero(as_tuple=True)[0] for number in range(len(self.patches))),
         )
+
+
+def micro_batch(batches: object) -> list[FieldBatch]:
+    """Return one batch or several as a list.
+
+    Raises:
+        ValueError: there is no batch, something else is among the batches, or a history requires a gradient.
+    """
+    found: list[object] = [batches] if isinstance(batches, FieldBatch) else []
+    if isinstance(batches, Sequence):
+        found = [*batches]
+    if not found or not all(isinstance(each, FieldBatch) for each in found):
+        kinds = sorted({type(each).__name__ for each in found})
+        came = type(batches).__name__ + (f" of {', '.join(kinds) or 'none'}" if isinstance(batches, Sequence) else "")
+        raise ValueError(
+            f"A model takes a FieldBatch or a list of them, got {came}; make one by matey.FieldBatch(system, fields, history, "
+            "lead_time)."
+        )
+    known = [each for each in found if isinstance(each, FieldBatch)]
+    if torch.is_grad_enabled() and any(each.history.requires_grad for each in known):
+        raise ValueError(
+            "A history requires a gradient, which would be missing: fields are normalised and cut into tokens without one. "
+            "Give history.detach(), or predict within torch.no_grad()."
+        )
+    return known
+
+
+def single(batch: object) -> FieldBatch:
+    """Return the argument if it is one batch.
+
+    Raises:
+        ValueError: the argument is something else.
+    """
+    if not isinstance(batch, FieldBatch):
+        raise ValueError(
+            f"predict takes one FieldBatch, got {type(batch).__name__}; call the model itself with a list of them."
+        )
+    return batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -267,3 +268,11 @@ def _about_level(target: MateyModel, level: int, reused: Mapping[str, int]) -> s
         count = sum(number for key, number in reused.items() if key.startswith(f"{name}.{level}."))
         taken.append(f"{count:,} of {total:,} weights of its {name.removesuffix('s').replace('ings', 'ing')}")
     return f"Level {list(target.config.patches[level])} is new: {' and '.join(taken)} are reused."
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Return a hash of all weights."""
+    digest = hashlib.sha256()
+    for value in model.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -19,9 +19,8 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.model.attention import segment_attention
-from matey.model.block_plan import BlockPlan
 from matey.model.matey import MateyModel
-from matey.model.sequence_group import RankGroup, SequenceGroup
+from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
 from matey.parallel.groups import make_groups

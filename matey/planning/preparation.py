@@ -10,7 +10,7 @@ from matey.planning.memory import ahead_bytes, held_bytes, plan_bytes_of_token, 
 from matey.planning.parts import Part, num_cells
 from matey.planning.samples import Sample
 from matey.planning.workload import Workload, parts_of_sample
-from matey.tokens.sums import AT_ONCE as SUMMED_AT_ONCE
+from matey.tokens.normalisation import AT_ONCE as SUMMED_AT_ONCE
 
 SUMMING = 1.75  # times the fields that are summed over patches together, measured
 PLANNING = 2.0  # times the plans of tokens while they are made, assumed

@@ -16,8 +16,7 @@ from matey.data.reading import samples_of_windows
 from matey.data.reading_parts import read_parts
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
-from matey.model.configuration import MateyConfig
-from matey.model.from_run import model_config
+from matey.model.configuration import MateyConfig, model_config
 from matey.nested import num_bytes_of
 from matey.planning.at_hand import check_named
 from matey.samples import Box, Samples

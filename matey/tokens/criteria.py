@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from matey.hashing import mixed
+from matey.tokens.normalisation import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 from matey.tokens.patches import Patch, holds_cells
-from matey.tokens.sums import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 
 LOCAL_CRITERIA = ("variance", "last_change", "gradient", "second_difference")
 """Names of the criteria whose value for a patch depends on that patch alone, to the last bit."""

@@ -1,14 +1,21 @@
-"""Which tokens attend to each other: a key per token becomes an order and lengths, once per batch."""
+"""Which tokens attend to each other: a key per token becomes an order and lengths, once per batch.
+
+An attention scheme is a function of the patch sizes: for each attention of a block, in order, it returns the key. A key is a
+function of the layout; it gives every token an integer, and tokens with equal integers attend to each other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch, long_axes
 
 
 @dataclass(frozen=True)
@@ -119,3 +126,21 @@ def line_key(layout: TokenLayout, axis: int) -> Tensor:
     time, *sides = layout.band.unbind(1)
     others = [side for number, side in enumerate(sides, start=1) if number != axis]
     return joint_key(layout.sample, layout.family, time, *others)
+
+
+Key = Callable[[TokenLayout], Tensor]
+
+
+def vit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over space and time at once."""
+    return (sample_key,)
+
+
+def svit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over time, then over space."""
+    return place_key, time_key
+
+
+def avit(patches: Sequence[Patch]) -> tuple[Key, ...]:
+    """Attend over time, then along each of the axes z, y, x on which a patch has more than one cell."""
+    return place_key, *(partial(line_key, axis=axis) for axis in long_axes(patches))

@@ -1,19 +1,25 @@
-"""From a micro-batch of fields to its token layout: take statistics, refine, lay out."""
+"""From a micro-batch of fields to its token layout: take statistics, refine, lay out.
+
+Fields that are read box by box give a row of numbers for each coarsest patch instead; the results are the same to the last bit,
+whichever ranks make the rows and however large the boxes are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from einops import rearrange
 from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.samples import Samples
 from matey.tokens.decomposition import Frames
 from matey.tokens.layout import TokenLayout, layout_tokens
-from matey.tokens.normalisation import Normalisation, normalisation_of
-from matey.tokens.patches import Patch, cover
-from matey.tokens.refinement import Refinement, check_window, refine
+from matey.tokens.normalisation import Normalisation, normalisation_from, normalisation_of, patch_sums
+from matey.tokens.patches import Patch, cover, parts_along
+from matey.tokens.refinement import Refinement, check_window, from_all_patches, of_each_patch, refine, split_by
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,52 @@ def _refined(
         return []
     values = batch.history if refinement.values == "raw" else normalisation.apply(batch.history)
     return refine(values, patches, refinement)
+
+
+def sums_by_brick(history: Tensor, brick: Patch) -> Tensor:
+    """Return the sums that statistics are made of, a row for each brick ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
+    return rearrange(patch_sums(history, brick), "1 s f Z Y X -> (Z Y X) (s f)")
+
+
+def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], brick: Patch) -> Normalisation:
+    """Return the statistics of samples from the rows of all bricks of a grid ``b Z Y X``, see `sums_by_brick`."""
+    number, Z, Y, X = grid
+    sums = rearrange(rows, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
+    return normalisation_from(sums, samples.window[0], samples.window[1:], brick)
+
+
+def criteria_by_brick(
+    history: Tensor, normalisation: Normalisation, patches: Sequence[Patch], refinement: Refinement
+) -> Tensor:
+    """Return the criteria of the patches in each brick, a row for each brick ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
+    values = history if refinement.values == "raw" else normalisation.apply(history)
+    levels = zip(of_each_patch(values, patches, refinement), _ratios(patches), strict=True)
+    rows = [
+        rearrange(criterion, "1 (Z z) (Y y) (X x) -> (Z Y X) (z y x)", z=z, y=y, x=x) for criterion, (z, y, x) in levels
+    ]
+    return torch.cat(rows, dim=1)
+
+
+def width_of_criteria(patches: Sequence[Patch]) -> int:
+    """Return the number of patches of all levels but the finest in a brick, the length of a row of `criteria_by_brick`."""
+    return sum(z * y * x for z, y, x in _ratios(patches))
+
+
+def refined_from(
+    rows: Tensor, samples: Samples, grid: Sequence[int], patches: Sequence[Patch], refinement: Refinement
+) -> list[Tensor]:
+    """Decide which patches are split, from the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
+    number, Z, Y, X = grid
+    ratios = _ratios(patches)
+    criteria = [
+        rearrange(values, "(b Z Y X) (z y x) -> b (Z z) (Y y) (X x)", b=number, Z=Z, Y=Y, X=X, z=z, y=y, x=x)
+        for values, (z, y, x) in zip(rows.split([z * y * x for z, y, x in ratios], dim=1), ratios, strict=True)
+    ]
+    return split_by(
+        from_all_patches(criteria, samples.window, patches, refinement), samples.window, patches, refinement
+    )
+
+
+def _ratios(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
+    """Return the number of patches along ``z, y, x`` of a brick, for each level but the finest."""
+    return [parts_along(patches[0], patch) for patch in patches[:-1]]

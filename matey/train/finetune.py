@@ -11,11 +11,10 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, RunConfig
 from matey.config.choices import FINETUNE_MODES
 from matey.mistakes import listed
-from matey.model.fingerprint import weights_fingerprint
-from matey.model.from_run import model_config, with_network_of
+from matey.model.configuration import model_config, with_network_of
 from matey.model.lora import plain_names
 from matey.model.matey import MateyModel, quiet
-from matey.model.transfer import Transfer, transfer
+from matey.model.transfer import Transfer, transfer, weights_fingerprint
 from matey.parallel.agreement import check_same_run
 from matey.train.beforehand import named_source, reading_source
 from matey.train.describe import parts_table

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from matey.config import RunConfig
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_same_run
 from matey.train.beforehand import check_no_source

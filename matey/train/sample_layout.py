@@ -17,11 +17,17 @@ from matey.data.windows import Window, alike
 from matey.model.configuration import MateyConfig
 from matey.parallel.collectives import shared_out
 from matey.samples import Box, Samples
-from matey.tokens.by_brick import criteria_by_brick, refined_from, statistics_from, sums_by_brick
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.patches import Patch, cover, patch_grid
 from matey.tokens.refinement import is_of_patches
-from matey.tokens.tokenize import check_samples, tokenize
+from matey.tokens.tokenize import (
+    check_samples,
+    criteria_by_brick,
+    refined_from,
+    statistics_from,
+    sums_by_brick,
+    tokenize,
+)
 from matey.train.run_data import RunData
 
 AT_ONCE = 2**28

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
-from matey.model.box_frames import Frames, hold, next_frames
-from matey.model.drop_path import uniform_hash
+from matey.model.blocks import uniform_hash
+from matey.model.forecast import Frames, hold, next_frames
 from matey.model.prepare import Prepared, prepare_parts
 from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece

@@ -13,8 +13,8 @@ import matey.evaluate.rollout as limits
 from matey.evaluate.conservation import totals_of
 from matey.evaluate.rollout import rollout
 from matey.evaluate.rollout_parts import rollout_parts, totals_of_part
-from matey.model.box_frames import hold
 from matey.model.boxes import share_of
+from matey.model.forecast import hold
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes

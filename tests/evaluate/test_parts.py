@@ -18,7 +18,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import ScoredPart, score_leads_in_parts
 from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
-from matey.model.box_frames import hold
+from matey.model.forecast import hold
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from tests.support.models import VOCABULARY, make_model

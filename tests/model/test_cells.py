@@ -5,7 +5,7 @@ import torch
 
 from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides
 from matey.model.given import Rows
-from matey.model.one_tensor import unpacked
+from matey.model.modules import unpacked
 
 CHANNELS, WIDTH, FIELDS = 6, 8, 3
 ROWS = Rows(torch.tensor([0, 2]), torch.tensor([0, 2]))

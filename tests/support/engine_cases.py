@@ -16,7 +16,7 @@ from matey.checkpoints.convert import convert
 from matey.checkpoints.find import find_checkpoint
 from matey.config import FinetuneSection, parse_config
 from matey.config.choices import FINETUNE_MODES
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters

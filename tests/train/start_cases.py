@@ -22,7 +22,7 @@ from matey.commands.evaluate import select_data
 from matey.config import load_config
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import seen_text
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
 from matey.parallel.groups import make_groups

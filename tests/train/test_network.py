@@ -7,7 +7,7 @@ import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import open_dataset
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.train.command import MONITORS, check_monitors
 from matey.train.network import check_attention, check_fit, with_vocabulary
 

@@ -11,7 +11,7 @@ import torch
 from matey.config import ConfigError, load_config
 from matey.data.reading import read_windows
 from matey.data.trajectories import DataError
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.topology import Topology
 from matey.train.describe import describe

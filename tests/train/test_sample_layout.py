@@ -6,7 +6,7 @@ import torch
 from matey.config import load_config
 from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.nested import tensors_in
 from matey.tokens.tokenize import tokenize
 from matey.train import sample_layout

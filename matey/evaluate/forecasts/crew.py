@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.model.box_frames import boxes_held
 from matey.model.boxes import share_of
+from matey.model.forecast import boxes_held
 from matey.model.matey import MateyModel
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import Box, Samples

@@ -16,8 +16,8 @@ from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import largest_change, largest_so_far, rollout, root_mean_square
 from matey.evaluate.rollout_parts import largest_change_of, rollout_parts, sizes_of, totals_of_part
-from matey.model.box_frames import hold, inside, moved_on, surrounded
 from matey.model.boxes import share_of
+from matey.model.forecast import hold, inside, moved_on, surrounded
 from matey.model.matey import MateyModel
 from matey.samples import Box
 

@@ -8,7 +8,7 @@ import matey
 from matey.checkpoints.trained import Trained
 from matey.evaluate.conservation import kept_names
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.model.fingerprint import weights_fingerprint
+from matey.model.transfer import weights_fingerprint
 
 METHOD = "MATEY, https://arxiv.org/abs/2412.20601"
 

@@ -31,8 +31,8 @@ from matey.evaluate.forecasts.progress import Progress
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut
 from matey.mistakes import one_line
-from matey.model.fingerprint import weights_fingerprint
 from matey.model.matey import MateyModel, quiet
+from matey.model.transfer import weights_fingerprint
 from matey.samples import Box
 from matey.train.lock import FileLock
 

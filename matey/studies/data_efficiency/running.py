@@ -27,8 +27,7 @@ from matey.data.remote.paths import rooted, within
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.records import write_records
 from matey.mistakes import Mistake
-from matey.model.configuration import MateyConfig
-from matey.model.from_run import with_network_of
+from matey.model.configuration import MateyConfig, with_network_of
 from matey.studies.data_efficiency.points import (
     Point,
     check_data,

@@ -13,7 +13,7 @@ from matey.benchmark.speed_cases import Case
 from matey.config import RunConfig
 from matey.data import open_dataset
 from matey.model.blocks import scheme_keys
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.tokens.tokenize import tokenize
 from matey.train.memory import activation_bytes
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from matey.config.choices import CRITERIA
-from matey.model.from_run import model_config
+from matey.model.configuration import model_config
 from matey.studies.folder import StudyError, claim
 from matey.studies.pretraining.cases import resolution_cases
 from matey.studies.pretraining.running import PretrainingStudy

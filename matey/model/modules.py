@@ -1,4 +1,4 @@
-"""Packs the results of a module for several batches into one tensor.
+"""What DeepSpeed and the type checker ask of a network: results of several batches in one tensor, and a list of one class.
 
 ZeRO 3 gathers a module's weights again for each tensor that the module returned, and prefetches the next weights in the order
 of earlier steps. The number of batches differs between ranks and between steps. So that all ranks still gather the same weights
@@ -9,9 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Generic, TypeVar, overload
+
+    M = TypeVar("M", bound=nn.Module)
+
+    class ModuleList(nn.ModuleList, Generic[M]):
+        """PyTorch's list, with the class of the modules that iterating and indexing give."""
+
+        def __init__(self, modules: Iterable[M] | None = None) -> None: ...
+        def __iter__(self) -> Iterator[M]: ...  # noqa: D105 (as PyTorch's)
+        @overload
+        def __getitem__(self, index: slice) -> ModuleList[M]: ...
+        @overload
+        def __getitem__(self, index: int) -> M: ...
+        def __getitem__(self, index: int | slice) -> M | ModuleList[M]: ...  # noqa: D105 (as PyTorch's)
+else:
+    ModuleList = nn.ModuleList
 
 
 def packed(batches: Sequence[Tensor]) -> Tensor:

@@ -4,12 +4,11 @@ import json
 
 import pytest
 
-from matey import MateyConfig
+from matey import MateyConfig, MateyModel
 from matey.checkpoints.model_folder import load_model
 from matey.checkpoints.trained_folder import CheckpointError
 from matey.config import load_config, parse_config
-from matey.model.configuration import STATED
-from matey.model.from_run import FIXED, model_config, with_network_of
+from matey.model.configuration import FIXED, STATED, model_config, place_of, with_network_of
 
 
 def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
@@ -58,3 +57,28 @@ def test_the_paper_s_network_predicts_the_field_and_is_told_no_scales_unless_ask
     tree = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
     run = parse_config(tree | {"model": {"fields": ["density"], "network": "paper"}}, "a test")
     assert model_config(run).to_dict() == paper.to_dict()
+
+
+@pytest.mark.parametrize("kind", [MateyConfig, MateyModel])
+@pytest.mark.parametrize("name", ["nope", "runs/never_made/model", "models/matey-micr", "./run", "../run", "a b/c", ""])
+def test_what_is_no_folder_and_no_name_on_the_hub_is_refused_at_once(kind, name, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("a server was asked"))
+    with pytest.raises(
+        FileNotFoundError, match="There is no folder .* here, and it is no owner/name of a model on the"
+    ):
+        kind.from_pretrained(name)
+
+
+def test_a_name_on_the_hub_and_a_folder_are_left_to_hugging_face(tmp_path):
+    assert place_of("ornl/matey-1.5") == "ornl/matey-1.5"
+    assert place_of(tmp_path) == str(tmp_path)
+    with pytest.raises(OSError, match="^(?!There is no folder)"):
+        MateyModel.from_pretrained("ornl/matey", local_files_only=True)
+
+
+def test_the_model_that_comes_with_the_program_is_known_by_name_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("matey-micro", "models/matey-micro"):
+        assert MateyConfig.from_pretrained(name).model_type == "matey"
+    with pytest.raises(FileNotFoundError, match="There is no folder zero1 here"):
+        MateyConfig.from_pretrained("zero1")

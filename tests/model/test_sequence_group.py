@@ -3,10 +3,9 @@
 import torch
 
 from matey.config.choices import SCHEMES
-from matey.model.block_plan import BlockPlan, reordered
 from matey.model.blocks import Block, scheme_keys
 from matey.model.prepare import prepare
-from matey.model.sequence_group import RankGroup, SequenceGroup
+from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup, reordered
 from matey.tokens.segments import segment
 from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matey.model.micro_batch import micro_batch
+from matey.model.prepare import micro_batch
 from tests.support.models import make_batch, make_model
 
 

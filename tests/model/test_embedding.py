@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from matey.model.embedding import rotation_of, rotations_of, turned
 from matey.model.prepare import prepare
-from matey.model.rotary import rotation_of, rotations_of, turned
 from tests.support.models import make_batch, make_config, make_model
 
 PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
