@@ -173,10 +173,10 @@ class Cut:
     @classmethod
     def of_rank(cls, about: Samples, config: MateyConfig, rank: int, num_ranks: int) -> Cut:
         """Return the part of a batch that a rank holds."""
-        brick, reach = config.patches[0], reach_of(config).inputs
-        covered = cover((brick[0], *about.window[1:]), brick)[1:]  # only the extent in space counts
+        coarsest, reach = config.patches[0], reach_of(config).inputs
+        covered = cover((coarsest[0], *about.window[1:]), coarsest)[1:]  # only the extent in space counts
         frames = Frames(about.number, about.window, about.periodic, covered)
-        decomposition = Decomposition.among(num_ranks, frames, brick, reach, about.order)
+        decomposition = Decomposition.among(num_ranks, frames, coarsest, reach, about.order)
         box = decomposition.box(rank)
         axes = zip(box.cells, about.window[1:], about.periodic, reach, strict=True)
         return cls(decomposition, box, tuple(Span.around(*axis) for axis in axes))

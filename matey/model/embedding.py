@@ -25,10 +25,10 @@ from torch.autograd import Function
 
 from matey.model.configuration import MateyConfig
 from matey.model.given import Rows, WideLinear, chosen, weighted_sums, wide
-from matey.model.modules import ModuleList
+from matey.model.modules import ModuleList, packed
 from matey.model.scales import NUM_SCALES
 from matey.model.sequence_group import BlockPlan
-from matey.tokens.patches import Patch, factor_stages, long_axes
+from matey.tokens.patches import Patch, factor_stages, long_axes, patch_grid, unpatchify
 from matey.tokens.segments import Key, place_key
 
 
@@ -141,6 +141,32 @@ class ConditionEmbedding(nn.Module):
         return self.contract(F.gelu(torch.cat(added)))
 
 
+class ParameterEmbedding(nn.Module):
+    """Embedding of numbers that distinguish a sample's physics, such as a viscosity or a Mach number, with weights by name.
+
+    An unknown number adds nothing. At first no number adds anything: a model that gets new parameters forecasts as before.
+    """
+
+    NUM_FEATURES = 3
+    # Limit of natural logarithms: a number below exp(-32) counts as zero.
+    LARGEST_LOG = 32.0
+
+    def __init__(self, num_parameters: int, width: int) -> None:
+        super().__init__()
+        self.parameter_weight = nn.Parameter(torch.empty(num_parameters, self.NUM_FEATURES, width))
+        self.contract = WideLinear(width, width)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map parameters ``(b, p)``, NaN where they are not known, to ``(b, e)``."""
+        known = ~values.isnan()
+        values = values.where(known, 1)
+        log = values.abs().log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
+        # Whether the number is known, its size with its sign, and its order of magnitude.
+        features = torch.stack([torch.ones_like(values), values.asinh(), log], dim=-1) / 2  # (b, p, 3)
+        features = features.where(known[..., None], 0).flatten(1)
+        return self.contract(F.gelu(weighted_sums(features, wide(self.parameter_weight).flatten(0, 1))))
+
+
 def _merge(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
     (T, Z, Y, X), (t, z, y, x) = grid, factor
     pattern = "(m T t Z z Y y X x) e -> (m T Z Y X) (t z y x e)"
@@ -239,3 +265,86 @@ class _Turned(Function):
 def _pairs(qkv: Tensor, num_pairs: int) -> tuple[Tensor, Tensor]:
     """Return views of both channels of each pair of queries and keys."""
     return qkv[:, :2, :, :num_pairs], qkv[:, :2, :, num_pairs : 2 * num_pairs]
+
+
+class PatchDecoder(nn.Module):
+    """Decode tokens of one level to the values of a single frame in their patches.
+
+    Args:
+        patch: size ``t z y x`` of the level's patches.
+        num_fields: rows of the vocabulary.
+        width: embedding width of a token.
+    """
+
+    def __init__(self, patch: Patch, num_fields: int, width: int) -> None:
+        super().__init__()
+        self.patch = (1, *patch[1:])
+        self.cells, *merges = factor_stages(self.patch)
+        self.splits = merges[::-1] or [(1, 1, 1, 1)]
+        hidden = width // 2
+        widths = [width] + [width // 4] * (len(self.splits) - 1) + [hidden]
+        self.stages = ModuleList(
+            [
+                nn.Linear(w_in, math.prod(split) * w_out)
+                for split, (w_in, w_out) in zip(self.splits, pairwise(widths), strict=True)
+            ]
+        )
+        # Zero, so that an untrained model predicts no change, or the mean of a field.
+        self.field_weight = nn.Parameter(torch.zeros(num_fields, hidden, math.prod(self.cells)))
+        self.field_bias = nn.Parameter(torch.zeros(num_fields, math.prod(self.cells)))
+
+    def forward(self, tokens: Tensor, counts: Sequence[int], rows: Sequence[Rows]) -> Tensor:
+        """Decode the tokens of every batch in one call; the result is one tensor, see `matey.model.modules`.
+
+        Args:
+            tokens: ``(m, e)``, the tokens to decode, batch after batch.
+            counts: number of tokens of each batch; it may be 0.
+            rows: the rows of each batch's fields in the vocabulary.
+
+        Returns:
+            The patches ``(m, f, z, y, x)`` of each batch, see `shapes`.
+        """
+        grid = [1, 1, 1, 1]
+        for number, (stage, split) in enumerate(zip(self.stages, self.splits, strict=True)):
+            tokens = _split(stage(tokens if number == 0 else F.gelu(tokens)), grid, split)
+            grid = [g * s for g, s in zip(grid, split, strict=True)]
+        T, Z, Y, X = grid
+        t, z, y, x = self.cells
+        decoded = []
+        features = F.gelu(tokens).split([count * math.prod(grid) for count in counts])
+        for of_batch, row in zip(features, rows, strict=True):
+            weight = rearrange(chosen(self.field_weight, row.predicted), "f e w -> e (f w)")
+            values = torch.addmm(chosen(self.field_bias, row.predicted).flatten(), of_batch, weight)
+            pattern = "(m T Z Y X) (f t z y x) -> m f (T t) (Z z) (Y y) (X x)"
+            decoded.append(rearrange(values, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x))
+        return packed(decoded)
+
+    def shapes(self, counts: Sequence[int], rows: Sequence[Rows]) -> list[tuple[int, ...]]:
+        """Return the shape of each batch's patches, ``(m, f, 1, z, y, x)``."""
+        return [(count, len(row.predicted), *self.patch) for count, row in zip(counts, rows, strict=True)]
+
+
+def placed(levels: Sequence[Tensor], rows: Sequence[Tensor], covered: Sequence[int]) -> Tensor:
+    """Put the patches of every level where they belong; values add up where parents keep their tokens.
+
+    Args:
+        levels: the patches ``(m, f, 1, z, y, x)`` of each level.
+        rows: rows ``(m,)`` of these patches in ``patchify`` of one frame.
+        covered: number of samples, and of cells ``z, y, x`` that the coarsest patches cover.
+
+    Returns:
+        ``(b, f, z, y, x)``.
+    """
+    number, *cells = covered
+    found = []
+    for patches, row in zip(levels, rows, strict=True):
+        grid = patch_grid((1, *cells), (1, *patches.shape[-3:]))
+        empty = patches.new_zeros(number * math.prod(grid), *patches.shape[1:])
+        found.append(unpatchify(empty.index_copy(0, row, patches), grid)[:, 0])
+    return sum(found[1:], found[0])
+
+
+def _split(cells: Tensor, grid: Sequence[int], factor: Sequence[int]) -> Tensor:
+    (T, Z, Y, X), (t, z, y, x) = grid, factor
+    pattern = "(m T Z Y X) (t z y x e) -> (m T t Z z Y y X x) e"
+    return rearrange(cells, pattern, T=T, Z=Z, Y=Y, X=X, t=t, z=z, y=y, x=x)

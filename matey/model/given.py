@@ -174,29 +174,3 @@ def _leads(batch: Samples, num_given: int) -> Tensor:
 
 def _known(batch: FieldBatch | Samples, config: MateyConfig) -> list[int]:
     return [index for index, name in enumerate(batch.given_fields) if name in config.given]
-
-
-class ParameterEmbedding(nn.Module):
-    """Embedding of numbers that distinguish a sample's physics, such as a viscosity or a Mach number, with weights by name.
-
-    An unknown number adds nothing. At first no number adds anything: a model that gets new parameters forecasts as before.
-    """
-
-    NUM_FEATURES = 3
-    # Limit of natural logarithms: a number below exp(-32) counts as zero.
-    LARGEST_LOG = 32.0
-
-    def __init__(self, num_parameters: int, width: int) -> None:
-        super().__init__()
-        self.parameter_weight = nn.Parameter(torch.empty(num_parameters, self.NUM_FEATURES, width))
-        self.contract = WideLinear(width, width)
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Map parameters ``(b, p)``, NaN where they are not known, to ``(b, e)``."""
-        known = ~values.isnan()
-        values = values.where(known, 1)
-        log = values.abs().log().clamp(-self.LARGEST_LOG, self.LARGEST_LOG)
-        # Whether the number is known, its size with its sign, and its order of magnitude.
-        features = torch.stack([torch.ones_like(values), values.asinh(), log], dim=-1) / 2  # (b, p, 3)
-        features = features.where(known[..., None], 0).flatten(1)
-        return self.contract(F.gelu(weighted_sums(features, wide(self.parameter_weight).flatten(0, 1))))

@@ -24,17 +24,18 @@ from matey.model.boxes import reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig, place_of
 from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
-from matey.model.decoding import PatchDecoder, placed
 from matey.model.embedding import (
     ConditionEmbedding,
     LeadTimeEmbedding,
+    ParameterEmbedding,
+    PatchDecoder,
     PatchEmbedding,
     PositionEmbedding,
+    placed,
     rotation_of,
     rotations_of,
 )
 from matey.model.forecast import Forecasts, forecasts_of
-from matey.model.given import ParameterEmbedding
 from matey.model.modules import ModuleList, packed, unpacked
 from matey.model.prepare import Prepared, micro_batch, prepare, single
 from matey.model.sequence_group import SequenceGroup, reordered

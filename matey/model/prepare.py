@@ -39,11 +39,11 @@ from matey.tokens.patches import Patch, parts_along
 from matey.tokens.tokenize import (
     TokenBatch,
     check_samples,
-    criteria_by_brick,
+    criteria_by_coarsest,
     lay_out,
     refined_from,
     statistics_from,
-    sums_by_brick,
+    sums_by_coarsest,
     tokenize,
     width_of_criteria,
 )
@@ -235,7 +235,7 @@ class _Gather:
 
     def _of_all(self, rows: Sequence[Tensor], widths: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
         """Return the rows ``(b Z Y X, w)`` of each batch from those of this rank's patches."""
-        holders = [each.rank_of_bricks().flatten() for each in self.decompositions]
+        holders = [each.rank_of_coarsest().flatten() for each in self.decompositions]
         counts = [torch.bincount(holder, minlength=self.ranks.size).tolist() for holder in holders]
         of_ranks = [sum(n[rank] * w for n, w in zip(counts, widths, strict=True)) for rank in range(self.ranks.size)]
         own = torch.cat([row.flatten().to(dtype) for row in rows])
@@ -250,14 +250,14 @@ class _Gather:
 
     def statistics(self, samples: Sequence[Samples], histories: Sequence[Tensor]) -> list[Normalisation]:
         """Return the statistics of each batch from the values of this rank's boxes."""
-        brick, widths = self.decompositions[0].brick, [3 * history.shape[2] for history in histories]
+        coarsest, widths = self.decompositions[0].coarsest, [3 * history.shape[2] for history in histories]
         rows = [
-            torch.cat([history.new_empty(0, width), *(sums_by_brick(one[None], brick) for one in history)])
+            torch.cat([history.new_empty(0, width), *(sums_by_coarsest(one[None], coarsest) for one in history)])
             for history, width in zip(histories, widths, strict=True)
         ]
         found = self._of_all(rows, widths, samples[0].dtype)
         return [
-            statistics_from(row, about, each.frames.grid_of(brick), brick)
+            statistics_from(row, about, each.frames.grid_of(coarsest), coarsest)
             for row, about, each in zip(found, samples, self.decompositions, strict=True)
         ]
 
@@ -274,7 +274,7 @@ class _Gather:
         for history, normalisation, each in zip(histories, normalisations, self.decompositions, strict=True):
             first = each.box(self.ranks.place).samples.start
             of_samples = [
-                criteria_by_brick(one[None], normalisation.of([first + number]), *how)
+                criteria_by_coarsest(one[None], normalisation.of([first + number]), *how)
                 for number, one in enumerate(history)
             ]
             rows.append(torch.cat([history.new_empty(0, width), *of_samples]))
@@ -302,7 +302,7 @@ def _prepared(
     num_tokens, me = layout.num_tokens, ranks.place
     even = ranks.rank_of_tokens(num_tokens).to(device)
     shares = [(even == rank).nonzero(as_tuple=True)[0] for rank in range(ranks.size)]
-    box_of = places.in_bricks([cut.decomposition.rank_of_bricks().to(device) for cut in cuts])
+    box_of = places.in_coarsest([cut.decomposition.rank_of_coarsest().to(device) for cut in cuts])
     if config.has_cells:
         of_ranks = ([Cut.of_rank(about, config, rank, ranks.size) for about in samples] for rank in range(ranks.size))
         needed = [places.given_to(of_rank, reach_of(config)) for of_rank in of_ranks]
@@ -358,13 +358,13 @@ class TokenPlaces:
         first = self.layout.kinds.first_sample
         return self.layout.sample - first.index_select(0, self.layout.kind.int())
 
-    def in_bricks(self, bricks: Sequence[Tensor]) -> Tensor:
+    def in_coarsest(self, of_batches: Sequence[Tensor]) -> Tensor:
         """Return a value of each token's coarsest patch, ``(n,)``, from those of each batch, ``(b, Z, Y, X)``."""
         layout = self.layout
         ratio = torch.tensor([parts_along(self.patches[0], patch) for patch in self.patches], device=layout.row.device)
         sample, place = self._sample(), layout.place // ratio[layout.level]
         found = torch.empty_like(sample)
-        for number, values in enumerate(bricks):
+        for number, values in enumerate(of_batches):
             mine = (layout.batch == number).nonzero(as_tuple=True)[0]
             found[mine] = values[sample[mine], *place[mine].unbind(1)]
         return found
@@ -446,10 +446,10 @@ class TokenPlaces:
             for batch, cut in enumerate(cuts):
                 mine = ((layout.batch == batch) & (layout.level == level)).nonzero(as_tuple=True)[0]
                 row = sample[mine] - cut.box.samples.start
-                for axis, (side, cells, brick) in enumerate(
+                for axis, (side, cells, coarsest) in enumerate(
                     zip(cut.box.cells, patch[1:], self.patches[0][1:], strict=True)
                 ):
-                    covered = -(-(side.stop - side.start) // brick) * brick
+                    covered = -(-(side.stop - side.start) // coarsest) * coarsest
                     row = row * (covered // cells) + place[mine, axis] - side.start // cells
                 at_end = last[mine].nonzero(as_tuple=True)[0]
                 of_last.append(row[at_end])

@@ -13,8 +13,7 @@ from matey.model.boxes import features_of, grains_around, interpolated_cells
 from matey.model.cells import NUM_INPUTS, Reach, sides_of, window_of
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import DENSE, GRAINS_AT_ONCE, Giving, Taking, grain_of
-from matey.model.decoding import PatchDecoder
-from matey.model.embedding import PatchEmbedding
+from matey.model.embedding import PatchDecoder, PatchEmbedding
 from matey.model.matey import MateyModel
 from matey.tokens.decomposition import Span
 from matey.tokens.neighbours import places_around

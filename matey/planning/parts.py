@@ -68,7 +68,7 @@ def parts_of(config: MateyConfig, samples: Sequence[Sample], ways: int) -> list[
     ]
     places, own = TokenPlaces(layout, frames, config.patches), shares(layout.num_tokens, ways)
     divided = [Cut.of_rank(about, config, 0, ways).decomposition for about in abouts]
-    box_of = places.in_bricks([each.rank_of_bricks() for each in divided])
+    box_of = places.in_coarsest([each.rank_of_coarsest() for each in divided])
     mixed = neighbours_of(layout, frames, config.patches) if config.mixes_neighbours and ways > 1 else None
     for rank in ranks_looked_at(ways):
         cuts = tuple(Cut.of_rank(about, config, rank, ways) for about in abouts)

@@ -69,39 +69,39 @@ class Decomposition:
 
     Attributes:
         frames: the frames of the batch.
-        brick: the coarsest patch.
+        coarsest: the coarsest patch.
         ends: the ends of the parts of the samples, and of the coarsest patches along ``z, y, x``, from 0 on.
     """
 
     frames: Frames
-    brick: Patch
+    coarsest: Patch
     ends: tuple[tuple[int, ...], ...]
 
     @classmethod
     def among(
-        cls, num_ranks: int, frames: Frames, brick: Patch, halo: Sequence[int], order: Sequence[int] = (0, 1, 2)
+        cls, num_ranks: int, frames: Frames, coarsest: Patch, halo: Sequence[int], order: Sequence[int] = (0, 1, 2)
     ) -> Decomposition:
         """Divide a batch among ranks.
 
         Args:
             num_ranks: number of ranks that share the batch.
             frames: the frames of the batch.
-            brick: the coarsest patch.
+            coarsest: the coarsest patch.
             halo: number of cells along ``z, y, x`` that a rank computes beyond a side of its box inside the domain.
             order: the axes ``z, y, x``, as 0, 1 and 2, from the slowest of the file on. Of equal ways, the slowest axis is
                 divided, so that a rank reads from one place.
         """
-        sizes = frames.grid_of(brick)
+        sizes = frames.grid_of(coarsest)
 
         def cost(ways: Sequence[int]) -> int:
-            samples, *bricks = (-(-size // parts) for size, parts in zip(sizes, ways, strict=True))
-            sides = zip(bricks, brick[1:], halo, ways[1:], strict=True)
+            samples, *patches = (-(-size // parts) for size, parts in zip(sizes, ways, strict=True))
+            sides = zip(patches, coarsest[1:], halo, ways[1:], strict=True)
             return samples * math.prod(n * cells + 2 * far * (parts > 1) for n, cells, far, parts in sides)
 
         ways = min(
             _factors(num_ranks), key=lambda ways: (cost(ways), *(-ways[at] for at in (0, *(1 + a for a in order))))
         )
-        return cls(frames, brick, tuple(_ends(size, parts) for size, parts in zip(sizes, ways, strict=True)))
+        return cls(frames, coarsest, tuple(_ends(size, parts) for size, parts in zip(sizes, ways, strict=True)))
 
     @property
     def ways(self) -> tuple[int, ...]:
@@ -118,11 +118,11 @@ class Decomposition:
             samples, sides = slice(0, 0), [slice(0, 1)] * 3
         z, y, x = (
             slice(side.start * cells, min(side.stop * cells, length))
-            for side, cells, length in zip(sides, self.brick[1:], self.frames.window[1:], strict=True)
+            for side, cells, length in zip(sides, self.coarsest[1:], self.frames.window[1:], strict=True)
         )
         return Box(samples, (z, y, x))
 
-    def rank_of_bricks(self) -> Tensor:
+    def rank_of_coarsest(self) -> Tensor:
         """Return the rank that holds each of the coarsest patches, ``(b, Z, Y, X)``."""
         rank = torch.zeros((), dtype=torch.long)
         for ends, parts in zip(self.ends, self.ways, strict=True):

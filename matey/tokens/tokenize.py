@@ -91,22 +91,22 @@ def _refined(
     return refine(values, patches, refinement)
 
 
-def sums_by_brick(history: Tensor, brick: Patch) -> Tensor:
-    """Return the sums that statistics are made of, a row for each brick ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
-    return rearrange(patch_sums(history, brick), "1 s f Z Y X -> (Z Y X) (s f)")
+def sums_by_coarsest(history: Tensor, coarsest: Patch) -> Tensor:
+    """Return the sums for statistics, a row for each coarsest patch ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
+    return rearrange(patch_sums(history, coarsest), "1 s f Z Y X -> (Z Y X) (s f)")
 
 
-def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], brick: Patch) -> Normalisation:
-    """Return the statistics of samples from the rows of all bricks of a grid ``b Z Y X``, see `sums_by_brick`."""
+def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], coarsest: Patch) -> Normalisation:
+    """Return the statistics of samples from the rows of all coarsest patches of a grid ``b Z Y X``, see `sums_by_coarsest`."""
     number, Z, Y, X = grid
     sums = rearrange(rows, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
-    return normalisation_from(sums, samples.window[0], samples.window[1:], brick)
+    return normalisation_from(sums, samples.window[0], samples.window[1:], coarsest)
 
 
-def criteria_by_brick(
+def criteria_by_coarsest(
     history: Tensor, normalisation: Normalisation, patches: Sequence[Patch], refinement: Refinement
 ) -> Tensor:
-    """Return the criteria of the patches in each brick, a row for each brick ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
+    """Return the criteria of the patches in each coarsest patch, a row for each ``(k, w)`` of a box ``(1, t, f, z, y, x)``."""
     values = history if refinement.values == "raw" else normalisation.apply(history)
     levels = zip(of_each_patch(values, patches, refinement), _ratios(patches), strict=True)
     rows = [
@@ -116,14 +116,14 @@ def criteria_by_brick(
 
 
 def width_of_criteria(patches: Sequence[Patch]) -> int:
-    """Return the number of patches of all levels but the finest in a brick, the length of a row of `criteria_by_brick`."""
+    """Return the number of patches of all levels but the finest in a coarsest patch: the length of a row of criteria."""
     return sum(z * y * x for z, y, x in _ratios(patches))
 
 
 def refined_from(
     rows: Tensor, samples: Samples, grid: Sequence[int], patches: Sequence[Patch], refinement: Refinement
 ) -> list[Tensor]:
-    """Decide which patches are split, from the rows of all bricks of a grid ``b Z Y X``, see `criteria_by_brick`."""
+    """Decide which patches are split, from the criteria of all coarsest patches of a grid ``b Z Y X``."""
     number, Z, Y, X = grid
     ratios = _ratios(patches)
     criteria = [
@@ -136,5 +136,5 @@ def refined_from(
 
 
 def _ratios(patches: Sequence[Patch]) -> list[tuple[int, int, int]]:
-    """Return the number of patches along ``z, y, x`` of a brick, for each level but the finest."""
+    """Return the number of patches along ``z, y, x`` of a coarsest patch, for each level but the finest."""
     return [parts_along(patches[0], patch) for patch in patches[:-1]]

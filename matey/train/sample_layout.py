@@ -22,10 +22,10 @@ from matey.tokens.patches import Patch, cover, patch_grid
 from matey.tokens.refinement import is_of_patches
 from matey.tokens.tokenize import (
     check_samples,
-    criteria_by_brick,
+    criteria_by_coarsest,
     refined_from,
     statistics_from,
-    sums_by_brick,
+    sums_by_coarsest,
     tokenize,
 )
 from matey.train.run_data import RunData
@@ -62,36 +62,36 @@ def layout_of_windows(
     )
 
 
-def boxes_at_once(samples: Samples, brick: Patch) -> Iterator[Box]:
-    """Yield boxes with histories of about `AT_ONCE` bytes, at least a brick, that together hold all cells of a batch.
+def boxes_at_once(samples: Samples, coarsest: Patch) -> Iterator[Box]:
+    """Yield boxes with histories of about `AT_ONCE` bytes, at least a coarsest patch, that together hold all cells of a batch.
 
-    They come in the order of their bricks along ``b Z Y X``, and each holds consecutive bricks.
+    They come in the order of their patches along ``b Z Y X``, and each holds consecutive patches.
     """
-    bytes_of_brick = 4 * samples.window[0] * len(samples.fields) * math.prod(brick[1:])
-    most, grid = max(AT_ONCE // bytes_of_brick, 1), _grid(samples, brick)
+    bytes_of_patch = 4 * samples.window[0] * len(samples.fields) * math.prod(coarsest[1:])
+    most, grid = max(AT_ONCE // bytes_of_patch, 1), _grid(samples, coarsest)
     inner = [math.prod(grid[axis:]) for axis in range(2, 5)]
-    # As many whole layers, rows or bricks as may be read at once: only one of the axes has more than one brick beyond it.
+    # As many whole layers, rows or patches as may be read at once: only one of the axes has more than one patch beyond it.
     steps = [max(min(most // beyond, size), 1) for size, beyond in zip(grid[1:], inner, strict=True)]
     starts = (range(0, size, step) for size, step in zip(grid[1:], steps, strict=True))
     for sample, *first in product(range(samples.number), *starts):
-        sides = zip(first, steps, brick[1:], samples.window[1:], strict=True)
+        sides = zip(first, steps, coarsest[1:], samples.window[1:], strict=True)
         z, y, x = (slice(at * cells, min((at + step) * cells, length)) for at, step, cells, length in sides)
         yield sample, (z, y, x)
 
 
-def _grid(samples: Samples, brick: Patch) -> tuple[int, int, int, int]:
-    """Return the number of samples and of bricks along ``z, y, x``."""
-    return samples.number, *patch_grid(cover((brick[0], *samples.window[1:]), brick), brick)[1:]
+def _grid(samples: Samples, coarsest: Patch) -> tuple[int, int, int, int]:
+    """Return the number of samples and of coarsest patches along ``z, y, x``."""
+    return samples.number, *patch_grid(cover((coarsest[0], *samples.window[1:]), coarsest), coarsest)[1:]
 
 
 def _refined(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], samples: Samples, config: MateyConfig
 ) -> list[Tensor]:
     """Decide which patches of a batch are split; with one level of patches nothing is read."""
-    patches, brick = config.patches, config.patches[0]
+    patches, coarsest = config.patches, config.patches[0]
     if len(patches) == 1:
         return []
-    grid, boxes = _grid(samples, brick), list(boxes_at_once(samples, brick))
+    grid, boxes = _grid(samples, coarsest), list(boxes_at_once(samples, coarsest))
 
     def history_of(box: Box) -> Tensor:
         sample, sides = box
@@ -101,9 +101,9 @@ def _refined(
         )
         return torch.from_numpy(values)[None]  # (1, t, f, z, y, x)
 
-    sums = shared_out(lambda box: sums_by_brick(history_of(box), brick), boxes)
-    normalisation = statistics_from(torch.cat(sums), samples, grid, brick)
+    sums = shared_out(lambda box: sums_by_coarsest(history_of(box), coarsest), boxes)
+    normalisation = statistics_from(torch.cat(sums), samples, grid, coarsest)
     rows = shared_out(
-        lambda box: criteria_by_brick(history_of(box), normalisation.of([box[0]]), patches, config.refinement), boxes
+        lambda box: criteria_by_coarsest(history_of(box), normalisation.of([box[0]]), patches, config.refinement), boxes
     )
     return refined_from(torch.cat(rows), samples, grid, patches, config.refinement)

@@ -37,8 +37,8 @@ def bytes_read():
     return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
 
 
-def read_by(data, rank, ways, brick=(1, 8, 8, 8)):
-    return read_parts([data], [WINDOW], FRAMES, share_in(brick, rank, ways))[0]
+def read_by(data, rank, ways, coarsest=(1, 8, 8, 8)):
+    return read_parts([data], [WINDOW], FRAMES, share_in(coarsest, rank, ways))[0]
 
 
 def same_as_whole(data, part):
@@ -69,7 +69,7 @@ def test_a_rank_reads_its_share_where_its_boxes_are_parts_of_layers(tmp_path):
     data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
     for rank in range(4):
         before = bytes_read()
-        part = read_by(data, rank, 4, brick=(1, 16, 16, 16))
+        part = read_by(data, rank, 4, coarsest=(1, 16, 16, 16))
         assert bytes_read() - before <= 1.15 / 4 * 4 * FIELDS * (FRAMES + 1) * np.prod(grid)
         same_as_whole(data, part)
 

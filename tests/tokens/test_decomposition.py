@@ -20,13 +20,13 @@ def test_each_cell_is_held_by_one_rank(num_samples, grid, num_ranks):
     patch = (1, 8 if grid[0] > 1 else 1, 8, 8)
     cut = Decomposition.among(num_ranks, frames_of(num_samples, grid, patch), patch, (4, 4, 4))
     held = torch.zeros(num_samples, *grid, dtype=torch.long)
-    of_bricks = cut.rank_of_bricks()
+    of_patches = cut.rank_of_coarsest()
     for axis, cells in enumerate(patch[1:], start=1):
-        of_bricks = of_bricks.repeat_interleave(cells, dim=axis)
+        of_patches = of_patches.repeat_interleave(cells, dim=axis)
     for rank in range(num_ranks):
         box = cut.box(rank)
         held[box.samples, *box.cells] += 1
-        assert (of_bricks[:, : grid[0], : grid[1], : grid[2]][box.samples, *box.cells] == rank).all()
+        assert (of_patches[:, : grid[0], : grid[1], : grid[2]][box.samples, *box.cells] == rank).all()
     assert (held == 1).all()
 
 
@@ -50,5 +50,5 @@ def test_of_ways_that_are_as_good_the_slowest_axis_of_the_file_is_divided():
 def test_736_ranks_share_one_large_sample_evenly():
     patch = (1, 1, 16, 16)
     cut = Decomposition.among(736, frames_of(1, (1, 4096, 4096), patch), patch, (0, 8, 8))
-    counts = torch.bincount(cut.rank_of_bricks().flatten(), minlength=736)
+    counts = torch.bincount(cut.rank_of_coarsest().flatten(), minlength=736)
     assert counts.min() > 0 and counts.max() / counts.float().mean() < 1.1

@@ -43,6 +43,6 @@ def test_tokens_counted_in_boxes_are_those_of_whole_fields(run_yaml, monkeypatch
     monkeypatch.setattr(TrajectorySet, "read", counted)
     found = layout_of(run, data, config, 1)
     assert all(map(torch.equal, tensors_in(found), tensors_in(expected.layout)))
-    brick = 4 * run.data.history * config.patches[0][2] * config.patches[0][3]
-    assert max(sizes) <= max(at_once, brick)
+    coarsest = 4 * run.data.history * config.patches[0][2] * config.patches[0][3]
+    assert max(sizes) <= max(at_once, coarsest)
     assert name != "uniform" or sizes == [0]
