@@ -101,7 +101,7 @@ class SelfAttention(nn.Module):
         if self.near is not None and near is not None:
             route, neighbours = near
             around = neighbours.around(sequence_group.exchange_tokens(v.flatten(1), route))  # (n, s, e)
-            gathered = F.gelu(gathered + torch.einsum("n s e, s e -> n e", around, self.near))
+            gathered = F.gelu(gathered + (around * self.near).sum(dim=1))  # many times as fast as an einsum on CPUs
         return self.out(gathered)
 
 

@@ -24,11 +24,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from matey.model.given import Rows, WideLinear, chosen, wide
 from matey.model.modules import packed
@@ -59,15 +61,16 @@ class Sides:
 
         Values may also be planes ``(b, c, y, x)``.
         """
-        walls, num_axes = [0] * 6, values.ndim - 2
+        walls, around = [0] * 6, [0] * 3
         for axis, (far, (before, after), wraps) in enumerate(zip(reach, self.inside, self.wraps, strict=True)):
             ends = [0 if inside else far for inside in (before, after)]
-            if wraps and any(ends):
-                around = [0] * 6
-                around[4 - 2 * axis : 6 - 2 * axis] = ends
-                values = F.pad(values, around[: 2 * num_axes], mode="circular")
-            elif any(ends):
+            if wraps:
+                around[axis] = ends[0]
+            else:
                 walls[4 - 2 * axis : 6 - 2 * axis] = ends
+        num_axes = values.ndim - 2
+        if any(around):
+            values = _Wrapped.apply(values, around[-num_axes:])
         return F.pad(values, walls[: 2 * num_axes], mode="replicate") if any(walls) else values
 
     def without_halo(self, values: Tensor, halo: Sequence[int]) -> Tensor:
@@ -78,6 +81,51 @@ class Sides:
             first, end = far * before, values.shape[axis] - far * after
             values = values if (first, end) == (0, values.shape[axis]) else values.narrow(axis, first, end - first)
         return values
+
+
+class _Wrapped(Function):
+    """Continue values ``(b, c, ...)`` at the other end of periodic axes, in their order in memory, unlike PyTorch's padding."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, reach: Sequence[int]) -> Tensor:  # noqa: ANN401
+        ctx.reach = reach
+        sizes = [size + 2 * far for size, far in zip(values.shape[2:], reach, strict=True)]
+        found = torch.empty(
+            *values.shape[:2], *sizes, dtype=values.dtype, device=values.device, memory_format=order_of(values)
+        )
+        _inner(found, reach).copy_(values)
+        for axis, far in enumerate(reach, start=2):
+            size = values.shape[axis]
+            found.narrow(axis, 0, far).copy_(found.narrow(axis, size, far))
+            found.narrow(axis, far + size, far).copy_(found.narrow(axis, far, far))
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return _Folded.apply(gradient, ctx.reach), None
+
+
+class _Folded(Function):
+    """Add what `_Wrapped` continued to where it came from: its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, reach: Sequence[int]) -> Tensor:  # noqa: ANN401
+        ctx.reach, found = reach, values.clone()
+        for axis, far in reversed([*enumerate(reach, start=2)]):
+            size = values.shape[axis] - 2 * far
+            found.narrow(axis, size, far).add_(found.narrow(axis, 0, far))
+            found.narrow(axis, far, far).add_(found.narrow(axis, far + size, far))
+        return _inner(found, reach).contiguous(memory_format=order_of(values))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        return _Wrapped.apply(gradient, ctx.reach), None
+
+
+def _inner(values: Tensor, reach: Sequence[int]) -> Tensor:
+    for axis, far in enumerate(reach, start=2):
+        values = values.narrow(axis, far, values.shape[axis] - 2 * far)
+    return values
 
 
 @dataclass(frozen=True)
@@ -294,24 +342,13 @@ def sides_of(reach: Sequence[int]) -> list[int]:
 
 
 def convolved(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Convolve values ``(b, c, z, y, x)``, or planes ``(b, c, y, x)``, with a kernel ``(o, c, z, y, x)`` without padding."""
-    return F.conv2d(values, kernel[:, :, 0], offset) if values.ndim == 4 else convolve(values, kernel, offset)
+    """Convolve values ``(b, c, z, y, x)``, or planes ``(b, c, y, x)``, with a kernel ``(o, c, z, y, x)`` without padding.
 
-
-def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Tensor:
-    """Convolve with a kernel ``(o, c, z, y, x)`` without padding; the result has its channels side by side in memory.
-
-    With few channels, this layout takes down to half the time on CPUs in both passes.
-
-    Args:
-        values: ``(b, c, z, y, x)``, fastest with channels side by side.
-        kernel: weights of a window; a kernel of a single cell along ``z`` convolves each plane separately.
-        offset: ``(o,)``, a constant added to each channel of the result.
+    The result has its channels side by side in memory, with which few of them take down to half the time on CPUs.
     """
-    if kernel.shape[2] == 1:
-        planes = values.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        found = F.conv2d(planes, kernel[:, :, 0].contiguous(memory_format=torch.channels_last), offset)
-        return found.unflatten(0, (len(values), values.shape[2])).transpose(1, 2)
+    if values.ndim == 4:
+        order = torch.channels_last
+        return F.conv2d(values.contiguous(memory_format=order), kernel[:, :, 0].contiguous(memory_format=order), offset)
     kernel = kernel.contiguous(memory_format=torch.channels_last_3d)
     if len(values) != 1 or values.device.type != "cpu":
         return F.conv3d(values.contiguous(memory_format=torch.channels_last_3d), kernel, offset)
@@ -322,6 +359,12 @@ def convolve(values: Tensor, kernel: Tensor, offset: Tensor | None = None) -> Te
     halves = torch.cat([values[:, :, : values.shape[2] - length + half], values[:, :, length - half :]])
     first, second = F.conv3d(halves.contiguous(memory_format=torch.channels_last_3d), kernel, offset).split(1)
     return torch.cat([first, second[:, :, 2 * half - length :]], dim=2)
+
+
+def order_of(values: Tensor) -> torch.memory_format:
+    """Return how values of cells lie in memory."""
+    side_by_side = torch.channels_last if values.ndim == 4 else torch.channels_last_3d
+    return side_by_side if values.is_contiguous(memory_format=side_by_side) else torch.contiguous_format
 
 
 def scaled(values: Tensor, told: Tensor) -> Tensor:

@@ -67,9 +67,10 @@ class Taking(nn.Module):
             rows: rows ``(m,)`` of each batch's leaves in ``patchify`` of the features.
         """
         cut = [patches_at(each[:, None], self.patch, row) for each, row in zip(features, rows, strict=True)]
-        found = torch.cat(cut).movedim(1, -1)  # (m, t, z, y, x, c)
+        found, pattern = torch.cat(cut), "m c t (Z z) (Y y) (X x) -> m t Z Y X (c z y x)"
         for stage, (_, z, y, x) in zip(self.stages, self.splits, strict=True):
-            found = stage(rearrange(found, "m t (Z z) (Y y) (X x) c -> m t Z Y X (z y x c)", z=z, y=y, x=x))
+            found = stage(rearrange(found, pattern, z=z, y=y, x=x))
+            pattern = "m t (Z z) (Y y) (X x) c -> m t Z Y X (z y x c)"
         return found.flatten(0, -2)
 
 

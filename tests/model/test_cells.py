@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides
+from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides, order_of
 from matey.model.given import Rows
 from matey.model.modules import unpacked
 
@@ -90,3 +91,20 @@ def test_a_box_without_samples_has_gradients():
     )
     empty.sum().backward()
     assert all(weight.grad is not None for half in halves for weight in half.parameters())
+
+
+@pytest.mark.parametrize(("shape", "reach"), [((2, 3, 5, 6), (1, 2)), ((1, 2, 4, 5, 6), (1, 0, 2))])
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_a_periodic_axis_goes_on_as_in_pytorch_and_is_differentiable_twice(shape, reach, side_by_side):
+    values = torch.randn(shape, dtype=torch.float64)
+    if side_by_side:
+        values = values.contiguous(memory_format=torch.channels_last if len(shape) == 4 else torch.channels_last_3d)
+    sides = Sides(((False, False),) * 3, (True,) * 3)
+    padding = [far for each in reversed(reach) for far in (each, each)]
+
+    def padded(values):
+        return sides.padded(values, (0,) * (5 - len(shape)) + reach)
+
+    found = padded(values)
+    assert found.equal(F.pad(values, padding, mode="circular")) and order_of(found) == order_of(values)
+    assert torch.autograd.gradgradcheck(lambda values: padded(values).square(), values.requires_grad_())
