@@ -149,9 +149,8 @@ def count_operations(config: MateyConfig) -> Operations:
         grain = grain_of(config.patches) if config.has_tokens else None
         cells = CellCosts(model.cells_before.reach, config.channels, grain)
     outside = [model.position, model.maps_before, model.maps_after]
-    near = 2 * len(places_around(config.patches)) * config.width * config.num_blocks * config.mixes_neighbours
     return Operations(
-        per_token=_linear(model.blocks) + near,
+        per_token=_linear(model.blocks),
         outside_per_token=sum(map(_linear, outside)),
         embed=tuple(operations for operations, _ in embed),
         last=tuple(operations for operations, _ in last),
@@ -218,7 +217,7 @@ def count_kernels(config: MateyConfig, num_attentions: int) -> Kernels:
     levels, maps = len(config.patches) * config.has_tokens, 2 * config.maps * mixes
     found = (150 * levels + len(places_around(config.patches)) * (3 + 6 * levels)) * mixes  # neighbours, on the host
     return Kernels(
-        block_forward=config.num_blocks * (8 + 13 * num_attentions + 10 * mixes) // 2,
+        block_forward=config.num_blocks * (8 + 13 * num_attentions + 14 * mixes) // 2,
         block_backward=config.num_blocks * (8 + 11 * num_attentions + 8 * mixes),
         outside_forward=300 + 75 * (num_attentions - 1) + 240 * levels + found + 13 * cells + 20 * layers + 8 * maps,
         outside_backward=20 + 40 * levels + 40 * cells + 30 * layers + 8 * maps,
