@@ -1,16 +1,14 @@
-"""Measure what a training step costs (seconds, memory, share of the machine's matrix-product rate), and how fast data is read.
+"""Measure what a training step costs: seconds, memory, share of the machine's matrix-product rate.
 
     python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
     python tools/benchmark.py step --sweep --out runs/bench
-    python tools/benchmark.py data
     python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
     python tools/benchmark.py blocking
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
-times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv
-and step.png. `data` simulates two short trajectories of each system in a temporary folder, and prints how many windows a
-second are read of each beside those that a model trains on: a table, then a line of JSON. `blocking` counts the calls of a step
-that would make the host of a GPU wait, on any machine: a line of JSON for each scheme, token set and number of ranks.
+times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv.
+`blocking` counts the calls of a step that would make the host of a GPU wait, on any machine: a line of JSON for each scheme,
+token set and number of ranks.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ def main() -> int:
 
 def check(args: argparse.Namespace) -> None:
     """Set the default patches of the token set if none are given; raise FlagError if flags contradict each other."""
-    if args.what in ("data", "blocking"):
+    if args.what == "blocking":
         return
     args.patches = args.patches or (PATCHES if len(args.grid) == 2 else PATCHES_IN_SPACE)[args.tokens]
     if args.tokens != "uniform" and len(args.patches) < 2:
@@ -59,7 +57,6 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
-    add_data_parser(what)
     add_blocking_parser(what)
     spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
     spread.add_argument(
@@ -81,25 +78,6 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)"
     )
     return top
-
-
-def add_data_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of ``data``."""
-    read = what.add_parser("data", help="benchmark of reading each system, beside training")
-    read.add_argument("--model", default="Ti", help="micro, mini, Ti, S or B (Ti)")
-    read.add_argument(
-        "--resolution", type=flags.whole(32, 4096), default=128, help="cells along the longest axis (128)"
-    )
-    read.add_argument("--workers", type=flags.wholes(0, 1024), default=(0, 1, 2), help="processes that read (0,1,2)")
-    read.add_argument("--threads", type=flags.threads, help="CPU threads of the model; by default PyTorch's choice")
-    read.add_argument("--device", default="cpu", help="device of the model: cpu or cuda (cpu)")
-    read.add_argument("--repeat", type=flags.whole(1), default=10, help="steps of the model that are timed (10)")
-    read.add_argument(
-        "--seconds",
-        type=flags.number(0.01, 3600),
-        default=1.0,
-        help="seconds of reading for each number of workers (1)",
-    )
 
 
 def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -50,7 +50,7 @@ class BlockingCalls:
     Attributes:
         where: number of calls of each operation from each line of this package, by the part named in `mark`.
         operations: number of all operations except views, in the transformer blocks and outside, by the same parts.
-        in_blocks: whether the blocks are being computed, as `matey.benchmark.speed.blocks_noted` reports.
+        in_blocks: whether the blocks are being computed, as `matey.benchmark.step.blocks_noted` reports.
     """
 
     def __init__(self, on_device: Iterable[Tensor]) -> None:

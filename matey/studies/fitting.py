@@ -21,7 +21,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from matey.benchmark.machine import now as time_of
+from matey.benchmark.step import now as time_of
 from matey.checkpoints.peer_folder import write_peer
 from matey.config import RunConfig
 from matey.data.mixture import Mixture

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 import torch
 
-from matey.benchmark.sequence_speed import longer, longest, run_point
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import longer, longest, run_point
+from matey.benchmark.step import Case
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import DS_CONFIG, METRICS
 from matey.checkpoints.trained import read_log
@@ -70,7 +70,7 @@ class Lengths:
     """A search for the longest sequence that fits.
 
     Attributes:
-        case: the sample on one rank, with the run's model, from `matey.benchmark.speed_cases.Case.to_json`.
+        case: the sample on one rank, with the run's model, from `matey.benchmark.step.Case.to_json`.
         num_tokens: number of tokens of the sample.
         activation_bytes: bytes of the sample's activations on one rank; until measured, those of the blocks, which training
             estimates in advance.

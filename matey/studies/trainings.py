@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from matey.benchmark.machine import now
+from matey.benchmark.step import now
 from matey.checkpoints.run_files import RECORDS
 from matey.config import RunConfig, load_deepspeed_config
 from matey.data import read_windows, spread_windows

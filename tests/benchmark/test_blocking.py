@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from matey.benchmark.blocking import BlockingCalls
-from matey.benchmark.blocking_points import SCHEMES, TOKEN_SETS
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.blocking_steps import SCHEMES, TOKEN_SETS
+from matey.benchmark.step import Case
 from matey.parallel.late import Late, sent
 from tests.support.programs import cases_of, start_ranks
 
@@ -107,7 +107,7 @@ def points(num_ranks, *, stage, is_prepared, cases):
     by_loss = {"nrmse": cases, "gradient": cases[:2]}
     of_losses = {loss: [case.to_json() for case in chosen] for loss, chosen in by_loss.items()}
     settings = {"cases": of_losses, "stage": stage, "prepared": is_prepared}
-    result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_point", json.dumps(settings))
+    result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_steps", json.dumps(settings))
     return cases_of(result, "point")
 
 

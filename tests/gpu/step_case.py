@@ -12,8 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from matey.benchmark.machine import memory, now
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case, memory, now
 from matey.config import TrainSection
 from matey.model.prepare import prepare
 from matey.nested import packed

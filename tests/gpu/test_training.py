@@ -8,9 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from matey.benchmark.machine import now
-from matey.benchmark.speed import measure
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case, measure, now
 from matey.model import attention
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of, packed, tensors_in

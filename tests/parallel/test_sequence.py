@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from matey.benchmark.sequence_speed import run_point
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import run_point
+from matey.benchmark.step import Case
 from matey.parallel.homes import dealt, homes_of_segments
 from matey.parallel.sequence import heads_plan_moves, plan_heads, plan_tokens
 from matey.parallel.topology import Topology, shares

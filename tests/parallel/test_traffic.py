@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from matey.benchmark.sequence_speed import PART_MEASURES, longer, longest, run_point, summarise
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import PART_MEASURES, longer, longest, run_point, summarise
+from matey.benchmark.step import Case
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed
 

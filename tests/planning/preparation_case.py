@@ -5,9 +5,8 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-from matey.benchmark.machine import memory, return_freed_memory
-from matey.benchmark.sequence_parts import in_a_file
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import in_a_file
+from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.data.reading_parts import read_parts
 from matey.data.windows import Window
 from matey.model.boxes import share_of

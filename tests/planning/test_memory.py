@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from matey.benchmark.sequence_speed import run_point
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import run_point
+from matey.benchmark.step import Case
 from matey.parallel.topology import Topology
 from matey.planning.engine import read_engine
 from matey.planning.exchanges import plan_exchanges

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case
 from matey.model.boxes import reach_of
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of
@@ -35,8 +35,8 @@ WITHOUT_CELLS = Case("micro", grid=(512, 512), batch=1, frames=2, tokens="mix", 
 MEASURE = """
 import json, sys
 import torch
-from matey.benchmark.machine import memory, return_freed_memory
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import memory, return_freed_memory
+from matey.benchmark.step import Case
 from matey.model.prepare import prepare
 torch.set_num_threads(1)
 return_freed_memory(at_once=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case
 from matey.config import load_config
 from matey.data import TrajectorySet
 from matey.model.boxes import reach_of

@@ -9,8 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from matey import MateyModel
-from matey.benchmark.speed import blocks_noted
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case, blocks_noted
 from matey.config import ConfigError, load_config
 from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from matey.benchmark.sequence_speed import longer
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import longer
+from matey.benchmark.step import Case
 from matey.config import ConfigError, load_config
 from matey.model.configuration import SIZES
 from matey.studies.scaling import (

@@ -10,8 +10,7 @@ import sys
 
 import torch
 
-from matey.benchmark.machine import memory, return_freed_memory
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.config import TrainSection, parse_config
 from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step

@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matey.benchmark.speed import measure
-from matey.benchmark.speed_cases import Case, cases_of_sweep
+from matey.benchmark.step import Case, cases_of_sweep, measure
 from matey.commands.benchmark import case_of, sequence
-from matey.simulate.systems import SYSTEMS
 from matey.tokens.tokenize import tokenize
 from tests.support.commands import script
 from tests.support.programs import start
@@ -33,11 +31,6 @@ def test_a_step_is_one_line_of_json():
     assert row["peak_memory_bytes"] > 2**20
     assert row["matmul_share"] > 0
     assert 0 < row["outside_blocks_share"] < 1
-    elsewhere = [each.split(" ") for each in row["elsewhere"].split(", ")]
-    assert not any(":" in name for name, _ in elsewhere), row["elsewhere"]
-    shares = [float(share) for _, share in elsewhere]
-    assert len(shares) == 8 and shares == sorted(shares, reverse=True) and 0 < sum(shares) < 1
-    assert not any("mm" in name or "attention" in name for name, _ in elsewhere), row["elsewhere"]
 
 
 @pytest.mark.parametrize(
@@ -80,22 +73,6 @@ def test_every_case_of_the_sweep_is_compared_with_its_uniform_grid():
         (scheme, tokens) for scheme in ("vit", "svit", "avit") for tokens in ("uniform", "mix", "mul")
     }
     assert torch.bfloat16 in {case.dtype for case in cases}
-
-
-@pytest.mark.slow
-def test_reading_of_every_system_is_set_beside_training():
-    flags = ["--model", "micro", "--resolution", 32, "--workers", "0,2", "--repeat", 1, "--seconds", 0.05]
-    result = start([sys.executable, "tools/benchmark.py", "data", *flags])
-    assert result.returncode == 0, result.stderr
-    *table, line = result.stdout.splitlines()
-    found = json.loads(line)
-    assert [row["system"] for row in found["read"]] == list(SYSTEMS)
-    for row in found["read"]:
-        (text,) = (text for text in table if text.startswith(row["system"]))
-        rates = row["windows_per_second"]
-        assert list(rates) == ["0", "2"] and f"{rates['0']:.0f}" in text.split()
-        assert f"{rates['2'] / found['trained_windows_per_second']:.0f}x" in text
-    assert found["trained_windows_per_second"] > 0
 
 
 @pytest.fixture
@@ -145,7 +122,6 @@ def test_the_sweep_writes_a_table_and_a_plot(benchmark, tmp_path, monkeypatch, c
     with (tmp_path / "step.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(map(len, smaller))
-    assert (tmp_path / "step.png").stat().st_size > 10_000
     assert "mul 32 to 16 to 8" in capsys.readouterr().out
 
 

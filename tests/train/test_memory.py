@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case
 from matey.config import ConfigError
 from matey.train.loss import LossScale, training_loss
 from matey.train.memory import activation_bytes, smallest_group

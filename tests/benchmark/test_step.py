@@ -2,7 +2,7 @@
 
 import pytest
 
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.step import Case
 
 
 @pytest.mark.parametrize("grid", [(64, 64), (32, 32, 32)])

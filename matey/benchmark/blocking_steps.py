@@ -1,4 +1,4 @@
-"""Blocking calls of a training step on some ranks: ``torchrun -m matey.benchmark.blocking_point JSON``.
+"""Counts the blocking calls of training steps of all cases, on ranks of ``torchrun -m matey.benchmark.blocking_steps JSON``.
 
 Rank 0 prints a line of JSON for each case, with the largest counts of any rank. The ranks form one sequence group.
 """
@@ -10,14 +10,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any, cast
 
 import torch
 
 from matey.benchmark.blocking import BlockingCalls
-from matey.benchmark.sequence_parts import in_a_file
-from matey.benchmark.speed import blocks_noted
-from matey.benchmark.speed_cases import Case
+from matey.benchmark.sequence import Point, in_a_file, points_of_ranks
+from matey.benchmark.step import Case, blocks_noted
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
 from matey.data.reading_parts import read_parts
@@ -37,6 +37,26 @@ from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
 from matey.train.taken_step import TakenStep
+
+SCHEMES, TOKEN_SETS = ("vit", "svit", "avit"), {"uniform": (8,), "mix": (16, 8), "mul": (16, 8)}
+
+
+def blocking_points(model: str, ranks: int, stage: int) -> list[Point]:
+    """Count the blocking calls of a step for every scheme and token set, on ranks that form one sequence group.
+
+    Raises:
+        RuntimeError: a rank failed; the message holds the end of its output.
+    """
+    cases = [
+        Case(model, scheme=scheme, tokens=tokens, patches=patches, grid=(64, 64), frames=2, fields=2)
+        for scheme, (tokens, patches) in product(SCHEMES, TOKEN_SETS.items())
+    ]
+    # A loss that looks around a cell has its own plan.
+    by_loss = {"nrmse": cases, "gradient": cases[1:2]}
+    of_losses = {loss: [case.to_json() for case in chosen] for loss, chosen in by_loss.items()}
+    settings = {"cases": of_losses, "stage": stage, "prepared": True}
+    return points_of_ranks("matey.benchmark.blocking_steps", settings, ranks, "The count of blocking calls")
+
 
 WARM_UP = 2
 """Steps before the counted one; the first copies constants to the device and makes the optimizer's state."""

@@ -1,0 +1,317 @@
+"""Benchmarks a training step of one process, and compares it with the machine's matrix-product rate."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from matey.config import TrainSection
+from matey.fields import FieldBatch
+from matey.model.compiled import compile_blocks
+from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
+from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
+from matey.parallel.engine import parameter_groups
+from matey.train.loss import LossScale, training_loss
+
+WARM_UP = 2  # untimed steps first: they make the optimizer's state, and memory reaches its peak
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Costs of a case's step: median times, and counts.
+
+    Attributes:
+        case: the case that was timed.
+        num_tokens: number of tokens per sample.
+        step_seconds: seconds of forward with the loss, backward and AdamW together.
+        forward_seconds: seconds of tokenizer, network and loss.
+        backward_seconds: seconds of the backward pass.
+        optimizer_seconds: seconds of AdamW.
+        peak_memory_bytes: peak memory above that in use before the model was made. On a CPU, if freed memory is kept, as in
+            training, the holes in the heap count as well.
+        model_flops: operations in the matrix products of forward and backward; backward counts twice the forward's.
+        matmul_rate: operations per second of a square matrix product, measured between the steps.
+        matmul_share: operations per second of the step, divided by ``matmul_rate``.
+        outside_blocks_share: share of the step's time that forward and backward spend outside the transformer blocks.
+    """
+
+    case: Case
+    num_tokens: float
+    step_seconds: float
+    forward_seconds: float
+    backward_seconds: float
+    optimizer_seconds: float
+    peak_memory_bytes: int
+    model_flops: int
+    matmul_rate: float
+    matmul_share: float
+    outside_blocks_share: float
+
+    def as_row(self) -> dict[str, Any]:
+        """Return all values as a flat row for JSON and CSV."""
+        row = {**asdict(self.case), **{key: value for key, value in asdict(self).items() if key != "case"}}
+        for name in ("patches", "grid"):
+            row[name] = ",".join(map(str, row[name]))
+        return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
+
+
+def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:
+    """Time the cases in turns, so that other load on the machine affects all alike.
+
+    Raises:
+        ValueError: no model can be made for a case.
+    """
+    stands = [_Stand(case) for case in cases]
+    for _ in range(repeat):
+        for stand in stands:
+            stand.run()
+            stand.rates.append(matmul_rate(stand.case.device, stand.case.dtype))
+    return [stand.speed() for stand in stands]
+
+
+class _Stand:
+    """A case with its model, and the times of its steps."""
+
+    def __init__(self, case: Case) -> None:
+        before = memory(case.device)
+        self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
+        groups = parameter_groups(self.model, TrainSection(steps=1))
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
+        self.marks: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        for _ in range(WARM_UP):
+            self.run()
+        self.peak = memory(case.device, peak=True) - before
+        self.marks.clear()
+        self.flops = 3 * self._forward_flops()
+        self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
+
+    def run(self) -> None:
+        """Take a step and record the time at which each part ended."""
+        mark = {"start": now(self.case.device)}
+        with blocks_noted(self.model, lambda name: mark.update({name: now(self.case.device)})):
+            loss = self._loss()
+            mark["forward"] = now(self.case.device)
+            loss.backward()
+            mark["backward"] = now(self.case.device)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        mark["optimizer"] = now(self.case.device)
+        self.marks.append(mark)
+
+    def speed(self) -> Speed:
+        """Return the median costs."""
+        step = self._median("start", "optimizer")
+        forward, backward = self._median("start", "forward"), self._median("forward", "backward")
+        in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
+        rate = statistics.median(self.rates)
+        return Speed(
+            case=self.case,
+            num_tokens=self.num_tokens,
+            step_seconds=step,
+            forward_seconds=forward,
+            backward_seconds=backward,
+            optimizer_seconds=self._median("backward", "optimizer"),
+            peak_memory_bytes=self.peak,
+            model_flops=self.flops,
+            matmul_rate=rate,
+            matmul_share=self.flops / step / rate,
+            outside_blocks_share=(forward + backward - in_blocks) / step,
+        )
+
+    def _loss(self) -> Tensor:
+        return training_loss(self.model([self.batch]), self.model.sequence_group, {self.batch.system: LossScale()})[0]
+
+    def _forward_flops(self) -> int:
+        # The counter only sees attention's matrix products in the plain implementation.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            self._loss()
+        return counter.get_total_flops()
+
+    def _median(self, start: str, end: str) -> float:
+        return statistics.median(mark[end] - mark[start] for mark in self.marks)
+
+
+@contextmanager
+def blocks_noted(model: MateyModel, note: Callable[[str], None]) -> Iterator[None]:
+    """Note ``enter``, ``leave``, ``enter backward`` and ``leave backward`` when a pass enters or leaves the blocks."""
+
+    def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if args[0].requires_grad:
+            args[0].register_hook(lambda _: note("leave backward"))
+        note("enter")
+
+    def leave(_module: nn.Module, _args: tuple[Tensor, ...], tokens: Tensor) -> None:
+        note("leave")
+        tokens.register_hook(lambda _: note("enter backward"))
+
+    hooks = [model.blocks[0].register_forward_pre_hook(enter), model.blocks[-1].register_forward_hook(leave)]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a sample to time.
+
+    Attributes:
+        model: size of the model, see `matey.model.configuration.SIZES`.
+        scheme: attention scheme.
+        tokens: token set.
+        patches: cells of a patch along each axis of space, coarse to fine.
+        refine: share of the patches of each level that is split.
+        grid: cells along ``y, x`` or ``z, y, x``.
+        frames: number of history frames.
+        fields: number of fields.
+        batch: number of samples.
+        dtype: precision of weights and tokens.
+        device: the device that the step runs on.
+        patch_frames: frames of a patch, on every level.
+        checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
+        network: the setting ``model.network``.
+        compile: the setting ``train.compile``.
+        config: contents of a ``config.json``, which decide the network and its tokens in place of the settings above; its
+            fields are those of the case.
+    """
+
+    model: str = "Ti"
+    scheme: str = "vit"
+    tokens: str = "uniform"
+    patches: tuple[int, ...] = (8,)
+    refine: float = 0.25
+    grid: tuple[int, ...] = (128, 128)
+    frames: int = 4
+    fields: int = 4
+    batch: int = 2
+    dtype: torch.dtype = torch.float32
+    device: str = "cpu"
+    patch_frames: int = 1
+    checkpoint_blocks: str = "none"
+    network: str = "matey"
+    compile: bool = False
+    config: dict[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> Case:
+        """Return the case that `to_json` wrote."""
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        return cls(**{**values, "dtype": getattr(torch, settings["dtype"])})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the case in values that JSON can hold."""
+        return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
+
+    @property
+    def coarse_cells(self) -> int:
+        """Cells of a coarse patch along the first axis of the grid."""
+        return self.make_config().patches[0][-len(self.grid)]
+
+    def make_config(self) -> MateyConfig:
+        """Return the configuration of the model."""
+        if self.config is not None:
+            return MateyConfig.from_dict({**self.config, "fields": self._names()})
+        depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
+        patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
+        tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}
+        names = {"fields": self._names(), "scheme": self.scheme, "history": self.frames, "network": self.network}
+        return MateyConfig.from_size(self.model, tokens=tokens, **names)
+
+    def make_model(self) -> MateyModel:
+        """Return a model with random weights."""
+        torch.manual_seed(0)
+        model = MateyModel(self.make_config()).to(self.device, self.dtype)
+        model.checkpoint_blocks = self.checkpoint_blocks
+        if self.compile:
+            compile_blocks(model, self.device)
+        return model
+
+    def make_batch(self) -> FieldBatch:
+        """Return smooth fields with a few sharp spots that drift."""
+        random = torch.Generator().manual_seed(0)
+        z, y, x = (*(1,) * (3 - len(self.grid)), *self.grid)
+        axes = torch.meshgrid(*(torch.linspace(0, 1, size) for size in (z, y, x)), indexing="ij")
+        frames = torch.arange(self.frames + 1)[:, None, None, None, None]
+        phase = 6.3 * torch.rand(self.batch, 1, self.fields, 1, 1, 1, generator=random)
+        values = torch.sin(3 * axes[2] + 2 * axes[1] + axes[0] + 0.05 * frames + phase)
+        for _ in range(4):
+            centre = torch.rand(3, self.batch, 1, 1, 1, 1, 1, generator=random) + 0.01 * frames
+            if z == 1:
+                centre[0] = 0  # in the plane of a 2-D grid, which most spots would otherwise miss
+            distance = sum((axis - at).square() for axis, at in zip(axes, centre, strict=True))
+            values = values + 3 * torch.exp(-distance / 0.03**2)
+        lead_time = torch.ones(self.batch, dtype=torch.long)
+        batch = FieldBatch("benchmark", self._names(), values[:, :-1], lead_time, values[:, -1])
+        return batch.to(self.device)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(f"field_{number}" for number in range(self.fields))
+
+
+def cases_of_sweep() -> list[list[Case]]:
+    """Return the groups of cases that are timed in turns; the first of each is uniform, and the others are compared with it."""
+    uniform = Case()
+    large = Case(grid=(256, 256), batch=1, refine=0.15)
+    sets = (("mix", (32, 8)), ("mul", (32, 8)), ("mix", (32, 16, 8)), ("mul", (32, 16, 8)))
+    by_scheme = [
+        [replace(uniform, scheme=scheme), *(replace(uniform, scheme=scheme, tokens=t, patches=p) for t, p in sets)]
+        for scheme in ("vit", "svit", "avit")
+    ]
+    return [
+        *by_scheme,
+        [large, *(replace(large, tokens=tokens, patches=patches) for tokens, patches in sets[:2])],
+        [uniform, replace(uniform, dtype=torch.bfloat16)],
+    ]
+
+
+MATRIX = 1024  # rows and columns of the matrices whose product is timed
+
+
+def now(device: str) -> float:
+    """Return the seconds of a clock, once the device has finished its work."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def matmul_rate(device: str, dtype: torch.dtype) -> float:
+    """Return the operations per second of one product of square matrices."""
+    a, b = torch.ones(2, MATRIX, MATRIX, dtype=dtype, device=device)
+    start = now(device)
+    torch.mm(a, b)
+    return 2 * MATRIX**3 / (now(device) - start)
+
+
+def return_freed_memory(at_once: bool) -> None:
+    """Choose whether the C library returns every freed tensor to the system, or keeps its memory for reuse, which is faster.
+
+    Kept memory counts as resident, so a peak would be that of the library's heap with its holes.
+    """
+    set_options({M_MMAP_THRESHOLD: 2**16 if at_once else 2**25, M_TRIM_THRESHOLD: 2**16 if at_once else 2**26})
+
+
+def memory(device: str, *, peak: bool = False) -> int:
+    """Return the bytes in use, or with ``peak`` the most since the last call without it."""
+    if device == "cuda":
+        if peak:
+            return torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    if not peak:
+        ctypes.CDLL(None).malloc_trim(0)
+        # This resets Linux's high-water mark of resident memory (proc(5), clear_refs).
+        Path("/proc/self/clear_refs").write_text("5")
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    return int(status["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
