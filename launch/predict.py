@@ -18,10 +18,9 @@ from matey.checkpoints.trained_folder import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
-from matey.evaluate.forecasts.formats import check_path
+from matey.evaluate.forecasts.formats import check_path, film_problem
 from matey.process.entry_point import entry_point
 from matey.process.likely_place import looks_for_all
-from matey.report.film_formats import film_problem
 
 
 @entry_point

@@ -16,7 +16,7 @@ from matey.data.guess import Guess
 from matey.data.remote.paths import place
 from matey.mistakes import Mistake, writing
 from matey.report.contact_sheet import contact_sheet, first_readable
-from matey.report.png import write_png
+from matey.report.pictures import write_png
 
 
 def main(path: str, out: Path, sheet: Path | None) -> int:

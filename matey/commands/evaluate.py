@@ -22,15 +22,22 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.coarsened import CoarsenedTrajectories
 from matey.data.lacking import lacking_note
-from matey.evaluate.beyond import go_beyond, longest_rollout
-from matey.evaluate.comparison import Candidate, plan_comparison
 from matey.evaluate.conservation import kept_note
-from matey.evaluate.evaluation import Evaluation, Protocol, as_given_to, chunks, evaluate, worth_tasks
+from matey.evaluate.evaluation import (
+    Candidate,
+    Evaluation,
+    Protocol,
+    as_given_to,
+    chunks,
+    evaluate,
+    plan_comparison,
+    worth_tasks,
+)
 from matey.evaluate.forecaster import has_tokens
-from matey.evaluate.held_out import HeldOut, Part, hold_out, with_twins_noted, without_seen
+from matey.evaluate.held_out import HeldOut, Part, hold_out, sound_beginnings, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
-from matey.evaluate.sound import sound_beginnings
+from matey.evaluate.rollout import go_beyond, longest_rollout
 from matey.mistakes import writing
 from matey.model.boxes import share_of
 from matey.model.matey import quiet
@@ -38,11 +45,9 @@ from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
 from matey.process.likely_place import likely_place
-from matey.report.about import describe, describe_context
 from matey.report.comparison import STAR, comparison_text, write_comparison
-from matey.report.evaluation import write_report
-from matey.report.physics import beyond_text, physics_text
-from matey.report.summary import READING, summary_text
+from matey.report.evaluation import describe, describe_context, write_report
+from matey.report.tables import READING, beyond_text, physics_text, summary_text
 from matey.train.lock import FileLock
 
 

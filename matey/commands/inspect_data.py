@@ -77,7 +77,7 @@ def main(paths: Sequence[str], sheet: Path | None) -> int:
 def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
     """Write a PNG of frames of each data set."""
     from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longest to import
-    from matey.report.png import write_png
+    from matey.report.pictures import write_png
 
     if drawn := [rows for data in sets if (rows := first_readable(data))]:
         with writing(sheet):

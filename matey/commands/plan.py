@@ -8,13 +8,11 @@ from typing import Any
 from matey.config import ConfigError, RunConfig
 from matey.model.configuration import MateyConfig, with_network_of
 from matey.planning.at_hand import is_at_hand
-from matey.planning.estimate import Estimate, estimate
+from matey.planning.estimate import Choice, Estimate, choice_of, estimate, nearest_that_fits, search
 from matey.planning.machine import Machine
-from matey.planning.parts import RANKS_LOOKED_AT, ranks_looked_at
-from matey.planning.reading import MB, reading_text
+from matey.planning.preparation import MB, reading_text
 from matey.planning.samples import Assumed
-from matey.planning.search import Choice, choice_of, nearest_that_fits, search
-from matey.planning.workload import Workload, load_workload
+from matey.planning.workload import RANKS_LOOKED_AT, Workload, load_workload, ranks_looked_at
 from matey.text_table import text_table
 from matey.train.finetune import load_source
 

@@ -27,8 +27,8 @@ from matey.model.matey import quiet
 from matey.parallel.collectives import shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
-from matey.report.forecast_movie import Film, probes_figure, write_film
-from matey.report.png import write_png
+from matey.report.film import Film, probes_figure, write_film
+from matey.report.pictures import write_png
 
 MOST_PICTURES = 250  # in a film; one of a longer forecast shows every second, third ... snapshot
 

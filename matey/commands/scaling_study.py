@@ -11,8 +11,8 @@ from matey.commands import ROOT
 from matey.config import load_config, load_deepspeed_config
 from matey.config.flags import started_as
 from matey.mistakes import writing
-from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
+from matey.planning.memory import read_engine
 from matey.studies.scaling import lengths_of, load_study, make_points, make_study, run_here, submit
 from matey.studies.scaling_report import write_report
 from matey.text_table import text_table

@@ -10,12 +10,12 @@ from matey.data.lacking import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.held_out import HeldOut, without_seen
-from matey.evaluate.shown_rollouts import show_rollout
+from matey.evaluate.rollout import show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing
 from matey.model.matey import quiet
-from matey.report.png import write_png
-from matey.report.snapshot_plots import errors, snapshots_figure
+from matey.report.pictures import write_png
+from matey.report.plots import errors, snapshots_figure
 
 
 def main(args: argparse.Namespace) -> int:

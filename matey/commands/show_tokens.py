@@ -7,13 +7,13 @@ from pathlib import Path
 from matey.config import RunConfig
 from matey.data import TrajectorySet
 from matey.data.windows import num_starts
-from matey.evaluate.examples import Example, make_examples
+from matey.evaluate.forecaster import Example, make_examples
 from matey.evaluate.held_out import HeldOut
 from matey.mistakes import writing
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
+from matey.report.pictures import write_png
 from matey.report.plots import mesh_figure
-from matey.report.png import write_png
 from matey.text_table import text_table
 from matey.train.network import check_fit, with_vocabulary
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
+from matey.data import Window, read_windows
+from matey.evaluate.held_out import HeldOut
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
+from matey.nested import with_tensors
+from matey.samples import Samples
 from matey.tokens.layout import TokenLayout
-from matey.tokens.patches import Patch
+from matey.tokens.patches import Patch, cover, patch_grid
 
 
 class Forecaster(Protocol):
@@ -45,3 +53,157 @@ def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, T
         return model.predict(batch).cpu(), None
     tokens = model.tokens_of(batch)
     return model.predict(batch, tokens).cpu(), tokens.layout
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """Costs of the forecasts of one batch.
+
+    Attributes:
+        system: name of the PDE system.
+        num_samples: number of forecasts in the batch.
+        num_tokens: number of tokens of all samples together; NaN for a peer, which has none.
+        num_uniform_tokens: number of tokens of all samples together if each were cut into the finest patches
+            everywhere; NaN for a peer.
+        seconds: seconds for the whole batch, from the fields in main memory to the prediction there.
+    """
+
+    system: str
+    num_samples: int
+    num_tokens: float
+    num_uniform_tokens: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean cost of one forecast of a system.
+
+    Attributes:
+        system: name of the PDE system.
+        tokens: mean number of tokens per sample; NaN for a peer, which has none.
+        uniform_tokens: mean number of tokens per sample of the uniform grid of the finest patches; NaN for a peer.
+        seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
+        num_forecasts: number of forecasts in these means.
+    """
+
+    system: str
+    tokens: float
+    uniform_tokens: float
+    seconds: float
+    num_forecasts: int
+
+    @property
+    def share(self) -> float:
+        """Number of tokens divided by that of the uniform grid."""
+        return self.tokens / self.uniform_tokens
+
+
+def batch_cost(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> BatchCost:
+    """Return the cost of a batch; ``num_tokens`` is NaN for a model without tokens."""
+    uniform = num_uniform_tokens(model, samples) * samples.number
+    return BatchCost(samples.system, samples.number, num_tokens, uniform, seconds)
+
+
+def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
+    """Return the number of tokens if the samples were cut into the finest patches everywhere; NaN for peers."""
+    if not (patches := patches_of(model)):
+        return math.nan
+    finest = patches[-1]
+    return math.prod(patch_grid(cover(samples.window, finest), finest))
+
+
+def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:
+    """Average batches into one cost per system, in the order in which the systems first appear."""
+    costs = []
+    for system in dict.fromkeys(batch.system for batch in batches):
+        own = [batch for batch in batches if batch.system == system]
+        num_forecasts = sum(batch.num_samples for batch in own)
+        costs.append(
+            Cost(
+                system=system,
+                tokens=sum(batch.num_tokens for batch in own) / num_forecasts,
+                uniform_tokens=sum(batch.num_uniform_tokens for batch in own) / num_forecasts,
+                seconds=statistics.median(batch.seconds / batch.num_samples for batch in own),
+                num_forecasts=num_forecasts,
+            )
+        )
+    return costs
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample, its forecast and its tokens.
+
+    Attributes:
+        system: name of the PDE system.
+        fields: names along axis ``f``.
+        units: unit of each field; ``1`` for a field without one.
+        trajectory: file and name of the trajectory.
+        frame: index of the last known frame in its trajectory.
+        lead: number of snapshots from the last known frame to the target.
+        time_step: time between two snapshots.
+        spacing: cell size along ``z, y, x``.
+        last: ``(f, z, y, x)``, the last known frame.
+        target: ``(f, z, y, x)``, the truth.
+        prediction: ``(f, z, y, x)``, the forecast.
+        layout: the sample's tokens; None for a peer, which has none.
+        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; empty for a peer.
+        num_uniform_tokens: number of tokens if the sample were cut into the finest patches everywhere; NaN for a peer.
+    """
+
+    system: str
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    trajectory: str
+    frame: int
+    lead: int
+    time_step: float
+    spacing: tuple[float, float, float]
+    last: Tensor
+    target: Tensor
+    prediction: Tensor
+    layout: TokenLayout | None
+    patches: tuple[Patch, ...]
+    num_uniform_tokens: float
+
+    @property
+    def tokens_per_level(self) -> list[int]:
+        """Number of tokens at each level of refinement, coarse to fine."""
+        return [] if self.layout is None else self.layout.level.bincount(minlength=len(self.patches)).tolist()
+
+
+def make_examples(model: Forecaster, data: HeldOut, lead: int) -> list[Example]:
+    """Predict at the beginning, the middle and the end of each system's first trajectory, in that order."""
+    examples = []
+    for system in data.systems:
+        index = next(i for i, trajectory_set in enumerate(data.sets) if trajectory_set.system == system)
+        trajectory = data.trajectories[index][0]
+        last_start = data.sets[index].trajectories[trajectory].num_frames - data.num_frames - lead
+        for start in dict.fromkeys((0, last_start // 2, last_start)):
+            examples.append(make_example(model, data, Window(index, trajectory, start, lead)))
+    return examples
+
+
+def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
+    """Predict one window and keep the frames and tokens to show."""
+    (batch,) = read_windows(data.sets, [window], data.num_frames)
+    prediction, layout = predict_with_tokens(model, batch)
+    trajectory_set = data.sets[window.set_index]
+    trajectory = trajectory_set.trajectories[window.trajectory]
+    return Example(
+        system=batch.system,
+        fields=batch.fields,
+        units=trajectory_set.units,
+        trajectory=f"{trajectory.source.name}, trajectory {trajectory.name}",
+        frame=window.start + data.num_frames - 1,
+        lead=window.lead,
+        time_step=trajectory.time_step,
+        spacing=batch.spacing,
+        last=batch.last[0],
+        target=batch.known_target[0],
+        prediction=prediction[0],
+        layout=with_tensors(layout, Tensor.cpu),
+        patches=patches_of(model),
+        num_uniform_tokens=num_uniform_tokens(model, batch.samples),
+    )

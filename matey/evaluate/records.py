@@ -15,13 +15,12 @@ from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
 from matey.data.names import ALL_FIELDS
-from matey.evaluate.baselines import extrapolation
-from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
-from matey.evaluate.seams import jumps
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
-from matey.physics import MEASURES
+from matey.physics import MEASURES, measures_of
 from matey.samples import Samples
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch, cover, patch_grid, unpatchify
 
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
@@ -54,7 +53,7 @@ class Record:
         worst: name of the latter trajectory; empty if trajectories were not recorded.
         physics: measures of `matey.physics` that the system has, if ``field`` is ``all``: the forecast's by name, the truth's
             with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
-            prefix ``persistence_``, see `matey.evaluate.physics.correlation_time`.
+            prefix ``persistence_``, see `matey.evaluate.records.correlation_time`.
         conserve: whether it is of a rollout that was to keep the totals of what the system is known to conserve.
         tokens_worth: NRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens and for
             rollouts in steps of one snapshot, which are not made twice.
@@ -316,3 +315,114 @@ def read_records(path: Path) -> list[Record]:
         rest = {name: value for name, value in row.items() if name in known}
         records.append(Record(errors=errors, persistence=of_persistence, **rest))
     return records
+
+
+TRUTH = "truth_"
+"""Prefix of the names of the truth's numbers."""
+
+LEAST_CORRELATION = 0.8
+"""Correlation with the truth below which a rollout counts as lost."""
+
+CORRELATION_TIME = "correlation_time"
+
+Totals = dict[str, tuple[float, int]]
+"""Sums by name, each with the number of its terms."""
+
+
+def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Return a system's measures ``(b,)`` by name, for predicted and true frames ``(b, f, z, y, x)``."""
+    found = {
+        before + name: measure.number(frame, batch)
+        for name, measure in measures_of(batch)
+        for before, frame in (("", prediction), (TRUTH, target))
+    }
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def add_up(totals: Totals, more: Totals) -> None:
+    """Add other totals to ``totals`` in place."""
+    for name, (total, count) in more.items():
+        before, number = totals.get(name, (0.0, 0))
+        totals[name] = before + total, number + count
+
+
+def means_of(totals: Totals) -> dict[str, float]:
+    """Return the mean of each sum."""
+    return {name: total / count for name, (total, count) in totals.items()}
+
+
+def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:
+    """Return after how many snapshots a rollout's mean correlation with the truth falls below `LEAST_CORRELATION`.
+
+    The correlation is interpolated linearly between two snapshots, from 1 at the start.
+
+    Args:
+        leads: ascending numbers of snapshots.
+        correlations: mean correlation after each; a value that is not finite comes from a rollout that blew up; it counts as 0.
+
+    Returns:
+        Number of snapshots; infinity if it never falls below.
+    """
+    lead_before, before = 0, 1.0
+    for lead, correlation in zip(leads, correlations, strict=True):
+        now = correlation if math.isfinite(correlation) else 0.0
+        if now < LEAST_CORRELATION:
+            return lead_before + (lead - lead_before) * (before - LEAST_CORRELATION) / (before - now)
+        lead_before, before = lead, now
+    return math.inf
+
+
+def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
+    """Average the jumps of an error between neighbouring cells, across borders of patches and inside patches.
+
+    Args:
+        error: ``(b, f, z, y, x)``, the error of a prediction.
+        patch_of_cell: ``(b, z, y, x)``, number of each cell's patch, see `patches_of_cells`.
+
+    Returns:
+        ``(2, b, f)``, mean jump across borders and inside patches, in the unit of the field; NaN without such neighbours.
+    """
+    sums = error.new_zeros(2, *error.shape[:2])
+    counts = error.new_zeros(2, error.shape[0], 1)
+    for axis in (1, 2, 3):
+        across = (patch_of_cell.diff(dim=axis) != 0)[:, None]  # (b, 1, z, y, x), one cell fewer along the axis
+        jump = error.diff(dim=axis + 1).abs()
+        for row, chosen in enumerate((across, ~across)):
+            sums[row] += (jump * chosen).sum(dim=(2, 3, 4))
+            counts[row] += chosen.sum(dim=(2, 3, 4))
+    return sums / counts
+
+
+def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], layout: TokenLayout) -> Tensor:
+    """Return the number of the leaf patch around each cell of the last frame, ``(b, z, y, x)``."""
+    window = (batch.num_frames, *batch.grid)
+    covered = (1, *cover(window, patches[0])[1:])
+    z, y, x = batch.grid
+    numbers = (_numbers(layout, level, patch, batch, covered) for level, patch in enumerate(patches))
+    return torch.stack(list(numbers)).amax(dim=0)[:, :z, :y, :x]
+
+
+def _numbers(layout: TokenLayout, level: int, patch: Patch, batch: FieldBatch, covered: Sequence[int]) -> Tensor:
+    """Return the number of one level's leaf at each of its cells, -1 at all others: ``(b, z, y, x)``."""
+    leaf = (layout.is_last & layout.is_leaf & (layout.level == level)).nonzero(as_tuple=True)[0]
+    frame_patch = (1, *patch[1:])
+    grid = patch_grid(covered, frame_patch)
+    canvas = leaf.new_full((batch.num_samples * grid[1] * grid[2] * grid[3],), -1)
+    canvas[layout.row[leaf] // (batch.num_frames // patch[0])] = leaf
+    cells = canvas[:, None, None, None, None, None].expand(-1, 1, *frame_patch)
+    return unpatchify(cells, grid)[:, 0, 0]
+
+
+def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
+    """Predict that every cell repeats its last change, ``u(t) + lead (u(t) - u(t-1))``.
+
+    Args:
+        batch: the histories; a history of one frame shows no change, and this frame is predicted again.
+        lead: snapshots from the last frame to the predicted one; the lead time of the batch is not used.
+
+    Returns:
+        The predicted frame ``(b, f, z, y, x)`` in physical units.
+    """
+    if batch.num_frames == 1:
+        return batch.last
+    return batch.last + lead * (batch.last - batch.history[:, -2])

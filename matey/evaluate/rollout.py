@@ -15,14 +15,24 @@ The error then grows at most in proportion to the number of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
-from matey.evaluate.conservation import Totals, kept
+from matey.data import Window, read_rollouts
+from matey.data.windows import alike
+from matey.evaluate.conservation import Totals, kept, totals_of
 from matey.evaluate.forecaster import Forecaster
+from matey.evaluate.held_out import HeldOut
 from matey.fields import FieldBatch
+from matey.model.matey import MateyModel
+from matey.physics import CELLS, measures_of
+from matey.tokens.layout import TokenLayout
+from matey.tokens.tokenize import tokenize
 
 MAX_GROWTH = 4.0
 """Largest ratio of a change to the changes in the history, or to the rollout's first change.
@@ -163,3 +173,163 @@ def limited(frame: Tensor, last: Tensor, ahead: int, largest: Tensor) -> tuple[T
 def root_mean_square(values: Tensor) -> Tensor:
     """Return the root mean square of fields ``(..., z, y, x)`` over their cells; squares may overflow float32."""
     return values.double().square().mean(dim=(-3, -2, -1)).sqrt()
+
+
+MOST_VIEWS = 60  # in all systems together; one picture of a film takes about 100 kB on the report's page
+MOST_OF_ONE = 20
+
+
+@dataclass(frozen=True)
+class View:
+    """One field of one trajectory at one step.
+
+    Attributes:
+        step: number of snapshots after the last known frame; 0 is the last known frame itself.
+        time: time in the data or since the trajectory began, in the units of the data set.
+        forecast: ``(z, y, x)``, the forecast in physical units.
+        truth: ``(z, y, x)``, the truth; None beyond the end of the trajectory.
+        layout: the model's tokens for the frames up to this one; None for a peer, which has none.
+    """
+
+    step: int
+    time: float
+    forecast: Tensor
+    truth: Tensor | None
+    layout: TokenLayout | None
+
+
+@dataclass(frozen=True)
+class ShownRollout:
+    """A rollout of one system.
+
+    Attributes:
+        system: name of the PDE system.
+        trajectory: file and name of the trajectory.
+        field: name of the field that is shown.
+        spacing: cell size along ``z, y, x``.
+        views: the field, its truth and the tokens at some steps, the last one among them.
+    """
+
+    system: str
+    trajectory: str
+    field: str
+    spacing: tuple[float, float, float]
+    views: tuple[View, ...]
+
+
+def show_rollouts(
+    model: Forecaster, data: HeldOut, windows: Sequence[Window], num_steps: int, conserve: bool = False
+) -> list[ShownRollout]:
+    """Roll the model out from a window of each system, and keep as many steps as a page can hold."""
+    most = max(2, min(MOST_OF_ONE, MOST_VIEWS // max(1, len(windows))))
+    shown = [num_steps - every for every in range(0, num_steps, -(-num_steps // most))]
+    return [show_rollout(model, data, window, num_steps, shown, conserve=conserve) for window in windows]
+
+
+def show_rollout(
+    model: Forecaster,
+    data: HeldOut,
+    window: Window,
+    num_steps: int,
+    shown: Collection[int],
+    field: int = 0,
+    conserve: bool = False,
+) -> ShownRollout:
+    """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
+    (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
+    about = data.sets[window.set_index].trajectories[window.trajectory]
+    history, views = known.batch.history, []
+    truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
+    totals = totals_of(known.batch) if conserve else None
+    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps, totals=totals))):
+        if step:
+            history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
+        if step not in shown:
+            continue
+        batch = known.batch.with_tensors(history=history)
+        time = (window.start + data.num_frames - 1 + step) * about.time_step
+        layout = None
+        if isinstance(model, MateyModel):
+            layout = tokenize([batch], model.config.patches, model.config.refinement).layout
+        views.append(View(step, time, history[0, -1, field], truth[0, step, field], layout))
+    label = f"{about.source.name}, trajectory {about.name}"
+    return ShownRollout(known.batch.system, label, known.batch.fields[field], known.batch.spacing, tuple(views))
+
+
+MOST_TRAJECTORIES = 4  # per system
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """Means of fields and conserved quantities in rollouts that continue beyond the end of the truth.
+
+    Attributes:
+        num_true: number of snapshots that were compared with the truth.
+        num_steps: number of snapshots of the rollouts.
+        drifts: three means over a few trajectories, by system and quantity: the value at the end of the truth, in the
+            forecast at the same time, and at the end of the rollout.
+    """
+
+    num_true: int
+    num_steps: int
+    drifts: Mapping[tuple[str, str], Sequence[float]]
+
+
+def longest_rollout(data: HeldOut) -> int:
+    """Return how many frames follow the first history in every trajectory; 0 without trajectories."""
+    lengths = [
+        data.sets[index].trajectories[number].num_frames - data.num_frames
+        for index, numbers in enumerate(data.trajectories)
+        for number in numbers
+    ]
+    return max(0, min(lengths, default=0))
+
+
+def go_beyond(
+    model: Forecaster, data: HeldOut, num_true: int, num_steps: int, start: int = 0, conserve: bool = False
+) -> Beyond:
+    """Roll out from the beginning of a few trajectories of each system to beyond their ends.
+
+    Data whose given fields vary in time is left out, since nothing is known of these beyond the end.
+
+    Args:
+        model: the model.
+        data: the trajectories.
+        num_true: number of snapshots that are compared with the truth.
+        num_steps: number of snapshots of the rollouts, more than ``num_true``.
+        start: first frame of the histories; it makes histories of different lengths end at the same frame.
+        conserve: whether rollouts keep the totals of conserved quantities, see `matey.evaluate.conservation`.
+
+    Returns:
+        The measures of `matey.physics` that each system has, and the change of each field's mean since the last known
+        frame, divided by the field's mean absolute value.
+    """
+    found: dict[tuple[str, str], list[Tensor]] = {}
+    for index, numbers in enumerate(data.trajectories):
+        if data.sets[index].varying:
+            continue
+        windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
+        for together in alike(data.sets, windows):
+            (known,) = read_rollouts(data.sets, together, data.num_frames, num_true)
+            frames, totals = {}, totals_of(known.batch) if conserve else None
+            for step, frame in enumerate(rollout(model, known.batch, num_steps, totals=totals), start=1):
+                if step in (num_true, num_steps):
+                    frames[step] = frame.cpu()
+            shown = known.truth[:, -1], frames[num_true], frames[num_steps]
+            for rows in zip(*(_quantities(frame, known.batch) for frame in shown), strict=True):
+                name = rows[0][0]
+                values = torch.stack([value for _, value in rows])  # (3, b)
+                found.setdefault((known.batch.system, name), []).append(values)
+    drifts = {key: torch.cat(each, dim=1).mean(dim=1).tolist() for key, each in found.items()}
+    return Beyond(num_true, num_steps, drifts)
+
+
+def _quantities(frame: Tensor, batch: FieldBatch) -> Iterator[tuple[str, Tensor]]:
+    """Yield the names and values ``(b,)`` of a frame's measures and changes of means; the frame is ``(b, f, z, y, x)``."""
+    for _, measure in measures_of(batch):
+        if (value := measure.number(frame, batch)) is not None:
+            yield measure.label, value.double()
+    before = batch.last.double()
+    change = (frame.double() - before).mean(dim=CELLS) / before.abs().mean(dim=CELLS).clamp_min(math.ulp(0.0))  # (b, f)
+    for number, name in enumerate(batch.fields):
+        yield f"change of mean {name}", change[:, number]

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from matey.data.names import ALL_FIELDS
-from matey.evaluate.physics import TRUTH
-from matey.evaluate.records import Kind, Record
+from matey.evaluate.records import TRUTH, Kind, Record
 from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)

@@ -9,19 +9,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from matey.evaluate.beyond import Beyond
-from matey.evaluate.comparison import best_of, one_of, side_by_side
-from matey.evaluate.evaluation import Evaluation
+from matey.evaluate.evaluation import Evaluation, best_of, one_of, side_by_side
 from matey.evaluate.records import Record
-from matey.report import plots, rollout_plots
+from matey.evaluate.rollout import Beyond
+from matey.report import plots
 from matey.report.page import definitions, figure, heading, link, page, paragraph, table
-from matey.report.physics import beyond_section, beyond_text, physics_section, physics_text
-from matey.report.png import to_png
-from matey.report.summary import (
+from matey.report.pictures import to_png
+from matey.report.tables import (
     baseline_cells,
+    beyond_section,
+    beyond_text,
     cost_cells,
     error_text,
     forecast_text,
+    physics_section,
+    physics_text,
     spread_cells,
     summary_records,
     worth_text,
@@ -96,7 +98,7 @@ def write_comparison(
         *beyond_section(names, _beyond(evaluations)),
     ]
     if any(record.is_rollout for record in evaluations[0].records):
-        png = to_png(rollout_plots.compared_figure(names, [evaluation.records for evaluation in evaluations]))
+        png = to_png(plots.compared_figure(names, [evaluation.records for evaluation in evaluations]))
         body += [heading(2, "Rollouts"), figure(png, "Error after each step over the models' own predictions.")]
     body.append(heading(2, "Worst cases"))
     for name, evaluation in zip(names, evaluations, strict=True):

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from matey.data import DataError, Trajectory, TrajectorySet
-from matey.report.aspect import aspect_of
-from matey.report.literal import literal
+from matey.report.pictures import aspect_of, literal
 
 COLUMNS = 5
 

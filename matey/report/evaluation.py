@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
-from matey.evaluate.evaluation import Evaluation
-from matey.evaluate.examples import Example
+from matey.checkpoints.peer_folder import TrainedPeer
+from matey.checkpoints.trained import Trained
+from matey.evaluate.evaluation import Evaluation, Protocol
+from matey.evaluate.forecaster import Example
+from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
-from matey.evaluate.shown_rollouts import ShownRollout
+from matey.evaluate.rollout import ShownRollout
 from matey.metrics import METRICS
-from matey.report import plots, rollout_plots
-from matey.report.about import About, patch_text
-from matey.report.forecast_movie import film_of
+from matey.model.configuration import MateyConfig
+from matey.report import plots
+from matey.report.film import film_of
 from matey.report.page import definitions, figure, folded, heading, page, paragraph, table
-from matey.report.physics import beyond_section, physics_section
-from matey.report.png import to_png
-from matey.report.summary import (
+from matey.report.pictures import to_png
+from matey.report.plots import patch_text
+from matey.report.tables import (
     baseline_cells,
+    beyond_section,
     cost_cells,
     error_text,
     forecast_text,
+    physics_section,
     ratio_text,
     seams_text,
     spread_cells,
     summary_records,
     worth_text,
 )
+from matey.tokens.patches import padding_note
 
 MOST_BYTES = 10**7
 """Largest size of a page in bytes, so that it can be sent; if pictures compress badly, films have fewer of them."""
@@ -120,7 +129,7 @@ def _meanings(record: Record) -> list[tuple[str, str]]:
 def _rollouts(evaluation: Evaluation) -> list[str]:
     if not any(record.is_rollout for record in evaluation.records):
         return []
-    png = to_png(rollout_plots.rollout_figure(evaluation.records))
+    png = to_png(plots.rollout_figure(evaluation.records))
     parts = [heading(2, "Rollouts"), figure(png, "Error after each step over the model's own predictions.")]
     for system in dict.fromkeys(spectra.system for spectra in evaluation.spectra):
         own = [spectra for spectra in evaluation.spectra if spectra.system == system]
@@ -128,7 +137,7 @@ def _rollouts(evaluation: Evaluation) -> list[str]:
             f"Power of each field by wavenumber after {own[0].lead} snapshots, mean over directions and windows. Dotted: of "
             "the error, which is as large as the truth at scales of which the forecast knows nothing any more."
         )
-        parts += [heading(3, system), figure(to_png(rollout_plots.spectra_figure(own)), caption)]
+        parts += [heading(3, system), figure(to_png(plots.spectra_figure(own)), caption)]
     return parts
 
 
@@ -286,3 +295,78 @@ def _errors(record: Record) -> tuple[str, ...]:
 def _by_system(examples: Sequence[Example]) -> list[list[Example]]:
     systems = dict.fromkeys(example.system for example in examples)
     return [[example for example in examples if example.system == system] for system in systems]
+
+
+@dataclass(frozen=True)
+class About:
+    """The head of a report.
+
+    Attributes:
+        name: name of the run or the model.
+        facts: pairs of a term and its description, in plain text.
+        log: lines of the run's ``metrics.jsonl``; empty if there is none.
+        label: name of the kind of model in tables.
+    """
+
+    name: str
+    facts: Sequence[tuple[str, str]]
+    log: Sequence[dict[str, Any]] = field(default_factory=tuple)
+    label: str = "MATEY"
+
+
+def describe(trained: Trained | TrainedPeer, data: HeldOut, protocol: Protocol, date: str, command: str) -> About:
+    """Describe the model, the data and the method of evaluation."""
+    about = [("date", date), ("command", command)]
+    context = describe_context(data, trained.model.device, protocol)
+    history = ("history", f"{data.num_frames} frames")
+    if isinstance(trained, TrainedPeer):
+        size, facts = f"{trained.model.num_parameters:,} parameters", trained.facts
+        about += [("model", f"{facts.kind}, compared with MATEY: {size}, for {facts.system} alone"), history]
+        about.append(("training", f"leads of 1 to {facts.lead_max} snapshots"))
+        return About(trained.name, [*about, *context], label=facts.kind)
+    config = trained.model.config
+    network = (
+        f"{trained.model.num_parameters():,} parameters: {config.num_blocks} blocks of {config.scheme} attention, "
+        f"{config.num_heads} heads, {config.width} wide; decodes the {config.predict}"
+    )
+    about += [("model", network), ("tokens", _tokens(config)), history]
+    if trained.run is not None:
+        training = f"{trained.run.train.steps} steps, leads of 1 to {trained.run.data.lead_max} snapshots"
+        about.append(("training", training))
+    for trajectory_set in data.sets:
+        for grid in dict.fromkeys(trajectory.grid for trajectory in trajectory_set.trajectories):
+            if note := padding_note(grid, config.patches[0]):
+                about.append(("padding", f"{trajectory_set.system}: {note}"))
+    return About(trained.name, [*about, *context], trained.log)
+
+
+def describe_context(data: HeldOut, device: torch.device, protocol: Protocol) -> list[tuple[str, str]]:
+    """Describe the facts that do not depend on the model: data and device."""
+    facts = []
+    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
+        share = f"{data.part}, {len(trajectories)} of {trajectory_set.num_trajectories} trajectories"
+        names = ", ".join(trajectory_set.fields)
+        facts.append(("data", f"{trajectory_set.system} ({share}): {names}; {_files(trajectory_set.sources)}"))
+    facts += [("note", note) for note in data.notes]
+    return [*facts, ("device", f"{_device(device)}, up to {protocol.batch_size} samples at a time")]
+
+
+def _tokens(config: MateyConfig) -> str:
+    sizes = " to ".join(patch_text(patch) for patch in config.patches)
+    if len(config.patches) == 1:
+        return f"{config.tokens.set}, patches of {sizes}"
+    return f"{config.tokens.set}, patches of {sizes}, split by {config.tokens.rule} {config.tokens.refine:g}"
+
+
+def _files(sources: Sequence[Path]) -> str:
+    """Name files relative to the working folder, others by the end of the path only, because pages are passed on to others."""
+    first = sources[0].resolve()
+    near = first.relative_to(Path.cwd()) if first.is_relative_to(Path.cwd()) else Path("...", *first.parts[-2:])
+    return str(near) if len(sources) == 1 else f"{len(sources)} files such as {near}"
+
+
+def _device(device: torch.device) -> str:
+    if device.type != "cpu":
+        return str(device)
+    load = os.getloadavg()[0]
+    return f"{device}, {torch.get_num_threads()} threads on {os.cpu_count()} cores with a load of {load:.1f} in the last minute"

@@ -8,19 +8,24 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
-from matey.evaluate.examples import Example
-from matey.report.about import patch_text
-from matey.report.aspect import aspect_of
-from matey.report.literal import literal
+from matey.data.names import ALL_FIELDS
+from matey.evaluate.forecaster import Example
+from matey.evaluate.records import Record
+from matey.evaluate.rollout import ShownRollout
+from matey.evaluate.spectra import Spectra
+from matey.metrics import nrmse
+from matey.report.pictures import aspect_of, literal
 from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, and one of Tol's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
@@ -252,3 +257,154 @@ def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> Non
 
 def _with_unit(name: str, unit: str) -> str:
     return words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"
+
+
+DECADES = 12  # decades of power drawn below the truth's largest value
+
+
+@matplotlib.rc_context(STYLE)
+def rollout_figure(records: Sequence[Record]) -> Figure:
+    """Draw each system's error against the steps of its rollouts: mean over the fields, each field, and persistence."""
+    records = [record for record in records if record.is_rollout]
+    systems = list(dict.fromkeys(record.system for record in records))
+    figure, panels = _panels(len(systems))
+    for axes, system in zip(panels, systems, strict=True):
+        _draw_rollouts(axes, [record for record in records if record.system == system])
+        axes.set_title(literal(system))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> Figure:
+    """Draw each system's error against the steps of one kind of rollout, a curve for each model, and persistence."""
+    systems = list(dict.fromkeys(record.system for records in records_by_model for record in records))
+    figure, panels = _panels(len(systems))
+    for axes, system in zip(panels, systems, strict=True):
+        curves = [
+            [r for r in records if (r.system, r.field, r.kind) == (system, ALL_FIELDS, "rollout")]
+            for records in records_by_model
+        ]
+        known = next(own for own in curves if own)
+        persistence = [r.persistence_nrmse for r in known]
+        axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
+        for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
+            if own:  # a peer has records of one system only
+                axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=literal(name))
+        _finish(axes, [record for own in curves for record in own], max(persistence))
+        axes.set_title(literal(system))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def spectra_figure(spectra: Sequence[Spectra]) -> Figure:
+    """Draw the power spectra of truth, forecasts and errors of one system, a panel per field."""
+    names = spectra[0].fields
+    figure, panels = _panels(len(names))
+    for row, (axes, name) in enumerate(zip(panels, names, strict=True)):
+        truth = spectra[0].truth[row].numpy()
+        axes.plot(spectra[0].wavenumbers, truth, color="black", label="truth")
+        for colour, own in zip(itertools.cycle(COLOURS), spectra):
+            for power, style, what in ((own.forecast[row], "-", ""), (own.error[row], ":", "error of ")):
+                shown = np.where(torch.isfinite(power), power, np.nan)  # a rollout that blew up has no finite power
+                axes.plot(own.wavenumbers, shown, style, color=colour, label=f"{what}{label_of(own.kind)}")
+        axes.set(title=words(name), xlabel="cycles per unit of length", ylabel="power", xscale="log", yscale="log")
+        axes.xaxis.set_minor_formatter(NullFormatter())  # labels between powers of ten would overlap
+        largest = truth.max(initial=0)
+        if largest > 0:
+            axes.set_ylim(bottom=max(axes.get_ylim()[0], largest * 10.0**-DECADES))
+    panels[0].legend(fontsize=8, **BELOW)
+    return figure
+
+
+def _panels(number: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with ``number`` panels, two per row."""
+    num_columns = min(2, number)
+    num_rows = -(-number // num_columns)
+    figure = Figure(figsize=(max(8, 5 * num_columns), 3.6 * num_rows), layout="constrained")
+    panels = list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+    for axes in panels[number:]:
+        axes.set_visible(False)
+    return figure, panels[:number]
+
+
+def label_of(kind: str) -> str:
+    """Return the name of a kind of rollout in a legend."""
+    return kind.replace("rollout", "MATEY")
+
+
+def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
+    overall = [record for record in records if record.field == ALL_FIELDS]
+    kinds = list(dict.fromkeys(record.kind for record in overall))
+    first = [record for record in overall if record.kind == kinds[0]]
+    persistence = [record.persistence_nrmse for record in first]
+    axes.plot([r.lead for r in first], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
+    for colour, kind in zip(itertools.cycle(COLOURS), kinds):
+        own = [record for record in overall if record.kind == kind]
+        axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=label_of(kind))
+    names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
+    for colour, name in zip(COLOURS[len(kinds) :], names if len(names) > 1 else [], strict=False):
+        own = [record for record in records if (record.field, record.kind) == (name, kinds[0])]
+        leads = [r.lead for r in own]
+        label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
+        axes.plot(leads, [r.nrmse for r in own], color=colour, linewidth=1, label=label)
+        axes.plot(leads, [r.persistence_nrmse for r in own], "--", color=colour, linewidth=0.8)
+    _finish(axes, records, max(persistence))
+
+
+def _finish(axes: Axes, records: Sequence[Record], persistence: float) -> None:
+    """Label the axes of a panel with all its curves."""
+    # A rollout that blows up would squeeze all other curves against the axis. All curves must be drawn before this.
+    if all(record.nrmse <= 10 * persistence for record in records):
+        axes.set_ylim(0, None)
+    else:
+        axes.set_yscale("log")
+    axes.set(xlabel="snapshots rolled out", ylabel="NRMSE")
+    axes.locator_params("x", integer=True)
+    axes.legend(fontsize=8, **BELOW)
+
+
+MESH_COLOUR = (1, 1, 1, 0.75)
+
+
+@matplotlib.rc_context(PICTURE_STYLE)
+def snapshots_figure(shown: ShownRollout) -> Figure:
+    """Draw a column for each view, the last known frame first, with the truth's colour scale."""
+    grid = shown.views[0].forecast.shape
+    height = 2 * 8.7 / len(shown.views) * height_over_width(grid, shown.spacing) + 0.6
+    figure = Figure(figsize=(10, height), layout="constrained")
+    panels = figure.subplots(2, len(shown.views), squeeze=False)
+    truths = [view.truth for view in shown.views if view.truth is not None]
+    low, high = min(plane(truth).min() for truth in truths), max(plane(truth).max() for truth in truths)
+    for view, truth, column, (error, persistence) in zip(shown.views, truths, panels.T, errors(shown), strict=True):
+        for axes, values in zip(column, (view.forecast, truth), strict=True):
+            image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)
+            axes.set(xticks=[], yticks=[])
+        assert view.layout is not None  # only MATEY's rollouts are drawn
+        mesh = patches_in_plane(view.layout, grid, shown.spacing)
+        column[0].add_collection(PatchCollection(mesh, facecolor="none", edgecolor=MESH_COLOUR, linewidth=0.9))
+        when = f"{view.step} snapshots later" if view.step else "last known frame"
+        column[0].set_title(f"{when}: {view.layout.num_tokens} tokens")
+        if view.step:
+            column[1].set_xlabel(f"error {error:.1%}, persistence {persistence:.0%}")
+    panels[0, 0].set_ylabel("forecast, mesh of tokens")
+    panels[1, 0].set_ylabel("truth")
+    bar = figure.colorbar(image, ax=panels[:, -1].tolist(), shrink=0.9, aspect=40, pad=0.04)
+    bar.set_label(words(shown.field))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def errors(shown: ShownRollout) -> list[tuple[float, float]]:
+    """Return the NRMSE of each view's forecast, and that of persistence, the known first view."""
+
+    def error(forecast: Tensor, truth: Tensor) -> float:
+        return nrmse(forecast[None, None], truth[None, None]).item()
+
+    known = shown.views[0].forecast
+    return [(error(v.forecast, v.truth), error(known, v.truth)) for v in shown.views if v.truth is not None]
+
+
+def patch_text(patch: Patch) -> str:
+    """Return the size of a patch in space, such as 8×8, or 8×8×8 in three dimensions."""
+    _, z, y, x = patch
+    return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))

@@ -9,10 +9,9 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from matey.report.literal import literal
 from matey.report.page import figure, heading, page, paragraph, table
+from matey.report.pictures import literal, to_png
 from matey.report.plots import BELOW, COLOURS, STYLE
-from matey.report.png import to_png
 from matey.report.progress import Progress, curves_of, run_rows, system_rows
 
 

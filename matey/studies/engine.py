@@ -40,7 +40,7 @@ from matey.config import ConfigError
 from matey.config.shipped import ROOT, is_installed
 from matey.mistakes import Mistake, one_line
 from matey.process.launchers import program_of
-from matey.report.png import write_png
+from matey.report.pictures import write_png
 from matey.studies.cases import StudyError
 from matey.train.lock import FileLock, LockedError
 

@@ -322,7 +322,7 @@ def lengths_of(
             another rule), because the measured samples are not the run's own.
         grid: cells of a sample for one rank; by default those of the run's first data set.
         limit: largest bytes of a rank's activations; by default those of this sample on one rank.
-        precision: precision of weights and activations, as in `matey.planning.engine.EngineSettings`.
+        precision: precision of weights and activations, as in `matey.planning.memory.EngineSettings`.
         can_measure: whether the default limit is measured instead of estimated as in training.
     """
     data = open_dataset(run.data.sets[0].path, run.data.sets[0].description)

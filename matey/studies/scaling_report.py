@@ -23,8 +23,8 @@ from matey.data.trajectories import DataError
 from matey.planning.estimate import Estimate
 from matey.planning.machine import Machine, load_machine
 from matey.planning.workload import Workload, load_workload
+from matey.report.pictures import write_png
 from matey.report.plots import COLOURS, STYLE
-from matey.report.png import write_png
 from matey.studies.engine import TEXT, write_table
 from matey.studies.page import write_page
 from matey.studies.scaling import LENGTHS_FILE, Point, Study, cost_of, make_points, runs_of, steps_of

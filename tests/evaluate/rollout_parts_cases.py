@@ -11,8 +11,8 @@ import torch
 
 import matey.evaluate.rollout as limits
 from matey.evaluate.conservation import totals_of
+from matey.evaluate.parts import rollout_parts, totals_of_part
 from matey.evaluate.rollout import rollout
-from matey.evaluate.rollout_parts import rollout_parts, totals_of_part
 from matey.model.boxes import share_of
 from matey.model.forecast import hold
 from matey.model.sequence_group import SequenceGroup

@@ -1,7 +1,7 @@
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.baselines import extrapolation
+from matey.evaluate.records import extrapolation
 
 
 def batch_of(*frames):

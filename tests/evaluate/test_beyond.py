@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from matey.data import TrajectorySet
-from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.held_out import HeldOut
-from matey.report.physics import beyond_rows, beyond_text
+from matey.evaluate.rollout import go_beyond, longest_rollout
+from matey.report.tables import beyond_rows, beyond_text
 
 
 class Growing:

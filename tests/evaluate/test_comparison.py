@@ -9,8 +9,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.run_names import distinct_names
 from matey.data import DataError
-from matey.evaluate.comparison import Candidate, best_of, plan_comparison
-from matey.evaluate.evaluation import Protocol, evaluate
+from matey.evaluate.evaluation import Candidate, Protocol, best_of, evaluate, plan_comparison
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
 from matey.report.comparison import comparison_text

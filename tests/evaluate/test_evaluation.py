@@ -9,9 +9,8 @@ from matey.config.choices import CRITERIA
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
-from matey.report.about import About
-from matey.report.evaluation import write_report
-from matey.report.summary import summary_text
+from matey.report.evaluation import About, write_report
+from matey.report.tables import summary_text
 from matey.tokens.criteria import patch_variance
 from tests.support.evaluations import plan_tasks
 from tests.support.laws import law

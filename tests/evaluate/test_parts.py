@@ -45,7 +45,7 @@ def batch_of(system, fields, grid, periodic, frames):
 @pytest.mark.parametrize("network", ["matey", "paper"])
 @pytest.mark.parametrize("case", CASES)
 def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_once, monkeypatch):
-    monkeypatch.setattr("matey.evaluate.rollout_parts.AT_ONCE", at_once)  # cells: a few layers
+    monkeypatch.setattr("matey.evaluate.parts.AT_ONCE", at_once)  # cells: a few layers
     largest = Metric("largest", "Of a package.", lambda p, u: (p - u).abs().amax(dim=(2, 3, 4)))
     monkeypatch.setitem(METRICS._loaded, "largest", largest)
     batch = batch_of(*CASES[case])

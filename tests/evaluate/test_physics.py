@@ -10,10 +10,9 @@ import torch
 from matey import FieldBatch
 from matey.data import open_dataset, read_windows, spread_windows
 from matey.data.time_blocks import TimeBlocks
-from matey.evaluate.physics import correlation_time
-from matey.evaluate.records import ErrorSums, read_records, write_records
+from matey.evaluate.records import ErrorSums, correlation_time, read_records, write_records
 from matey.physics import MEASURES
-from matey.report.physics import physics_rows, physics_section
+from matey.report.tables import physics_rows, physics_section
 from tests.support.described_files import flow
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.evaluate.seams import jumps, patches_of_cells
+from matey.evaluate.records import jumps, patches_of_cells
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch

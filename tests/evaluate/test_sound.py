@@ -10,8 +10,7 @@ import torch
 import yaml
 
 from matey.data import DataError, TrajectorySet, split_trajectories
-from matey.evaluate.held_out import HeldOut
-from matey.evaluate.sound import sound_beginnings
+from matey.evaluate.held_out import HeldOut, sound_beginnings
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
 

@@ -13,9 +13,8 @@ from matey.model import attention
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of, packed, tensors_in
 from matey.parallel.topology import Topology
-from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
-from matey.planning.memory import plan_memory
+from matey.planning.memory import plan_memory, read_engine
 from matey.planning.workload import Workload
 from matey.train import ahead
 from tests.support.memory_cases import RUN

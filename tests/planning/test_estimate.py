@@ -7,10 +7,9 @@ import pytest
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.parallel.engine import zero_settings
-from matey.planning.estimate import estimate
+from matey.planning.estimate import Choice, choice_of, estimate, nearest_that_fits, search
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
-from matey.planning.search import Choice, choice_of, nearest_that_fits, search
 from matey.planning.workload import load_workload
 from tests.support.paths import ROOT
 

@@ -7,10 +7,9 @@ import pytest
 from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
 from matey.parallel.topology import Topology
-from matey.planning.engine import read_engine
-from matey.planning.exchanges import plan_exchanges
+from matey.planning.collectives import plan_exchanges
 from matey.planning.machine import load_machine
-from matey.planning.memory import _gradient_copies, plan_memory, ready_bytes
+from matey.planning.memory import _gradient_copies, plan_memory, read_engine, ready_bytes
 from matey.planning.workload import Workload
 from tests.support.memory_cases import RUN, SAMPLE
 from tests.support.planned import samples_of

@@ -9,7 +9,7 @@ from matey.benchmark.step import Case
 from matey.config import load_config
 from matey.data import TrajectorySet
 from matey.model.boxes import reach_of
-from matey.planning.reading import MB, read_bytes, reading_text
+from matey.planning.preparation import MB, read_bytes, reading_text
 from matey.planning.workload import Workload, load_workload
 from tests.support.planned import samples_of
 

@@ -15,7 +15,7 @@ from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet
 from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
-from matey.planning.reading import read_bytes
+from matey.planning.preparation import read_bytes
 from matey.planning.samples import Assumed
 from matey.planning.workload import Workload, load_workload
 from matey.train.loss import LossScale, training_loss

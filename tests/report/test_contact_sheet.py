@@ -5,7 +5,7 @@ import pytest
 
 from matey.data import TrajectorySet
 from matey.report.contact_sheet import contact_sheet, first_readable
-from matey.report.png import to_png
+from matey.report.pictures import to_png
 
 
 @pytest.mark.parametrize("text", [r"$\unit{m/s}$", "US$ per $", r"$\frac{kg}{m^3$"])

@@ -12,12 +12,11 @@ from matey.data import Window
 from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.records import Record
-from matey.evaluate.shown_rollouts import MOST_VIEWS, show_rollouts
-from matey.report.about import About, describe
-from matey.report.evaluation import MOST_BYTES, write_report
-from matey.report.forecast_movie import film_of
+from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
+from matey.report.evaluation import MOST_BYTES, About, describe, write_report
+from matey.report.film import film_of
 from matey.report.page import page, paragraph, table
-from matey.report.summary import error_text, forecast_text, seams_text, summary_records, summary_text, worth_text
+from matey.report.tables import error_text, forecast_text, seams_text, summary_records, summary_text, worth_text
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}

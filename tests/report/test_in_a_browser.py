@@ -10,8 +10,7 @@ import pytest
 
 from matey.checkpoints.trained import Trained
 from matey.evaluate.evaluation import Protocol
-from matey.report.about import describe
-from matey.report.evaluation import write_report
+from matey.report.evaluation import describe, write_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking

@@ -3,7 +3,7 @@
 import math
 
 from matey.evaluate.records import Record
-from matey.report.physics import physics_rows, physics_section, physics_text
+from matey.report.tables import physics_rows, physics_section, physics_text
 
 GAS = {"mass": 0.5, "truth_mass": 1e-7}
 

@@ -15,9 +15,9 @@ from matey.data import TrajectorySet
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.mistakes import writing
-from matey.report import plots, rollout_plots
+from matey.report import plots
 from matey.report.contact_sheet import contact_sheet, first_readable
-from matey.report.png import to_png, write_png
+from matey.report.pictures import to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch
@@ -74,7 +74,7 @@ def test_the_mesh_covers_the_domain_once_with_the_tokens_of_the_last_frame(evalu
 
 
 def test_a_rollout_is_drawn_beside_persistence():
-    figure = rollout_plots.rollout_figure(rollout_records([0.1, 0.2], [0.3, 0.5]))
+    figure = plots.rollout_figure(rollout_records([0.1, 0.2], [0.3, 0.5]))
     (axes,) = figure.axes
     assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
     assert curve(axes, "persistence").get_ydata().tolist() == [0.3, 0.5]
@@ -83,7 +83,7 @@ def test_a_rollout_is_drawn_beside_persistence():
 
 def test_both_kinds_of_rollout_are_drawn_together():
     records = rollout_records([0.1, 0.2], [0.3, 0.5]) + rollout_records([0.1, 0.15], [0.3, 0.5], kind="rollout by 5")
-    (axes,) = rollout_plots.rollout_figure(records).axes
+    (axes,) = plots.rollout_figure(records).axes
     assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
     assert curve(axes, "MATEY by 5").get_ydata().tolist() == [0.1, 0.15]
 
@@ -92,7 +92,7 @@ def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
     power = torch.tensor([[1.0, 0.1], [2.0, 0.2]])
     whole = Spectra("gas", ("density", "pressure"), "rollout", 9, torch.tensor([1.0, 2.0]), power, power, power / 10)
     blown = replace(whole, kind="rollout by 5", forecast=power * torch.nan, error=power * torch.inf)
-    figure = rollout_plots.spectra_figure([whole, blown])
+    figure = plots.spectra_figure([whole, blown])
     assert [axes.get_title() for axes in figure.axes] == ["density", "pressure"]
     assert curve(figure.axes[1], "MATEY").get_ydata().tolist() == pytest.approx([2.0, 0.2])
     assert np.isnan(curve(figure.axes[1], "error of MATEY by 5").get_ydata()).all()
@@ -101,12 +101,12 @@ def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
 
 def test_every_system_has_a_panel_and_there_is_none_too_many():
     records = [record for system in ("gas", "plasma", "fluid") for record in rollout_records([0.1], [0.3], system)]
-    shown = [axes.get_title() for axes in rollout_plots.rollout_figure(records).axes if axes.get_visible()]
+    shown = [axes.get_title() for axes in plots.rollout_figure(records).axes if axes.get_visible()]
     assert shown == ["gas", "plasma", "fluid"]
 
 
 def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
-    figure = rollout_plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
+    figure = plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
     assert figure.axes[0].get_yscale() == "log"
     assert to_png(figure).startswith(b"\x89PNG")
 
@@ -186,7 +186,7 @@ def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one(
     records += [
         replace(r, field=name, errors={"nrmse": 9 * r.nrmse}) for name in ("density", "pressure") for r in records[:2]
     ]
-    figure = rollout_plots.rollout_figure(records)
+    figure = plots.rollout_figure(records)
     figure.draw_without_rendering()  # which lays it out
     (axes,) = figure.axes
     low, high = axes.get_ylim()
@@ -201,7 +201,7 @@ def test_a_rollout_shows_the_persistence_of_each_field_in_its_colour():
         for name, other in (("all", 0.5), ("density", 0.7), ("pressure", 0.2))
         for record in rollout_records([0.1, 0.2], [0.3, 0.5])
     ]
-    (axes,) = rollout_plots.rollout_figure(records).axes
+    (axes,) = plots.rollout_figure(records).axes
     for name, other in (("density", 0.7), ("pressure", 0.2)):
         colour = curve(axes, f"MATEY, {name} (dashed: persistence)").get_color()
         (dashed,) = (line for line in axes.lines if line.get_color() == colour and line.get_linestyle() == "--")

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from matey.data import open_dataset
-from matey.evaluate.comparison import Candidate, plan_comparison
-from matey.evaluate.evaluation import Protocol, evaluate
+from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
 from matey.evaluate.held_out import HeldOut
 from tests.support.models import make_model
 from tests.support.small_files import write_waves

@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 
 from matey.commands.follow import watch
-from matey.report.progress import in_terminal, read_progress, read_runs, run_rows
-from matey.report.text_curves import Curve, text_curves
+from matey.report.progress import Curve, in_terminal, read_progress, read_runs, run_rows, text_curves
 from tests.support.programs import clean_environment, in_background, preloaded, start
 from tests.support.runs import pretrain, succeed
 

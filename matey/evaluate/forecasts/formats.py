@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -110,3 +111,20 @@ def errors_of_disks() -> Iterator[None]:
 def format_of(path: Path) -> Format:
     """Return the module of a file's format; see `check_path`."""
     return import_module(f"matey.evaluate.forecasts.{FORMATS[path.suffix]}")
+
+
+def film_problem(path: Path) -> str:
+    """Return the reason why a film of this name cannot be written; empty if it can."""
+    if path.suffix not in (".gif", ".mp4"):
+        return f"{path} ends in {path.suffix or 'no suffix'}; a film is a .gif or an .mp4."
+    if path.suffix == ".mp4" and ffmpeg() is None:
+        return f"{path} needs ffmpeg, which is not installed: pip install 'matey-pde[forecast]', or write a .gif."
+    return ""
+
+
+def ffmpeg() -> str | None:
+    """Return the path of the system's or a package's ffmpeg; None if there is neither."""
+    found = shutil.which("ffmpeg")
+    if found is None and find_spec("imageio_ffmpeg") is not None:
+        found = import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    return found

@@ -15,7 +15,7 @@ from matey.data.reading import read_history
 from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.shown_rollouts import View
+from matey.evaluate.rollout import View
 from matey.model.matey import MateyModel
 from matey.tokens.tokenize import tokenize
 

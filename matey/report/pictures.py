@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,3 +51,20 @@ def write_png(figure: Figure, path: Path, colours: int | None = None, most_bytes
         if path.is_file():
             path.unlink()
         raise
+
+
+def literal(text: str) -> str:
+    """Return a text that a picture shows as it is: matplotlib takes what stands between two dollars for a formula."""
+    return text.replace("$", r"\$")
+
+
+LONGEST = 10
+"""Largest ratio of the sides of a plane that is drawn to scale."""
+
+
+def aspect_of(num_rows: int, height: float, width: float) -> Literal["equal", "auto"]:
+    """Return Matplotlib's aspect of a plane: a line of cells, and a plane much longer than wide, are stretched to the panel.
+
+    True to scale, nothing of them would be seen.
+    """
+    return "equal" if num_rows > 1 and 1 / LONGEST <= height / width <= LONGEST else "auto"

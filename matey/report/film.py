@@ -19,9 +19,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from matey.evaluate.forecasts.formats import ffmpeg
 from matey.evaluate.forecasts.views import ProbeSeries
-from matey.evaluate.shown_rollouts import ShownRollout, View
-from matey.report.film_formats import ffmpeg
+from matey.evaluate.rollout import ShownRollout, View
 from matey.report.plots import (
     COLOURS,
     LEVEL_COLOURS,
@@ -127,7 +127,7 @@ class Film:
 def write_film(
     path: Path, film: Film, views: Iterable[View], dots_per_inch: int = DOTS_PER_INCH, rate: int = FRAMES_PER_SECOND
 ) -> None:
-    """Write a film as ``.gif`` or ``.mp4``, see `matey.report.film_formats`.
+    """Write a film as ``.gif`` or ``.mp4``, see `matey.evaluate.forecasts.formats`.
 
     Raises:
         OSError: the film cannot be written.
