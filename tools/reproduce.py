@@ -31,8 +31,8 @@ run (runs/paper/peers-laptop/points/unet-shallow_water-110-0).
 These studies pretrain many models for the same number of steps. They compare uniform and adaptive tokens (the paper's figure
 4), the same with a larger network on a finer grid, attention schemes at several sizes (figure 3), uniform and adaptive tokens
 on larger and larger grids, and sequences of up to 65,536 tokens a sample on four ranks. Each prints the
-errors divided by persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works),
-`small` and `laptop` (hours) simulate their data; `paper` has the paper's settings and reads its data from data/.
+errors divided by persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works)
+and `laptop` (hours) simulate their data; `paper` has the paper's settings and reads its data from data/.
 
 Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.
 If it is interrupted, the same command continues it. It runs --jobs trainings at the same time, or submits each training to

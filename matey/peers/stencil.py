@@ -7,7 +7,6 @@ linear equation is the same for every sample.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +17,6 @@ from matey.fields import FieldBatch
 from matey.tokens.patches import extend
 
 REACH = 2  # cells on either side
-NUM_COPIES = 4  # copies of the features in memory while they are made
 
 
 class StencilPeer:
@@ -78,11 +76,6 @@ def stencil_features(history: Tensor, periodic: Sequence[bool]) -> Tensor:
     around = torch.cat([windows[..., :middle], windows[..., middle + 1 :]], dim=-1) - values[..., None]
     features = rearrange(torch.cat([values[..., None], around], dim=-1), "b c z y x w -> b (z y x) (c w)")
     return torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
-
-
-def num_features(num_fields: int, grid: Sequence[int]) -> int:
-    """Return the number of inputs of the linear function for the change of a cell of a grid ``z, y, x``."""
-    return 2 * num_fields * math.prod(2 * REACH + 1 for size in grid if size > 1) + 1
 
 
 def leads_of(batch: FieldBatch) -> list[int]:

@@ -1,4 +1,4 @@
-"""What each study trains: cases, data and settings at up to four scales; needs no PyTorch."""
+"""What each study trains: cases, data and settings at up to three scales; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -313,8 +313,6 @@ def _adaptivity() -> Pretrainings:
     laptop += criterion_cases(mixed, BUDGETS, CRITERIA.own)
     alone = in_time(("vit",), (16, 8), (mixed,), (0.1,))
     laptop += tuple(replace(case, series=f"{case.series} of one frame") for case in alone)
-    small = adaptivity_cases(("vit",), (16,))
-    small += criterion_cases(mixed, (32,), ("variance", "last_change", "second_difference", "random"))
     paper = adaptivity_cases(("vit", "svit", "avit"), mixed, ((32, 8),), (0.2, 0.4, 0.6), frames=1)
     paper += adaptivity_cases(("vit",), (), ((32, 8), mixed), (0.02, 0.1, 0.2, 0.4, 0.6, 0.8), both, frames=1)
     paper += criterion_cases(mixed, (PAPER_BUDGET,), CRITERIA.own, frames=1)
@@ -328,14 +326,6 @@ def _adaptivity() -> Pretrainings:
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,))
     tables = {
         "tiny": _tiny(tiny, against[:2], _thermals(64, 10, 31), ("train.steps=40",)),
-        "small": Table(
-            BASE,
-            small,
-            ("vit-uniform-16", "vit-mix-by-random-32"),
-            _thermals(128, 24, 31),
-            ("train.steps=250", SMALL_SPLIT),
-            max_windows=40,
-        ),
         "laptop": Table(
             BASE,
             laptop,
@@ -440,7 +430,6 @@ def _scaling_of_tokens() -> Pretrainings:
     laptop = ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", SMALL_SPLIT)
     tables = {
         "tiny": at((32, 64), 8, 21, "train.steps=40", seeds=1, rollout=4, max_windows=16),
-        "small": at((64, 128, 256), 4, 11, "train.steps=60", SMALL_SPLIT, seeds=1, rollout=5, max_windows=8),
         "laptop": at((64, 128, 256, 512), 12, 31, *MUON, *laptop, max_windows=40),
         "paper": at((256, 512, 1024), 120, 101),
     }
@@ -448,25 +437,21 @@ def _scaling_of_tokens() -> Pretrainings:
 
 
 def _long_sequences() -> Pretrainings:
-    """Return more and more tokens of the same fields, with short attentions; `small` trains longer, on one rank.
+    """Return more and more tokens of the same fields, with short attentions.
 
     At `laptop`, the largest number of tokens is the largest that two cores can train on, in few steps of one sample.
     """
 
-    def at(sizes: Sequence[int], amounts: Sequence[float], ranks: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), amounts, frames=1)
-        start = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
-        shared = (f"parallel.sequence_parallel_size={ranks}", *settings)
-        launcher, of = start if ranks > 1 else "", (f"avit-uniform-{sizes[0]}",)
+    def at(sizes: Sequence[int], ranks: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
+        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), frames=1)
+        launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
+        shared, of = (f"parallel.sequence_parallel_size={ranks}", *settings), (f"avit-uniform-{sizes[0]}",)
         return Table(BASE, cases, of, settings=shared, seeds=1, ranks=ranks, launcher=launcher, **rest)
 
-    small = (IN_TIME, "train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", *MUON)
     laptop = ("train.steps=300", "train.micro_batch=1", "train.checkpoint_every=50", *MUON, SMALL_SPLIT)
-    few = (0.2, 0)  # 0 splits wherever the field varies: fine patches that attend as coarse ones do
     tables = {
-        "tiny": at((8, 4), (0.2,), 2, "train.steps=40", data=_thermals(64, 8, 13), rollout=4, max_windows=8),
-        "small": at((16, 8, 4, 2), few, 1, *small, data=_five_systems(64, 60, 51), max_windows=14),
-        "laptop": at((16, 8, 4, 2), (0.2,), 4, *laptop, data=_thermals(512, 12, 31), rollout=5, max_windows=12),
+        "tiny": at((8, 4), 2, "train.steps=40", data=_thermals(64, 8, 13), rollout=4, max_windows=8),
+        "laptop": at((16, 8, 4, 2), 4, *laptop, data=_thermals(512, 12, 31), rollout=5, max_windows=12),
     }
     return Pretrainings("More and more tokens of the same fields", tables)
 

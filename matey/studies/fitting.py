@@ -7,11 +7,10 @@ not its square: every pass over the windows after the first weights each sample 
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,14 +26,13 @@ from matey.config import RunConfig
 from matey.data.mixture import Mixture
 from matey.data.seen import seen_text
 from matey.data.stream import micro_batches
-from matey.data.trajectories import DataError, TrajectorySet
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
 from matey.parallel.allocator import keep_freed_memory
 from matey.peers.inputs import NetworkPeer
 from matey.peers.kinds import Peer, PeerFacts, untrained
-from matey.peers.stencil import NUM_COPIES, StencilPeer, leads_of, num_features, stencil_features
+from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData, loss_scales, open_data
 
@@ -105,7 +103,6 @@ def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: P
     torch.manual_seed(run.train.seed)
     peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device))
     if isinstance(peer, StencilPeer):
-        check_memory(data.sets, run.data.lead_max)
         training = fit_stencil(peer, data.mixture, run.data.bad_values, seconds)
     else:
         training = train_network(peer, run, data, loss_scales(run, data), SETTINGS[kind], seconds)
@@ -208,29 +205,6 @@ def fit_stencil(
         peer.weights = {lead: _solve(of_lead, num_fields) for lead, of_lead in sums.items()}
         losses.append(torch.cat(errors).mean().item())
     return Training(now() - start, num_batches * BATCH, num_batches * BATCH, tuple(losses))
-
-
-def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | None = None) -> None:
-    """Raise DataError if the features of a batch and the sums of their products would not fit into memory.
-
-    Args:
-        sets: the data.
-        lead_max: largest lead time in snapshots; each lead time has its own sums.
-        memory: bytes of memory; by default the machine's.
-    """
-    memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for data in sets:
-        grid = max((about.grid for about in data.trajectories), key=math.prod)
-        num_fields, count = len(data.fields), num_features(len(data.fields), grid)
-        of_batch = NUM_COPIES * BATCH * math.prod(grid) * count
-        of_sums = (lead_max + 2) * num_fields * (count + num_fields) ** 2  # solving copies the sums of one lead time
-        needed = 8 * (of_batch + of_sums)
-        if needed > memory:
-            raise DataError(
-                f"{data.system}: the stencil sees {count:,} numbers around each cell of {num_fields} fields on a grid of "
-                f"{grid}, and to fit it takes {needed / 2**30:,.1f} GiB, of which this machine has {memory / 2**30:,.1f}; "
-                "compare on data with fewer fields, on coarser grids, or on another machine."
-            )
 
 
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from matey.data import TrajectorySet
-from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import go_beyond, longest_rollout
-from matey.report.tables import beyond_rows, beyond_text
+from matey.report.tables import beyond_rows
 
 
 class Growing:
@@ -30,18 +29,6 @@ def test_the_change_of_means_is_followed_beyond_the_truth(held_out):
     assert [system for system, _ in beyond.drifts] == ["shallow_water", *["diffusion_reaction"] * 2]
 
 
-def test_a_rollout_that_diverges_says_so_in_the_table(held_out):
-    class Diverging(Growing):
-        def predict(self, batch):
-            return batch.last * torch.inf
-
-    beyond = go_beyond(Diverging(), held_out, num_true=3, num_steps=5)
-    head, rows = beyond_rows(["a", "b"], [beyond, beyond])
-    assert head[2:] == ("truth at 3", "a at 3", "a at 5", "b at 3", "b at 5")
-    assert rows[0][3:] == ("diverged",) * 4
-    assert beyond_text(["a"], [beyond]).count("\n") == 1 + len(rows)
-
-
 def test_a_model_that_is_not_of_a_system_has_dashes_there(held_out):
     beyond = go_beyond(Growing(), held_out, num_true=3, num_steps=5)
     first, *others = beyond.drifts
@@ -55,10 +42,6 @@ def test_a_later_start_gives_a_shorter_history_the_same_last_frame(held_out):
     two, four = replace(held_out, num_frames=2), replace(held_out, num_frames=4)
     later = go_beyond(Growing(), two, num_true=5, num_steps=9, start=2)
     assert later == go_beyond(Growing(), four, num_true=5, num_steps=9)
-
-
-def test_no_frame_after_the_history_is_no_rollout(shallow_water):
-    assert longest_rollout(HeldOut((shallow_water,), ((0,),), num_frames=12)) == 0
 
 
 def test_no_rollout_goes_on_where_nothing_is_known_of_a_forcing(shallow_water, held_out):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.data import TrajectorySet
-from matey.evaluate.conservation import kept, kept_note, num_components, one_of, totals_of
+from matey.evaluate.conservation import kept, num_components, one_of, totals_of
 from matey.evaluate.rollout import largest_after, largest_change, rollout, root_mean_square
 from matey.physics import MEASURES, measure
 from tests.support.laws import law
@@ -100,17 +99,3 @@ def test_a_first_change_limits_the_others_as_it_was_kept():
     largest = largest_after(largest_change(batch.history), root_mean_square(first - batch.last), 1)
     rest = rollout(Outburst(), batch.moved_on(first[:, None]), 3, largest=largest, totals=totals)
     assert all(map(torch.equal, rest, others)) and len(others) == 3
-
-
-@pytest.mark.parametrize(
-    ("system", "fields", "expected"),
-    [
-        ("compressible_turb", GAS, "keep the totals of: mass, momentum, energy."),
-        ("compressible_turb", GAS[:2], "keep no totals"),
-        ("dyes", ("red",), "keep no totals: nothing is known to be conserved"),
-    ],
-)
-def test_a_sentence_says_what_is_kept(system, fields, expected):
-    values = {name: torch.rand(1, 3, 8, 8).numpy() for name in fields}
-    data = TrajectorySet.from_arrays(system, values, spacing=(1.0, 1.0), boundary=("periodic", "periodic"))
-    assert expected in kept_note(data)

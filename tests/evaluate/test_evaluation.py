@@ -9,16 +9,12 @@ from matey.config.choices import CRITERIA
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
-from matey.report.evaluation import About, write_report
 from matey.report.tables import summary_text
 from matey.tokens.criteria import patch_variance
 from tests.support.evaluations import plan_tasks
 from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
-from tests.support.paths import SHARED
 from tests.support.small_files import write_waves
-
-PUBLISHED = ("pdebench/swe/2D_rdb_NA_NA.h5", "pdebench/diffusion_reaction/2D_diff-react_NA_NA.h5")
 
 
 def run(model, data, **protocol):
@@ -55,19 +51,6 @@ def test_an_untrained_model_is_as_good_as_persistence(held_out):
         assert record.ratio == 1
 
 
-@law("name", PUBLISHED, quick=PUBLISHED[1:])
-def test_an_untrained_model_is_as_good_as_persistence_on_the_published_solvers_files(name):
-    if not (SHARED / name).exists():
-        pytest.skip(f"{SHARED / name} is not at hand")
-    model = make_model(((1, 1, 32, 32), (1, 1, 8, 8)), torch.float32, trained=False)
-    data = HeldOut((open_dataset(SHARED / name),), ((1,),), num_frames=4)
-    evaluation = run(model, data, leads=(5,), rollout_steps=2, max_windows=2)
-    assert {record.ratio for record in evaluation.records} == {1}
-    (cost,) = evaluation.costs
-    assert 0 < cost.tokens <= cost.uniform_tokens == 4 * 8 * 8
-    assert cost.seconds > 0
-
-
 def test_the_first_step_of_a_rollout_is_the_forecast_at_lead_one(model, held_out):
     found = errors(run(model, held_out, leads=(1,), rollout_steps=1, max_windows=5))
     for (system, field, kind, lead), error in found.items():
@@ -84,21 +67,9 @@ def test_a_rollout_by_a_longer_lead_starts_with_the_forecasts_at_its_leads(model
         assert found[system, field, "rollout by 3", 3] == pytest.approx(found[system, field, "lead", 3])
 
 
-def test_spectra_are_those_of_the_last_step_of_each_kind_of_rollout(evaluation):
-    found = [(spectra.system, spectra.kind, spectra.lead, len(spectra.fields)) for spectra in evaluation.spectra]
-    kinds = ("rollout", "rollout by 3")
-    assert found[:2] == [("shallow_water", kind, 4, 1) for kind in kinds]
-    assert found[2:] == [("diffusion_reaction", kind, 4, 2) for kind in kinds]
-
-
 @law("rule", ["threshold", "fraction", "budget"], quick=["threshold", "budget"])
 def test_forecasts_without_bounds_are_reported_as_diverged(rule, shallow_water):
     assert summary_text(without_bounds(rule, shallow_water)).count("diverged") == 3
-
-
-@pytest.mark.whole
-def test_forecasts_without_bounds_can_be_drawn(tmp_path, shallow_water):
-    write_report(tmp_path / "report.html", without_bounds("budget", shallow_water), About("m", []))
 
 
 def without_bounds(rule, data):
@@ -208,29 +179,3 @@ def test_a_trajectory_shorter_than_the_rollout_is_refused_before_computing(model
     plan_tasks(model, data, Protocol(leads=(1, 6), rollout_steps=6))
     with pytest.raises(DataError, match="expected at least 9 frames"):
         plan_tasks(model, data, Protocol(leads=(1,), rollout_steps=7))
-
-
-def test_records_of_rollouts_say_whether_totals_were_to_be_kept(model, held_out):
-    found = run(model, held_out, leads=(1,), rollout_steps=2, max_windows=2, conserve=True)
-    assert {record.kind: record.conserve for record in found.records} == {"lead": False, "rollout": True}
-
-
-@pytest.mark.whole
-def test_the_spread_over_trajectories_is_that_of_evaluating_each_alone(model, tmp_path):
-    short = open_dataset(write_waves(tmp_path, "shallow_water", num_frames=6))
-    protocol = Protocol(leads=(2,), rollout_steps=2, max_windows=1000)
-    data = HeldOut((short,), ((0, 1, 2),), num_frames=2)
-    whole = evaluate(model, data, protocol, plan_tasks(model, data, protocol))
-    alone = []
-    for number in range(3):
-        one = HeldOut((short,), ((number,),), num_frames=2)
-        alone.append(evaluate(model, one, protocol, plan_tasks(model, one, protocol)).records)
-    assert len(whole.records) == 2 * (1 + 2)
-    for record, *own in zip(whole.records, *alone, strict=True):
-        errors = [each.nrmse for each in own]
-        assert (record.best_trajectory, record.worst_trajectory) == pytest.approx((min(errors), max(errors)), rel=1e-5)
-        worst = short.trajectories[errors.index(max(errors))]
-        assert record.worst == worst.label
-    (example,) = whole.worst
-    (last,) = {record.worst for record in whole.records if (record.field, record.kind) == ("all", "lead")}
-    assert last.endswith(example.trajectory)

@@ -36,10 +36,6 @@ def test_a_data_set_that_has_not_the_part_says_so(tmp_path):
         hold_out([flow], "test", 2, section(0.4, 0.3, 0.3))
 
 
-def test_all_needs_no_run(shallow_water):
-    assert hold_out([shallow_water], "all", 2).trajectories == ((0, 1, 2),)
-
-
 def test_a_part_without_a_run_is_refused(shallow_water):
     with pytest.raises(DataError, match="--split test needs a run folder"):
         hold_out([shallow_water], "test", 2)
@@ -48,11 +44,6 @@ def test_a_part_without_a_run_is_refused(shallow_water):
 def test_an_empty_part_is_refused(shallow_water):
     with pytest.raises(DataError, match=r"The test part of shallow_water is empty; .* \[0.5, 0.5, 0.0\]"):
         hold_out([shallow_water], "test", 2, section(0.5, 0.5, 0.0))
-
-
-def test_systems_are_named_once_in_order(shallow_water, diffusion_reaction):
-    data = hold_out([diffusion_reaction, shallow_water, diffusion_reaction], "all", 2)
-    assert data.systems == ("diffusion_reaction", "shallow_water")
 
 
 def test_what_the_model_was_trained_on_is_refused_left_out_or_noted(shallow_water, diffusion_reaction):

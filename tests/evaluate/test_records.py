@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.records import ErrorSums, Record, read_records, rollout_kind, write_records
+from matey.evaluate.records import ErrorSums, Record, read_records, write_records
 from matey.metrics import METRICS, Metric
 
 KEYS = [
@@ -123,10 +123,6 @@ def test_records_are_read_as_they_were_written(tmp_path):
     records = [one, replace(one, kind="rollout", lead=9, conserve=True, errors={"nrmse": math.nan, "vrmse": math.nan})]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
-
-
-def test_a_rollout_says_how_far_each_of_its_steps_goes():
-    assert (rollout_kind(1), rollout_kind(5)) == ("rollout", "rollout by 5")
 
 
 def test_the_best_and_the_worst_trajectory_are_found_by_the_means_over_their_windows():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.rollout import largest_after, largest_change, largest_so_far, rollout
+from matey.evaluate.rollout import largest_change, largest_so_far, rollout
 from tests.support.laws import law
 from tests.support.models import PATCHES, VOCABULARY, make_model
 
@@ -34,18 +34,6 @@ def test_rollout_goes_on_from_its_own_predictions():
     frames = list(rollout(Fibonacci(), batch, 4))
     assert [frame.unique().item() for frame in frames] == [2, 3, 5, 8]
     assert all(frame.shape == batch.last.shape for frame in frames)
-
-
-def test_every_step_is_predicted_at_lead_one_without_the_target():
-    model = Fibonacci()
-    list(rollout(model, make_batch(), 3))
-    assert all((batch.lead_time == 1).all() and batch.target is None for batch in model.batches)
-
-
-def test_the_history_keeps_its_length_and_loses_its_oldest_frame():
-    model, batch = Fibonacci(), make_batch(num_frames=3)
-    first, *_ = rollout(model, batch, 2)
-    assert torch.equal(model.batches[1].history, torch.stack([batch.history[:, 1], batch.history[:, 2], first], dim=1))
 
 
 def test_frames_are_predicted_one_by_one_as_they_are_asked_for():
@@ -81,12 +69,6 @@ def test_a_longer_lead_predicts_every_frame_and_goes_on_from_the_newest():
     assert [each.lead_time[0].item() for each in model.batches] == [1, 2, 3, 1, 2, 3, 1, 2]
     histories = [each.history[0, :, 0, 0, 0, 0].tolist() for each in model.batches]
     assert histories == 3 * [[0, 0]] + 3 * [[2, 3]] + 2 * [[5, 6]]
-
-
-def test_a_history_longer_than_the_lead_keeps_known_frames():
-    model, batch = LeadTimes(), make_batch(num_frames=4)
-    list(rollout(model, replace(batch, history=torch.zeros_like(batch.history)), 3, lead=2))
-    assert model.batches[2].history[0, :, 0, 0, 0, 0].tolist() == [0, 0, 1, 2]
 
 
 class Runaway(Fibonacci):
@@ -129,13 +111,6 @@ def test_where_the_history_says_nothing_the_first_change_limits_the_others(lead,
     batch = make_batch(num_frames)
     frames = rollout(Outburst(), replace(batch, history=torch.zeros_like(batch.history)), 7, lead)
     assert [frame.unique().item() for frame in frames] == values
-
-
-def test_a_change_sets_the_limits_that_are_unknown_and_no_others():
-    largest = torch.tensor([[3, torch.inf, torch.inf]])
-    after = largest_after(largest, torch.tensor([[100.0, 2.0, 0.0]]), ahead=2)
-    assert after.tolist() == [[3, 4, torch.inf]]
-    assert torch.equal(largest_after(after, torch.tensor([[100.0, 100.0, 1.0]]), ahead=1), torch.tensor([[3.0, 4, 4]]))
 
 
 def test_steps_of_a_rollout_are_looked_at_while_a_limit_is_unknown():

@@ -35,9 +35,3 @@ def test_cells_of_a_leaf_share_its_number_and_others_do_not():
     assert numbers.shape == (2, 1, 20, 28) and (numbers >= 0).all()
     sizes = numbers.unique(return_counts=True)[1]
     assert sizes.max() == 64 and (numbers.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).diff(dim=-1) == 0).all()
-
-
-def test_one_patch_has_no_borders():
-    numbers = torch.zeros(1, 1, 4, 4, dtype=torch.long)
-    across, inside = jumps(torch.randn(1, 1, 1, 4, 4), numbers)
-    assert across.isnan().all() and inside.isfinite().all()

@@ -42,13 +42,6 @@ def test_trajectories_end_before_their_first_bad_frame_and_short_ones_are_left_o
     assert unaware.sets[0].trajectories[4].num_frames == 12
 
 
-def test_sound_data_stays_as_it_is():
-    data = held_out(bad=[(3, 0)])
-    found = sound_beginnings(data, least=12, given=["f"])
-    assert found.notes == () and found.trajectories == data.trajectories
-    assert found.sets[0].trajectories == data.sets[0].trajectories
-
-
 def test_a_set_of_which_nothing_is_left_is_refused():
     data = replace(held_out(bad=[(0, 5), (1, 2)]), trajectories=((0, 1),))
     with pytest.raises(DataError, match="waves: 2 of 2 trajectories hold NaN or infinity in the first 7 frames"):

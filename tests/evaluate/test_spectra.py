@@ -24,13 +24,6 @@ def test_a_wave_has_its_power_at_its_wavenumber_in_any_direction():
         assert power[0, 0, [0, 1, 2, *range(4, 16)]].max() < 1e-12 * power.max()
 
 
-def test_cells_of_other_sizes_along_the_axes_show_the_same_wavenumber():
-    # Eight units along y in 32 cells, four along x in 32: one cycle per unit is eight along y and four along x.
-    for along in ((8, 0), (0, 4)):
-        wavenumbers, power = radial_power(wave(32, 32, *along), (1, 0.25, 0.125), PERIODIC)
-        assert wavenumbers[power[0, 0].argmax()] == 1
-
-
 def test_a_ramp_between_walls_has_no_power_at_small_scales():
     ramp = torch.linspace(0, 1, 64).expand(1, 1, 1, 64, 64)
     (_, walls), (_, periodic) = (radial_power(ramp, (1, 1, 1), around) for around in (WALLS, PERIODIC))

@@ -72,16 +72,6 @@ def test_a_rollout_beyond_the_truth_is_scored_to_its_end_and_followed_further(fo
     assert "Beyond the truth" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.slow
-def test_rollouts_of_two_models_beyond_the_truth_are_followed_further_side_by_side(folder, evaluate, tmp_path):
-    data = write_waves(tmp_path / "data", "shallow_water", num_trajectories=1, num_frames=5)
-    run = ("--data", data, "--out", tmp_path, "--leads", "1")
-    run = ("--checkpoint", folder / "waves", folder / "waves" / "model", *run)
-    status, printed, _ = evaluate(*run, "--rollout", 5, "--max-windows", 2)
-    assert status == 0 and "truth at 3  waves at 3  waves at 5  model at 3  model at 5" in printed, printed
-    assert "Beyond the truth" in (tmp_path / "report.html").read_text()
-
-
 def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     out = tmp_path / "new" / "out"
     command = ["launch/evaluate.py", "--checkpoint", folder / "waves", "--out", out, "--leads", "1,3"]

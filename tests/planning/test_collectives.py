@@ -2,7 +2,7 @@
 
 import pytest
 
-from matey.planning.collectives import KINDS, Group, passes, seconds
+from matey.planning.collectives import KINDS, Group, seconds
 from matey.planning.machine import Link, load_machine
 from tests.planning.messages import at_the_same_time, halving_and_doubling, pairwise, ring, run
 
@@ -22,11 +22,6 @@ def test_a_ring_on_a_node_takes_what_its_messages_take(num_ranks, kind, times):
     assert seconds(kind, MIB, Group(num_ranks, num_ranks), MACHINE) == pytest.approx(simulated, rel=1e-9)
 
 
-def test_all_gather_on_a_node_takes_what_its_messages_take():
-    simulated = run(ring(list(range(6)), 6 * MIB), lambda rank: 0, INSIDE, BETWEEN)
-    assert seconds("all_gather_into_tensor", MIB, Group(6, 6), MACHINE) == pytest.approx(simulated, rel=1e-9)
-
-
 @pytest.mark.parametrize("nodes", [2, 4, 8])
 def test_all_reduce_across_nodes_takes_what_its_three_parts_take(nodes):
     ranks = list(range(4 * nodes))
@@ -43,12 +38,6 @@ def test_all_to_all_takes_what_its_messages_take(nodes):
     ranks = list(range(4 * nodes))
     simulated = run(pairwise(ranks, MIB, node_of), node_of, INSIDE, BETWEEN)
     assert seconds("all_to_all_single", MIB, Group(4 * nodes, 4), MACHINE) == pytest.approx(simulated, rel=1e-9)
-
-
-def test_one_rank_waits_for_nobody_and_groups_of_a_node_share_its_links():
-    assert all(seconds(kind, MIB, Group(1, 1), MACHINE) == 0 for kind in KINDS)
-    alone, shared = (passes("all_reduce", MIB, Group(2, 1, sharing)) for sharing in (1, 8))
-    assert shared.between_bytes == 8 * alone.between_bytes and shared.between_rounds == alone.between_rounds
 
 
 def test_92_nodes_of_8_by_hand():

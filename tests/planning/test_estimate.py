@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.config import load_config, load_deepspeed_config
 from matey.parallel.engine import zero_settings
-from matey.planning.estimate import Choice, choice_of, estimate, nearest_that_fits, search
+from matey.planning.estimate import choice_of, estimate, nearest_that_fits, search
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
@@ -54,30 +54,6 @@ def test_blocks_that_are_computed_again_make_a_step_longer_by_most_of_a_forward_
     assert again.total - plain.total == pytest.approx(longer, rel=1e-9)
 
 
-def test_more_nodes_take_the_same_samples_a_rank_and_wait_longer_for_each_other():
-    run, workload = paper()
-    one, many = plan(run, workload, nodes=1), plan(run, workload, nodes=9408)
-    assert many.ranks == 75_264 and many.samples_per_step == 9408 * one.samples_per_step
-    assert many.seconds.forward == one.seconds.forward
-    assert many.seconds.communication > one.seconds.communication
-    assert many.mfu < one.mfu
-    with pytest.raises(ConfigError, match="9857 nodes are asked for and Frontier has 9856"):
-        plan(run, workload, nodes=9857)
-    with pytest.raises(ConfigError, match="92 nodes are asked for and cpu has 1"):
-        estimate(run, {}, load_machine("cpu"), nodes=92, workload=workload)
-
-
-def test_refining_less_costs_less():
-    run, coarse = paper(refined=0.0)
-    _, fine = paper(refined=1.0)
-    cheap, dear = plan(run, coarse), plan(run, fine)
-    assert dear.tokens_per_sample == 16 * cheap.tokens_per_sample == dear.uniform_tokens_per_sample
-    # Less than 16 times: the coarse tokens' kernels take as long to start as to compute, and cells are kept for both alike.
-    times = [planned.seconds.forward + planned.seconds.backward for planned in (cheap, dear)]
-    assert 8 * times[0] < times[1] < 16 * times[0]
-    assert 8 * cheap.memory.activations < dear.memory.activations < 16 * cheap.memory.activations
-
-
 def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     run, workload = paper(grid=(1, 256, 256))
     config = engine()
@@ -90,17 +66,6 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     in_nine = estimate(run, config, FRONTIER, nodes=92, workload=workload)
     (reduction,) = [exchange for exchange in in_nine.exchanges if exchange.purpose == "gradients"]
     assert in_nine.seconds.gradients == pytest.approx(reduction.seconds / 9)
-
-
-def test_stage_1_hides_its_reduction_behind_one_micro_step_alone():
-    (run, workload), config = paper("train.accumulation=50"), engine("zero1")
-    config["zero_optimization"]["reduce_bucket_size"] = 1_000_000
-    ranks = {"nodes": 92, "workload": workload}
-    planned = estimate(run, config, FRONTIER, **ranks)
-    (reduction,) = [exchange for exchange in planned.exchanges if exchange.purpose == "gradients"]
-    of_one = planned.seconds.backward / 50
-    assert 0 < of_one < reduction.seconds < planned.seconds.backward
-    assert planned.seconds.gradients == pytest.approx(reduction.seconds - of_one)
 
 
 def test_rolling_out_takes_forward_passes_and_their_exchanges():
@@ -198,18 +163,6 @@ def test_only_stages_that_can_offload_hold_less_on_the_device():
     # A configuration that asks for more than its stage does is read as DeepSpeed will.
     config["zero_optimization"]["stage"] = 1
     assert estimate(run, config, FRONTIER, nodes=1, workload=workload).memory.weights > 0
-
-
-def test_a_choice_says_what_to_set():
-    one = Choice(1, 1, 2, 1, "none", True)
-    assert Choice(2, 4, 2, 4, "all", False).changes(one) == [
-        "zero_optimization.stage=2",
-        "parallel.sequence_parallel_size=4",
-        "train.accumulation=4",
-        "parallel.checkpoint_blocks=all",
-        "bf16.enabled=false",
-    ]
-    assert one.changes(one) == []
 
 
 def test_auto_takes_the_smallest_group_that_fits():

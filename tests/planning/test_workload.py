@@ -13,7 +13,6 @@ from matey.benchmark.step import Case, blocks_noted
 from matey.config import ConfigError, load_config
 from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet
-from matey.parallel.topology import Topology
 from matey.planning.operations import count_kernels, count_operations
 from matey.planning.preparation import read_bytes
 from matey.planning.samples import Assumed
@@ -161,12 +160,6 @@ def test_a_run_waits_for_the_ranks_with_most_tokens(run_yaml):
     assert mixed.imbalance(92, 16, together=16) == pytest.approx(mixed.imbalance(92, 1), rel=0.03)
     assert mixed.imbalance(92, 64, together=16) == pytest.approx(mixed.imbalance(92, 4), rel=0.03)
     assert mixed.imbalance(92, 16) < 0.9 * mixed.imbalance(92, 1)
-
-
-def test_whole_samples_cross_no_rank_where_there_is_one_for_each():
-    _, _, workload = workload_of(Case("Ti", batch=2, grid=(64, 64)))
-    assert workload.sequence_plans(2, Topology(0, 2, 2, 3)) == [0]
-    assert workload.sequence_plans(1, Topology(0, 2, 2, 3)) == [None]
 
 
 def test_parameters_of_a_model_without_storage_are_those_of_the_paper_preset():

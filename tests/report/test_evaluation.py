@@ -11,12 +11,11 @@ from matey.checkpoints.trained import Trained
 from matey.data import Window
 from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.records import Record
 from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
 from matey.report.evaluation import MOST_BYTES, About, describe, write_report
 from matey.report.film import film_of
 from matey.report.page import page, paragraph, table
-from matey.report.tables import error_text, forecast_text, seams_text, summary_records, summary_text, worth_text
+from matey.report.tables import forecast_text, seams_text, summary_records, summary_text, worth_text
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}
@@ -65,15 +64,6 @@ def test_the_report_needs_no_other_file_and_no_network(report):
     assert all(re.match("data:image/(png|gif);base64,", source) for source in reader.sources)
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     assert not re.search(r"https?://|url\(|@import", report)
-
-
-@pytest.mark.whole
-def test_the_report_names_each_system_and_shows_it(report):
-    words = Reader(report).words
-    for system in ("shallow_water", "diffusion_reaction"):
-        assert words.count(system) >= 4
-    # Curves of training and rollouts, and for both systems spectra, the worst forecast, a film, another forecast and a mesh.
-    assert Reader(report).tags.count("img") == 2 + 2 * 5
 
 
 @pytest.mark.whole
@@ -134,25 +124,6 @@ def test_what_others_named_is_text_and_not_markup(report):
     assert Reader(page("<i>", [paragraph("<b>"), table(["<u>"], [["<s>"]])])).words.count("<s>") == 1
 
 
-def test_two_data_sets_of_one_system_are_both_described(model, shallow_water):
-    data = HeldOut((shallow_water, shallow_water), ((0,), (1, 2)), num_frames=2, part="valid")
-    facts = describe(Trained("x", model), data, Protocol(), "", "").facts
-    texts = [text for term, text in facts if term == "data"]
-    assert [text.split(":")[0] for text in texts] == [
-        "shallow_water (valid, 1 of 3 trajectories)",
-        "shallow_water (valid, 2 of 3 trajectories)",
-    ]
-
-
-@pytest.mark.whole
-def test_a_model_alone_without_rollout_has_no_curves(evaluation, tmp_path):
-    leads_only = [record for record in evaluation.records if record.kind == "lead"]
-    write_report(tmp_path / "r.html", Evaluation(leads_only, evaluation.costs, evaluation.examples[:1]), About("m", []))
-    words = Reader((tmp_path / "r.html").read_text(encoding="utf-8")).words
-    assert "Training" not in words
-    assert "Rollouts" not in words
-
-
 def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):
     chosen = [(r.system, r.field, r.kind, r.lead) for r in summary_records(evaluation.records)]
     assert chosen == [
@@ -188,21 +159,6 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
     assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
 
 
-def test_a_forecast_says_how_far_it_goes_and_how():
-    records = [
-        Record("gas", "all", kind, 10, {"nrmse": 0.0}, {"nrmse": 0.0}, 1, extrapolation_nrmse=0.0)
-        for kind in ("lead", "rollout", "rollout by 5")
-    ]
-    assert [forecast_text(record) for record in records] == ["lead 10", "rollout 10", "rollout 10 by 5"]
-
-
-def test_a_rollout_that_blew_up_is_called_so():
-    assert error_text(float("nan")) == error_text(float("inf")) == "diverged"
-    errors, persistence = {"nrmse": float("nan")}, {"nrmse": 0.5}
-    record = Record("gas", "all", "rollout", 9, errors, persistence, 1, extrapolation_nrmse=0.5)
-    assert "diverged" in summary_text(Evaluation([record], [], []))
-
-
 @pytest.mark.whole
 def test_a_page_that_is_passed_on_names_no_folder_above_the_working_one(report, held_out, monkeypatch, model):
     folder = held_out.sets[0].sources[0].parent
@@ -210,17 +166,3 @@ def test_a_page_that_is_passed_on_names_no_folder_above_the_working_one(report, 
     monkeypatch.chdir(folder.parent)
     facts = dict(describe(Trained("x", model), HeldOut(held_out.sets[:1], ((0,),), 2), Protocol(), "", "").facts)
     assert facts["data"].endswith(f"; {folder.name}/{held_out.sets[0].sources[0].name}")
-
-
-@pytest.mark.whole
-def test_the_page_explains_its_numbers_and_what_its_times_depend_on(report):
-    words = " ".join(Reader(report).words)
-    assert "How to read these numbers" in words and "an error of" in words
-    assert "what else runs there makes it longer" in words and "with a load of" in words
-
-
-@pytest.mark.whole
-def test_the_ratio_is_the_number_that_is_set_off(report, evaluation):
-    ratios = {f"{record.ratio:.3f}" for record in evaluation.records}
-    shown = re.findall(r'<td class="best">([^<]+)</td>', report)
-    assert len(shown) > len(evaluation.records) and set(shown) <= ratios

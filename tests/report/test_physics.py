@@ -3,7 +3,7 @@
 import math
 
 from matey.evaluate.records import Record
-from matey.report.tables import physics_rows, physics_section, physics_text
+from matey.report.tables import physics_rows, physics_text
 
 GAS = {"mass": 0.5, "truth_mass": 1e-7}
 
@@ -37,16 +37,3 @@ def test_models_stand_beside_each_other_and_one_that_blew_up_is_called_so():
     lines = physics_text(["a", "b"], [RECORDS, other]).splitlines()
     assert lines[0].split() == ["physics", "a", "b", "truth"] and len(lines) == 5
     assert lines[4].split()[:2] == ["correlation", "time"]
-
-
-def test_the_page_explains_what_it_shows_and_nothing_else():
-    section = "".join(physics_section(["MATEY"], [RECORDS]))
-    assert "Change of the total" in section and "mean correlation of a rollout" in section
-    assert "Root mean square of the divergence" not in section
-    assert physics_section(["MATEY"], [RECORDS[-1:]]) == [] and physics_text(["MATEY"], [RECORDS[-1:]]) == ""
-
-
-def test_power_of_rollouts_stands_beside_the_truths_and_is_explained():
-    power = {"power_fine": 0.4, "truth_power_fine": 1.0}
-    assert physics_rows([[record("rollout", 10, power)]]) == [("gas", "rollout 10", "power of fine scales", "0.4", "1")]
-    assert "smoother than the truth" in "".join(physics_section(["MATEY"], [[record("rollout", 10, power)]]))

@@ -1,4 +1,3 @@
-import io
 import resource
 import tempfile
 from dataclasses import replace
@@ -9,14 +8,11 @@ import pytest
 import torch
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
-from PIL import Image
 
-from matey.data import TrajectorySet
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.mistakes import writing
 from matey.report import plots
-from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.pictures import to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
@@ -81,13 +77,6 @@ def test_a_rollout_is_drawn_beside_persistence():
     assert axes.get_yscale() == "linear"
 
 
-def test_both_kinds_of_rollout_are_drawn_together():
-    records = rollout_records([0.1, 0.2], [0.3, 0.5]) + rollout_records([0.1, 0.15], [0.3, 0.5], kind="rollout by 5")
-    (axes,) = plots.rollout_figure(records).axes
-    assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
-    assert curve(axes, "MATEY by 5").get_ydata().tolist() == [0.1, 0.15]
-
-
 def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
     power = torch.tensor([[1.0, 0.1], [2.0, 0.2]])
     whole = Spectra("gas", ("density", "pressure"), "rollout", 9, torch.tensor([1.0, 2.0]), power, power, power / 10)
@@ -99,25 +88,10 @@ def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
     assert to_png(figure).startswith(b"\x89PNG")
 
 
-def test_every_system_has_a_panel_and_there_is_none_too_many():
-    records = [record for system in ("gas", "plasma", "fluid") for record in rollout_records([0.1], [0.3], system)]
-    shown = [axes.get_title() for axes in plots.rollout_figure(records).axes if axes.get_visible()]
-    assert shown == ["gas", "plasma", "fluid"]
-
-
 def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
     figure = plots.rollout_figure(rollout_records([0.1, 1e9, float("inf"), float("nan")], [0.3] * 4))
     assert figure.axes[0].get_yscale() == "log"
     assert to_png(figure).startswith(b"\x89PNG")
-
-
-@pytest.mark.whole
-def test_a_constant_field_and_a_prediction_that_blew_up_can_be_drawn(evaluation):
-    example = evaluation.examples[0]
-    flat = torch.ones_like(example.last)
-    blown_up = torch.full_like(flat, torch.inf)
-    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=blown_up)))
-    assert to_png(plots.forecast_figure(replace(example, last=flat, target=flat, prediction=flat)))
 
 
 def test_three_dimensional_fields_are_cut_in_the_middle():
@@ -136,20 +110,6 @@ def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
     assert curve(loss, "plasma").get_xdata().tolist() == [2]
     assert curve(loss, "all that are trained on").get_xdata().tolist() == [1, 2]
     assert curve(validation, "gas").get_ydata().tolist() == [0.2]
-
-
-def test_a_system_that_is_only_validated_on_has_no_training_loss():
-    log = [
-        {"step": 1, "loss": 0.5, "loss_by_system": {"gas": 0.5}},
-        {"step": 1, "valid_nrmse": 0.4, "valid_nrmse_by_system": {"gas": 0.4, "plasma": 0.9}},
-    ]
-    loss, error = plots.training_figure(log).axes
-    assert [line.get_label() for line in loss.lines if line.get_label()[0] != "_"] == ["gas", "all that are trained on"]
-    assert curve(error, "plasma").get_ydata().tolist() == [0.9]
-
-
-def test_a_run_without_validation_has_one_panel():
-    assert len(plots.training_figure([{"step": 1, "loss": 0.4}]).axes) == 1
 
 
 def test_a_full_disk_is_an_error_and_leaves_no_half_picture(tmp_path):
@@ -181,43 +141,6 @@ def test_a_picture_that_is_protected_stays():
         assert path.read_bytes() == b"a picture"
 
 
-def test_every_curve_of_a_rollout_lies_within_its_axes_and_no_legend_covers_one():
-    records = rollout_records([0.1, 0.2], [0.3, 0.5])
-    records += [
-        replace(r, field=name, errors={"nrmse": 9 * r.nrmse}) for name in ("density", "pressure") for r in records[:2]
-    ]
-    figure = plots.rollout_figure(records)
-    figure.draw_without_rendering()  # which lays it out
-    (axes,) = figure.axes
-    low, high = axes.get_ylim()
-    drawn = np.concatenate([line.get_ydata() for line in axes.lines])
-    assert low <= drawn.min() and drawn.max() <= high
-    assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
-
-
-def test_a_rollout_shows_the_persistence_of_each_field_in_its_colour():
-    records = [
-        replace(record, field=name, errors={"nrmse": 0.01}, persistence={"nrmse": other})
-        for name, other in (("all", 0.5), ("density", 0.7), ("pressure", 0.2))
-        for record in rollout_records([0.1, 0.2], [0.3, 0.5])
-    ]
-    (axes,) = plots.rollout_figure(records).axes
-    for name, other in (("density", 0.7), ("pressure", 0.2)):
-        colour = curve(axes, f"MATEY, {name} (dashed: persistence)").get_color()
-        (dashed,) = (line for line in axes.lines if line.get_color() == colour and line.get_linestyle() == "--")
-        assert dashed.get_ydata().tolist() == [other, other]
-
-
-def test_the_legend_of_training_covers_no_curve():
-    log = [{"step": 1, "loss": 0.5}, {"step": 1, "valid_nrmse": 0.4}]
-    for line, key in zip(log, ("loss", "valid_nrmse"), strict=True):
-        line[f"{key}_by_system"] = {"gas": 0.5}
-    figure = plots.training_figure(log)
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
-
-
 def in_space(example):
     """An example like another on a grid of 8 x 16 x 16 cells whose corner is refined."""
     batch = make_batch(num_samples=1, grid=(8, 16, 16))
@@ -236,25 +159,3 @@ def test_in_space_three_planes_are_drawn_and_the_mesh_covers_each_of_them(evalua
     for axes, area in zip(figure.axes, (32, 32, 64), strict=True):
         boxes = [path.get_extents() for outline in axes.collections for path in outline.get_paths()]
         assert sum(box.width * box.height for box in boxes) == pytest.approx(area)
-
-
-def test_a_figure_of_few_colours_takes_less_than_half_the_bytes():
-    figure = Figure(figsize=(6, 4))
-    axes = figure.subplots()
-    for number, colour in enumerate(plots.COLOURS):
-        axes.plot([0, 1, 2], [number, number + 1, number - 1], color=colour)
-    few, all_of_them = to_png(figure, 32), to_png(figure)
-    assert 2 * len(few) < len(all_of_them)
-    with Image.open(io.BytesIO(few)) as picture:
-        assert len(picture.convert("RGB").getcolors()) <= 32 and picture.size == (960, 640)
-
-
-def test_lines_and_planes_much_longer_than_wide_are_stretched_so_that_they_are_seen(evaluation):
-    example = evaluation.examples[0]
-    names = ("last", "target", "prediction")
-    line = replace(example, **{name: getattr(example, name)[:, :, :1] for name in names})
-    slender = replace(example, spacing=(1.0, 1.0, 30000.0))
-    for shown, aspect in ((replace(example, spacing=(1.0, 0.2, 1.0)), 1.0), (slender, "auto"), (line, "auto")):
-        assert {image.axes.get_aspect() for image in pictures(plots.forecast_figure(shown))} == {aspect}
-    data = TrajectorySet.from_arrays("air", {"u": torch.rand(1, 2, 8, 8)}, spacing=(1, 3e4), boundary=("open", "open"))
-    assert {image.axes.get_aspect() for image in pictures(contact_sheet([first_readable(data)]))} == {"auto"}

@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from matey.config import load_config
-from matey.data import DataError, TrajectorySet
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
-from matey.peers.stencil import StencilPeer, num_features, stencil_features
-from matey.studies.fitting import BATCH, Settings, check_memory, fit_stencil, train_network
+from matey.peers.stencil import StencilPeer
+from matey.studies.fitting import BATCH, Settings, fit_stencil, train_network
 from matey.studies.trainings import protocol_of
 from matey.train.run_data import loss_scales, open_data
 from tests.support.models import make_batch
@@ -88,23 +87,6 @@ def test_a_stencil_predicts_every_sample_at_its_own_lead(tmp_path):
         alone = peer.predict(replace(batch, lead_time=lead.expand(3)))
         assert torch.equal(together[sample], alone[sample])
     assert peer.num_parameters == 3 * 2 * 101
-
-
-def in_memory(num_fields, *grid):
-    fields = {f"field_{number}": np.ones((2, 4, *grid), "f4") for number in range(num_fields)}
-    return TrajectorySet.from_arrays("many", fields, spacing=(1.0,) * len(grid), boundary=("open",) * len(grid))
-
-
-def test_a_stencil_of_many_fields_in_space_is_refused_before_it_is_fitted():
-    data = in_memory(20, 8, 8, 8)
-    history = torch.from_numpy(data.read(0, 0, 2))[None]
-    assert stencil_features(history, (False,) * 3).shape == (1, 512, num_features(20, (8, 8, 8))) == (1, 512, 5001)
-    check_memory([in_memory(2, 32, 32)], lead_max=4)
-    needed = 8 * (4 * BATCH * 512 * 5001 + 6 * 20 * 5021**2)
-    check_memory([data], lead_max=4, memory=needed)
-    words = r"many: the stencil sees 5,001 numbers .* 20 fields on a grid of \(8, 8, 8\), .* takes 23.8 GiB, .* fewer fields"
-    with pytest.raises(DataError, match=words):
-        check_memory([data], lead_max=4, memory=needed - 1)
 
 
 @pytest.mark.whole

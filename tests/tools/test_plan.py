@@ -129,12 +129,6 @@ def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml, pla
     assert status == 2 and error.startswith("error: ") and "no machine 'laptop'" in error
 
 
-def test_patches_that_do_not_fit_the_assumed_window_end_with_2(plan):
-    patches = "tokens.patches=[[3,1,32,32],[1,1,8,8]]"
-    status, _, error = plan(*PAPER, "--nodes", "1", "--machine", "frontier", "--set", patches)
-    assert status == 2 and error.startswith("error: ") and "Patch t=3 does not divide the t=16 frames" in error
-
-
 def test_a_fine_tuning_may_lack_parameters_that_its_model_was_told(tmp_path, run_yaml, plan):
     make_model(((1, 1, 4, 4),), torch.float32, parameters=("viscosity",), **MINI).save_pretrained(tmp_path / "told")
     config = run_yaml(finetune={"pretrained": str(tmp_path / "told")})

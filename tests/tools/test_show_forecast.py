@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from tests.support.paths import ROOT
 from tests.support.programs import start
 from tests.support.small_files import write_swe
 
@@ -41,7 +40,3 @@ def test_what_is_not_in_the_data_is_one_sentence(flags, sentence, tmp_path):
     result = show(tmp_path, *flags)
     assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr
     assert not (tmp_path / "forecast.png").exists()
-
-
-def test_the_picture_of_the_readme_is_small():
-    assert (ROOT / "docs" / "images" / "forecast.png").stat().st_size < 150_000

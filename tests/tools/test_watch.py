@@ -45,13 +45,6 @@ def test_the_best_validation_the_speed_and_the_time_left_are_those_of_the_log(tm
     assert "3 of 5" in (text := console.export_text()) and "1 s" in text and "0.25" in text
 
 
-def test_a_run_that_has_logged_nothing_yet_is_shown_too(tmp_path):
-    run = read_progress(written_run(tmp_path / "run", []))
-    console = Console(width=80, record=True)
-    console.print(in_terminal([run], 80))
-    assert "0 of 0" in console.export_text()
-
-
 def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, capsys):
     folder = written_run(tmp_path / "run", [0.4, 0.2, 0.2], "steps: 100, patience: 1")
     (folder / "matey.lock").touch()
@@ -90,20 +83,6 @@ def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
     assert left() == "49 s"
 
 
-def test_a_run_that_logs_rarely_is_not_called_silent_between_its_lines(tmp_path):
-    folder = written_run(tmp_path / "run", [0.4, 0.2], "steps: 100000, log_every: 3600")  # half an hour at 0.5 s a step
-    (folder / "matey.lock").write_text("{}")
-    os.utime(folder / "metrics.jsonl", (now := time.time(), now - 1500))
-    assert not read_progress(folder).silence
-    os.utime(folder / "metrics.jsonl", (now, now - 2000))
-    assert read_progress(folder).silence > 1900
-
-
-def test_time_left_goes_on_beyond_a_day(tmp_path):
-    run = read_progress(written_run(tmp_path / "run", [0.4], f"steps: {2 * 3600 * 30 + 1}"))
-    assert run_rows([run])[1][0][-1] == "30:00 h"
-
-
 def test_runs_of_the_same_folder_name_are_told_apart(tmp_path, monkeypatch):
     for parent in "ab":
         (tmp_path / parent).mkdir()
@@ -125,11 +104,6 @@ def test_a_curve_in_text_runs_from_the_corner_of_its_first_value_to_that_of_its_
     first, last = (marked[0], marked[4]) if values[0] > values[2] else (marked[4], marked[0])
     assert min(first) == min(map(min, marked)) and max(last) == 38
     assert lines[0].split()[0] == "1" and lines[4].split()[0] == "0.01" and lines[5].endswith("step 3")
-
-
-def test_what_cannot_stand_on_a_logarithmic_axis_is_left_out():
-    assert text_curves([Curve("run", [1, 2], [float("nan"), 0.0], "blue")], 40, 5) == []
-    assert len(text_curves([Curve("run", [1, 2], [float("inf"), 2.0], "blue")], 40, 5)) == 6
 
 
 def written_run(folder, errors, train=None):

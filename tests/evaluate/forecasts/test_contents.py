@@ -119,24 +119,6 @@ def test_the_wells_layout_keeps_times_that_float32_cannot_tell_apart(tmp_path, m
     assert written.time_step == pytest.approx(600) and written.spacing[1] == pytest.approx(0.1, rel=1e-4)
 
 
-def test_trajectories_of_unlike_times_count_from_their_beginnings(tmp_path, model):
-    data = matey.open_dataset(write(tmp_path, starts=(0.0, 60.0)))
-    both, one = (matey.forecast(model, data, steps=1, trajectories=chosen).contents for chosen in ([0, 1], [1]))
-    assert both.coordinates["time"].values == [1200.0] and one.coordinates["time"].values == [3660.0 + 1200.0]
-    assert both.coordinates["y"].values[0] == pytest.approx(39.0)
-
-
-def test_times_of_each_trajectory_and_left_out_frames_are_taken_as_described(tmp_path, model):
-    values = np.random.default_rng(0).normal(3, 1, (2, FRAMES, CELLS, CELLS)).astype("f4")
-    axes, times = ("run", "time", "y", "x"), np.stack([TIMES, TIMES + 60])
-    xarray.Dataset({"h": (axes, values), "t": (axes[:2], times)}).to_netcdf(tmp_path / "all.nc")
-    frames = {"time_step": "t", "spacing": {"y": 0.5, "x": 0.5}, "first_frame": 1, "stride": 2}
-    description = flow("trajectory time y x", system="waves", fields={"water_height": "h"}, **frames)
-    contents = matey.forecast(model, describe(tmp_path, description), steps=3, trajectories=[1]).contents
-    assert contents.coordinates["time"].values.tolist() == [3660.0 + 600 * frame for frame in (5, 7, 9)]
-    assert contents.coordinates["y"].values[0] == 0.25  # counted from the lower end, where the file has no coordinates
-
-
 @law(
     "unit",
     ["seconds since start of simulation", "months since 2000-01-01", "days since 2001-02-29"],
@@ -149,13 +131,6 @@ def test_times_whose_beginning_is_no_date_have_the_plain_unit_and_open_again(tmp
         assert found.time.attrs["comment"] == f"In the data: {unit}."
         assert found.time.attrs["units"] == unit.split()[0] and found.time.values.tolist() == [3, 4]
     assert made.to_xarray().time.size == 2
-
-
-@pytest.mark.parametrize("unit", ["days since 2000-01-01", "hours since 0001-01-01 00:00:00", "s since 1970-1-1"])
-def test_times_since_a_date_are_dates(model, unit):
-    made = matey.forecast(model, counted_in(unit), steps=2)
-    assert made.contents.coordinates["time"].attributes["units"] == unit
-    assert made.to_xarray().time.dtype.kind in "MO"
 
 
 def counted_in(unit):

@@ -36,17 +36,3 @@ def test_ranks_that_write_at_once_share_no_chunk(layers, ways, number):
         assert turns[one] != turns[two] or not of_chunks[one] & of_chunks[two], (one, two, turns)
     sharing = [sum(chunk in own for own in of_chunks) for chunk in set().union(*of_chunks)]
     assert max(turns) + 1 == max(sharing)  # no more turns than ranks that share a chunk
-
-
-def test_in_the_plane_chunks_are_rows():
-    boxes = boxes_of(4, grid=(1, 64, 16))
-    assert turns_of(boxes, 16) == [0, 0, 0, 0] and turns_of(boxes, 24) == [0, 1, 0, 0]
-
-
-def test_into_a_file_that_one_process_alone_may_open_all_write_in_turn():
-    assert turns_of(boxes_of(4), None) == [0, 1, 2, 3]
-
-
-def test_ranks_without_boxes_take_no_turn_of_their_own():
-    whole = boxes_of(1)
-    assert turns_of([*whole, [], []], None) == [0, 0, 0]

@@ -51,24 +51,10 @@ def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts
         assert np.allclose(frame.values.numpy(), expected, rtol=0, atol=1e-5)
 
 
-def test_forecasts_print_on_a_line_and_name_each_trajectory_once(model, shallow_water):
-    asked = matey.forecast(model, shallow_water, steps=2, trajectories=[1, 1, np.int64(0)])
-    assert repr(asked) == "Forecasts(shallow_water, trajectories [1, 0], 2 snapshots)"
-    assert matey.forecast(model, shallow_water, steps=2, trajectories=0).request.trajectories == (0,)
-
-
 def test_a_forecast_that_is_opened_as_data_is_known_for_one(written):
     for suffix in (".nc", ".zarr"):
         with pytest.raises(matey.data.DataError, match=rf"swe\{suffix} is a forecast in a format that is not read"):
             matey.open_dataset(written / f"swe{suffix}")
-
-
-def test_with_as_many_snapshots_as_the_lead_all_are_predicted_at_once(model, shallow_water):
-    (*_, last) = matey.forecast(model, shallow_water, steps=3, lead=3, start=4)
-    batch = read_history(shallow_water, (0, 1, 2), 4, 2)
-    lead_time = torch.full_like(batch.lead_time, 3)
-    known = matey.FieldBatch(batch.system, batch.fields, batch.history, lead_time, None, batch.spacing, batch.periodic)
-    assert torch.allclose(last.values, model.predict(known), rtol=0, atol=1e-5)
 
 
 def test_xarray_opens_what_netcdf_zarr_and_the_iterator_say_alike(forecasts, whole, written):
@@ -289,12 +275,3 @@ def test_trajectories_on_other_grids_are_forecast_apart(model, tmp_path):
         matey.forecast(model, tmp_path, steps=1)
     (frame,) = matey.forecast(model, tmp_path, steps=1, trajectories=[1])
     assert frame.values.shape == (1, 1, 1, 32, 32) and PATCHES[0][-1] == 8
-
-
-def test_cells_whose_sizes_differ_by_rounding_are_forecast_together(model, tmp_path):
-    write_waves(tmp_path / "a", "shallow_water", 1)
-    with h5py.File(write_waves(tmp_path / "b", "shallow_water", 1), "a") as file:
-        file["0000/grid/x"][:] *= 1.00001
-    first, second = matey.data.open_dataset(tmp_path).trajectories
-    assert first.spacing != second.spacing
-    assert [frame.trajectories for frame in matey.forecast(model, tmp_path, steps=1)] == [(0, 1)]
