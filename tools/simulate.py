@@ -20,8 +20,7 @@ from matey.config import flags
 from matey.mistakes import Mistake, nearest_name, writing
 from matey.process.entry_point import INTERRUPTED, entry_point
 from matey.process.interrupts import interrupt_at_signals
-from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
-from matey.simulate.systems import SYSTEMS
+from matey.simulate.catalogue import CATALOGUE, LAYOUTS, SYSTEMS, check_sizes, settings
 
 MOST_WORKERS = 1024
 

@@ -22,8 +22,8 @@ from matey.data import open_dataset
 from matey.mistakes import Mistake, writing
 from matey.parallel.allocator import keep_freed_memory
 from matey.report.plots import COLOURS
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.simulate.systems import SYSTEMS
 from matey.studies.folder import write_table
 from matey.text_table import text_table
 

@@ -19,10 +19,9 @@ from matey.data import open_dataset
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
 from matey.parallel.allocator import keep_freed_memory
-from matey.simulate.catalogue import settings
+from matey.simulate.catalogue import SYSTEMS, settings
 from matey.simulate.ensemble import Ensemble, System, Trajectory, make
-from matey.simulate.mhd_layout import ARRAYS
-from matey.simulate.systems import SYSTEMS
+from matey.simulate.mhd_cavity import ARRAYS
 from matey.train.lock import FileLock, LockedError
 
 

@@ -12,7 +12,7 @@ import torch
 from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.commands.benchmark import case_of, sequence
-from matey.simulate.systems import SYSTEMS
+from matey.simulate.catalogue import SYSTEMS
 from matey.tokens.tokenize import tokenize
 from tests.support.commands import script
 from tests.support.programs import start

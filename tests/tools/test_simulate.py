@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from matey.data import open_dataset
-from matey.simulate.systems import SYSTEMS
+from matey.simulate.catalogue import SYSTEMS
 from matey.train.lock import FileLock
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
