@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
+from matey.process.resources import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
 
 MATRIX = 1024  # rows and columns of the matrices whose product is timed
 

@@ -25,7 +25,7 @@ from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared
 from matey.nested import tensors_in
 from matey.parallel import collectives
-from matey.parallel.host_exchange import HostExchange
+from matey.parallel.exchange import HostExchange
 from matey.train.validation import read_and_prepare
 
 FILE, ARRAY, STEPS = "fields.h5", "values", 2

@@ -24,9 +24,9 @@ from matey.model.prepare import Prepared
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.meter import count_traffic, stop_counting, take_traffic
 from matey.parallel.sequence import share_samples
 from matey.parallel.topology import shares
-from matey.parallel.traffic import count_traffic, stop_counting, take_traffic
 from matey.train.loss import LossScale, training_loss
 
 

@@ -20,7 +20,7 @@ from matey.benchmark.speed import measure
 from matey.benchmark.speed_cases import Case, cases_of_sweep
 from matey.data import open_dataset
 from matey.mistakes import Mistake, writing
-from matey.parallel.allocator import keep_freed_memory
+from matey.process.resources import keep_freed_memory
 from matey.report.plots import COLOURS
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make

@@ -13,10 +13,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from matey.commands import ROOT, WORK
-from matey.config.shipped import find
+from matey.config.files import find_shipped
 from matey.mistakes import writing
 from matey.peers.fno import fno_class
-from matey.process.interrupts import interrupt_at_signals
+from matey.process.signals import interrupt_at_signals
 from matey.studies.data_efficiency.points import points_of as fine_tunings
 from matey.studies.data_efficiency.running import DataEfficiencyStudy
 from matey.studies.data_efficiency.scales import SCALES
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 def absolute(args: argparse.Namespace) -> list[str]:
     """Return the flags with paths again, as absolute paths: trainings in processes of their own start in another folder."""
     paths = {name: getattr(args, name) for name in ("out", "deepspeed_config", "config") if hasattr(args, name)}
-    return [part for name, path in paths.items() for part in (f"--{name}", str(find(path).absolute()))]
+    return [part for name, path in paths.items() for part in (f"--{name}", str(find_shipped(path).absolute()))]
 
 
 def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
@@ -94,7 +94,7 @@ def print_places(study: RunnableStudy[Any]) -> None:
 
 def peers(args: argparse.Namespace) -> Comparison:
     """Return the comparison of models of the same cost."""
-    out, config = folder_of(args, "peers"), find(args.config).absolute()
+    out, config = folder_of(args, "peers"), find_shipped(args.config).absolute()
     simulated = () if args.paths else PEER_SCALES[args.scale].data
     paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
     points = comparisons(tuple(paths), args.seconds, args.seeds)
@@ -122,7 +122,7 @@ def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
         fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
         args.launcher or shlex.quote(sys.executable),
-        str(find(args.deepspeed_config).absolute()),
+        str(find_shipped(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),
         args.ranks or scale.ranks,
@@ -147,7 +147,7 @@ def pretraining(args: argparse.Namespace) -> PretrainingStudy:
         (args.study, args.scale),
         question.costs,
         args.launcher or table.launcher or shlex.quote(sys.executable),
-        str(find(args.deepspeed_config).absolute()),
+        str(find_shipped(args.deepspeed_config).absolute()),
         tuple(args.set),
         machine_of(args),
         args.ranks or table.ranks,

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import FiniteVolume, periodic
-from matey.simulate.hdf5_layout import Hdf5Layout
+from matey.simulate.layouts import Hdf5Layout
 from matey.simulate.time_stepping import Rate, heun, integrate, legendre_limit, runge_kutta_legendre
 
 ADIABATIC_INDEX = 5 / 3

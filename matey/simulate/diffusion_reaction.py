@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
-from matey.simulate.hdf5_layout import SquareGroups
+from matey.simulate.layouts import SquareGroups
 from matey.simulate.time_stepping import integrate, runge_kutta_4
 
 DIFFUSIVITY_U, DIFFUSIVITY_V = 1e-3, 5e-3

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import NUM_GHOSTS, extrapolation, limited_half_slope
-from matey.simulate.hdf5_layout import Hdf5Layout
+from matey.simulate.layouts import Hdf5Layout
 from matey.simulate.time_stepping import heun, integrate
 
 

@@ -9,8 +9,8 @@ and divergence cleaning approximate: the vector potential ``A`` and a stream fun
 Walls conduct, so the field through them stays as it was, and the fluid sticks to them. The lid is not regularised.
 
 Diffusion is implicit on the interior nodes, by sine transforms: of a scalar that vanishes on the walls, and of a stream
-function whose flow does not slip along them. Both operators are built once, for a given length of step. A trajectory is stored in a
-self-describing HDF5 file of our own, or as the bare array that MATEY's authors used.
+function whose flow does not slip along them. Both operators are built once, for a given length of step. A trajectory is stored
+in a self-describing HDF5 file of our own, or as the bare array that MATEY's authors used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.functional import pad
 
 from matey.simulate.catalogue import CAVITY_INTERVAL
 from matey.simulate.ensemble import Ensemble, System, Trajectory
-from matey.simulate.hdf5_layout import SingleFiles
+from matey.simulate.layouts import SingleFiles
 from matey.simulate.time_stepping import check_steps
 
 FRAME_INTERVAL = CAVITY_INTERVAL

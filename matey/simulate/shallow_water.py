@@ -17,7 +17,7 @@ from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import FiniteVolume, extrapolation
-from matey.simulate.hdf5_layout import SquareGroups
+from matey.simulate.layouts import SquareGroups
 from matey.simulate.time_stepping import heun, integrate
 
 GRAVITY = 1.0

@@ -33,7 +33,7 @@ from scipy.io import netcdf_file
 from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
-from matey.simulate.hdf5_layout import SingleFiles
+from matey.simulate.layouts import SingleFiles
 
 WIDTH, HEIGHT = 2.0e4, 1.0e4  # m, of the slice: periodic along x, between solid walls along z
 GRAVITY = 9.8  # m/s2

@@ -21,7 +21,7 @@ from matey.report.png import write_png
 from matey.studies.folder import CONTINUES, TEXT, Row, StudyError, call, check, claim, stop_all, write_table
 from matey.studies.made import made_text, note_made
 from matey.studies.slurm import submit_once
-from matey.train.lock import FileLock, LockedError
+from matey.train.folder import FileLock, LockedError
 
 
 class Point(Protocol):

@@ -22,8 +22,8 @@ import yaml
 
 from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.run_files import CONFIG
+from matey.config.files import find_shipped
 from matey.config.flags import started_as
-from matey.config.shipped import find
 from matey.mistakes import Mistake, one_line
 from matey.process.launchers import program_of
 
@@ -119,7 +119,7 @@ def config_fact(path: str) -> str:
     Raises:
         StudyError: there is no such file, or it is not JSON.
     """
-    found = find(path)
+    found = find_shipped(path)
     try:
         return f"{found.name} {digest(json.loads(found.read_text(encoding='utf-8')))}"
     except (OSError, ValueError) as error:

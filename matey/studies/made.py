@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from matey.checkpoints.durable import replace_text
-from matey.config.shipped import ROOT, is_installed
+from matey.config.files import ROOT, is_installed
 
 MADE = "made"
 MACHINE = ("processor", "cores")

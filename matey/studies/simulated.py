@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from matey.config.shipped import ROOT
+from matey.config.files import ROOT
 from matey.studies.folder import call, script
 
 THERMALS = "colliding_thermals"

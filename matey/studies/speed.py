@@ -14,7 +14,7 @@ from matey.benchmark.machine import now
 from matey.data import Window, read_windows, spread_windows
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
-from matey.parallel.allocator import keep_freed_memory
+from matey.process.resources import keep_freed_memory
 
 TIMED = 5  # batches in the median, at least, after one for warm-up
 BATCH = 16

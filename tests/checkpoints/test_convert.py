@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from matey import MateyModel
 from matey.checkpoints import convert as module
 from matey.checkpoints.convert import ConversionError, convert
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import ABOUT
-from matey.checkpoints.source import AVERAGE, WEIGHTS
+from matey.checkpoints.run_files import ABOUT, ShardError
+from matey.checkpoints.source import AVERAGE, WEIGHTS, find_checkpoint
 from tests.support.models import make_batch
 from tests.support.programs import start
 

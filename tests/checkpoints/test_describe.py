@@ -9,10 +9,9 @@ from contextlib import suppress
 import pytest
 import torch
 
-from matey.checkpoints.describe import describe, find_damage
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.newest import ShardError
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.convert import describe
+from matey.checkpoints.run_files import ShardError
+from matey.checkpoints.source import find_checkpoint, find_damage, open_shard
 
 SHARD = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 MODULE = "zero_pp_rank_1_mp_rank_00_model_states.pt"
@@ -133,4 +132,4 @@ def test_no_class_of_deepspeed_is_imported_to_read_its_files(two_ranks):
         "optimizer_state_dict"
     ]
     (first, *_) = state["param_slice_mappings"][0].values()
-    assert type(first).__module__ == "matey.checkpoints.shards" and first.numel > 0
+    assert type(first).__module__ == "matey.checkpoints.source" and first.numel > 0

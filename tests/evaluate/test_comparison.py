@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.checkpoints.run_names import distinct_names
+from matey.checkpoints.run_files import distinct_names
 from matey.data import DataError
 from matey.evaluate.comparison import Candidate, best_of, plan_comparison
 from matey.evaluate.evaluation import Protocol, evaluate

@@ -142,8 +142,7 @@ def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(ru
     from matey.config import load_config
     from matey.data.reading import read_windows
     from matey.metrics import nrmse
-    from matey.train.run_data import loss_scales, open_data
-    from matey.train.seen_scales import seen_scales
+    from matey.train.run_data import loss_scales, open_data, seen_scales
 
     config = run_yaml(
         tokens={"values": "raw"},

@@ -174,7 +174,7 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -P -u -c from matey.process.held_signals import hold; hold(); import " + (
+    first = "python -P -u -c from matey.process.start import hold; hold(); import " + (
         "mpi4py.MPI; import os" if launcher == "mpi" else "os"
     )
     assert first in task

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from matey.parallel import allocator
+from matey.process import resources as allocator
 
 PAGE_FAULTS = """
 import resource, sys
 import torch
-from matey.parallel.allocator import keep_freed_memory
+from matey.process.resources import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for round in range(21):

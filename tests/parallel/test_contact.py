@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.contact import INTERFACE, check_address, check_interface, check_port_is_free
+from matey.parallel.launchers import INTERFACE, check_address, check_interface, check_port_is_free
 from tests.support.programs import clean_environment, start
 from tests.support.runs import pretrain
 

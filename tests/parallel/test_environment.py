@@ -16,7 +16,7 @@ from tests.support.paths import BIN, ROOT
 from tests.support.programs import clean_environment, preloaded, start
 
 PLACE = """
-from matey.process.likely_place import likely_place
+from matey.process.launchers import likely_place
 print("rank {} of {}".format(*likely_place()))
 """
 

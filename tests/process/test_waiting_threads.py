@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from matey.process.waiting_threads import let_waiting_threads_sleep
+from matey.process.resources import let_waiting_threads_sleep
 
 
 @pytest.mark.parametrize(

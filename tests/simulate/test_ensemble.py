@@ -10,7 +10,7 @@ import pytest
 from matey.simulate import mhd_cavity, thermals
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make, solve
-from matey.simulate.hdf5_layout import unfinished
+from matey.simulate.layouts import unfinished
 from tests.support.laws import law
 
 DAM_BREAK = SYSTEMS["shallow_water"]

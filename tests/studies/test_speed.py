@@ -7,7 +7,7 @@ import resource
 import pytest
 import torch
 
-from matey.parallel.allocator import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, set_options
+from matey.process.resources import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD, set_options
 from matey.studies import speed
 from matey.studies.speed import batch_of, batches_of, forecast_speed, step_seconds
 

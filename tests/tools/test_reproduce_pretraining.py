@@ -10,7 +10,7 @@ import pytest
 from matey.commands.reproduce import points_named, pretraining
 from matey.studies.folder import StudyError
 from matey.studies.pretraining.tables import STUDIES
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
 

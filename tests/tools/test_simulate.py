@@ -16,7 +16,7 @@ import torch
 
 from matey.data import open_dataset
 from matey.simulate.catalogue import SYSTEMS
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")

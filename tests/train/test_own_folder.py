@@ -9,10 +9,8 @@ import pytest
 
 from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError, load_config
-from matey.train.checkpoint import RunFolder
-from matey.train.lock import LOCK
-from matey.train.own_folder import check_folder
-from matey.train.resume import RunError
+from matey.train.checkpoint import RunError, RunFolder
+from matey.train.folder import LOCK, check_folder
 from tests.support.paths import ROOT
 
 
@@ -32,7 +30,7 @@ def test_a_name_that_deepspeed_would_take_for_a_pattern_is_refused(tmp_path, nam
 
 
 def test_a_name_that_the_locale_cannot_write_is_refused(tmp_path):
-    code = "from pathlib import Path; from matey.train.own_folder import check_folder; check_folder(Path('r\\xfcn'))"
+    code = "from pathlib import Path; from matey.train.folder import check_folder; check_folder(Path('r\\xfcn'))"
     plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
     assert result.stderr.splitlines()[-1].endswith(

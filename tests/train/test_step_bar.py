@@ -5,8 +5,8 @@ import sys
 
 from tqdm import tqdm
 
-from matey.train import step_bar as module
-from matey.train.step_bar import step_bar
+from matey.train import loop as module
+from matey.train.loop import step_bar
 
 
 def test_in_a_log_each_drawing_is_a_line_of_its_own_and_others_begin_theirs(monkeypatch):

@@ -16,12 +16,11 @@ import torch
 from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.model_folder import WEIGHTS
 from matey.checkpoints.run_files import CONFIG, METRICS, MODEL, RECORDS, REPORT
-from matey.checkpoints.trained import load_trained, read_log
+from matey.checkpoints.source import find_checkpoint
+from matey.checkpoints.trained import WEIGHTS, load_trained, read_log
 from matey.config import RunConfig, dump_config, load_config
-from matey.config.shipped import ROOT
+from matey.config.files import ROOT
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
 from matey.evaluate.evaluation import score, tasks_of

@@ -10,9 +10,9 @@ from matey.checkpoints.peer_folder import write_peer
 from matey.config import RunConfig
 from matey.data.seen import seen_text
 from matey.evaluate.held_out import HeldOut, hold_out
-from matey.parallel.allocator import keep_freed_memory
 from matey.peers.kinds import Peer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer
+from matey.process.resources import keep_freed_memory
 from matey.studies.peers.fitting import check_memory, fit_stencil
 from matey.studies.peers.training import Settings, Training, train_network
 from matey.train.run_data import loss_scales, open_data

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.source import find_checkpoint
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig
 from matey.data import open_sets

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from matey.checkpoints.run_files import CONFIG
 from matey.config import RunConfig, load_config
-from matey.config.shipped import ROOT
+from matey.config.files import ROOT
 from matey.mistakes import Mistake
 from matey.studies.engine import RunnableStudy
 from matey.studies.folder import Row, StudyError, call, check_trained, config_fact, digest, in_yaml, script, yaml_values

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.source import find_checkpoint
 from matey.mistakes import Mistake
 from matey.studies.engine import draw, rows_of_done
 from matey.studies.folder import StudyError, check, check_trained, in_yaml
@@ -18,7 +18,7 @@ from matey.studies.made import note_timed
 from matey.studies.pretraining.costs import Costs
 from matey.studies.pretraining.running import PretrainingStudy
 from matey.studies.pretraining.table import Point
-from matey.train.lock import FileLock, LockedError
+from matey.train.folder import FileLock, LockedError
 
 STEPS = 40  # of which `measure` leaves out those of the warm-up
 SHORT = (f"train.steps={STEPS}", "train.warmup_steps=1", "train.validation_windows=1", "train.log_every=1")
