@@ -17,31 +17,27 @@ from data/. Its batch is 4 samples a rank, times the ranks that --launcher start
 stencil fitted by least squares, a ResNet, a small U, a U-Net, an FNO (pip install 'matey-pde[baselines]') and, as `cells`, the
 network of MATEY without tokens; MATEY is trained on each system alone and on all together. The cost is a number of CPU seconds
 for each system; --data takes data of any systems in two dimensions. The table has the NRMSE divided by that of persistence, as
-mean and deviation over the seeds. With several costs, such as --seconds 30,110, the study draws curves and
-says what MATEY needs to reach the error of the best other model. The scale `laptop` uses the data of `make demo`.
-launch/evaluate.py accepts the folder of a trained peer like that of a run
-(runs/paper/peers-laptop/points/unet-shallow_water-110-0).
+mean and deviation over the seeds. With several costs, such as --seconds 30,110, the study draws
+curves. The scale `laptop` uses the data of `make demo`. launch/evaluate.py accepts the folder of a trained peer like that of a
+run (runs/paper/peers-laptop/points/unet-shallow_water-110-0).
 
     python tools/reproduce.py adaptivity --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py fine_grid --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py schemes --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py scaling_of_tokens --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py long_sequences --scale laptop --out runs/paper
-    python tools/reproduce.py positions --scale laptop --jobs 2 --out runs/paper
     python tools/reproduce.py report --out runs/paper
 
 These studies pretrain many models for the same number of steps. They compare uniform and adaptive tokens (the paper's figure
 4), the same with a larger network on a finer grid, attention schemes at several sizes (figure 3), uniform and adaptive tokens
-on larger and larger grids, sequences of up to 65,536 tokens a sample on four ranks, and attention with and without rotary
-positions. Each prints the errors divided by persistence's beside the measured cost of every model. The scales `tiny` (minutes,
-to check that it works), `small` and `laptop` (hours) simulate their data; `paper` has the paper's settings and reads its data
-from data/.
+on larger and larger grids, and sequences of up to 65,536 tokens a sample on four ranks. Each prints the
+errors divided by persistence's beside the measured cost of every model. The scales `tiny` (minutes, to check that it works),
+`small` and `laptop` (hours) simulate their data; `paper` has the paper's settings and reads its data from data/.
 
 Every study writes results.csv, results.txt and results.png into a folder in --out that is named after the study and its scale.
 If it is interrupted, the same command continues it. It runs --jobs trainings at the same time, or submits each training to
-Slurm with --submit. --draw draws what is done, and trains nothing. --time measures the times of what is done again, one
-training after the other. --plan prints the expected cost, which the scale `paper` prints before anything starts. `report` puts
-all studies of a folder on one page.
+Slurm with --submit. --draw draws what is done, and trains nothing. --plan prints the expected cost, which the scale `paper`
+prints before anything starts. `report` puts all studies of a folder on one page.
 """
 
 from __future__ import annotations
@@ -54,19 +50,23 @@ from pathlib import Path
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.commands import ROOT, WORK
-from matey.config import flags, load_config
+from matey.config import flags, load_config, load_deepspeed_config
 from matey.config.choices import FINETUNE_MODES
+from matey.data import DataError, open_dataset
 from matey.data.remote.paths import within
 from matey.process.entry_point import entry_point
-from matey.studies.data_efficiency.scales import SCALES, STARTS, SYSTEMS
-from matey.studies.folder import StudyError
-from matey.studies.overrides import OF_ALL, check_overrides
-from matey.studies.peers.paths import paths_by_system
-from matey.studies.peers.scales import SCALES as PEER_SCALES
-from matey.studies.pretraining.tables import STUDIES
+from matey.studies.cases import (
+    FINETUNE_SCALES,
+    PEERS_SCALES,
+    PRETRAININGS,
+    STARTS,
+    SYSTEMS,
+    StudyError,
+    check_overrides,
+)
 
 PAPER = Path("runs/paper")
-SIZES = ("seconds", "seeds", "max_windows")  # sizes of a comparison that a scale sets
+OF_ALL = dict.fromkeys(("output.dir", "train.seed"), "a study gives each training its own; see --out and --seeds.")
 
 
 @entry_point
@@ -76,21 +76,23 @@ def main() -> int:
     what = top.add_subparsers(required=True, metavar="STUDY", dest="study")
     study = what.add_parser("data_efficiency", help="error against the number of training trajectories")
     study.add_argument("--system", choices=SYSTEMS, default="thermals", help="system to fine-tune on (thermals)")
-    study.add_argument("--scale", choices=SCALES, default="tiny", help="size of the study, with its settings (tiny)")
+    study.add_argument(
+        "--scale", choices=FINETUNE_SCALES, default="tiny", help="size of the study, with its settings (tiny)"
+    )
     sizes = "tiny: 1,6; others: 1,6,12,24,48,96 of thermals, 1,6,12,24 of mhd"
     study.add_argument("--sizes", metavar="N,N", help=f"numbers of training trajectories ({sizes})")
-    modes = f"modes of fine-tuning: {', '.join(FINETUNE_MODES.own)} ({by_scale(SCALES, 'modes')})"
+    modes = f"modes of fine-tuning: {', '.join(FINETUNE_MODES.own)} ({by_scale(FINETUNE_SCALES, 'modes')})"
     study.add_argument("--modes", metavar="MODE,MODE", help=modes)
     starts = "initial weights of MATEY, and other models that are trained on the same trajectories (%(default)s)"
     study.add_argument("--starts", metavar="START,START", default=",".join(STARTS), help=starts)
-    seeds = f"number of trainings of each point ({by_scale(SCALES, 'seeds')})"
+    seeds = f"number of trainings of each point ({by_scale(FINETUNE_SCALES, 'seeds')})"
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
     study.add_argument("--pretrained", metavar="RUN_OR_MODEL", help="folder of the run or model to start from")
     study.set_defaults(check=check_data_efficiency)
     add_training(study, "launch/finetune.py")
     add_running(study)
     add_peers(what)
-    for name in STUDIES:
+    for name in PRETRAININGS:
         add_pretraining(what, name)
     page = what.add_parser("report", help="one page about all studies in a folder")
     page.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder of the studies (%(default)s)")
@@ -98,10 +100,12 @@ def main() -> int:
     args = top.parse_args()
     check_overrides(vars(args).get("set", ()), OF_ALL)
     if vars(args).get("point") is not None:
-        for other in ("draw", "list", "plan", "time"):
+        for other in ("draw", "list", "plan"):
             if vars(args).get(other):
                 raise StudyError(f"--point trains one training of a study; leave it out, or leave out --{other}.")
     args.check(args)
+    if "deepspeed_config" in args:
+        load_deepspeed_config(args.deepspeed_config)
     from matey.commands.reproduce import main as reproduce
 
     return reproduce(args)
@@ -109,23 +113,15 @@ def main() -> int:
 
 def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the flags of the comparison with other models."""
-    study = what.add_parser(
-        "peers", help="MATEY beside other networks of the same cost, and beside its own without tokens"
-    )
-    study.add_argument(
-        "--scale", choices=PEER_SCALES, default="laptop", help="size of the study, with its data (laptop)"
-    )
-    seconds = f"seconds of training for each system ({by_scale(PEER_SCALES, 'seconds')})"
+    title = "MATEY beside other networks of the same cost, and beside its own without tokens"
+    study = what.add_parser("peers", help=title)
+    study.add_argument("--scale", choices=PEERS_SCALES, default="laptop", help="size of the study (laptop)")
+    seconds = f"seconds of training for each system ({by_scale(PEERS_SCALES, 'seconds')})"
     study.add_argument("--seconds", metavar="S,S", help=seconds)
-    seeds = f"number of trainings of each point ({by_scale(PEER_SCALES, 'seeds')})"
+    seeds = f"number of trainings of each point ({by_scale(PEERS_SCALES, 'seeds')})"
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
     study.add_argument("--data", metavar="PATH,PATH", help="one data set for each system, instead of the scale's data")
-    study.add_argument(
-        "--config", default="launch/runs/demo.yaml", metavar="YAML", help="MATEY's settings (%(default)s)"
-    )
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
-    windows = f"number of windows to score for each system and lead ({by_scale(PEER_SCALES, 'max_windows')})"
-    study.add_argument("--max-windows", type=flags.whole(1), metavar="N", help=windows)
     devices = (
         "device, which decides the unit of cost: CPU seconds on one thread, or GPU seconds (paper: cuda; others: cpu)"
     )
@@ -136,8 +132,7 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> None:
     """Add the flags of a study that pretrains many models."""
-    tables = STUDIES[name]().tables
-    title = tables["tiny"].title
+    tables, title = PRETRAININGS[name].tables, PRETRAININGS[name].title
     study = what.add_parser(name, help=f"{title[:1].lower()}{title[1:]}")
     study.add_argument("--scale", choices=tables, default="tiny", help="size of the study, with its settings (tiny)")
     seeds = f"number of trainings of each model ({by_scale(tables, 'seeds')})"
@@ -147,8 +142,7 @@ def add_pretraining(what: argparse._SubParsersAction[argparse.ArgumentParser], n
     )
     study.set_defaults(check=lambda _: None)
     add_training(study, "launch/pretrain.py", "long_sequences: this Python, on the ranks of its scale; ")
-    time = "time steps and forecasts of the trainings that are done again, one training after the other, and draw them"
-    add_running(study).add_argument("--time", action="store_true", help=time)
+    add_running(study)
 
 
 def add_training(study: argparse.ArgumentParser, script: str, others: str = "") -> None:
@@ -183,8 +177,8 @@ def by_scale(scales: Mapping[str, object], name: str) -> str:
     return "; ".join(f"{key}: {getattr(scale, name)}" for key, scale in scales.items())
 
 
-def add_running(study: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
-    """Add the flags for a study's folder and for running its trainings; return those of which only one is taken."""
+def add_running(study: argparse.ArgumentParser) -> None:
+    """Add the flags for a study's folder and for running its trainings."""
     study.add_argument("--out", type=Path, default=PAPER, metavar="DIR", help="folder for all studies (%(default)s)")
     how = study.add_mutually_exclusive_group()
     how.add_argument("--jobs", type=flags.whole(1, 1024), default=1, metavar="N", help="trainings at the same time (1)")
@@ -195,12 +189,11 @@ def add_running(study: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGr
     sbatch = "one more option for sbatch, such as -APROJECT"
     study.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=sbatch)
     study.add_argument("--point", metavar="NAME", help="run only this training, without table and plot")
-    return how
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:
     """Read the flags that hold lists, and the run's YAML, before slow imports."""
-    scale = SCALES[args.scale]
+    scale = FINETUNE_SCALES[args.scale]
     args.modes = chosen("--modes", args.modes or scale.modes, tuple(FINETUNE_MODES))
     args.starts = chosen("--starts", args.starts, STARTS)
     args.sizes = numbers("--sizes", args.sizes or scale.sizes[args.system])
@@ -220,17 +213,23 @@ def check_data_efficiency(args: argparse.Namespace) -> None:
 
 def check_peers(args: argparse.Namespace) -> None:
     """Read the flags that hold numbers, the data and the YAML before slow imports."""
-    scale = PEER_SCALES[args.scale]
+    scale = PEERS_SCALES[args.scale]
     check_overrides(args.set, {"data.sets": "see --data.", "train.steps": "it follows from --seconds."})
-    for name in (*SIZES, "device"):
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(scale, name))
-    args.seconds = numbers("--seconds", args.seconds)
+    args.seconds = numbers("--seconds", args.seconds or scale.seconds)
     if args.data or not (args.list or args.plan or args.draw):
-        args.paths = paths_by_system(args.data.split(",") if args.data else scale.paths.values(), WORK)
+        args.paths = {}
+        for path in args.data.split(",") if args.data else scale.paths.values():
+            full = str(within(WORK, path))
+            try:
+                system = open_dataset(full).system
+            except DataError as error:
+                raise StudyError(f"--data {path}: {error}") from None
+            if system in args.paths:
+                raise StudyError(f"{path} and {args.paths[system]} both hold {system}; give one set for each system.")
+            args.paths[system] = full
     else:  # the scale's data need not be there; empty if the study simulates them
         args.paths = {system: str(within(WORK, path)) for system, path in scale.paths.items()}
-    load_config(args.config, args.set)
+    load_config("launch/runs/demo.yaml", args.set)
 
 
 def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:

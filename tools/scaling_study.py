@@ -5,7 +5,7 @@
     python tools/scaling_study.py run --out DIR [--local | --submit]
     python tools/scaling_study.py report --out DIR
 
-`plan` writes a folder for each point: run YAML, DeepSpeed JSON, job, expected cost. `run` starts the jobs here, one after
+`plan` writes a folder for each point: run YAML, DeepSpeed JSON, job. `run` starts the jobs here, one after
 another, or hands them to Slurm; points that are finished are skipped. `report` writes tables and plots.
 """
 
@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from shlex import quote
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import ConfigError, flags, load_config, load_deepspeed_config
 from matey.process.entry_point import entry_point
-from matey.studies.folder import read_study
+from matey.studies.cases import StudyError
 
 
 @entry_point
@@ -31,7 +32,10 @@ def main() -> int:
             load_config(args.config, args.set)
             load_deepspeed_config(args.deepspeed_config)
         else:
-            read_study(args.out)
+            (args.out / "study.json").read_bytes()
+    except FileNotFoundError:
+        plan = f"{flags.started_as('tools/scaling_study.py', 'study')} plan --out {quote(str(args.out))}"
+        raise StudyError(f"{args.out} holds no study; make one with `{plan}`.") from None
     except OSError as error:
         raise ConfigError(f"Cannot read {args.out} ({error.strerror}); choose another --out.") from None
     from matey.commands.scaling_study import main as scaling_study
@@ -80,9 +84,6 @@ def parser() -> argparse.ArgumentParser:
         "--sbatch", action="append", default=[], metavar="OPTION", help="one more option of sbatch, such as -APROJECT"
     )
     show = what.add_parser("report", help="print and write tables and plots")
-    show.add_argument(
-        "--machine", action="append", default=[], help="one more machine on which the run is modelled (frontier)"
-    )
     for command in (make, start, show):
         command.add_argument("--out", type=Path, required=True, help="folder of the study")
     return whole

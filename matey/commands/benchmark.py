@@ -24,7 +24,7 @@ from matey.process.resources import keep_freed_memory
 from matey.report.plots import COLOURS
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.studies.folder import write_table
+from matey.studies.engine import write_table
 from matey.text_table import text_table
 
 

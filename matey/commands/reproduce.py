@@ -17,20 +17,10 @@ from matey.config.files import find_shipped
 from matey.mistakes import writing
 from matey.peers.fno import fno_class
 from matey.process.signals import interrupt_at_signals
-from matey.studies.data_efficiency.points import points_of as fine_tunings
-from matey.studies.data_efficiency.running import DataEfficiencyStudy
-from matey.studies.data_efficiency.scales import SCALES
+from matey.studies import data_efficiency, peers, pretraining
+from matey.studies.cases import FINETUNE_SCALES, PEERS_SCALES, PRETRAININGS, StudyError, check_overrides, stated_by
 from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
-from matey.studies.folder import StudyError
-from matey.studies.overrides import check_overrides, stated_by
 from matey.studies.page import write_page_of_all
-from matey.studies.peers.points import points_of as comparisons
-from matey.studies.peers.running import Comparison
-from matey.studies.peers.scales import SCALES as PEER_SCALES
-from matey.studies.pretraining.running import PretrainingStudy
-from matey.studies.pretraining.table import Point as Pretraining
-from matey.studies.pretraining.tables import STUDIES
-from matey.studies.pretraining.timing import time_in_turn
 
 
 def main(args: argparse.Namespace) -> int:
@@ -41,10 +31,10 @@ def main(args: argparse.Namespace) -> int:
             print(f"Page: {write_page_of_all(args.out.absolute())}")
             return 0
         studies: dict[str, Callable[[argparse.Namespace], RunnableStudy[Any]]] = {
-            "data_efficiency": data_efficiency,
-            "peers": peers,
+            "data_efficiency": fine_tunings,
+            "peers": comparison,
         }
-        study = studies.get(args.study, pretraining)(args)
+        study = studies.get(args.study, pretrainings)(args)
         # The command as it was called, so that adding `--point` to it runs one point alone.
         command = [sys.executable, str(ROOT / "tools/reproduce.py"), *sys.argv[1:], *absolute(args)]
         transformers_logging.disable_progress_bar()
@@ -55,16 +45,6 @@ def main(args: argparse.Namespace) -> int:
             print(study.plan())
         elif args.point is not None:
             run_one(study, args.point)
-        elif args.draw:
-            print(draw(study))
-            print_places(study)
-        elif isinstance(study, PretrainingStudy) and args.time:
-            if args.models or args.seeds:
-                raise StudyError(
-                    "--time compares models: it times all finished trainings; leave out --models and --seeds."
-                )
-            print(time_in_turn(study))
-            print_places(study)
         else:
             run(study, command, args)
     return 0
@@ -72,100 +52,82 @@ def main(args: argparse.Namespace) -> int:
 
 def absolute(args: argparse.Namespace) -> list[str]:
     """Return the flags with paths again, as absolute paths: trainings in processes of their own start in another folder."""
-    paths = {name: getattr(args, name) for name in ("out", "deepspeed_config", "config") if hasattr(args, name)}
+    paths = {name: getattr(args, name) for name in ("out", "deepspeed_config") if hasattr(args, name)}
     return [part for name, path in paths.items() for part in (f"--{name}", str(find_shipped(path).absolute()))]
 
 
 def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
-    """Run or submit a study; its expected cost is printed first if it is high or the user names a machine."""
-    if args.scale == "paper" or vars(args).get("machine"):
+    """Run, submit or draw a study; its expected cost is printed first if it is high or the user names a machine."""
+    if is_to_train(args) and (args.scale == "paper" or vars(args).get("machine")):
         print(study.plan(), flush=True)
     if args.submit:
         submit(study, command, args.sbatch, print)
-    else:
-        print(run_study(study, command, args.jobs))
-        print_places(study)
-
-
-def print_places(study: RunnableStudy[Any]) -> None:
-    """Print where a study's table and plot are."""
+        return
+    print(draw(study) if args.draw else run_study(study, command, args.jobs))
     print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
 
 
-def peers(args: argparse.Namespace) -> Comparison:
+def comparison(args: argparse.Namespace) -> peers.Comparison:
     """Return the comparison of models of the same cost."""
-    out, config = folder_of(args, "peers"), find_shipped(args.config).absolute()
-    simulated = () if args.paths else PEER_SCALES[args.scale].data
+    out, scale = folder_of(args, "peers"), PEERS_SCALES[args.scale]
+    simulated = () if args.paths else scale.data
     paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
-    points = comparisons(tuple(paths), args.seconds, args.seeds)
-    comparison = Comparison(WORK, out, config, tuple(args.set), paths, args.device, points, args.max_windows, simulated)
-    comparison.run_config(points[0])  # raises if the run does not suit the peers
+    points = peers.points_of(tuple(paths), args.seconds, args.seeds or scale.seeds)
+    device = args.device or scale.device
+    study = peers.Comparison(WORK, out, tuple(args.set), paths, device, points, scale.max_windows, simulated)
+    study.run_config(points[0])  # raises if the run does not suit the peers
     if is_to_train(args):
         fno_class()  # raises if its package is missing
         is_here = args.point is not None or not args.submit  # a job of Slurm has both
-        if is_here and args.device == "cuda" and not torch.cuda.is_available():
+        if is_here and device == "cuda" and not torch.cuda.is_available():
             raise StudyError(
                 "--device cuda (as the scale paper has): PyTorch finds no GPU here; train on one, or --device cpu."
             )
-    return comparison
+    return study
 
 
-def data_efficiency(args: argparse.Namespace) -> DataEfficiencyStudy:
+def fine_tunings(args: argparse.Namespace) -> data_efficiency.DataEfficiencyStudy:
     """Return the study of fine-tuning on increasing numbers of trajectories."""
-    scale = SCALES[args.scale]
+    scale = FINETUNE_SCALES[args.scale]
     check_ranks(args, scale.ranks)
-    return DataEfficiencyStudy(
+    return data_efficiency.DataEfficiencyStudy(
         WORK,
         folder_of(args, f"data_efficiency-{args.system}"),
         args.system,
         args.scale,
-        fine_tunings(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
+        data_efficiency.points_of(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
         args.pretrained,
-        args.launcher or shlex.quote(sys.executable),
-        str(find_shipped(args.deepspeed_config).absolute()),
-        tuple(args.set),
-        machine_of(args),
-        args.ranks or scale.ranks,
+        **training_of(args, scale.ranks),
     )
 
 
-def pretraining(args: argparse.Namespace) -> PretrainingStudy:
+def pretrainings(args: argparse.Namespace) -> pretraining.PretrainingStudy:
     """Return a study that pretrains many models."""
-    question = STUDIES[args.study]()
-    table = question.tables[args.scale]
+    table = PRETRAININGS[args.study].tables[args.scale]
     if not table.launcher:
         check_ranks(args, table.ranks)
     elif args.launcher is None and args.ranks not in (None, table.ranks):
         raise StudyError(
             f"--ranks {args.ranks}: {args.study} at the scale {args.scale} trains on {table.ranks} ranks, which share a sample."
         )
-    study = PretrainingStudy(
-        WORK,
-        folder_of(args, args.study),
-        table,
-        points_named(args.models, table.points(args.seeds)),
-        (args.study, args.scale),
-        question.costs,
-        args.launcher or table.launcher or shlex.quote(sys.executable),
-        str(find_shipped(args.deepspeed_config).absolute()),
-        tuple(args.set),
-        machine_of(args),
-        args.ranks or table.ranks,
-    )
-    check_overrides(args.set, stated_by(point.case for point in study.points))
+    points, out = pretraining.points_of(table, args.seeds, args.models), folder_of(args, args.study)
+    check_overrides(args.set, stated_by(point.case for point in points))
+    how = training_of(args, table.ranks, table.launcher)
+    study = pretraining.PretrainingStudy(WORK, out, args.study, args.scale, points, **how)
     for point in study.points:
         study.run_config(point)
     return study
 
 
-def points_named(models: str | None, points: list[Pretraining]) -> list[Pretraining]:
-    """Return the points of the named models, or all; raise StudyError if there is no such model."""
-    names = list(dict.fromkeys(point.case.name for point in points))
-    chosen = models.split(",") if models else names
-    for name in chosen:
-        if name not in names:
-            raise StudyError(f"--models: the study has no model {name!r}; it has {', '.join(names)}.")
-    return [point for point in points if point.case.name in chosen]
+def training_of(args: argparse.Namespace, ranks: int, launcher: str = "") -> dict[str, Any]:
+    """Return how trainings are started and planned; those with the paper's settings are planned for the paper's machine."""
+    return {
+        "launcher": args.launcher or launcher or shlex.quote(sys.executable),
+        "deepspeed_config": str(find_shipped(args.deepspeed_config).absolute()),
+        "settings": tuple(args.set),
+        "machine": args.machine or ("frontier" if args.scale == "paper" else "cpu"),
+        "ranks": args.ranks or ranks,
+    }
 
 
 def folder_of(args: argparse.Namespace, name: str) -> Path:
@@ -186,9 +148,3 @@ def check_ranks(args: argparse.Namespace, ranks: int) -> None:
 def is_to_train(args: argparse.Namespace) -> bool:
     """Whether a call trains, here or in jobs of Slurm."""
     return not (args.list or args.plan or args.draw)
-
-
-def machine_of(args: argparse.Namespace) -> str:
-    """Return the machine that a study is planned for; for the paper's settings, the paper's machine."""
-    machine: str = args.machine or ("frontier" if args.scale == "paper" else "cpu")
-    return machine

@@ -13,11 +13,8 @@ from matey.config.flags import started_as
 from matey.mistakes import writing
 from matey.planning.engine import read_engine
 from matey.planning.machine import load_machine
-from matey.studies.scaling.lengths import lengths_of
-from matey.studies.scaling.making import make_study
-from matey.studies.scaling.report import write_report
-from matey.studies.scaling.running import run_here, submit
-from matey.studies.scaling.study import load_study, make_points
+from matey.studies.scaling import lengths_of, load_study, make_points, make_study, run_here, submit
+from matey.studies.scaling_report import write_report
 from matey.text_table import text_table
 
 SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
@@ -26,7 +23,10 @@ SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machine
 def main(args: argparse.Namespace) -> int:
     """Do what the command line asks for; return the exit code of the tool."""
     with writing(args.out):
-        return {"plan": plan, "run": run, "report": report}[args.what](args)
+        if args.what == "report":
+            print(write_report(load_study(args.out)))
+            return 0
+        return {"plan": plan, "run": run}[args.what](args)
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -74,15 +74,6 @@ def plan(args: argparse.Namespace) -> int:
         for point, own, cost in zip(study.points, runs, costs, strict=True)
     ]
     print(text_table(("point", "ranks", "samples", "of a rank", "step", "tokens/s", "memory", "node hours", ""), rows))
-    largest = max(own.train.micro_batch for own in runs)
-    small = [
-        own.train.micro_batch for own in runs if own.train.accumulation > 1 and own.train.micro_batch < largest / 2
-    ]
-    if small:
-        print(
-            f"Micro-batches shrink from {largest} samples to {min(small)}, since no larger number up to train.micro_batch "
-            "divides a rank's share, and that is slow; choose both such that it does."
-        )
     print(
         f"Expected on {machine.name}. Next: {started_as('tools/scaling_study.py', 'study')} run --out {quote(str(args.out))}"
     )
@@ -99,9 +90,3 @@ def run(args: argparse.Namespace) -> int:
     for failure in failures:
         print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def report(args: argparse.Namespace) -> int:
-    """Write the table and the page of results."""
-    print(write_report(load_study(args.out), args.machine))
-    return 0

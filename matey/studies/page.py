@@ -11,8 +11,8 @@ from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import REPORT
 from matey.mistakes import one_line
 from matey.report.page import figure, heading, page, paragraph
-from matey.studies.folder import STUDY, StudyError, facts_in
-from matey.studies.pretraining.tables import STUDIES
+from matey.studies.cases import PRETRAININGS, StudyError
+from matey.studies.engine import STUDY, facts_in
 
 
 def write_page_of_all(out: Path) -> Path:
@@ -21,10 +21,6 @@ def write_page_of_all(out: Path) -> Path:
     Raises:
         StudyError: the folder holds no study.
     """
-    if (out / STUDY).exists():
-        raise StudyError(f"{out} is the folder of one study; give the folder above: --out {out.parent}")
-    if out.exists() and not out.is_dir():
-        raise StudyError(f"{out} is a file; give the folder of the studies.")
     studies = [path.parent for path in sorted(out.glob(f"*/{STUDY}"))]
     if not studies:
         raise StudyError(f"{out} holds no study; run one with --out {out} first.")
@@ -46,23 +42,9 @@ def _section(folder: Path) -> list[str]:
     except (OSError, ValueError) as error:
         return [heading(2, folder.name), paragraph(f"{folder / STUDY} cannot be read: {one_line(error)}.")]
     name = str(facts.pop("study", folder.name))
-    known = STUDIES[name]().tables.get(str(facts.get("scale"))) if name in STUDIES else None
-    title = f"{name}: {known.title}" if known else name
-    facts = {key: _text(value) for key, value in facts.items() if key not in ("points", "lengths", "made_of", "models")}
-    shown = [f"{key}: {value}" for key, value in facts.items() if value not in ("", None)]
+    title = f"{name}: {PRETRAININGS[name].title}" if name in PRETRAININGS else name
+    shown = [f"{key}: {facts[key]}" for key in ("scale", "system", "data", "set", "mode", "machine") if facts.get(key)]
     section = [heading(2, title), paragraph("; ".join(shown), "soft")]
-    pictures, texts = sorted(folder.glob("*.png")), sorted(folder.glob("*.txt"))
-    section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in pictures]
-    section += [
-        f'<div class="wide"><pre><code>{escape(path.read_text(encoding="utf-8", errors="replace"))}</code></pre></div>'
-        for path in texts
-    ]
-    if not pictures:
-        section.append(paragraph("No point is done yet."))
-    return section
-
-
-def _text(fact: object) -> object:
-    """Return the entries of a list or a mapping as text, and any other fact as it is."""
-    entries = [f"{name} ({value})" for name, value in fact.items()] if isinstance(fact, dict) else fact
-    return ", ".join(map(str, entries)) if isinstance(entries, list) else entries
+    section += [figure(path.read_bytes(), f"{name}: {path.stem}") for path in sorted(folder.glob("*.png"))]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*.txt"))]
+    return section + [f'<div class="wide"><pre><code>{escape(text)}</code></pre></div>' for text in texts]

@@ -13,9 +13,8 @@ from matey.data import open_dataset
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
-from matey.studies.peers.points import points_of
-from matey.studies.peers.running import Comparison
-from matey.studies.peers.scoring import protocol_of
+from matey.studies.peers import Comparison, points_of
+from matey.studies.trainings import protocol_of
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.small_files import write_waves
@@ -33,9 +32,8 @@ def site(tmp_path_factory):
     site = tmp_path_factory.mktemp("peers")
     paths = {s: str(write_waves(site / s, s, num_trajectories=10, num_frames=14)) for s in (WATER, REACTION)}
     points = points_of([*paths], [SECONDS], 1)
-    config = ROOT / "launch" / "runs" / "demo.yaml"
     settings = ("data.lead_max=3", "train.validation_windows=8")
-    study = Comparison(ROOT, site / "study", config, settings, paths, "cpu", points, max_windows=2)
+    study = Comparison(ROOT, site / "study", settings, paths, "cpu", points, max_windows=2)
     for point in points:
         if point.model == "stencil" or (point.model in ("U-Net", "FNO") and point.data == WATER):
             study.run_point(point)
@@ -121,7 +119,6 @@ def test_a_peer_forecasts_as_it_did_before_it_was_written(kind, site, tmp_path):
     folder = folder_of(site, f"{kind}-shallow_water")
     peer = load_peer(folder)
     assert peer.facts.fields == ("water_height",) and (peer.num_frames, peer.lead_max) == (2, 3)
-    assert json.loads((folder / "result.json").read_text())["parameters"] == peer.model.num_parameters
     data = hold_out(
         [open_dataset(site / WATER)], "test", 2, load_config(site / "waves" / "config.yaml").data, peer.split
     )

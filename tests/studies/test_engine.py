@@ -1,7 +1,6 @@
 """The engine of all studies, with one whose trainings take no time: each writes the square of its number."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -12,10 +11,11 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from matey.studies.engine import RunnableStudy, draw, run_one, run_study
-from matey.studies.folder import StudyError
+from matey.studies.cases import StudyError
+from matey.studies.engine import ROWS, RunnableStudy, call, claim, draw, run_one, run_study
 from matey.train.folder import FileLock
 from tests.support.paths import ROOT
+from tests.support.programs import stand_in
 
 SCRIPT = """
 import json, pathlib, sys
@@ -23,7 +23,8 @@ out, (flag, name) = pathlib.Path(sys.argv[1]), sys.argv[-2:]
 if name in ("p13", "p26"):
     sys.exit("error: thirteen has no square here")
 (out / "points" / name).mkdir(parents=True, exist_ok=True)
-(out / "points" / name / "result.json").write_text(json.dumps(int(name[1:]) ** 2))
+rows = [{"value": int(name[1:]), "square": int(name[1:]) ** 2}]
+(out / "points" / name / "rows.json").write_text(json.dumps({"made": "hand", "rows": rows}))
 """
 
 STUDY = """
@@ -46,6 +47,11 @@ except KeyboardInterrupt:
     time.sleep(0.5)
     point.with_suffix(".saved").touch()
 """
+RANK = "trap 'sleep 0.7; echo saved >> saves; exit 75' TERM USR1; echo began >> saves; while :; do sleep 0.1; done"
+LAUNCHERS = {
+    "srun": f"({RANK}) & trap 'kill -KILL $!; exit 137' TERM; trap 'kill -USR1 $!' USR1; wait; wait $!",
+    "deepspeed": f"({RANK}) & trap 'kill -TERM $!; exit 143' TERM; wait",
+}
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,6 @@ class Number:
 
 
 class Squares(RunnableStudy[Number]):
-    last_written = "result.json"
-
     def __init__(self, out, values):
         self.out, self.work, self.points = out, out.parent, [Number(value) for value in values]
         self.ran, self.prepared = [], 0
@@ -78,11 +82,7 @@ class Squares(RunnableStudy[Number]):
         if point.value % 13 == 0:
             raise StudyError(f"{point.name} ended with no square.")
         self.ran.append(point.value)
-        self.folder(point).mkdir(parents=True, exist_ok=True)
-        self.finish(point, point.value**2)
-
-    def rows_of(self, point):
-        return [{"value": point.value, "square": json.loads((self.folder(point) / self.last_written).read_text())}]
+        return [{"value": point.value, "square": point.value**2}]
 
     def text(self, rows):
         return ", ".join(f"{row['value']}: {row['square']}" for row in rows)
@@ -107,28 +107,20 @@ def command(tmp_path):
 def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
     first = Squares(tmp_path / "study", [2, 3])
     assert run_study(first, [], jobs=1).startswith("2: 4, 3: 9\n\n2 trainings by ") and first.ran == [2, 3]
-    longer = Squares(tmp_path / "study", [2, 3, 4])
+    longer = Squares(tmp_path / "study", [2, 4])  # of another call, which names fewer points
     text = run_study(longer, [], jobs=1)
-    assert text.startswith("2: 4, 3: 9, 4: 16\n\n3 trainings by ") and longer.ran == [4]
-    assert results(tmp_path / "study") == [(2, 4), (3, 9), (4, 16)]
+    assert text.startswith("2: 4, 4: 16, 3: 9\n\n3 trainings by ") and (longer.ran, longer.prepared) == ([4], 1)
+    run_study(longer, [], jobs=1)
+    assert longer.prepared == 1
+    assert results(tmp_path / "study") == [(2, 4), (4, 16), (3, 9)]
     assert (tmp_path / "study" / "results.txt").read_text() == f"{text}\n"
     assert (tmp_path / "study" / "results.png").stat().st_size > 0
-
-
-@pytest.mark.processes  # git says the commit
-def test_the_figure_says_the_code_and_the_machine_of_its_points(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("matey.studies.engine.write_png", lambda figure, *_: drawn.append(figure.get_suptitle()))
-    text = run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
-    assert drawn[-1].startswith("2 trainings by ") and text.endswith(drawn[-1])
 
 
 @pytest.mark.processes
 def test_several_points_at_a_time_run_in_processes_of_their_own(tmp_path, command):
     study = Squares(tmp_path / "study", [5, 6, 7])
-    assert (
-        run_study(study, command, jobs=2) == "5: 25, 6: 36, 7: 49"
-    )  # by no command of ours, which would say what made them
+    assert run_study(study, command, jobs=2) == "5: 25, 6: 36, 7: 49\n\n3 trainings by hand."
     assert study.ran == [] and study.prepared == 1 and results(tmp_path / "study") == [(5, 25), (6, 36), (7, 49)]
 
 
@@ -160,13 +152,6 @@ def test_an_interrupt_asks_the_running_points_to_save_and_waits_for_them(tmp_pat
     assert not (tmp_path / "p7.started").exists()
 
 
-@pytest.mark.processes
-def test_a_single_point_that_fails_says_why(tmp_path, command):
-    expected = r"^p13 ended with code 1: error: thirteen has no square here \(all of it in "
-    with pytest.raises(StudyError, match=expected):
-        run_study(Squares(tmp_path / "study", [13]), command, jobs=2)
-
-
 @pytest.mark.processes  # git says the commit
 def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
     study = Squares(tmp_path / "study", [2, 3])
@@ -180,16 +165,6 @@ def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
     lock.release()
     assert study.ran == [3] and run_study(study, [], jobs=1).startswith("2: 4, 3: 9\n")
 
-    class Slow(Squares):
-        def run_point(self, point):
-            super().run_point(point)
-            if point.value == 5:  # meanwhile, another call finishes the next one
-                self.folder(Number(6)).mkdir(parents=True)
-                self.finish(Number(6), 36)
-
-    slow = Slow(tmp_path / "slow", [5, 6])
-    assert run_study(slow, [], jobs=1).startswith("5: 25, 6: 36\n") and slow.ran == [5]
-
 
 @pytest.mark.processes  # git says the commit
 def test_what_is_done_can_be_drawn_without_running_the_rest(tmp_path):
@@ -200,53 +175,53 @@ def test_what_is_done_can_be_drawn_without_running_the_rest(tmp_path):
     assert draw(study).startswith("3: 9\n") and results(tmp_path / "study") == [(3, 9)] and study.ran == [3]
 
 
-@pytest.mark.parametrize("text", ["", '"a text"'])
-@pytest.mark.processes  # git says the commit
-def test_a_finished_point_whose_files_are_lost_is_named(tmp_path, text):
-    class Told(Squares):
-        def rows_of(self, point):
-            (row,) = super().rows_of(point)
-            return [row | {"length": row["square"].bit_length()}]
-
-    study = Told(tmp_path / "study", [2, 3])
-    run_study(study, [], jobs=1)
-    (study.folder(Number(3)) / "result.json").write_text(text)
-    with pytest.raises(
-        StudyError, match="points/p3 is of a finished training, but cannot be read .*restore its files, or"
-    ):
-        draw(study)
-
-
 @pytest.mark.processes  # git says the commit
 def test_one_point_alone_is_run_once_and_draws_nothing(tmp_path):
     study = Squares(tmp_path / "study", [2, 3])
     run_one(study, "p3")
     run_one(study, "p3")
     assert study.ran == [3] and study.prepared == 1
-    assert sorted(Path(path).name for path in (tmp_path / "study").iterdir()) == ["made", "points", "study.json"]
+    assert sorted(Path(path).name for path in (tmp_path / "study").iterdir()) == ["points", "study.json"]
     with pytest.raises(StudyError, match="--point: the study has no point 'p4'; --list names them."):
         run_one(study, "p4")
 
 
-def test_a_folder_that_holds_another_study_is_refused(tmp_path):
-    (tmp_path / "study" / "points" / "p3").mkdir(parents=True)
-    (tmp_path / "study" / "study.json").write_text('{"study": "cubes"}\n')
-    with pytest.raises(StudyError, match="holds a study with {'study': 'cubes'}"):
-        run_study(Squares(tmp_path / "study", [2]), [], jobs=1)
+@pytest.mark.processes
+def test_a_command_that_cannot_be_started_is_named(tmp_path):
+    with pytest.raises(StudyError, match="p2 cannot be started: deepsped: No such file or directory; see --launcher"):
+        call(tmp_path, "p2", ["deepsped", "--num_gpus", "8"], tmp_path)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ranks_that_a_launcher_would_kill_or_leave_behind_save_before_a_call_ends(launcher, tmp_path):
+    stand_in(tmp_path / launcher, LAUNCHERS[launcher])
+    with pytest.raises(StudyError, match="was not finished in"):
+        call(tmp_path, "p3", [str(tmp_path / launcher)], tmp_path, limit=1.5)
+    assert (tmp_path / "saves").read_text() == "began\nsaved\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", None])
+def test_a_file_of_a_study_that_cannot_be_read_is_named(content, tmp_path):
+    (tmp_path / "points" / "p2").mkdir(parents=True)
+    if content is not None:
+        (tmp_path / "study.json").write_bytes(content)
+    with pytest.raises(StudyError, match="study.json cannot be read .*; restore it, or choose another --out"):
+        claim(tmp_path, {"study": "squares"})
+
+
+def test_a_folder_of_another_study_is_refused_once_it_has_trainings(tmp_path):
+    claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
+    claim(tmp_path, {"study": "squares", "pretrained": "there"})  # the first came to nothing
+    (tmp_path / "points" / "p2").mkdir(parents=True)
+    with pytest.raises(StudyError, match="holds a study with {'pretrained': 'there'}, this one has {'pretrained': 'no"):
+        claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
 
 
 @pytest.mark.processes  # git says the commit
-def test_a_study_that_is_done_makes_no_inputs_again(tmp_path):
-    run_study(Squares(tmp_path / "study", [2, 3]), [], jobs=1)
-    again = Squares(tmp_path / "study", [2, 3])
-    run_study(again, [], jobs=1)
-    assert again.prepared == 0 and again.ran == []
-
-
-def test_the_last_file_of_a_point_is_replaced_as_a_whole(tmp_path):
-    study = Squares(tmp_path, [2])
-    study.folder(Number(2)).mkdir(parents=True)
-    study.finish(Number(2), {"seconds": 1})
-    with (study.folder(Number(2)) / "result.json").open() as reader:
-        study.finish(Number(2), {"seconds": 2})
-        assert json.load(reader) == {"seconds": 1}
+def test_a_finished_point_whose_rows_cannot_be_read_is_named(tmp_path):
+    study = Squares(tmp_path / "study", [2, 3])
+    run_study(study, [], jobs=1)
+    (study.folder(Number(3)) / ROWS).write_text("")
+    with pytest.raises(StudyError, match="points/p3/rows.json cannot be read .*; remove it"):
+        draw(study)

@@ -9,8 +9,7 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.config import load_config
-from matey.studies.data_efficiency.points import points_of
-from matey.studies.data_efficiency.running import DataEfficiencyStudy
+from matey.studies.data_efficiency import DataEfficiencyStudy, points_of
 from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.programs import start
@@ -60,7 +59,7 @@ def test_a_run_from_random_weights_has_the_network_and_rates_of_its_pretrained_t
 
 
 TOO_FEW = (
-    "holds 30 trajectories, 24 of them to train on; --sizes asks for 25, which needs 31 in all.",
+    "holds 30 trajectories or blocks, 24 of them to train on; --sizes asks for 25, which needs 31 trajectories in all.",
     ["--sizes", "1,25"],
 )
 REFUSED = [
@@ -92,7 +91,7 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     result = study(tmp_path / "study", *flags, "--starts", "pretrained", timeout=600)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "study" / "data_efficiency-thermals-tiny"
-    done = folder / "points" / "pretrained-head-1-0" / "report.html"
+    done = folder / "points" / "pretrained-head-1-0" / "rows.json"
     before = done.stat().st_mtime_ns
     result = study(tmp_path / "study", *flags, "--starts", "pretrained,random,stencil", timeout=600)
     assert result.returncode == 0, result.stderr
@@ -103,7 +102,6 @@ def test_a_study_goes_on_where_it_stopped_and_ends_with_table_and_plot(tmp_path)
     assert [(row["start"], row["forecast"]) for row in rows] == [
         *product(("pretrained", "random", "stencil"), forecasts)
     ]
-    assert all(float(row["mass"]) >= 0 for row in rows)
     assert (folder / "results.png").stat().st_size > 10_000
     # The random start has the pretrained model's vocabulary, of which the data holds no field.
     random = MateyModel.from_pretrained(folder / "points" / "random-head-1-0" / "model")

@@ -40,10 +40,8 @@ def waves(tmp_path_factory):
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--set", "train.stepz=3"], "unknown key 'train.stepz'"),
         (["--set", "train.steps=3"], "--set train.steps: it follows from --seconds."),
-        (["--set", "data={sets: [{path: nowhere}]}"], "--set data: see --data."),
         (["--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without them"),
         (["--set", "data.workers=1"], "would not be counted, while the peers read their own; compare without them"),
-        (["--seconds", "0"], "--seconds takes whole numbers such as 1,6,12, got"),
     ],
 )
 def test_a_mistake_is_one_sentence_before_anything_runs(flags, words, waves, refuse):
@@ -71,22 +69,19 @@ def test_scales_are_listed_and_single_flags_win_over_them(tmp_path):
 
 @pytest.mark.slow
 def test_a_comparison_goes_on_where_it_stopped_and_ends_with_table_and_plot(waves, tmp_path):
-    flags = ["--data", waves, "--seconds", "2", "--seeds", "1", "--max-windows", "4"]
+    flags = ["--data", waves, "--seconds", "2", "--scale", "tiny"]
     flags += ["--set", "data.lead_max=3", "--set", "train.validation_windows=8"]
     result = compare(tmp_path / "study", *flags, timeout=900)
     assert result.returncode == 0, result.stderr
-    assert [word in result.stdout for word in ("rollout 10 by 3", "joint/best", "samples/s, training")] == 3 * [True]
-    folder = tmp_path / "study" / "peers-laptop"
+    assert [word in result.stdout for word in ("rollout 10 by 3", "over", "samples/s, training")] == 3 * [True]
+    folder = tmp_path / "study" / "peers-tiny"
     with (folder / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == (7 + 1) * 2 * 4
-    assert all(float(row["seconds"]) > 0 and int(row["steps"]) > 0 for row in rows)
+    assert all(float(row["seconds"]) > 0 and int(row["parameters"]) > 0 for row in rows)
     assert (folder / "results.png").stat().st_size > 10_000
 
-    alone = compare(tmp_path / "alone", *flags, "--point", "matey-shallow_water-2-0", timeout=300)
-    assert alone.returncode == 0, alone.stderr  # it times itself
-
-    results = {path: path.stat().st_mtime_ns for path in (folder / "points").glob("*/result.json")}
+    results = {path: path.stat().st_mtime_ns for path in (folder / "points").glob("*/rows.json")}
     assert len(results) == 7 * 2 + 1
     lost = next(path for path in results if "unet-shallow_water" in str(path))
     lost.unlink()

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from matey.config import load_config
-from matey.studies.scaling.running import run_here
-from matey.studies.scaling.study import load_study
+from matey.studies.scaling import load_study, run_here
 from tests.support.paths import ROOT
 from tests.support.programs import start
 
@@ -46,7 +45,7 @@ def test_a_study_is_planned_run_once_and_reported_from_what_its_runs_logged(run_
     assert run_here(load_study(out), ROOT, 240, said.append) == []
     assert said[2:] == ["ranks_1: finished before", "ranks_2: finished before"] and steps_of(out, "ranks_2") == steps
 
-    result = study("report", "--out", out, "--machine", "frontier")
+    result = study("report", "--out", out)
     assert result.returncode == 0, result.stderr
     one, two = rows_of(out)
     assert float(two["seconds"]) == statistics.median(line["seconds"] for line in steps[1:4])
@@ -55,13 +54,9 @@ def test_a_study_is_planned_run_once_and_reported_from_what_its_runs_logged(run_
         float(two["tokens_per_second"]) / float(one["tokens_per_second"]) / 2
     )
     modelled = rows_of(out, "modelled")
-    assert [row["ranks"] for row in modelled if row["machine"] == "cpu"] == ["1", "2"]
-    assert "736" in [row["ranks"] for row in modelled if row["machine"] == "frontier"]
+    assert [row["ranks"] for row in modelled] == ["1", "2"]
     page = (out / "report.html").read_text()
-    assert (
-        page.count("data:image/png;base64,") == 3 and '"http' not in page
-    )  # the images' base64 may hold any four letters
-    assert "Nothing of this was measured" in page
+    assert page.count("data:image/png;base64,") == 1 and '"http' not in page
 
 
 @pytest.mark.slow

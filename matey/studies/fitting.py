@@ -1,0 +1,258 @@
+"""Trains a peer on the windows of MATEY's own run for a given cost, and saves it.
+
+A network is trained by AdamW with the loss of the run. A stencil is fitted by least squares, which minimises the mean NRMSE,
+not its square: every pass over the windows after the first weights each sample by its error in the previous pass.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from matey.benchmark.machine import now as time_of
+from matey.checkpoints.peer_folder import write_peer
+from matey.config import RunConfig
+from matey.data.mixture import Mixture
+from matey.data.seen import seen_text
+from matey.data.stream import micro_batches
+from matey.data.trajectories import DataError, TrajectorySet
+from matey.evaluate.held_out import HeldOut, hold_out
+from matey.fields import FieldBatch
+from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
+from matey.peers.inputs import NetworkPeer
+from matey.peers.kinds import Peer, PeerFacts, untrained
+from matey.peers.stencil import NUM_COPIES, StencilPeer, leads_of, num_features, stencil_features
+from matey.process.resources import keep_freed_memory
+from matey.train.loss import LossScale
+from matey.train.run_data import RunData, loss_scales, open_data
+
+WARMUP = 0.03  # share of the cost during which the learning rate rises
+BETAS, WEIGHT_DECAY, CLIP_NORM = (0.9, 0.95), 0.01, 1.0
+RIDGE = 1e-5  # share of a feature's mean square added to it; with less, rollouts of stiff systems grow without bounds
+BATCH = 16  # number of windows read together
+MAX_WINDOWS = 1600  # more windows do not change the result
+NUM_PASSES = 3
+FIRST_PASS = 0.3  # share of the cost; the other passes over the same windows also predict them
+LEAST_ERROR = 1e-6  # NRMSE; smaller ones do not give a sample more weight
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a network's training.
+
+    Attributes:
+        batch: number of samples in a step.
+        learning_rate: peak learning rate.
+    """
+
+    batch: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """The costs and the losses of a training.
+
+    Attributes:
+        seconds: CPU time in seconds, or time on the GPU.
+        steps: number of optimizer steps; for a stencil, of windows.
+        num_samples: number of training samples, repetitions included.
+        losses: loss of every step.
+    """
+
+    seconds: float
+    steps: int
+    num_samples: int
+    losses: tuple[float, ...]
+
+
+# One learning rate for both of the demo's systems, chosen on the validation part of its data.
+SETTINGS = {
+    "ResNet": Settings(batch=4, learning_rate=6e-3),
+    "small U": Settings(batch=4, learning_rate=4e-3),
+    "U-Net": Settings(batch=4, learning_rate=4e-3),
+    "FNO": Settings(batch=4, learning_rate=6e-3),
+}
+
+
+def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: Path) -> tuple[Peer, HeldOut, Training]:
+    """Train a peer for a given cost, and write it into a folder; return it, the test trajectories and the cost.
+
+    Args:
+        kind: kind of the peer, one of `matey.peers.kinds.PEERS`.
+        run: the run, whose data and seed determine the windows.
+        seconds: largest cost in seconds.
+        device: the device to train on, ``cpu`` or ``cuda``.
+        folder: existing folder in which the peer is saved.
+
+    Raises:
+        DataError: the data cannot be read, or does not suit the peer.
+    """
+    keep_freed_memory()  # as MATEY's training does
+    data = open_data(run)
+    torch.manual_seed(run.train.seed)
+    peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device))
+    if isinstance(peer, StencilPeer):
+        check_memory(data.sets, run.data.lead_max)
+        training = fit_stencil(peer, data.mixture, run.data.bad_values, seconds)
+    else:
+        training = train_network(peer, run, data, loss_scales(run, data), SETTINGS[kind], seconds)
+    facts = PeerFacts(
+        kind=kind,
+        system=data.sets[0].system,
+        fields=data.sets[0].fields,
+        history=run.data.history,
+        lead_max=run.data.lead_max,
+    )
+    write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
+    return peer, hold_out(data.sets, "test", run.data.history, run.data), training
+
+
+def train_network(
+    peer: NetworkPeer,
+    run: RunConfig,
+    data: RunData,
+    scales: Mapping[str, LossScale],
+    settings: Settings,
+    seconds: float,
+    now: Callable[[], float] | None = None,
+) -> Training:
+    """Train by AdamW with a short warm-up and a cosine schedule over the cost, until another step would exceed it.
+
+    Args:
+        peer: the network; trained in place.
+        run: the run, whose data section and seed determine the windows.
+        data: the data of the run; its training stream gives the windows.
+        scales: the NRMSE that counts as a loss of 1, for each system.
+        settings: the settings of this network.
+        seconds: largest cost in seconds, reading included.
+        now: the clock, read at the start and after every step; by default CPU seconds of this process or, on a GPU,
+            wall time after its work is finished.
+    """
+    weights = list(peer.network.parameters())
+    # An FNO's weights are complex, and the fused kernel supports only real ones.
+    is_real = all(weight.is_floating_point() for weight in weights)
+    optimizer = torch.optim.AdamW(
+        weights, settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real
+    )
+    stream = micro_batches(data.mixture, 0, sys.maxsize, settings.batch, 1, 0, 1, bad_values=run.data.bad_values)
+    now = now or (partial(time_of, "cuda") if peer.device.type == "cuda" else time.process_time)
+    losses: list[float] = []
+    start, spent, longest = now(), 0.0, 0.0
+    peer.network.train()
+    while not losses or spent + longest < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate_factor(spent / seconds)
+        errors = []
+        for batch in next(stream):
+            batch = batch.to(peer.device)
+            relative = nrmse(peer.forecast(batch), batch.known_target).mean(dim=1)
+            errors.append(relative / scales[batch.system].at(batch.lead_time))
+        loss = torch.cat(errors).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+        optimizer.step()
+        losses.append(loss.item())
+        before, spent = spent, now() - start
+        longest = max(0.9 * longest, spent - before)
+    return Training(spent, len(losses), len(losses) * settings.batch, tuple(losses))
+
+
+def rate_factor(share: float) -> float:
+    """Return the learning rate divided by its peak, after a share of the cost."""
+    if share < WARMUP:
+        return max(share / WARMUP, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - WARMUP) / (1 - WARMUP))))
+
+
+def fit_stencil(
+    peer: StencilPeer,
+    mixture: Mixture,
+    bad_values: Literal["refuse", "skip"],
+    seconds: float,
+    now: Callable[[], float] = time.process_time,
+) -> Training:
+    """Fit a stencil to windows of the training stream, for at most ``seconds`` of CPU time or `MAX_WINDOWS` windows.
+
+    Args:
+        peer: the stencil, fitted in place.
+        mixture: a training stream of one system.
+        bad_values: rule for windows that are not finite, see `micro_batches`.
+        seconds: largest CPU time in seconds, reading included.
+        now: the clock, read at the start, after every batch of the first pass, and at the end.
+    """
+    start = now()
+    num_fields, num_batches, losses = len(mixture.sets[0].fields), MAX_WINDOWS // BATCH, []
+    for number in range(NUM_PASSES):
+        sums: dict[int, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
+        errors = []
+        stream = micro_batches(mixture, 0, num_batches, BATCH, 1, 0, 1, bad_values=bad_values)
+        for done, batches in enumerate(stream, start=1):
+            errors += [_add(peer, sums, batch, is_first=number == 0) for batch in batches]
+            if number == 0 and now() - start > FIRST_PASS * seconds:
+                num_batches = done
+                break
+        peer.weights = {lead: _solve(of_lead, num_fields) for lead, of_lead in sums.items()}
+        losses.append(torch.cat(errors).mean().item())
+    return Training(now() - start, num_batches * BATCH, num_batches * BATCH, tuple(losses))
+
+
+def check_memory(sets: Sequence[TrajectorySet], lead_max: int, memory: int | None = None) -> None:
+    """Raise DataError if the features of a batch and the sums of their products would not fit into memory.
+
+    Args:
+        sets: the data.
+        lead_max: largest lead time in snapshots; each lead time has its own sums.
+        memory: bytes of memory; by default the machine's.
+    """
+    memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for data in sets:
+        grid = max((about.grid for about in data.trajectories), key=math.prod)
+        num_fields, count = len(data.fields), num_features(len(data.fields), grid)
+        of_batch = NUM_COPIES * BATCH * math.prod(grid) * count
+        of_sums = (lead_max + 2) * num_fields * (count + num_fields) ** 2  # solving copies the sums of one lead time
+        needed = 8 * (of_batch + of_sums)
+        if needed > memory:
+            raise DataError(
+                f"{data.system}: the stencil sees {count:,} numbers around each cell of {num_fields} fields on a grid of "
+                f"{grid}, and to fit it takes {needed / 2**30:,.1f} GiB, of which this machine has {memory / 2**30:,.1f}; "
+                "compare on data with fewer fields, on coarser grids, or on another machine."
+            )
+
+
+def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
+    """Add a batch to the weighted sums of products, ``(f, k + f, k + f)`` per lead; return the current NRMSE ``(b, f)``."""
+    features = stencil_features(batch.history, batch.periodic)
+    change = rearrange(batch.known_target - batch.last, "b f z y x -> b (z y x) f").double()
+    size = batch.known_target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)
+    missed = change if is_first else change - peer.change(batch, features)
+    error = missed.square().mean(dim=1).sqrt() / size
+    weight = size**-2 if is_first else size**-2 / error.clamp_min(LEAST_ERROR)
+    for sample, lead in enumerate(leads_of(batch)):
+        columns = torch.cat([features[sample], change[sample]], dim=1)
+        products = columns.T @ columns
+        sums[lead] = sums[lead] + weight[sample, :, None, None] * products
+    return error
+
+
+def _solve(sums: Tensor, num_fields: int) -> Tensor:
+    """Return the weights ``(k, f)`` that solve the normal equations of each field."""
+    count = sums.shape[1] - num_fields
+    size = sums.diagonal(dim1=1, dim2=2)[:, :count].sqrt().clamp_min(1e-150)  # (f, k)
+    square = sums[:, :count, :count] / size[:, :, None] / size[:, None, :]
+    square = square + RIDGE * torch.eye(count, dtype=square.dtype)
+    own = torch.stack([sums[field, :count, count + field] for field in range(num_fields)])
+    return (torch.linalg.solve(square, own / size) / size).T
