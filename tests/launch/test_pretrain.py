@@ -110,7 +110,12 @@ def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(whol
 
 # ZeRO 1 is what the other tests train with.
 @pytest.mark.parametrize(
-    ("launcher", "stage"), [pytest.param("mpirun", 0, marks=pytest.mark.slow), ("deepspeed", 2), ("torchrun", 3)]
+    ("launcher", "stage"),
+    [
+        pytest.param("mpirun", 0, marks=pytest.mark.slow),
+        pytest.param("deepspeed", 2, marks=pytest.mark.slow),
+        ("torchrun", 3),
+    ],
 )
 def test_two_ranks_under_any_launcher_and_zero_stage_train_as_one_process(whole, run_yaml, tmp_path, launcher, stage):
     two, one = run_yaml(train={"micro_batch": 2, **ACCUMULATED}), whole[1]

@@ -219,6 +219,7 @@ def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(sit
     assert result.returncode == 0 and "called: sbatch" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.slow  # what it starts is trained in test_pretrain.py, and what it refuses is below
 def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
     for steps, ranks, words in ((2, "", "Weights:"), (4, "1", "Going on after step 2")):
