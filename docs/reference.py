@@ -17,9 +17,8 @@ from pydantic_core import PydanticUndefined
 
 from matey.commands.subcommands import script_main, scripts
 from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
-from matey.config.description import DataDescription
-from matey.config.hints import section_at
-from matey.config.places import FieldSource, ParameterSource, TimeSource
+from matey.config.description import DataDescription, FieldSource, ParameterSource, TimeSource
+from matey.config.loading import section_at
 from matey.config.schema import RunConfig
 from matey.config.section import Section
 

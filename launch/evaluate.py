@@ -22,13 +22,13 @@ import argparse
 import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.checkpoints.run_files import CONFIG
-from matey.checkpoints.trained_folder import is_peer, is_run
-from matey.config import flags, load_config, shipped
+from matey.checkpoints.run_files import CONFIG, is_peer, is_run
+from matey.config import flags, load_config
+from matey.config.files import find_shipped
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
 from matey.process.entry_point import entry_point
-from matey.process.likely_place import looks_for_all
+from matey.process.launchers import looks_for_all
 
 
 @entry_point
@@ -56,7 +56,7 @@ def check_found_data(args: argparse.Namespace) -> None:
         for path in args.data:
             check_found(path)
     elif runs:
-        for data in load_config(shipped.find(runs[0]) / CONFIG).data.sets:
+        for data in load_config(find_shipped(runs[0]) / CONFIG).data.sets:
             check_found(data.path, data.description)
     else:
         raise FlagError(f"{args.checkpoint[0]} is a model without a run, which names no data; give some with --data.")

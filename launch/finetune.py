@@ -7,7 +7,7 @@ import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.process.entry_point import interruptible
-from matey.process.held_signals import hold
+from matey.process.start import hold
 
 FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 
@@ -17,8 +17,7 @@ def main() -> int:
     """Run from the command line, with the exit codes of launch/pretrain.py."""
     hold()  # before the imports that take seconds
     from matey.config.choices import FINETUNE_MODES
-    from matey.train.beforehand import named_source
-    from matey.train.command import read_settings, training_parser
+    from matey.train.command import named_source, read_settings, training_parser
 
     parser = training_parser(__doc__)
     parser.add_argument(
@@ -39,7 +38,7 @@ def main() -> int:
     )
     # PyTorch and DeepSpeed take seconds to import, so the command line and its files are checked first.
     from matey.train.finetune import finetune
-    from matey.train.start import run_training
+    from matey.train.run import run_training
 
     return run_training(finetune, run, deepspeed_config, only_describe=args.describe)
 

@@ -14,13 +14,13 @@ import argparse
 import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.checkpoints.trained_folder import is_run
+from matey.checkpoints.run_files import is_run
 from matey.config import flags
 from matey.config.flags import FlagError, check_device
 from matey.data.registry import check_found
 from matey.evaluate.forecasts.formats import check_path, film_problem
 from matey.process.entry_point import entry_point
-from matey.process.likely_place import looks_for_all
+from matey.process.launchers import looks_for_all
 
 
 @entry_point

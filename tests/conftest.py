@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from matey.process.waiting_threads import let_waiting_threads_sleep
+from matey.process.resources import let_waiting_threads_sleep
 from tests.support.programs import SHARED, clean_environment, preloaded
 from tests.support.runs import small_run
 
@@ -36,7 +36,7 @@ def hands_out(config):
 def pytest_sessionstart(session):
     """What takes seconds to import is imported here, and not where it is not needed."""
     if starts_processes(session.config):
-        from matey.parallel.compilation import locks
+        from matey.parallel.engine import locks
 
         for lock, age in locks():
             if age > 1200:  # it takes a minute or two

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config
-from matey.config.hints import ALIASES, section_at
+from matey.config.loading import ALIASES, section_at
 from tests.support.paths import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}

@@ -9,8 +9,8 @@ import torch
 from matey import FieldBatch
 from matey.data import open_dataset, read_windows, spread_windows
 from matey.physics import CONSERVED, MEASURES, components_of
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.simulate.systems import SYSTEMS
 from tests.support.laws import law
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")

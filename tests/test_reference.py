@@ -10,7 +10,7 @@ import pytest
 from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
 from matey.config.description import DataDescription
-from matey.config.hints import section_at
+from matey.config.loading import section_at
 from matey.config.schema import RunConfig
 from tests.support.paths import ROOT
 from tests.support.sources import sources

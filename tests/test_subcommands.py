@@ -9,7 +9,7 @@ import pytest
 
 from matey.commands.subcommands import scripts
 from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.config.shipped import configurations
+from matey.config.files import configurations
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, imports_of, start_ranks
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import flags
-from matey.config.shipped import KINDS, ROOT, configurations, hint
+from matey.config.files import KINDS, ROOT, configurations, hint_of_file
 from matey.mistakes import Mistake, writing
 from matey.process.entry_point import entry_point
 
@@ -40,7 +40,7 @@ def main() -> int:
         return 0
     source = known.get(args.name) or next((path for path in known.values() if path.name == args.name), None)
     if source is None:
-        raise Mistake(f"There is no configuration {args.name!r}.{hint(args.name)} See `matey configs list`.")
+        raise Mistake(f"There is no configuration {args.name!r}.{hint_of_file(args.name)} See `matey configs list`.")
     if args.what == "show":
         print(source.read_text(encoding="utf-8"), end="")
         return 0

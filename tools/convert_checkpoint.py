@@ -12,7 +12,7 @@ import argparse
 import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.checkpoints.newest import first_file, step_folder
+from matey.checkpoints.run_files import first_file, step_folder
 from matey.config import flags
 from matey.process.entry_point import entry_point
 

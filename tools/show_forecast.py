@@ -12,7 +12,7 @@ import argparse
 import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.checkpoints.trained_folder import is_run
+from matey.checkpoints.run_files import is_run
 from matey.config import flags
 from matey.data.registry import check_found
 from matey.process.entry_point import entry_point

@@ -19,9 +19,8 @@ import matey  # noqa: F401 (is it not found? Activate its environment: source .v
 from matey.config import flags
 from matey.mistakes import Mistake, nearest_name, writing
 from matey.process.entry_point import INTERRUPTED, entry_point
-from matey.process.interrupts import interrupt_at_signals
-from matey.simulate.catalogue import CATALOGUE, LAYOUTS, check_sizes, settings
-from matey.simulate.systems import SYSTEMS
+from matey.process.signals import interrupt_at_signals
+from matey.simulate.catalogue import CATALOGUE, LAYOUTS, SYSTEMS, check_sizes, settings
 
 MOST_WORKERS = 1024
 

@@ -56,7 +56,7 @@ run_job() {
     first="import os, runpy, sys, traceback; sys.argv.pop(0)
 sys.excepthook = lambda *error: (traceback.print_exception(*error), sys.stderr.flush(), os._exit(1))"
     if [[ "$LAUNCHER" == mpi ]]; then first="import mpi4py.MPI; $first"; fi
-    first="from matey.process.held_signals import hold; hold(); $first" # which would kill the run while it imports
+    first="from matey.process.start import hold; hold(); $first" # which would kill the run while it imports
     set -- "$@" --deepspeed_config "$DEEPSPEED_CONFIG" --config "$CONFIG" --resume
     run_with_signals srun --export=ALL -N "$SLURM_JOB_NUM_NODES" --ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1 \
         python -P -u -c "$first

@@ -36,7 +36,7 @@ from matey.train.ahead import AsRead, MakeReady, MicroBatch, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
-from matey.train.taken_step import TakenStep
+from matey.train.step import TakenStep
 
 SCHEMES, TOKEN_SETS = ("vit", "svit", "avit"), {"uniform": (8,), "mix": (16, 8), "mul": (16, 8)}
 

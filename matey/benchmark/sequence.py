@@ -38,10 +38,10 @@ from matey.model.sequence_group import SequenceGroup
 from matey.nested import tensors_in
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.host_exchange import HostExchange
+from matey.parallel.exchange import HostExchange
+from matey.parallel.meter import count_traffic, stop_counting, take_traffic
 from matey.parallel.sequence import share_samples
 from matey.parallel.topology import shares
-from matey.parallel.traffic import count_traffic, stop_counting, take_traffic
 from matey.train.loss import LossScale, training_loss
 from matey.train.validation import read_and_prepare
 

@@ -1,21 +1,46 @@
-"""Turns a checkpoint into a model folder, bare float32 weights, or a run's folder that any engine can resume."""
+"""Turns a checkpoint into a model folder, bare float32 weights, or a run's folder that any engine can resume, and describes it.
+
+An exported model has a README.md: its training data, its errors, the command that trained it, and how to load it.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from torch import Tensor
 
-from matey.checkpoints.card import model_card
 from matey.checkpoints.durable import flush
-from matey.checkpoints.newest import MODEL_STATES, ShardError
-from matey.checkpoints.run_files import CHECKPOINTS, CONFIG, LATEST, RUN_FILES, SEEN, step_name
-from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, Source, universal_file
+from matey.checkpoints.run_files import (
+    ABOUT,
+    CHECKPOINTS,
+    COMMANDS,
+    CONFIG,
+    LATEST,
+    METRICS,
+    MODEL_STATES,
+    RUN_FILES,
+    SEEN,
+    ShardError,
+    step_name,
+)
+from matey.checkpoints.source import (
+    AVERAGE,
+    MOMENTS,
+    WEIGHTS,
+    Source,
+    laid_out,
+    universal_file,
+)
+from matey.checkpoints.trained import read_log
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
 from matey.model.configuration import SAVED, MateyConfig
@@ -177,3 +202,130 @@ _WRITERS: dict[str, Callable[[Source, Path | None, Path, str, torch.dtype], str]
     "fp32": _fp32,
     "universal": _universal,
 }
+
+
+LOADING = """```python
+from matey import MateyModel
+
+model = MateyModel.from_pretrained("this folder")
+```
+
+After that import, `transformers.AutoModel.from_pretrained` loads it as well; no code comes with the weights."""
+
+
+def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool) -> str:
+    """Return the model card, with the metadata that the Hugging Face Hub reads at its head.
+
+    Args:
+        source: the checkpoint that the weights come from.
+        settings: the settings of the run.
+        run: the run's folder, with its log and commands.
+        is_average: whether the weights are the moving average.
+    """
+    lines = read_log(run / METRICS)
+    validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
+    head = {"library_name": "matey-pde", "tags": ["physics", "partial-differential-equations"]}
+    kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"
+    commands = run / COMMANDS
+    card = "\n".join(
+        [
+            f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
+            f"# {run.resolve().name}\n",
+            f"A MATEY model: {kind} after step {source.step} of {settings.train.steps}.\n",
+            "It predicts a frame of a physical system from the frames before it; every field of every sample is normalised by "
+            "its own mean and deviation over the history, so that units do not matter.\n",
+            LOADING,
+            f"\n## Model\n\n{_model(settings)}",
+            f"\n## Training data and splits\n\n{_data(settings, run)}",
+            f"\n## Metrics\n\n{_metrics(validation, settings)}",
+            "\n## Command\n\n```",
+            commands.read_text(encoding="utf-8").strip() if commands.is_file() else "not recorded",
+            "```\n",
+        ]
+    )
+    return re.sub("<(?=[/!?a-zA-Z])", "&lt;", card)  # no name of a run, file or field becomes HTML
+
+
+def _model(settings: RunConfig) -> str:
+    model, tokens = settings.model, settings.tokens
+    decoded = model.predict or ("field" if model.network == "paper" else "rate")
+    return (
+        f"* network {model.network}, size {model.size}, attention {model.scheme}, decodes the {decoded}\n"
+        f"* patches [t, z, y, x]: {', '.join(str(list(patch)) for patch in tokens.patches)}; {tokens.set}, split by "
+        f"{tokens.rule} {tokens.refine:g}\n"
+        f"* history of {settings.data.history} frames, leads of 1 to {settings.data.lead_max} snapshots\n"
+        f"* fields: {', '.join(model.fields or ())}"
+        + (f"\n* given, not predicted: {', '.join(model.given)}" if model.given else "")
+        + (f"\n* parameters: {', '.join(model.parameters)}" if model.parameters else "")
+    )
+
+
+def _data(settings: RunConfig, run: Path) -> str:
+    data, about = settings.data, run / ABOUT
+    shares = "/".join(f"{share:g}" for share in data.split)
+    split = f"Split by trajectory, {shares} train/valid/test, with seed {data.split_seed}; data's own splits are kept."
+    if cut := [entry.path for entry in data.sets if entry.split_by == "time"]:
+        split += f" The frames of each trajectory of {', '.join(cut)} are cut in time: train, valid, test."
+    if about.is_file():
+        return f"```\n{about.read_text(encoding='utf-8').strip()}\n```\n\n{split}"
+    return "".join(f"* `{entry.path}`\n" for entry in data.sets) + f"\n{split}"
+
+
+def _metrics(validation: dict[str, Any] | None, settings: RunConfig) -> str:
+    if validation is None:
+        return "No validation before this step."
+    persistence = validation["valid_persistence_by_system"]
+    rows = [
+        f"| {system} | {error:.4f} | {persistence[system]:.4f} |"
+        for system, error in validation["valid_nrmse_by_system"].items()
+    ]
+    leads = sorted({1, settings.data.lead_max})
+    weights = "the moving average" if settings.train.ema else "the weights"
+    return "\n".join(
+        [
+            f"NRMSE of {weights} at step {validation['step']} on validation trajectories, at lead "
+            f"{' and '.join(map(str, leads))}, beside that of persistence (the last frame again):\n",
+            "| system | MATEY | persistence |",
+            "|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def describe(source: Source, run: Path | None) -> str:
+    """Return the facts of a checkpoint, one per line."""
+    with laid_out(source.folder):
+        common, shapes = source.common, source.shapes
+        versions = {"deepspeed": common["ds_version"], **common["versions"]}
+        by_muon = sum(math.prod(shapes[name]) for name in source.by_muon)
+        trained, num_frozen = sum(map(math.prod, shapes.values())), source.num_frozen
+    stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
+    facts = [
+        ("checkpoint", str(source.folder)),
+        ("step", f"{source.step}"),
+        ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
+        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {num_frozen:,} frozen"),
+        ("optimizer", f"Muon on {by_muon:,} of these, AdamW on the others" if by_muon else "AdamW"),
+        ("average", "moving average of the weights" if source.has_average else "none"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        *(_of_run(run) if run else [("run", "none: the checkpoint does not lie in a run's checkpoints/")]),
+    ]
+    return "\n".join(f"{term:<12}{fact}" for term, fact in facts)
+
+
+def _of_run(run: Path) -> list[tuple[str, str]]:
+    settings = load_config(run / CONFIG)
+    model, tokens, data = settings.model, settings.tokens, settings.data
+    return [
+        ("run", str(run)),
+        ("model", f"{model.size} {model.scheme}, {tokens.set} patches {[list(patch) for patch in tokens.patches]}"),
+        ("fields", ", ".join(model.fields or ())),
+        *(
+            (term, ", ".join(names))
+            for term, names in (("given", model.given), ("parameters", model.parameters))
+            if names
+        ),
+        ("history", f"{data.history} frames, leads of 1 to {data.lead_max} snapshots"),
+        ("data", ", ".join(entry.path for entry in data.sets)),
+        ("sequence", f"groups of {settings.parallel.sequence_parallel_size} ranks share samples"),
+    ]

@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from matey.checkpoints.durable import replace_bytes, replace_text
-from matey.checkpoints.model_folder import read_json, validated
-from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT
-from matey.checkpoints.trained_folder import CheckpointError
+from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT, CheckpointError
+from matey.checkpoints.trained import read_json, validated
 from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
 from matey.mistakes import one_line

@@ -10,11 +10,25 @@ metrics.json  report.html         what an evaluation adds
 
 The folder of a peer, see `matey.checkpoints.peer_folder`, has split.jsonl and seen.txt too, beside peer.json and
 peer.safetensors.
+
+What can be said of such folders without PyTorch is here too: whether a folder is a run's, a model's or a peer's, the newest
+checkpoint, and the lines of ``metrics.jsonl``.
 """
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matey.config.files import find_shipped
+from matey.config.flags import started_as
+from matey.mistakes import Mistake, regular
 
 CONFIG = "config.yaml"
 DS_CONFIG = "ds_config.json"
@@ -26,7 +40,7 @@ SEEN = "seen.txt"  # fingerprints of the training trajectories, see `matey.data.
 INDEX = "files.index"  # what was found in the data files, see `matey.data.index`
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
-OWNER = "run.txt"  # in a checkpoints folder behind a link: path of the run's folder, see `matey.train.own_folder`
+OWNER = "run.txt"  # in a checkpoints folder behind a link: path of the run's folder, see `matey.train.folder`
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
 MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # they exist while the best weights are replaced
@@ -37,7 +51,7 @@ RUN_FILES = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MO
 PEER = "peer.json"  # a peer's kind, system, fields and history
 PEER_WEIGHTS = "peer.safetensors"
 
-LOCK = "matey.lock"  # names the run that is using the folder, see `matey.train.lock`
+LOCK = "matey.lock"  # names the run that is using the folder, see `matey.train.folder`
 
 RECORDS = "metrics.json"
 REPORT = "report.html"
@@ -46,3 +60,159 @@ REPORT = "report.html"
 def step_name(step: int) -> str:
     """Return the name of the checkpoint that is saved after a step."""
     return f"step_{step:06d}"
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of paths that tell folders apart, as names of runs or models."""
+    parts = [folder.resolve().parts for folder in folders]
+    length = 1
+    while len({part[-length:] for part in parts}) < len({*parts}):
+        length += 1
+    names = ["/".join(part[-length:]) for part in parts]
+    return [name if names.count(name) == 1 else f"{name} ({index + 1})" for index, name in enumerate(names)]
+
+
+@dataclass(frozen=True)
+class MetricsLog:
+    """The lines of a log that hold the metrics of a step.
+
+    Attributes:
+        lines: the lines in the order of the file, each as its text and as the object it holds.
+        num_damaged: number of lines that are not an object with a whole number ``step``.
+    """
+
+    lines: list[tuple[str, dict[str, Any]]]
+    num_damaged: int = 0
+
+    def note(self, path: Path) -> str:
+        """Return a sentence on corrupt lines; empty if there are none."""
+        if not self.num_damaged:
+            return ""
+        lines = "1 corrupt line is" if self.num_damaged == 1 else f"{self.num_damaged} corrupt lines are"
+        return f"{path}: {lines} skipped."
+
+
+def read_metrics(path: Path) -> MetricsLog:
+    """Read the lines of a run's ``metrics.jsonl``; none if there is no file."""
+    if not path.is_file():
+        return MetricsLog([])
+    texts = path.read_bytes().split(b"\n")
+    texts = [text for text in texts if text.strip()]
+    lines = [line for line in map(_parse, texts) if line is not None]
+    return MetricsLog(lines, len(texts) - len(lines))
+
+
+def best_validation(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the line of the best validation, None without any; those before a change of what is validated do not count."""
+    alike = [line for line in validations if line.get("chosen_by") == validations[-1].get("chosen_by")]
+    errors = [math.inf if math.isnan(line["valid_nrmse"]) else line["valid_nrmse"] for line in alike]
+    return alike[errors.index(min(errors))] if alike else None
+
+
+def _parse(text: bytes) -> tuple[str, dict[str, Any]] | None:
+    try:
+        line = json.loads(text.decode("utf-8"))
+    # Not text, not JSON, an integer of thousands of digits (all ValueError), or nested beyond Python's stack.
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int or not 0 <= line["step"] < 2**63:
+        return None
+    return text.decode("utf-8"), {name: value for name, value in line.items() if value is not None}
+
+
+MODEL_STATES = "mp_rank_00_model_states.pt"  # DeepSpeed's name
+
+
+class ShardError(Mistake):
+    """A checkpoint that cannot be read: one sentence that names the file and says what to do."""
+
+
+def step_folder(path: Path) -> Path:
+    """Return the folder of one step: the newest of a run's folder or of its ``checkpoints/``, or ``path`` itself.
+
+    Raises:
+        ShardError: there is no such folder, or it does not say which of its checkpoints is the newest.
+    """
+    if not path.is_dir():
+        raise ShardError(f"There is no folder {path}; give a run's folder, or one of its checkpoints/step_*.")
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    tag = latest_tag(folder)
+    return folder if tag is None else folder / tag
+
+
+def first_file(folder: Path) -> Path:
+    """Return the file that describes the checkpoint in a folder of one step; in a damaged checkpoint it may be missing.
+
+    Raises:
+        ShardError: the folder cannot be read, or holds no checkpoint.
+    """
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise ShardError(f"{folder} cannot be read (Permission denied); ask its owner, or take an older checkpoint.")
+    is_sliced = any(folder.glob(f"zero_pp_rank_*_{MODEL_STATES}"))
+    path = folder / (f"zero_pp_rank_0_{MODEL_STATES}" if is_sliced else MODEL_STATES)
+    if not path.is_file() and not any(folder.glob("*_states.pt")):
+        raise ShardError(f"{folder} holds no checkpoint; give a run's folder, or one of its checkpoints/step_*.")
+    return path
+
+
+def latest_tag(folder: Path) -> str | None:
+    """Return the name in the file ``latest``, the name of a folder beside it; None if there is no such file.
+
+    Raises:
+        ShardError: the file cannot be read, or there is no such folder.
+    """
+    latest = folder / LATEST
+    try:
+        tag = regular(latest).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, FileNotFoundError) and not latest.is_symlink():
+            return None
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ShardError(
+            f"{latest} cannot be read ({why}); replace it by a file that holds the name of a step_* beside it."
+        ) from None
+    if not tag or Path(tag).name != tag or not tag.isprintable() or not (folder / tag).is_dir():
+        raise ShardError(
+            f"{latest} names {tag[:80]!r}, which is not beside it; write the name of a checkpoint that is."
+        )
+    return tag
+
+
+class CheckpointError(Mistake):
+    """A folder that holds no usable trained model: one sentence that says what to do."""
+
+
+def is_peer(folder: Path) -> bool:
+    """Whether a folder is a peer's, see `matey.checkpoints.peer_folder`."""
+    return (find_shipped(folder) / PEER).is_file()
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's (it has a ``config.yaml``); otherwise it is a model's (it has a ``config.json``).
+
+    Raises:
+        CheckpointError: there is no such folder, it is neither (perhaps a peer's), or the run has written no model yet.
+    """
+    folder = find_shipped(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its {MODEL}/.")
+    if (folder / CONFIG).is_file():
+        if not (folder / MODEL).is_dir():
+            if (folder / MODEL_BEFORE).is_dir():
+                raise CheckpointError(
+                    f"The run {folder} was ended while it replaced its {MODEL}/: --resume repairs it, or rename "
+                    f"{MODEL_BEFORE} to {MODEL}."
+                )
+            raise CheckpointError(
+                f"The run {folder} has no {MODEL}/ yet, which training writes at its validations; train it further."
+            )
+        return True
+    if (folder / MODEL_CONFIG).is_file():
+        return False
+    if is_peer(folder):
+        evaluate = started_as("launch/evaluate.py", "evaluate")
+        raise CheckpointError(f"{folder} holds a model to compare with ({PEER}), which only {evaluate} can load.")
+    raise CheckpointError(
+        f"{folder} is neither a run (it has no {CONFIG}) nor a model (it has no {MODEL_CONFIG}); "
+        f"give the folder that output.dir names in the run YAML, or its {MODEL}/."
+    )

@@ -1,20 +1,182 @@
-"""A checkpoint of any form as parameters by name: DeepSpeed's files of ZeRO 0 to 3, or a universal checkpoint."""
+"""A checkpoint of any form as parameters by name: DeepSpeed's files of ZeRO 0 to 3, or a universal checkpoint.
+
+Files are mapped instead of read, and no code that a pickle asks for is run. What is missing, corrupt, or of another step is
+said in a sentence.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from torch import Size, Tensor
 from tqdm import tqdm
 
-from matey.checkpoints.layouts import Stretch, adam_step, mapped, plain, sliced
-from matey.checkpoints.newest import MODEL_STATES, ShardError
-from matey.checkpoints.shards import average_file, average_stretches, laid_out, open_shard
+from matey.checkpoints.run_files import CONFIG, MODEL_STATES, OWNER, ShardError, first_file, step_folder
+from matey.mistakes import one_line, regular
+
+
+class FragmentAddress:
+    """Place of a rank's piece of a parameter in the flat group: ``numel`` values from ``start`` on."""
+
+    numel: int
+    start: int
+
+
+class Ignored:
+    """An object whose content is not used."""
+
+
+# All objects in DeepSpeed 0.19's files that are neither tensors nor plain Python. Simple classes of our own replace
+# DeepSpeed's, so that none of its code is imported or run.
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (FragmentAddress, "deepspeed.utils.tensor_fragment.fragment_address"),
+    (Ignored, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
+    (int, "deepspeed.runtime.zero.config.ZeroStageEnum"),
+]
+
+
+def open_shard(path: Path) -> dict[str, Any]:
+    """Return an object written by ``torch.save``, with its tensors mapped from the file.
+
+    Raises:
+        ShardError: the file is missing, cut short, or holds an object that is neither a tensor nor known.
+    """
+    try:
+        with torch.serialization.safe_globals(STAND_INS):
+            return torch.load(regular(path), map_location="cpu", mmap=True, weights_only=True)
+    except FileNotFoundError:
+        raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
+    except UnpicklingError as error:
+        if stranger := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ShardError(
+                f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that "
+                "could run code of the person who wrote the file."
+            ) from None
+        raise ShardError(_damaged(path)) from None
+    except PermissionError as error:
+        raise ShardError(
+            f"{path} cannot be read ({error.strerror}); ask its owner, or take an older checkpoint."
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError):
+        raise ShardError(_damaged(path)) from None
+
+
+def average_file(rank: int) -> str:
+    """Return the name of a rank's part of the average in a checkpoint."""
+    return f"ema_rank_{rank:05d}.safetensors"
+
+
+def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
+    """Return the step of a rank's part of the average, and its stretches.
+
+    Raises:
+        ShardError: the file is missing or corrupt.
+    """
+    try:
+        file = safe_open(regular(path), "pt")
+        metadata = file.metadata()
+        step, starts = int(metadata["step"]), {name: int(metadata[name]) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
+    # The last three: metadata that is absent, lacks a name, or has text in place of a number.
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        raise ShardError(f"{path} is cut short or corrupt; copy it again, or take an older checkpoint.") from None
+    return step, ((name, start, file.get_tensor(name)) for name, start in starts.items())
+
+
+@contextmanager
+def laid_out(path: Path) -> Iterator[None]:
+    """Turn errors in a block into a sentence: the file, or folder, can be opened but does not hold a checkpoint.
+
+    Raises:
+        ShardError: a value that the block looks up there is missing, or of another type or size.
+    """
+    try:
+        yield
+    except ShardError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError, SafetensorError) as error:
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ShardError(
+            f"{path} does not hold what a checkpoint must have there ({what}); copy it again, or take an older checkpoint."
+        ) from None
+
+
+def _damaged(path: Path) -> str:
+    size = path.stat().st_size if path.exists() else 0  # a link may lead to itself
+    return f"{path} ({size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."
+
+
+# A stretch of a parameter: its name, where it starts in the flattened parameter, and its values.
+Stretch = tuple[str, int, Tensor]
+
+
+def plain(optimizer: Mapping[str, Any], groups: Sequence[Sequence[str]], what: str) -> Iterator[Stretch]:
+    """Yield a moment as ZeRO 0 keeps it: whole, numbered through the groups of parameters; Muon has no second moment."""
+    names = [name for group in groups for name in group]
+    for index, name in enumerate(names):
+        if (values := optimizer["state"][index].get(what)) is not None:
+            yield name, 0, values.flatten()
+
+
+def mapped(state: Mapping[str, Any], what: str, starts: dict[str, int]) -> Iterator[Stretch]:
+    """Yield a rank's values as ZeRO 1 and 2 divide them: a flat group in equal parts, with a list of the pieces in each part.
+
+    Args:
+        state: the state of the rank's optimizer.
+        what: the values to yield, ``fp32`` or one of the moments.
+        starts: number of values of each parameter that the ranks before this one hold; updated in place.
+    """
+    if what == "fp32":
+        flats = state["single_partition_of_fp32_groups"]
+    else:
+        flats = _moment(state["base_optimizer_state"], what)
+    for flat, pieces in zip(flats, state["param_slice_mappings"], strict=True):
+        for name, piece in pieces.items() if flat is not None else ():
+            yield name, starts[name], flat[piece.start : piece.start + piece.numel]
+            starts[name] += piece.numel
+
+
+def sliced(
+    state: Mapping[str, Any], shapes: Sequence[Mapping[str, Size]], rank: int, num_ranks: int, what: str
+) -> Iterator[Stretch]:
+    """Yield a rank's values as ZeRO 3 divides them: every parameter in equal slices, the last ones perhaps padding."""
+    flats = state["fp32_flat_groups"] if what == "fp32" else _moment(state["optimizer_state_dict"], what)
+    for flat, group in zip(flats, shapes, strict=True):
+        offset = 0
+        for name, shape in group.items() if flat is not None else ():
+            size = math.prod(shape)
+            length = -(-size // num_ranks)
+            start = min(rank * length, size)
+            yield name, start, flat[offset : offset + min(length, size - start)]
+            offset += length
+
+
+def adam_step(state: Mapping[str, Any]) -> int:
+    """Return how many steps a rank's part of the optimizer has taken."""
+    adam = state.get("base_optimizer_state") or state["optimizer_state_dict"]
+    return int(_groups(adam)[0]["step"])
+
+
+def _moment(adam: Any, what: str) -> list[Tensor | None]:  # noqa: ANN401
+    """Return a moment of each group; Muon has no second moment."""
+    return [group.get(what) for group in _groups(adam)]
+
+
+def _groups(adam: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    return [adam["state"][index] for index in sorted(adam["state"])]
+
 
 WEIGHTS, AVERAGE = "fp32", "ema"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -267,3 +429,96 @@ def universal_file(folder: Path, what: str, name: str) -> Path:
             "MATEY has such a parameter, so it was not used; copy the checkpoint again."
         )
     return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"
+
+
+MAX_RANKS = 2**20  # more than any machine has
+WRITTEN: dict[str, type | tuple[type, ...]] = {
+    "zero_stage": int,
+    "global_steps": int,
+    "dp_world_size": int,
+    "param_shapes": (list, type(None)),
+    "ds_version": str,
+    "versions": dict,
+}
+"""Names and types of the facts that every checkpoint holds about itself."""
+
+
+def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
+    """Open the checkpoint of a run folder (its newest), of its ``checkpoints/``, or of a folder of one step.
+
+    Returns:
+        the checkpoint, and the folder of its run; None for a checkpoint outside a run.
+
+    Raises:
+        ShardError: there is no checkpoint, or the file that describes it is missing or corrupt.
+    """
+    folder = step_folder(path)
+    return open_checkpoint(folder), next((run for run in _runs(folder) if (run / CONFIG).is_file()), None)
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    """Yield the folders in which the run of a checkpoint may be; its ``checkpoints`` may be a link to a folder elsewhere."""
+    yield from (Path(os.path.abspath(folder)).parent.parent, folder.resolve().parent.parent)
+    with suppress(OSError, ValueError):
+        yield Path(regular(folder.resolve().parent / OWNER).read_text(encoding="utf-8").strip())
+
+
+def open_checkpoint(folder: Path) -> Source:
+    """Open the checkpoint in a folder of one step, in any form."""
+    path = first_file(folder)
+    common = open_shard(path)
+    if not isinstance(common, dict) or "zero_stage" not in common:
+        raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")
+    for key, kinds in WRITTEN.items():
+        if not isinstance(common.get(key), kinds):
+            raise ShardError(
+                f"{path} has {str(common.get(key))[:80]!r} as {key}, which no run writes; copy it again, or take an "
+                "older checkpoint."
+            )
+    if not (0 <= common["zero_stage"] <= 3 and 1 <= common["dp_world_size"] <= MAX_RANKS):
+        raise ShardError(
+            f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which is not "
+            "possible; copy it again, or take an older checkpoint."
+        )
+    with laid_out(path):
+        is_mixed = common.get("ds_config", {}).get("zero_optimization", {}).get("round_robin_gradients", False)
+    if is_mixed and common["zero_stage"] in (1, 2) and common["dp_world_size"] > 1:
+        raise ShardError(
+            f"{folder} was saved with zero_optimization.round_robin_gradients, with which DeepSpeed mixes up the names of "
+            "weights; train again without it."
+        )
+    return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)
+
+
+def find_damage(source: Source, files: Iterable[Path] | None = None) -> list[str]:
+    """Read all files of a checkpoint, or some; return a sentence for each that is missing, corrupt or of another step."""
+    return [sentence for path in (source.files() if files is None else files) for sentence in _damage_of(source, path)]
+
+
+def _damage_of(source: Source, path: Path) -> Iterator[str]:
+    try:
+        if path.suffix == ".safetensors":
+            step, stretches = average_stretches(path)
+            with laid_out(path):
+                for _ in stretches:
+                    pass
+            source.check_step(path, step)
+            return
+        shard = open_shard(path)
+        # Opening only maps the tensors; damage to their bytes shows in the archive's checksums.
+        with ZipFile(path) as archive:
+            if wrong := archive.testzip():
+                yield (
+                    f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum; copy it again, or take "
+                    "an older checkpoint."
+                )
+                return
+        with laid_out(path):
+            if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
+                source.check_step(path, adam_step(shard["optimizer_state_dict"]))
+            elif "global_steps" in shard:
+                source.check_step(path, shard["global_steps"])
+    except ShardError as error:
+        yield str(error)
+    except BadZipFile:
+        yield f"{path} ({path.stat().st_size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."

@@ -1,19 +1,42 @@
-"""Loads a trained model from a folder: a run with its configuration and log, or a model alone."""
+"""Loads a trained model from a folder: a run with its configuration and log, or a model alone.
+
+A model folder that is incomplete, needs other code or is not MATEY's is refused.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from matey.checkpoints.metrics_log import MetricsLog, read_metrics
-from matey.checkpoints.model_folder import load_model
-from matey.checkpoints.run_files import CONFIG, METRICS, MODEL, SEEN, SPLIT
-from matey.checkpoints.trained_folder import CheckpointError, is_run
-from matey.config import RunConfig, load_config, shipped
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from matey.checkpoints.run_files import (
+    CONFIG,
+    METRICS,
+    MODEL,
+    MODEL_CONFIG,
+    SEEN,
+    SPLIT,
+    CheckpointError,
+    MetricsLog,
+    is_run,
+    read_metrics,
+)
+from matey.config import RunConfig, load_config
+from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
+from matey.config.flags import started_as
+from matey.config.loading import sentences, shortened
+from matey.config.schema import Count, ModelSection, TokensSection
+from matey.config.section import FieldName
 from matey.data.seen import read_seen
 from matey.data.split_record import SplitRecord, read_record
+from matey.mistakes import one_line
+from matey.model.configuration import check_stated
 from matey.model.matey import MateyModel
 
 __all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
@@ -68,7 +91,7 @@ def load_trained(folder: str | Path) -> Trained:
         ConfigError: the run's ``config.yaml`` is not a run configuration.
         DataError: the record of how the run split its data is corrupt.
     """
-    folder = shipped.find(folder)
+    folder = find_shipped(folder)
     name = folder.resolve().name
     if is_run(folder):
         metrics = folder / METRICS
@@ -102,3 +125,145 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
     lines = {(line["step"], "valid_nrmse" in line): line for _, line in log.lines}
     return [lines[key] for key in sorted(lines)]
+
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = ("F64", "F32", "BF16", "F16")  # types of weights, as safetensors calls them
+
+
+class _ModelJson(ModelSection):
+    """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
+
+    Other keys are Hugging Face's, see `check_stated`.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
+    given: tuple[FieldName, ...] = Field((), max_length=10_000)
+    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
+    attention: str = "auto"  # the backend of the machine that wrote the file
+    tokens: TokensSection = TokensSection()
+    history: Count = 1
+    num_heads: int = Field(3, ge=1, le=1024)
+    width: int = Field(192, ge=4, le=65_536)
+    num_blocks: int = Field(12, ge=1, le=1024)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
+    scales: Any = None  # see `matey.model.scales.check_ranges`
+    num_wavelengths: int = Field(16, ge=1, le=1024)
+    longest_lead: float = Field(256.0, gt=0, le=1e9)
+
+
+class _Index(BaseModel):
+    """The index that names the file of each weight, if there are several files."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    weight_map: Annotated[dict[str, Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]], Field(min_length=1)]
+
+
+def load_model(folder: Path) -> MateyModel:
+    """Load a model on the CPU; its attention backend is chosen for the device, because results do not depend on it.
+
+    Raises:
+        CheckpointError: the model is missing, corrupt, of another kind, or some of its weights are not finite.
+    """
+    tree = _read_config(folder)
+    files = _weight_files(folder)
+    _check_size(folder, tree, files)
+    try:
+        model, info = MateyModel.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, attention="auto", local_files_only=True
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        sentence = str(error).removesuffix(".")
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
+    # Hugging Face silently fills weights that are missing or do not fit with random numbers.
+    wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} of the weights that config.json asks for are missing from {folder} or have another shape, "
+            f"such as {wrong[0]}; take config.json and weights from the same model."
+        )
+    bad = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: its predictions would be "
+            f"worthless; take the model of an earlier checkpoint ({started_as('tools/convert_checkpoint.py', 'convert')})."
+        )
+    return model
+
+
+def _read_config(folder: Path) -> _ModelJson:
+    tree = read_json(folder / MODEL_CONFIG)
+    kind = tree.get("model_type")
+    if kind is None:
+        raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
+    if kind != MateyModel.config_class.model_type:
+        raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
+    try:
+        check_stated(tree)
+    except ValueError as error:
+        raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from None
+    return validated(_ModelJson, tree, folder / MODEL_CONFIG)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files with the weights, all of which lie in the folder itself."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS} or {INDEX}; expected what save_pretrained writes.")
+    index = validated(_Index, read_json(folder / INDEX), folder / INDEX)
+    files = [folder / name for name in sorted(set(index.weight_map.values()))]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{folder / INDEX} names {file.name}, which is not beside it; copy the model again.")
+    return files
+
+
+def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
+    """Refuse a configuration with far more weights than the files hold, before memory is allocated for them."""
+    num_bytes = sum(file.stat().st_size for file in files)
+    least = 4 * tree.width**2 * tree.num_blocks  # bytes of the attention weights alone, at one byte each
+    if least > 16 * num_bytes:
+        raise CheckpointError(
+            f"{folder / MODEL_CONFIG} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
+            f"but the files hold {num_bytes:,} bytes; take config.json and weights from one and the same model."
+        )
+    for file in files:
+        try:
+            with safe_open(file, "pt") as weights:
+                types = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"The model in {folder} cannot be loaded: {file.name}: {one_line(error)}; copy the model again."
+            ) from None
+        if strange := [name for name, kind in types.items() if kind not in FLOATS]:
+            raise CheckpointError(
+                f"{file} holds {strange[0]} as {types[strange[0]]}, where weights are {', '.join(FLOATS)}; take a model that "
+                "MATEY saved."
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file with a JSON object; raises CheckpointError if it holds none."""
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} has no {path.name}; expected what save_pretrained writes.")
+    try:
+        tree = parse_json(read_text(path))
+    except (OSError, PlainTextError) as error:
+        raise CheckpointError(f"{path} is corrupt: it {error}; copy the model again.") from None
+    if not isinstance(tree, dict):
+        raise CheckpointError(f"{path} is corrupt: it holds no JSON object; copy the model again.")
+    return tree
+
+
+def validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
+    """Return the content of a file as an instance of a schema; raises CheckpointError if it does not fit."""
+    try:
+        return schema.model_validate_json(
+            json.dumps(tree), strict=True
+        )  # strict JSON: "3" is no number, but a list counts as a tuple
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {sentences(error)}; copy the model again.") from None

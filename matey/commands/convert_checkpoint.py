@@ -7,9 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from matey.checkpoints.convert import convert
-from matey.checkpoints.describe import describe, find_damage
-from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.convert import convert, describe
+from matey.checkpoints.source import find_checkpoint, find_damage
 
 
 def main(args: argparse.Namespace) -> int:

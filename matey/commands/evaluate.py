@@ -13,10 +13,8 @@ import torch
 from tqdm import tqdm
 
 from matey.checkpoints.peer_folder import TrainedPeer, load_peer
-from matey.checkpoints.run_files import RECORDS, REPORT
-from matey.checkpoints.run_names import distinct_names
+from matey.checkpoints.run_files import RECORDS, REPORT, distinct_names, is_peer
 from matey.checkpoints.trained import Trained, load_trained
-from matey.checkpoints.trained_folder import is_peer
 from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
@@ -44,11 +42,11 @@ from matey.model.matey import quiet
 from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
-from matey.process.likely_place import likely_place
+from matey.process.launchers import likely_place
 from matey.report.comparison import STAR, comparison_text, write_comparison
 from matey.report.evaluation import describe, describe_context, write_report
 from matey.report.tables import READING, beyond_text, physics_text, summary_text
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 
 
 def main(args: argparse.Namespace) -> int:

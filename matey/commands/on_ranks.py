@@ -10,7 +10,7 @@ from matey.config.flags import FlagError
 from matey.mistakes import Mistake
 from matey.parallel.environment import Environment, find_environment, keep_all_bits, start_processes, stop_processes
 from matey.process.ending import end_with_error
-from matey.process.likely_place import likely_place
+from matey.process.launchers import likely_place
 
 TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes or forecasts
 

@@ -13,10 +13,10 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from matey.commands import ROOT, WORK
-from matey.config.shipped import find
+from matey.config.files import find_shipped
 from matey.mistakes import writing
 from matey.peers.fno import fno_class
-from matey.process.interrupts import interrupt_at_signals
+from matey.process.signals import interrupt_at_signals
 from matey.studies import data_efficiency, peers, pretraining
 from matey.studies.cases import FINETUNE_SCALES, PEERS_SCALES, PRETRAININGS, StudyError, check_overrides, stated_by
 from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
 def absolute(args: argparse.Namespace) -> list[str]:
     """Return the flags with paths again, as absolute paths: trainings in processes of their own start in another folder."""
     paths = {name: getattr(args, name) for name in ("out", "deepspeed_config") if hasattr(args, name)}
-    return [part for name, path in paths.items() for part in (f"--{name}", str(find(path).absolute()))]
+    return [part for name, path in paths.items() for part in (f"--{name}", str(find_shipped(path).absolute()))]
 
 
 def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
@@ -123,7 +123,7 @@ def training_of(args: argparse.Namespace, ranks: int, launcher: str = "") -> dic
     """Return how trainings are started and planned; those with the paper's settings are planned for the paper's machine."""
     return {
         "launcher": args.launcher or launcher or shlex.quote(sys.executable),
-        "deepspeed_config": str(find(args.deepspeed_config).absolute()),
+        "deepspeed_config": str(find_shipped(args.deepspeed_config).absolute()),
         "settings": tuple(args.set),
         "machine": args.machine or ("frontier" if args.scale == "paper" else "cpu"),
         "ranks": args.ranks or ranks,

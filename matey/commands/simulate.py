@@ -18,12 +18,11 @@ from tqdm import tqdm
 from matey.data import open_dataset
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
-from matey.parallel.allocator import keep_freed_memory
-from matey.simulate.catalogue import settings
+from matey.process.resources import keep_freed_memory
+from matey.simulate.catalogue import SYSTEMS, settings
 from matey.simulate.ensemble import Ensemble, System, Trajectory, make
-from matey.simulate.mhd_layout import ARRAYS
-from matey.simulate.systems import SYSTEMS
-from matey.train.lock import FileLock, LockedError
+from matey.simulate.mhd_cavity import ARRAYS
+from matey.train.folder import FileLock, LockedError
 
 
 def main(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import matey
-from matey.config.shipped import ROOT
+from matey.config.files import ROOT
 from matey.mistakes import nearest_name
 
 SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect", "scaling_study": "study"}

@@ -11,7 +11,6 @@ from matey.config.loading import (
     read_yaml,
     with_overrides,
 )
-from matey.config.network_sections import ModelSection, TokenSet, TokensSection
 from matey.config.schema import (
     CheckpointBlocks,
     CoarsenedSection,
@@ -19,9 +18,12 @@ from matey.config.schema import (
     DataSet,
     FinetuneSection,
     GroupSection,
+    ModelSection,
     OutputSection,
     ParallelSection,
     RunConfig,
+    TokenSet,
+    TokensSection,
     TrainSection,
 )
 

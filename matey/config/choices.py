@@ -36,18 +36,18 @@ CRITERIA: Registry[Any] = Registry(
 LOSSES: Registry[Any] = Registry(
     "loss",
     "matey.losses",
-    {name: f"matey.train.losses:{name.upper()}" for name in ("nrmse", "balanced", "gradient")},
-    type="matey.train.losses:Loss",
+    {name: f"matey.train.loss:{name.upper()}" for name in ("nrmse", "balanced", "gradient")},
+    type="matey.train.loss:Loss",
 )
-"""The training losses, see `matey.train.losses`."""
+"""The training losses, see `matey.train.loss`."""
 
 FINETUNE_MODES: Registry[Any] = Registry(
     "fine-tuning mode",
     "matey.finetune_modes",
-    {"all": "matey.train.finetune_modes:every_part"}
-    | {name: f"matey.train.finetune_modes:{name}" for name in ("prepost", "lora", "head")},
+    {"all": "matey.train.finetune:every_part"}
+    | {name: f"matey.train.finetune:{name}" for name in ("prepost", "lora", "head")},
 )
-"""Functions that choose the parameters of a model that are trained, see `matey.train.finetune_modes`."""
+"""Functions that choose the parameters of a model that are trained, see `matey.train.finetune`."""
 
 Scheme = Annotated[str, AfterValidator(SCHEMES.check)]
 Backend = Annotated[str, AfterValidator(BACKENDS.check)]

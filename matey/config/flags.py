@@ -14,7 +14,7 @@ from typing import NoReturn
 from matey.config.section import on_this_machine
 from matey.mistakes import Mistake
 from matey.process.ending import end_with_error
-from matey.process.likely_place import likely_place
+from matey.process.launchers import likely_place
 
 
 class FlagError(Mistake):

@@ -1,29 +1,138 @@
-"""Reads the run YAML and the DeepSpeed JSON, with error messages for their author."""
+"""Reads the run YAML and the DeepSpeed JSON, with error messages for their author.
+
+An unknown key is met with a guess: another code's name, a wrong section or a wrong spelling. The schema of the DeepSpeed JSON
+is for mistakes that DeepSpeed itself does not report or hangs on. It checks the names in ``zero_optimization``, and reads
+other sections as it comes to them: a number instead of a section ends in a traceback, a bucket of 1e15 values in a request for
+so much memory.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from matey.config import shipped
-from matey.config.deepspeed_tree import DeepSpeedTree
-from matey.config.hints import hint
-from matey.config.plain_text import PlainTextError, parse_json, parse_yaml, read_text
-from matey.config.schema import RunConfig
+from matey.config.description import DataDescription, FieldSource
+from matey.config.files import PlainTextError, find_shipped, hint_of_file, parse_json, parse_yaml, read_text
+from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig
 from matey.config.section import Section
 from matey.mistakes import Mistake, nearest_name
 from matey.registry import RegistryError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+# Numbers of values for which DeepSpeed allocates memory at once; its largest default is 1e9.
+_Size = Annotated[int, Field(ge=0, le=5 * 10**9, strict=True)]
+# Limits that DeepSpeed only compares with.
+_Limit = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+_Few = Annotated[int, Field(ge=1, le=1024, strict=True)]
+_Section = dict[str, Any]
+_Flag = StrictBool | None
+_Number = Literal["fp32", "fp16", "bf16"] | None
+
+
+class _Part(BaseModel):
+    """A section, or the root; keys that are not named here are left to DeepSpeed."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class _Switched(_Part):
+    """A section that is turned on or off."""
+
+    enabled: StrictBool = False
+
+
+class _Offload(_Part):
+    """The memory to which parameters or the optimizer's state are offloaded."""
+
+    device: Literal["none", "cpu", "nvme"] = "none"
+    nvme_path: str | None = None
+    buffer_count: _Few = 5
+    buffer_size: _Size = 0
+    max_in_cpu: _Limit = 0
+    pin_memory: StrictBool = False
+    ratio: float = Field(1.0, ge=0, le=1)
+
+
+class _Zero(_Part):
+    """The settings of ZeRO."""
+
+    stage: int = Field(0, ge=0, le=3, strict=True)
+    reduce_bucket_size: _Size = 0
+    allgather_bucket_size: _Size = 0
+    sub_group_size: _Limit = 0
+    stage3_prefetch_bucket_size: _Size = 0
+    stage3_param_persistence_threshold: _Limit = 0
+    stage3_model_persistence_threshold: _Limit = 0
+    stage3_max_live_parameters: _Limit = 0
+    stage3_max_reuse_distance: _Limit = 0
+    zero_hpz_partition_size: _Few = 1
+    offload_param: _Offload | None = None
+    offload_optimizer: _Offload | None = None
+
+
+class _Files(_Part):
+    """Reading and writing of values that are offloaded to NVMe."""
+
+    block_size: Annotated[int, Field(ge=1, le=2**30, strict=True)] = 2**20
+    queue_depth: _Few = 8
+    thread_count: _Few = 1
+    intra_op_parallelism: _Few = 1
+    single_submit: StrictBool = False
+    overlap_events: StrictBool = True
+
+
+class _Types(_Part):
+    """Types of numbers."""
+
+    grad_accum_dtype: _Number = None
+
+
+class DeepSpeedTree(_Part):
+    """The sections and flags at the root."""
+
+    zero_optimization: _Zero = _Zero()
+    bf16: _Switched = _Switched()
+    fp16: _Switched = _Switched()
+    torch_autocast: _Switched = _Switched()
+    tensorboard: _Switched = _Switched()
+    wandb: _Switched = _Switched()
+    comet: _Switched = _Switched()
+    csv_monitor: _Switched = _Switched()
+    flops_profiler: _Switched = _Switched()
+    comms_logger: _Switched = _Switched()
+    data_types: _Types = _Types()
+    aio: _Files = _Files()
+    checkpoint: _Section = {}
+    compile: _Section = {}
+    data_efficiency: _Switched = _Switched()
+    timers: _Section = {}
+    communication_data_type: _Number = None
+    seq_parallel_communication_data_type: _Number = None
+    gradient_predivide_factor: float = Field(1.0, gt=0, le=1e6)
+    prescale_gradients: _Flag = None
+    sparse_gradients: _Flag = None
+    zero_allow_untested_optimizer: _Flag = None
+    zero_force_ds_cpu_optimizer: _Flag = None
+    wall_clock_breakdown: _Flag = None
+    memory_breakdown: _Flag = None
+    dump_state: _Flag = None
+    graph_harvesting: _Flag = None
+    load_universal_checkpoint: _Flag = None
+    use_node_local_storage: _Flag = None
+    disable_allgather: _Flag = None
+
 
 # The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.
 OWNED_BY_RUN = {
@@ -124,9 +233,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _read(path: str | Path, parse: Callable[[str], Any], what: str) -> Any:  # noqa: ANN401
     try:
-        return parse(read_text(shipped.find(path)))
+        return parse(read_text(find_shipped(path)))
     except OSError as error:
-        raise ConfigError(f"Cannot read {what} {path}: {error.strerror}.{shipped.hint(path)}") from None
+        raise ConfigError(f"Cannot read {what} {path}: {error.strerror}.{hint_of_file(path)}") from None
     except ValueError as error:  # not plain text, or a path with a null byte in it
         raise ConfigError(f"{path} {error}.") from None
 
@@ -199,3 +308,114 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     if not where or isinstance(error.get("ctx", {}).get("error"), RegistryError):
         return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {shortened(error['input'])})"
+
+
+# Names of a setting in other codes and in this project's own `MateyConfig`.
+_OTHER_NAMES = {
+    "train": "training trainer",
+    "train.optimizer": "optim opt",
+    "train.learning_rate": "lr max_lr peak_lr base_lr",
+    "train.final_learning_rate": "min_lr final_lr",
+    "train.schedule": "scheduler lr_scheduler lr_schedule",
+    "train.warmup_steps": "warmup warmup_iters",
+    "train.micro_batch": "batch batch_size micro_batch_size train_batch_size per_device_train_batch_size bs",
+    "train.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps accumulate_grad_batches accum_iter",
+    "train.steps": "max_steps num_steps iterations iters max_iters epochs num_epochs max_epochs num_train_epochs",
+    "train.clip_norm": "grad_clip clip clip_grad gradient_clipping max_grad_norm",
+    "train.weight_decay": "wd",
+    "train.betas": "beta1 beta2 adam_betas",
+    "train.ema": "ema_decay",
+    "train.patience": "early_stopping",
+    "train.seed": "random_seed",
+    "train.unroll": "unroll_steps pushforward push_forward",
+    "train.checkpoint_every": "save_every save_steps save_interval checkpoint_interval ckpt_every",
+    "train.validate_every": "eval_every eval_steps eval_interval val_every val_interval",
+    "train.log_every": "log_interval logging_steps print_every",
+    "tokens.set": "token_set tokenizer",
+    "tokens.patches": "patch patch_size patch_sizes",
+    "tokens.rule": "refine_rule",
+    "tokens.refine": "refine_amount gamma threshold refine_threshold",
+    "tokens.values": "refine_values",
+    "tokens.change": "refine_change",
+    "model.size": "width embed_dim hidden_size num_heads num_layers num_blocks depth",
+    "model.scheme": "attention_type attention_scheme",
+    "model.drop_path": "dropout drop_path_rate stochastic_depth",
+    "data.sets": "path paths data_path dataset datasets",
+    "data.history": "num_frames n_steps history_length context context_length",
+    "data.lead_max": "lead lead_time max_lead horizon",
+    "data.split": "train_split val_split valid_split",
+    "data.workers": "num_workers",
+    "parallel.sequence_parallel_size": "sequence_parallel sp sp_size",
+    "parallel.checkpoint_blocks": "activation_checkpointing gradient_checkpointing",
+    "parallel.threads": "num_threads",
+    "output.dir": "output_dir out_dir save_dir run_dir log_dir exp_dir out",
+    "output.resume": "resume_from_checkpoint",
+    "finetune.pretrained": "pretrained_model init_from checkpoint",
+    "finetune.lora_rank": "lora_r rank",
+}
+ALIASES = {alias: key for key, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
+DEEPSPEED_KEYS = frozenset(
+    "zero zero_stage zero_optimization bf16 fp16 amp dtype precision mixed_precision offload wandb tensorboard".split()
+)
+
+# Sections that lie in a list, in a mapping, or may be missing.
+_INSIDE: dict[str, type[Section]] = {
+    "sets": DataSet,
+    "groups": GroupSection,
+    "finetune": FinetuneSection,
+    "description": DataDescription,
+    "fields": FieldSource,
+}
+_ELSEWHERE = 0.75  # least likeness of a key of another section that is proposed
+_HERE = 0.5  # the same for the section that holds the unknown key
+
+
+def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
+    """Return ``" Did you mean 'train.steps'?"`` for an unknown key, or ``""`` if no key is like it.
+
+    Args:
+        location: the place of the key, as pydantic gives it.
+        root: the section that the whole file is.
+    """
+    *parents, last = location
+    name = str(last)[:80]
+    own = {key: ".".join(map(str, [*parents, key])) for key in section_at(parents, root).model_fields}
+    if root is not RunConfig:
+        nearest = _nearest(name, own, _HERE)
+        return f" Did you mean {own[nearest]!r}?" if nearest else ""
+    others = {key: f"data.sets.{key}" for key in DataSet.model_fields} | {
+        key: f"{section}.{key}" for section in RunConfig.model_fields for key in section_at([section]).model_fields
+    }
+    if meant := ALIASES.get(name.lower()) or others.get(name):
+        return _proposal(own.get(meant.rpartition(".")[2], meant))
+    if name.lower() in DEEPSPEED_KEYS:
+        return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
+    here, elsewhere = _nearest(name, own, _HERE), _nearest(name, others, _ELSEWHERE)
+    if here and (not elsewhere or _likeness(name, here) >= _likeness(name, elsewhere)):
+        return f" Did you mean {own[here]!r}?"
+    return _proposal(others[elsewhere]) if elsewhere else ""
+
+
+def _proposal(key: str) -> str:
+    """Propose a key; for a key of a data set, which is an item of a list, show where it belongs."""
+    in_list, _, inside = key.rpartition(".")
+    example = f" It belongs to a data set: data.sets=[{{path: ..., {inside}: ...}}]." if in_list == "data.sets" else ""
+    return f" Did you mean {key!r}?{example}"
+
+
+def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:
+    """Return the section that a pydantic location leads to; indices and keys of mappings on the way are skipped."""
+    for part in location:
+        if isinstance(part, str) and part in section.model_fields:
+            inside = _INSIDE.get(part) or section.model_fields[part].annotation
+            if isinstance(inside, type) and issubclass(inside, Section):
+                section = inside
+    return section
+
+
+def _nearest(name: str, known: Iterable[str], likeness: float) -> str:
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)), "")
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from matey.config.places import Axis, GridAxis
+from matey.config.description import Axis, GridAxis
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",

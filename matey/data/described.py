@@ -33,7 +33,7 @@ import numpy as np
 from einops import rearrange
 
 from matey.config import DataDescription
-from matey.config.places import Axis, TimeSource
+from matey.config.description import Axis, TimeSource
 from matey.data.arrays.kinds import KINDS
 from matey.data.axis_names import GRID, order_of
 from matey.data.coordinates import line_of

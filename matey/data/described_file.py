@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.places import Axis, FieldSource, GridAxis, TimeSource
+from matey.config.description import Axis, FieldSource, GridAxis, TimeSource
 from matey.data.arrays.stored import StoredArray, as_number
 from matey.data.axis_names import GRID
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other

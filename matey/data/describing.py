@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matey.config.description import TODO
-from matey.config.places import Axis
+from matey.config.description import TODO, Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, role_of

@@ -12,9 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from matey.config import DataDescription
+from matey.config.description import ParameterSource, TimeSource, patterns_in
+from matey.config.files import PlainTextError, parse_yaml, read_text
 from matey.config.loading import sentences
-from matey.config.places import ParameterSource, TimeSource, patterns_in
-from matey.config.plain_text import PlainTextError, parse_yaml, read_text
 from matey.data.arrays.kinds import gridded_files
 from matey.data.described import DescribedFiles
 from matey.data.located import DataFile

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from matey.config.places import Axis
+from matey.config.description import Axis
 from matey.data.axis_names import GRID, role_of
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.dates import CALENDAR, UNIT

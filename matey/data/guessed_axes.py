@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from matey.config.places import Axis
+from matey.config.description import Axis
 from matey.data.arrays.stored import StoredArray
 from matey.data.axis_names import GRID, MOST_COMPONENTS, role_of
 

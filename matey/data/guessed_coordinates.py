@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matey.config.places import Axis
+from matey.config.description import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import GRID, ROLES, axis_name, role_of
 from matey.data.coordinates import UNEVEN_SPACE, even_step, line_of

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from matey.config.places import Axis
+from matey.config.description import Axis
 from matey.data.arrays.stored import StoredArray
 from matey.data.axis_names import COMPONENTS, GRID
 from matey.data.guessed_axes import may_vary

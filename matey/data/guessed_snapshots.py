@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from matey.config.places import Axis
+from matey.config.description import Axis
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.axis_names import COMPONENTS, GRID, MOST_COMPONENTS, role_of
 from matey.data.guessed_axes import on_our_grid

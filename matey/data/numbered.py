@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from os.path import commonprefix
 
-from matey.config.places import DATE_DIGITS, NUMBER
+from matey.config.description import DATE_DIGITS, NUMBER
 
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 _WORD_AND_NUMBER = re.compile(
@@ -99,7 +99,7 @@ def number_in(name: str, form: str) -> float | None:
 
     Args:
         name: the name; the last match in it counts.
-        form: text around the number, see `matey.config.places.NumberForm`; no letter may stand right before or after it.
+        form: text around the number, see `matey.config.description.NumberForm`; no letter may stand right before or after it.
 
     >>> [number_in("flow/Re1e3_nu_0.01.h5", form) for form in ("Re{}", "nu_{}")]
     [1000.0, 0.01]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.places import FieldSource
+from matey.config.description import FieldSource
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
 from matey.data.dates import as_times, is_text, numbers_of

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from matey.config import DataDescription
-from matey.config.places import WILDCARD, TimeSource
+from matey.config.description import WILDCARD, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
 from matey.data.dates import counted_from
 from matey.data.described_file import check_frames

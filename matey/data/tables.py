@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from matey.config.places import ParameterSource
-from matey.config.plain_text import PlainTextError, parse_json, read_text
+from matey.config.description import ParameterSource
+from matey.config.files import PlainTextError, parse_json, read_text
 from matey.data.remote.paths import place, seen_from
 from matey.data.trajectory import DataError, Trajectory
 from matey.mistakes import listed, nearest_name, regular

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from matey.config.places import PartName
+from matey.config.description import PartName
 from matey.fields import LARGEST
 from matey.mistakes import Mistake
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from matey.data.trajectories import DataError
 from matey.process.ending import end_workers, worker_files
-from matey.process.leave_signals import END_READING
+from matey.process.signals import END_READING
 
 # Most bytes of a socket's path, and the bytes that multiprocessing adds to the folder of temporary files.
 LONGEST_SOCKET, ADDED = 107, len("/pymp-1234567-12345678/listener-12345678")

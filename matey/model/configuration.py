@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
-from matey.config import ConfigError, RunConfig, parse_config, shipped
+from matey.config import ConfigError, RunConfig, parse_config
+from matey.config.files import FOLDERS, find_shipped
 from matey.config.loading import sentences, shortened
-from matey.config.network_sections import ModelSection, TokensSection
+from matey.config.schema import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed
 from matey.model.scales import Ranges, check_ranges
@@ -47,7 +48,7 @@ class MateyConfig(PretrainedConfig):
     Args:
         fields: vocabulary, a row of the embedding and the decoder for each name; appending a name keeps all other rows.
         tokens: the tokenizer, keys and values as in the section `tokens` of the run YAML: ``{"set": "uniform", "patches":
-            [[1, 1, 8, 8]]}``; see `matey.config.network_sections.TokensSection`.
+            [[1, 1, 8, 8]]}``; see `matey.config.schema.TokensSection`.
         scheme: ``vit`` (full attention), ``svit`` (time, then space), ``avit`` (time, then each axis) or a package's.
         history: number of history frames that the model is trained on.
         num_heads: number of attention heads.
@@ -259,10 +260,10 @@ def place_of(name: str | os.PathLike[str]) -> str:
         )
     if os.path.exists(text):
         return text
-    if text and (found := shipped.find(text)).is_dir():
+    if text and (found := find_shipped(text)).is_dir():
         return str(found)
     first = Path(text).parts[:1]
-    if not _ON_HUB.fullmatch(text) or text.startswith(".") or first[0] in shipped.FOLDERS:
+    if not _ON_HUB.fullmatch(text) or text.startswith(".") or first[0] in FOLDERS:
         raise FileNotFoundError(
             f"There is no folder {text} here, and it is no owner/name of a model on the Hugging Face Hub; give the folder that "
             "save_pretrained wrote, such as model/ of a run."

@@ -1,27 +1,37 @@
-"""The one call of `deepspeed.initialize`, and the operations on an engine that differ between ZeRO stages."""
+"""The one call of `deepspeed.initialize`, the operations on an engine that differ between ZeRO stages, and its checkpoints.
+
+DeepSpeed's own checkpoints are loaded without running code that their pickles may ask for. The lock that a killed compilation
+of a part of DeepSpeed left is removed: torch waits for its removal for ever, in silence.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.utils.cpp_extension import get_default_build_root
 
 from matey.config import ConfigError, GroupSection, TrainSection
 from matey.mistakes import nearest_name, one_line
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
-from matey.parallel.collectives import rank
-from matey.parallel.compilation import wait_for_compilations
+from matey.parallel.agreement import is_first_of_node
+from matey.parallel.collectives import barrier, rank
 from matey.parallel.master import masters
 from matey.parallel.muon import Muon, matrices_of_blocks
 from matey.parallel.package import Engine, deepspeed
-from matey.parallel.signals import asked_to_leave
+from matey.process.ending import is_first_to_say
+from matey.process.signals import asked_to_leave
 
 if TYPE_CHECKING:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -299,3 +309,93 @@ def _parse_zero(values: dict[str, Any]) -> DeepSpeedZeroConfig:
         if first["type"] == "extra_forbidden":
             message = f"DeepSpeed has no such key.{nearest_name(str(first['loc'][-1]), schema.model_fields)}"
         raise ConfigError(f"DeepSpeed configuration: {key}: {message}") from None
+
+
+COMPILED = ("cpu_adam", "async_io", "gds", "pin_memory", "quantizer", "fused_adam")
+"""The parts that DeepSpeed compiles for a run on first use: Adam for the CPU, offload to a disk, quantized communication."""
+
+QUIET = 300.0  # seconds without a new file after which a compilation counts as killed: a single file takes a minute
+
+
+def wait_for_compilations(quiet: float = QUIET) -> None:
+    """Wait until no other process compiles, and remove the locks of those that were killed. All ranks must call.
+
+    The compiling process removes its lock when it is done; a killed one leaves it, perhaps on another node.
+
+    Args:
+        quiet: seconds without a new file after which a compilation counts as killed.
+    """
+    for lock, age in locks() if is_first_of_node() else ():
+        if age < quiet and is_first_to_say(str(lock)) is not False:
+            sys.stderr.write(
+                f"Another process seems to compile DeepSpeed's {lock.parent.name}; waiting until it removes {lock}, or has "
+                f"written nothing beside it for {quiet:g} s.\n"
+            )
+            sys.stderr.flush()
+        with suppress(FileNotFoundError):  # it has been removed
+            while _age(lock) < quiet:
+                time.sleep(0.5)
+            lock.unlink()
+    barrier()
+
+
+def locks() -> Iterator[tuple[Path, float]]:
+    """Yield the locks of compilations that run, or were killed, with the seconds since something was written beside them."""
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    for lock in root.glob("**/lock"):
+        with suppress(FileNotFoundError):  # just now it was removed
+            if lock.parent.name in COMPILED:
+                yield lock, _age(lock)
+
+
+def _age(lock: Path) -> float:
+    lock.stat()
+    return time.time() - max(path.stat().st_mtime for path in lock.parent.iterdir())
+
+
+# DeepSpeed lets PyTorch run any code in the files. PyTorch's first variable overrules that; the second, which a site or a user
+# may have set, does the opposite. With both, PyTorch refuses to load anything.
+ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+FROM_CONFIGURATION = frozenset({"weight_decay", "betas", "eps", "factor", "momentum"})
+"""Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
+CLIP_NORM = "clip_grad"  # as DeepSpeed's optimizers call it; without one, the engine clips as it is configured
+
+
+def load_deepspeed(engine: Engine, folder: Path) -> dict[str, Any]:
+    """Load the checkpoint in a folder ``step_*`` into the engine and return the state saved with it. All ranks must call.
+
+    Raises:
+        UnpicklingError: a file holds an object of another class.
+    """
+    groups, clip_norm = engine.optimizer.param_groups, getattr(engine.optimizer, CLIP_NORM, None)
+    settings = [{key: group[key] for key in group.keys() & FROM_CONFIGURATION} for group in groups]
+    with _only_weights(), torch.serialization.safe_globals(_classes()):
+        path, state = engine.load_checkpoint(str(folder.parent), tag=folder.name)
+    assert path is not None, "the files were seen to be there"
+    # DeepSpeed overwrites the settings with the checkpoint's, but the configuration may have changed since.
+    for group, of_group in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(of_group)
+    if clip_norm is not None:
+        setattr(engine.optimizer, CLIP_NORM, clip_norm)
+    return state
+
+
+def _classes() -> list[Any]:
+    """Return all classes in the files of DeepSpeed 0.19 that are neither tensors nor plain Python."""
+    deepspeed()
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
+
+
+@contextmanager
+def _only_weights() -> Iterator[None]:
+    before = {name: os.environ.pop(name) for name in (ONLY_WEIGHTS, ANYTHING) if name in os.environ}
+    os.environ[ONLY_WEIGHTS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(ONLY_WEIGHTS)
+        os.environ.update(before)

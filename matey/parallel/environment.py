@@ -17,16 +17,36 @@ from torch.distributed import DistNetworkError
 
 from matey.config import ConfigError
 from matey.mistakes import nearest_name
-from matey.parallel import mpi, slurm
-from matey.parallel.contact import check_address, check_interface, check_numbers, check_port_is_free, whole_number
-from matey.parallel.failure import name_failures, set_timeouts
-from matey.parallel.failure_watch import end_with_launcher, look_out, meeting, stop_looking
+from matey.parallel.agreement import note_place
+from matey.parallel.failure import end_with_launcher, look_out, meeting, name_failures, set_timeouts, stop_looking
+from matey.parallel.launchers import (
+    FIRST_PORT,
+    NUM_PORTS,
+    SIZES,
+    address_of_this_node,
+    check_address,
+    check_devices,
+    check_interface,
+    check_numbers,
+    check_port_is_free,
+    check_slurm_agrees,
+    communicators,
+    each_rank_sees_another_device,
+    finalize,
+    free_port,
+    has_device_of_its_own,
+    num_tasks,
+    slurm_address,
+    slurm_number,
+    slurm_port,
+    tasks_on_this_node,
+    whole_number,
+)
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.package import deepspeed
-from matey.parallel.placement import note_place
-from matey.parallel.signals import listen, stop_listening
 from matey.process.ending import end_process
-from matey.process.likely_place import is_task
+from matey.process.launchers import is_task
+from matey.process.signals import listen, stop_listening
 
 # DeepSpeed's launcher gives every run this port, so two runs on one machine would meet; its process number gives another port.
 DEEPSPEED_PORT = 29500
@@ -85,7 +105,7 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
     """
     launcher = find_launcher(variables)
     if is_task(variables) and launcher != "none":
-        slurm.check_agreement(variables)
+        check_slurm_agrees(variables)
     find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
     if num_devices is None:
         num_devices = _count_devices(variables)
@@ -105,7 +125,7 @@ def find_launcher(variables: Mapping[str, str]) -> str:
         return "torch"
     if is_task(variables):
         return "slurm"
-    return "mpi" if any(whole_number(variables, name, "1") > 1 for name in mpi.SIZES) else "none"
+    return "mpi" if any(whole_number(variables, name, "1") > 1 for name in SIZES) else "none"
 
 
 def start_processes(
@@ -187,13 +207,13 @@ def stop_processes(code: int = 0) -> int:
     torch.distributed.destroy_process_group()
     if has_others:
         atexit._run_exitfuncs()  # monitors write their remaining values there
-        mpi.finalize()
+        finalize()
         end_process(code)
     return code
 
 
 def _alone(variables: Mapping[str, str]) -> Environment:
-    return Environment("none", 0, 1, 0, 1, "127.0.0.1", mpi.free_port())
+    return Environment("none", 0, 1, 0, 1, "127.0.0.1", free_port())
 
 
 def _from_torch(variables: Mapping[str, str]) -> Environment:
@@ -210,10 +230,10 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
         )
     world_size = whole_number(variables, "WORLD_SIZE")
     # Variables that were set by hand under srun do not say how many ranks run on this node.
-    on_node = slurm.tasks_on_this_node(variables) if is_task(variables) else world_size
+    on_node = tasks_on_this_node(variables) if is_task(variables) else world_size
     port = whole_number(variables, "MASTER_PORT") + whole_number(variables, "TORCHELASTIC_RESTART_COUNT", "0")
     if variables.get("CROSS_SIZE") == "1" and port == DEEPSPEED_PORT:
-        port = slurm.FIRST_PORT + os.getppid() % slurm.NUM_PORTS
+        port = FIRST_PORT + os.getppid() % NUM_PORTS
     return Environment(
         "torch",
         whole_number(variables, "RANK"),
@@ -230,26 +250,26 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
 def _from_slurm(variables: Mapping[str, str]) -> Environment:
     return Environment(
         "slurm",
-        slurm.number(variables, "SLURM_PROCID"),
-        slurm.num_tasks(variables)[1],
-        slurm.number(variables, "SLURM_LOCALID"),
-        slurm.tasks_on_this_node(variables),
+        slurm_number(variables, "SLURM_PROCID"),
+        num_tasks(variables)[1],
+        slurm_number(variables, "SLURM_LOCALID"),
+        tasks_on_this_node(variables),
         # Set by a job script where the nodes' names do not lead to the right network.
-        variables.get("MASTER_ADDR") or slurm.address(variables),
-        whole_number(variables, "MASTER_PORT", str(slurm.port(variables))),
+        variables.get("MASTER_ADDR") or slurm_address(variables),
+        whole_number(variables, "MASTER_PORT", str(slurm_port(variables))),
     )
 
 
 def _from_mpi(variables: Mapping[str, str]) -> Environment:
-    expected = [slurm.num_tasks(variables)] if is_task(variables) else []
-    world, node = mpi.communicators(
-        expected or [(name, whole_number(variables, name)) for name in mpi.SIZES if name in variables]
+    expected = [num_tasks(variables)] if is_task(variables) else []
+    world, node = communicators(
+        expected or [(name, whole_number(variables, name)) for name in SIZES if name in variables]
     )
     here = None
     if world.rank == 0:
-        here = ("127.0.0.1" if node.size == world.size else mpi.address_of_this_node(), mpi.free_port())
+        here = ("127.0.0.1" if node.size == world.size else address_of_this_node(), free_port())
     address, port = world.bcast(here, root=0)
-    own = mpi.each_rank_sees_another_device(node, variables)
+    own = each_rank_sees_another_device(node, variables)
     return Environment("mpi", world.rank, world.size, node.rank, node.size, address, port, own)
 
 
@@ -258,7 +278,7 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
     if num_devices == 0:
         return torch.device("cpu")
     num_ranks = environment.local_world_size
-    if is_task(variables) and slurm.has_device_of_its_own(variables, num_devices, num_ranks):
+    if is_task(variables) and has_device_of_its_own(variables, num_devices, num_ranks):
         return torch.device("cuda", 0)
     if num_ranks > num_devices:
         if environment.sees_own_device:
@@ -274,7 +294,7 @@ def _count_devices(variables: Mapping[str, str]) -> int:
     if variables.get("DS_ACCELERATOR") == "cpu":
         return 0
     if is_task(variables):
-        slurm.check_devices(variables, torch.cuda.device_count())
+        check_devices(variables, torch.cuda.device_count())
     if (found := torch.cuda.device_count()) == 0 and variables.get("DS_ACCELERATOR") == "cuda":
         raise ConfigError(
             "DS_ACCELERATOR is cuda, but torch sees no GPU: install the torch of this machine (CUDA or ROCm), or unset it."

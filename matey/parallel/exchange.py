@@ -1,17 +1,24 @@
-"""Exchanges of rows between the ranks of a group, with their gradients. DeepSpeed's communication logger counts them."""
+"""Exchanges of rows between the ranks of a group, with their gradients, and the groups themselves.
+
+DeepSpeed's communication logger counts them. Fields in main memory are exchanged ahead of a step, over Gloo, apart from the
+step. Each rank makes only its own groups, at most three for any number of ranks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup, get_backend
 
 from matey.parallel.package import deepspeed
+from matey.parallel.topology import Topology
 
 Group = ProcessGroup | None  # None: all ranks
 
@@ -145,3 +152,77 @@ def _filled_up(rows: Tensor, count: int) -> Tensor:
     """Append rows of zeros up to ``count``."""
     missing = count - len(rows)
     return torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])]) if missing else rows.contiguous()
+
+
+class HostExchange:
+    """An exchange over a process group of its own, so that its messages cannot mix with those of the step.
+
+    Attributes:
+        num_bytes: bytes that this rank sent to others.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        """Make this rank's process group from a partition of all ranks; all ranks must call."""
+        self.num_bytes = 0
+        self._group: Any = None
+        if len(groups[0]) > 1:
+            own = next(list(group) for group in groups if dist.get_rank() in group)
+            self._group = dist.new_group(own, backend="gloo", use_local_synchronization=True)
+
+    def gather(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the numbers of all ranks, in their order."""
+        longest = max(counts)
+        parts = [own.new_empty(longest) for _ in counts]
+        dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]), group=self._group)
+        self.num_bytes += own.nbytes * (len(counts) - 1)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
+        """Send runs of values to the ranks, in their order, and return those received."""
+        received = values.new_empty(sum(receive))
+        dist.all_to_all_single(received, values, list(receive), list(send), group=self._group)
+        self.num_bytes += values.element_size() * (sum(send) - send[dist.get_rank(self._group)])
+        return received
+
+
+Partition = Sequence[Sequence[int]]
+"""All ranks, in groups."""
+
+
+@dataclass(frozen=True)
+class SequenceGroups:
+    """The groups of a rank; None for a group of this rank alone.
+
+    Attributes:
+        sequence: group of the ranks that share samples with this rank.
+        heads: group in which this rank exchanges tokens for heads.
+        queries: group of the ranks that hold the same heads.
+    """
+
+    sequence: ProcessGroup | None
+    heads: ProcessGroup | None
+    queries: ProcessGroup | None
+
+
+def make_groups(topology: Topology) -> SequenceGroups:
+    """Make the groups of this rank; all ranks must call."""
+    made: list[tuple[Partition, ProcessGroup | None]] = []
+    chosen = []
+    for partition in (topology.sequence_groups(), topology.head_groups(), topology.query_groups()):
+        group = next((group for same, group in made if same == partition), None) or _own_of(partition)
+        made.append((partition, group))
+        chosen.append(group)
+    return SequenceGroups(*chosen)
+
+
+def _own_of(partition: Partition) -> ProcessGroup | None:
+    """Make this rank's group of a partition whose groups are all of one size."""
+    if len(partition[0]) == 1:
+        return None
+    world = dist.group.WORLD
+    assert world is not None, "ranks meet before their groups are made"
+    if world.bound_device_id is not None and dist.get_backend() == "nccl":
+        # NCCL's communicator of all ranks can be split once for all groups; all ranks take part.
+        return dist.split_group(split_ranks=[list(ranks) for ranks in partition])
+    own = next(ranks for ranks in partition if dist.get_rank() in ranks)
+    return dist.new_group(own, use_local_synchronization=True)

@@ -1,4 +1,7 @@
-"""Measures the cost of a step: seconds by part on this rank; CPU time, memory and cores of all ranks."""
+"""Measures the cost of a step: seconds by part on this rank; CPU time, memory, cores and communication of all ranks.
+
+Neither the host nor its device waits for numbers that are sent between them.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,44 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from matey.parallel.collectives import from_all_ranks, largest_over_ranks, peak_memory_bytes, sum_over_ranks
-from matey.parallel.late import Late, sent
+from matey.parallel.package import deepspeed
+
+
+class Late:
+    """Numbers that the device is still computing, copied to main memory without waiting and read a step later."""
+
+    def __init__(self, values: Tensor, then: Callable[[Any], Any] = lambda values: values) -> None:
+        """Start the copy of the values; the host goes on. What `read` returns is ``then`` of the values."""
+        self._then = then
+        on_gpu = values.device.type == "cuda"
+        # A copy to memory that is not pinned would wait.
+        self._here = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu)
+        self._here.copy_(values.detach(), non_blocking=True)
+        self._arrival = torch.cuda.Event() if on_gpu else None
+        if self._arrival is not None:
+            self._arrival.record()
+
+    def read(self) -> Any:  # noqa: ANN401
+        """Return the values as Python's numbers, in nested lists, or what is made of them; wait if they have not come yet."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return self._then(self._here.tolist())
+
+
+def sent(values: Sequence[float], device: torch.device) -> Tensor:
+    """Send numbers of the host to a device, as float64 ``(n,)``; the host goes on."""
+    here = torch.tensor(values, dtype=torch.float64)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
+
 
 Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
 """A part of a step, and the time of its end."""
@@ -125,3 +158,41 @@ def _seconds_between(begin: float | torch.cuda.Event, end: float | torch.cuda.Ev
         return begin.elapsed_time(end) / 1000
     assert isinstance(begin, float) and isinstance(end, float), "all marks are taken by one clock"
     return end - begin
+
+
+Traffic = dict[str, dict[str, float]]
+
+
+def count_traffic() -> None:
+    """Turn the logger on from now on; ``"comms_logger": {"enabled": true, "prof_all": true}`` in the JSON does from the start.
+
+    Every collective then waits until it has finished, so that none overlaps with computation.
+    """
+    deepspeed().comm.configure(enabled=True, prof_all=True)
+
+
+def stop_counting() -> None:
+    """Turn the logger off."""
+    deepspeed().comm.configure(enabled=False)
+
+
+def take_traffic() -> Traffic | None:
+    """Return ``{kind: {"bytes": ..., "calls": ..., "seconds": ...}}`` since the last call, None if nothing is counted.
+
+    Bytes are those that this rank puts into DeepSpeed's calls, its own share included. Seconds include waiting for ranks that
+    come later.
+    """
+    comm = deepspeed().comm.comm
+    if not comm.comms_logger.enabled:
+        return None
+    traffic: Traffic = {}
+    for kind, by_size in comm.comms_logger.comms_dict.items():
+        calls = {size: counts[0] for size, counts in by_size.items()}
+        traffic[kind] = {
+            "bytes": sum(size * count for size, count in calls.items()),
+            "calls": sum(calls.values()),
+            # The logger's own latencies are cumulative (it reads its timer without a reset), so the timer is read instead.
+            "seconds": comm.timers(kind).elapsed() / 1000,
+        }
+    comm.comms_logger.comms_dict.clear()  # it keeps a latency for every call of a run
+    return traffic

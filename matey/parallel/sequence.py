@@ -2,31 +2,36 @@
 
 Every rank holds an equal slice of the packed tokens. Attention has two plans, and each segmentation takes the one that moves
 fewer bytes. The first exchanges tokens for heads (Ulysses, arXiv:2309.14509), and divides queries among ranks where there are
-too few heads. The second moves tokens so that each segment is whole on one rank.
+too few heads. The second moves tokens so that each segment is whole on one rank: where its tokens lie if that is even, else as
+evenly as possible.
+
+Gathered keys and values belong to the whole sequence and would make up most of a rank's memory. They are not kept for the
+backward pass but gathered again there: each view of them that attention saves is replaced by its place. The first view that
+the backward pass asks for gathers them again; after the last one they are dropped. A rank whose attention saves only copies
+(for instance of each segment) still gathers with the others, which wait for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.graph import saved_tensors_hooks
 
 from matey.model.attention import segment_attention
 from matey.model.matey import MateyModel
 from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup
 from matey.parallel.collectives import rank, world_size
-from matey.parallel.exchange import exchange_rows, gather_rows, sum_over_group
-from matey.parallel.groups import make_groups
-from matey.parallel.homes import homes_of_segments
-from matey.parallel.host_exchange import HostExchange
-from matey.parallel.regather import not_kept
+from matey.parallel.exchange import HostExchange, exchange_rows, gather_rows, make_groups, sum_over_group
 from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import Segmentation, segment
 
@@ -251,3 +256,142 @@ def plan_tokens(key: Tensor, topology: Topology) -> TokensPlan | None:
         receive=tuple(torch.bincount(owner[home == me], minlength=ways).tolist()),
         num_moved=4.0 * int((home != owner).sum()),
     )
+
+
+# Whole segments move only if no rank gets more than this times its share of tokens and of the attention's products.
+MOST_IMBALANCE = 1.1
+
+LAST_TURNS = 64
+"""Number per rank of the shortest segments, dealt out one by one, which takes 5 to 11 us each: 20 ms on 64 ranks."""
+
+
+def homes_of_segments(number: Tensor, owner: Tensor, ways: int) -> Tensor | None:
+    """Choose a rank for each segment: the rank with most of its tokens or, if that is uneven, each rank in turn.
+
+    Args:
+        number: ``(n,)`` segment of each token, from 0.
+        owner: ``(n,)`` rank that holds each token.
+        ways: number of ranks.
+
+    Returns:
+        The rank of each segment ``(segments,)``; None if there are fewer segments than ranks, or if some rank would get
+        more than `MOST_IMBALANCE` times its share of the tokens or of the attention's products.
+    """
+    num_segments = int(number.max()) + 1 if len(number) else 0
+    if num_segments < ways:
+        return None
+    counts = torch.bincount(number * ways + owner, minlength=num_segments * ways).view(-1, ways)
+    lengths = counts.sum(dim=1).double()
+    work = lengths.square()
+    homes = counts.argmax(dim=1)
+    if _is_even(homes, work, ways) and _is_even(homes, lengths, ways):
+        return homes
+    homes = _in_turns(counts, lengths, work)
+    return homes if _is_even(homes, work, ways) and _is_even(homes, lengths, ways) else None
+
+
+def _in_turns(counts: Tensor, lengths: Tensor, work: Tensor) -> Tensor:
+    """Give each rank a segment per turn, the longest first; the last segments go to the rank that has least so far.
+
+    Over all turns, two ranks differ by at most one longest segment.
+    """
+    homes, ways = counts.argmax(dim=1), counts.shape[1]
+    order = torch.argsort(work, descending=True, stable=True)
+    first = max(len(order) // ways - LAST_TURNS, 0) * ways
+    turns = order[:first].view(-1, ways)
+    turns = turns.gather(1, homes[turns].argsort(dim=1, stable=True))  # segments stay where they lie if they can
+    chosen = homes.index_copy(0, turns.flatten(), torch.arange(ways, device=homes.device).repeat(len(turns)))
+    shares = torch.stack([lengths / lengths.sum(), work / work.sum()])
+    last = order[first:]
+    loads, own = shares[:, turns].sum(dim=1).T.cpu().numpy(), shares[:, last].T.cpu().numpy()  # (ways, 2), (s, 2)
+    return chosen.index_copy(0, last, torch.from_numpy(dealt(loads, own, counts[last].cpu().numpy())).to(chosen))
+
+
+def dealt(loads: np.ndarray, shares: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Give each segment in turn to the rank that has least so far; among equal ranks, to the one that holds most of it.
+
+    Args:
+        loads: ``(ways, 2)``, shares of the tokens and of the work that each rank has.
+        shares: ``(s, 2)``, shares that come with each segment.
+        held: ``(s, ways)``, tokens of each segment that each rank holds.
+    """
+    homes, loads = np.empty(len(shares), dtype=np.int64), loads.copy()
+    largest = loads.max(axis=1)
+    for number, (more, of_ranks) in enumerate(zip(shares, held, strict=True)):
+        rank = homes[number] = np.where(largest == largest.min(), of_ranks, -1).argmax()
+        loads[rank] += more
+        largest[rank] = loads[rank].max()
+    return homes
+
+
+def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
+    """Whether no rank gets more than `MOST_IMBALANCE` times its share of the segments' amounts."""
+    shared = torch.zeros(ways, dtype=amounts.dtype, device=amounts.device).index_add(0, homes, amounts)
+    return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)
+
+
+class _Place:
+    """Size, strides and offset of a saved view."""
+
+    def __init__(self, view: Tensor) -> None:
+        self.geometry = (view.size(), view.stride(), view.storage_offset())
+
+
+class _AsksFor(Function):
+    """Return the first tensor; the backward pass asks for the saved part of the second one, an empty view."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, other: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(other[:0])
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        _ = ctx.saved_tensors
+        return gradient, None
+
+
+@contextmanager
+def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Keep no view of ``gathered`` for the backward pass of the computation inside.
+
+    It yields a function to apply to the result, inside: with it the backward pass gathers on every rank, exactly once.
+
+    Args:
+        gathered: the tensor whose storage is given up.
+        gather_again: function that makes an equal tensor; all ranks of the group call it in the same order.
+    """
+    storage = gathered.untyped_storage().data_ptr()
+    pending, again, asks = 0, None, False
+
+    def pack(tensor: Tensor) -> Tensor | _Place:
+        nonlocal pending
+        if not asks and (not tensor.numel() or tensor.untyped_storage().data_ptr() != storage):
+            return tensor
+        pending += 1
+        return _Place(tensor)
+
+    def unpack(saved: Tensor | _Place) -> Tensor:
+        nonlocal pending, again
+        if not isinstance(saved, _Place):
+            return saved
+        if again is None:
+            with torch.no_grad():
+                again = gather_again()
+        view = again.as_strided(*saved.geometry)
+        pending -= 1
+        if pending == 0:
+            again = None
+        return view
+
+    def asked_for(values: Tensor) -> Tensor:
+        nonlocal asks
+        if pending or not torch.is_grad_enabled():
+            return values
+        asks = True
+        values = _AsksFor.apply(values, gathered.detach())
+        asks = False
+        return values
+
+    with saved_tensors_hooks(pack, unpack):
+        yield asked_for

@@ -6,7 +6,7 @@ from glob import glob
 
 from matey.config import ConfigError, RunConfig
 from matey.data.remote.paths import RemotePath, place
-from matey.train.beforehand import check_data
+from matey.train.command import check_data
 
 
 def check_can_be_planned(run: RunConfig, *, is_assumed: bool) -> None:

@@ -23,9 +23,8 @@ from matey.samples import Box, Samples
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.refinement import check_window, split_by
-from matey.train.network import check_fit, with_vocabulary
+from matey.train.network import boxes_at_once, check_fit, layout_of_windows, with_vocabulary
 from matey.train.run_data import open_data
-from matey.train.sample_layout import boxes_at_once, layout_of_windows
 
 WindowSize = tuple[int, int, int, int]
 """Size ``t, z, y, x`` of a sample in frames and cells."""

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Protocol
 
-from matey.process.leave_signals import END_READING
+from matey.process.signals import END_READING
 
 # A rank that only lost contact with the others waits before it prints: their error is the cause.
 GRACE_SECONDS = 5.0

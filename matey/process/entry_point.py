@@ -13,9 +13,8 @@ from typing import ParamSpec
 
 from matey.mistakes import Mistake
 from matey.process.ending import end_process, end_with_error
-from matey.process.launchers import launchers_above
-from matey.process.likely_place import likely_place
-from matey.process.waiting_threads import let_waiting_threads_sleep
+from matey.process.launchers import launchers_above, likely_place
+from matey.process.resources import let_waiting_threads_sleep
 
 Arguments = ParamSpec("Arguments")
 

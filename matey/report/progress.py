@@ -16,9 +16,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from matey.checkpoints.metrics_log import best_validation, read_metrics
-from matey.checkpoints.run_files import CONFIG, LOCK, METRICS
-from matey.checkpoints.run_names import distinct_names
+from matey.checkpoints.run_files import CONFIG, LOCK, METRICS, best_validation, distinct_names, read_metrics
 from matey.mistakes import Mistake
 
 COLOURS = ("blue", "dark_orange", "green", "magenta", "yellow", "cyan", "red")
@@ -120,7 +118,7 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
 
 
 def _lock_of(folder: Path) -> tuple[bool, bool]:
-    """Return whether the run's lock, see `matey.train.lock`, names a process, and whether it is there and names none."""
+    """Return whether the run's lock, see `matey.train.folder`, names a process, and whether it is there and names none."""
     lock = folder / LOCK
     is_there = lock.is_file()
     is_held = is_there and lock.stat().st_size > 0

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from matey.first_use import on_first_use
 
 if TYPE_CHECKING:
+    from matey.simulate.catalogue import SYSTEMS
     from matey.simulate.ensemble import make
-    from matey.simulate.systems import SYSTEMS
 
 __all__ = ["SYSTEMS", "make"]
 
 # Imported on first use: the names and settings of the systems are known without NumPy and PyTorch.
-__getattr__, __dir__ = on_first_use(__name__, SYSTEMS="matey.simulate.systems", make="matey.simulate.ensemble")
+__getattr__, __dir__ = on_first_use(__name__, SYSTEMS="matey.simulate.catalogue", make="matey.simulate.ensemble")

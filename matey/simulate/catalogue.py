@@ -1,4 +1,4 @@
-"""The systems that ``tools/simulate.py`` can make, as its command line names them; solvers and layouts are in ``systems``.
+"""The systems that ``tools/simulate.py`` can make, as its command line names them; packages add more (docs/extending.md).
 
 Nothing here needs PyTorch, so that a command line is read, and a mistake in it reported, before the solvers are imported.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from matey.registry import Registry
 
 MOST_SETTING = 10.0
 CAVITY_INTERVAL = 0.01  # between the published frames of the cavity, to t = 20
@@ -90,6 +93,15 @@ CATALOGUE = {
         settings={"interval": CAVITY_INTERVAL},
     ),
 }
+
+_MODULES = {"compressible_rand": "compressible", "compressible_turb": "compressible", "colliding_thermals": "thermals"}
+SYSTEMS: Registry[Any] = Registry(
+    "system",
+    "matey.systems",
+    {name: f"matey.simulate.{_MODULES.get(name, name)}:{name.upper()}" for name in CATALOGUE},
+    type="matey.simulate.ensemble:System",
+)
+"""A `matey.simulate.ensemble.System` for each name; the solver is imported on use."""
 
 LAYOUTS = {"npy": ("mhd_cavity",)}
 """Layouts of files that only some systems have, and the names of these systems."""

@@ -8,19 +8,30 @@
 This stress is that of PDEBench's files (``CFD_multi_Hydra.py``), not the one its paper prints (Takamoto et al. 2022):
 ``eta`` and ``zeta`` are kinematic, of dimension length^2 / time, and terms that couple the axes are left out. With the
 paper's stress, velocities are 100 % off the files after one unit of time; with this one, less than 1 %. Heat is not
-conducted. The initial states are in ``compressible_initial.py``.
+conducted.
+
+The random initial states, ``rand`` and ``turbulence``, are sums of plane waves with random phases. Distributions are those of
+``init_multi_HD_2DRand`` and ``init_multi_HD_2DTurb`` in ``pdebench/data_gen/data_gen_NLE/utils.py``; the numbers differ, since
+PDEBench's come from JAX. Layout and names are those of the released ``2D_CFD_{Rand,Turb}_M*_Eta*_Zeta*_periodic_*_Train.hdf5``.
+Beyond those, the root attribute ``config`` records how the file was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import h5py
+import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
+from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import FiniteVolume, periodic
+from matey.simulate.layouts import Hdf5Layout
 from matey.simulate.time_stepping import Rate, heun, integrate, legendre_limit, runge_kutta_legendre
 
 ADIABATIC_INDEX = 5 / 3
@@ -184,3 +195,147 @@ class _Viscosity:
         along = torch.full((stress.shape[1], 1, 1), self.gas.shear_viscosity, dtype=stress.dtype)
         along[axis] = self.gas.longitudinal_viscosity
         return stress.mul_(along), (velocity + next_velocity).mul_(0.5)
+
+
+HIGHEST_WAVE = 4  # waves per axis
+WINDOW_EDGE = 0.01  # half the width over which a window closes
+LEAST_DENSITY = 0.05  # least density and pressure, over the mean: one draw in 300 is lower
+
+
+def rand(seed: int, resolution: int, mach: float) -> Tensor:
+    """Draw waves of density, pressure and velocity, in half of all cases inside a box in gas at rest.
+
+    Args:
+        seed: seed of the draw.
+        resolution: cells along each axis.
+        mach: mean speed, before the window, in units of the speed of sound.
+
+    Returns:
+        Density, pressure and velocity ``(f, x, y)``, float64.
+    """
+    generator = np.random.default_rng(seed)
+    density, temperature = generator.uniform(0.1, 10, 2)
+    contrast = torch.from_numpy(generator.uniform(0.01, 0.2, 2))  # one for density, one for pressure
+    windowed = generator.random() < 0.5
+    sides = generator.uniform((0.1, 0.1), (0.45, 0.45)), generator.uniform((0.55, 0.55), (0.9, 0.9))
+
+    fields = plane_waves(generator, 4, resolution)  # (f, x, y)
+    scalars = fields[:2] / fields[:2].abs().mean((1, 2), keepdim=True) * contrast[:, None, None]
+    scalars = scalars.clamp(min=LEAST_DENSITY - 1)
+    velocity = with_mean_speed(fields[2:], mach * math.sqrt(ADIABATIC_INDEX * temperature))
+    if windowed:
+        inside = window(sides, resolution)
+        scalars, velocity = inside * scalars, inside * velocity
+    mean = torch.tensor([density, density * temperature], dtype=torch.float64)
+    return torch.cat((mean[:, None, None] * (1 + scalars), velocity))
+
+
+def turbulence(seed: int, resolution: int, mach: float) -> Tensor:
+    """Draw waves of velocity with a mean speed of 1 in gas of density 1 in which sound travels at ``1 / mach``.
+
+    The published files subtract the expanding part of each wave as if its wave vector were one lower on both axes. That
+    leaves 2 to 12 % of the kinetic energy in expansion and compression, as it does here.
+
+    Returns:
+        Density, pressure and velocity ``(f, x, y)``, float64.
+    """
+    velocity = plane_waves(np.random.default_rng(seed), 2, resolution)
+    wave = torch.fft.fftfreq(resolution, 1 / resolution, dtype=torch.float64) - 1
+    vector = torch.stack(torch.meshgrid(wave, wave, indexing="ij"))  # (f, x, y)
+    spectrum = torch.fft.fft2(velocity)
+    expansion = (vector * spectrum).sum(0) / vector.square().sum(0).clamp(min=1)
+    velocity = torch.fft.ifft2(spectrum - vector * expansion).real
+    uniform = torch.ones(2, resolution, resolution, dtype=torch.float64)
+    uniform[1] = 1 / (ADIABATIC_INDEX * mach**2)
+    return torch.cat((uniform, with_mean_speed(velocity, 1.0)))
+
+
+def plane_waves(generator: np.random.Generator, num_fields: int, resolution: int) -> Tensor:
+    """Sum waves ``sin(2 pi k.x + phase) / sqrt(k)`` that vary along both axes, with up to four waves along each.
+
+    Returns:
+        One sum for each field, ``(f, x, y)``, float64, evaluated at the centres of the cells.
+    """
+    numbers = [number for number in range(-HIGHEST_WAVE, HIGHEST_WAVE + 1) if number]
+    phase = generator.uniform(0, 2 * math.pi, (num_fields, len(numbers), len(numbers)))
+    size = np.hypot(*np.meshgrid(numbers, numbers, indexing="ij")) ** -0.5
+    centres = (np.arange(resolution) + 0.5) / resolution
+    waves = np.exp(2j * math.pi * np.outer(numbers, centres))  # (k, x)
+    return torch.from_numpy(np.einsum("fkl,kx,ly->fxy", size * np.exp(1j * phase), waves, waves, optimize=True).imag)
+
+
+def with_mean_speed(velocity: Tensor, speed: float) -> Tensor:
+    """Scale a velocity ``(f, x, y)`` so that its mean magnitude is ``speed``."""
+    return velocity * (speed / velocity.square().sum(0).sqrt().mean())
+
+
+def window(sides: tuple[np.ndarray, np.ndarray], resolution: int) -> Tensor:
+    """Return a mask ``(x, y)``, 1 inside a box and 0 outside; ``sides`` are its lower and its upper corner."""
+    centres = (np.arange(resolution) + 0.5) / resolution
+    lower, upper = (np.tanh((centres - side[:, None]) / WINDOW_EDGE) for side in sides)  # each (axis, cell)
+    along_x, along_y = 0.5 * (lower - upper)
+    return torch.from_numpy(np.outer(along_x, along_y))
+
+
+FIELDS = ("density", "pressure", "Vx", "Vy")  # in the order of the solver
+
+
+def gas_layout(initial: str) -> Hdf5Layout:
+    """Return the layout of the file of an initial condition, ``Rand`` or ``Turb``."""
+    return Hdf5Layout(
+        files=lambda ensemble: {_file_name(initial, ensemble): ensemble.seeds},
+        configs=partial(_configs, initial),
+        begin=partial(_begin, initial),
+    )
+
+
+def solve_gas(draw: Callable[[int, int, float], Tensor], ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return the fields, each ``(t, x, y)``, of each seed; ``draw`` returns the initial state of a seed."""
+    viscosity, mach = ensemble.settings["viscosity"], ensemble.settings["mach"]
+    initial = torch.stack([draw(seed, ensemble.resolution, mach) for seed in seeds])  # (b, f, x, y)
+    times = torch.arange(ensemble.num_frames, dtype=torch.float64) * FRAME_INTERVAL
+    frames = navier_stokes(initial, times, Gas(viscosity, viscosity))
+    return [dict(zip(FIELDS, one.float().movedim(1, 0).numpy(), strict=True)) for one in frames]
+
+
+solve_rand = partial(solve_gas, rand)
+solve_turbulence = partial(solve_gas, turbulence)
+
+
+def _file_name(initial: str, ensemble: Ensemble) -> str:
+    mach, viscosity = ensemble.settings["mach"], ensemble.settings["viscosity"]
+    # The release writes 0.1 and 1.0 but 1e-08, which is how Python writes floats.
+    physics = f"M{float(mach)}_Eta{float(viscosity)}_Zeta{float(viscosity)}"
+    return f"2D_CFD_{initial}_{physics}_periodic_{ensemble.resolution}_Train.hdf5"
+
+
+def _configs(initial: str, ensemble: Ensemble, seeds: Sequence[int]) -> dict[str, str]:
+    config = {
+        "generator": "matey.simulate.compressible",
+        "initial": initial,
+        "first_seed": seeds[0],
+        "num_trajectories": len(seeds),
+        "resolution": ensemble.resolution,
+        "num_frames": ensemble.num_frames,
+        **ensemble.settings,
+    }
+    return {"config": yaml.safe_dump(config, sort_keys=False)}
+
+
+def _begin(initial: str, file: h5py.File, ensemble: Ensemble, seeds: Sequence[int]) -> None:
+    file.attrs["M"] = np.float64(ensemble.settings["mach"])
+    file.attrs["eta"] = file.attrs["zeta"] = np.float64(ensemble.settings["viscosity"])
+    file.attrs.update(_configs(initial, ensemble, seeds))
+    shape = (len(seeds), ensemble.num_frames, ensemble.resolution, ensemble.resolution)  # (b, t, x, y)
+    for field in FIELDS:
+        file.create_dataset(field, shape, dtype="f4")
+    centres = (np.arange(ensemble.resolution) + 0.5) / ensemble.resolution
+    file.create_dataset("x-coordinate", data=centres, dtype="f4")
+    file.create_dataset("y-coordinate", data=centres, dtype="f4")
+    # The official files hold one time more than frames.
+    times = np.arange(ensemble.num_frames + 1) * FRAME_INTERVAL
+    file.create_dataset("t-coordinate", data=times, dtype="f4")
+
+
+COMPRESSIBLE_RAND = System.published("compressible_rand", solve_rand, gas_layout("Rand"))
+COMPRESSIBLE_TURB = System.published("compressible_turb", solve_turbulence, gas_layout("Turb"))

@@ -1,6 +1,6 @@
 """Systems and ensembles to simulate, and the loop that solves an ensemble and hands it to its layout.
 
-A system is an entry of ``systems.SYSTEMS``. Solvers know nothing of files, layouts nothing of numerics.
+A system is an entry of ``catalogue.SYSTEMS``. Solvers know nothing of files, layouts nothing of numerics.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from matey.simulate.catalogue import Published, check_sizes
+from matey.simulate.catalogue import CATALOGUE, Published, check_sizes
 
 Trajectory = Mapping[str, np.ndarray]  # arrays of one trajectory, by their names in the file
 Solve = Callable[["Ensemble", Sequence[int]], Sequence[Trajectory]]
@@ -33,6 +33,11 @@ class System(Published):
 
     solve: Solve
     layout: Layout
+
+    @classmethod
+    def published(cls, name: str, solve: Solve, layout: Layout) -> System:
+        """Return a system of the catalogue, with its solver and the layout of its files."""
+        return cls(**vars(CATALOGUE[name]), solve=solve, layout=layout)
 
     def ensemble(self, settings: Mapping[str, float] | None = None, **sizes: int) -> Ensemble:
         """Return an ensemble of the published sizes and settings, except for those given."""

@@ -4,20 +4,29 @@
     c_t + div(c v) = 0,                           no gradient of c into the walls
 
 Velocity and force live on the faces between cells and the tracer in the cells (Harlow and Welch 1965, Phys. Fluids 8,
-2182), so that a projection makes the flow divergence-free to round-off. PDEBench's initial noise is in
-``incompressible_initial.py``.
+2182), so that a projection makes the flow divergence-free to round-off. The Laplacian between walls without flux is diagonal
+in the cosine transform (DCT-II, by FFT). The random initial state and force are smooth noise, as phiflow's ``Noise`` draws it.
+
+Layout and names of PDEBench's files are those of ``pdebench/data_gen/src/data_io.py``, and fields those of
+``sim_ns_incomp_2d.py``. Three things differ: a file is named by the seed of its first trajectory, since each trajectory has its
+own seed; frame 0 is divergence-free already; and data are not compressed, since lzf makes noise no smaller.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import h5py
+import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
-from matey.simulate.cosine_transform import cosine, inverse_cosine
+from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import NUM_GHOSTS, extrapolation, limited_half_slope
+from matey.simulate.layouts import Hdf5Layout
 from matey.simulate.time_stepping import heun, integrate
 
 
@@ -150,3 +159,161 @@ def _eigenvalues(resolution: int) -> Tensor:
     eigenvalues = along[:, None] + along
     eigenvalues[0, 0] = 1.0  # the mean of a divergence is zero
     return eigenvalues
+
+
+def cosine(field: Tensor) -> Tensor:
+    """Return ``sum_x field[x] cos(pi k (x + 1/2) / n)`` over both of the last axes, of the same shape."""
+    return _transposed(_forward(_transposed(_forward(field))))
+
+
+def inverse_cosine(amplitude: Tensor) -> Tensor:
+    """Undo ``cosine``."""
+    return _transposed(_backward(_transposed(_backward(amplitude))))
+
+
+def _transposed(field: Tensor) -> Tensor:
+    # Copied: FFTs of strided tensors round differently in a larger batch when their length is odd.
+    return field.mT.contiguous()
+
+
+def _forward(field: Tensor) -> Tensor:
+    # Makhoul 1980, IEEE Trans. Acoust. 28, 27: even cells forwards, then odd ones backwards, need one FFT of length n.
+    folded = torch.cat((field[..., ::2], field[..., 1::2].flip(-1)), dim=-1)
+    spectrum = torch.fft.fft(folded)
+    cos, sin = _quarter_turn(field)
+    return spectrum.real * cos + spectrum.imag * sin
+
+
+def _backward(amplitude: Tensor) -> Tensor:
+    size = amplitude.shape[-1]
+    mirrored = torch.cat((torch.zeros_like(amplitude[..., :1]), amplitude[..., 1:].flip(-1)), dim=-1)
+    cos, sin = _quarter_turn(amplitude)
+    spectrum = torch.complex(amplitude * cos + mirrored * sin, amplitude * sin - mirrored * cos)
+    folded = torch.fft.ifft(spectrum).real
+    field = torch.empty_like(amplitude)
+    num_even = (size + 1) // 2
+    field[..., ::2], field[..., 1::2] = folded[..., :num_even], folded[..., num_even:].flip(-1)
+    return field
+
+
+def _quarter_turn(field: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of ``pi k / 2 n``."""
+    size = field.shape[-1]
+    angle = math.pi / (2 * size) * torch.arange(size, dtype=field.dtype, device=field.device)
+    return angle.cos(), angle.sin()
+
+
+SCALE, SMOOTHNESS = 0.4, 1.0  # for velocity and tracer
+FORCE_SCALE, FORCE_SMOOTHNESS = 0.15, 3.0
+LOWEST_WAVE = 0.1  # squared, in waves per scale: longer waves are left out
+
+
+def noise_in_box(seed: int, resolution: int) -> tuple[Flow, Tensor]:
+    """Draw a flow and the force on it: each component and the tracer have mean 0 and standard deviation 1.
+
+    Returns:
+        The flow, not yet divergence-free, and the force on the faces, ``(2, x, y)``; nothing crosses the walls.
+    """
+    generator = np.random.default_rng(seed)
+    tracer, *velocity = (noise(generator, resolution, SCALE, SMOOTHNESS) for _ in range(3))
+    force = [noise(generator, resolution, FORCE_SCALE, FORCE_SMOOTHNESS) for _ in range(2)]
+    return Flow(_inside(velocity), tracer), _inside(force)
+
+
+def noise(generator: np.random.Generator, resolution: int, scale: float, smoothness: float) -> Tensor:
+    """Draw periodic noise in the unit square with amplitudes that fall as ``k^(-2 smoothness)``.
+
+    Args:
+        generator: the generator of random numbers.
+        resolution: cells along each axis.
+        scale: length of the longest waves, roughly.
+        smoothness: rate at which short waves get weaker.
+
+    Returns:
+        ``(x, y)``, float64, of mean 0 and standard deviation 1.
+    """
+    wave = np.fft.fftfreq(resolution, 1 / resolution) * scale
+    squared = wave[:, None] ** 2 + wave**2
+    heard = squared > LOWEST_WAVE
+    weight = np.where(heard, np.where(heard, squared, 1.0) ** -smoothness, 0.0)
+    real, imaginary = generator.standard_normal((2, resolution, resolution))
+    field = np.fft.ifft2(weight * (real + 1j * imaginary)).real
+    return torch.from_numpy(field / field.std())
+
+
+def _inside(components: list[Tensor]) -> Tensor:
+    """Return components on the faces, ``(2, x, y)``, with nothing on the walls."""
+    faces = torch.stack(components)
+    faces[0, -1], faces[1, :, -1] = 0.0, 0.0
+    return faces
+
+
+FRAME_INTERVAL = 0.005
+TRAJECTORIES_PER_FILE = 4
+
+
+def solve_box(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return velocity ``(t, x, y, 2)``, tracer ``(t, x, y, 1)`` and force ``(x, y, 2)`` in the cells, of each seed."""
+    flows, forces = zip(*(noise_in_box(seed, ensemble.resolution) for seed in seeds), strict=True)
+    initial = Flow(torch.stack([flow.velocity for flow in flows]), torch.stack([flow.tracer for flow in flows]))
+    force = torch.stack(forces)  # (b, 2, x, y)
+    times = torch.arange(ensemble.num_frames, dtype=torch.float64) * FRAME_INTERVAL
+    flow = flow_in_box(initial, force, times, ensemble.settings["viscosity"])
+    stored = {
+        "velocity": flow.velocity_in_cells().movedim(2, -1),
+        "particles": flow.tracer.unsqueeze(-1),
+        "force": Flow(force, flow.tracer).velocity_in_cells().movedim(1, -1),
+    }
+    return [{name: field[one].float().numpy() for name, field in stored.items()} for one in range(len(seeds))]
+
+
+def _files(ensemble: Ensemble) -> dict[str, Sequence[int]]:
+    starts = ensemble.seeds[::TRAJECTORIES_PER_FILE]
+    return {
+        f"{_name(ensemble)}-{start}.h5": range(start, min(start + TRAJECTORIES_PER_FILE, ensemble.seeds.stop))
+        for start in starts
+    }
+
+
+def _name(ensemble: Ensemble) -> str:
+    return f"ns_incom_inhom_2d_{ensemble.resolution}"
+
+
+def _configs(ensemble: Ensemble, seeds: Sequence[int]) -> dict[str, str]:
+    config = {
+        "sim_name": _name(ensemble),
+        "generator": "matey.simulate.incompressible",
+        "domain_size": [1, 1],
+        "grid_size": [ensemble.resolution, ensemble.resolution],
+        "particle_extrapolation": "BOUNDARY",
+        "velocity_extrapolation": "ZERO",
+        "NU": ensemble.settings["viscosity"],
+        "force_extrapolation": "ZERO",
+        "seed": seeds[0],
+        "smoothness": SMOOTHNESS,
+        "scale": SCALE,
+        "force_smoothness": FORCE_SMOOTHNESS,
+        "force_scale": FORCE_SCALE,
+        "n_steps": ensemble.num_frames,
+        "DT": FRAME_INTERVAL,
+        "frame_int": 1,
+        "n_batch": len(seeds),
+    }
+    return {"config": yaml.safe_dump(config, sort_keys=False)}
+
+
+def _begin(file: h5py.File, ensemble: Ensemble, seeds: Sequence[int]) -> None:
+    file.attrs.update(_configs(ensemble, seeds))
+    file.attrs["latestIndex"] = np.int64(ensemble.num_frames - 1)
+    cells = (ensemble.resolution, ensemble.resolution)
+    per_frame = (len(seeds), ensemble.num_frames)
+    file.create_dataset("velocity", (*per_frame, *cells, 2), dtype="f4", chunks=(1, 1, *cells, 2))
+    file.create_dataset("particles", (*per_frame, *cells, 1), dtype="f4", chunks=(1, 1, *cells, 1))
+    file.create_dataset("force", (len(seeds), *cells, 2), dtype="f4")
+    times = np.arange(ensemble.num_frames) * FRAME_INTERVAL
+    file.create_dataset("t", data=np.tile(times, (len(seeds), 1)), dtype="f4")
+
+
+LAYOUT = Hdf5Layout(_files, _configs, _begin)
+
+INCOMPRESSIBLE = System.published("incompressible", solve_box, LAYOUT)

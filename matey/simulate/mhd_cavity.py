@@ -7,20 +7,29 @@ In units of the lid's speed, the side of the square, the density and mu_0 = 1. T
 those of VERTEX-CFD's input ``full_induction_mhd/ldc_2d_bx_010.xml`` in the limits that its artificial compressibility
 and divergence cleaning approximate: the vector potential ``A`` and a stream function make B and v free of divergence.
 Walls conduct, so the field through them stays as it was, and the fluid sticks to them. The lid is not regularised.
+
+Diffusion is implicit on the interior nodes, by sine transforms: of a scalar that vanishes on the walls, and of a stream
+function whose flow does not slip along them. Both operators are built once, for a given length of step. A trajectory is stored
+in a self-describing HDF5 file of our own, or as the bare array that MATEY's authors used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import h5py
+import numpy as np
 import torch
+import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
 from matey.simulate.catalogue import CAVITY_INTERVAL
-from matey.simulate.square_diffusion import NoSlipDiffusion, ScalarDiffusion, SineTransform
+from matey.simulate.ensemble import Ensemble, System, Trajectory
+from matey.simulate.layouts import SingleFiles
 from matey.simulate.time_stepping import check_steps
 
 FRAME_INTERVAL = CAVITY_INTERVAL
@@ -197,3 +206,185 @@ def _inside(field: Tensor) -> Tensor:
 def _with_walls(field: Tensor) -> Tensor:
     """Add nodes on the walls, zero, around the interior ones."""
     return pad(field, (1, 1, 1, 1))
+
+
+class SineTransform:
+    """Sine modes, in which the five-point Laplacian of fields that vanish on the walls is diagonal.
+
+    Attributes:
+        num_nodes: interior nodes along each axis.
+        spacing: distance between nodes; walls are one spacing beyond the outermost ones.
+        modes: ``(node, mode)``, an involution.
+        decay: minus the Laplacian's eigenvalues, ``(mode along y, mode along x)``.
+    """
+
+    def __init__(self, num_nodes: int) -> None:
+        self.num_nodes, self.spacing = num_nodes, 1 / (num_nodes + 1)
+        index = torch.arange(1, num_nodes + 1, dtype=torch.float64)
+        self.modes = math.sqrt(2 * self.spacing) * (math.pi * self.spacing * index[:, None] * index).sin()
+        along_axis = (2 / self.spacing * (0.5 * math.pi * self.spacing * index).sin()).square()
+        self.decay = along_axis[:, None] + along_axis
+
+    def to_modes(self, field: Tensor) -> Tensor:
+        """Return the amplitudes of the modes of a field ``(y, x)``. Applied to amplitudes, it returns the field."""
+        return self.modes @ field @ self.modes
+
+
+class ScalarDiffusion:
+    """Solves ``(1 - amount lap) field = source``, with no field on the walls."""
+
+    def __init__(self, transform: SineTransform, amount: float) -> None:
+        self._transform, self._factor = transform, 1 / (1 + amount * transform.decay)
+
+    def solve(self, source: Tensor) -> Tensor:
+        """Return the field."""
+        to_modes = self._transform.to_modes
+        return to_modes(to_modes(source) * self._factor)
+
+
+class NoSlipDiffusion:
+    """Solves ``(1 - amount lap) vorticity = source`` for the stream function of a fluid that sticks to the walls.
+
+    The stream function vanishes on the walls, and vorticity is minus its five-point Laplacian. On a wall at rest, Thom's
+    formula gives the vorticity from the node inside, ``-2 psi / h^2``; the term from the wall's speed is part of the
+    source. Taken at the new time, as here, the formula does not limit the step.
+
+    The formula couples the ``4 n`` nodes next to the walls. Without it, the problem would be diagonal in sine modes, so
+    what remains is a dense system for these nodes (Woodbury's identity).
+    """
+
+    def __init__(self, transform: SineTransform, amount: float) -> None:
+        self._transform, self._coupling = transform, 2 * amount / transform.spacing**4
+        self._factor = 1 / (transform.decay + amount * transform.decay.square())
+        self._ends = transform.modes[[0, -1]]  # (node next to a wall, mode)
+        units = torch.eye(4 * transform.num_nodes, dtype=torch.float64)
+        response = torch.stack([self._sides(self._factor * self._spread(unit)) for unit in units])
+        self._inverse = torch.linalg.inv(torch.eye(len(response), dtype=torch.float64) + self._coupling * response)
+
+    def solve(self, source: Tensor) -> Tensor:
+        """Return the stream function."""
+        source = self._transform.to_modes(source)
+        sides = self._inverse @ self._sides(self._factor * source)
+        return self._transform.to_modes(self._factor * (source - self._coupling * self._spread(sides)))
+
+    def _sides(self, amplitudes: Tensor) -> Tensor:
+        """Return the nodes next to the four walls ``(4 n)`` from modes; those in a corner are there twice."""
+        modes = self._transform.modes
+        return torch.cat(((self._ends @ amplitudes @ modes).flatten(), (self._ends @ amplitudes.T @ modes).flatten()))
+
+    def _spread(self, sides: Tensor) -> Tensor:
+        """Return the modes of a source ``(4 n)`` on the nodes next to the walls; the transpose of ``_sides``."""
+        bottom_top, left_right = sides.reshape(2, 2, -1)
+        return self._ends.T @ (bottom_top @ self._transform.modes) + (self._transform.modes @ left_right.T) @ self._ends
+
+
+SYSTEM = "mhd_cavity"
+
+
+def solve_cavities(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return velocity and magnetic field, each ``(t, y, x, 2)``, of each seed."""
+    frames = solve(seeds, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"])
+    return [{"velocity": one[..., :2], "magnetic": one[..., 2:]} for one in frames.numpy()]
+
+
+def trajectory_path(folder: Path, seed: int) -> Path:
+    """Return the HDF5 file that holds the trajectory of a seed."""
+    return folder / f"{SYSTEM}_{seed:04d}.h5"
+
+
+def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = FRAME_INTERVAL) -> None:
+    """Write one trajectory as HDF5.
+
+    The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` describe the cavity; ``velocity`` and ``magnetic`` are
+    ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the coordinates and times.
+
+    Args:
+        path: the file.
+        seed: seed of the cavity.
+        frames: ``(t, y, x, f)``, the frames as solved.
+        interval: time between frames.
+    """
+    num_frames, resolution = frames.shape[:2]
+    cavity = draw_cavity(seed)
+    place = np.linspace(-HALF_WIDTH, HALF_WIDTH, resolution)
+    with h5py.File(path, "w") as file:
+        file.attrs["system"], file.attrs["config"] = SYSTEM, config(seed, resolution, num_frames, interval)
+        file.attrs.update({"Bx": cavity.field, "Re": cavity.reynolds, "Re_m": cavity.magnetic_reynolds})
+        for name, values in (("velocity", frames[..., :2]), ("magnetic", frames[..., 2:])):
+            file.create_dataset(name, data=values, dtype="f4")
+        for name, values in (("x", place), ("y", place), ("t", np.arange(num_frames) * interval)):
+            file.create_dataset(name, data=values, dtype="f4")
+
+
+def config(seed: int, resolution: int, num_frames: int, interval: float = FRAME_INTERVAL) -> str:
+    """Return the YAML text that records the contents of a file; equal settings give equal text."""
+    sim = {"seed": seed, "resolution": resolution, "num_frames": num_frames, "interval": interval}
+    sim |= asdict(draw_cavity(seed))
+    return yaml.safe_dump({"name": SYSTEM, "generator": "matey.simulate.mhd_cavity", "sim": sim}, sort_keys=False)
+
+
+def read_config(path: Path) -> str | None:
+    """Return the result of ``config`` as kept in an HDF5 file, or None if another program wrote it."""
+    try:
+        with h5py.File(path) as file:
+            return file.attrs.get("config")
+    except OSError:  # not HDF5, or truncated
+        return None
+
+
+def array_path(folder: Path, seed: int) -> Path:
+    """Return the ``npy`` file of a seed's cavity; MATEY's reader expects 4 characters for Bx and 3 for Re_m."""
+    cavity = draw_cavity(seed)
+    return folder / f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
+
+
+def write_array(path: Path, frames: np.ndarray) -> None:
+    """Write one trajectory as the bare array ``(t, y, x, 4)``.
+
+    MATEY's first reader looked for ``*_sol.exo`` files beside it, to count time steps; none are written.
+    """
+    np.save(path, np.asarray(frames, dtype="f4"))
+
+
+LAYOUT = SingleFiles(
+    path=trajectory_path,
+    config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"]),
+    read_config=read_config,
+    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
+        path, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
+    ),
+)
+
+
+def _array_config(ensemble: Ensemble, seed: int) -> str:
+    """Return the shape, which is all that an array records; its name states field and Reynolds number.
+
+    Raises:
+        ValueError: the interval between frames is not the one that readers assume.
+    """
+    if ensemble.settings["interval"] != FRAME_INTERVAL:
+        interval = ensemble.settings["interval"]
+        raise ValueError(
+            f"An array does not say its interval, which is taken to be {FRAME_INTERVAL:g}: got {interval:g}; "
+            "write HDF5 instead."
+        )
+    return str((ensemble.num_frames, ensemble.resolution, ensemble.resolution, 4))
+
+
+def _array_shape(path: Path) -> str | None:
+    try:
+        return str(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, EOFError):  # NumPy's errors about a file that is no array, or truncated
+        return None
+
+
+ARRAYS = SingleFiles(
+    path=array_path,
+    config=_array_config,
+    read_config=_array_shape,
+    write_one=lambda path, ensemble, seed, trajectory: write_array(
+        path, np.concatenate(list(trajectory.values()), axis=-1)
+    ),
+)
+
+MHD_CAVITY = System.published(SYSTEM, solve_cavities, LAYOUT)

@@ -1,18 +1,23 @@
 """Shallow-water flow over a flat, wet bed, and PDEBench's radial dam break.
 
 The equations are ``h_t + div(h v) = 0`` and ``(h v)_t + div(h v v + g h^2 / 2) = 0``. The set-up is that of
-``pdebench/data_gen/src/sim_radial_dam_break.py``, whose solver is Clawpack's (Roe flux with entropy fix, MC limiter).
+``pdebench/data_gen/src/sim_radial_dam_break.py``, whose solver is Clawpack's (Roe flux with entropy fix, MC limiter). Layout,
+names and settings of the file are those of ``pdebench/data_gen/gen_radial_dam_break.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.finite_volume import FiniteVolume, extrapolation
+from matey.simulate.layouts import SquareGroups
 from matey.simulate.time_stepping import heun, integrate
 
 GRAVITY = 1.0
@@ -91,3 +96,27 @@ class ShallowWater:
         flux = mass[:, None] * torch.where(mass[:, None] > 0, left, right)
         flux[:, 0], flux[:, 1 + axis] = mass, push
         return flux
+
+
+def solve_dam_break(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return depth as stored, ``(t, x, y, f)``, of each seed."""
+    radius = torch.tensor([dam_radius(seed) for seed in seeds], dtype=torch.float64)
+    depth = dam_break(radius, ensemble.resolution, ensemble.num_frames).float()  # (b, t, x, y)
+    return [{"data": one.unsqueeze(-1).numpy()} for one in depth]
+
+
+def _dam_break_config(seed: int, resolution: int, num_frames: int) -> dict[str, Any]:
+    sim = {
+        "T_end": round((num_frames - 1) * FRAME_INTERVAL, 9),
+        "n_time_steps": num_frames - 1,
+        "xdim": resolution,
+        "ydim": resolution,
+        "gravity": GRAVITY,
+        "dam_radius": dam_radius(seed),
+        "inner_height": DEPTH_INSIDE,
+    }
+    return {"name": "2d_rdb", "generator": "matey.simulate.shallow_water", "sim": sim}
+
+
+LAYOUT = SquareGroups(HALF_WIDTH, FRAME_INTERVAL, _dam_break_config).layout("2D_rdb_NA_NA.h5")
+SHALLOW_WATER = System.published("shallow_water", solve_dam_break, LAYOUT)

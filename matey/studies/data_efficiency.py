@@ -17,11 +17,11 @@ import torch
 from matplotlib.figure import Figure
 
 from matey.checkpoints.durable import replace_text
-from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.run_files import CONFIG, METRICS, RECORDS
+from matey.checkpoints.source import find_checkpoint
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import DataSection, RunConfig, dump_config, load_config
-from matey.config.shipped import ROOT, find
+from matey.config.files import ROOT, find_shipped
 from matey.data import DataError, open_sets
 from matey.data.remote.paths import rooted, within
 from matey.data.splits import split_set, split_trajectories
@@ -121,7 +121,7 @@ class DataEfficiencyStudy(RunnableStudy[Point]):
             "pretrained": self.pretrained,
             "trajectories": self.num_trajectories,
             "set": [*self.settings],
-            "made_of": digest(self._config, find(self.deepspeed_config), of_points),
+            "made_of": digest(self._config, find_shipped(self.deepspeed_config), of_points),
         }
 
     @cached_property

@@ -37,12 +37,12 @@ from tqdm import tqdm
 
 from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError
-from matey.config.shipped import ROOT, is_installed
+from matey.config.files import ROOT, is_installed
 from matey.mistakes import Mistake, one_line
 from matey.process.launchers import program_of
 from matey.report.pictures import write_png
 from matey.studies.cases import StudyError
-from matey.train.lock import FileLock, LockedError
+from matey.train.folder import FileLock, LockedError
 
 Row = dict[str, Any]
 

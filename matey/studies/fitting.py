@@ -29,10 +29,10 @@ from matey.data.stream import micro_batches
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
-from matey.parallel.allocator import keep_freed_memory
 from matey.peers.inputs import NetworkPeer
 from matey.peers.kinds import Peer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
+from matey.process.resources import keep_freed_memory
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData, loss_scales, open_data
 

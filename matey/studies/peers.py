@@ -18,7 +18,7 @@ from torch import OutOfMemoryError
 from matey.checkpoints.run_files import METRICS, RECORDS
 from matey.checkpoints.trained import load_trained, read_log
 from matey.config import RunConfig, load_config
-from matey.config.shipped import ROOT
+from matey.config.files import ROOT
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from matey.checkpoints.find import find_checkpoint
 from matey.checkpoints.run_files import CONFIG
+from matey.checkpoints.source import find_checkpoint
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig, load_config
-from matey.config.shipped import ROOT, find
+from matey.config.files import ROOT, find_shipped
 from matey.data import open_sets
 from matey.evaluate.held_out import hold_out
 from matey.mistakes import Mistake
@@ -121,7 +121,7 @@ class PretrainingStudy(RunnableStudy[Point]):
     @property
     def facts(self) -> Mapping[str, Any]:
         """Name, scale and overrides, and digests of YAML, data, settings and protocol; models may be added to a folder."""
-        table, files = self.table, (ROOT / self.table.config, find(self.deepspeed_config))
+        table, files = self.table, (ROOT / self.table.config, find_shipped(self.deepspeed_config))
         made_of = digest(*files, table.data, table.settings, table.rollout, table.max_windows)
         return {"study": self.name, "scale": self.scale, "set": [*self.settings], "made_of": made_of}
 

@@ -21,12 +21,12 @@ from matey.evaluate.evaluation import Protocol
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut, sound_beginnings
 from matey.evaluate.records import read_records
-from matey.parallel.allocator import keep_freed_memory
 from matey.planning.at_hand import is_at_hand
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
+from matey.process.resources import keep_freed_memory
 from matey.report.tables import forecast_text, summary_records
 from matey.studies.cases import Simulated
 from matey.studies.engine import Row, call, script

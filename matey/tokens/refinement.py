@@ -20,7 +20,7 @@ from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_g
 
 @dataclass(frozen=True)
 class Refinement:
-    """A rule for splitting patches; names and legal values are those of `matey.config.network_sections.TokensSection`.
+    """A rule for splitting patches; names and legal values are those of `matey.config.schema.TokensSection`.
 
     Attributes:
         rule: ``threshold`` splits a patch whose variance exceeds ``refine`` times the largest of its sample and level: 0

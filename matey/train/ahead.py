@@ -28,7 +28,7 @@ from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.nested import Packed, num_bytes_of, packed
 from matey.samples import BatchPart
-from matey.train.losses import NRMSE, Loss, halo_of
+from matey.train.loss import NRMSE, Loss, halo_of
 from matey.train.memory import is_copied_ahead
 from matey.train.unroll import is_part, num_rolled
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from matey.checkpoints.shards import average_file
+from matey.checkpoints.source import average_file
 from matey.parallel.collectives import rank
 from matey.parallel.master import Piece, gather_shares, masters, refresh_module, share
 from matey.parallel.package import Engine

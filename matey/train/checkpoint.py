@@ -1,4 +1,8 @@
-"""A run's folder: its resolved configuration, whole checkpoints only, and the best weights in Hugging Face form."""
+"""A run's folder: its resolved configuration, whole checkpoints only, and the best weights in Hugging Face form.
+
+The engine loads DeepSpeed's checkpoint for the same ranks and ZeRO stage, or a universal one for any. A kill at any moment
+leaves the best weights whole.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,26 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
+from shlex import quote
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 import matey
-from matey.checkpoints.durable import flush_names, flush_shards, free_name, remove_if_it_goes, replace_text, still_there
-from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.newest import ShardError, latest_tag
+from matey.checkpoints.durable import (
+    flush,
+    flush_names,
+    flush_shards,
+    free_name,
+    remove_if_it_goes,
+    replace_text,
+    still_there,
+)
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
@@ -30,23 +44,35 @@ from matey.checkpoints.run_files import (
     MODEL_AFTER,
     MODEL_BEFORE,
     STEP,
+    ShardError,
+    latest_tag,
+    read_metrics,
     step_name,
 )
-from matey.config import ConfigError, RunConfig, dump_config
-from matey.config.flags import command_line
+from matey.checkpoints.source import AVERAGE, Source, find_damage, layout_of, open_checkpoint
+from matey.config import ConfigError, RunConfig, dump_config, load_config
+from matey.config.flags import command_line, started_as
 from matey.data.workers import ends_of_workers_heard_later
-from matey.mistakes import one_line
-from matey.model.lora import adapters_of
+from matey.mistakes import Mistake, one_line
+from matey.model.lora import adapters_of, plain_weights
+from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
-from matey.parallel.engine import whole_parameters
-from matey.parallel.master import trained_names
+from matey.parallel.engine import load_deepspeed, whole_parameters
+from matey.parallel.failure import lost_contact
+from matey.parallel.master import set_frozen, set_whole, trained_names
 from matey.parallel.muon import stepped_by_muon
 from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
-from matey.train.best_weights import replace_model
-from matey.train.lock import FolderLock, LockedError, not_shared
-from matey.train.own_folder import cannot_write, check_folder, claim_linked_checkpoints, is_folder, record
-from matey.train.resume import RunError, check_kept, let_lost_contact_through, load_checkpoint
+from matey.train.folder import (
+    FolderLock,
+    LockedError,
+    cannot_write,
+    check_folder,
+    claim_linked_checkpoints,
+    is_folder,
+    not_shared,
+    record,
+)
 
 # Versions of the programs that write a checkpoint; DeepSpeed records its own.
 VERSIONS = {"matey": matey.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
@@ -292,3 +318,119 @@ class RunFolder:
             f"Could not save {what} to {self.path} ({one_line(error)}); {last}. "
             f"Free some space ({free} left) and start the same command with --resume."
         )
+
+
+def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str, Tensor]) -> None:
+    """Replace a model's weights; until the new ones are whole on disk, the earlier ones stay, here or under the name ``old``.
+
+    Args:
+        folder: the model's folder.
+        old: folder of the earlier weights, for the moment in which the new ones get their name.
+        module: the network that is trained, as this rank holds it.
+        weights: whole parameters of the network by name.
+
+    Raises:
+        OSError, RuntimeError, SafetensorError: the weights cannot be written.
+    """
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        # A model without weights of its own: the run's module may be in bfloat16, and config.json would say so.
+        with torch.device("meta"):
+            model = MateyModel(module.config)
+        with quiet():
+            model.save_pretrained(new, state_dict=plain_weights(module, weights))
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    flush(new)
+    if folder.exists():
+        _make_way(old)
+        folder.rename(old)
+    new.rename(folder)
+    _make_way(old)
+
+
+def _make_way(old: Path) -> None:
+    """Remove earlier weights; a folder that cannot be removed, as on NFS while a program reads it, gets a number and stays."""
+    numbered = [path for path in old.parent.glob(f"{old.name}.*") if path.suffix[1:].isdigit()]
+    for path in (old, *numbered):
+        shutil.rmtree(path, ignore_errors=True)
+    if old.exists():
+        old.rename(free_name(old))
+
+
+# Settings that a resumed run must keep: whole sections where no keys are named, else these keys.
+KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
+
+
+class RunError(Mistake):
+    """A run that cannot start, go on or be saved: one sentence that says what to do."""
+
+
+def check_kept(folder: Path, run: RunConfig) -> None:
+    """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts or at other rates."""
+    saved = load_config(folder / CONFIG)
+    for section, keys in KEPT.items():
+        before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
+        for key in keys or {**before, **now}:
+            if before.get(key) != now.get(key):
+                raise RunError(
+                    f"{folder} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
+                    "use the same, or another output.dir."
+                )
+
+
+def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dict[str, Any]:
+    """Load the checkpoint in a folder ``step_*`` and return the state saved with it. All ranks must call.
+
+    Raises:
+        RunError: the checkpoint is corrupt, has other groups of parameters, or is of other ranks or another ZeRO stage and
+            not universal.
+    """
+    older = f"an older one can be named in {folder.parent / LATEST}."
+    try:
+        source = open_checkpoint(folder)
+        layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
+        if source.stage is not None and (source.num_ranks, source.layout) != (world_size(), layout):
+            raise RunError(_convert_first(source, layout))
+        # DeepSpeed would not name a corrupt file, and would accept a file of another step or with changed bytes.
+        if damage := find_damage(source, source.files()[rank() :: world_size()]):
+            raise RunError(f"{damage[0]} Or {older}")
+        if source.stage is None:
+            return _load_universal(engine, source, average)
+        state = load_deepspeed(engine, folder)
+        average.load(folder)
+    except ShardError as error:
+        raise RunError(f"{error} Or {older}") from None
+    except RunError:
+        raise
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, UnpicklingError, SafetensorError) as error:
+        let_lost_contact_through(error)
+        raise RunError(f"The checkpoint {folder} cannot be loaded ({one_line(error)}); {older}") from error
+    return state
+
+
+def let_lost_contact_through(error: Exception) -> None:
+    """Raise an error again if another rank's end caused it: no file is at fault, and the end of the process explains it."""
+    if lost_contact(error, error.__traceback__) is not None:
+        raise error
+
+
+def _convert_first(source: Source, layout: str) -> str:
+    run = source.folder.parent.parent
+    new = run.with_name(f"{run.name}_universal")
+    convert = started_as("tools/convert_checkpoint.py", "convert")
+    return (
+        f"{source.folder} was saved by {source.num_ranks} ranks {source.layout}, and this run has {world_size()} ranks "
+        f"{layout}. Convert it with `{convert} {quote(str(run))} --to universal --out {quote(str(new))}` and go on "
+        f"with --resume --set output.dir={quote(str(new))}."
+    )
+
+
+def _load_universal(engine: Engine, source: Source, average: MovingAverage) -> dict[str, Any]:
+    """Read this rank's part of every parameter, one parameter at a time; return the state that all ranks share."""
+    set_whole(engine, source.parameter, source.step)
+    set_frozen(engine, source.common["module"])
+    average.set_whole(partial(source.parameter, AVERAGE) if source.has_average else None)
+    return source.common

@@ -1,27 +1,31 @@
-"""A fine-tuning run: the network and its weights come from a trained model, fields are appended, parts are trained."""
+"""A fine-tuning run: the network and its weights come from a trained model, fields are appended, parts are trained.
+
+A mode freezes parameters of the model, and may put adapters of low rank beside them. A parameter is identified by its name, and
+by the part of the network that it belongs to (`matey.model.parts`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Set
+from typing import Any, get_args
 
 import torch
 
 from matey.checkpoints.trained import Trained, load_trained
-from matey.config import ConfigError, FinetuneSection, RunConfig
+from matey.config import ConfigError, FinetuneSection, Part, RunConfig
 from matey.config.choices import FINETUNE_MODES
 from matey.mistakes import listed
 from matey.model.configuration import model_config, with_network_of
-from matey.model.lora import plain_names
+from matey.model.lora import add_adapters, is_adapter, plain_names
 from matey.model.matey import MateyModel, quiet
+from matey.model.parts import OUTPUT, part_of
 from matey.model.transfer import Transfer, transfer, weights_fingerprint
 from matey.parallel.agreement import check_same_run
-from matey.train.beforehand import named_source, reading_source
+from matey.train.command import named_source, reading_source
 from matey.train.describe import parts_table
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
-from matey.train.run_data import open_data
-from matey.train.run_split import check_unseen
+from matey.train.run_data import check_unseen, open_data
 
 
 def finetune(
@@ -112,3 +116,33 @@ def move_weights(source: MateyModel, model: MateyModel, settings: FinetuneSectio
         return transfer(source, model, rows, cells=cells)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+ALL: frozenset[Part] = frozenset(get_args(Part))
+
+
+def every_part(model: MateyModel, settings: FinetuneSection) -> None:
+    """Train all parameters."""
+    train_parts(model, ALL)
+
+
+def prepost(model: MateyModel, settings: FinetuneSection) -> None:
+    """Train all but the blocks."""
+    train_parts(model, ALL - {"blocks"})
+
+
+def lora(model: MateyModel, settings: FinetuneSection) -> None:
+    """Train all but the blocks, and adapters of low rank beside the blocks' linear maps."""
+    add_adapters(model, settings.lora_rank, settings.lora_alpha)
+    train_parts(model, ALL - {"blocks"})
+
+
+def head(model: MateyModel, settings: FinetuneSection) -> None:
+    """Train the parts that make the output."""
+    train_parts(model, OUTPUT)
+
+
+def train_parts(model: MateyModel, parts: Set[Part]) -> None:
+    """Freeze all parameters except those of some parts and of adapters."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_adapter(name) or part_of(name) in parts)

@@ -1,4 +1,4 @@
-"""The training loop: next batch, forward, backward, step, log, validate, save."""
+"""The training loop: next batch, forward, backward, step, log, validate, save; with its learning rate and progress bar."""
 
 from __future__ import annotations
 
@@ -16,20 +16,15 @@ from matey.config.choices import LOSSES
 from matey.parallel.collectives import rank
 from matey.parallel.engine import forget_order_of_modules, set_learning_rate, take_step
 from matey.parallel.failure import during
-from matey.parallel.late import Late
-from matey.parallel.meter import Meter
+from matey.parallel.meter import Late, Meter, count_traffic, take_traffic
 from matey.parallel.package import Engine
-from matey.parallel.signals import asked_to_leave
-from matey.parallel.traffic import count_traffic, take_traffic
+from matey.process.signals import asked_to_leave
 from matey.train.ahead import AsRead, MicroBatch
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
-from matey.train.closing import validation_sentence
+from matey.train.describe import validation_sentence
 from matey.train.loss import LossScale, training_loss
-from matey.train.schedule import learning_rate
-from matey.train.step_bar import step_bar
-from matey.train.taken_step import MetricsLog, TakenStep
-from matey.train.tally import Tally
+from matey.train.step import MetricsLog, TakenStep, Tally
 from matey.train.unroll import num_rolled, rolled_out
 
 
@@ -221,3 +216,63 @@ class Progress:
     def state(self) -> dict[str, float | str]:
         """Return the state that a checkpoint keeps beside its step."""
         return {name: value for name, value in vars(self).items() if name != "step"}
+
+
+LINE_EVERY = 30.0  # seconds between two lines where standard error is no terminal
+
+
+def step_bar(num_steps: int, done: int, *, is_shown: bool) -> tqdm[Any]:
+    """Return a bar of ``num_steps`` steps that begins at ``done``; it stays silent unless ``is_shown``."""
+    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY
+    return StepBar(
+        total=num_steps,
+        initial=done,
+        unit="step",
+        disable=not is_shown,
+        dynamic_ncols=True,
+        miniters=1,
+        mininterval=interval,
+    )
+
+
+class StepBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its annotations alone
+    """A bar that is redrawn in place in a terminal only; elsewhere each drawing is a line of its own."""
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:  # noqa: ANN401 what tqdm was given
+        """Return the function that shows a text in ``file`` in place of the text before."""
+        if file.isatty():
+            return tqdm.status_printer(file)
+
+        def print_line(text: str) -> None:
+            if text:
+                file.write(f"{text}\n")
+                file.flush()
+
+        return print_line
+
+    def clear(self, nolock: bool = False) -> None:  # noqa: FBT001, FBT002 as tqdm has it
+        """Take the bar off the screen, if the output is a terminal."""
+        if self.fp.isatty():
+            super().clear(nolock)
+
+
+def learning_rate(step: int, train: TrainSection) -> float:
+    """Return the learning rate of optimizer step ``step``, counted from 1: linear warm-up, then cosine or constant."""
+    if step <= train.warmup_steps:
+        return train.learning_rate * step / train.warmup_steps
+    if train.schedule == "constant":
+        return train.learning_rate
+    progress = (step - train.warmup_steps) / max(1, train.steps - train.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return train.final_learning_rate + (train.learning_rate - train.final_learning_rate) * cosine
+
+
+def warm_up_notes(train: TrainSection) -> list[str]:
+    """Return a sentence if the warm-up does not end before the run, as after its steps alone were shortened."""
+    if train.warmup_steps < train.steps:
+        return []
+    return [
+        f"The learning rate warms up over {train.warmup_steps} steps, and the run has {train.steps}: it ends at "
+        f"{learning_rate(train.steps, train):.3g} and never falls; lower train.warmup_steps, too."
+    ]

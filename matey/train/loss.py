@@ -1,18 +1,136 @@
-"""The training loss: each rank scores the cells of its box, and the sums of ranks are added up."""
+"""The training losses, each an object with a name: each rank scores the cells of its box, and the sums of ranks are added up.
+
+A loss is a relative error: the root of a sum over the cells of the prediction's error, over the same root for the target. It
+defines the terms of the sum, and the number of cells around a cell that a term depends on:
+
+      cells of a rank's box, which are summed      . . . . . .
+      and a halo of 1: the predictions of          . # # # # .
+      the ranks that hold the boxes around         . # # # # .
+                                                   . # # # # .
+                                                   . . . . . .
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from matey.fields import FieldBatch
+from matey.metrics import NRMSE_EPSILON, nrmse
 from matey.model.forecast import Forecast
 from matey.model.sequence_group import SequenceGroup
 from matey.nested import with_tensors
-from matey.train.losses import NRMSE, Loss, axes_of, halo_of
+from matey.tokens.patches import extend
+
+
+class Loss(ABC):
+    """A relative error of each sample and field.
+
+    Attributes:
+        halo: number of cells around a cell that `squares` looks at, along each axis of the grid with more than one cell.
+        balanced: whether the error is divided by the mean error of persistence on the system at the lead time.
+    """
+
+    halo: int = 0
+    balanced: bool = False
+
+    @abstractmethod
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Return the terms that are summed over the cells; they are quadratic in the values.
+
+        Args:
+            values: ``(k, f, z, y, x)``, an error or a target with a halo at both ends of each of ``axes``.
+            axes: the axes that have a halo, a subset of 2, 3, 4 for z, y, x.
+
+        Returns:
+            The squares ``(k, f, z, y, x)``, without the halo.
+        """
+
+    def sum_of(self, fields: Tensor, wraps: Sequence[bool]) -> Tensor:
+        """Return the sum ``(b, f)`` over whole fields ``(b, f, z, y, x)``, continued periodically or by their edge values."""
+        halo = halo_of(self.halo, fields.shape[2:])
+        ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
+        return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
+
+    def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
+        """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's, plus a floor."""
+        reference = of_target.sqrt() + NRMSE_EPSILON * num_cells**0.5
+        error = of_error / reference.square()
+        # The root's slope is infinite at zero; for an error of rounding size it would not help.
+        return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
+
+    def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
+        """Return the error ``(b, f)`` of a whole predicted frame ``(b, f, z, y, x)``."""
+        target = batch.known_target
+        of_error, of_target = (self.sum_of(fields, batch.periodic) for fields in (prediction - target, target))
+        return self.relative(of_error, of_target, math.prod(batch.grid))
+
+
+@dataclass(frozen=True)
+class Nrmse(Loss):
+    """The root mean square error over the root mean square of the target, `matey.metrics.nrmse`."""
+
+    balanced: bool = False
+
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Square the values."""
+        return values.square()
+
+    def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
+        """Return the NRMSE of a whole predicted frame."""
+        return nrmse(prediction, batch.known_target)
+
+
+@dataclass(frozen=True)
+class Gradient(Loss):
+    """The error of values and gradients together, relative to the target's: a Sobolev norm.
+
+    Central differences give weight to errors of one cell's width, which count for NRMSE no more than broad ones.
+
+    Attributes:
+        length: number of cells over which a gradient counts as much as the values.
+        balanced: whether the error is divided by the mean error of persistence.
+    """
+
+    length: float = 4.0
+    balanced: bool = False
+    halo = 1
+
+    def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
+        """Square the values and, times the length, their central differences along each axis."""
+        total = shifted(values, axes, self.halo).square()
+        for axis in axes:
+            ahead, behind = (shifted(values, axes, self.halo, axis, step) for step in (1, -1))
+            total = total + (self.length / 2 * (ahead - behind)).square()
+        return total
+
+
+NRMSE = Nrmse()
+BALANCED = Nrmse(balanced=True)
+GRADIENT = Gradient()
+
+
+def shifted(values: Tensor, axes: Sequence[int], halo: int, along: int = 2, step: int = 0) -> Tensor:
+    """Return the values without their halo, or the values ``step`` cells further along an axis of ``axes``."""
+    for axis in axes:
+        start = halo + (step if axis == along else 0)
+        values = values.narrow(axis, start, values.shape[axis] - 2 * halo)
+    return values
+
+
+def halo_of(cells: int, grid: Sequence[int]) -> tuple[int, ...]:
+    """Return the halo along ``z, y, x``: none where the grid has one cell, and so no neighbours."""
+    return tuple(cells if size > 1 else 0 for size in grid)
+
+
+def axes_of(halo: Sequence[int]) -> list[int]:
+    """Return the axes of ``(k, f, z, y, x)`` that have a halo."""
+    return [axis for axis, reach in enumerate(halo, start=2) if reach]
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,52 @@
-"""A training run from its model and data to its last step: agreement of ranks, engine, folder, resuming, the loop."""
+"""A training run from its processes to its last step: agreement of ranks, engine, folder, resuming, the loop.
+
+A pretraining run takes the vocabulary of its data and random weights.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
+
 from matey.checkpoints.durable import replace_bytes, replace_text
-from matey.checkpoints.metrics_log import read_metrics
-from matey.checkpoints.run_files import INDEX, SEEN, SPLIT
+from matey.checkpoints.run_files import INDEX, SEEN, SPLIT, read_metrics
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.choices import LOSSES
 from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
 from matey.data.stream import micro_batches
+from matey.mistakes import Mistake
 from matey.model.boxes import share_of
 from matey.model.compiled import compile_blocks
-from matey.model.configuration import MateyConfig
+from matey.model.configuration import MateyConfig, model_config
 from matey.model.matey import MateyModel
-from matey.parallel.agreement import check_agreement, fingerprint
+from matey.parallel.agreement import check_agreement, check_placement, check_same_run, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import build_engine, is_bf16
-from matey.parallel.host_exchange import HostExchange
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import HostExchange
+from matey.parallel.failure import name_failures
 from matey.parallel.package import Engine, deepspeed
-from matey.parallel.placement import check_placement
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
+from matey.process.ending import end_with_error
+from matey.process.launchers import likely_place
+from matey.process.resources import keep_freed_memory
+from matey.process.signals import EXIT_CODE
 from matey.train.ahead import MakeReady, on_any_of, on_device, together
 from matey.train.average import MovingAverage
-from matey.train.checkpoint import RunFolder
-from matey.train.closing import closing
-from matey.train.describe import describe, describe_tokens
-from matey.train.loop import Progress, train
+from matey.train.checkpoint import RunError, RunFolder
+from matey.train.command import check_no_source
+from matey.train.describe import closing, describe, describe_tokens
+from matey.train.folder import cannot_write, record_done
+from matey.train.loop import Progress, train, warm_up_notes
 from matey.train.memory import group_size
-from matey.train.network import check_attention
-from matey.train.own_folder import cannot_write, record_done
-from matey.train.resume import RunError
-from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, validation_windows
-from matey.train.sample_layout import layout_of
-from matey.train.schedule import warm_up_notes
-from matey.train.seen_scales import seen_scales
+from matey.train.network import check_attention, check_fit, layout_of, with_vocabulary
+from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, open_data, seen_scales, validation_windows
 from matey.train.unroll import num_rolled
 from matey.train.validation import validate
 
@@ -239,3 +246,56 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
         raise ConfigError(str(error)) from None
     check_placement(topology)
     return topology
+
+
+Train = Callable[..., bool]
+"""`matey.train.run.pretrain` or `matey.train.finetune.finetune`."""
+
+
+def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any], *, only_describe: bool) -> int:
+    """Start the processes, train, and return the exit code.
+
+    Returns:
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
+        mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.
+    """
+    rank, world_size = likely_place()
+    name_failures(rank, world_size)
+    try:
+        environment = find_environment()
+        rank, world_size = environment.rank, environment.world_size
+        start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
+        if environment.device.type == "cpu":
+            keep_freed_memory()
+        tell = _print if rank == 0 else lambda line: None
+        tell(f"Started: {environment}")
+        is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
+    except Mistake as error:
+        return end_with_error(rank, world_size, f"error: {error}")
+    return stop_processes(0 if is_done else EXIT_CODE)
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def pretrain(
+    run: RunConfig, deepspeed_config: dict[str, Any], say: Callable[[str], None], *, only_describe: bool = False
+) -> bool:
+    """Train as ``run`` says, from the start or from the newest checkpoint; return whether training is done.
+
+    Args:
+        run: the run; its vocabulary, if not given, is made of the fields of the data sets.
+        deepspeed_config: the configuration of the engine.
+        say: function that prints a line on rank 0.
+        only_describe: whether to describe the run only, without training.
+    """
+    check_no_source(run)
+    check_same_run(run, deepspeed_config)
+    data = open_data(run)
+    run = with_vocabulary(run, data.all_sets)
+    config = model_config(run)
+    check_fit(config, data.sets_and_views)
+    torch.manual_seed(run.train.seed)
+    return train_run(run, data, MateyModel(config), deepspeed_config, say, only_describe=only_describe)

@@ -1,33 +1,46 @@
-"""The data of a run, for training and for validation, and the windows and scales that follow from it."""
+"""The data of a run, for training and for validation: how it is split, and the windows and scales that follow from it.
+
+A resumed run is split as it was at its start. ``train.loss: balanced`` divides by persistence, the forecast that nothing
+changes.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from matey.checkpoints.run_files import INDEX
+import torch
+from torch import Tensor
+
+from matey.checkpoints.run_files import CONFIG, INDEX, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset, open_sets
+from matey.data.boxes import read_box
 from matey.data.coarsened import CoarsenedTrajectories
+from matey.data.fingerprints import fingerprints
 from matey.data.index import Index
 from matey.data.mixture import Mixture
-from matey.data.reading import sound_windows
-from matey.data.split_record import SplitRecord, labels_of
-from matey.data.splits import Split
+from matey.data.reading import read_windows, sound_windows
+from matey.data.recorded_parts import RecordedParts, split_as_recorded
+from matey.data.recorded_values import recorded_prints, with_values
+from matey.data.seen import trained_on
+from matey.data.split_record import SplitRecord, labels_of, read_record, record_split
+from matey.data.splits import Split, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window, num_starts, spread_windows
-from matey.mistakes import regular
+from matey.mistakes import listed, regular
+from matey.model.scales import Ranges, ranges_of, united, widened
 from matey.parallel.agreement import code_fingerprint
-from matey.parallel.collectives import done_by_rank_zero, rank, shared_out
-from matey.train.loss import LossScale
-from matey.train.losses import Loss
-from matey.train.persistence import persistence_by_system
-from matey.train.run_split import split_run
+from matey.parallel.collectives import done_by_rank_zero, on_one_thread, rank, shared_out
+from matey.tokens.normalisation import normalisation_of
+from matey.tokens.patches import extend
+from matey.train.loss import Loss, LossScale, axes_of, halo_of
 
 
 @dataclass(frozen=True)
@@ -226,3 +239,245 @@ def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Seq
         for lead in leads:
             windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     return sound_windows(sets, windows, run.data.history, shared_out) if run.data.bad_values == "skip" else windows
+
+
+AT_ONCE = 2**28
+"""Bytes of a frame that are read at once; a larger frame is read a few layers at a time."""
+
+
+def persistence_by_system(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
+) -> dict[str, dict[int, float]]:
+    """Return persistence's mean error on the windows of each system and lead time.
+
+    Windows are divided among the ranks; only the last frame of the history and the target are read.
+    """
+    pairs = [replace(window, start=window.start + history - 1) for window in windows]
+    with on_one_thread():
+        found = shared_out(lambda pair: _persistence(sets, pair, loss), pairs)
+    errors: dict[str, dict[int, list[float]]] = {}
+    for window, error in zip(windows, found, strict=True):
+        errors.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(error)
+    return {
+        system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
+        for system, of_system in errors.items()
+    }
+
+
+def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
+    source = sets[pair.set_index]
+    if 4 * len(source.fields) * math.prod(source.trajectories[pair.trajectory].grid) > AT_ONCE:
+        return _in_slabs(source, pair, loss)
+    (batch,) = read_windows(sets, [pair], num_frames=1)
+    return loss.of_frame(batch.last, batch).mean().item()
+
+
+def _in_slabs(source: TrajectorySet, pair: Window, loss: Loss) -> float:
+    """Return the error from sums over layers of the slowest axis, a few at a time."""
+    grid = source.trajectories[pair.trajectory].grid
+    halo = halo_of(loss.halo, grid)
+    axis = 0 if grid[0] > 1 else 1
+    layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
+    sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
+    for first in range(0, grid[axis], layers):
+        slab = slice(first, min(first + layers, grid[axis]))
+        last, target = (
+            _slab(source, pair.trajectory, frame, axis, slab, halo) for frame in (pair.start, pair.start + pair.lead)
+        )
+        for total, values in zip(sums, (last.sub_(target), target), strict=True):
+            total += loss.squares(values, axes_of(halo)).sum(dim=(2, 3, 4), dtype=torch.float64)
+    if not sums[0].any():
+        return 0.0
+    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item()
+
+
+def _slab(source: TrajectorySet, trajectory: int, frame: int, axis: int, slab: slice, halo: Sequence[int]) -> Tensor:
+    """Read layers of a frame, ``(1, f, z, y, x)``, with the halo around them that `Loss.sum_of` would add."""
+    about = source.trajectories[trajectory]
+    sides, wraps = [slice(0, size) for size in about.grid], [*about.periodic]
+    before, ends = [*halo], [size + reach for size, reach in zip(about.grid, halo, strict=True)]
+    first, end = slab.start - halo[axis], slab.stop + halo[axis]
+    sides[axis] = slice(first, end) if wraps[axis] else slice(max(first, 0), min(end, about.grid[axis]))
+    before[axis], ends[axis] = sides[axis].start - first, end - sides[axis].start
+    wraps[axis] = False  # the layers on the other side have been read
+    z, y, x = sides
+    values = torch.from_numpy(read_box(source, trajectory, frame, frame + 1, (z, y, x)))
+    return extend(values, ends, wraps, before)
+
+
+Splits = tuple[Split, ...]
+_MOST_NAMED = 3
+
+
+def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Split the data sets of a run; all ranks must call.
+
+    Returns:
+        The splits; the record of them, for the run's folder; sentences about the source of the splits, if there is
+        anything to say.
+
+    Raises:
+        ConfigError: the run is resumed, and its files or the settings of its split are not those that it started with.
+        DataError: the data cannot be split as asked for, or the record of the split is corrupt.
+    """
+    path = Path(run.output.dir) / SPLIT
+    goes_on = run.output.resume == "auto"
+    before = done_by_rank_zero(lambda: read_record(path)) if goes_on else None
+    if before is not None:
+        splits, now = done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
+        now = with_values(now, sets, before, shared_out)
+        changes = done_by_rank_zero(lambda: _changes(run, before, now, path))
+        splits, now, note = done_by_rank_zero(lambda: _held_out_still(run, sets, splits, before, now))
+        notes = (f"Changed since the run was split: {changes}.",) if changes else ()
+        return splits, now.with_what_went(before), (*notes, *note)
+    prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
+    splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
+    record, is_unrecorded = done_by_rank_zero(
+        lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
+    )
+    return splits, with_values(record, sets, None, shared_out, prints), (_not_recorded(path),) if is_unrecorded else ()
+
+
+def check_unseen(
+    source: SplitRecord | None,
+    known: frozenset[str],
+    sets: Sequence[TrajectorySet],
+    splits: Sequence[Split],
+    pretrained: str,
+) -> None:
+    """Raise ConfigError if a fine-tuning run holds out data that its pretrained model was trained on.
+
+    Args:
+        source: the record of the pretraining run's split; None if it is not known.
+        known: fingerprints of the data that the model was trained on; without any and without a record, every run passes.
+        sets: the data sets of the fine-tuning run.
+        splits: the splits of these data sets.
+        pretrained: the folder of the model.
+    """
+    seen = []
+    for data, split in zip(sets, splits, strict=True):
+        numbers = trained_on(data, (*split.valid, *split.test), known, source, shared_out)
+        seen += [data.trajectories[number].label for number in numbers]
+    if seen:
+        advice = "Take other data"
+        if source is not None:
+            how = f"data.split {list(source.settings.split)}, data.split_seed {source.settings.split_seed}, the same files"
+            advice = f"Split as it did ({how})"
+        raise ConfigError(
+            f"{pretrained} was trained on {len(seen)} of the trajectories that this run holds out, such as {seen[0]}: its "
+            f"errors on them would be too small. {advice}, or set finetune.allow_seen to true."
+        )
+
+
+def _split_as_before(
+    run: RunConfig, sets: Sequence[TrajectorySet], before: SplitRecord, path: Path
+) -> tuple[Splits, SplitRecord]:
+    """Split as a record says, and record the split of the present files."""
+    _check_settings(run, before, path)
+    parts = RecordedParts(before)
+    for index, data in enumerate(sets):
+        if cut := parts.cut_otherwise(data, index):
+            raise _cut_otherwise(cut[0].label, cut[1], path)
+    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
+    return splits, _record(run, sets, splits)
+
+
+def _held_out_still(
+    run: RunConfig, sets: Sequence[TrajectorySet], splits: Splits, before: SplitRecord, now: SplitRecord
+) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Return splits, their record and notes, with trajectories of new names held out that begin like what was held out."""
+    parts, prints = RecordedParts(before), recorded_prints(now, sets)
+    held = [parts.held_out_before(data, index, prints[index]) for index, data in enumerate(sets)]
+    labels = [data.trajectories[number].label for data, own in zip(sets, held, strict=True) for number in own]
+    if not labels:
+        return splits, now, ()
+    splits = tuple(split.with_moved(own) for split, own in zip(splits, held, strict=True))
+    anew = _record(run, sets, splits)
+    files = zip(now.sets, anew.sets, strict=True)
+    record = replace(
+        anew, sets=tuple({name: replace(own[name], parts=each[name].parts) for name in own} for own, each in files)
+    )
+    note = f"Held out, since they begin like what was held out before: {listed(labels, _MOST_NAMED)}."
+    return splits, record, (note,)
+
+
+def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
+    """Return a text on the files that differ from a record; raise ConfigError if they must not differ."""
+    if begun := RecordedParts(before).begun_otherwise(now):
+        raise _cut_otherwise(*begun, path)
+    changes = before.changes(now)
+    if changes and run.data.changed == "refuse":
+        raise ConfigError(
+            f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
+            "what was held out stays held out, and new files are trained on."
+        )
+    return changes
+
+
+def _cut_otherwise(label: str, then: str, path: Path) -> ConfigError:
+    """Return the error for a trajectory or block, named by a label, that was ``then`` when it was recorded."""
+    return ConfigError(
+        f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that were "
+        "held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
+    )
+
+
+def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
+    for key in ("split", "split_seed", "trajectories"):
+        then, now = getattr(before.settings, key), getattr(run.data, key)
+        if then != now:
+            raise ConfigError(
+                f"{path} says that the run was split with data.{key} = {then}, this one asks for {now}; use the same, or "
+                "another output.dir."
+            )
+
+
+def _not_recorded(path: Path) -> str:
+    return (
+        f"{path.parent} has no {path.name}, the record of how the run's data was split. It is split by the files that are "
+        "there now, which are recorded from here on."
+    )
+
+
+def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> SplitRecord:
+    return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
+
+
+def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Split:
+    """Split the trajectories of a data set; an error names the data set."""
+    try:
+        return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, prints=prints)
+    except DataError as error:
+        raise DataError(f"{data.sources[0]}: {error}") from None
+
+
+MOST_WINDOWS, FEWEST_WINDOWS = 1000, 200
+"""Numbers of windows of a set; too few would miss the first frames of trajectories, where fields often change most."""
+MOST_VALUES = 2**30
+"""Number of values of a set that are read at most; if the fewest windows hold more, the set's fields have no range."""
+MARGIN = 0.1
+"""Fraction by which a range is widened on each side."""
+
+
+def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[str, list[list[float]]]:
+    """Return the ranges of scales in the training data, united with the ranges ``before`` of a pretrained model.
+
+    They are ranges over histories that are spread over the training data; given fields have none. The ranks share the reading,
+    and all must call.
+    """
+    history, windows, sets = run.data.history, list[Window](), data.mixture.sets
+    for index, (source, train) in enumerate(zip(sets, data.mixture.train, strict=True)):
+        largest = max(math.prod(source.trajectories[trajectory].grid) for trajectory in train)
+        count = min(MOST_WINDOWS, MOST_VALUES // ((history + 1) * len(source.fields) * largest))
+        if count >= FEWEST_WINDOWS:
+            windows += spread_windows(source, train, history, 1, count, set_index=index)
+    if run.data.bad_values == "skip":
+        windows = sound_windows(sets, windows, history, shared_out)
+    with on_one_thread():
+        found = shared_out(partial(_ranges, sets, history), windows)
+    return united([before or {}, widened(united(found), MARGIN)])
+
+
+def _ranges(sets: Sequence[TrajectorySet], history: int, window: Window) -> Ranges:
+    (batch,) = read_windows(sets, [window], history)
+    return ranges_of(normalisation_of(batch.history).scales(), batch.fields)

@@ -17,11 +17,11 @@ from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.parallel.collectives import on_any_rank
 from matey.parallel.package import Engine
-from matey.parallel.signals import asked_to_leave
 from matey.parallel.topology import Topology
+from matey.process.signals import asked_to_leave
 from matey.train.ahead import on_device
 from matey.train.loss import errors_of
-from matey.train.tally import Tally
+from matey.train.step import Tally
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from matey.benchmark.blocking import BlockingCalls
 from matey.benchmark.blocking_steps import SCHEMES, TOKEN_SETS
 from matey.benchmark.step import Case
-from matey.parallel.late import Late, sent
+from matey.parallel.meter import Late, sent
 from tests.support.programs import cases_of, start_ranks
 
 VALUES = torch.arange(6.0)

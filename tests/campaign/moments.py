@@ -21,10 +21,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from matey.checkpoints.describe import find_damage
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.newest import latest_tag
-from matey.checkpoints.source import WEIGHTS
+from matey.checkpoints.run_files import latest_tag
+from matey.checkpoints.source import WEIGHTS, find_checkpoint, find_damage
 from tests.support.watched import EVERY, NUM_STEPS, Kind, Ranks, started, training, write_config
 
 PHASES = ("start", "step", "validation", "model", "save", "prune")

@@ -20,9 +20,8 @@ import numpy as np
 import psutil
 import pytest
 
-from matey.checkpoints.newest import ShardError
+from matey.checkpoints.run_files import CheckpointError, ShardError
 from matey.checkpoints.trained import load_trained
-from matey.checkpoints.trained_folder import CheckpointError
 from matey.config import ConfigError
 from matey.data import DataError, open_dataset
 from tests.campaign.mutations import mutated

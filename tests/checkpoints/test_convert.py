@@ -13,10 +13,8 @@ from safetensors.torch import load_file
 from matey import MateyModel
 from matey.checkpoints import convert as module
 from matey.checkpoints.convert import ConversionError, convert
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.newest import ShardError
-from matey.checkpoints.run_files import ABOUT
-from matey.checkpoints.source import AVERAGE, WEIGHTS
+from matey.checkpoints.run_files import ABOUT, ShardError
+from matey.checkpoints.source import AVERAGE, WEIGHTS, find_checkpoint
 from tests.support.models import make_batch
 from tests.support.programs import start
 
@@ -63,13 +61,6 @@ def test_a_model_may_hold_the_average_in_bfloat16_and_predicts(two_ranks, tmp_pa
     in_float32 = MateyModel.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert torch.allclose(model.predict(batch), in_float32.predict(batch), rtol=0.02)
     assert "moving average of the weights (decay 0.6) after step 3" in (tmp_path / "model" / "README.md").read_text()
-
-
-def test_the_configuration_says_vocabulary_and_patches(two_ranks, tmp_path):
-    exported(two_ranks[0], "zero0", tmp_path / "model")
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["fields"] == ["water_height", "activator", "inhibitor"]
-    assert config["tokens"]["patches"] == [[1, 1, 8, 8], [1, 1, 4, 4]]
 
 
 def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two_ranks, tmp_path):

@@ -2,7 +2,7 @@
 
 import math
 
-from matey.checkpoints.metrics_log import best_validation, read_metrics
+from matey.checkpoints.run_files import best_validation, read_metrics
 
 
 def test_a_number_that_is_null_is_none(tmp_path):

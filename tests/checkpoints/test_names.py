@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey.checkpoints.convert import convert, write_universal
-from matey.checkpoints.newest import ShardError
+from matey.checkpoints.run_files import ShardError
 from matey.checkpoints.source import WEIGHTS, Source
 
 NAMES = ["../../outside", "/tmp/outside", "inner/outside", "..", "", "null\0"]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from matey.checkpoints.find import find_checkpoint
-from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS
+from matey.checkpoints.source import AVERAGE, MOMENTS, WEIGHTS, find_checkpoint
 from tests.checkpoints.running import MORE, run_cases
 
 

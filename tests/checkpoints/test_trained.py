@@ -8,8 +8,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from matey import MateyConfig, MateyModel
-from matey.checkpoints.model_folder import _ModelJson
-from matey.checkpoints.trained import CheckpointError, load_trained, read_log
+from matey.checkpoints.trained import CheckpointError, _ModelJson, load_trained, read_log
 from matey.model.configuration import SAVED
 
 RUN = {
@@ -181,9 +180,9 @@ def test_shards_that_an_index_finds_elsewhere_are_refused(file, run_folder):
 
 
 def test_a_model_whose_weights_are_not_finite_is_refused(run_folder, model):
-    weights = model.state_dict() | {"norm.weight": torch.full_like(model.norm.weight, torch.nan)}
+    weights = model.state_dict() | {"giving.1.weight": torch.full_like(model.giving[1].weight, torch.nan)}
     model.save_pretrained(run_folder / "model", state_dict=weights)
-    with pytest.raises(CheckpointError, match="1 of the weights in .* hold NaN or infinity, such as norm.weight"):
+    with pytest.raises(CheckpointError, match="1 of the weights in .* hold NaN or infinity, such as giving.1.weight"):
         load_trained(run_folder)
 
 

@@ -8,10 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from matey.checkpoints.find import open_checkpoint
-from matey.checkpoints.newest import MODEL_STATES, ShardError, step_folder
-from matey.checkpoints.shards import average_stretches, open_shard
-from matey.checkpoints.source import WEIGHTS, Source
+from matey.checkpoints.run_files import MODEL_STATES, ShardError, step_folder
+from matey.checkpoints.source import WEIGHTS, Source, average_stretches, open_checkpoint, open_shard
 from tests.support.nobody import said_to_nobody
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from matey.checkpoints.newest import ShardError
-from matey.checkpoints.shards import open_shard
+from matey.checkpoints.run_files import ShardError
+from matey.checkpoints.source import open_shard
 from matey.data import DataError, hdf5, open_dataset
 from matey.data.seen import read_seen
 from matey.data.split_record import read_record

@@ -12,8 +12,8 @@ from matey.data.seen import read_seen, seen_text, trained_on, twins_note
 from matey.data.split_record import record_split
 from matey.data.splits import split_set
 from matey.data.to_the_well import write_the_well
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.simulate.systems import SYSTEMS
 
 SPLIT = ((0.5, 0.25, 0.25), 0, None)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.checkpoints.run_names import distinct_names
+from matey.checkpoints.run_files import distinct_names
 from matey.data import DataError
 from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
 from matey.report.comparison import comparison_text

@@ -6,7 +6,7 @@ import sys
 import torch
 
 from matey.parallel.environment import Environment, find_environment
-from matey.train import start
+from matey.train import run as start
 
 
 class OnOneDevice(Environment):

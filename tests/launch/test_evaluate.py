@@ -18,7 +18,7 @@ from matey.data import open_dataset, split_trajectories
 from matey.data.seen import seen_text
 from matey.evaluate.evaluation import tasks_of
 from matey.evaluate.held_out import HeldOut
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks

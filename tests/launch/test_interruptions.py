@@ -47,7 +47,7 @@ CASES = {
 }
 
 
-ALWAYS = ("python_usr1", "srun_usr1")
+ALWAYS = ("torchrun_usr1_to_one_rank",)
 
 
 @pytest.mark.parametrize("case", [c if c in ALWAYS else pytest.param(c, marks=pytest.mark.slow) for c in CASES])

@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 from matey.data import open_dataset
 from matey.data.seen import seen_text
 from matey.evaluate.forecasts.formats import ffmpeg
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
 from tests.support.small_files import write_waves

@@ -110,7 +110,12 @@ def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(whol
 
 # ZeRO 1 is what the other tests train with.
 @pytest.mark.parametrize(
-    ("launcher", "stage"), [pytest.param("mpirun", 0, marks=pytest.mark.slow), ("deepspeed", 2), ("torchrun", 3)]
+    ("launcher", "stage"),
+    [
+        pytest.param("mpirun", 0, marks=pytest.mark.slow),
+        pytest.param("deepspeed", 2, marks=pytest.mark.slow),
+        ("torchrun", 3),
+    ],
 )
 def test_two_ranks_under_any_launcher_and_zero_stage_train_as_one_process(whole, run_yaml, tmp_path, launcher, stage):
     two, one = run_yaml(train={"micro_batch": 2, **ACCUMULATED}), whole[1]
@@ -142,8 +147,7 @@ def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(ru
     from matey.config import load_config
     from matey.data.reading import read_windows
     from matey.metrics import nrmse
-    from matey.train.run_data import loss_scales, open_data
-    from matey.train.seen_scales import seen_scales
+    from matey.train.run_data import loss_scales, open_data, seen_scales
 
     config = run_yaml(
         tokens={"values": "raw"},

@@ -174,7 +174,7 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -P -u -c from matey.process.held_signals import hold; hold(); import " + (
+    first = "python -P -u -c from matey.process.start import hold; hold(); import " + (
         "mpi4py.MPI; import os" if launcher == "mpi" else "os"
     )
     assert first in task
@@ -219,6 +219,7 @@ def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(sit
     assert result.returncode == 0 and "called: sbatch" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.slow  # what it starts is trained in test_pretrain.py, and what it refuses is below
 def test_the_local_script_trains_and_goes_on(site):
     command = ["bash", "launch/local.sh", site["CONFIG"]]
     for steps, ranks, words in ((2, "", "Weights:"), (4, "1", "Going on after step 2")):

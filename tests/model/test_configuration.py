@@ -5,8 +5,8 @@ import json
 import pytest
 
 from matey import MateyConfig, MateyModel
-from matey.checkpoints.model_folder import load_model
-from matey.checkpoints.trained_folder import CheckpointError
+from matey.checkpoints.run_files import CheckpointError
+from matey.checkpoints.trained import load_model
 from matey.config import load_config, parse_config
 from matey.model.configuration import FIXED, STATED, model_config, place_of, with_network_of
 

@@ -7,9 +7,9 @@ import sys
 import torch.distributed as dist
 
 from matey.config import ConfigError
+from matey.parallel.agreement import check_placement, note_place
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import cores_of_rank
-from matey.parallel.placement import check_placement, note_place
 from matey.parallel.topology import Topology
 
 

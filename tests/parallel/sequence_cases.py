@@ -19,8 +19,7 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.exchange import exchange_and_sum, exchange_rows, gather_rows, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup, share_samples
 from matey.parallel.topology import Topology
-from matey.train.loss import LossScale, training_loss
-from matey.train.losses import GRADIENT, NRMSE
+from matey.train.loss import GRADIENT, NRMSE, LossScale, training_loss
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import off, parts_of
 

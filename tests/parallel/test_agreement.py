@@ -2,7 +2,6 @@
 
 import pytest
 
-from matey.parallel.agreement import check_agreement, code_fingerprint, fingerprint
 from tests.support.programs import start_ranks
 
 SCRIPT = """
@@ -30,28 +29,3 @@ def test_every_rank_says_what_differs_and_on_which_rank(tmp_path, data):
     for rank in (0, 1):
         expected = f"rank {rank} agrees" if data == "same" else f"rank {rank}: Rank 1 has the data with fingerprint b"
         assert expected in result.stdout
-
-
-CODE = """
-import sys
-from matey.config import load_config
-from matey.parallel.agreement import check_same_run, code_fingerprint
-from matey.parallel.environment import find_environment, start_processes, stop_processes
-environment = find_environment()
-start_processes(environment, 60, 1)
-check_same_run(load_config("launch/runs/demo.yaml"), {})
-sys.stdout.write(f"rank {environment.rank} has read {code_fingerprint.cache_info().misses}\\n")
-stop_processes()
-"""
-
-
-def test_one_rank_of_a_node_reads_the_source_files(tmp_path):
-    (tmp_path / "code.py").write_text(CODE)
-    result = start_ranks(2, tmp_path / "code.py")
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert "rank 0 has read 1" in result.stdout and "rank 1 has read 0" in result.stdout
-
-
-def test_a_process_on_its_own_agrees():
-    check_agreement({"the code": code_fingerprint(), "the data": fingerprint("x")})
-    assert fingerprint("x") != fingerprint("y") and len(code_fingerprint()) == 12

@@ -6,12 +6,10 @@ import sys
 
 import pytest
 
-from matey.parallel import allocator
-
 PAGE_FAULTS = """
 import resource, sys
 import torch
-from matey.parallel.allocator import keep_freed_memory
+from matey.process.resources import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for round in range(21):
@@ -32,13 +30,3 @@ def page_faults(mode, **variables):
 def test_the_same_tensors_again_take_few_new_pages():
     # Nearly none as a rule; a third where a mapping lies in the heap's way, as addresses are drawn at random.
     assert page_faults("keep") < page_faults("as it is") / 2
-
-
-def test_what_the_user_has_set_stays():
-    assert page_faults("keep", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_TOP_PAD_="0") > 1000
-
-
-def test_elsewhere_than_with_glibc_nothing_happens(monkeypatch):
-    monkeypatch.setattr(allocator.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.delattr(allocator.ctypes, "CDLL")
-    allocator.keep_freed_memory()

@@ -14,7 +14,7 @@ from tests.support.runs import fail, small_run
 
 COMPILES = """
 from torch.utils.cpp_extension import load_inline
-from matey.parallel.compilation import wait_for_compilations
+from matey.parallel.engine import wait_for_compilations
 wait_for_compilations(2)
 load_inline("async_io", "int one() { return 1; }", functions="one")
 """

@@ -6,9 +6,8 @@ import sys
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.contact import INTERFACE, check_address, check_interface, check_port_is_free
-from tests.support.programs import clean_environment, start
-from tests.support.runs import pretrain
+from matey.parallel.launchers import INTERFACE, check_address, check_interface, check_port_is_free
+from tests.support.programs import start
 
 
 def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
@@ -39,29 +38,6 @@ environment.start_processes(environment.find_environment(), 60)
 def test_a_port_that_another_job_took_since_it_was_looked_at_is_named():
     result = start([sys.executable, "-c", TAKEN_AFTER_THE_LOOK], timeout=60)
     assert "is in use by another program; set MASTER_PORT" in result.stderr.splitlines()[-1], result.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"MASTER_ADDR": "no.such.host"}, "cannot be resolved"),
-        ({"MASTER_PORT": "in use"}, "in use by another program"),
-        ({"MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
-        ({"RANK": "-1"}, "rank (RANK) is -1"),
-    ],
-)
-def test_a_run_whose_first_contact_cannot_work_ends_with_one_sentence_and_code_2(run_yaml, wrong, words):
-    with socket.socket() as other:
-        other.bind(("", 0))
-        other.listen()
-        good = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15123"}
-        variables = {**clean_environment(), **good, **wrong}
-        variables["MASTER_PORT"] = variables["MASTER_PORT"].replace("in use", str(other.getsockname()[1]))
-        result = pretrain(run_yaml(), "--describe", env=variables, timeout=60)
-    assert result.returncode == 2, result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line]
-    assert line.startswith("error: ") and words in line
 
 
 def test_a_network_interface_that_a_node_lacks_is_refused_with_those_it_has():

@@ -53,7 +53,6 @@ def test_parts_have_rates_of_their_own_and_those_of_blocks_fall_towards_the_inpu
     assert found["lead_time.expand.bias"] == (0.125, 0.0)
     assert found["blocks.0.mlp.expand.weight"] == (0.5, 0.0)
     assert found["blocks.1.mlp.expand.weight"] == (1.0, 0.0)
-    assert found["norm.weight"] == (1.0, 0.0)
     assert found["giving.1.weight"] == (1.0, 0.1)
     assert found["conditions.contract.weight"] == (0.125, 0.1)
     assert found["cells_after.expand.weight"] == (1.0, 0.1)

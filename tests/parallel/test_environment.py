@@ -16,7 +16,7 @@ from tests.support.paths import BIN, ROOT
 from tests.support.programs import clean_environment, preloaded, start
 
 PLACE = """
-from matey.process.likely_place import likely_place
+from matey.process.launchers import likely_place
 print("rank {} of {}".format(*likely_place()))
 """
 
@@ -134,12 +134,10 @@ def test_python_in_a_slurm_shell_without_srun_is_one_process(shell):
         ("setsid --wait {}", "rank 27 of 32"),  # a step started from that shell, which has no terminal
     ],
 )
-# The second, which imports PyTorch, decides by the same function as the first.
-@pytest.mark.parametrize("asked", ["{place}", pytest.param("-m matey.parallel.environment", marks=pytest.mark.slow)])
-def test_only_what_is_typed_into_a_terminal_of_a_step_is_one_process(started, rank, asked, tmp_path):
+def test_only_what_is_typed_into_a_terminal_of_a_step_is_one_process(started, rank, tmp_path):
     mine, theirs = pty.openpty()
     (tmp_path / "place.py").write_text(PLACE)
-    command = started.format(f"{sys.executable} {asked.format(place=tmp_path / 'place.py')}")
+    command = started.format(f"{sys.executable} {tmp_path / 'place.py'}")
     variables = {**os.environ, **STEP, "PYTHONPATH": str(ROOT)}
     with (tmp_path / "out").open("w+") as out:
         subprocess.run(command, shell=True, cwd=ROOT, env=variables, stdin=theirs, stdout=out, stderr=out, timeout=60)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from matey.parallel.placement import leaves_node
+from matey.parallel.agreement import leaves_node
 from matey.parallel.topology import Topology
 from tests.support.laws import law
 from tests.support.programs import cases_of, start

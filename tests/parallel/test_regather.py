@@ -5,7 +5,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from matey.model.attention import segment_attention
-from matey.parallel.regather import not_kept
+from matey.parallel.sequence import not_kept
 from matey.tokens.segments import segment
 
 

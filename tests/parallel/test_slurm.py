@@ -3,7 +3,7 @@
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.slurm import expand_counts, first_node
+from matey.parallel.launchers import expand_counts, first_node
 
 
 @pytest.mark.parametrize(

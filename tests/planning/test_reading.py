@@ -64,7 +64,7 @@ def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monk
     monkeypatch.setattr("matey.planning.samples.time.perf_counter", lambda: next(clock))
     whole = load_workload(run, num_samples=4)
     assert whole.read_rate == pytest.approx(sum(sample.num_bytes for sample in whole.samples), rel=0.01)
-    monkeypatch.setattr("matey.train.sample_layout.AT_ONCE", 1)  # boxes of one patch
+    monkeypatch.setattr("matey.train.network.AT_ONCE", 1)  # boxes of one patch
     assert load_workload(run, num_samples=4).read_rate < 0.5 * whole.read_rate
     monkeypatch.setattr(TrajectorySet, "chunk", lambda self, trajectory: self.trajectories[trajectory].grid)
     assert load_workload(run, num_samples=4).read_rate == pytest.approx(whole.read_rate, rel=0.1)

@@ -122,7 +122,7 @@ def test_of_large_data_few_windows_are_read_and_only_in_boxes(run_yaml, monkeypa
         return frames
 
     monkeypatch.setattr(TrajectorySet, "read", counted)
-    monkeypatch.setattr("matey.train.sample_layout.AT_ONCE", 1)
+    monkeypatch.setattr("matey.train.network.AT_ONCE", 1)
     monkeypatch.setattr("matey.planning.samples.open_data", lambda run: (open_data(run), sizes.clear())[0])
     found = load_workload(run, num_samples=8)
     assert [sample.num_tokens for sample in found.samples] == [sample.num_tokens for sample in expected.samples]

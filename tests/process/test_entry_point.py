@@ -13,14 +13,6 @@ from tests.support.paths import ROOT
 from tests.support.programs import start_ranks
 
 
-@pytest.mark.parametrize(
-    "path", sorted(ROOT.glob("launch/*.py")) + sorted(ROOT.glob("tools/*.py")), ids=lambda path: path.stem
-)
-def test_every_command_lets_waiting_threads_sleep(path):
-    text = path.read_text()
-    assert any(begin in text for begin in ("@entry_point\ndef main", "    hold()", "    let_waiting_threads_sleep()"))
-
-
 def test_a_command_may_open_as_many_files_as_its_hard_limit_allows():
     few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (few // 2, most))

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from matey.process.leave_signals import SIGNALS
+from matey.process.signals import SIGNALS
 from tests.support.paths import ROOT
 from tests.support.programs import held_back, in_background
 
 PROGRAM = """
-from matey.process.held_signals import hold
+from matey.process.start import hold
 hold()
 print("importing", flush=True)
 input()
-from matey.parallel.signals import asked_to_leave, listen
+from matey.process.signals import asked_to_leave, listen
 listen()
 print("asked to leave:", asked_to_leave(), flush=True)
 """

@@ -1,4 +1,4 @@
-"""Tests of `matey.process.interrupts`."""
+"""Tests of `matey.process.signals`."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from tests.support.paths import ROOT
 
 SCRIPT = """
 import os, signal, time, weakref
-from matey.process.interrupts import interrupt_at_signals
+from matey.process.signals import interrupt_at_signals
 
 def callback(_):  # Python drops what is raised in it
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,13 +1,32 @@
-"""Compressible flow against the published solver, exact solutions and its conservation laws."""
+"""Compressible flow against the published solver, exact solutions and its conservation laws.
+
+Random initial states of the gas against the laws of their distributions and the published files.
+
+Files of compressible flow against those of the published generator.
+"""
 
 import math
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
-from matey.simulate.compressible import Gas, IdealGas, navier_stokes
+from matey.simulate.catalogue import SYSTEMS
+from matey.simulate.compressible import (
+    LEAST_DENSITY,
+    Gas,
+    IdealGas,
+    navier_stokes,
+    plane_waves,
+    rand,
+    turbulence,
+)
+from matey.simulate.ensemble import make
 from matey.simulate.finite_volume import FiniteVolume, extrapolation
 from matey.simulate.time_stepping import heun, integrate
+from tests.support.laws import law
+from tests.support.paths import published_file
 
 FRAMES = torch.arange(21, dtype=torch.float64) * 0.05
 VISCOUS = Gas(shear_viscosity=0.01, bulk_viscosity=0.01)
@@ -32,10 +51,8 @@ def random_gas(seed, *shape):
     return fields
 
 
-@pytest.mark.whole
-@pytest.mark.parametrize("chosen", [slice(0, 1), pytest.param(slice(1, None), marks=pytest.mark.slow)])
-def test_viscous_flow_agrees_with_the_published_solver(chosen, published_rand):
-    published_rand = published_rand[chosen]
+@pytest.mark.slow  # its viscosity is tested below, and the rest of the solver with the turbulence
+def test_viscous_flow_agrees_with_the_published_solver(published_rand):
     ours = navier_stokes(published_rand[:, 0], FRAMES, VISCOUS)
     error = (ours - published_rand).norm(dim=(3, 4)) / published_rand.norm(dim=(3, 4))
     assert error.max() < 0.01
@@ -137,8 +154,93 @@ def test_a_moving_frame_changes_nothing_but_the_place():
     assert (moved - last).abs().max() < 0.03 * 0.05
 
 
-def test_neighbours_in_the_batch_change_no_bit():
-    fields = random_gas(2, 3, 9, 9)
-    times = torch.tensor([0.0, 0.05, 0.1])
-    together = navier_stokes(fields, times, VISCOUS)
-    assert torch.equal(together, torch.cat([navier_stokes(one[None], times, VISCOUS) for one in fields]))
+def spectrum(fields):
+    return torch.fft.fft2(fields).abs() / fields[0].numel()
+
+
+def test_resolution_only_samples_the_same_waves_more_finely():
+    coarse, fine = (spectrum(plane_waves(np.random.default_rng(1), 2, size)) for size in (16, 48))
+    torch.testing.assert_close(coarse[:, :5, :5], fine[:, :5, :5])
+    assert coarse[:, 1:5, 1:5].min() > 1e-3
+
+
+def test_speed_and_contrast_are_as_asked():
+    windowed = 0
+    for seed in range(40):
+        density, pressure, *velocity = rand(seed, 32, 0.3)
+        assert min(density.min() / density.mean(), pressure.min() / pressure.mean()) > LEAST_DENSITY / 1.3
+        speed = torch.stack(velocity).norm(dim=0).mean()
+        sound = (5 / 3 * pressure.mean() / density.mean()).sqrt()
+        if density[0, 0] == density[-1, -1]:
+            windowed += 1
+            assert speed < 0.25 * sound
+            assert velocity[0][0, 0].abs() < 1e-6 * speed
+        else:
+            assert speed / sound == pytest.approx(0.3, rel=1e-9)
+            assert 0.009 < (density / density.mean() - 1).abs().mean() < 0.201
+    assert 10 < windowed < 30
+
+
+def test_waves_are_those_of_the_published_files(published_rand, published_turbulence):
+    waves = plane_waves(np.random.default_rng(0), 2, 64)
+    pairs = ((waves, published_rand[0, 0, :2]), (turbulence(0, 64, 1.0)[2:], published_turbulence[0, 0, 2:]))
+    for ours, theirs in pairs:
+        occupied = [(spectrum(fields) > 1e-5 * spectrum(fields).max()).any(0) for fields in (ours, theirs)]
+        occupied[0][0, 0] = occupied[1][0, 0]  # the mean
+        assert torch.equal(*occupied)
+
+
+def test_turbulence_is_published_in_what_it_fixes(published_turbulence):
+    density, pressure, *velocity = turbulence(5, 64, 1.0)
+    torch.testing.assert_close(density, published_turbulence[0, 0, 0])
+    torch.testing.assert_close(pressure.float(), published_turbulence[0, 0, 1].float())
+    assert torch.stack(velocity).norm(dim=0).mean() == pytest.approx(1.0)
+    assert turbulence(5, 16, 0.1)[1].unique().item() == pytest.approx(60)  # as the release at M 0.1
+
+
+def expanding_part(velocity):
+    wave = torch.fft.fftfreq(velocity.shape[-1], 1 / velocity.shape[-1], dtype=torch.float64)
+    amplitude = torch.fft.fft2(velocity)
+    squared = (wave[:, None] ** 2 + wave**2).clamp(min=1)
+    along = (wave[:, None] * amplitude[0] + wave * amplitude[1]).abs().square() / squared
+    return (along.sum() / amplitude.abs().square().sum()).item()
+
+
+def test_turbulence_expands_as_little_as_the_published_one(published_turbulence):
+    for velocity in [turbulence(seed, 64, 1.0)[2:] for seed in range(5)] + list(published_turbulence[:, 0, 2:]):
+        assert 0.01 < expanding_part(velocity) < 0.15
+
+
+PUBLISHED = {
+    "compressible_rand": "cfd_rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_64_Train.hdf5",
+    "compressible_turb": "cfd_turb/2D_CFD_Turb_M1.0_Eta1e-08_Zeta1e-08_periodic_64_Train.hdf5",
+}
+
+
+@law("system", PUBLISHED, quick=["compressible_turb"])
+def test_file_is_laid_out_as_the_published_one(system, tmp_path):
+    published = published_file(PUBLISHED[system])
+    ensemble = SYSTEMS[system].ensemble(num_trajectories=1, resolution=16)
+    (ours,) = make(tmp_path, ensemble)
+    assert ours.name == published.name.replace("_64_", "_16_")
+    with h5py.File(ours) as our_file, h5py.File(published) as their_file:
+        assert our_file.keys() == their_file.keys()
+        for name, theirs in their_file.items():
+            assert our_file[name].dtype == theirs.dtype == np.float32
+            assert our_file[name].ndim == theirs.ndim and our_file[name].chunks is theirs.chunks is None
+        np.testing.assert_allclose(our_file["t-coordinate"], their_file["t-coordinate"], rtol=2e-7)
+        np.testing.assert_array_equal(our_file["x-coordinate"][0], 0.5 / 16)
+        theirs = dict(their_file.attrs)
+        assert {name: value for name, value in our_file.attrs.items() if name != "config"} == theirs
+        assert our_file["Vx"].shape == (1, 21, 16, 16)
+
+
+def test_fields_and_axes_are_where_the_file_says(tmp_path):
+    (path,) = make(tmp_path, SYSTEMS["compressible_rand"].ensemble(num_trajectories=2, resolution=16, num_frames=2))
+    with h5py.File(path) as file:
+        for position in range(2):
+            initial = rand(position, 16, 0.1).float().numpy()  # (f, x, y)
+            stored = [file[name][position, 0] for name in ("density", "pressure", "Vx", "Vy")]
+            np.testing.assert_array_equal(stored, initial)
+    # A velocity along x stretches along the first axis of the arrays.
+    assert not torch.equal(rand(0, 16, 0.1)[2], rand(0, 16, 0.1)[2].T)

@@ -1,12 +1,16 @@
-"""What may not change the data of an ensemble, and what becomes of files that are there or half there."""
+"""What may not change the data of an ensemble, and what becomes of files that are there or half there.
+
+What a write that is broken off leaves, where each trajectory has a file of its own.
+"""
 
 import h5py
 import numpy as np
 import pytest
 
+from matey.simulate import mhd_cavity, thermals
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make, solve
-from matey.simulate.hdf5_layout import unfinished
-from matey.simulate.systems import SYSTEMS
+from matey.simulate.layouts import unfinished
 from tests.support.laws import law
 
 DAM_BREAK = SYSTEMS["shallow_water"]
@@ -76,14 +80,6 @@ def test_half_a_file_of_another_ensemble_is_begun_anew(tmp_path):
     np.testing.assert_equal(contents(path), contents(other))
 
 
-@pytest.mark.parametrize("system", SINGLE_FILES)
-def test_an_ensemble_with_a_file_for_each_trajectory_grows_by_those_that_are_missing(system, tmp_path):
-    sizes = {"resolution": 16, "num_frames": 3}
-    first = make(tmp_path, SYSTEMS[system].ensemble(num_trajectories=2, **sizes))
-    more = make(tmp_path, SYSTEMS[system].ensemble(num_trajectories=4, **sizes))
-    assert len(first) == len(more) == 2 and len(list(tmp_path.iterdir())) == 4
-
-
 def test_trajectories_continue_where_the_seeds_of_another_ensemble_end():
     sizes = {"resolution": 16, "num_frames": 4}
     five, two = (
@@ -128,3 +124,19 @@ def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tm
 def test_senseless_sizes_are_refused(size, message):
     with pytest.raises(ValueError, match=message):
         DAM_BREAK.ensemble(**size)
+
+
+@pytest.mark.parametrize(
+    ("system", "layout", "names"),
+    [
+        ("mhd_cavity", mhd_cavity.LAYOUT, ("velocity", "magnetic")),
+        ("mhd_cavity", mhd_cavity.ARRAYS, ("velocity", "magnetic")),
+        ("colliding_thermals", thermals.LAYOUT, thermals.VARIABLES),
+    ],
+)
+def test_a_write_that_is_broken_off_leaves_nothing(tmp_path, system, layout, names):
+    ensemble = SYSTEMS[system].ensemble(num_trajectories=1, resolution=32, num_frames=2)
+    broken = {name: np.full((2, 1, 1, 1)[: 4 if system == "mhd_cavity" else 3], "no numbers") for name in names}
+    with pytest.raises((ValueError, TypeError)):
+        layout.write(layout.path(tmp_path, 0), ensemble, [0], [broken])
+    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,32 @@
-"""The MHD cavity against published centre lines, its own equations in another form, and its orders of accuracy."""
+"""The MHD cavity against published centre lines, its own equations in another form, and its orders of accuracy.
+
+Implicit diffusion on the square satisfies its equations, walls included.
+
+What a reader finds in the files of MHD cavities.
+"""
 
 from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from matey.simulate.mhd_cavity import FRAME_INTERVAL, Cavity, CavityFlow, draw_cavity, drive, solve
+from matey.simulate.mhd_cavity import (
+    FRAME_INTERVAL,
+    Cavity,
+    CavityFlow,
+    NoSlipDiffusion,
+    ScalarDiffusion,
+    SineTransform,
+    array_path,
+    draw_cavity,
+    drive,
+    read_config,
+    solve,
+    write_array,
+    write_trajectory,
+)
 
 # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, tables I and II, Re = 100: through the middle of the cavity.
 GHIA_Y = (1, 0.9766, 0.9688, 0.9609, 0.9531, 0.8516, 0.7344, 0.6172, 0.5)
@@ -49,7 +69,7 @@ def test_centre_lines_agree_with_ghia_ghia_and_shin():
     np.testing.assert_allclose(np.interp(GHIA_X, place, frame[32, :, 1]), GHIA_VELOCITY_Y, rtol=0, atol=0.01)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_error_falls_with_the_second_order_but_with_the_first_at_the_lids_corners():
     frames = [last_frame(Cavity(0.10, 100.0), resolution, 2.0) for resolution in (33, 65, 129)]
     everywhere, inside = [], []
@@ -76,7 +96,7 @@ def test_error_of_the_steps_falls_with_the_second_order():
     assert coarse / fine == pytest.approx(4, rel=0.15)
 
 
-@pytest.mark.whole
+@pytest.mark.slow
 def test_steady_frame_satisfies_the_equations_of_velocity_and_field():
     cavity, resolution = Cavity(0.10, 100.0), 65
     velocity_x, velocity_y, field_x, field_y = last_frame(cavity, resolution, 20.0).numpy().transpose(2, 0, 1)
@@ -139,12 +159,6 @@ def test_first_cavity_is_the_published_one_and_no_two_are_alike():
     assert len({draw_cavity(seed) for seed in range(3926)}) == 3926
 
 
-def test_neighbours_in_the_batch_change_no_bit():
-    together = solve(range(3), resolution=21, num_frames=3, interval=0.2)
-    assert together.dtype == torch.float32
-    assert torch.equal(together, torch.cat([solve([seed], 21, 3, 0.2) for seed in range(3)]))
-
-
 def test_frames_are_at_multiples_of_the_interval():
     fine, coarse = solve([0], 24, 5, FRAME_INTERVAL), solve([0], 24, 3, 2 * FRAME_INTERVAL)
     torch.testing.assert_close(fine[:, ::2], coarse, rtol=0, atol=1e-3)
@@ -162,3 +176,95 @@ def test_frames_are_at_multiples_of_the_interval():
 def test_senseless_numbers_are_refused(numbers, message):
     with pytest.raises(ValueError, match=message):
         Cavity(*numbers)
+
+
+NUM_NODES, SPACING = 9, 0.1
+
+
+def minus_laplacian(field):
+    """Of a field at all nodes, at the interior ones."""
+    neighbours = field[2:, 1:-1] + field[:-2, 1:-1] + field[1:-1, 2:] + field[1:-1, :-2]
+    return (4 * field[1:-1, 1:-1] - neighbours) / SPACING**2
+
+
+def random_source():
+    return torch.rand(NUM_NODES, NUM_NODES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def with_walls(field):
+    return torch.nn.functional.pad(field, (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("amount", [1e-6, 1e-3, 10.0])
+def test_scalar_satisfies_its_equation(amount):
+    source = random_source()
+    field = ScalarDiffusion(SineTransform(NUM_NODES), amount).solve(source)
+    torch.testing.assert_close(field + amount * minus_laplacian(with_walls(field)), source, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("amount", [1e-6, 1e-3, 10.0])
+def test_vorticity_satisfies_its_equation_with_thoms_formula_on_the_walls(amount):
+    source = random_source()
+    stream = with_walls(NoSlipDiffusion(SineTransform(NUM_NODES), amount).solve(source))
+    vorticity = with_walls(minus_laplacian(stream))
+    # A wall's neighbour beyond it mirrors the one inside, so that no flow slips along the wall.
+    vorticity[0], vorticity[-1] = -2 * stream[1] / SPACING**2, -2 * stream[-2] / SPACING**2
+    vorticity[1:-1, 0], vorticity[1:-1, -1] = -2 * stream[1:-1, 1] / SPACING**2, -2 * stream[1:-1, -2] / SPACING**2
+    solved = vorticity[1:-1, 1:-1] + amount * minus_laplacian(vorticity)
+    torch.testing.assert_close(solved, source, rtol=0, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return solve([4], resolution=20, num_frames=3, interval=0.5)[0].numpy()
+
+
+def test_hdf5_says_what_it_holds(tmp_path, frames):
+    write_trajectory(tmp_path / "a.h5", 4, frames, interval=0.5)
+    with h5py.File(tmp_path / "a.h5") as file:
+        cavity = draw_cavity(4)
+        assert file.attrs["system"] == "mhd_cavity"
+        assert (file.attrs["Bx"], file.attrs["Re"], file.attrs["Re_m"]) == (
+            cavity.field,
+            cavity.reynolds,
+            cavity.magnetic_reynolds,
+        )
+        assert {name: (item.shape, item.dtype) for name, item in file.items()} == {
+            "velocity": ((3, 20, 20, 2), np.float32),
+            "magnetic": ((3, 20, 20, 2), np.float32),
+            "x": ((20,), np.float32),
+            "y": ((20,), np.float32),
+            "t": ((3,), np.float32),
+        }
+        assert (file["x"][0], file["y"][-1], file["t"][-1]) == (-0.5, 0.5, 1.0)
+        assert (file["velocity"][:, -1, 1:-1, 0] == 1).all()  # the lid is at the last y and moves along x
+        np.testing.assert_allclose(file["magnetic"][:, :, 0, 0], cavity.field, rtol=1e-6)
+        np.testing.assert_array_equal(file["magnetic"][:], frames[..., 2:])
+
+
+def test_array_has_the_published_name_and_shape(tmp_path, frames):
+    path = array_path(tmp_path, 0)
+    write_array(path, frames)
+    assert path.name == "numpy_Bx_0.10_Re_100.npy"
+    array = np.load(path)
+    assert (array.shape, array.dtype) == ((3, 20, 20, 4), np.float32)
+    np.testing.assert_array_equal(array, frames)
+
+
+def test_published_names_have_four_and_three_characters_and_never_collide(tmp_path):
+    names = [array_path(tmp_path, seed).stem for seed in range(1000)]
+    assert len(set(names)) == 1000
+    for name in names:
+        _, _, field, _, number = name.split("_")
+        assert (len(field), len(number)) == (4, 3)
+
+
+def test_file_of_something_else_or_cut_short_has_no_settings(tmp_path, frames):
+    path = tmp_path / "a.h5"
+    write_trajectory(path, 4, frames)
+    for content in (b"", b"CDF\x01", path.read_bytes()[:2000]):
+        path.write_bytes(content)
+        assert read_config(path) is None
+    with h5py.File(path, "w") as file:
+        file["velocity"] = frames
+    assert read_config(path) is None

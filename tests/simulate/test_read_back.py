@@ -8,10 +8,10 @@ from einops import rearrange
 
 from matey.data import open_dataset
 from matey.data.miniweather import neutral_background
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make, solve
 from matey.simulate.mhd_cavity import draw_cavity
 from matey.simulate.shallow_water import dam_radius
-from matey.simulate.systems import SYSTEMS
 from tests.support.laws import law
 
 SEED, RESOLUTION, NUM_FRAMES = 3, 16, 3

@@ -6,8 +6,8 @@ import pytest
 from matey.data import open_dataset, split_set
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.simulate.systems import SYSTEMS
 from tests.support.laws import law
 
 PARTS = ("train", "valid", "test")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from matey.studies.cases import StudyError
 from matey.studies.engine import ROWS, RunnableStudy, call, claim, draw, run_one, run_study
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import stand_in
 
@@ -31,7 +31,7 @@ STUDY = """
 import runpy, sys
 from pathlib import Path
 from matey.studies.engine import run_study
-from matey.process.interrupts import interrupt_at_signals
+from matey.process.signals import interrupt_at_signals
 Squares = runpy.run_path(sys.argv[3])["Squares"]
 interrupt_at_signals()
 run_study(Squares(Path(sys.argv[1], "study"), [5, 6, 7]), [sys.executable, sys.argv[2], sys.argv[1]], 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from matey.checkpoints.convert import convert
-from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.source import find_checkpoint
 from matey.config import FinetuneSection, parse_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.configuration import model_config
@@ -24,9 +24,8 @@ from matey.parallel.environment import find_environment, start_processes, stop_p
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.average import MovingAverage
-from matey.train.checkpoint import RunFolder
+from matey.train.checkpoint import RunError, RunFolder
 from matey.train.loss import training_loss
-from matey.train.resume import RunError
 from tests.support.models import VOCABULARY
 from tests.support.training_cases import GLOBAL_BATCH, SCALES, samples_of
 

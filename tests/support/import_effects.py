@@ -42,9 +42,7 @@ def changed_by(names, others):
 
 
 def main():
-    changed = changed_by(
-        ["matey.model.matey", "matey.data", "matey.evaluate.rollout", "matey.train.pretrain"], OF_TRAINING
-    )
+    changed = changed_by(["matey.model.matey", "matey.data", "matey.evaluate.rollout", "matey.train.run"], OF_TRAINING)
     for name in ("MateyModel", "open_dataset", "rollout"):
         getattr(import_module("matey"), name)
     sys.stdout.write(f"modules {json.dumps([*sys.modules])}\n")

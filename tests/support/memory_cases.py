@@ -15,8 +15,8 @@ from matey.config import TrainSection, parse_config
 from matey.parallel.collectives import rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.meter import take_traffic
 from matey.parallel.package import deepspeed
-from matey.parallel.traffic import take_traffic
 from matey.train.loss import LossScale, training_loss
 
 RUN = parse_config(

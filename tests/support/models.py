@@ -3,7 +3,7 @@
 import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
-from matey.config.network_sections import TokensSection
+from matey.config.schema import TokensSection
 
 VOCABULARY = ("water_height", "activator", "inhibitor")
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16

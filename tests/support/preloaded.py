@@ -48,8 +48,8 @@ MODULES = (
     "psutil",
     "matplotlib.figure",
     "torch.utils.cpp_extension",
-    "matey.train.pretrain",
-    "matey.train.start",
+    "matey.train.run",
+    "matey.train.run",
     "matey.commands.evaluate",
 )
 """What is imported beforehand: packages of others, then what most programs use of ours."""

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from matey.data import open_dataset
-from matey.simulate.systems import SYSTEMS
-from matey.train.lock import FileLock
+from matey.simulate.catalogue import SYSTEMS
+from matey.train.folder import FileLock
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SMALL = ("--trajectories", "3", "--resolution", "16", "--frames", "4")

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from matey.checkpoints.run_files import LATEST, LOCK
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.train import checkpoint
-from matey.train.resume import RunError
+from matey.train.checkpoint import RunError
 from tests.support.engine_cases import Training
 
 READER = "its reading process killed"

@@ -7,7 +7,7 @@ from matey.checkpoints.run_files import step_name
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.environment import find_environment, start_processes
 from matey.process.ending import end_process
-from matey.train.resume import load_checkpoint
+from matey.train.checkpoint import load_checkpoint
 from tests.support.engine_cases import Training
 
 

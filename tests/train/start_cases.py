@@ -25,7 +25,7 @@ from matey.data.seen import seen_text
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
-from matey.parallel.groups import make_groups
+from matey.parallel.exchange import make_groups
 from matey.parallel.package import deepspeed
 from matey.parallel.topology import Topology
 from matey.train.network import with_vocabulary

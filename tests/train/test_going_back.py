@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from matey.checkpoints.convert import convert
-from matey.checkpoints.find import find_checkpoint
+from matey.checkpoints.source import find_checkpoint
 from matey.model.matey import MateyModel
 from tests.support.runs import fail, pretrain, small_run, succeed
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from matey.train import lock
-from matey.train.lock import LOCK, FileLock, FolderLock, LockedError, not_shared
+from matey.train import folder as lock
+from matey.train.folder import LOCK, FileLock, FolderLock, LockedError, not_shared
 from tests.support.paths import ROOT
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from matey.train.lock import FileLock, FolderLock
+from matey.train.folder import FileLock, FolderLock
 held = (FileLock if "of_a_file" in sys.argv else FolderLock)(Path(sys.argv[1]))
 held.take()
 if "with_a_worker" in sys.argv and os.fork() == 0:

@@ -9,8 +9,7 @@ from matey.metrics import nrmse
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.train.ahead import for_loss
-from matey.train.loss import LossScale, errors_of, training_loss
-from matey.train.losses import BALANCED, GRADIENT, NRMSE
+from matey.train.loss import BALANCED, GRADIENT, NRMSE, LossScale, errors_of, training_loss
 from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 

@@ -5,9 +5,9 @@ import pytest
 
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
-from matey.train import persistence
-from matey.train.losses import BALANCED, Gradient
-from matey.train.persistence import persistence_by_system
+from matey.train import run_data as persistence
+from matey.train.loss import BALANCED, Gradient
+from matey.train.run_data import persistence_by_system
 
 
 def data_of(shape, boundary):

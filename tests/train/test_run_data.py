@@ -17,7 +17,7 @@ from matey.parallel.topology import Topology
 from matey.train.describe import describe
 from matey.train.loss import LossScale
 from matey.train.network import check_fit, with_vocabulary
-from matey.train.pretrain import pretrain
+from matey.train.run import pretrain
 from matey.train.run_data import loss_scales, open_data, validation_windows
 from tests.support.runs import metrics, succeed
 from tests.support.runs import pretrain as start_run

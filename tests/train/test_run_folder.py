@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from matey.checkpoints.describe import find_damage
-from matey.checkpoints.find import open_checkpoint
+from matey.checkpoints.source import find_damage, open_checkpoint
 from matey.config import ConfigError, load_config
 from matey.model.matey import MateyModel
-from matey.train.best_weights import replace_model
-from matey.train.checkpoint import RunFolder
-from matey.train.resume import RunError
+from matey.train.checkpoint import RunError, RunFolder, replace_model
 from matey.train.run_data import open_data, validation_windows
 from tests.support.models import make_model
 from tests.support.runs import pretrain, succeed

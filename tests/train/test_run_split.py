@@ -13,8 +13,7 @@ from matey.data import DataError, open_dataset
 from matey.data.fingerprints import fingerprints
 from matey.data.hdf5 import _handles
 from matey.evaluate.held_out import hold_out
-from matey.train.run_data import open_data, validation_windows
-from matey.train.run_split import check_unseen
+from matey.train.run_data import check_unseen, open_data, validation_windows
 from matey.train.validation import set_names, validate
 from tests.support.models import make_model
 from tests.support.runs import pretrain

@@ -9,10 +9,9 @@ from matey.data.trajectories import TrajectorySet
 from matey.model.configuration import model_config
 from matey.nested import tensors_in
 from matey.tokens.tokenize import tokenize
-from matey.train import sample_layout
-from matey.train.network import with_vocabulary
+from matey.train import network as sample_layout
+from matey.train.network import layout_of, with_vocabulary
 from matey.train.run_data import open_data
-from matey.train.sample_layout import layout_of
 from tests.support.laws import law
 
 TOKENS = {

@@ -3,7 +3,7 @@
 import pytest
 
 from matey.config import TrainSection
-from matey.train.schedule import learning_rate, warm_up_notes
+from matey.train.loop import learning_rate, warm_up_notes
 
 
 def test_the_rate_warms_up_linearly_then_follows_a_cosine_to_its_end():

@@ -4,8 +4,7 @@ import h5py
 import numpy as np
 
 from matey.config import load_config
-from matey.train.run_data import open_data
-from matey.train.seen_scales import seen_scales
+from matey.train.run_data import open_data, seen_scales
 from tests.support.laws import law
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.support.layout_files import write_the_well
 from tests.support.programs import start_ranks
 
-NUM_FILES = 40
+NUM_FILES, NUM_RANKS = 12, 4
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
     """Files in The Well's layout, no two with the same values."""
     folder = tmp_path_factory.mktemp("well") / "test_flow" / "data"
     for number in range(NUM_FILES):
-        path = write_the_well(folder / ("valid" if number % 10 == 0 else "train") / f"{number:03d}.hdf5")
+        path = write_the_well(folder / ("valid" if number % 4 == 0 else "train") / f"{number:03d}.hdf5")
         with h5py.File(path, "a") as file:
             file["t0_fields/height"][...] *= 1 + number / 7
     return folder
@@ -38,45 +38,45 @@ def start(folder, tmp_path_factory):
         assert result.returncode == 0, result.stderr[-3000:]
         return json.loads(result.stdout.splitlines()[-1])
 
-    return {num_ranks: start(num_ranks) for num_ranks in (1, 8)}
+    return {num_ranks: start(num_ranks) for num_ranks in (1, NUM_RANKS)}
 
 
 @pytest.mark.processes
 def test_each_file_is_opened_twice_to_describe_it_and_once_or_twice_to_read_it(start):
     assert start[1]["described"] == [3, 3 * NUM_FILES]
-    most, total = start[8]["described"]
-    assert most <= 4 and total <= 3 * NUM_FILES + 7
+    most, total = start[NUM_RANKS]["described"]
+    assert most <= 4 and total <= 3 * NUM_FILES + NUM_RANKS - 1
 
 
 @pytest.mark.processes
 def test_first_frames_that_are_in_the_record_are_not_read_again(start):
-    assert start[8]["read for seen"] == start[1]["read for seen"] == [0, 0]
+    assert start[NUM_RANKS]["read for seen"] == start[1]["read for seen"] == [0, 0]
 
 
 @pytest.mark.processes
 def test_a_run_that_goes_on_opens_no_file_that_is_as_it_was(start):
-    assert start[8]["described again"] == start[1]["described again"] == [0, 0]
+    assert start[NUM_RANKS]["described again"] == start[1]["described again"] == [0, 0]
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("what", "num_read"), [("to evaluate", 1), ("to predict", 0)])
 def test_ranks_share_the_opening_of_files_to_evaluate_and_predict_as_well(start, what, num_read):
-    alone, (most, total) = start[1][what], start[8][what]
+    alone, (most, total) = start[1][what], start[NUM_RANKS][what]
     assert alone[0] == 2  # to recognise and to describe it; other files are still open
     assert most <= 2 + num_read and total <= (2 + num_read) * NUM_FILES
 
 
 @pytest.mark.processes
 def test_all_ranks_find_what_one_finds_bit_for_bit(start):
-    assert start[8]["is everywhere"]
+    assert start[NUM_RANKS]["is everywhere"]
     for what in ("trajectories", "seen", "scales"):
-        assert start[8][what] == start[1][what]
+        assert start[NUM_RANKS][what] == start[1][what]
 
 
 @pytest.mark.processes
 def test_a_rank_makes_its_own_groups_alone_and_none_twice(start):
-    assert start[8]["groups"] == [
-        [1, {"sequence": 8, "heads": 8}],
-        [3, {"sequence": 8, "heads": 4, "queries": 2}],
-        [1, {"sequence": 8, "queries": 8}],
+    assert start[NUM_RANKS]["groups"] == [
+        [1, {"sequence": 4, "heads": 4}],
+        [3, {"sequence": 4, "heads": 2, "queries": 2}],
+        [1, {"sequence": 4, "queries": 4}],
     ]

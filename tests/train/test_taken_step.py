@@ -3,7 +3,7 @@
 import json
 from types import SimpleNamespace
 
-from matey.train.taken_step import MetricsLog
+from matey.train.step import MetricsLog
 
 
 def test_a_log_that_is_removed_while_the_run_writes_begins_anew(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.train.tally import Tally
+from matey.train.step import Tally
 
 
 def totals(**errors):

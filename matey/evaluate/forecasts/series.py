@@ -35,7 +35,7 @@ from matey.mistakes import one_line, regular
 from matey.model.matey import MateyModel, quiet
 from matey.model.transfer import weights_fingerprint
 from matey.samples import Box
-from matey.train.lock import FileLock
+from matey.train.folder import FileLock
 
 if TYPE_CHECKING:
     import xarray

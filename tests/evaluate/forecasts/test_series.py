@@ -14,7 +14,7 @@ import matey
 from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import FormatError, format_of
 from matey.evaluate.rollout import rollout
-from matey.train.lock import LockedError
+from matey.train.folder import LockedError
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
 

@@ -4,16 +4,21 @@
     v_t = Dv lap v + u - v                  (inhibitor)
 
 The set-up is that of ``pdebench/data_gen/src/sim_diff_react.py``, which steps in time by scipy's adaptive RK45.
+Layout, names and settings of the file are those of ``pdebench/data_gen/gen_diff_react.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from matey.simulate.ensemble import Ensemble, System, Trajectory
+from matey.simulate.layouts import SquareGroups
 from matey.simulate.time_stepping import integrate, runge_kutta_4
 
 DIFFUSIVITY_U, DIFFUSIVITY_V = 1e-3, 5e-3
@@ -74,3 +79,29 @@ def _largest_step(state: Tensor, time: Tensor, spacing: tuple[float, ...]) -> Te
     largest = state[:, 0].abs().flatten(1).amax(1)
     fastest = torch.clamp(DIFFUSIVITY_U * sharpest + 3 * largest.square(), min=DIFFUSIVITY_V * sharpest) + 2
     return torch.minimum(2.5 / fastest, 0.5 / fastest + 0.15 * time)
+
+
+def solve_diffusion_reaction(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
+    """Return activator and inhibitor as stored, ``(t, y, x, f)``, of each seed."""
+    initial = torch.stack([white_noise(seed, ensemble.resolution) for seed in seeds])
+    times = torch.arange(ensemble.num_frames, dtype=torch.float64) * FRAME_INTERVAL
+    fields = fitzhugh_nagumo(initial, times).float()  # (b, t, f, y, x)
+    return [{"data": one.movedim(1, -1).contiguous().numpy()} for one in fields]
+
+
+def _diffusion_reaction_config(seed: int, resolution: int, num_frames: int) -> dict[str, Any]:
+    sim = {
+        "Du": DIFFUSIVITY_U,
+        "Dv": DIFFUSIVITY_V,
+        "k": K,
+        "t": round((num_frames - 1) * FRAME_INTERVAL, 9),
+        "tdim": num_frames,
+        "xdim": resolution,
+        "ydim": resolution,
+        "n": 1,
+    }
+    return {"name": "2d_diff-react", "generator": "matey.simulate.reaction_diffusion", "sim": sim}
+
+
+LAYOUT = SquareGroups(HALF_WIDTH, FRAME_INTERVAL, _diffusion_reaction_config).layout("2D_diff-react_NA_NA.h5")
+DIFFUSION_REACTION = System.published("diffusion_reaction", solve_diffusion_reaction, LAYOUT)

@@ -1,15 +1,35 @@
-"""Output that may lose its reader without ending the run.
+"""Prepares a run's process before its slow imports: signals are held back, and output may lose its reader.
 
-A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full; daemons and some launchers start processes
-with closed descriptors. The messages of a run are in its folder as well.
+The imports take seconds, in which a signal would kill the run silently; Slurm sends one at once if the time limit is shorter
+than the requested notice. A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full; daemons and some
+launchers start processes with closed descriptors. The messages of a run are in its folder as well.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import TextIO
+
+from matey.process.launchers import launchers_above
+from matey.process.resources import let_waiting_threads_sleep
+from matey.process.signals import SIGNALS
+
+
+@cache
+def hold() -> None:
+    """Block the signals, find the launcher while it runs, let output outlive its reader, and let waiting threads sleep.
+
+    A program that handles the signals calls this once, before slow imports such as PyTorch. No other program may call it:
+    processes that it starts would inherit the blocked signals.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    launchers_above()
+    make_output_last()
+    let_waiting_threads_sleep()
 
 
 class LastingOutput:

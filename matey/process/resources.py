@@ -1,4 +1,4 @@
-"""Has the C library keep the memory of freed CPU tensors for the next tensors."""
+"""How threads of PyTorch wait, which it reads at its import, and how the C library keeps the memory of freed tensors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ import ctypes
 import os
 import platform
 from collections.abc import Mapping
+
+
+def let_waiting_threads_sleep() -> None:
+    """Let threads that wait go to sleep soon, unless the user has decided how they wait.
+
+    Long spinning, libgomp's default, makes a step several times as long if other programs use the cores too
+    (docs/planning.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 # Constants of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matey.simulate.reaction_diffusion import fitzhugh_nagumo, laplacian, white_noise
+from matey.simulate.diffusion_reaction import fitzhugh_nagumo, laplacian, white_noise
 
 
 @pytest.mark.whole
@@ -69,10 +69,3 @@ def test_step_sizes_resolve_the_initial_noise(resolution):
 def test_walls_are_closed():
     field = torch.rand(2, 9, 7, dtype=torch.float64)
     torch.testing.assert_close(laplacian(field, (0.2, 0.3)).sum((1, 2)), torch.zeros(2).double(), rtol=0, atol=1e-11)
-
-
-def test_neighbours_in_the_batch_change_no_bit():
-    initial = torch.stack([white_noise(seed, 19) * (1 + seed) for seed in range(5)])
-    times = torch.linspace(0, 0.5, 11)
-    alone = torch.cat([fitzhugh_nagumo(one[None], times) for one in initial])
-    assert torch.equal(fitzhugh_nagumo(initial, times), alone)
