@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
-from matey.data.recorded_parts import RecordedParts, split_as_recorded
-from matey.data.recorded_values import with_values
-from matey.data.share import alone
-from matey.data.split_record import read_record, record_split
+from matey.data.split_record import RecordedParts, read_record, record_split, split_as_recorded, with_values
+from matey.data.splits import alone
 from matey.data.trajectories import Trajectory, TrajectorySet
 from tests.support.small_files import write_swe
 
@@ -87,7 +85,7 @@ def test_a_path_that_goes_up_and_down_again_names_each_file(folder, monkeypatch)
 
 
 def test_of_many_files_some_are_read_and_none_again_when_the_run_goes_on(folder, monkeypatch):
-    monkeypatch.setattr("matey.data.fingerprints.MOST_TRAJECTORIES", 4)
+    monkeypatch.setattr("matey.data.splits.MOST_TRAJECTORIES", 4)
     data, read = open_dataset(folder), []
 
     def noted(work, items):
