@@ -41,13 +41,6 @@ def test_axes_without_names_are_asked_for_with_a_suggestion(tmp_path):
     assert "axes: TODO  # the arrays are (2, 2, 6, 8, 12): such as [trajectory, time, y, x, component]" in guess.text
 
 
-def test_two_axes_of_one_length_are_not_guessed(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["u"] = np.zeros((6, 8, 8), "f4")
-        file["t"], file["x"], file["y"] = np.arange(6.0), np.arange(8.0), np.arange(8.0)
-    assert "axes" in guessed(tmp_path / "a.h5").questions
-
-
 def test_the_ends_of_a_periodic_field_go_on_into_each_other(tmp_path):
     y, x = np.ogrid[:NUM_Y, : 4 * NUM_X]
     values = np.sin(2 * np.pi * x / (4 * NUM_X)) + y * np.ones((6, 1, 1))

@@ -124,17 +124,10 @@ WRONG = {
     "gone": ({}, r"run_1/q_11.npy does not exist, .* field 'tracer' of .*h_11.npy"),
     "same for all": ({"fields": {"height": None, "tracer": {"file": "run_*/q_0.npy"}}}, "tracer: expected as many wildcards"),
     "too many": ({"fields": {"height": None, "tracer": {"file": "run_*/*_*.npy"}}}, "as .*h_.*npy, does not .*; write a . "),
-    "no files": ({"files": None}, "tracer: 'file' needs 'files'"),
-    "no leader": ({"fields": {"tracer": OWN}}, "expected at least one in the files that 'files' names"),
-    "of parts": ({"fields": {"height": None, "tracer": {"file": {"train": "q.npy"}}}}, "'file' for each part needs the parts"),
     "another part": (
         {"files": {"valid": "run_*/h_*.npy"}, "fields": {"height": None, "tracer": {"file": {"train": "run_*/q_*.npy"}}}},
         "the 'file' of 'tracer' names none for the part valid",
     ),
-    "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected one of 'attribute', 'number_in_name' and"),
-    "twice": ({"fields": {"height": None, "tracer": {"file": "run_*/h_*.npy"}}}, "height and tracer are one and the same"),
-    "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "with %Y, and with any of %m %d"),
-    "a date of words": ({"time_step": {"date_in_name": "%Y%b"}}, "expected a form of dates with %Y.*, got '%Y%b'"),
     "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name gives the time of one snap"),
 }  # fmt: skip
 

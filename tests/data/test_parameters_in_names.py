@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.data import DataError, open_dataset
+from matey.data import open_dataset
 from matey.data.dates import number_in
 from tests.support.described_files import describe, flow
 
@@ -35,14 +35,6 @@ def test_numbers_are_read_from_the_name_of_the_first_snapshot(tmp_path):
         np.save(path, np.zeros((8, 8), "f4"))
     snapshots = {"files": "Re_*/*.npy", "axes": ["y", "x"], "fields": {"u": {}}}
     assert described(tmp_path, **snapshots, parameters=parameters) == [{"Re": 30}]
-
-
-def test_a_name_without_the_number_is_refused(tmp_path):
-    write(tmp_path / "Re100.npy")
-    with pytest.raises(
-        DataError, match=r"Re100.npy: expected the parameter 'nu' in its name as 'nu_\{\}', \{\} for the"
-    ):
-        described(tmp_path, fields={"u": {}}, parameters={"nu": {"in_name": "nu_{}"}})
 
 
 @pytest.mark.parametrize(

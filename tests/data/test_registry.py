@@ -81,23 +81,6 @@ def test_a_missing_path_names_its_close_siblings(shallow_water_file):
         open_dataset(shallow_water_file.with_name("2D_rdb_NA.h5"))
 
 
-def test_a_folder_without_data_says_what_was_looked_for_and_found(tmp_path):
-    with pytest.raises(
-        DataError, match=r"holds no data file: expected files ending in \.h5, \.hdf5, \.nc, \.npy .* found nothing"
-    ):
-        open_dataset(tmp_path)
-    (tmp_path / "README.md").write_text("not data")
-    with pytest.raises(DataError, match=r"found README\.md"):
-        open_dataset(tmp_path)
-
-
-@pytest.mark.parametrize(("content", "said"), [(b"plain text", "begins with b'plain te'"), (b"", "is empty")])
-def test_a_file_that_is_not_hdf5_is_called_so(tmp_path, content, said):
-    (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5, classic netCDF or NumPy file: it {said}"):
-        open_dataset(tmp_path / "a.h5")
-
-
 def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["density"] = np.zeros((2, 5))

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import sys
 import threading
 
 import fsspec
@@ -16,8 +15,6 @@ from matey.data.remote import BLOCK, about
 from tests.support import described_files
 from tests.support.laws import law
 from tests.support.layout_files import write_seed_groups
-from tests.support.paths import ROOT
-from tests.support.programs import start
 from tests.support.web_server import serve
 
 FRAME = 4 * 128 * 128
@@ -86,15 +83,6 @@ def test_a_zarr_store_gives_the_chunks_that_are_read_alone(server, tmp_path):
     data.read(0, 0, 2, (slice(0, 1), slice(0, 8), slice(0, 5)))
     asked = [path.rpartition("/a.zarr/h/")[2] for path, _ in server.asked if "/a.zarr/h/" in path]
     assert [name for name in asked if name[:1].isdecimal()] == ["0.0.0.0"]
-
-
-def test_a_description_here_names_files_elsewhere_one_by_one_or_by_a_glob(server, tmp_path):
-    described_files.write(tmp_path / "served")
-    files = {"train": f"{server.address}/a.nc", "test": f"{server.address}/a*.nc"}
-    for part, pattern in files.items():
-        description = described_files.write(tmp_path / "here", files=pattern)
-        data = open_dataset(description)
-        assert [str(source) for source in data.sources] == [files["train"]], part
 
 
 def test_a_folder_elsewhere_is_searched():
@@ -182,13 +170,6 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="cannot keep what is fetched .* name another folder: XDG_CACHE_HOME"):
         open_dataset(f"{server.address}/swe.h5")
-
-
-def test_offline_a_command_ends_with_the_sentence():
-    command = [sys.executable, ROOT / "launch" / "predict.py", "--checkpoint", ROOT / "models" / "matey-micro"]
-    result = start([*map(str, command), "--data", "https://127.0.0.1:9/a.h5", "--out", "never.nc"], timeout=100)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: https://127.0.0.1:9/a.h5 cannot be reached")
 
 
 @pytest.mark.processes

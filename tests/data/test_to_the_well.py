@@ -140,19 +140,6 @@ def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):
     ]
 
 
-def test_a_set_without_a_training_part_is_refused(tmp_path):
-    with pytest.raises(DataError, match="noise: no trajectory is in the training part, by whose statistics"):
-        converted(plane(4), tmp_path / "out", Split((), (0,), (1,)))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_parameter_that_is_called_as_the_layout_calls_something_is_refused(tmp_path):
-    data = plane(4, parameters={"n_trajectories": 7.0})
-    with pytest.raises(DataError, match="a meaning of its own for n_trajectories, which is a parameter here; give it"):
-        converted(data, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("writer", [write_compressible, write_incompressible])
 def test_the_reader_of_the_well_opens_what_was_converted(tmp_path, writer):
     well = pytest.importorskip("the_well.data", reason="needs pip install the-well")
