@@ -20,7 +20,7 @@ from matey.benchmark.sequence import Point, in_a_file, points_of_ranks
 from matey.benchmark.step import Case, blocks_noted
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.fields import FieldBatch
 from matey.model.boxes import share_of

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.config import DataDescription
-from matey.data.described import DescribedFiles
-from matey.data.located import DataFile
+from matey.data.described import DataFile, DescribedFiles
 from matey.data.windows import Window
 from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
 from matey.physics import MEASURES, measures_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
-from matey.data.boxes import unpacked_cells
+from matey.data.reading import unpacked_cells
 from matey.planning.machine import Machine
 from matey.planning.memory import ahead_bytes, held_bytes, plan_bytes_of_token, ready_bytes
 from matey.planning.samples import Sample

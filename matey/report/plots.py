@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 from torch import Tensor
 
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.forecaster import Example
 from matey.evaluate.records import Record
 from matey.evaluate.rollout import ShownRollout

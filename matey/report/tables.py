@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from matey import metrics
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.evaluation import Evaluation, one_of, side_by_side
 from matey.evaluate.forecaster import Cost
 from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTENCE, TRUTH, Record

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from matey.benchmark.sequence import in_a_file
 from matey.benchmark.step import Case, memory, return_freed_memory
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.model.boxes import share_of
 from matey.parallel import collectives

@@ -17,8 +17,7 @@ import numpy as np
 import matey
 from matey.checkpoints.trained import Trained
 from matey.data.dates import count_from_a_date
-from matey.data.names import check_storable
-from matey.data.trajectories import Cells, DataError
+from matey.data.trajectories import Cells, DataError, check_storable
 from matey.evaluate.conservation import kept_names
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import listed
