@@ -40,7 +40,6 @@ SEEN = "seen.txt"  # fingerprints of the training trajectories, see `matey.data.
 INDEX = "files.index"  # what was found in the data files, see `matey.data.index`
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
-OWNER = "run.txt"  # in a checkpoints folder behind a link: path of the run's folder, see `matey.train.folder`
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
 MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # they exist while the best weights are replaced

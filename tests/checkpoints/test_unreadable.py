@@ -66,16 +66,6 @@ def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words
         open_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_in_which_deepspeed_mixed_up_names_is_refused(tmp_path):
-    mixed = COMMON | {
-        "dp_world_size": 2,
-        "ds_config": {"zero_optimization": {"stage": 1, "round_robin_gradients": True}},
-    }
-    torch.save(mixed, tmp_path / MODEL_STATES)
-    with pytest.raises(ShardError, match="mixes up the names of weights; train again"):
-        open_checkpoint(tmp_path)
-
-
 def test_shapes_that_claim_more_than_the_files_hold_are_refused(tmp_path):
     torch.save(COMMON, tmp_path / MODEL_STATES)
     claims = COMMON | {"param_shapes": [{"a": torch.Size((10**7, 10**7))}]}

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.launchers import INTERFACE, check_address, check_interface, check_port_is_free
+from matey.parallel.launchers import check_address, check_port_is_free
 from tests.support.programs import start
 
 
@@ -38,10 +38,3 @@ environment.start_processes(environment.find_environment(), 60)
 def test_a_port_that_another_job_took_since_it_was_looked_at_is_named():
     result = start([sys.executable, "-c", TAKEN_AFTER_THE_LOOK], timeout=60)
     assert "is in use by another program; set MASTER_PORT" in result.stderr.splitlines()[-1], result.stderr
-
-
-def test_a_network_interface_that_a_node_lacks_is_refused_with_those_it_has():
-    check_interface({})
-    check_interface({INTERFACE: "lo"})
-    with pytest.raises(ConfigError, match=f"{INTERFACE} is 'lo,eth77', .* has no interface 'eth77': it has .*lo"):
-        check_interface({INTERFACE: "lo,eth77"})

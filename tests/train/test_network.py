@@ -1,14 +1,11 @@
 """Networks that cannot run here, or that suit no data, are refused before anything is computed."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import open_dataset
 from matey.model.configuration import model_config
-from matey.train.command import MONITORS, check_monitors
 from matey.train.network import check_attention, check_fit, with_vocabulary
 
 
@@ -42,15 +39,3 @@ def test_a_field_that_is_misspelt_or_left_out_of_the_vocabulary_is_named(run_yam
         with_vocabulary(load_config(run_yaml(model={"fields": ["density", "water_hight"]})), data)
     with pytest.raises(ConfigError, match="model.fields lacks 'water_height', which shallow_water holds; add it"):
         with_vocabulary(load_config(run_yaml(model={"fields": ["density"]})), data)
-
-
-def test_a_monitor_without_its_package_is_refused_before_anything_starts():
-    missing = {monitor: package for monitor, package in MONITORS.items() if find_spec(package) is None}
-    if not missing:
-        pytest.skip("needs a monitor whose package is not installed; all are")
-    for monitor, package in missing.items():
-        check_monitors({monitor: {"enabled": False}}, "ds.json")
-        with pytest.raises(
-            ConfigError, match=f"ds.json: {monitor} is enabled, .* not installed; pip install {package}"
-        ):
-            check_monitors({monitor: {"enabled": True}}, "ds.json")
