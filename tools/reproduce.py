@@ -56,6 +56,7 @@ from matey.data import DataError, open_dataset
 from matey.data.remote.paths import within
 from matey.process.entry_point import entry_point
 from matey.studies.cases import (
+    COMPARED,
     FINETUNE_SCALES,
     PEERS_SCALES,
     PRETRAININGS,
@@ -120,6 +121,8 @@ def add_peers(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     study.add_argument("--seconds", metavar="S,S", help=seconds)
     seeds = f"number of trainings of each point ({by_scale(PEERS_SCALES, 'seeds')})"
     study.add_argument("--seeds", type=flags.whole(1), metavar="N", help=seeds)
+    models = "models to train, joint being MATEY on all systems (%(default)s)"
+    study.add_argument("--models", metavar="NAME,NAME", default=",".join(COMPARED), help=models)
     study.add_argument("--data", metavar="PATH,PATH", help="one data set for each system, instead of the scale's data")
     study.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
     devices = (
@@ -216,6 +219,7 @@ def check_peers(args: argparse.Namespace) -> None:
     scale = PEERS_SCALES[args.scale]
     check_overrides(args.set, {"data.sets": "see --data.", "train.steps": "it follows from --seconds."})
     args.seconds = numbers("--seconds", args.seconds or scale.seconds)
+    args.models = chosen("--models", args.models, COMPARED)
     if args.data or not (args.list or args.plan or args.draw):
         args.paths = {}
         for path in args.data.split(",") if args.data else scale.paths.values():

@@ -72,7 +72,7 @@ def comparison(args: argparse.Namespace) -> peers.Comparison:
     out, scale = folder_of(args, "peers"), PEERS_SCALES[args.scale]
     simulated = () if args.paths else scale.data
     paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
-    points = peers.points_of(tuple(paths), args.seconds, args.seeds or scale.seeds)
+    points = peers.points_of(tuple(paths), args.seconds, args.seeds or scale.seeds, args.models)
     device = args.device or scale.device
     study = peers.Comparison(WORK, out, tuple(args.set), paths, device, points, scale.max_windows, simulated)
     study.run_config(points[0])  # raises if the run does not suit the peers

@@ -480,6 +480,10 @@ PRETRAININGS = {
 }
 """The studies that pretrain many models, by their names in ``tools/reproduce.py``."""
 
+CELLS, MATEY, JOINT = "cells", "MATEY", "joint"
+COMPARED = ("stencil", "ResNet", "small U", "U-Net", "FNO", CELLS, MATEY, JOINT)
+"""Models of `peers`: the peers, MATEY's network on the cells without tokens, MATEY on each system, and on all together."""
+
 _TWO = ("shallow_water", "diffusion_reaction")
 PEERS_SCALES = {
     "tiny": PeersScale("2", 1, 16, data=tuple(Simulated(system, 32, 10, 13) for system in _TWO)),

@@ -25,7 +25,7 @@ from matey.evaluate.held_out import hold_out
 from matey.evaluate.records import write_records
 from matey.mistakes import one_line
 from matey.peers.kinds import PEERS
-from matey.studies.cases import Simulated, StudyError
+from matey.studies.cases import CELLS, COMPARED, JOINT, MATEY, Simulated, StudyError
 from matey.studies.engine import Row, RunnableStudy, call, digest, in_yaml, script
 from matey.studies.fitting import train_peer
 from matey.studies.table import Cost, Panel, errors_figure, errors_table, model_of, quotients_table, tasks_in
@@ -39,8 +39,6 @@ from matey.studies.trainings import (
     step_seconds,
 )
 
-MATEY, JOINT = "MATEY", "joint"
-CELLS = "cells"  # MATEY's network on the cells without tokens, trained as MATEY is
 CONFIG = ROOT / "launch/runs/demo.yaml"
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
@@ -89,13 +87,15 @@ class Point:
         return f"{MATEY} {'joint' if self.data == JOINT else 'per system'}"
 
 
-def points_of(systems: Sequence[str], seconds: Iterable[float], seeds: int) -> list[Point]:
-    """Return all points, seed by seed: each peer, the cells alone and MATEY on each system, and MATEY on all systems."""
+def points_of(
+    systems: Sequence[str], seconds: Iterable[float], seeds: int, models: Sequence[str] = COMPARED
+) -> list[Point]:
+    """Return the points of some of `COMPARED`, seed by seed: each on each system, and MATEY on all systems together."""
     points = []
     for seed, budget in itertools.product(range(seeds), sorted(seconds)):
-        for model, system in itertools.product((*PEERS, CELLS, MATEY), systems):
+        for model, system in itertools.product((each for each in models if each != JOINT), systems):
             points.append(Point(model, system, (system,), budget, seed))
-        if len(systems) > 1:
+        if JOINT in models and len(systems) > 1:
             points.append(Point(MATEY, JOINT, tuple(systems), budget, seed))
     return points
 

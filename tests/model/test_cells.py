@@ -93,7 +93,7 @@ def test_a_box_without_samples_has_gradients():
     assert all(weight.grad is not None for half in halves for weight in half.parameters())
 
 
-@pytest.mark.parametrize(("shape", "reach"), [((2, 3, 5, 6), (1, 2)), ((1, 2, 4, 5, 6), (1, 0, 2))])
+@pytest.mark.parametrize(("shape", "reach"), [((1, 2, 3, 4), (1, 2)), ((1, 1, 3, 2, 4), (1, 0, 2))])
 @pytest.mark.parametrize("side_by_side", [False, True])
 def test_a_periodic_axis_goes_on_as_in_pytorch_and_is_differentiable_twice(shape, reach, side_by_side):
     values = torch.randn(shape, dtype=torch.float64)

@@ -2,12 +2,19 @@
 
 import pytest
 
-from matey.studies.cases import Simulated, StudyError
+from matey.peers.kinds import PEERS
+from matey.studies.cases import COMPARED, Simulated, StudyError
 from matey.studies.engine import claim
 from matey.studies.peers import COSTS, Comparison, points_of
 from tests.support.paths import ROOT
 
 PATHS = {"shallow_water": "data/water", "diffusion_reaction": "data/reaction"}
+
+
+def test_some_models_are_chosen_by_name():
+    assert COMPARED[: len(PEERS)] == PEERS
+    names = [point.name for point in points_of(tuple(PATHS), [10], 1, ["cells", "joint"])]
+    assert names == ["cells-shallow_water-10-0", "cells-diffusion_reaction-10-0", "matey-joint-10-0"]
 
 
 def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
