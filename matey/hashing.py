@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-from torch import Tensor
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
-Integers = TypeVar("Integers", Tensor, np.ndarray)
+    Integers = TypeVar("Integers", Tensor, np.ndarray)
 
 GOLDEN = 0x9E3779B97F4A7C15
 """2^64 divided by the golden ratio: the increment from one state of SplitMix64 to the next."""

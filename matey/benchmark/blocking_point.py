@@ -20,7 +20,7 @@ from matey.benchmark.speed import blocks_noted
 from matey.benchmark.speed_cases import Case
 from matey.config import TrainSection
 from matey.config.choices import LOSSES
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.fields import FieldBatch
 from matey.model.boxes import share_of

@@ -6,9 +6,9 @@ import time
 from itertools import islice
 from typing import Any
 
-from matey.data.mixture import Mixture
 from matey.data.stream import micro_batches
 from matey.data.trajectories import TrajectorySet
+from matey.data.windows import Mixture
 
 ENDLESS = 10**9  # steps
 LEAST = 8  # least number of timed micro-batches

@@ -15,8 +15,7 @@ from torch import Tensor
 from matey.benchmark.machine import memory
 from matey.benchmark.speed_cases import Case
 from matey.config import DataDescription
-from matey.data.described import DescribedFiles
-from matey.data.located import DataFile
+from matey.data.described import DataFile, DescribedFiles
 from matey.data.windows import Window
 from matey.evaluate.evaluation import Protocol, score, tasks_of
 from matey.evaluate.forecasts.series import forecast

@@ -2,7 +2,7 @@
 
 runs/demo/
 config.yaml  ds_config.json       what the run does, as resolved
-about.txt  commands.txt  split.jsonl  seen.txt  files.index
+about.txt  commands.txt  split.jsonl  seen.txt
 metrics.jsonl                     one line per logged step
 checkpoints/step_000100/  latest  DeepSpeed's; `latest` names the newest whole one
 model/config.json ...             the best weights, in Hugging Face's format
@@ -37,7 +37,6 @@ ABOUT = "about.txt"  # what the run printed on its data, model and batch before 
 COMMANDS = "commands.txt"  # the commands that started and resumed the run, one per line
 SPLIT = "split.jsonl"  # the trajectories of each part of the data, see `matey.data.split_record`
 SEEN = "seen.txt"  # fingerprints of the training trajectories, see `matey.data.seen`
-INDEX = "files.index"  # what was found in the data files, see `matey.data.index`
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
@@ -45,7 +44,7 @@ MODEL = "model"
 MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # they exist while the best weights are replaced
 MODEL_CONFIG = "config.json"
 # Files that a conversion copies.
-RUN_FILES = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, INDEX, MODEL)
+RUN_FILES = (CONFIG, DS_CONFIG, METRICS, ABOUT, COMMANDS, SPLIT, SEEN, MODEL)
 
 PEER = "peer.json"  # a peer's kind, system, fields and history
 PEER_WEIGHTS = "peer.safetensors"

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from matey.data.registry import open_dataset
 from matey.data.splits import split_set
 from matey.data.to_the_well import write_the_well
-from matey.data.trajectory import PARTS
+from matey.data.trajectories import PARTS
 from matey.mistakes import writing
 
 

@@ -11,9 +11,8 @@ from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, open_dataset
 from matey.data.arrays.kinds import gridded_files
-from matey.data.describing import guess_description
-from matey.data.guess import Guess
-from matey.data.remote.paths import place
+from matey.data.describing import Guess, guess_description
+from matey.data.remote import place
 from matey.mistakes import Mistake, writing
 from matey.report.contact_sheet import contact_sheet, first_readable
 from matey.report.png import write_png

@@ -18,8 +18,8 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
-from matey.data.coarsened import CoarsenedTrajectories
-from matey.data.lacking import lacking_note
+from matey.data.trajectories import lacking_note
+from matey.data.views import CoarsenedTrajectories
 from matey.evaluate.beyond import go_beyond, longest_rollout
 from matey.evaluate.comparison import Candidate, plan_comparison
 from matey.evaluate.conservation import kept_note

@@ -13,8 +13,8 @@ from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.coordinates import UNEVEN_TIME
 from matey.data.described import DescribedFiles
 from matey.data.registry import open_each
-from matey.data.remote.paths import seen_from
-from matey.data.trajectory import PARTS
+from matey.data.remote import seen_from
+from matey.data.trajectories import PARTS
 from matey.data.windows import given_stretches, stretches
 from matey.mistakes import writing
 

@@ -6,7 +6,7 @@ import argparse
 
 from matey.checkpoints.trained import load_trained
 from matey.data import DataError, Window, open_dataset
-from matey.data.lacking import lacking_note
+from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.held_out import HeldOut, without_seen

@@ -44,7 +44,7 @@ def _check_number_form(form: str) -> str:
 
 NUMBER = "{}"
 NumberForm = Annotated[BoundedText, AfterValidator(_check_number_form)]
-"""Text around a number in the name of a file, a folder or a group, with `NUMBER` in its place."""
+"""Text around a number in the name of a file or a folder, with `NUMBER` in its place."""
 
 WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 """A part of a path or glob that stands for text that differs between files."""
@@ -71,9 +71,9 @@ class ParameterSource(Section):
     """The place in a file of a parameter that differs between trajectories."""
 
     array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
-    attribute: FieldName | None = Field(None, description="attribute of the file, or of the trajectory's group")
+    attribute: FieldName | None = Field(None, description="attribute of the file, or of the first field's array")
     in_name: NumberForm | None = Field(
-        None, description="text around it in the name of its file, folder or group, with '{}' for the number: 'Re{}'"
+        None, description="text around it in the name of its file or folder, with '{}' for the number: 'Re{}'"
     )
 
     table: PathText | None = Field(
@@ -95,13 +95,13 @@ class ParameterSource(Section):
 class TimeSource(Section):
     """The place of the time of a snapshot."""
 
-    attribute: FieldName | None = Field(None, description="attribute of the file, or of the snapshot's group")
+    attribute: FieldName | None = Field(None, description="attribute of the file")
     number_in_name: Length | None = Field(
-        None, description="unit of the number that tells the snapshot's file, or array, from the others"
+        None, description="unit of the number that tells the snapshot's file from the others"
     )
     date_in_name: DateForm | None = Field(
         None,
-        description="form of the date in the name of its file, or array, such as '%Y-%m-%d_%H:%M:%S'; times are seconds",
+        description="form of the date in the name of its file, such as '%Y-%m-%d_%H:%M:%S'; times are seconds",
     )
 
     @model_validator(mode="after")
@@ -193,7 +193,7 @@ class DataDescription(Section):
     )
     concat: Literal["time"] | None = Field(
         None,
-        description="'time' where files of a trajectory follow each other, each with an axis 'time' or arrays of snapshots",
+        description="'time' where files of a trajectory follow each other, each with an axis 'time'",
     )
     boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
     parameters: dict[FieldName, float | ParameterSource] = Field(
@@ -248,7 +248,7 @@ class DataDescription(Section):
                 raise ValueError(
                     f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
                 )
-        self._check_wildcards()
+        self._check_files()
         if others := [name for name in self.conserved if name not in self.fields]:
             raise ValueError(
                 f"conserved: expected names of fields, got {others[0]!r}; there are {', '.join(self.fields)}"
@@ -260,15 +260,8 @@ class DataDescription(Section):
                 raise ValueError(f"fields: {first} and {name} are one and the same array; give each its own")
         return self
 
-    def _check_wildcards(self) -> None:
-        wild = {(source.array or "").count("*") for source in self.fields.values()}
-        has_time, of_snapshots = "time" in self.all_axes, int("time" not in self.all_axes)
-        if len(wild) > 1 or max(wild) - of_snapshots > int("trajectory" not in self.all_axes):
-            raise ValueError(
-                "fields: one '*' in the path of every array stands for the groups of the trajectories; then no axis is "
-                "'trajectory'. Without an axis 'time', the last '*' stands for the snapshots"
-            )
-        if isinstance(self.time_step, TimeSource) and has_time:
+    def _check_files(self) -> None:
+        if isinstance(self.time_step, TimeSource) and "time" in self.all_axes:
             raise ValueError(
                 "time_step: an attribute or a name gives the time of one snapshot, but axes has 'time'; name an array"
             )
@@ -284,7 +277,7 @@ class DataDescription(Section):
             return
         if self.files is None or (isinstance(source.file, dict) and not isinstance(self.files, dict)):
             raise ValueError(f"{name}: 'file' needs 'files', and one 'file' for each part needs the parts in 'files'")
-        may_be_constant = may_be_constant and not (self.snapshots == "files" and "time" in self.axes_of(source))
+        may_be_constant = may_be_constant and not (self.in_files and "time" in self.axes_of(source))
         if self._is_constant(source) and not may_be_constant:
             raise ValueError(
                 f"{name}: expected as many wildcards in 'file' as in 'files', got {source.file!r}; each stands for the "
@@ -312,19 +305,9 @@ class DataDescription(Section):
         return {axis for source in self.fields.values() for axis in self.axes_of(source)} - {"component"}
 
     @property
-    def snapshots(self) -> Literal["files", "arrays"] | None:
-        """Whether a trajectory is put together from files or from arrays of a file; None if it lies in one array.
-
-        Without an axis 'time', the last '*' in the paths of the arrays stands for the snapshots; without '*', each file is one.
-        """
-        if "time" in self.all_axes:
-            return "files" if self.concat else None
-        return "arrays" if self.num_wildcards else "files"
-
-    @property
-    def num_wildcards(self) -> int:
-        """Number of '*' in the path of the array of a field."""
-        return (next(iter(self.fields.values())).array or "").count("*")
+    def in_files(self) -> bool:
+        """Whether a trajectory is put together from files; without an axis 'time', each file is a snapshot."""
+        return self.concat is not None or "time" not in self.all_axes
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -336,9 +319,7 @@ class DataDescription(Section):
         """Whether a given field may vary in time; in files of snapshots, each file has its own values."""
         if "time" in self.all_axes:
             return "time" in self.axes_of(source)
-        if source.file is not None and self.snapshots == "files":
-            return not self._is_constant(source)
-        return self.snapshots == "files" or (source.array or "").count("*") == self.num_wildcards
+        return source.file is None or not self._is_constant(source)
 
     def _is_constant(self, source: FieldSource) -> bool:
         """Whether one of a field's own files belongs to several of ``files``."""

@@ -11,10 +11,9 @@ from matey.data.trajectories import Coordinates, DataError, Trajectory, Trajecto
 from matey.first_use import on_first_use
 
 if TYPE_CHECKING:
-    from matey.data.mixture import Mixture
     from matey.data.reading import Rollout, read_rollouts, read_windows
     from matey.data.stream import micro_batches
-    from matey.data.windows import Window, spread_windows
+    from matey.data.windows import Mixture, Window, spread_windows
 
 __all__ = [
     "Coordinates",
@@ -39,7 +38,7 @@ __all__ = [
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 __getattr__, __dir__ = on_first_use(
     __name__,
-    Mixture="matey.data.mixture",
+    Mixture="matey.data.windows",
     micro_batches="matey.data.stream",
     **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
     **dict.fromkeys(("Window", "spread_windows"), "matey.data.windows"),

@@ -28,12 +28,19 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
-from matey.data.arrays.npy import NAME, NPY, map_npy
+from matey.data.arrays.mapped import NAME, NPY, map_npy
 from matey.data.arrays.stored import as_text
 from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import attribute_of, attributes_of, described_hdf5, read_hdf5
-from matey.data.hdf5_layouts import axis_sizes, hdf5_reader, numbers
-from matey.data.signature import is_npy
+from matey.data.hdf5 import (
+    attribute_of,
+    attributes_of,
+    axis_sizes,
+    described_hdf5,
+    hdf5_reader,
+    is_npy,
+    numbers,
+    read_hdf5,
+)
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"

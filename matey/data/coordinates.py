@@ -1,15 +1,58 @@
-"""Coordinates that a file stores, and the spacing of cells and frames that follows from them."""
+"""Names of axes, the coordinates along them, and the spacing of cells and frames that follows from these."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from matey.data.hdf5 import read_part
+from matey.config.description import Axis, GridAxis
+from matey.data.hdf5 import check_values, read_part
 from matey.data.trajectories import Coordinates, DataError
-from matey.data.unwritten import check_values
+
+_NAMES: dict[Axis, str] = {
+    "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
+    "time": "time times t t-coordinate timestep step snapshot snapshots frame frames xtime ocean_time sim_time valid_time "
+    "time_counter t_array",
+    "z": "z zc z-coordinate lev level height depth plev altitude k nz nk bottom_top zh s_rho pressure_level isobaricinhpa z_t "
+    "deptht st_ocean pfull zt zu_3d z_l zl z_aac s_w z_w depthw sw_ocean phalf zm zw_3d z_i zi z_aaf zf",
+    "y": "y yc y-coordinate lat latitude j ny nj south_north rlat yh eta_rho nlat yt_ocean grid_yt yt y_aca eta_v yu_ocean yq "
+    "yv ym y_afa yf",
+    "x": "x xc x-coordinate lon longitude i nx ni west_east rlon xh xi_rho nlon xt_ocean grid_xt xt x_caa xi_u xu_ocean xq xu "
+    "xm x_faa xf",
+    "component": "component components comp channel channels c vector dim variable",
+}
+ROLES: dict[str, Axis] = {name: axis for axis, names in _NAMES.items() for name in names.split()}
+GRID: tuple[GridAxis, ...] = ("z", "y", "x")
+COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
+"""Names of arrays along time that count snapshots; these are taken as times only where the file has no others."""
+NO_TIMES = {"timestep"}
+"""Names that a time axis may have, but not the array of its times: such an array holds step sizes or step numbers."""
+MARK_BETWEEN = "_stag"
+"""Suffix that WRF gives to the name of a staggered axis, which counts places between cells."""
+COMPONENTS = ("x", "y", "z", "r", "t")
+"""Names of a vector's components where each is an array in a group named after the vector; t is the azimuth."""
+MOST_COMPONENTS = 9  # those of a tensor
+
+
+def role_of(name: str) -> Axis | None:
+    """Return the kind of axis that the name of an axis, or of its coordinates, stands for; None where it does not tell."""
+    return ROLES.get(axis_name(name).removesuffix(MARK_BETWEEN))
+
+
+def axis_name(name: str) -> str:
+    """Return the name of an axis, or the last part of the path of its coordinates, in lower case."""
+    return name.rpartition("/")[2].lower()
+
+
+def order_of(axes: Iterable[str]) -> tuple[int, int, int]:
+    """Return the grid axes of an array, see `matey.data.trajectories.TrajectorySet.order`; those that it lacks come first."""
+    found = [axis for axis in axes if axis in GRID]
+    first, second, third = (GRID.index(axis) for axis in (*(axis for axis in GRID if axis not in found), *found))
+    return first, second, third
+
 
 UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # shares of the mean spacing; solvers save at the first step after each due time
 
@@ -49,28 +92,6 @@ def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False,
     if of_time:
         return mean_step(places, label)
     return even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
-
-
-def line_of(places: np.ndarray, size: int) -> tuple[np.ndarray, int] | None:
-    """Return the coordinates of ``size`` cells as one row, and the axis of ``places`` along which they change.
-
-    MATLAB writes vectors with two axes, and mesh grids hold the coordinates of each cell. The result is None where coordinates
-    change along several axes, as on curvilinear grids, or no axis has ``size`` of them.
-    """
-    for axis in (axis for axis, length in enumerate(places.shape) if length == size):
-        lines = np.moveaxis(places, axis, 0).reshape(size, -1)
-        distance = abs(lines[-1, 0] - lines[0, 0]) / max(1, size - 1)
-        if not np.ptp(lines, axis=1).max() > UNEVEN_SPACE * distance:  # `mean_step` refuses values that are not finite
-            return lines[:, 0], axis
-    return None
-
-
-def remedy_of_other(places: np.ndarray, size: int, axis: str) -> str:
-    """Return advice on an array that does not hold the coordinates of ``size`` cells along an axis."""
-    if places.size == size + 1 == max(places.shape):
-        step = (places.max() - places.min()) / size
-        return f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
-    return "curvilinear grids are not supported" if places.ndim > 1 else "correct the order of the axes"
 
 
 def mean_step(coordinates: np.ndarray, label: str) -> float:

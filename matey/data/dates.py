@@ -1,18 +1,21 @@
-"""Reads times written as text, such as WRF's ``Times``, in seconds, and converts times counted from a date."""
+"""Numbers and dates: in the names of files, in texts, and as the date from which times count."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime, timedelta
+from os.path import commonprefix
 
 import numpy as np
 
+from matey.config.description import DATE_DIGITS, NUMBER
 from matey.data.arrays.stored import StoredArray
 from matey.data.trajectories import DataError
 
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
+_NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 _LONGEST = 40  # characters of a text that an error quotes
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SINCE = re.compile(
@@ -20,13 +23,8 @@ _SINCE = re.compile(
     r" ?(?:Z|UTC|[+-]?0?0:?00)?",
     re.IGNORECASE,
 )
-_CALENDARS = {
-    "": "standard",
-    "gregorian": "standard",
-    "proleptic_gregorian": "standard",
-    "365_day": "noleap",
-    "366_day": "all_leap",
-}
+_STANDARD = ("", "standard", "gregorian", "proleptic_gregorian")
+_OTHERS = ("noleap", "365_day", "all_leap", "366_day", "360_day", "julian")
 
 
 def is_text(stored: StoredArray) -> bool:
@@ -79,49 +77,115 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
         other: the array that sets the new unit and starting date.
 
     Returns:
-        The converted times; None where a unit cannot be converted, or the calendars differ.
+        The converted times; None where a unit cannot be converted, or one counts in another calendar than the usual one.
     """
-    calendars = [_CALENDARS.get(each.calendar.lower(), each.calendar.lower()) for each in (stored, other)]
+    calendars = ["" if (own := each.calendar.lower()) in _STANDARD else own for each in (stored, other)]
     if stored.unit == other.unit and calendars[0] == calendars[1]:
         return tuple(times)
-    ours, theirs = (_origin(each.unit, calendar) for each, calendar in zip((stored, other), calendars, strict=True))
-    if ours is None or theirs is None or ours[0] != theirs[0]:
+    ours, theirs = _origin(stored.unit), _origin(other.unit)
+    # Files disagree on what dates before 1583 mean.
+    if ours is None or theirs is None or calendars != ["", ""] or min(ours[0].year, theirs[0].year) <= 1582:
         return None
-    (_, start, unit), (_, new_start, new_unit) = ours, theirs
-    return tuple((start - new_start + time * unit) / new_unit for time in times)
+    between = (ours[0] - theirs[0]).total_seconds()
+    return tuple((between + time * ours[1]) / theirs[1] for time in times)
 
 
 def count_from_a_date(unit: str, calendar: str) -> bool:
     """Whether a unit such as ``days since 2000-01-01`` starts at a valid date of a known calendar, as other programs need."""
-    name, begins = _CALENDARS.get(calendar.lower(), calendar.lower()), _match(unit)
-    if begins is None or int(begins[2]) == 0:  # many programs have no year 0
-        return False
-    return _day("all_leap" if name == "julian" else name, begins) is not None
+    return calendar.lower() in (*_STANDARD, *_OTHERS) and _origin(unit) is not None
 
 
-def _match(unit: str) -> re.Match[str] | None:
-    return _SINCE.fullmatch(" ".join(unit.split()))
-
-
-def _origin(unit: str, calendar: str) -> tuple[str, float, int] | None:
-    """Return the calendar of times counted from a date, this date in seconds, and the seconds in one unit of the times."""
-    begins = _match(unit)
-    day = begins and _day(calendar, begins)
-    if begins is None or day is None or (calendar == "standard" and int(begins[2]) <= 1582):
-        return None  # files disagree on what the earlier dates of the standard calendar mean
-    hour, minute, second = (float(part or 0) for part in begins.group(5, 6, 7))
-    return calendar, 86400 * day + 3600 * hour + 60 * minute + second, _SECONDS[begins[1][0].lower()]
-
-
-def _day(calendar: str, begins: re.Match[str]) -> int | None:
-    """Return the number of the day from which times count; None where its calendar has no such day or is unknown."""
-    year, month, day = map(int, begins.group(2, 3, 4))
+def _origin(unit: str) -> tuple[datetime, int] | None:
+    """Return the date from which times count, and the seconds in one unit of the times."""
+    begins = _SINCE.fullmatch(" ".join(unit.split()))
+    if begins is None:
+        return None
+    hours, minutes, seconds = (float(part or 0) for part in begins.group(5, 6, 7))
     try:
-        if calendar == "360_day":
-            return 360 * year + 30 * month + day if 1 <= month <= 12 and 1 <= day <= 30 else None
-        if calendar in ("noleap", "all_leap"):
-            same = 1 if calendar == "noleap" else 4  # a year of the calendar's length
-            return (365 if same == 1 else 366) * year + (date(same, month, day) - date(same, 1, 1)).days
-        return date(year, month, day).toordinal() if calendar == "standard" else None
+        day = datetime(int(begins[2]), int(begins[3]), int(begins[4]), tzinfo=UTC)
     except ValueError:
         return None
+    return day + timedelta(hours=hours, minutes=minutes, seconds=seconds), _SECONDS[begins[1][0].lower()]
+
+
+def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:
+    """Sort names by the number in which they differ; where there are several, by each of these from left to right.
+
+    Where ``dates`` is a form of date that all names hold, they are sorted by date.
+    """
+    if dates and (seconds := seconds_of(names, dates)) is not None:
+        return [name for _, name in sorted(zip(seconds, names, strict=True))]
+    numbers = numbers_in(names)
+    if numbers is not None:
+        return [name for _, name in sorted(zip(numbers, names, strict=True))]
+    return sorted(
+        names, key=lambda name: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    )
+
+
+def numbers_in(names: Sequence[str]) -> list[float] | None:
+    """Return the number that tells each name from the others; None where they differ in more than one number, or in words.
+
+    >>> numbers_in(["run_3/t_0.5.npy", "run_3/t_0.25.npy"])
+    [0.5, 0.25]
+    """
+    if len(names) < 2:
+        return [0.0] * len(names)
+    head = re.sub(r"(\d[\d.]*[eE][+-]?)?[\d.]*$", "", commonprefix(list(names)))
+    tail = re.sub(r"^[\d.]*", "", commonprefix([name[::-1] for name in names])[::-1])
+    rest = [name[len(head) : len(name) - len(tail)].strip(".") for name in names]
+    if not all(map(_NUMBER.fullmatch, rest)):
+        return None
+    return [float(text) for text in rest]
+
+
+def place_of_last(name: str) -> tuple[int, int] | None:
+    """Return where the last number of a name starts and ends, None where it has none.
+
+    >>> [name[slice(*place_of_last(name))] for name in ("t_0.0050", "run_7_end")]
+    ['0.0050', '7']
+    """
+    last = re.search(r"\d+(?:\.\d+)?(?=\D*$)", name)
+    return last and last.span()
+
+
+def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
+    """Return the seconds from 1970 to the date in each name; None where a name has no valid date.
+
+    Args:
+        names: the names; the last date in each counts.
+        form: form of the dates, as `datetime.strptime` reads them.
+
+    >>> seconds_of(["out_2020-02-28_12.nc", "out_2020-03-01_00.nc"], "%Y-%m-%d_%H")
+    [1582891200.0, 1583020800.0]
+    """
+    found = [re.findall(date_pattern(form), name) for name in names]
+    try:
+        dates = [datetime.strptime(each[-1], form).replace(tzinfo=UTC) for each in found]
+    except (IndexError, ValueError):
+        return None
+    return [date.timestamp() for date in dates]
+
+
+def number_in(name: str, form: str) -> float | None:
+    """Return the number in a name or path, None where there is none.
+
+    Args:
+        name: the name; the last match in it counts.
+        form: text around the number, see `matey.config.description.NumberForm`; no letter may stand right before or after it.
+
+    >>> [number_in("flow/Re1e3_nu_0.01.h5", form) for form in ("Re{}", "nu_{}")]
+    [1000.0, 0.01]
+    """
+    before, after = map(re.escape, form.split(NUMBER))
+    start = r"(?<![A-Za-z])" if before[:1].isalpha() else "" if before else r"(?<![\d.])"
+    end = r"(?![A-Za-z])" if after[-1:].isalpha() else ""
+    found = re.findall(rf"{start}{before}([-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?){after}{end}", name)
+    return float(found[-1]) if found else None
+
+
+def date_pattern(form: str) -> str:
+    """Return the regular expression of dates of a form."""
+    parts = re.split("(%.)", form)
+    digits = (rf"\d{{{DATE_DIGITS[part]}}}" if number % 2 else re.escape(part) for number, part in enumerate(parts))
+    return rf"(?<!\d){''.join(digits)}(?!\d)"

@@ -15,9 +15,7 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     given:                                    # known beforehand, never predicted; here constant in time
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
-A ``*`` in the paths of the arrays stands for groups, one for each trajectory. Without an axis ``time``, each file is a
-snapshot. Where the paths have one more ``*``, each array that the last ``*`` matches is a snapshot, in one file or, with
-``concat: time``, in several (`matey.data.snapshots`).
+Without an axis ``time``, each file is a snapshot (`matey.data.snapshots`).
 Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is flipped.
 """
 
@@ -25,7 +23,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from dataclasses import field as filled
 from itertools import chain
 from pathlib import Path
 
@@ -35,17 +34,36 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
 from matey.data.arrays.kinds import KINDS
-from matey.data.axis_names import GRID, order_of
-from matey.data.coordinates import line_of
+from matey.data.coordinates import GRID, order_of
 from matey.data.dates import CALENDAR, UNIT, numbers_of
-from matey.data.described_file import describe_file
+from matey.data.described_file import Located, OpenedFile, describe_file
 from matey.data.hdf5 import opened_once, refuse_beyond_memory
-from matey.data.located import DataFile, Located
-from matey.data.opened_file import OpenedFile
-from matey.data.remote.paths import RemotePath, place
+from matey.data.remote import RemotePath, place
 from matey.data.snapshots import put_together
 from matey.data.tables import parameters_in_tables
-from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Trajectory, TrajectorySet
+from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file of a data set, or the files of a trajectory that lies in several.
+
+    Attributes:
+        paths: path of the file, or of several in the order of time.
+        description: description by which the file is read; None where a reader has to recognise its content.
+        part: part of the split that the description assigns the file to.
+        own: files of the fields that have their own, by path and name of the field.
+    """
+
+    paths: tuple[Path, ...]
+    description: DataDescription | None = None
+    part: Part | None = None
+    own: Mapping[Path, Mapping[str, Path]] = filled(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The first path."""
+        return self.paths[0]
 
 
 class DescribedFiles(TrajectorySet):
@@ -60,7 +78,7 @@ class DescribedFiles(TrajectorySet):
         kinds: dict[Path, str] = {}
         located: list[Located] = []
         for each in files:
-            pieces = []
+            pieces: list[Located] = []
             shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
             for path in each.paths:
                 _check_partners(path, each.own.get(path, {}))
@@ -72,7 +90,7 @@ class DescribedFiles(TrajectorySet):
                     file = OpenedFile.opened(path, description, own)
                     kinds |= {opened.path: opened.kind.name for opened in (file, *own.values())}
                     pieces += describe_file(file, each.part)
-            located += put_together(description, pieces) if description.snapshots else pieces
+            located += put_together(description, pieces) if description.in_files else pieces
         self._fill(description, kinds, [_with_tables(description, each) for each in located])
 
     @classmethod
@@ -133,8 +151,8 @@ class DescribedFiles(TrajectorySet):
                 of_all = values.size == self._num_stored(located)
                 values = values.reshape(-1) if of_all else values[located.sample] if values.ndim > 1 else values
                 values = values[self._times(0, located.about.num_frames)]
-            elif line := line_of(values, located.about.grid["zyx".index(axis)]):
-                values, _ = line
+            else:
+                values = values.reshape(-1)
             values = values[::-1] if axis in located.turned else values
             yield Coordinates(values, stored.unit or "?", stored.calendar)
 

@@ -1,64 +1,172 @@
-"""Checks the arrays of one file against its description, and returns the trajectories in it."""
+"""Opens a file that a description covers, checks its arrays, and returns the trajectories in it."""
 
 from __future__ import annotations
 
-import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass
+from dataclasses import field as filled
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import numpy as np
 
 from matey.config import DataDescription
 from matey.config.description import Axis, FieldSource, GridAxis, TimeSource
-from matey.data.arrays.stored import StoredArray, as_number
-from matey.data.axis_names import GRID
-from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step, line_of, remedy_of_other
-from matey.data.file_parameters import attributes_of, parameters_of
-from matey.data.guessed_axes import axes_by_name
-from matey.data.located import Located
-from matey.data.numbered import in_order
-from matey.data.opened_file import TIMES, OpenedFile
-from matey.data.staggered import remedy_between
-from matey.data.trajectories import DataError, Part, Trajectory
-from matey.data.trajectory import NO_AXIS
-from matey.mistakes import listed
+from matey.data.arrays.kinds import kind_of
+from matey.data.arrays.stored import FileKind, StoredArray, as_number, as_text
+from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.dates import as_times, is_text, number_in, numbers_of
+from matey.data.guessed_fields import axes_by_name
+from matey.data.trajectories import NO_AXIS, DataError, Part, Trajectory
+from matey.mistakes import listed, nearest_name
 
 MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
+TIMES = " of the times"
+"""Name of the use of an array that may hold dates as text."""
 
 
-def describe_file(file: OpenedFile, part: Part | None) -> list[Located]:
-    """Return the trajectories of a file, or the pieces of trajectories that it holds, see ``DataDescription.snapshots``.
+@dataclass(frozen=True)
+class Located:
+    """A trajectory and where it lies in its file.
+
+    Attributes:
+        about: the trajectory.
+        sample: index of the trajectory along the axis of trajectories, where the arrays have one.
+        arrays: name of the array of each field.
+        given: name of the array of each given field, by the name of the field.
+        along: name of the coordinate array of each axis that has one.
+        stored: description of each of these arrays in its file, by name.
+        turned: grid axes along which the file's coordinates decrease.
+        elsewhere: file and name of each of these arrays that lies in a file of its own.
+        times: times of all snapshots of a piece, or of a trajectory put together from pieces; empty where there are none.
+        pieces: the pieces of the trajectory in the order of time, each described as if it were a trajectory.
+    """
+
+    about: Trajectory
+    sample: int
+    arrays: tuple[str, ...]
+    given: Mapping[str, str]
+    along: Mapping[str, str]
+    stored: Mapping[str, StoredArray]
+    turned: frozenset[str]
+    elsewhere: Mapping[str, tuple[Path, str]] = filled(default_factory=dict)
+    times: tuple[float, ...] = ()
+    pieces: tuple[Located, ...] = ()
+
+    def place_of(self, array: str) -> tuple[Path, str]:
+        """Return the file of an array, and its name there."""
+        return self.elsewhere.get(array, (self.about.source, array))
+
+    def file_of(self, array: str) -> Path:
+        """Return the file of an array."""
+        return self.place_of(array)[0]
+
+    def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
+        """Yield each piece that holds some of the snapshots ``times``, and their slice in the piece."""
+        if not self.pieces:
+            yield self, times
+            return
+        ends = [*accumulate(piece.about.num_frames for piece in self.pieces)]
+        for number, own in groupby(range(times.start, times.stop, times.step), lambda time: bisect_right(ends, time)):
+            piece, (first, *others) = self.pieces[number], own
+            start = first - ends[number] + piece.about.num_frames
+            yield piece, slice(start, start + len(others) * times.step + 1, times.step)
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A file, its description, and all of its arrays.
+
+    Attributes:
+        path: the file.
+        kind: kind of the file.
+        description: the description of the files.
+        arrays: arrays of the file by their names.
+        own: files of fields that have their own, by the name of the field.
+        known: values of small arrays that were read.
+    """
+
+    path: Path
+    kind: FileKind
+    description: DataDescription
+    arrays: Mapping[str, StoredArray]
+    own: Mapping[str, OpenedFile] = filled(default_factory=dict)
+    known: dict[str, np.ndarray] = filled(default_factory=dict)
+
+    @classmethod
+    def opened(cls, path: Path, description: DataDescription, own: Mapping[str, OpenedFile]) -> OpenedFile:
+        """Describe the arrays of a file.
+
+        Raises:
+            DataError: the file is missing, or cannot be read.
+        """
+        kind = kind_of(path)
+        return cls(path, kind, description, kind.arrays(path), own)
+
+    def array_of(self, field: str, source: FieldSource) -> tuple[OpenedFile, str]:
+        """Return the file that holds the array of a field, and the array's name in it.
+
+        Raises:
+            DataError: the description leaves the name out, and there are several.
+        """
+        file = self.own.get(field, self)
+        if source.array is not None:
+            return file, source.array
+        if len(file.arrays) != 1:
+            raise DataError(
+                f"{file.path}: expected the name of the array of {field!r}, since the file has {listed(file.arrays)}; write it "
+                f"into the description, fields.{field}.array."
+            )
+        return file, next(iter(file.arrays))
+
+    def values(self, name: str, use: str) -> np.ndarray:
+        """Read all values of a small array, such as coordinates, once."""
+        if name not in self.known:
+            stored = self.find(name, use)
+            raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
+            self.known[name] = numbers_of(stored, raw, f"{self.path}, {name}")
+        return self.known[name]
+
+    def find(self, name: str, use: str = "", *, may_be_mask: bool = False) -> StoredArray:
+        """Return the description of an array of numbers or, where ``use`` is `TIMES`, of dates as text.
+
+        Truth values, read as 0 and 1, are accepted where the array may be a mask.
+
+        Raises:
+            DataError: the array is missing, holds something else, claims more than its file can hold, or cannot be unpacked.
+        """
+        if name not in self.arrays:
+            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
+            raise DataError(
+                f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
+                "Correct the description."
+            )
+        stored = self.arrays[name]
+        if stored.is_link:
+            stored.check_readable(f"{self.path}, {name}")
+        is_mask = may_be_mask and stored.dtype.kind == "b"
+        if stored.dtype.kind not in "fiu" and not is_mask and not (TIMES in use and is_text(stored)):
+            mend = "give time_step as a number" if TIMES in use else "write them as such"
+            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
+        held = self.path.stat().st_size if self.path.is_file() else stored.limit
+        stored.check_claim(f"{self.path}, {name}", held)
+        stored.check_readable(f"{self.path}, {name}")
+        return as_times(stored) if TIMES in use else stored
+
+
+def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
+    """Yield the trajectories of a file, or the pieces of trajectories that it holds, see ``DataDescription.in_files``.
 
     Raises:
         DataError: the file does not fit the description.
     """
     description = file.description
-    groups = _groups(file)
-    of_steps = [[group] for group in groups]
-    if description.snapshots == "arrays":
-        of_steps = [[*steps] for _, steps in groupby(groups, lambda group: group[:-1])]
-    return [
-        located
-        for steps in of_steps
-        for number, group in enumerate(steps)
-        for located in _trajectories(replace(file, group=group), part, (number, len(steps)))
-    ]
-
-
-def _trajectories(file: OpenedFile, part: Part | None, place: tuple[int, int]) -> Iterator[Located]:
-    """Yield the trajectories, or pieces of them, of a file or of one of its groups.
-
-    ``place`` holds the number of a snapshot within its file, and the number of snapshots there.
-    """
-    description = file.description
-    in_pieces = description.snapshots is not None
     sizes: dict[str, int] = {}
     for field, source in description.fields.items():
         _note_sizes(file, field, source, sizes)
     num_taken = num_frames = sizes.get("time", 1)
-    if not in_pieces:
+    if not description.in_files:
         num_taken = check_frames(description, num_frames, file.path)
     count = sizes.get("trajectory", 1)
     if count > MAX_TRAJECTORIES:
@@ -72,7 +180,7 @@ def _trajectories(file: OpenedFile, part: Part | None, place: tuple[int, int]) -
     for field, source in description.given.items():
         _note_sizes(file, field, source, dict(sizes))
     of_axes = (*description.spacing.items(), ("time", description.time_step))
-    along = {str(axis): file.named(name) for axis, name in of_axes if isinstance(name, str)}
+    along = {str(axis): name for axis, name in of_axes if isinstance(name, str)}
     keys: dict[str, str] = {}
     of_fields: dict[str, StoredArray] = {}
     elsewhere: dict[str, tuple[Path, str]] = {}
@@ -88,25 +196,23 @@ def _trajectories(file: OpenedFile, part: Part | None, place: tuple[int, int]) -
     names = tuple(keys[field] for field in description.fields)
     given = {field: keys[field] for field in description.given}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
-    in_files = description.snapshots == "files" or description.concat is not None
-    own_name = file.path.parent.name if in_files else file.path.stem
-    named = file.group[:-1] if description.snapshots == "arrays" else file.group
+    own_name = file.path.parent.name if description.in_files else file.path.stem
     for sample in range(count):
-        times = _times(file, num_frames, sample, count, place)
+        times = _times(file, num_frames, sample, count)
         about = Trajectory(
             source=file.path,
-            name=named[0] if named else str(sample) if "trajectory" in sizes else own_name,
+            name=str(sample) if "trajectory" in sizes else own_name,
             num_frames=num_taken,
             grid=(grid_z, grid_y, grid_x),
             spacing=(spacing_z, spacing_y, spacing_x),
             boundary=(boundary_z, boundary_y, boundary_x),
-            time_step=1.0 if in_pieces else _time_step(file, times),
-            parameters=dict(parameters_of(file, sample, count)),
+            time_step=1.0 if description.in_files else _time_step(file, times),
+            parameters=dict(_parameters_of(file, sample, count)),
             split=part,
             conserved=description.conserved,
         )
-        pieces_times = tuple(map(float, times)) if in_pieces and times is not None else ()
-        yield Located(about, sample, file.group, names, given, along, stored, turned, elsewhere, pieces_times)
+        pieces_times = tuple(map(float, times)) if description.in_files and times is not None else ()
+        yield Located(about, sample, names, given, along, stored, turned, elsewhere, pieces_times)
 
 
 def check_frames(description: DataDescription, num_frames: int, path: Path) -> int:
@@ -119,25 +225,6 @@ def check_frames(description: DataDescription, num_frames: int, path: Path) -> i
     if num_taken == 0:
         raise DataError(f"{path}: has {num_frames} snapshots, but first_frame is {description.first_frame}; lower it.")
     return num_taken
-
-
-def _groups(file: OpenedFile) -> list[tuple[str, ...]]:
-    """Return the names that each ``*`` in the paths of the arrays stands for, snapshots in order."""
-    pattern = file.first_array
-    if "*" not in pattern:
-        return [()]
-    first = re.compile(re.escape(pattern).replace(r"\*", "([^/]+)"))
-    found = sorted(match.groups() for name in file.arrays if (match := first.fullmatch(name)))
-    if not found:
-        raise DataError(
-            f"{file.path}: expected arrays such as {pattern!r}, one for each "
-            f"{'snapshot' if file.description.snapshots else 'trajectory'}, found {listed(file.arrays)}; "
-            "correct the description."
-        )
-    if file.description.snapshots != "arrays":
-        return found
-    of_trajectory = groupby(found, lambda group: group[:-1])
-    return [(*head, step) for head, groups in of_trajectory for step in in_order([group[-1] for group in groups])]
 
 
 def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[str, int]) -> None:
@@ -153,8 +240,15 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
         without_time = (
             "" if "time" in file.description.all_axes else ", which without time are those of a single snapshot"
         )
-        remedy = (fits and remedy_between(shared, sizes)) or f"correct the axes of the description{without_time}"
-        remedy = "the array is empty: leave this file out" if 0 in stored.shape else remedy
+        remedy = f"correct the axes of the description{without_time}"
+        differ = [axis for axis, size in shared.items() if sizes.get(axis, size) != size]
+        if 0 in stored.shape:
+            remedy = "the array is empty: leave this file out"
+        elif fits and all(axis in GRID and abs(own[axis] - sizes[axis]) == 1 for axis in differ):
+            remedy = (
+                f"what lies between the cells along {' and '.join(differ)}, as on a staggered grid, has to be averaged to the "
+                "cells first: docs/data.md shows how"
+            )
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
             f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; {remedy}."
@@ -183,49 +277,40 @@ def _check_names(file: OpenedFile, field: str, source: FieldSource, along: Mappi
             continue
         use = TIMES if axis == "time" else ""
         ours, theirs = file.values(coordinates, use), holder.values(coordinates, use)
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=UNEVEN_SPACE * _distance(ours)):
+        near = UNEVEN_SPACE * float(np.ptp(ours)) / max(1, ours.size - 1)
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=near):
             raise DataError(
                 f"{holder.path}, {coordinates}: expected the same coordinates along {axis} for {field!r} as in {file.path}; "
                 "all fields of a trajectory need one grid and the same times: interpolate them to these."
             )
 
 
-def _distance(places: np.ndarray) -> float:
-    """Return the mean distance between coordinates."""
-    return float(np.ptp(places)) / max(1, places.size - 1)
-
-
 def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int]) -> float:
     """Return the cell spacing along an axis, negative where coordinates decrease; ``sizes`` holds the lengths of all axes."""
-    given = file.description.spacing[axis]
-    if isinstance(given, float):
-        return given
-    name, use = file.named(given), f" for the coordinates of {axis}"
-    stored, size = file.values(name, use), sizes[axis]
-    found = line_of(stored, size)
-    if found is None:
-        what = f"expected {size} coordinates of {axis}, got the shape {stored.shape}"
-        raise DataError(f"{file.path}, {name}: {what}; {remedy_of_other(stored, size, axis)}.")
-    places, along = found
-    order = [each for each in file.description.axes_of(next(iter(file.description.fields.values()))) if each in GRID]
-    if stored.shape == tuple(sizes[each] for each in order) and order[along] != axis:
+    name, size = file.description.spacing[axis], sizes[axis]
+    if isinstance(name, float):
+        return name
+    places = file.values(name, f" for the coordinates of {axis}")
+    if places.size != size:
+        remedy = "curvilinear grids are not supported" if places.ndim > 1 else "correct the order of the axes"
+        if places.size == size + 1:
+            step = (places.max() - places.min()) / size
+            remedy = (
+                f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
+            )
         raise DataError(
-            f"{file.path}, {name}: expected coordinates of {axis} that change along {axis}, got some of each cell that change "
-            f"along {order[along]}; correct the order of the axes, or write the size of a cell instead."
+            f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; {remedy}."
         )
+    places = places.reshape(-1)  # MATLAB writes vectors with two axes
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
 
 
-def _times(file: OpenedFile, size: int, sample: int, count: int, place: tuple[int, int]) -> np.ndarray | None:
+def _times(file: OpenedFile, size: int, sample: int, count: int) -> np.ndarray | None:
     """Return the times of all snapshots of a trajectory or piece, None where neither an array nor an attribute gives them."""
     source = file.description.time_step
-    if isinstance(source, float):
-        return None
-    if isinstance(source, TimeSource):
-        if source.attribute is None:
-            return None
-        found = attributes_of(file)
+    if isinstance(source, TimeSource) and source.attribute is not None:
+        found = file.kind.attributes(file.path, "")
         if (time := as_number(found.get(source.attribute))) is None:
             raise DataError(
                 f"{file.path}: expected an attribute {source.attribute!r} with the time of the snapshot, found "
@@ -233,16 +318,14 @@ def _times(file: OpenedFile, size: int, sample: int, count: int, place: tuple[in
                 "or give the time between snapshots."
             )
         return np.array([time])
-    name = file.named(source)
-    times = file.values(name, TIMES)
-    number, num_pieces = place
-    if num_pieces > 1 and times.shape == (num_pieces,) and name == source:
-        times = times[number : number + 1]  # one array of times, and each snapshot is an array
+    if not isinstance(source, str):
+        return None
+    times = file.values(source, TIMES)
     times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
     if times.shape != (size,):
         raise DataError(
-            f"{file.path}, {name}: expected {size} times, one for each snapshot, got the shape {times.shape}; correct the axes "
-            "or time_step."
+            f"{file.path}, {source}: expected {size} times, one for each snapshot, got the shape {times.shape}; correct the "
+            "axes or time_step."
         )
     return times
 
@@ -256,3 +339,41 @@ def _time_step(file: OpenedFile, times: np.ndarray | None) -> float:
     taken = times[description.first_frame :: description.stride]
     label = f"{file.path}, {description.time_step}"
     return even_step(taken, label, UNEVEN_TIME, "write snapshots at even times, or give a time_step")
+
+
+def _parameters_of(file: OpenedFile, sample: int, count: int) -> Iterator[tuple[str, float]]:
+    """Yield the parameters of a trajectory that lie in its file or its name; attributes that the file lacks are left out."""
+    for name, given in file.description.parameters.items():
+        if isinstance(given, float):
+            yield name, given
+        elif given.attribute is not None:
+            first = next((each.array for field, each in file.description.fields.items() if field not in file.own), None)
+            of_array = file.kind.attributes(file.path, first) if first and first in file.arrays else {}
+            found = of_array | file.kind.attributes(file.path, "")
+            if given.attribute in found:
+                label = f"{file.path}, {given.attribute}"
+                yield name, _number_of_one(found[given.attribute], label, name, sample, count)
+        elif given.in_name is not None:
+            if (number := number_in(str(file.path), given.in_name)) is None:
+                raise DataError(
+                    f"{file.path}: expected the parameter {name!r} in its name as {given.in_name!r}, {{}} for the number; "
+                    "correct in_name, or rename the files."
+                )
+            yield name, number
+        elif given.array is not None:
+            values = file.values(given.array, f" of the parameter {name!r}")
+            yield name, _number_of_one(values, f"{file.path}, {given.array}", name, sample, count)
+
+
+def _number_of_one(value: object, label: str, name: str, sample: int, count: int) -> float:
+    """Return a trajectory's parameter from an attribute or array of one number for all trajectories, or one for each."""
+    if (number := as_number(value)) is not None:
+        return number
+    values = np.asarray(value)
+    if values.size != count or values.dtype.kind not in "fiu":
+        came = repr(as_text(value) if isinstance(value, str | bytes) else values.tolist())
+        raise DataError(
+            f"{label}: expected one number, or one for each of {count} trajectories, for the parameter {name!r}, got "
+            f"{came[:60]}; write it as a number, or leave it out of parameters."
+        )
+    return float(values.reshape(-1)[sample])

@@ -7,42 +7,99 @@ until every TODO is answered.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+
 from matey.config.description import TODO, Axis
 from matey.data.arrays.kinds import kind_of
 from matey.data.arrays.stored import FileKind, StoredArray
-from matey.data.axis_names import COUNTERS, GRID, NO_TIMES, ROLES, axis_name, role_of
-from matey.data.dates import is_text
-from matey.data.guess import Guess
-from matey.data.guessed_axes import NUMBERED, axes_by_name, guess_axes, suggested
-from matey.data.guessed_coordinates import Line, axis_of_mesh, has_dates, hint_on_ends, is_coordinate
+from matey.data.coordinates import COUNTERS, GRID, NO_TIMES, ROLES, UNEVEN_SPACE, axis_name, even_step, role_of
+from matey.data.dates import date_pattern, is_text, place_of_last, seconds_of
 from matey.data.guessed_fields import (
+    SUGGESTED,
     constant_arrays,
     field_name,
+    guess_axes,
+    has_dates,
+    is_coordinate,
+    lies_between,
     likely_fields,
-    named_on_our_axes,
     plain_name,
+    snapshot_axes,
     sources,
 )
-from matey.data.guessed_files import OtherFiles
-from matey.data.guessed_snapshots import (
-    Snapshots,
-    in_groups,
-    in_numbered_files,
-    of_one_snapshot,
-    said_of_blocks,
-    said_of_others,
-    snapshot_axes,
-)
-from matey.data.staggered import said_of_between
+from matey.data.remote import matches, seen_from, within
 from matey.data.trajectories import DataError
-from matey.mistakes import listed
+from matey.mistakes import listed, printable
 
 _MOST_ATTRIBUTES = 12  # if there are more, none is taken for a parameter
+_MOST_CELLS = 2**24  # of an array that is read whole to look at its values
+_LEAST = 3  # fewer files are not taken for snapshots
+_TIMES = ("time", "times", "t", "sim_time")
+_DATE = re.compile(r"(?<!\d)(?:19|20)\d\d([-_]?)\d\d\1\d\d(?:[T_-]?\d\d(?:[:_-]?\d\d){0,2}Z?)?(?!\d)(?=\D*$)")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A description as far as it can be guessed.
+
+    Attributes:
+        tree: the description, with TODO for each open question.
+        comments: notes to write beside a key, by the key's path, such as ``boundary.x``.
+        notes: notes on the file as a whole.
+    """
+
+    tree: dict[str, Any]
+    comments: dict[str, str]
+    notes: list[str]
+
+    @property
+    def questions(self) -> list[str]:
+        """Paths of the keys that are left open."""
+        groups = {key: value for key, value in self.tree.items() if isinstance(value, dict)}
+        nested = {f"{key}.{name}": item for key, value in groups.items() for name, item in value.items()}
+        return [key for key, value in (self.tree | nested).items() if value == TODO]
+
+    @property
+    def text(self) -> str:
+        """The description as YAML."""
+        lines = [f"# {printable(note)}" for note in self.notes]
+        for key, value in self.tree.items():
+            comment = self._comment(key)
+            if isinstance(value, dict) and value:
+                lines.append(f"{key}:{comment}")
+                lines += [
+                    f"  {_flow(name)}: {_flow(item)}{self._comment(f'{key}.{name}')}" for name, item in value.items()
+                ]
+            else:
+                lines.append(f"{key}: {_flow(value)}{comment}")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def provisional(self) -> dict[str, Any] | None:
+        """The description with neutral answers, good enough to draw the fields; None where the axes are not known."""
+        if TODO in (self.tree["axes"], self.tree["spacing"]):
+            return None
+        answers = {"system": "unnamed", "time_step": 1.0}
+        filled: dict[str, Any] = {
+            key: answers[key] if value == TODO else value for key, value in self.tree.items() if key != "files"
+        }
+        filled["spacing"] = {axis: 1.0 if step == TODO else step for axis, step in self.tree["spacing"].items()}
+        return filled | {"boundary": dict.fromkeys(self.tree["boundary"], "open")}
+
+    def _comment(self, key: str) -> str:
+        return f"  # {printable(self.comments[key])}" if key in self.comments else ""
+
+
+def _flow(value: object) -> str:
+    """Return a value as one line of YAML."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("\n...\n").strip()
 
 
 def guess_description(path: Path, beside: Path) -> Guess:
@@ -60,35 +117,70 @@ def guess_description(path: Path, beside: Path) -> Guess:
     arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub" or has_dates(name, stored)}
     for name, stored in arrays.items():
         stored.check_claim(f"{path}, {name}", path.stat().st_size)
-    patterns = in_numbered_files(arrays, path.stem) or in_groups(arrays)
-    members = {pattern: arrays[names[0]] for pattern, names in patterns.items()}
-    if said := said_of_blocks(arrays):
-        raise DataError(f"{path}: {said}")
-    likely = likely_fields(members)
-    for name, stored in likely.items() if all(each.problem for each in likely.values()) else ():
-        stored.check_readable(f"{path}, {patterns[name][0]}")
-    fields = {n: stored for n, stored in likely.items() if axis_of_mesh(kind, path, patterns[n][0], stored) is None}
+    fields = likely_fields(arrays)
+    for name, stored in fields.items() if all(each.problem for each in fields.values()) else ():
+        stored.check_readable(f"{path}, {name}")
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
             f"{listed(f'{name} {stored.outline}' for name, stored in held.items())}."
         )
-    coordinates = {name: max(stored.shape) for name, stored in members.items() if is_coordinate(name, stored)}
+    coordinates = {name: max(stored.shape) for name, stored in arrays.items() if is_coordinate(name, stored)}
     measured = {
-        name.rpartition("/")[2] for name, each in members.items() if len(each.shape) == 1 and each.dtype.kind == "f"
+        name.rpartition("/")[2] for name, each in arrays.items() if len(each.shape) == 1 and each.dtype.kind == "f"
     }
     axes = {name: guess_axes(stored, coordinates, measured) for name, stored in fields.items()}
-    snapshots = Snapshots.around(path, beside, patterns[next(iter(fields))])
-    if snapshots.count > 1 and not all(axes.values()):
+    files = files_like(path, beside)
+    if files is not None and not all(axes.values()):
         axes = {name: snapshot_axes(stored, coordinates) for name, stored in fields.items()}
     first = _besides_components(axes[max(fields, key=lambda name: math.prod(fields[name].shape))])
     fields = {name: stored for name, stored in fields.items() if _besides_components(axes[name]) == first}
     axes = {name: axes[name] for name in fields}
-    own = [*axes.values()]
-    is_alone = len(fields) == 1 and "component" not in (own[0] or [])
-    others = OtherFiles.beside(path, kind, next(iter(fields.values())).shape) if is_alone else OtherFiles()
-    known = own[0] if own[0] and all(own) else []
-    return _Guesser(path, kind, members, coordinates, fields, axes, known, patterns, snapshots, others, beside).guess()
+    known = next(iter(axes.values())) if all(axes.values()) else None
+    return _Guesser(path, kind, arrays, coordinates, fields, axes, known or [], files, seen_from(beside, path)).guess()
+
+
+def files_like(path: Path, beside: Path) -> str | None:
+    """Return a glob, from the folder ``beside``, of files that may be snapshots like one; None where there are too few.
+
+    Their names differ from its own in the last number or date; those in sibling folders count too if there are any.
+    """
+    alike, folder = glob_of(path.stem) + path.suffix, seen_from(beside, path.parent)
+    patterns = [f"{folder}/{alike}".removeprefix("./")]
+    head, _, last = folder.rpartition("/")
+    if not folder.startswith(".") and not head.endswith(":/"):  # neither above the description nor a host
+        patterns.append("/".join(filter(None, (head, glob_of(last), alike))))
+    found = {pattern: _num_matches(within(beside, pattern)) for pattern in patterns}
+    return max(found, key=lambda pattern: found[pattern]) if found[patterns[0]] >= _LEAST else None
+
+
+def _num_matches(pattern: Path) -> int:
+    try:
+        return len(matches(pattern))
+    except DataError:  # a server that lists nothing
+        return 0
+
+
+def glob_of(name: str) -> str:
+    """Return a name with ``*`` for its last number, or for a date at its end."""
+    form = date_form(name)
+    if form:
+        return re.sub(rf"{date_pattern(form)}(?=\D*$)", "*", name)
+    start, end = place_of_last(name) or (len(name), len(name))
+    return f"{name[:start]}*{name[end:]}" if start < end else name
+
+
+def date_form(name: str) -> str | None:
+    """Return the form of the date at the end of a name, None where there is none.
+
+    >>> date_form("out_d01_2020-01-31_18:00")
+    '%Y-%m-%d_%H:%M'
+    """
+    if (match := _DATE.search(name)) is None:
+        return None
+    directives = iter(("%Y", "%m", "%d", "%H", "%M", "%S"))
+    form = re.sub(r"^\d{4}|\d\d", lambda _: next(directives), match[0])
+    return form if seconds_of([match[0]], form) else None
 
 
 @dataclass(frozen=True)
@@ -100,10 +192,8 @@ class _Guesser:
     fields: Mapping[str, StoredArray]
     axes: Mapping[str, list[Axis] | None]
     known: list[Axis]
-    patterns: Mapping[str, list[str]]
-    snapshots: Snapshots
-    others: OtherFiles
-    beside: Path
+    files: str | None
+    file: str
 
     @property
     def first(self) -> str:
@@ -116,54 +206,47 @@ class _Guesser:
         return self.fields[self.first]
 
     def guess(self) -> Guess:
-        first, known = self.first, self.known
-        files = self.snapshots.files if (apart := self.snapshots.said_of(known, self.field)) else self.snapshots.file
-        fields = named_on_our_axes(own := self._sources(files), self._theirs)
-        turned = "; components are along our axes: y is up" if [*fields] != [*own] else ""
+        known, said = self.known, self._said_of_files()
+        files = self.files if said and self.files else self.file
         grid = [axis for axis in GRID if axis in known]
         comments: dict[str, str] = {
             "system": "a name for the equations, the same for all data of this kind",
             "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
-            "fields": "name in the model's vocabulary: where it lies; rename as you like" + turned,
+            "fields": "name in the model's vocabulary: where it lies; rename as you like",
         }
-        sizes = {axis: found for axis in grid if (found := self._cell_size(axis))}
         along = {axis: name for axis in grid if (name := self._coordinate(axis))}
-        lines = {axis: self._line(axis, name) for axis, name in along.items()}
-        steps = {axis: along[axis] for axis, line in lines.items() if line.is_even}
-        spacing: Any = {axis: steps.get(axis) or sizes.get(axis, ("", TODO))[1] for axis in grid} or TODO
-        pattern = self.patterns[first][0]
-        in_each = self.snapshots.time(self.kind, self.path, self.arrays, first, pattern) if apart else None
-        has_time, in_files = "time" in known, bool(apart) and files != self.snapshots.file
-        concat = {"concat": "time"} if apart and (has_time or (in_files and "*" in first)) else {}
-        time = self._coordinate("time") or (in_each if isinstance(in_each, str) or not has_time else None)
+        steps = {axis: name for axis, name in along.items() if self._step(axis, name) is not None}
+        spacing: Any = {axis: steps.get(axis, TODO) for axis in grid} or TODO
         boundary: Any = dict.fromkeys(grid, TODO) or TODO
         if not known:
             shape = self.field.shape
-            often = f"[{suggested(shape, in_groups='*' in first)}]{of_one_snapshot(shape) if apart else ''}"
-            comments["axes"] = f"the arrays are {shape}: such as {often}, in the order of the file"
+            often = f"[{', '.join(SUGGESTED.get(len(shape), SUGGESTED[4]))}]"
+            of_one = (
+                f", or of one snapshot [{', '.join([*GRID, 'component'][max(0, 3 - len(shape)) : max(3, len(shape))])}]"
+            )
+            comments["axes"] = f"the arrays are {shape}: such as {often}{of_one * bool(said)}, in the order of the file"
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = "for each grid axis: periodic, open, wall, no_flux or mixed"
         for axis in grid:
-            hint = hint_on_ends(self.kind, self.path, (first, pattern), self.field, known, axis)
-            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{hint}"
-            if axis in sizes and spacing[axis] == sizes[axis][1]:
-                comments[f"spacing.{axis}"] = f"the file's attribute {sizes[axis][0]}"
+            comments[f"boundary.{axis}"] = f"periodic, open, wall, no_flux or mixed{self._hint_on_ends(axis)}"
             if spacing[axis] == TODO:
                 uneven = (
                     f"{along.get(axis)} is uneven, which is not supported: interpolate the fields, or count cells by 1"
                 )
                 comments[f"spacing.{axis}"] = uneven if axis in along else "size of a cell, or the array of coordinates"
-            if axis in lines and lines[axis].is_circle:
+            if axis in steps and self._is_circle(axis, steps[axis]):
                 boundary[axis], comments[f"boundary.{axis}"] = "periodic", f"{along[axis]} goes round the globe"
+        has_time = "time" in known
+        time = self._coordinate("time") or (None if has_time or not said else self._time_of_snapshot())
         if not time:
-            in_names = "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}" if in_files and not has_time else ""
+            in_names = "; or {number_in_name: UNIT}, or {date_in_name: '%Y%m%d'}" if said and not has_time else ""
             comments["time_step"] = f"time between snapshots, or the array of times{in_names}"
         tree: dict[str, Any] = {
             "system": TODO,
             "files": files,
             "axes": known or TODO,
-            **concat,
-            "fields": fields,
+            **({"concat": "time"} if said and has_time else {}),
+            "fields": dict(sources(self.fields, self.axes, known)),
             "spacing": spacing,
             "time_step": time or TODO,
             "boundary": boundary,
@@ -176,7 +259,23 @@ class _Guesser:
             tree["parameters"] = parameters
             comments["parameters"] = "numbers that set trajectories apart; remove what does not"
         left_in = [*(source["array"] for source in given.values()), *used]
-        return Guess(tree, comments, self._notes(left_in, apart, files))
+        return Guess(tree, comments, self._notes(left_in, said))
+
+    def _said_of_files(self) -> str:
+        """Return a note on files that may be snapshots, empty where there are none or the file has many times."""
+        if self.files is None or ("time" in self.known and self.field.shape[self.known.index("time")] > 1):
+            return ""
+        where = "each is taken for one snapshot" if self.known else "where each is one snapshot, leave time out of axes"
+        return f"Files {self.files} differ in a number or date: {where}."
+
+    def _time_of_snapshot(self) -> object:
+        """Return the source of the time of a snapshot as a description writes it; None where it is not found."""
+        for name, stored in self.arrays.items():
+            if plain_name(name).lower() in _TIMES and stored.shape in ((), (1,)):
+                return name
+        held = next(({"attribute": key} for key in self.kind.numbers(self.path, "") if key.lower() in _TIMES), None)
+        form = date_form(self.path.stem)
+        return held or (form and {"date_in_name": form})
 
     def _coordinate(self, axis: Axis) -> str | None:
         """Return the coordinate array of an axis: the one that the file ties to it, else one of fitting name and length."""
@@ -184,7 +283,8 @@ class _Guesser:
             return None
         stored, position = self.field, self.known.index(axis)
         names = [stored.axes[position]] if stored.axes else []
-        ours, theirs = [role for role in GRID if role in self.known], self._theirs
+        ours = [role for role in GRID if role in self.known]
+        theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
         named_there: dict[Axis, Axis] = dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
         role = named_there.get(axis, axis)
         size, of_axis = stored.shape[position], [name for name in self.arrays if role_of(name) == role]
@@ -192,50 +292,43 @@ class _Guesser:
         dates = [name for name in of_axis if is_text(self.arrays[name]) and self.arrays[name].shape[:1] == (size,)]
         is_vector = {name: len(each.shape) == 1 for name, each in self.arrays.items()}
         named = [name for name in names if name in self.coordinates or is_vector.get(name)]
-        tied = [stored.scales[position]] if stored.scales and self.patterns[self.first] == [self.first] else []
-        meshes = [name for name in of_axis if axis in GRID and self._is_mesh(name, axis)]
-        found = [name for name in (*named, *tied, *alike, *dates, *meshes) if name and axis_name(name) not in NO_TIMES]
+        tied = [stored.scales[position]] if stored.scales else []
+        found = [name for name in (*named, *tied, *alike, *dates) if name and axis_name(name) not in NO_TIMES]
         return next(iter(sorted(found, key=lambda name: axis_name(name) in COUNTERS)), None)
 
-    @property
-    def _theirs(self) -> list[Axis]:
-        """The file's names of the grid axes, as far as its coordinates tell; x, z of a plane are our x, y."""
-        return [role for role in GRID if role in map(role_of, self.coordinates)]
+    def _step(self, axis: Axis, name: str) -> float | None:
+        """Return the spacing of the coordinates in an array, None where it is uneven; 0 where there are none to judge."""
+        stored, size = self.arrays.get(name), self.field.shape[self.known.index(axis)]
+        if stored is None or math.prod(stored.shape) != size or size < 2:
+            return 0.0
+        raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
+        places = stored.packing.unpacked(raw).astype(np.float64).reshape(-1)
+        try:
+            return even_step(places if places[-1] > places[0] else places[::-1], name, UNEVEN_SPACE, "")
+        except DataError:
+            return None
 
-    def _is_mesh(self, name: str, axis: Axis) -> bool:
-        """Whether an array holds a coordinate for each cell, which changes along ``axis`` alone."""
-        stored = self.arrays[name]
-        grid = [(role, size) for role, size in zip(self.known, self.field.shape, strict=True) if role in GRID]
-        if stored.shape != tuple(size for _, size in grid):
-            return False
-        along = axis_of_mesh(self.kind, self.path, self.patterns[name][0], stored)
-        return along is not None and grid[along][0] == axis
+    def _is_circle(self, axis: Axis, name: str) -> bool:
+        """Whether cells go once around the globe in degrees of longitude."""
+        step, size = self._step(axis, name) or 0.0, self.field.shape[self.known.index(axis)]
+        return abs(step * size - 360) < 1e-3 * step and self.arrays[name].unit.lower().startswith("degree")
 
-    def _line(self, axis: Axis, name: str) -> Line:
-        size = self.field.shape[self.known.index(axis)]
-        return Line.read(self.kind, self.path, self.patterns.get(name, [name])[0], self.arrays.get(name), size)
-
-    def _cell_size(self, axis: Axis) -> tuple[str, float] | None:
-        """Return name and value of an attribute such as DX, of the file or the array, with the cell size along an axis."""
-        steps, names, position = self.field.steps, self.field.axes, self.known.index(axis)
-        if steps and (size := steps[position]) > 0:
-            return "gridSpacing", float(f"{size:.7g}")
-        theirs = f"d{(names and role_of(names[position])) or axis}"
-        found = self.kind.numbers(self.path, "").items()
-        return next(((name, float(f"{size:.7g}")) for name, size in found if name.lower() == theirs and size > 0), None)
-
-    def _sources(self, files: str) -> dict[str, Any]:
-        own = dict(sources(self.fields, self.axes, self.known))
-        if not self.others.arrays:
-            return own
-        (source,) = own.values()
-        found = {field_name(self.others.word): source}
-        for word, (array, names) in self.others.arrays.items():
-            name = word if field_name(word) in found else field_name(word)
-            turned = names and self.known and axes_by_name(names, self.known)
-            extra = {"axes": turned} if turned else {}
-            found[name] = {"file": self.others.file_of(word, files), "array": array, **extra}
-        return found
+    def _hint_on_ends(self, axis: Axis) -> str:
+        """Return a hint on an axis's boundary: the jump of a middle snapshot across the ends over those between neighbours."""
+        sizes: dict[Axis, int] = dict(zip(self.known, self.field.shape, strict=True))
+        grid: list[Axis] = [role for role in self.known if role in GRID]
+        if math.prod(sizes[role] for role in grid) > _MOST_CELLS:
+            return ""
+        picked: dict[Axis, int | slice] = {"time": sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}
+        raw = self.kind.read(self.path, self.first, tuple(picked.get(role, 0) for role in self.known))
+        frame = np.moveaxis(self.field.packing.unpacked(raw).astype(np.float64), grid.index(axis), 0)
+        if not np.isfinite(frame).all():
+            return "; some values here are not finite, and masks are not supported"
+        inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
+        if inside == 0:
+            return ""
+        ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
+        return f"; from the last cell to the first, {self.first} jumps {ratio:.2g} times as far as between neighbours"
 
     def _given(self, used: Collection[object]) -> Iterator[tuple[str, Any]]:
         """Yield the arrays on the grid that are constant in time, except the coordinate arrays that are ``used``."""
@@ -256,36 +349,31 @@ class _Guesser:
             yield from ((name, {"attribute": name}) for name in attributes)
 
     def _attributes(self) -> list[str]:
-        """Return the names of the file's numeric attributes, except cell sizes."""
-        sizes = [self._cell_size(axis) for axis in self.known if axis in GRID]
-        left_out = {found[0] for found in sizes if found}
+        """Return the names of the file's numeric attributes."""
         return [
-            name
-            for name in self.kind.numbers(self.path, "")
-            if not name.startswith(("_", "openPMD")) and name not in left_out and role_of(name) != "time"
+            name for name in self.kind.numbers(self.path, "") if not name.startswith("_") and role_of(name) != "time"
         ]
 
-    def _notes(self, left_in: Collection[object], apart: str, files: str) -> list[str]:
+    def _notes(self, left_in: Sequence[object], said: str) -> list[str]:
         others = {
-            name: stored
+            f"{name} {stored.shape}": lies_between(stored, self.field)
             for name, stored in self.arrays.items()
-            if name not in (*self.fields, *self.coordinates, *left_in)
+            if name not in (*self.fields, *self.coordinates, *left_in) and len(stored.shape) > 1 and not is_text(stored)
         }
-        constant = [
-            f"{name} {stored.shape}"
-            for name, stored in others.items()
-            if len(stored.shape) > 1 and not is_text(stored) and not said_of_between({name: stored}, self.field)
-        ]
         notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
-        notes += filter(None, (apart, said_of_others(self.snapshots.file, files, self.beside)))
-        notes += [self.others.said] if self.others.arrays else []
-        notes += [NUMBERED] if sum(plain_name(name).isdigit() for name in self.fields) > 1 else []
+        notes += filter(None, [said])
         if len(attributes := self._attributes()) > _MOST_ATTRIBUTES:
             notes.append(
                 f"Attributes that set trajectories apart belong into parameters; there are {listed(attributes)}."
             )
-        notes += filter(None, [said_of_between(others, self.field)])
-        return notes + ([f"Left out, of other shapes than the fields: {listed(constant)}."] if constant else [])
+        if between := [name for name, is_between in others.items() if is_between]:
+            notes.append(
+                f"Left out, since they lie between the cells of the fields (a staggered grid): {listed(between)}. Average them "
+                "to the cells first, as docs/data.md shows."
+            )
+        if apart := [name for name, is_between in others.items() if not is_between]:
+            notes.append(f"Left out, of other shapes than the fields: {listed(apart)}.")
+        return notes
 
 
 def _besides_components(axes: list[Axis] | None) -> set[Axis]:

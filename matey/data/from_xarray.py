@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from matey.config.description import Axis
-from matey.data.axis_names import GRID, role_of
-from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
+from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, role_of
 from matey.data.dates import CALENDAR, UNIT
-from matey.data.trajectories import Coordinates, DataError, TrajectorySet
-from matey.data.trajectory import Boundary
+from matey.data.trajectories import (
+    Boundary,
+    Coordinates,
+    DataError,
+    TrajectorySet,
+)
 from matey.mistakes import listed
 
 Dataset = Any  # xarray may not be installed
@@ -102,20 +104,12 @@ def _as_dataset(system: str, dataset: Dataset | Variable) -> Dataset:
     """Return a Dataset, or a DataArray as one."""
     if hasattr(dataset, "data_vars"):
         return dataset
-    if hasattr(dataset, "to_dataset") and getattr(dataset, "name", None) is not None:
-        return dataset.to_dataset()
-    if hasattr(dataset, "to_dataset"):
+    if getattr(dataset, "name", None) is None or not hasattr(dataset, "to_dataset"):
         raise DataError(
-            f"{system}: expected an array with a name, got none; array.to_dataset(name='height') gives it one."
+            f"{system}: expected an xarray Dataset, or an array that has a name, got {type(dataset).__name__}; "
+            "array.to_dataset(name='height') gives it one, xarray.open_dataset opens a path."
         )
-    if isinstance(dataset, str | Path):
-        raise DataError(
-            f"{system}: expected an xarray Dataset, got the path {str(dataset)!r}; open it by xarray.open_dataset, or read it "
-            "by matey.open_dataset."
-        )
-    raise DataError(
-        f"{system}: expected an xarray Dataset, got {type(dataset).__name__}; make one by xarray.Dataset(...)."
-    )
+    return dataset.to_dataset()
 
 
 def _check_told(
@@ -123,21 +117,17 @@ def _check_told(
 ) -> None:
     """Raise DataError where ``variables`` names an unknown variable, or ``axes`` an unknown dimension or axis."""
     for what, names in variables.items():
-        if isinstance(names, str):
-            raise DataError(f"{system}, {what}: expected names such as [{names!r}], got the text {names!r}.")
         if unknown := [str(name) for name in names or () if name not in dataset]:
             raise DataError(
                 f"{system}, {what}: expected variables {listed(unknown)}, the dataset has "
                 f"{listed(map(str, dataset.data_vars))}."
             )
     known = get_args(Axis)
-    for dim, axis in axes.items():
-        if dim not in dataset.dims or axis not in known:
-            near = role_of(str(axis))
-            raise DataError(
-                f"{system}, axes: expected one of {listed(known)} for a dimension among {listed(map(str, dataset.dims))}, got "
-                f"{{{dim!r}: {axis!r}}}{f'; did you mean {near!r}' if near and axis not in known else ''}."
-            )
+    if wrong := [(dim, axis) for dim, axis in axes.items() if dim not in dataset.dims or axis not in known]:
+        raise DataError(
+            f"{system}, axes: expected one of {listed(known)} for a dimension among {listed(map(str, dataset.dims))}, got "
+            f"{dict(wrong)}."
+        )
 
 
 def _fields_of(dataset: Dataset, roles: Mapping[Any, Axis | None]) -> list[Any]:

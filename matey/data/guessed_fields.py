@@ -1,17 +1,16 @@
-"""Guesses which arrays of a file are fields, predicted or given, and the names of these fields."""
+"""Guesses which arrays of a file are fields, predicted or given, what their axes are, and which arrays are coordinates."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from matey.config.description import Axis
 from matey.data.arrays.stored import StoredArray
-from matey.data.axis_names import COMPONENTS, GRID
-from matey.data.guessed_axes import may_vary
-from matey.data.staggered import between_cells
+from matey.data.coordinates import COMPONENTS, GRID, MARK_BETWEEN, MOST_COMPONENTS, ROLES, axis_name, role_of
+from matey.data.dates import is_text
 
 _NAMES = {
     **dict.fromkeys("u vx uwnd velocity_x vel_x x_velocity xvel".split(), "velocity_x"),
@@ -24,6 +23,15 @@ _NAMES = {
 }
 _VECTORS = {"velocity": "velocity", "vel": "velocity", "momentum": "momentum", "magnetic": "magnetic", "b": "magnetic"}
 _FEW = 5  # an axis up to this length may count the components of a vector or tensor
+_OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # names with several meanings
+SUGGESTED = {
+    2: ["time", "x"],
+    3: ["time", "y", "x"],
+    4: ["trajectory", "time", "y", "x"],
+    5: ["trajectory", "time", "y", "x", "component"],
+    6: ["trajectory", "time", "z", "y", "x", "component"],
+}
+"""Usual axes of an array by their number."""
 
 
 def likely_fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
@@ -34,10 +42,13 @@ def likely_fields(arrays: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
 def _largest(arrays: Mapping[str, StoredArray], *, is_timed: bool) -> dict[str, StoredArray]:
     """Return the likely fields among the arrays that may have a time axis (``is_timed``), or among all."""
     candidates = {
-        name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and may_vary(stored, is_timed)
+        name: stored for name, stored in arrays.items() if len(stored.shape) > 1 and _may_vary(stored, is_timed)
     }
-    between = between_cells(candidates)
-    candidates = {name: stored for name, stored in candidates.items() if name not in between}
+    candidates = {
+        name: stored
+        for name, stored in candidates.items()
+        if not any(lies_between(stored, other) for other in candidates.values())
+    }
     largest = max(
         (stored.shape for stored in candidates.values()), key=lambda shape: (math.prod(shape), len(shape)), default=()
     )
@@ -48,8 +59,102 @@ def _largest(arrays: Mapping[str, StoredArray], *, is_timed: bool) -> dict[str, 
     }
 
 
+def _may_vary(stored: StoredArray, is_timed: bool) -> bool:
+    """Whether an array holds real or packed numbers and, if ``is_timed``, has an axis that may be time by its name."""
+    roles = [*map(role_of, stored.axes)] or [None]
+    return (stored.dtype.kind == "f" or stored.packing.is_packed) and (not is_timed or bool({"time", None} & {*roles}))
+
+
 def _long_axes(shape: tuple[int, ...]) -> list[int]:
     return sorted(size for size in shape if size > _FEW)
+
+
+def lies_between(stored: StoredArray, other: StoredArray) -> bool:
+    """Whether an array lies on the faces or corners of another's cells: one longer along some axes, as on staggered grids.
+
+    p: 3 cells            |  o  |  o  |  o  |
+    u: 4 faces            |     |     |     |
+    """
+    if any(name.lower().endswith(MARK_BETWEEN) for name in stored.axes):
+        return True
+    longer = [size - own for size, own in zip(stored.shape, other.shape, strict=False)]
+    if len(stored.shape) != len(other.shape) or {*longer} != {0, 1}:
+        return False
+    names = other.axes or [""] * len(longer)
+    along = [(size, name) for size, name, by in zip(other.shape, names, longer, strict=True) if by]
+    return all(size > _FEW or role_of(name) in GRID for size, name in along)  # others may count components
+
+
+def guess_axes(stored: StoredArray, coordinates: Mapping[str, int], measured: Collection[str]) -> list[Axis] | None:
+    """Return the kind of each axis of an array, None where they cannot be told.
+
+    Args:
+        stored: the array.
+        coordinates: lengths of the file's one-dimensional arrays that have the name of an axis, by name.
+        measured: names of all one-dimensional arrays of real numbers; an axis with such a name does not count components.
+    """
+    roles = [*map(role_of, stored.axes)] if stored.axes else _by_length(stored.shape, coordinates)
+    left = [position for position, role in enumerate(roles) if role is None]
+    if len(left) == 1 and left[0] > 0 and stored.shape[left[0]] <= MOST_COMPONENTS and "component" not in roles:
+        is_measured = bool(stored.axes) and stored.axes[left[0]] in measured
+        roles[left[0]] = None if is_measured else "component"
+    known = [role for role in roles if role is not None]
+    if len(known) < len(roles) or len(set(known)) < len(known) or "time" not in known:
+        return None
+    return _on_our_grid(known)
+
+
+def snapshot_axes(stored: StoredArray, coordinates: Mapping[str, int]) -> list[Axis] | None:
+    """Return the axes of an array of one snapshot, None where neither names nor coordinates of their lengths tell them."""
+    names = (
+        {size: name for name, size in coordinates.items()} if len({*coordinates.values()}) == len(coordinates) else {}
+    )
+    roles = [role_of(name or "") for name in (stored.axes or [names.get(size) for size in stored.shape])]
+    known = _on_our_grid([role for role in roles if role is not None])
+    return known if known and len({*known}) == len(roles) and "time" not in known else None
+
+
+def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | None:
+    """Return axes in the order that their names imply if it differs from the described order, else None.
+
+    Args:
+        names: names of an array's axes in its file.
+        axes: kinds of these axes as described.
+    """
+    roles = {name: role_of(name) for name in names if name.lower() not in _OF_MANY_USES}
+    told = [roles.get(name) or axis for name, axis in zip(names, axes, strict=True)]
+    return told if told != list(axes) and sorted(told) == sorted(axes) else None
+
+
+def _by_length(shape: Sequence[int], coordinates: Mapping[str, int]) -> list[Axis | None]:
+    """Return the kinds of unnamed axes from coordinates of their length; two axes of one length cannot be told apart."""
+    roles: list[Axis | None] = [None] * len(shape)
+    for name, size in coordinates.items():
+        places = [position for position, length in enumerate(shape) if length == size]
+        if len(places) == 1 and list(coordinates.values()).count(size) == 1:
+            roles[places[0]] = role_of(name)
+    is_first_left = roles[:1] == [None] and len(shape) > 1 and all(roles[1:])
+    if is_first_left and "trajectory" not in roles:
+        roles[0] = "trajectory"
+    return roles
+
+
+def _on_our_grid(roles: Sequence[Axis]) -> list[Axis] | None:
+    """Return kinds with the grid axes renamed to ours, None without any: a plane has y and x, whatever its file calls them."""
+    theirs = [axis for axis in GRID if axis in roles]
+    ours: dict[Axis, Axis] = dict(zip(theirs, GRID[len(GRID) - len(theirs) :], strict=True))
+    return [ours.get(role, role) for role in roles] if theirs else None
+
+
+def is_coordinate(name: str, stored: StoredArray) -> bool:
+    """Whether an array has the name of an axis and the shape of coordinates."""
+    is_vector = len(stored.shape) == 1 or (len(stored.shape) == 2 and 1 in stored.shape)  # as MATLAB writes one
+    return is_vector and axis_name(name) in ROLES
+
+
+def has_dates(name: str, stored: StoredArray) -> bool:
+    """Whether an array holds times as text."""
+    return is_text(stored) and role_of(name) == "time"
 
 
 def sources(
@@ -73,28 +178,6 @@ def sources(
         for number in range(count):
             ending = "xyz"[number] if vector and count <= 3 else str(number)
             yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
-
-
-def named_on_our_axes(found: Mapping[str, Any], theirs: Sequence[Axis]) -> dict[str, Any]:
-    """Rename the components of vectors in a vertical plane, whose axes become ours, so that each is along the axis it names.
-
-    The vertical component becomes ``_y``, and the one out of the plane ``_z``. A vector in the plane x, z that has these two
-    components alone keeps its names, see `matey.physics.components_of`.
-
-    Args:
-        found: source of each field, by name.
-        theirs: grid axes of the file, in the order of ours.
-    """
-    if len(theirs) != 2 or "z" not in theirs:
-        return dict(found)
-    (across,) = (axis for axis in GRID if axis not in theirs)
-    ours: dict[str, str] = {theirs[0]: "y", theirs[1]: "x", across: "z"}
-    renamed: dict[str, str] = {}
-    for vector in dict.fromkeys(name[:-2] for name in found if name[-2:] in {"_x", "_y", "_z"}):
-        own = {axis: f"{vector}_{axis}" for axis in "xyz" if f"{vector}_{axis}" in found}
-        if len(own) > 1 and {*own} != {"x", "z"}:
-            renamed |= {name: f"{vector}_{ours[axis]}" for axis, name in own.items()}
-    return {renamed.get(name, name): source for name, source in found.items()}
 
 
 def constant_arrays(
@@ -128,13 +211,8 @@ def _axes_of(stored: StoredArray, field: StoredArray, known: Sequence[Axis]) -> 
     return None
 
 
-def is_name_of_field(word: str) -> bool:
-    """Whether a word is a common name of a field."""
-    return word.lower() in _NAMES
-
-
 def field_name(name: str) -> str:
-    """Return the field's name in the vocabulary, from the name of its array or a word in the name of its file."""
+    """Return the field's name in the vocabulary, from the name of its array."""
     group, _, last = name.rpartition("/")
     if group and last in COMPONENTS:  # such as E/x
         vector = plain_name(group)

@@ -1,6 +1,6 @@
 """Opens and reads HDF5 files, and explains errors in plain words.
 
-Describing a file opens and closes it; reading keeps it open, see `matey.data.handles`.
+Describing a file opens and closes it; reading keeps it open, see `matey.data.hdf5`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,142 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+import resource
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+import yaml
 
-from matey.data.handles import Handles
-from matey.data.remote.cache import RemoteFile
-from matey.data.remote.paths import RemotePath
-from matey.data.signature import beginning, first_bytes, remembered
-from matey.data.trajectories import DataError
-from matey.data.trajectory import check_part
-from matey.mistakes import one_line
+from matey.data.remote import RemoteFile, RemotePath
+from matey.data.trajectories import DataError, Reader, TrajectorySet, check_part
+from matey.mistakes import listed, one_line
+
+_remembered: dict[Path, bytes] = {}  # first bytes of the files that are being opened
+
+
+@contextmanager
+def remembered(path: Path) -> Iterator[None]:
+    """Read the first bytes of a file once, however many readers ask for them meanwhile."""
+    if path in _remembered:  # by a block around this one
+        yield
+        return
+    _remembered[path] = first_bytes(path) if path.is_file() else b""
+    if not _remembered[path]:
+        del _remembered[path]  # a missing or empty file is looked at each time
+    try:
+        yield
+    finally:
+        _remembered.pop(path, None)
+
+
+def first_bytes(path: Path) -> bytes:
+    """Return the first 8 bytes of a file, or fewer if it has no more.
+
+    Raises:
+        DataError: the file is missing or may not be read.
+    """
+    if path in _remembered:
+        return _remembered[path]
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except PermissionError as error:
+        raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); check the disk or file system it lies on."
+        ) from error
+
+
+def is_classic_netcdf(path: Path) -> bool:
+    """Whether a file begins as all classic netCDF files do; netCDF-4 files are HDF5."""
+    return _begins(path, b"CDF", "a classic netCDF file")
+
+
+def is_npy(path: Path) -> bool:
+    """Whether a file begins as all ``.npy`` files do."""
+    return _begins(path, b"\x93NUMPY", "an array of NumPy's")
+
+
+def _begins(path: Path, mark: bytes, what: str) -> bool:
+    """Whether a file begins with the mark of a format that is mapped into memory, and so has to lie on this machine."""
+    is_so = first_bytes(path).startswith(mark)
+    if is_so and isinstance(path, RemotePath):
+        raise DataError(f"{path} is {what}, which is not read from afar, as HDF5, netCDF-4 and Zarr are; download it.")
+    return is_so
+
+
+def beginning(path: Path) -> str:
+    """Return the first bytes of a file that cannot be read, and advice, for the end of a message."""
+    if not (first := first_bytes(path)):
+        return "it is empty; give another or copy it again"
+    return f"it begins with {first!r}; copy it again, or convert it as docs/data.md says for files of other programs"
+
+
+# HDF5 takes 0.5 MiB of memory for every file that is open, and so 1 GiB for these.
+_MAX_OPEN_FILES = 2048
+
+_Version = tuple[int, int, int, int]
+
+
+class Handles:
+    """The files that this process keeps open, least recently used first."""
+
+    def __init__(self, open: Callable[[Path], h5py.File]) -> None:
+        """Keep no file yet.
+
+        Args:
+            open: function that opens a file; it raises DataError where the file is missing or cannot be read.
+        """
+        self._open, self._process = open, os.getpid()
+        self._files: OrderedDict[Path, tuple[h5py.File, _Version | None]] = OrderedDict()
+
+    def get(self, path: Path) -> h5py.File:
+        """Return the handle of ``path``, opening it if need be."""
+        version = self.close_if_changed(path)
+        if path not in self._files:
+            self._files[path] = self._open(path), version
+        self._files.move_to_end(path)
+        # Descriptors are needed for other ranks and for processes that read ahead, too.
+        if len(self._files) > min(_MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
+            self._files.popitem(last=False)[1][0].close()
+        return self._files[path][0]
+
+    def close_if_changed(self, path: Path) -> _Version | None:
+        """Close the handle of a file that was replaced, rewritten or removed, and return the file's version.
+
+        HDF5 gives a file that it holds open to whoever opens it again: what it knows of the earlier content must go first.
+        """
+        if self._process != os.getpid():
+            self.close_all()
+            self._process = os.getpid()
+        version = _version_of(path)
+        if path in self._files and (version is None or version != self._files[path][1]):
+            self._files.pop(path)[0].close()
+        return version
+
+    def close_all(self) -> None:
+        """Close all files."""
+        for file, _ in self._files.values():
+            file.close()
+        self._files.clear()
+
+
+def _version_of(path: Path) -> _Version | None:
+    """Return numbers that differ between the versions of a file; None where it is gone, and opening it says so."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
 
 # Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
 # filters may claim: frames after the last one that was written take no room.
@@ -198,6 +319,44 @@ def check_claim(item: h5py.HLObject | None) -> None:
         refuse_claim(f"{item.file.filename}, {item.name}", item.shape, claimed, held)
 
 
+def check_values(item: h5py.HLObject | None) -> None:
+    """Raise DataError if a dataset claims more than its file can hold, see `check_claim`, or would read as unwritten zeros.
+
+    Groups pass, and so does what is missing.
+    """
+    check_claim(item)
+    if isinstance(item, h5py.Dataset) and item.shape is not None and (reason := reason_of_no_values(item)):
+        raise DataError(f"{item.file.filename}, {item.name}: {reason}.")
+
+
+def reason_of_no_values(item: h5py.Dataset) -> str:
+    """Return why a dataset would read as zeros that nobody wrote, or from any file, and what to do; empty if it would not."""
+    if item.external:
+        names = listed(os.fsdecode(name) for name, _, _ in item.external)
+        return f"keeps its values in {names}, and any file could be named there: h5repack it where it was written"
+    if item.is_virtual:
+        return _reason_of_sources(item)
+    has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    if item.size and not has_fill and not item.id.get_storage_size():
+        return "was never written to: write it again"
+    return ""
+
+
+def _reason_of_sources(item: h5py.Dataset) -> str:
+    """Return why a source of a virtual dataset has no values, empty if all have some: HDF5 reads zeros in its place."""
+    for mapping in item.virtual_sources():
+        path = Path(item.file.filename).parent / mapping.file_name
+        if mapping.file_name == "." or not path.is_file():
+            return f"takes values from {mapping.file_name}, which is no file beside it: put it back, or h5repack it"
+        with open_hdf5(path) as file:
+            found = file.get(mapping.dset_name)
+            if not isinstance(found, h5py.Dataset) or found.is_virtual or reason_of_no_values(found):
+                return (
+                    f"takes values from {mapping.dset_name!r} in {mapping.file_name}, which holds none: write it again"
+                )
+    return ""
+
+
 def claim_of(item: h5py.Dataset) -> tuple[int, int]:
     """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
     if item.is_virtual or item.external:
@@ -262,3 +421,79 @@ def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> Non
 
 
 _handles = Handles(open_hdf5)
+
+
+# The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def hdf5_reader(layout: str, holds: Callable[[h5py.File], bool], open: Callable[[Path], TrajectorySet]) -> Reader:
+    """Return the reader of a layout of HDF5; ``holds`` tells from the content of a file whether it has this layout."""
+
+    def recognises(path: Path) -> bool:
+        if not is_hdf5(path):
+            return False
+        with described_hdf5(path) as file:
+            return holds(file)
+
+    return Reader(layout, (".h5", ".hdf5"), recognises, open)
+
+
+def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
+    """Return the length of each axis that the datasets of a file share.
+
+    Args:
+        file: the file.
+        axes: the axes of each dataset in order, each a name or a fixed length, such as ``"t y x 2"``.
+        system: name of the system that the file is read as; the message cites it.
+
+    Raises:
+        DataError: a dataset is missing, was never written, holds no numbers, or its shape does not fit those before it.
+    """
+    sizes: dict[str, int] = {}
+    for name, pattern in axes.items():
+        item = file.get(name)
+        check_values(item)
+        shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
+        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
+        fits = len(shape) == len(expected) and 0 not in shape
+        if not fits or any(e not in (s, a) for e, s, a in zip(expected, shape, pattern.split(), strict=True)):
+            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else f"only {', '.join(file)}"
+            raise DataError(
+                f"{file.filename}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, "
+                f"as for {system}, got {came}; write the file again in this layout."
+            )
+        sizes.update(zip(pattern.split(), shape, strict=True))
+    return sizes
+
+
+def read_config(item: h5py.Group) -> dict[str, Any]:
+    """Return the mapping in PDEBench's attribute ``config`` of a file or group, empty if there is none.
+
+    Raises:
+        DataError: the attribute is text that is not YAML.
+    """
+    text = attribute_of(item, "config")
+    if isinstance(text, bytes):
+        text = text.decode()  # also numpy's bytes_, which h5py gives for fixed-length strings and YAML refuses
+    if not isinstance(text, str):
+        return {}
+    try:
+        config = yaml.load(text, Loader=_YamlLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise DataError(
+            f"{item.file.filename}, group {item.name}: expected YAML in the attribute 'config', got what cannot be "
+            f"parsed ({one_line(error)}); write it again or delete it."
+        ) from error
+    return config if isinstance(config, dict) else {}
+
+
+def numbers(entries: Mapping[str, Any], keys: Iterable[str]) -> dict[str, float]:
+    """Return the entries that are numbers; OmegaConf writes ``???`` for one never set, YAML reads ``1e-3`` as text."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = float(entries[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found

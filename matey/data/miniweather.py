@@ -18,11 +18,10 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.arrays.kinds import kind_of
-from matey.data.arrays.netcdf import NETCDF
+from matey.data.arrays.mapped import NETCDF
 from matey.data.arrays.stored import StoredArray
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import described_hdf5, is_hdf5
-from matey.data.signature import is_classic_netcdf, remembered
+from matey.data.hdf5 import described_hdf5, is_classic_netcdf, is_hdf5, remembered
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored

@@ -1,13 +1,26 @@
-"""PDEBench files with one group per seed: shallow water and diffusion-reaction.
+"""PDEBench's files: shallow water and diffusion-reaction, and compressible and incompressible flow.
 
-``NNNN/data`` holds one trajectory, float32 and channels last; ``NNNN/grid/{x,y,t}`` the cell centres and times; the
-attribute ``config`` of ``NNNN`` the generator's YAML. The two systems have their grid axes in different order. Source:
-PDEBench (Takamoto et al. 2022, arXiv:2210.07182), ``data_gen/src/sim_radial_dam_break.py`` and ``sim_diff_react.py``.
+* Shallow water, diffusion-reaction: ``NNNN/data`` holds one trajectory, float32 and channels last; ``NNNN/grid/{x,y,t}`` the
+  cell centres and times; the attribute ``config`` of ``NNNN`` the generator's YAML. The two systems have their grid axes in
+  different order. Generators: ``data_gen/src/sim_radial_dam_break.py`` and ``sim_diff_react.py``.
+* Compressible flow on a periodic square, from random waves (Rand) or decaying turbulence (Turb): root datasets ``Vx``, ``Vy``,
+  ``density``, ``pressure``, each (n, t, x, y), where ``n`` counts trajectories and x comes before y; ``x-coordinate`` and
+  ``y-coordinate`` are cell centres, and ``t-coordinate`` has one entry more than there are frames. Attributes ``M`` (Mach
+  number), ``eta`` and ``zeta`` (shear and bulk viscosity). Fields are in the order of the paper on MATEY, velocity first.
+  Generator: ``data_gen/data_gen_NLE/CompressibleFluid``.
+* Incompressible, inhomogeneous flow, velocity and a tracer between no-slip walls, pushed by a static force: root datasets
+  ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t); ``b`` counts
+  trajectories (4 per released file), and x comes before y. Attributes: ``config``, the generator's YAML, and ``latestIndex``,
+  the last frame that was written; frames after it are fill values. The force, constant in time, is given and not predicted.
+  Generator: ``data_gen/src/sim_ns_incomp_2d.py``.
+
+Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +28,23 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.axis_names import order_of
-from matey.data.coordinates import stored_coordinates, stored_step
-from matey.data.hdf5 import chunk_on_grid, described_hdf5, read_hdf5
-from matey.data.hdf5_layouts import hdf5_reader, numbers, read_config
+from matey.data.coordinates import mean_step, order_of, stored_coordinates, stored_step
+from matey.data.hdf5 import (
+    attribute_of,
+    attributes_of,
+    axis_sizes,
+    check_count,
+    check_memory,
+    check_values,
+    chunk_on_grid,
+    described_hdf5,
+    hdf5_reader,
+    numbers,
+    read_config,
+    read_hdf5,
+    read_part,
+)
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
-from matey.data.unwritten import check_values
 
 
 class SeedGroupFile(TrajectorySet):
@@ -156,3 +180,169 @@ def _simulation(group: h5py.Group) -> dict[str, Any]:
     """Return the ``sim`` section of a group's ``config``, empty if there is none."""
     simulation = read_config(group).get("sim")
     return simulation if isinstance(simulation, dict) else {}
+
+
+RANDOM, TURBULENT = "compressible_rand", "compressible_turb"
+DATASETS, COMPRESSIBLE_AXES = ("Vx", "Vy", "density", "pressure"), "n t x y"
+
+
+class CompressibleFile(TrajectorySet):
+    """One file with many trajectories that share viscosity and Mach number."""
+
+    fields = ("velocity_x", "velocity_y", "density", "pressure")
+    units = ("1", "1", "1", "1")
+    length_unit = time_unit = "1"
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: a dataset is missing or does not fit the others.
+        """
+        with described_hdf5(path) as file:
+            sizes = axis_sizes(file, dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), "PDEBench's compressible flow")
+            check_count(path, sizes["n"])
+            self._chunk = chunk_on_grid(file[DATASETS[0]], COMPRESSIBLE_AXES)
+            self._order = order_of(COMPRESSIBLE_AXES.split())
+            self.system = TURBULENT if _starts_uniform(file) else RANDOM
+            step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
+            time_step = stored_step(file, "t-coordinate", sizes["t"], of_time=True, or_more=True)
+            parameters = numbers(attributes_of(file), ("M", "eta", "zeta"))
+        self.trajectories = tuple(
+            Trajectory(
+                source=path,
+                name=str(index),
+                num_frames=sizes["t"],
+                grid=(1, sizes["y"], sizes["x"]),
+                spacing=(1.0, step["y"], step["x"]),
+                boundary=("none", "periodic", "periodic"),
+                time_step=time_step,
+                parameters=parameters,
+            )
+            for index in range(sizes["n"])
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        source, (_, y, x) = self.trajectories[trajectory].source, cells
+        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in DATASETS]
+        return rearrange(parts, "f t x y -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for about in (self.trajectories[number] for number in trajectories):
+            if axis == "time":  # the file has one time more than frames
+                yield stored_coordinates(about.source, "t-coordinate", (slice(about.num_frames),))
+            else:
+                yield stored_coordinates(about.source, f"{axis}-coordinate")
+
+
+COMPRESSIBLE_READER = hdf5_reader(
+    layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
+    holds=lambda file: sum(name in file for name in DATASETS) >= 2,  # opening names the missing ones
+    open=CompressibleFile,
+)
+
+
+def _starts_uniform(file: h5py.File) -> bool:
+    """Whether the first trajectory starts from one density everywhere, as Turb does and Rand does not.
+
+    The two kinds share layout and attributes, and a file may have been renamed; this tells them apart.
+    """
+    check_memory(file["density"], math.prod(file["density"].shape[2:]))
+    density = file["density"][0, 0]
+    return float(np.ptp(density)) <= 1e-5 * abs(float(density.flat[0]))
+
+
+INCOMPRESSIBLE = "incompressible"
+INCOMPRESSIBLE_AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
+FORCE = ("force_x", "force_y")
+PARAMETERS = ("seed", "NU", "scale", "smoothness", "force_scale", "force_smoothness")
+
+
+class IncompressibleFile(TrajectorySet):
+    """One file, which holds a few trajectories of the same seed."""
+
+    system = INCOMPRESSIBLE
+    fields = ("velocity_x", "velocity_y", "tracer")
+    units = ("1", "1", "1")
+    length_unit = time_unit = "1"
+
+    def __init__(self, path: Path) -> None:
+        """Describe the trajectories of ``path``.
+
+        Raises:
+            DataError: a dataset is missing or does not fit the others, or no frame was written.
+        """
+        with described_hdf5(path) as file:
+            sizes = axis_sizes(file, INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
+            check_count(path, sizes["b"])
+            num_frames = _num_written(file, sizes["t"])
+            config = read_config(file)
+            size_x, size_y = _domain_size(config)
+            parameters = numbers(config, PARAMETERS)
+            times = file["t"][:, :num_frames]
+            self._chunk = chunk_on_grid(file["velocity"], INCOMPRESSIBLE_AXES["velocity"])
+            self._order = order_of(INCOMPRESSIBLE_AXES["velocity"].split())
+            self.given = FORCE if _has_force(file, sizes) else ()
+        self.trajectories = tuple(
+            Trajectory(
+                source=path,
+                name=str(index),
+                num_frames=num_frames,
+                grid=(1, sizes["y"], sizes["x"]),
+                spacing=(1.0, size_y / sizes["y"], size_x / sizes["x"]),
+                boundary=("none", "wall", "wall"),
+                time_step=mean_step(times[index], f"{path}, t of trajectory {index}"),
+                parameters=parameters,
+            )
+            for index in range(sizes["b"])
+        )
+
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        source, (_, y, x) = self.trajectories[trajectory].source, cells
+        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in ("velocity", "particles")]
+        return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for number in trajectories:  # the file has no coordinates of the cells
+            about = self.trajectories[number]
+            yield stored_coordinates(about.source, "t", (number, slice(about.num_frames))) if axis == "time" else None
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        index = (trajectory, cells[2], cells[1], FORCE.index(name))
+        return rearrange(read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
+
+
+INCOMPRESSIBLE_READER = hdf5_reader(
+    layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
+    holds=lambda file: (
+        sum(name in file for name in ("velocity", "particles", "force")) >= 2
+    ),  # opening names the others
+    open=IncompressibleFile,
+)
+
+
+def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
+    """Whether the force is there, in a shape that fits the fields; a file without it still has all predicted fields."""
+    force = file.get("force")
+    check_values(force)
+    return isinstance(force, h5py.Dataset) and force.shape == (sizes["b"], sizes["x"], sizes["y"], len(FORCE))
+
+
+def _num_written(file: h5py.File, num_stored: int) -> int:
+    """Return the number of frames that hold data; a run that was stopped leaves the rest of its datasets unwritten."""
+    num_written = int(attribute_of(file, "latestIndex", num_stored - 1)) + 1
+    if not 0 < num_written <= num_stored:
+        raise DataError(
+            f"{file.filename}, attribute latestIndex: expected the last frame written, 0 to {num_stored - 1}, "
+            f"got {num_written - 1}; run the generator again or set it right."
+        )
+    return num_written
+
+
+def _domain_size(config: dict[str, Any]) -> tuple[float, float]:
+    """Return the length of the domain along x and y; 1 in the release, since its generator makes no initial state otherwise."""
+    try:
+        size_x, size_y = (float(size) for size in config.get("domain_size", ()))
+    except (TypeError, ValueError):
+        return 1.0, 1.0
+    return size_x, size_y

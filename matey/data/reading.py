@@ -1,4 +1,4 @@
-"""Reads windows into batches of whole fields; for parts of them see `matey.data.reading_parts`.
+"""Reads windows into batches of whole fields, or the boxes of cells that a rank holds and nothing else of the files.
 
 Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 """
@@ -6,19 +6,67 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.boxes import read_box
-from matey.data.share import Share, alone
+from matey.data.splits import Share, alone
 from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory, TrajectorySet
 from matey.data.windows import Window, alike
 from matey.fields import FieldBatch
-from matey.samples import Samples
+from matey.samples import BatchPart, Box, Piece, Samples
+
+
+def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
+    """Return the number of cells that are unpacked to read boxes: those of whole chunks, counted again for each box.
+
+    Args:
+        boxes: boxes of cells.
+        chunk: shape ``z, y, x`` of the compressed chunks; None where any part can be read.
+        grid: cells ``z, y, x`` of a sample; chunks end there.
+    """
+    total = 0
+    for _, box in boxes:
+        sides = zip(box, chunk or (1, 1, 1), grid, strict=True)
+        total += math.prod(
+            sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
+            for side, n, size in sides
+        )
+    return total
+
+
+def read_box(
+    source: TrajectorySet,
+    trajectory: int,
+    start: int,
+    stop: int,
+    cells: tuple[slice, ...],
+    axis: int = 0,
+    *,
+    given: bool = False,
+) -> np.ndarray:
+    """Read frames ``(t, f, z, y, x)`` of a box of cells, which may wrap around the domain at both of its ends.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    if axis == len(cells):
+        z, y, x = cells
+        return (source.read_given if given else source.read)(trajectory, start, stop, (z, y, x))
+    side, length = cells[axis], source.trajectories[trajectory].grid[axis]
+    boxes = [(*cells[:axis], span, *cells[axis + 1 :]) for span in _spans(side, length)]
+    parts = [read_box(source, trajectory, start, stop, box, axis + 1, given=given) for box in boxes]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis + 2)
+
+
+def _spans(side: slice, length: int) -> list[slice]:
+    """Return the spans of an axis of ``length`` cells that a side takes, which may go on at the axis' other end."""
+    turns = range(side.start // length * length, side.stop, length)
+    return [slice(max(side.start - turn, 0), min(side.stop - turn, length)) for turn in turns]
+
 
 AT_ONCE = 2**26  # values that are read at once where windows are checked
 
@@ -230,3 +278,110 @@ def given_in(source: TrajectorySet, window: Window, num_frames: int, total: int,
 
 def _stack(frames: Sequence[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(frames))
+
+
+ShareOut = Callable[[Sequence[Samples]], Sequence[Sequence[Box]]]
+"""Function that returns the boxes to read of each batch of a micro-batch."""
+
+
+def read_parts(
+    sets: Sequence[TrajectorySet],
+    windows: Sequence[Window],
+    num_frames: int,
+    share: ShareOut,
+    follow: int = 1,
+) -> list[BatchPart]:
+    """Read a part of a micro-batch, and nothing else of its files; batches and samples are those of `read_windows`.
+
+    Args:
+        sets: the data sets.
+        windows: the windows of the micro-batch.
+        num_frames: frames of history, ``T``.
+        share: function that returns the boxes to read of each batch.
+        follow: frames after the histories up to which given fields are read, if that is beyond the targets.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    groups = alike(sets, windows)
+    samples = [samples_of_windows(sets, group, num_frames) for group in groups]
+    found = []
+    for group, about, boxes in zip(groups, samples, share(samples), strict=True):
+        pieces = tuple(_read_pieces(sets, group, num_frames, boxes))
+        found.append(_with_given(sets, group, BatchPart(about, pieces), follow))
+    return found
+
+
+def read_history_part(
+    data: TrajectorySet,
+    trajectories: Sequence[int],
+    start: int,
+    num_frames: int,
+    share: ShareOut,
+    follow: int = 1,
+) -> BatchPart:
+    """Read a part of the histories of `read_history`, and nothing else of the files.
+
+    Raises:
+        DataError: see `read_history`.
+    """
+    windows = histories_of(data, trajectories, start, num_frames, follow)
+    about = samples_of(data, trajectories, num_frames)
+    (boxes,) = share([about])
+    pieces = []
+    for sample, cells in boxes:
+        values = read_box(data, trajectories[sample], start, start + num_frames, cells)
+        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
+    return _with_given([data], windows, BatchPart(about, tuple(pieces), has_target=False), follow)
+
+
+def read_truth_part(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, step: int, share: ShareOut
+) -> BatchPart:
+    """Read a part of the true frames ``step`` snapshots after histories of ``num_frames`` frames, as histories of one frame.
+
+    Raises:
+        DataError: see ``TrajectorySet.read``.
+    """
+    about = samples_of_windows(sets, windows, 1)
+    (boxes,) = share([about])
+    pieces = []
+    for sample, cells in boxes:
+        window = windows[sample]
+        at = window.start + num_frames - 1 + step
+        values = read_box(sets[window.set_index], window.trajectory, at, at + 1, cells)
+        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
+    return BatchPart(about, tuple(pieces), has_target=False)
+
+
+def _read_pieces(
+    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, boxes: Sequence[Box]
+) -> Iterator[Piece]:
+    for sample, cells in boxes:
+        window = windows[sample]
+        end = window.start + num_frames
+        history, target = (
+            torch.from_numpy(read_box(sets[window.set_index], window.trajectory, start, stop, cells))
+            for start, stop in ((window.start, end), (end - 1 + window.lead, end + window.lead))
+        )
+        yield Piece(sample, _first_cell(cells), history, target[0])
+
+
+def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, follow: int) -> BatchPart:
+    """Return a part with the given fields in its boxes, up to all targets and ``follow`` frames after the histories."""
+    source, num_frames = sets[windows[0].set_index], part.samples.window[0]
+    if not source.given:
+        return part
+    total = num_frames + max(follow, *(window.lead for window in windows))
+    pieces = []
+    for piece in part.pieces:
+        window = windows[piece.sample]
+        end = num_frames + max(follow, window.lead)
+        values = given_in(sets[window.set_index], window, end, total, piece.cells)
+        pieces.append(replace(piece, given=torch.from_numpy(values)))
+    return replace(part, pieces=tuple(pieces), num_given=total if source.varying else 1)
+
+
+def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:
+    z, y, x = (side.start for side in cells)
+    return z, y, x

@@ -10,21 +10,15 @@ from typing import Any, NoReturn
 
 from matey.config import DataDescription, DataSection
 from matey.config.flags import started_as
-from matey.data import descriptions
 from matey.data.arrays.kinds import KINDS
 from matey.data.arrays.zarr import is_zarr
-from matey.data.described import DescribedFiles
-from matey.data.files import find_files
-from matey.data.hdf5 import opened_once
-from matey.data.index import Index
-from matey.data.joined import JoinedTrajectories
-from matey.data.located import DataFile
-from matey.data.names import check_fields, check_printable
-from matey.data.remote.paths import RemotePath, place
-from matey.data.share import Share, alone
-from matey.data.signature import beginning
-from matey.data.time_blocks import TimeBlocks
-from matey.data.trajectories import DataError, Reader, TrajectorySet
+from matey.data.described import DataFile, DescribedFiles
+from matey.data.files import BESIDE, description_beside, description_of, find_files
+from matey.data.hdf5 import beginning, opened_once
+from matey.data.remote import RemotePath, place
+from matey.data.splits import Share, alone
+from matey.data.trajectories import DataError, Reader, TrajectorySet, check_fields, check_printable
+from matey.data.views import JoinedTrajectories, TimeBlocks
 from matey.mistakes import listed
 from matey.registry import Registry, RegistryError
 
@@ -34,13 +28,13 @@ READERS: Registry[Reader] = Registry(
     {
         "shallow_water": "matey.data.pdebench:SHALLOW_WATER_READER",
         "diffusion_reaction": "matey.data.pdebench:DIFFUSION_REACTION_READER",
-        "incompressible": "matey.data.pdebench_incompressible:READER",
-        "compressible": "matey.data.pdebench_compressible:READER",
+        "incompressible": "matey.data.pdebench:INCOMPRESSIBLE_READER",
+        "compressible": "matey.data.pdebench:COMPRESSIBLE_READER",
         "miniweather": "matey.data.miniweather:READER",
         "cavity": "matey.data.cavity:HDF5_READER",
         "cavity_array": "matey.data.cavity:ARRAY_READER",
         "the_well": "matey.data.the_well:READER",
-        "described": "matey.data.descriptions:READER",
+        "described": "matey.data.files:READER",
     },
     type="matey.data.trajectories:Reader",
 )
@@ -51,7 +45,6 @@ def open_dataset(
     path: str | Path,
     description: DataDescription | Mapping[str, Any] | None = None,
     share: Share = alone,
-    index: Index | None = None,
 ) -> TrajectorySet:
     """Open a file, a folder (with its sub-folders) or a glob pattern as trajectories of one system.
 
@@ -62,17 +55,15 @@ def open_dataset(
         path: file, folder or glob.
         description: description by which all files are read, whatever they look like; also a mapping as in YAML.
         share: function that shares the files out over ranks; all ranks then call this function.
-        index: earlier descriptions of files; by default every file is described anew.
 
     Raises:
         DataError: no file is found, a file is corrupt or of unknown layout, there is more than one system, or the description
             is invalid.
     """
-    _check_path(path)
     if isinstance(description, Mapping):
-        description = descriptions.description_of(description, f"The description of {path}")
+        description = description_of(description, f"The description of {path}")
     (files,) = share(partial(_find, description), [path])
-    parts = share(describe, files) if index is None else index.described(files, describe, share)
+    parts = share(describe, files)
     unknown = [file for file, part in zip(files, parts, strict=True) if part is None]
     if len(unknown) == len(files):
         share(_refuse, unknown[:1])
@@ -81,7 +72,7 @@ def open_dataset(
         systems.setdefault("unknown layout" if part is None else part.system, []).append(str(file.path))
     if len(systems) > 1:
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
-        beside = descriptions.description_beside(unknown[0].path) if unknown else None
+        beside = description_beside(unknown[0].path) if unknown else None
         remedy = (
             f"give {beside} as the path to have only what it names" if beside else "open each as a data set of its own"
         )
@@ -89,18 +80,17 @@ def open_dataset(
     return _joined([part for part in parts if part is not None])
 
 
-def open_sets(section: DataSection, share: Share = alone, index: Index | None = None) -> list[TrajectorySet]:
+def open_sets(section: DataSection, share: Share = alone) -> list[TrajectorySet]:
     """Open the data sets of a run; those with ``split_by: time`` are cut, see `TimeBlocks`.
 
     Args:
         section: the settings of the run's data.
         share: see `open_dataset`.
-        index: see `open_dataset`.
 
     Raises:
         DataError: see `open_dataset`; or a trajectory is too short to be cut.
     """
-    opened = [open_dataset(each.path, each.description, share, index) for each in section.sets]
+    opened = [open_dataset(each.path, each.description, share) for each in section.sets]
     return [
         TimeBlocks(data, section.split) if each.split_by == "time" else data
         for each, data in zip(section.sets, opened, strict=True)
@@ -149,24 +139,6 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     return [_joined(group) for group in parts.values()], errors
 
 
-def _check_path(path: object) -> None:
-    """Raise DataError if a path is something else, such as a list of paths."""
-    if isinstance(path, str | Path):
-        if not str(path):
-            raise DataError(
-                "Expected the path of a file or folder, or a glob, got an empty text; the folder here is '.'."
-            )
-        return
-    remedy = "sets that are opened one by one are joined by matey.data.joined.JoinedTrajectories"
-    if hasattr(path, "dims"):
-        remedy = "an xarray Dataset is read by matey.from_xarray"
-    elif hasattr(path, "shape"):
-        remedy = "arrays in memory are read by matey.data.TrajectorySet.from_arrays"
-    raise DataError(
-        f"Expected the path of a file or folder, or a glob such as 'data/run_*.nc', got {type(path).__name__}; {remedy}."
-    )
-
-
 def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:
     return find_files(path, _suffixes(), description)
 
@@ -206,17 +178,17 @@ def _refuse(file: DataFile) -> NoReturn:
     known = "; ".join(reader.layout for reader in _readers())
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
-        f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {descriptions.BESIDE}"
+        f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
         f"{_other_description(file.path)}"
     )
 
 
 def _other_description(file: Path) -> str:
     """Return a hint on a description near a file that leaves it out, or has another name; empty where there is none."""
-    if (beside := descriptions.description_beside(file)) is not None:
+    if (beside := description_beside(file)) is not None:
         return f". {beside} does not name it in 'files'."
     others = [] if isinstance(file, RemotePath) else sorted(file.parent.glob("*.y*ml"))
-    return f". If {others[0]} describes it, call that {descriptions.BESIDE}, or give it as the path." if others else ""
+    return f". If {others[0]} describes it, call that {BESIDE}, or give it as the path." if others else ""
 
 
 def _outline(file: Path) -> list[str]:

@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 
-from matey.data.fingerprints import fingerprints
-from matey.data.recorded_parts import RecordedParts
-from matey.data.share import Share, alone
-from matey.data.split_record import SplitRecord
-from matey.data.time_blocks import TimeBlocks
+from matey.data.split_record import RecordedParts, SplitRecord
+from matey.data.splits import Share, alone, fingerprints
 from matey.data.trajectories import TrajectorySet
+from matey.data.views import TimeBlocks
 from matey.mistakes import regular
 
 

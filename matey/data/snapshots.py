@@ -1,4 +1,4 @@
-"""Joins files, or arrays of a file, that follow each other in time into trajectories, and refuses pieces that do not fit.
+"""Joins files that follow each other in time into trajectories, and refuses pieces that do not fit.
 
 Windows read only the pieces that hold their snapshots. Pieces are ordered by the numbers in their names; a missing piece shows
 in the times that they hold or, where they hold none, in those numbers.
@@ -17,11 +17,9 @@ import numpy as np
 from matey.config import DataDescription
 from matey.config.description import WILDCARD, TimeSource
 from matey.data.coordinates import UNEVEN_SPACE, UNEVEN_TIME, even_step
-from matey.data.dates import counted_from
-from matey.data.described_file import check_frames
-from matey.data.located import Located
-from matey.data.numbered import numbers_of, seconds_of
-from matey.data.remote.paths import place
+from matey.data.dates import counted_from, numbers_in, seconds_of
+from matey.data.described_file import Located, check_frames
+from matey.data.remote import place
 from matey.data.trajectories import DataError
 
 
@@ -35,11 +33,10 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
     Raises:
         DataError: a piece does not fit the others, or one is missing between them.
     """
-    of_files = description.snapshots == "files"
-    found: dict[tuple[tuple[str, ...], int], list[Located]] = {}
+    found: dict[int, list[Located]] = {}
     for piece in pieces:
-        found.setdefault((piece.group if of_files else piece.group[:-1], piece.sample), []).append(piece)
-    if of_files and len({len(each) for each in found.values()}) > 1:
+        found.setdefault(piece.sample, []).append(piece)
+    if len({len(each) for each in found.values()}) > 1:
         counts = ", ".join(f"{each[0].about.name} in {len(each)}" for each in found.values())
         raise DataError(
             f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
@@ -159,8 +156,7 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     Raises:
         DataError: the names differ in more than one number.
     """
-    arrays, files = [piece.arrays[0] for piece in pieces], [str(piece.about.source) for piece in pieces]
-    numbers = numbers_of(arrays if len({*arrays}) > 1 else files)  # snapshots may be arrays of several files
+    numbers = numbers_in([_label(piece) for piece in pieces])
     if numbers is None:
         raise DataError(
             f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and "
@@ -199,5 +195,4 @@ def _check_numbers(pieces: Sequence[Located]) -> None:
 
 
 def _label(piece: Located) -> str:
-    """Return the file of a piece, and its array where there are several."""
-    return f"{piece.about.source}, {piece.arrays[0]}" if piece.group else str(piece.about.source)
+    return str(piece.about.source)

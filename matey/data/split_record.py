@@ -6,7 +6,7 @@ of its trajectories by part.
 
 A file is recognised by its path; where a data set was moved as a whole, by its path inside the set's folder. It counts as
 changed if its size differs, or the names, shapes, time steps or value fingerprints of its trajectories do
-(`matey.data.recorded_values`).
+(`matey.data.split_record`).
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from matey.data.remote.paths import RemotePath
-from matey.data.splits import Split
-from matey.data.time_blocks import Span
-from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.trajectory import PARTS
+from matey.data.remote import RemotePath
+from matey.data.splits import Share, Split, fingerprints
+from matey.data.trajectories import PARTS, DataError, Trajectory, TrajectorySet
+from matey.data.views import Span, TimeBlocks
 from matey.mistakes import listed, regular
 
 _MAX_NAMED = 3
@@ -276,3 +275,167 @@ def with_common_names(
     if known and present and not known.keys() & present.keys():
         return before.sets[index], now.sets[index]
     return known, present
+
+
+class RecordedParts:
+    """Looks up the parts of trajectories in a record."""
+
+    def __init__(self, record: SplitRecord) -> None:
+        self._record = record
+        self._by_path = [record.by_path(index) for index in range(len(record.sets))]
+        self._by_label = record.sets
+        self._files = [file for files in record.sets for file in files.values()]
+        self._has_blocks = any(Span.named(name).is_block for file in self._files for name in file.parts)
+
+    def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
+        """Return the part of each trajectory of a data set, None for one that the record does not know.
+
+        Args:
+            data: the data set.
+            index: number of the recorded data set that is searched first.
+        """
+        return [None if file is None else file.parts.get(about.name) for about, file in self._files_of(data, index)]
+
+    def held_out_before(self, data: TrajectorySet, index: int, prints: Mapping[int, str]) -> dict[int, str]:
+        """Return the part of each unknown trajectory that begins like one that was held out, as in a file that was renamed.
+
+        Args:
+            data: the data set.
+            index: number of the recorded data set that is searched first.
+            prints: fingerprints of trajectories by their numbers.
+        """
+        held: dict[str, str] = {}
+        for part in ("unused", "valid", "test"):  # the last counts, where several begin alike
+            held |= {
+                text: part for file in self._files for name, text in file.prints.items() if file.parts.get(name) == part
+            }
+        parts, stated = self.parts_of(data, index), [about.split for about in data.trajectories]
+        unknown = (number for number in prints if parts[number] is None and stated[number] is None)
+        return {number: held[prints[number]] for number in unknown if prints[number] in held}
+
+    def trained(self, data: TrajectorySet) -> list[bool | None]:
+        """Return whether frames of each trajectory or block were trained on, None where the record does not know its file."""
+        return [
+            None if file is None else any(part == "train" and span.meets(own) for span, part in file.spans_of(own))
+            for about, file in self._files_of(data)
+            for own in [Span.named(about.name)]
+        ]
+
+    def cut_as_then(self, data: TrajectorySet, fractions: Sequence[float]) -> TrajectorySet:
+        """Return a data set cut in time if the record has it cut, else as it is.
+
+        Args:
+            data: the data set.
+            fractions: shares of train, valid and test of the run.
+        """
+        has_parts = any(about.split for about in data.trajectories)
+        if not self._has_blocks or isinstance(data, TimeBlocks) or has_parts or any(self.parts_of(data)):
+            return data
+        cuts = [self._blocks_of(about, file) for about, file in self._files_of(data)]
+        # where no blocks are found, as of a file that was moved since, new cuts may be those of the record
+        cut = TimeBlocks(data, fractions, cuts if any(cuts) else [])
+        return cut if any(self.parts_of(cut)) else data
+
+    def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
+        """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has fewer."""
+        blocks = [] if file is None else [span for span, _ in file.spans_of(Span(about.name))]
+        are_there = all(span.is_block and span.last < about.num_frames for span in blocks)
+        return sorted(blocks, key=lambda span: span.first) if are_there else []
+
+    def cut_otherwise(self, data: TrajectorySet, index: int) -> tuple[Trajectory, str] | None:
+        """Return a trajectory or block that the record cuts differently, and the name of a recorded block; else None."""
+        for about, file in self._files_of(data, index):
+            if file is not None and about.name not in file.parts:
+                for span, _ in file.spans_of(Span.named(about.name)):
+                    return about, span.name
+        return None
+
+    def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
+        """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
+        folder, labels = folder_of(data), labels_of(data)
+        order = sorted(range(len(self._by_path)), key=lambda number: number != index)
+        described = described_files(data)
+        files = {}
+        for source, label in labels.items():
+            files[source] = self._find(folder, label, described[label], order)
+        yield from ((about, files[about.source]) for about in data.trajectories)
+
+    def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
+        for number in order:
+            if file := self._by_path[number].get(f"{folder}/{label}"):
+                return file
+        for number in order:
+            file = self._by_label[number].get(label)
+            if file is not None and file.is_as(described):
+                return file
+        return None
+
+
+def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:
+    """Split a data set as recorded; an unknown trajectory goes to the part that its file states, or is trained on."""
+    found: dict[str, list[int]] = {"train": [], "valid": [], "test": [], "unused": []}
+    for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
+        found[part or trajectory.split or "train"].append(number)
+    return Split(*(tuple(found[part]) for part in PARTS))
+
+
+def with_values(
+    record: SplitRecord,
+    sets: Sequence[TrajectorySet],
+    before: SplitRecord | None,
+    share: Share,
+    known: Sequence[Mapping[int, str]] = (),
+) -> SplitRecord:
+    """Return a record with the fingerprints of its trajectories.
+
+    Args:
+        record: the record of these sets.
+        sets: the data sets.
+        before: an earlier record, which has the fingerprints of unchanged files.
+        share: see `fingerprints`.
+        known: fingerprints of trajectories by their numbers for each set, if they are known already.
+
+    Raises:
+        DataError: a file is gone or corrupt.
+    """
+    filled = []
+    for index, (data, now) in enumerate(zip(sets, record.sets, strict=True)):
+        labels, earlier = labels_of(data), _earlier(record, index, before)
+        unchanged = {label for label, file in earlier.items() if file.prints and _is_unchanged(file, now[label])}
+        # Of files that changed, the trajectories with recorded fingerprints are read; of new files, all.
+        asked = [
+            number
+            for number, about in enumerate(data.trajectories)
+            if (label := labels[about.source]) not in earlier
+            or (label not in unchanged and about.name in earlier[label].prints)
+        ]
+        found = known[index] if known else fingerprints(data, asked, share)
+        kept = {label: dict(earlier[label].prints) if label in unchanged else {} for label in now}
+        for number, text in found.items():
+            about = data.trajectories[number]
+            kept[labels[about.source]][about.name] = text
+        filled.append({label: replace(file, prints=kept[label]) for label, file in now.items()})
+    return replace(record, sets=tuple(filled))
+
+
+def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[dict[int, str]]:
+    """Return the recorded fingerprints of the trajectories of each set, by their numbers."""
+    found = []
+    for files, data in zip(record.sets, sets, strict=True):
+        labels = labels_of(data)
+        of_each = (files[labels[about.source]].prints.get(about.name) for about in data.trajectories)
+        found.append({number: text for number, text in enumerate(of_each) if text})
+    return found
+
+
+def _is_unchanged(before: FileParts, now: FileParts) -> bool:
+    """Whether a file has the same trajectories, size and modification time."""
+    return before.is_as(now) and before.changed == now.changed != 0
+
+
+def _earlier(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, FileParts]:
+    """Return the entries of an earlier record for the files of a set, by their names in this record."""
+    if before is None:
+        return {}
+    there, present = with_common_names(before, record, index)
+    return {label: there[name] for label, name in zip(record.sets[index], present, strict=True) if name in there}

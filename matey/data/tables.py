@@ -21,8 +21,8 @@ from pathlib import Path
 
 from matey.config.description import ParameterSource
 from matey.config.files import PlainTextError, parse_json, read_text
-from matey.data.remote.paths import place, seen_from
-from matey.data.trajectory import DataError, Trajectory
+from matey.data.remote import place, seen_from
+from matey.data.trajectories import DataError, Trajectory
 from matey.mistakes import listed, nearest_name, regular
 
 

@@ -19,10 +19,8 @@ import h5py
 import numpy as np
 import yaml
 
-from matey.data.names import check_storable
 from matey.data.splits import Split
-from matey.data.trajectories import DataError, Trajectory, TrajectorySet
-from matey.data.trajectory import PARTS
+from matey.data.trajectories import PARTS, DataError, Trajectory, TrajectorySet, check_storable
 from matey.data.windows import stretches
 from matey.well_file import KINDS, PARAMETERS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 

@@ -6,29 +6,176 @@ share are here. Axis legend: ``t`` time, ``f`` field, ``z y x`` grid axes; two-d
 
 from __future__ import annotations
 
+import math
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from matey.data.in_memory import on_the_host, trajectories_of
-from matey.data.trajectory import (
-    BadValuesError,
-    Boundary,
-    Coordinates,
-    DataError,
-    Part,
-    Trajectory,
-    check_finite,
-    common_coordinates,
-)
+from matey.config.description import PartName
+from matey.fields import LARGEST
+from matey.mistakes import Mistake, listed, one_line, printable
 
-__all__ = ["BadValuesError", "Boundary", "Coordinates", "DataError", "Part", "Reader", "Trajectory", "TrajectorySet"]
+Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
+"""Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for an axis that the data lacks."""
+
+NO_AXIS: Boundary = "none"
+
+Part = PartName
+"""Part of a split that a trajectory is in."""
+
+PARTS: tuple[Part, ...] = get_args(Part)
+
+
+class DataError(Mistake):
+    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
+
+
+class BadValuesError(DataError):
+    """Data that was read without error, and holds NaN, infinity or values that are too large."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One run of a solver as its file describes it; holds no field values.
+
+    Attributes:
+        source: file of the trajectory.
+        name: name inside that file, such as ``0023``.
+        num_frames: number of snapshots.
+        grid: number of cells along ``z, y, x``.
+        spacing: cell size along ``z, y, x`` in the units of the data set (1 along a missing axis).
+        boundary: kind of boundary at the ends of ``z, y, x``.
+        time_step: time between two snapshots in the units of the data set.
+        parameters: numbers that set the run apart, such as ``dam_radius`` or ``seed``.
+        split: part of a split that its publisher, or a cut in time, assigned it to; None where the files leave that open.
+        conserved: fields whose sum over the domain is conserved by the equations and boundaries.
+    """
+
+    source: Path
+    name: str
+    num_frames: int
+    grid: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    boundary: tuple[Boundary, Boundary, Boundary]
+    time_step: float
+    parameters: dict[str, float] = field(default_factory=dict)
+    split: Part | None = None
+    conserved: tuple[str, ...] = ()
+
+    @property
+    def periodic(self) -> tuple[bool, bool, bool]:
+        """Whether the domain wraps around along ``z, y, x``."""
+        z, y, x = (kind == "periodic" for kind in self.boundary)
+        return z, y, x
+
+    @property
+    def cells(self) -> tuple[slice, slice, slice]:
+        """The box of all cells."""
+        z, y, x = (slice(0, size) for size in self.grid)
+        return z, y, x
+
+    @property
+    def label(self) -> str:
+        """File and name, as a message or a plot cites it."""
+        return f"{self.source}, trajectory {self.name}"
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates along an axis as a file has them.
+
+    Attributes:
+        values: time of each frame that is used, or centre of each cell; they increase.
+        unit: unit as the file gives it, such as ``m`` or ``hours since 2000-01-01``; ``?`` where it gives none.
+        calendar: calendar of such dates, empty where the file names none.
+    """
+
+    values: np.ndarray
+    unit: str
+    calendar: str = ""
+
+    def agrees_with(self, other: Coordinates) -> bool:
+        """Whether both are the same over the length of the shorter one."""
+        alike = (self.unit, self.calendar) == (other.unit, other.calendar)
+        both = min(len(self.values), len(other.values))
+        return alike and np.array_equal(self.values[:both], other.values[:both])
+
+
+def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | None:
+    """Return the longest of several coordinates that agree; None where one is missing or they disagree."""
+    longest: Coordinates | None = None
+    for own in of_each:
+        if own is None or not (longest is None or longest.agrees_with(own)):
+            return None
+        longest = own if longest is None or len(own.values) > len(longest.values) else longest
+    return longest
+
+
+def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int]) -> None:
+    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; ``start`` is their first."""
+    if not (frames.min() >= -LARGEST and frames.max() <= LARGEST):  # false where NaN is among them
+        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
+        place = tuple(before + number for before, number in zip(first, cell, strict=True))
+        value = frames[frame, index, *cell]
+        too_large = np.isfinite(value)
+        raise BadValuesError(
+            f"{about.label}: expected {f'values up to {LARGEST:g}' if too_large else 'finite values'}, but field "
+            f"{names[index]!r} is {value} in frame {start + frame} at (z, y, x) = {place}; "
+            f"{'write larger units, such as scale: 1e-20 beside the array in a description; or ' if too_large else ''}"
+            f"repair or remove this trajectory; training can leave out such windows (data.bad_values: skip)."
+        )
+
+
+def check_part(label: str, index: Sequence[int | slice], part: np.ndarray) -> np.ndarray:
+    """Return a part of an array as it was read; ``index`` has a number or a slice for each of its first axes.
+
+    Raises:
+        DataError: slices were cut, since the array is shorter than it was when it was described.
+    """
+    slices = [along for along in index if isinstance(along, slice)]
+    came = np.shape(part)[: len(slices)]  # h5py gives a single text as bytes
+    expected = tuple(
+        size if along.stop is None else len(range(along.start or 0, along.stop, along.step or 1))
+        for along, size in zip(slices, came, strict=False)
+    )
+    if len(came) < len(slices) or came != expected:
+        raise DataError(
+            f"{label} was changed while it was read: expected a part of shape {expected}, got {came}; start again, and let "
+            "nothing write into files that are in use."
+        )
+    return part
+
+
+ALL_FIELDS = "all"
+"""Name of the mean over the fields, in records of evaluations."""
+
+
+def check_fields(system: str, names: Iterable[str]) -> None:
+    """Raise DataError if a field is called as the mean over the fields is."""
+    if ALL_FIELDS in names:
+        raise DataError(f"{system}: no field may be called {ALL_FIELDS!r}, as the mean over all fields is; rename it.")
+
+
+def check_printable(source: Path, names: Iterable[str]) -> None:
+    """Raise DataError if a name in a file holds control characters, which tables would send to the terminal."""
+    for name in names:
+        if printable(name) != name:
+            raise DataError(f"{source}: the name {name!r} holds control characters; rename it.")
+
+
+def check_storable(system: str, names: Iterable[str]) -> None:
+    """Raise DataError if fields or parameters have names that stand for a place inside of an HDF5, netCDF or Zarr file."""
+    if wrong := [name for name in names if "/" in name or name in (".", "..")]:
+        raise DataError(
+            f"{system}: files of forecasts and The Well's layout take a name with / for a group, and . and .. for places; "
+            f"got {listed(wrong)}: rename it."
+        )
 
 
 # A thread that reads ahead and the one that validates share open files, and netCDF's library is not thread-safe.
@@ -39,6 +186,11 @@ Cells = tuple[slice, slice, slice]
 
 Array = Any
 """A NumPy array or a PyTorch tensor."""
+
+_ENDS = tuple(kind for kind in get_args(Boundary) if kind != NO_AXIS)
+
+# Beginnings of the names of real types in NumPy and PyTorch.
+_REAL = ("bool", "float", "bfloat", "int", "uint", "<f", ">f", "<i", ">i", "<u", ">u")
 
 
 class TrajectorySet(ABC):
@@ -218,19 +370,47 @@ class TrajectorySet(ABC):
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
         """
-        units, given = {} if units is None else units, {} if given is None else given
-        abouts = trajectories_of(
-            system,
-            fields,
-            given,
-            spacing=spacing,
-            boundary=boundary,
-            time_step=time_step,
-            units=units,
-            parameters=parameters,
-            coordinates=coordinates or {},
+        units, given, coordinates = units or {}, given or {}, coordinates or {}
+        num_axes = len(spacing)
+        check_fields(system, fields)
+        if (
+            not 1 <= num_axes <= 3
+            or len(boundary) != num_axes
+            or not all(0 < step < np.inf for step in (*spacing, time_step))
+        ):
+            raise DataError(
+                f"{system}: expected steps above 0 in time and along one to three grid axes, and a boundary for each of these, "
+                f"got {time_step}, {tuple(spacing)} and {tuple(boundary)}."
+            )
+        if unknown := [str(kind) for kind in boundary if kind not in _ENDS]:
+            raise DataError(f"{system}: expected boundaries {', '.join(_ENDS)}, got {', '.join(unknown)}.")
+        _check_arrays(system, fields, given, num_axes)
+        if unknown := [name for name in units if name not in (*fields, *given)]:
+            raise DataError(
+                f"{system}: units of {', '.join(unknown)}, which is none of {', '.join((*fields, *given))}."
+            )
+        count, *sizes = next(iter(fields.values())).shape
+        for axis, size in zip(("time", *"zyx"[3 - num_axes :]), sizes, strict=True):
+            if (own := coordinates.get(axis)) and not (len(own.values) == size and (np.diff(own.values) > 0).all()):
+                raise DataError(f"{system}, coordinates: expected {size} numbers along {axis} that increase.")
+        missing = 3 - num_axes
+        grid_z, grid_y, grid_x = (1,) * missing + tuple(sizes[1:])
+        step_z, step_y, step_x = (1.0,) * missing + tuple(float(step) for step in spacing)
+        end_z, end_y, end_x = (NO_AXIS,) * missing + tuple(boundary)
+        abouts = tuple(
+            Trajectory(
+                source=Path("memory"),
+                name=str(number),
+                num_frames=sizes[0],
+                grid=(grid_z, grid_y, grid_x),
+                spacing=(step_z, step_y, step_x),
+                boundary=(end_z, end_y, end_x),
+                time_step=float(time_step),
+                parameters=own,
+            )
+            for number, own in enumerate(_parameters_of_each(system, parameters, count))
         )
-        return _InMemory(system, fields, given, abouts, units, coordinates or {})
+        return _InMemory(system, fields, given, abouts, units, coordinates)
 
 
 class _InMemory(TrajectorySet):
@@ -266,6 +446,63 @@ class _InMemory(TrajectorySet):
         return np.stack(frames, axis=1).reshape(stop - start, len(frames), *(s.stop - s.start for s in cells))
 
 
+def _check_arrays(system: str, fields: Mapping[str, Array], given: Mapping[str, Array], num_axes: int) -> None:
+    """Raise DataError if arrays in memory do not hold real numbers, or have the wrong shape."""
+    for name, array in (*fields.items(), *given.items()):
+        dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
+        if not dtype.startswith(_REAL) or np.ma.isMaskedArray(array):
+            what = (
+                "no mask"
+                if dtype.startswith(_REAL)
+                else f"an array of real numbers, got {dtype or type(array).__name__}"
+            )
+            raise DataError(f"{system}: expected {what} for {name}; cut a box without masked cells, or fill them.")
+    shapes = {name: tuple(array.shape) for name, array in fields.items()}
+    shape = next(iter(shapes.values()), ())
+    if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
+        raise DataError(
+            f"{system}: expected arrays (n, t, {', '.join('zyx'[3 - num_axes :])}) of one shape, to go with {num_axes} cell "
+            f"sizes, got {', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}"
+            f"{'; array[None] has the axis n for a single trajectory' if len(shape) == num_axes + 1 else ''}."
+        )
+    for name, array in given.items():
+        if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in fields:
+            raise DataError(
+                f"{system}: expected a given field of the shape {shape}, or without time, that is not among those "
+                f"to predict; got {name} {tuple(array.shape)}."
+            )
+
+
+def _parameters_of_each(system: str, parameters: Any, count: int) -> list[dict[str, float]]:  # noqa: ANN401
+    """Return the parameters of each of ``count`` trajectories.
+
+    Raises:
+        DataError: parameters are not numbers, or not one for each trajectory.
+    """
+    try:
+        if isinstance(parameters, Mapping):
+            values = {name: on_the_host(each).astype(float) for name, each in parameters.items()}
+            columns = {name: np.broadcast_to(each, (count,)).tolist() for name, each in values.items()}
+            return [{name: column[number] for name, column in columns.items()} for number in range(count)]
+        rows = [{name: float(each) for name, each in row.items()} for row in parameters or [{}] * count]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{system}, parameters: expected a number for each name, or an array of one for each of {count} trajectories, or "
+            f"the numbers by name for each trajectory, such as [{{'nu': 0.1}}, {{'nu': 0.2}}] ({one_line(error)})."
+        ) from None
+    if len(rows) != count:
+        raise DataError(f"{system}: expected parameters of {count} trajectories, got {len(rows)}.")
+    return rows
+
+
+def on_the_host(values: Array) -> np.ndarray:
+    """Return an array or tensor as an array of NumPy."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values)
+
+
 @dataclass(frozen=True)
 class Reader:
     """One file format: functions that recognise its files by their content, and open them.
@@ -281,3 +518,39 @@ class Reader:
     suffixes: tuple[str, ...]
     recognises: Callable[[Path], bool]
     open: Callable[[Path], TrajectorySet]
+
+
+def lacking_note(parameters: Sequence[str], given: Sequence[str], sets: Sequence[TrajectorySet]) -> str:
+    """Return sentences on parameters and given fields that a model takes and data lacks; empty where nothing is lacking.
+
+    Args:
+        parameters: names of the parameters that the model takes.
+        given: names of the given fields that the model takes; a field that a set has to predict is not lacking there.
+        sets: the data sets.
+    """
+    return " ".join([*_on_parameters(parameters, sets), *_on_given(given, sets)])
+
+
+def _on_parameters(names: Sequence[str], sets: Sequence[TrajectorySet]) -> Iterator[str]:
+    counts: list[str] = []
+    lacking: set[str] = set()
+    for data in sets:
+        of_each = [
+            {name for name in names if math.isnan(about.parameters.get(name, math.nan))} for about in data.trajectories
+        ]
+        lacking.update(*of_each)
+        number = sum(map(bool, of_each))
+        counts += [f"{number} of {data.num_trajectories} of {data.system}"] if number else []
+    if not lacking:
+        return
+    yield (
+        f"The model takes {listed(sorted(lacking))}, which trajectories lack, {', '.join(counts)}: it is told that they are "
+        "not known."
+    )
+
+
+def _on_given(names: Sequence[str], sets: Sequence[TrajectorySet]) -> Iterator[str]:
+    for data in sets:
+        has = {*data.given, *data.left_out, *data.fields}
+        if lacking := [name for name in names if name not in has]:
+            yield f"The model takes the given fields {listed(lacking)}, which {data.system} lacks: it does without them there."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
 from matey.evaluate.beyond import Beyond
 from matey.evaluate.conservation import totals_of

@@ -9,10 +9,9 @@ from typing import Literal
 from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
-from matey.data.recorded_parts import RecordedParts
 from matey.data.seen import trained_on, twins_note
-from matey.data.share import Share, alone
-from matey.data.split_record import SplitRecord
+from matey.data.split_record import RecordedParts, SplitRecord
+from matey.data.splits import Share, alone
 
 Part = Literal["all", "train", "valid", "test"]
 Seen = Literal["refuse", "leave_out", "score"]
@@ -111,7 +110,7 @@ def hold_out(
 def with_twins_noted(data: HeldOut, seen: frozenset[str], share: Share = alone) -> HeldOut:
     """Return a selection of the run's own data, with a note if trajectories begin like those of the training.
 
-    For ``share``, see `matey.data.fingerprints.fingerprints`.
+    For ``share``, see `matey.data.splits.fingerprints`.
     """
     if data.part in ("all", "train"):
         return data
@@ -129,7 +128,7 @@ def without_seen(
         seen: the run's fingerprints, see `matey.data.seen`.
         record: the record of the run's split.
         rule: whether such trajectories are refused, left out, or scored all the same.
-        share: see `matey.data.fingerprints.fingerprints`.
+        share: see `matey.data.splits.fingerprints`.
 
     Raises:
         DataError: the rule refuses such trajectories, or leaving them out leaves none of a data set.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matey.data import Trajectory, Window
-from matey.data.reading_parts import ShareOut, read_parts, read_truth_part
+from matey.data.reading import ShareOut, read_parts, read_truth_part
 from matey.data.windows import alike
 from matey.evaluate.conservation import one_of
 from matey.evaluate.costs import BatchCost, batch_cost

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.baselines import extrapolation
 from matey.evaluate.physics import CORRELATION_TIME, Totals, add_up, correlation_time, means_of, numbers_of
 from matey.evaluate.seams import jumps

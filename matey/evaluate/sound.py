@@ -9,7 +9,7 @@ from functools import partial
 from itertools import pairwise
 
 from matey.data import DataError, TrajectorySet
-from matey.data.share import Share, alone
+from matey.data.splits import Share, alone
 from matey.data.trajectories import BadValuesError
 from matey.data.windows import cut
 from matey.evaluate.held_out import HeldOut

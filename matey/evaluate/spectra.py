@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.physics import TRUTH
 from matey.evaluate.records import Kind, Record
 from matey.fields import FieldBatch

@@ -69,7 +69,7 @@ def from_all_ranks(value: object) -> list[Any]:
 
 
 def shared_out(work: Callable[[Item], Value], items: Sequence[Item], /) -> list[Value]:
-    """Call ``work`` on each item, each on one rank, the first on rank 0; see `matey.data.share.Share`.
+    """Call ``work`` on each item, each on one rank, the first on rank 0; see `matey.data.splits.Share`.
 
     All ranks must call with as many items. Results travel as pickles.
 

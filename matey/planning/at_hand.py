@@ -5,7 +5,7 @@ from __future__ import annotations
 from glob import glob
 
 from matey.config import ConfigError, RunConfig
-from matey.data.remote.paths import RemotePath, place
+from matey.data.remote import RemotePath, place
 from matey.train.command import check_data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import cache
 
-from matey.data.boxes import unpacked_cells
+from matey.data.reading import unpacked_cells
 from matey.planning.workload import Workload, parts_of_sample
 
 MB = 1e6

@@ -11,9 +11,7 @@ import numpy as np
 import torch
 
 from matey.config import ConfigError, RunConfig
-from matey.data.boxes import unpacked_cells
-from matey.data.reading import samples_of_windows
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts, samples_of_windows, unpacked_cells
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
 from matey.model.configuration import MateyConfig, model_config

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.report.literal import literal

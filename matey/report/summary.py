@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from matey import metrics
-from matey.data.names import ALL_FIELDS
+from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.costs import Cost
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record

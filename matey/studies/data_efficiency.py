@@ -23,7 +23,7 @@ from matey.checkpoints.trained import load_trained, read_log
 from matey.config import DataSection, RunConfig, dump_config, load_config
 from matey.config.files import ROOT, find_shipped
 from matey.data import DataError, open_sets
-from matey.data.remote.paths import rooted, within
+from matey.data.remote import rooted, within
 from matey.data.splits import split_set, split_trajectories
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.records import write_records

@@ -24,10 +24,10 @@ from torch import Tensor
 from matey.benchmark.machine import now as time_of
 from matey.checkpoints.peer_folder import write_peer
 from matey.config import RunConfig
-from matey.data.mixture import Mixture
 from matey.data.seen import seen_text
 from matey.data.stream import micro_batches
 from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.windows import Mixture
 from matey.evaluate.held_out import HeldOut, hold_out
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse

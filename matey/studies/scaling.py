@@ -25,7 +25,7 @@ from matey.checkpoints.run_files import DS_CONFIG, METRICS
 from matey.checkpoints.trained import read_log
 from matey.config import ConfigError, RunConfig, dump_config, load_config
 from matey.data import open_dataset
-from matey.data.remote.paths import within
+from matey.data.remote import within
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import model_config
 from matey.planning.estimate import Estimate, estimate

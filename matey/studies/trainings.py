@@ -16,7 +16,7 @@ from matey.benchmark.machine import now
 from matey.checkpoints.run_files import RECORDS
 from matey.config import RunConfig, load_deepspeed_config
 from matey.data import read_windows, spread_windows
-from matey.data.remote.paths import rooted
+from matey.data.remote import rooted
 from matey.evaluate.evaluation import Protocol
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut

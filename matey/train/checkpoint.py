@@ -52,7 +52,7 @@ from matey.checkpoints.run_files import (
 from matey.checkpoints.source import AVERAGE, Source, find_damage, layout_of, open_checkpoint
 from matey.config import ConfigError, RunConfig, dump_config, load_config
 from matey.config.flags import command_line, started_as
-from matey.data.workers import ends_of_workers_heard_later
+from matey.data.stream import ends_of_workers_heard_later
 from matey.mistakes import Mistake, one_line
 from matey.model.lora import adapters_of, plain_weights
 from matey.model.matey import MateyModel, quiet

@@ -10,9 +10,8 @@ from typing import Any, get_args
 from matey.checkpoints.run_files import METRICS, MODEL, best_validation
 from matey.config import Part, RunConfig
 from matey.config.flags import started_as
-from matey.data.lacking import lacking_note
-from matey.data.time_blocks import Span, TimeBlocks
-from matey.data.trajectories import TrajectorySet
+from matey.data.trajectories import TrajectorySet, lacking_note
+from matey.data.views import Span, TimeBlocks
 from matey.metrics import error_text
 from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel

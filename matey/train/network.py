@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from matey.config import ConfigError, RunConfig
-from matey.data.boxes import read_box
-from matey.data.coarsened import CoarsenedTrajectories
-from matey.data.reading import read_windows, samples_of_windows
+from matey.data.reading import read_box, read_windows, samples_of_windows
 from matey.data.trajectories import TrajectorySet
+from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Window, alike
 from matey.mistakes import nearest_name
 from matey.model.attention import has_flash

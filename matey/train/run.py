@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from matey.checkpoints.durable import replace_bytes, replace_text
-from matey.checkpoints.run_files import INDEX, SEEN, SPLIT, read_metrics
+from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import SEEN, SPLIT, read_metrics
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.choices import LOSSES
-from matey.data.recorded_values import recorded_prints
 from matey.data.seen import read_seen, seen_text, twins_note
+from matey.data.split_record import recorded_prints
 from matey.data.stream import micro_batches
 from matey.mistakes import Mistake
 from matey.model.boxes import share_of
@@ -209,7 +209,6 @@ def _write_split(folder: RunFolder, data: RunData) -> list[str]:
             if prints is not None:  # data that a resumed run was trained on before still counts
                 replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
             replace_text(path, text)
-            replace_bytes(folder.path / INDEX, data.index.text())
         except OSError as error:
             refusal = RunError(cannot_write(folder.path, error))
     if refusal := from_rank_zero(refusal):

@@ -17,27 +17,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from matey.checkpoints.run_files import CONFIG, INDEX, SPLIT
+from matey.checkpoints.run_files import CONFIG, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset, open_sets
-from matey.data.boxes import read_box
-from matey.data.coarsened import CoarsenedTrajectories
-from matey.data.fingerprints import fingerprints
-from matey.data.index import Index
-from matey.data.mixture import Mixture
-from matey.data.reading import read_windows, sound_windows
-from matey.data.recorded_parts import RecordedParts, split_as_recorded
-from matey.data.recorded_values import recorded_prints, with_values
+from matey.data.reading import read_box, read_windows, sound_windows
 from matey.data.seen import trained_on
-from matey.data.split_record import SplitRecord, labels_of, read_record, record_split
-from matey.data.splits import Split, split_set
+from matey.data.split_record import (
+    RecordedParts,
+    SplitRecord,
+    labels_of,
+    read_record,
+    record_split,
+    recorded_prints,
+    split_as_recorded,
+    with_values,
+)
+from matey.data.splits import Split, fingerprints, split_set
 from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Window, num_starts, spread_windows
+from matey.data.views import CoarsenedTrajectories
+from matey.data.windows import Mixture, Window, num_starts, spread_windows
 from matey.mistakes import listed, regular
 from matey.model.scales import Ranges, ranges_of, united, widened
-from matey.parallel.agreement import code_fingerprint
-from matey.parallel.collectives import done_by_rank_zero, on_one_thread, rank, shared_out
+from matey.parallel.collectives import done_by_rank_zero, on_one_thread, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.patches import extend
 from matey.train.loss import Loss, LossScale, axes_of, halo_of
@@ -53,7 +55,6 @@ class RunData:
         others: the data sets that are only validated on.
         mixture: the stream of samples: of the training sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
-        index: descriptions of the files, kept in the run's folder.
         notes: sentences about the splits, if there is anything to say.
     """
 
@@ -62,7 +63,6 @@ class RunData:
     others: tuple[TrajectorySet, ...]
     mixture: Mixture
     record: SplitRecord
-    index: Index
     notes: tuple[str, ...] = ()
 
     @property
@@ -84,17 +84,14 @@ class RunData:
 def open_data(run: RunConfig) -> RunData:
     """Open and split the data of a run; a resumed run keeps the split that it started with.
 
-    All ranks must call, with the same run. One rank describes each file, unless the run's index has its description.
+    All ranks must call, with the same run. One rank describes each file.
 
     Raises:
         ConfigError: validation data is trained on, or the data or its split is not the one that the run started with.
         DataError: some of the data cannot be used.
     """
-    index = Index(*(code_fingerprint(), bytes_of(Path(run.output.dir) / INDEX)) if rank() == 0 else ("", b""))
-    sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out, index))
-    others = tuple(
-        open_dataset(path, share=shared_out, index=index).with_given(run.model.given) for path in run.data.validate_on
-    )
+    sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out))
+    others = tuple(open_dataset(path, share=shared_out).with_given(run.model.given) for path in run.data.validate_on)
     if others:
         done_by_rank_zero(lambda: _check_others(run, sets, others))
     if len({each.split_by for each in run.data.sets}) > 1:
@@ -104,7 +101,7 @@ def open_data(run: RunConfig) -> RunData:
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
     mixed, train, weights = zip(*views, strict=True)
     mixture = Mixture(mixed, train, weights, run.data.history, run.data.lead_max, run.train.seed, run.data.temperature)
-    return RunData(sets, splits, others, mixture, record, index, notes)
+    return RunData(sets, splits, others, mixture, record, notes)
 
 
 def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
@@ -403,8 +400,6 @@ def _held_out_still(
 
 def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
     """Return a text on the files that differ from a record; raise ConfigError if they must not differ."""
-    if begun := RecordedParts(before).begun_otherwise(now):
-        raise _cut_otherwise(*begun, path)
     changes = before.changes(now)
     if changes and run.data.changed == "refuse":
         raise ConfigError(

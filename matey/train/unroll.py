@@ -2,7 +2,7 @@
 
 In a share of the steps the model first predicts a few frames, one after the other and without gradients, and is then
 trained to reach the target from those (pushforward, Brandstetter et al. 2022, arXiv:2202.03376). Targets of such steps
-lie as many frames further on, see `matey.data.mixture`; near the end of a trajectory fewer frames are rolled out. The rest of
+lie as many frames further on, see `matey.data.windows`; near the end of a trajectory fewer frames are rolled out. The rest of
 the lead time is predicted at once.
 """
 

@@ -8,8 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from matey.data.reading import read_windows
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts, read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
 from matey.model.boxes import share_of

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 
 from matey.config import DataDescription
-from matey.data.boxes import read_box
-from matey.data.described import DescribedFiles
-from matey.data.located import DataFile
-from matey.data.reading import read_windows
-from matey.data.reading_parts import read_parts
+from matey.data.described import DataFile, DescribedFiles
+from matey.data.reading import read_box, read_parts, read_windows
 from matey.data.windows import Window
 from tests.support.described_files import flow
 from tests.support.parts import share_in
@@ -60,17 +57,6 @@ def test_a_rank_reads_its_share_of_a_contiguous_file(tmp_path):
         before = bytes_read()
         part = read_by(data, rank, 4)
         assert bytes_read() - before <= 1.15 / 4 * whole
-        same_as_whole(data, part)
-
-
-def test_a_rank_reads_its_share_where_its_boxes_are_parts_of_layers(tmp_path):
-    grid = (32, 96, 96)
-    data = written(tmp_path / "values.h5", grid)
-    data.read(0, 0, 1, (slice(0, 1),) * 3)  # opens the file
-    for rank in range(4):
-        before = bytes_read()
-        part = read_by(data, rank, 4, coarsest=(1, 16, 16, 16))
-        assert bytes_read() - before <= 1.15 / 4 * 4 * FIELDS * (FRAMES + 1) * np.prod(grid)
         same_as_whole(data, part)
 
 

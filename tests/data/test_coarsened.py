@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, TrajectorySet, read_windows
-from matey.data.coarsened import CoarsenedTrajectories
+from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Window
 
 
@@ -42,16 +42,6 @@ def test_means_in_a_box_are_those_of_the_whole_grid_to_the_last_bit(shape, cells
     sides = [(slice(0, size), slice(size - 1, size), slice(size // 2, size)) for size in coarse.trajectories[0].grid]
     for box in product(*sides):
         np.testing.assert_array_equal(coarse.read(0, 0, 2, box), whole[:, :, *box])
-
-
-@pytest.mark.parametrize(("shape", "grid"), [((1, 3, 6), (1, 1, 3)), ((1, 3, 4, 6, 8), (2, 3, 4))])
-def test_lines_and_boxes_are_coarsened_along_the_axes_that_they_have(shape, grid):
-    values, source = noise(shape, boundary=["open"] * (len(shape) - 2))
-    coarse = CoarsenedTrajectories(source, cells=2)
-    assert coarse.trajectories[0].grid == grid
-    np.testing.assert_allclose(
-        coarse.read(0, 0, 3).mean(axis=(1, 2, 3, 4)), values[0].reshape(3, -1).mean(1), rtol=1e-5
-    )
 
 
 def test_what_is_given_is_coarsened_likewise():

@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.data import TrajectorySet, open_dataset
-from matey.data.joined import JoinedTrajectories
+from matey.data import open_dataset
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well as convert
 from matey.data.trajectories import DataError
+from matey.data.views import JoinedTrajectories
 from tests.support.layout_files import (
     NUM_FRAMES,
     NUM_X,
@@ -80,10 +80,3 @@ def test_converted_data_lies_where_it_lay(tmp_path):
     for axis in ("time", "y", "x"):
         found, own = (each.coordinates(axis, [0, 1]).values for each in (well, data))
         np.testing.assert_array_equal(found, own)
-
-
-def test_an_axis_that_a_file_does_not_have_has_no_coordinates(tmp_path):
-    line = TrajectorySet.from_arrays("burgers", {"u": np.ones((3, 4, 8))}, spacing=[1], boundary=["open"])
-    convert(line, Split((0,), (1,), (2,)), tmp_path / "out")
-    well = open_dataset(tmp_path / "out")
-    assert well.coordinates("y", [0]) is None and len(well.coordinates("x", [0]).values) == 8

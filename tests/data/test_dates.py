@@ -12,14 +12,12 @@ def stored(unit, calendar=""):
     return StoredArray((3,), np.dtype("f8"), unit=unit, calendar=calendar)
 
 
-@pytest.mark.parametrize(
-    "calendar", ["", "gregorian", "proleptic_gregorian", "noleap", "365_day", "all_leap", "360_day"]
-)
+@pytest.mark.parametrize("calendar", ["", "proleptic_gregorian"])
 @pytest.mark.parametrize(
     "unit", ["days since 2000-3-1", "h since 1999-12-30T23:30:15.5Z", "Minutes since 1950-02-28 1:00"]
 )
 @pytest.mark.parametrize("other", ["seconds since 2000-02-28 00:00:00 +0:00", "hr since 1970-01-01 UTC"])
-def test_times_are_those_of_cftime_in_every_calendar(unit, other, calendar):
+def test_times_are_those_of_cftime_in_the_usual_calendar(unit, other, calendar):
     times = (0.0, 0.25, 400.0)
     named = calendar or "standard"
     dates = cftime.num2date(times, unit, named, only_use_cftime_datetimes=True)
@@ -37,7 +35,6 @@ def test_times_are_those_of_cftime_in_every_calendar(unit, other, calendar):
         ("days since 9999999999-01-01", "standard"),
         ("days since 2000-01-01", "julian"),
         ("days since 2000-01-01", "noleap"),
-        ("days since 2000-12-31", "360_day"),
         ("days since 2000-01-01 00:00 +5:30", "standard"),
         ("?", ""),
     ],

@@ -3,7 +3,6 @@
 import multiprocessing
 import shutil
 
-import netCDF4
 import numpy as np
 import pytest
 import xarray
@@ -12,11 +11,10 @@ import yaml
 from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
-from matey.data.split_record import record_split
 from matey.train.run_data import open_data
 from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flow, write
 from tests.support.laws import law
-from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_seed_groups
+from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
 
 ALIKE = ("netCDF CDF-5", "Zarr 2")  # to netCDF-3 and Zarr 3
 
@@ -98,21 +96,6 @@ def test_a_file_that_goes_away_is_named_when_it_is_read(tmp_path, kind):
         data.read(0, 0, 1)
 
 
-def test_trajectories_in_groups_are_read_as_by_the_reader_of_the_format(tmp_path):
-    file = write_seed_groups(tmp_path / "a.h5", "diffusion_reaction")
-    ours = open_dataset(file)
-    axes = ["time", "y", "x", "component"]
-    fields = {name: {"array": "*/data", "index": number} for number, name in enumerate(ours.fields)}
-    along = {"spacing": {"y": "*/grid/y", "x": "*/grid/x"}, "boundary": {"y": "no_flux", "x": "no_flux"}}
-    about = {"system": ours.system, "axes": axes, "fields": fields, **along, "time_step": "*/grid/t"}
-    theirs = open_dataset(describe(tmp_path, about))
-    assert [a.name for a in theirs.trajectories] == [a.name for a in ours.trajectories]
-    for index, expected in enumerate(ours.trajectories):
-        np.testing.assert_array_equal(theirs.read(index, 0, 3), ours.read(index, 0, 3))
-        found = theirs.trajectories[index]
-        assert (found.grid, found.spacing, found.time_step) == (expected.grid, expected.spacing, expected.time_step)
-
-
 def test_coordinates_that_decrease_turn_the_data_round(tmp_path):
     path = write(tmp_path)
     dataset().isel(lat=slice(None, None, -1)).to_netcdf(tmp_path / "a.nc")
@@ -152,19 +135,6 @@ def test_cells_that_are_marked_as_missing_are_refused_as_a_mask(tmp_path, kind):
         data.read(0, 3, 4)
 
 
-def test_what_the_netcdf_library_filled_in_is_no_value(tmp_path):
-    path, values = write(tmp_path, "netCDF-3"), dataset()
-    write_with(
-        tmp_path, values.isel(sample=[0]), "netCDF-3", unlimited_dims=["sample"], encoding={"h": {"_FillValue": None}}
-    )
-    with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:  # a second trajectory, of which one field is written
-        file["q"][1], file["nu"][1] = values["q"].values[1], 0.25
-    data = open_dataset(path)
-    data.read(0, 0, NUM_FRAMES)
-    with pytest.raises(DataError, match="trajectory 1: expected finite values, but field 'height' is nan in frame 3"):
-        data.read(1, 3, 4)
-
-
 def test_values_are_scaled_as_the_description_says_and_so_is_their_unit(tmp_path):
     values = np.random.default_rng(0).normal(size=(4, 6, 8))
     axes = ("time", "y", "x")
@@ -202,12 +172,6 @@ def test_files_of_parts_are_split_as_the_description_says(tmp_path):
     assert single.num_trajectories == 1 and single.trajectories[0].split == "test" and path.is_file()
 
 
-def test_a_folder_holds_described_files_beside_others(tmp_path, shallow_water_file):
-    write(tmp_path / "own", "Zarr 3", system="shallow_water", fields={"water_height": {"array": "h", "unit": "1"}})
-    data = open_dataset(tmp_path)
-    assert data.sources == (tmp_path / "own" / "a.zarr", shallow_water_file)
-
-
 def test_a_run_trains_on_what_its_own_yaml_describes(tmp_path, run_yaml):
     description = yaml.safe_load(write(tmp_path / "data", "NumPy").read_text())
     (tmp_path / "data" / "matey.yaml").unlink()
@@ -217,12 +181,3 @@ def test_a_run_trains_on_what_its_own_yaml_describes(tmp_path, run_yaml):
     assert data.fields == ("height", "tracer") and data.sets[0].system == "advection"
     (tmp_path / "again.yaml").write_text(dump_config(run))
     assert load_config(tmp_path / "again.yaml") == run
-
-
-def test_the_record_of_a_split_knows_a_store_again_where_it_was_moved(tmp_path):
-    before = open_dataset(write(tmp_path / "data", "Zarr 3"))
-    split = split_set(before, (0.5, 0.5, 0), seed=0)
-    record = record_split([before], [split], (0.5, 0.5, 0), 0, None)
-    shutil.move(tmp_path / "data", tmp_path / "moved")
-    after = open_dataset(tmp_path / "moved")
-    assert record.changes(record_split([after], [split], (0.5, 0.5, 0), 0, None)) == ""

@@ -19,17 +19,7 @@ WRONG = {
     "axes left out": ({"axes": ["time", "y", "x"]}, r"h: expected the axes \(time, y, x\) .* got the shape \(2, 6, 8, 12\)"),
     "axes in another order": ({"axes": ["trajectory", "time", "x", "y"]}, r"lat: expected 12 coordinates .*order of the axes"),
     "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "which without time are those of a single snapshot"),
-    "an axis of another name": ({"axes": ["trajectory", "time", "y", "lon"]}, r"axes.3: Input should be .* \(got 'lon'\)"),
-    "no spacing": ({"spacing": {"x": 0.1}}, "spacing: expected y, x, as in axes, got x"),
     "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y: expected a number above 0, .* got 0"),
-    "a single spacing": ({"spacing": 0.1}, r"spacing: expected a cell size, .* such as \{y: 0.1, x: 0.1\}, got 0.1"),
-    "axes as a text": ({"axes": "time y x"}, r"axes: expected a list, such as \[time, y, x\], got 'time y x'"),
-    "no files": ({"files": []}, r"files: expected a path, a list of paths, or some of .*, got \[\]"),
-    "another part": ({"files": {"training": "a.nc"}}, "files: expected .* got 'training'"),
-    "a field named by a truth": ({"fields": {True: "h"}}, "fields: True is no name in YAML; put it into quotes"),
-    "a time step of zero": ({"time_step": 0}, "time_step: expected a number above 0, or the name of an array, got 0"),
-    "a parameter of letters": ({"parameters": {"nu": "abc"}}, "parameters.nu: expected a number, .* got 'abc'"),
-    "an unknown boundary": ({"boundary": {"y": "wals", "x": "open"}}, r"boundary.y: Input should be 'periodic', .*got 'wals'"),
     "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
     "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
     "what is to be filled in": ({"boundary": {"y": "TODO", "x": "TODO"}}, "boundary.y, boundary.x still say TODO"),
@@ -37,8 +27,7 @@ WRONG = {
     "a pattern without a match": ({"files": "*.h5"}, r"matey.yaml: no file matches '\*.h5'"),
     "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc is in train and in test"),
     "no frame left": ({"first_frame": 6}, "has 6 snapshots, but first_frame is 6"),
-    "a text as an array": ({"time_step": "note"}, "expected an array 'note' of the times"),
-    "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got 8"),
+    "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got .0.0, 0.25"),
     "fields of unlike axes": (
         {"fields": {"height": "h", "tracer": {"array": "q", "axes": ["time", "y", "x"]}}},
         "all need the same axes, .* what is constant in time belongs into 'given'",
@@ -100,15 +89,6 @@ def test_uneven_coordinates_are_refused(tmp_path, name, values, words):
         open_dataset(path)
 
 
-def test_coordinates_in_two_dimensions_are_refused(tmp_path):
-    path = write(tmp_path, spacing={"y": "place", "x": 1.0})
-    dataset().assign(place=(("lat", "lon"), np.add.outer(np.arange(NUM_Y), np.arange(NUM_X)))).to_netcdf(
-        tmp_path / "a.nc"
-    )
-    with pytest.raises(DataError, match="place: expected 8 coordinates .* curvilinear grids are not supported"):
-        open_dataset(path)
-
-
 def test_float32_coordinates_and_times_of_a_solver_with_own_steps_are_even_enough(tmp_path):
     path = write(tmp_path)
     places = {
@@ -135,35 +115,6 @@ def test_a_store_without_a_description_names_the_way_to_one(tmp_path):
             open_dataset(path)
 
 
-def test_a_file_that_no_description_names_leads_to_the_one_beside_it(tmp_path):
-    path = write(tmp_path, files="a.nc")
-    dataset().to_netcdf(tmp_path / "mean.nc")
-    with pytest.raises(DataError, match=r"unknown layout: .*mean.nc; give .*matey.yaml as the path to have only what"):
-        open_dataset(tmp_path)
-    assert open_dataset(path).num_trajectories == 2
-    with pytest.raises(DataError, match=r"--describe matey.yaml. \S*matey.yaml does not name it in 'files'.$"):
-        open_dataset(tmp_path / "mean.nc")
-    path.rename(tmp_path / "matey.yml")
-    with pytest.raises(DataError, match=r"If \S*matey.yml describes it, call that matey.yaml, or give it as the path"):
-        open_dataset(tmp_path / "a.nc")
-
-
-def test_names_of_axes_that_are_too_few_count_as_none(tmp_path):
-    path = write(tmp_path, "Zarr 2")
-    zarr.open(tmp_path / "a.zarr", mode="r+", use_consolidated=False)["h"].attrs["_ARRAY_DIMENSIONS"] = ["sample"]
-    zarr.consolidate_metadata(tmp_path / "a.zarr", zarr_format=2)
-    assert open_dataset(path).fields == ("height", "tracer")
-
-
-def test_an_array_without_any_frame_is_called_empty(tmp_path):
-    path = write(tmp_path)
-    dataset().isel(time=slice(0)).to_netcdf(tmp_path / "a.nc")
-    with pytest.raises(
-        DataError, match=r"h: expected the axes .*, got the shape \(2, 0, 8, 12\).*; the array is empty"
-    ):
-        open_dataset(path)
-
-
 LINKS = {
     "soft": (h5py.SoftLink("/time"), "is a link to 'time', which is not followed: name that"),
     "outside": (h5py.ExternalLink("b.h5", "/time"), "is a link to '/time' in b.h5, which is not followed"),
@@ -183,11 +134,6 @@ def test_an_array_that_lies_elsewhere_is_said_to_do_so(tmp_path, name):
         open_dataset(path)
 
 
-def test_arrays_may_be_named_from_the_root_on_as_h5dump_prints_them(tmp_path):
-    path = write(tmp_path, fields={"height": "/h"}, time_step="/time", spacing={"y": "/lat", "x": "/lon"})
-    assert open_dataset(path).trajectories[0].spacing == (1.0, 0.25, 0.125)
-
-
 def save_objects(path):
     np.save(path, np.array([None, 1]), allow_pickle=True)
 
@@ -196,7 +142,10 @@ def save_objects(path):
     ("save", "words"),
     [
         (save_objects, r"a.npy holds Python objects, .* save numbers"),
-        (lambda path: np.savez(path.open("wb"), a=np.zeros(3)), r"a.npy is none of .* a zip archive, .* unpacked"),
+        (
+            lambda path: np.savez(path.open("wb"), a=np.zeros(3)),
+            r"a.npy is none of .*: it begins with b.PK.*docs/data.md says",
+        ),
         (lambda path: path.unlink(), "matey.yaml: there is no data in its folder; put it there, or say in 'files'"),
     ],
 )
@@ -210,8 +159,8 @@ def test_a_file_that_holds_no_array_says_what_it_is(tmp_path, save, words):
 def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path):
     path = write(tmp_path / "hdf5", "HDF5 in groups")
     with h5py.File(path.with_name("a.h5"), "a") as file:
-        del file["runs/1/state"]
-        file.create_dataset("runs/1/state", (10**8, 2, NUM_X, NUM_Y), "f4", chunks=(1, 2, NUM_X, NUM_Y))
+        del file["runs/state"]
+        file.create_dataset("runs/state", (2, 10**8, 2, NUM_X, NUM_Y), "f4", chunks=(1, 1, 2, NUM_X, NUM_Y))
     store = write(tmp_path / "zarr", "Zarr 3")
     zarr.open(str(store.with_name("a.zarr")))["h"].resize((2, 10**8, NUM_Y, NUM_X))
     for each in (path, store):

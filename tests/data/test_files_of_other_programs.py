@@ -4,8 +4,6 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
-import scipy.io
-import torch
 import xarray
 
 from matey.data import DataError, open_dataset
@@ -56,50 +54,10 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
     assert opened(tmp_path).num_trajectories == 1, "files that end in .mat are found in a folder"
 
 
-def test_a_variable_that_was_copied_without_its_scales_is_read(tmp_path):
-    with h5py.File(write(tmp_path / "full.h5", x=X), "a") as full, h5py.File(tmp_path / "run.h5", "w") as file:
-        full["x"].make_scale("x")
-        full["u"].dims[2].attach_scale(full["x"])
-        full.copy("u", file)
-        file["t"], file["y"], file["x"] = T, Y, X
-    np.testing.assert_array_equal(opened(tmp_path / "run.h5").read(0, 0, 2)[:, 0, 0], VALUES[:2])
-
-
 def test_coordinates_of_a_vertical_plane_are_found(tmp_path):
     path = write(tmp_path / "run.h5", t=T, z=Y, x=X)
     assert guess_description(path, tmp_path).tree["spacing"] == {"y": "z", "x": "x"}
     np.testing.assert_array_equal(answered(path, **ANSWERS).read(0, 0, 2)[:, 0, 0], VALUES[:2])
-
-
-def test_mesh_grids_that_change_along_one_axis_are_coordinates(tmp_path):
-    mesh_x, mesh_y = np.meshgrid(X, Y[::-1])
-    path = write(tmp_path / "run.h5", t=T, y=mesh_y, x=mesh_x)
-    data = opened(path)
-    assert data.trajectories[0].spacing == (1, 0.25, 0.125)
-    np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], VALUES[:2, ::-1])
-    for found, expected in zip(places(data), (T, Y, X), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-def test_mesh_grids_are_guessed_and_not_given(tmp_path):
-    axes = ("time", "y", "x")
-    mesh_x, mesh_y = np.meshgrid(X, Y)
-    curved = mesh_x + 0.1 * mesh_y
-    fields = {"u": (axes, VALUES), "X": (axes[1:], mesh_x), "Y": (axes[1:], mesh_y), "lon": (axes[1:], curved)}
-    xarray.Dataset(fields, {"time": T}).to_netcdf(tmp_path / "run.nc")
-    guess = guess_description(tmp_path / "run.nc", tmp_path).tree
-    assert guess["spacing"] == {"y": "Y", "x": "X"} and [*guess["given"]] == ["lon"]
-
-
-def test_a_mesh_grid_that_changes_along_another_axis_than_described_is_refused(tmp_path):
-    square = np.zeros((NUM_FRAMES, NUM_X, NUM_X), "f4")
-    mesh_x, mesh_y = np.meshgrid(X, X)
-    path = write(tmp_path / "run.h5", u=square, t=T, y=mesh_y, x=mesh_x)
-    assert opened(path).trajectories[0].spacing == (1, 0.125, 0.125)
-    with pytest.raises(
-        DataError, match="expected coordinates of y that change along y, got .* along x; correct the order"
-    ):
-        opened(path, axes=["time", "x", "y"])
 
 
 @pytest.mark.parametrize(
@@ -152,17 +110,6 @@ def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path, version
     np.testing.assert_array_equal(data.read(0, 0, 2)[:, 0, 0], VALUES[:2].transpose(0, 2, 1))
 
 
-@pytest.mark.parametrize("counter", ["step", "frame"])
-def test_a_counter_that_comes_before_the_times_is_not_taken_for_them(tmp_path, counter):
-    with netCDF4.Dataset(tmp_path / "run.nc", "w") as file:
-        for name, size in {counter: NUM_FRAMES, "y": NUM_Y, "x": NUM_X}.items():
-            file.createDimension(name, size)
-        for name, values in {counter: np.arange(NUM_FRAMES) * 100, "time": T}.items():
-            file.createVariable(name, "f8", (counter,))[:] = values
-        file.createVariable("u", "f4", (counter, "y", "x"))[:] = VALUES
-    assert guess_description(tmp_path / "run.nc", tmp_path).tree["time_step"] == "time"
-
-
 def test_truth_values_are_given_as_zeros_and_ones_and_never_predicted(tmp_path):
     mask = VALUES[0] > 0
     path = write(tmp_path / "run.h5", t=T, y=Y, x=X, solid=mask)
@@ -186,63 +133,3 @@ def test_nan_that_marks_what_is_missing_may_be_of_a_solver_that_diverged(tmp_pat
         DataError, match=r"u has values that are not finite in frames 3 to 4 .*\(data.bad_values: skip\)"
     ):
         data.read(0, 3, 5)
-
-
-def write_matlab5(path):
-    scipy.io.savemat(path, {"u": VALUES})
-
-
-def write_text(text):
-    return lambda path: path.write_bytes(text)
-
-
-@pytest.mark.parametrize(
-    ("save", "words"),
-    [
-        (write_matlab5, r"MATLAB file of version 5 to 7; .*-v7.3, .*scipy.io.loadmat\('run.dat'\)\['u'\]"),
-        (
-            write_text(b"GRIB\0\0\0\2" + bytes(90)),
-            r"GRIB; .*xarray.open_dataset\('run.dat', engine='cfgrib'\).to_netcdf",
-        ),
-        (write_text(b"# vtk DataFile Version 3.0\n"), r"VTK file; .*pyvista.read\('run.dat'\) as mesh: numpy.save"),
-        (write_text(b"<VTKFile type='ImageData'>"), "it is a VTK file; write each array"),
-        (lambda path: np.savez(path.open("wb"), a=X), r"\.npz files .* array in numpy.load\('run.dat'\).items\(\)"),
-        (write_text(b"x,y,u\n0,0,1"), r"it is text; .* numpy.loadtxt\('run.dat', usecols=2\).* delimiter=','"),
-        (write_text(b"/*--------- C++ -*--"), "it is a file of OpenFOAM; convert it by foamToVTK, then"),
-        (write_text(b"#std 4  8  8  8"), r"it is a file of Nek5000; .* pymech.dataset.open_dataset\('run.dat'\)"),
-        (write_text(b"\x80\x04\x95"), r"a pickle of Python, .*pickle.load\(open\('run.dat', 'rb'\)\)\['u'\]"),
-        (write_text(b"\x80\0\0\0" + bytes(128)), r"it begins with b'\\x80.*'; give another"),  # 128 bytes of Fortran
-        (write_text(bytes(range(1, 9))), r"it begins with b'.*'; give another or copy it again"),
-        (write_text(b""), "it is empty; give another or copy it again"),
-    ],
-)
-def test_a_file_of_another_format_says_which_and_the_line_that_converts_it(tmp_path, save, words):
-    save(tmp_path / "run.dat")
-    for look in (open_dataset, opened, lambda path: guess_description(path, tmp_path)):
-        with pytest.raises(DataError, match=words):
-            look(tmp_path / "run.dat")
-
-
-def test_a_file_of_pytorch_is_told_from_other_archives(tmp_path):
-    torch.save({"u": torch.zeros(2)}, tmp_path / "ns.pt")
-    with pytest.raises(
-        DataError, match=r"a file of PyTorch; .*numpy.save\('u.npy', torch.load\('ns.pt'\)\['u'\].numpy"
-    ):
-        open_dataset(tmp_path / "ns.pt")
-
-
-def test_iterations_of_openpmd_in_one_file_are_snapshots_at_their_times(tmp_path):
-    with h5py.File(tmp_path / "simData.h5", "w") as file:
-        for number, values in enumerate(VALUES):  # iterations 0, 50, 100, ..., of which 50 comes before 100
-            file[f"data/{50 * number}/fields/E/x"], file[f"data/{50 * number}/fields/E/y"] = values, -values
-            file[f"data/{50 * number}"].attrs["time"] = T[number]
-    fields = {f"electric_{axis}": f"data/*/fields/E/{axis}" for axis in "xy"}
-    about = {
-        "axes": ["y", "x"],
-        "fields": fields,
-        "spacing": {"y": 0.25, "x": 0.125},
-        "time_step": {"attribute": "time"},
-    }
-    data = opened(tmp_path / "simData.h5", **about)
-    assert (data.trajectories[0].num_frames, data.trajectories[0].time_step) == (NUM_FRAMES, 0.5)
-    np.testing.assert_array_equal(data.read(0, 0, NUM_FRAMES)[:, :, 0], np.stack([VALUES, -VALUES], axis=1))

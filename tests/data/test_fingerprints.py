@@ -1,15 +1,14 @@
 """Fingerprints: what of a set is read for them, and what has none."""
 
-import hashlib
 import math
 
 import h5py
 import numpy as np
 import pytest
 
-from matey.data import fingerprints as reading
 from matey.data import open_dataset
-from matey.data.fingerprints import fingerprints
+from matey.data import splits as reading
+from matey.data.splits import fingerprints
 from matey.data.trajectories import TrajectorySet
 from tests.support.small_files import write_swe
 
@@ -63,16 +62,6 @@ def test_of_frames_that_are_too_large_boxes_are_read(monkeypatch):
     monkeypatch.setattr(data, "read", counted)
     prints = fingerprints(data, range(4))
     assert prints[0] == prints[1] == prints[3] != prints[2] and most == reading.OF_LARGE_FRAMES // 2
-
-
-def test_fingerprints_of_frames_that_fit_are_those_of_earlier_versions():
-    values = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(1, 2, 3, 4, 5)
-    data = TrajectorySet.from_arrays("gas", {"b": values, "a": -values}, spacing=(1, 1, 1), boundary=("open",) * 3)
-    digest = hashlib.blake2b(b"(3, 4, 5)", digest_size=8)
-    for name, each in (("a", -values), ("b", values)):
-        digest.update(name.encode())
-        digest.update(each.tobytes())
-    assert fingerprints(data, [0]) == {0: digest.hexdigest()}
 
 
 @pytest.mark.parametrize("grid", [(2048, 2048, 2048), (1, 70000, 70000), (4, 4, 2**28), (1, 1, 2**29), (9, 2**20, 3)])

@@ -59,7 +59,7 @@ def test_a_dataset_on_disk_is_read_a_few_frames_at_a_time(tmp_path, monkeypatch)
             asked.append(getattr(values, "shape", ()))
             return plain(values, *args, **kwargs)
 
-        monkeypatch.setattr("matey.data.in_memory.np.asarray", noting)
+        monkeypatch.setattr(np, "asarray", noting)
         data.read(0, 2, 4)
         assert asked and max(shape[0] for shape in asked if len(shape) == 3) == 2
         assert not dataset["t2m"]._in_memory
@@ -89,12 +89,11 @@ def test_trajectories_and_dimensions_of_other_names_are_told():
         ({"lon": ("lon", np.arange(8.0) ** 2)}, {}, "weather, lon: expected evenly spaced .* or give spacing"),
         ({"lon": ("lon", [np.nan] * 8)}, {}, r"weather, lon: expected finite coordinates, got \[nan\]"),
         ({"time": list("abcdef")}, {}, "weather, time: expected numbers or dates as coordinates, .* give time_step"),
-        ({}, {"fields": "t2m"}, r"fields: expected names such as \['t2m'\], got the text 't2m'"),
-        ({}, {"axes": {"lat": "latitude"}}, "axes: expected one of .* {'lat': 'latitude'}; did you mean 'y'"),
+        ({}, {"axes": {"lat": "latitude"}}, "axes: expected one of .* {'lat': 'latitude'}"),
         ({}, {"axes": {"row": "y"}}, "axes: .* for a dimension among time, lat, lon, bnds, got {'row': 'y'}"),
         ({}, {"boundary": ENDS | {"lat": "none"}}, "expected boundaries periodic, .* got none"),
         ({}, {"boundary": "periodic"}, "boundary: expected the dimensions lat, lon, got 'periodic'"),
-        ({}, {"spacing": {"lat": 0}}, "expected numbers as steps above 0"),
+        ({}, {"spacing": {"lat": 0}}, "expected steps above 0"),
         ({}, {"fields": ["t2m", "issued"]}, "expected a variable of real numbers, got issued of datetime64"),
         ({}, {"parameters": ["land"]}, "parameters: expected land to be one number, got the dimensions lat, lon"),
         ({}, {"parameters": ["nu"]}, "parameters: expected variables nu, the dataset has"),
@@ -130,14 +129,6 @@ def test_dates_of_other_calendars_keep_their_calendar():
     assert own.unit == "seconds since 1970-01-01" and own.values[0] == (31 * 365 + 31 + 26) * 86400
 
 
-def test_steps_that_are_told_take_the_place_of_coordinates_whose_labels_stay():
-    data = from_xarray(weather(), "weather", boundary=ENDS, spacing={"lat": 1e5, "lon": 2e5}, time_step=6.0)
-    assert data.trajectories[0].spacing == (1, 1e5, 2e5) and data.length_unit == "?"
-    assert data.coordinates("y", [0]).values.tolist() == [30, 40, 50, 60] and data.coordinates("time", [0]) is None
-    assert data.time_unit == "?"
-    np.testing.assert_array_equal(data.read(0, 0, 1)[0, 0, 0], weather()["t2m"][0, ::-1])
-
-
 def test_parameters_are_numbers_of_each_trajectory_or_of_all():
     values = np.zeros((2, 3, 4, 4))
     dataset = xarray.Dataset(
@@ -156,21 +147,8 @@ def test_an_array_with_a_name_is_a_dataset_of_one_field():
     array = weather()["t2m"]
     assert from_xarray(array, "weather", boundary=ENDS).fields == ("t2m",)
     for value, words in (
-        (array.rename(None), r"expected an array with a name, got none; array.to_dataset\(name="),
-        ("weather.nc", "got the path 'weather.nc'; open it by xarray.open_dataset, or read it by matey.open_dataset"),
-        (array.values, "expected an xarray Dataset, got ndarray"),
+        (array.rename(None), r"or an array that has a name, got DataArray; array.to_dataset\(name="),
+        ("weather.nc", "got str; .*xarray.open_dataset opens a path"),
     ):
         with pytest.raises(DataError, match=words):
             from_xarray(value, "weather", boundary=ENDS)
-
-
-def test_dimensions_that_nothing_tells_are_asked_for():
-    dataset = xarray.Dataset({"a": (("day", "y", "x"), np.zeros((3, 4, 4)))})
-    with pytest.raises(
-        DataError, match="expected variables with a dimension of time, got the dimensions day, y, x; name"
-    ):
-        from_xarray(dataset, "days", boundary={"y": "open", "x": "open"})
-    with pytest.raises(DataError, match="each once, got time, plank, x; say in axes"):
-        from_xarray(dataset.rename(day="time", y="plank"), "days", boundary={"plank": "open", "x": "open"})
-    with pytest.raises(DataError, match="the dimension y has no coordinates; give spacing"):
-        from_xarray(dataset.rename(day="time"), "days", boundary={"y": "open", "x": "open"})

@@ -6,13 +6,10 @@ import pytest
 import torch
 
 from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
-from matey.data.coarsened import CoarsenedTrajectories
-from matey.data.joined import JoinedTrajectories
-from matey.data.reading import read_history
-from matey.data.reading_parts import read_history_part, read_parts
-from matey.data.time_blocks import TimeBlocks
-from tests.support.described_files import BY_NAME, dataset, describe, write_components
-from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded, write_incompressible, write_the_well
+from matey.data.reading import read_history, read_history_part, read_parts
+from matey.data.views import CoarsenedTrajectories, JoinedTrajectories, TimeBlocks
+from tests.support.described_files import BY_NAME, dataset, describe
+from tests.support.layout_files import NUM_X, NUM_Y, coded, write_incompressible, write_the_well
 
 DEPTH = np.arange(NUM_Y * NUM_X, dtype=np.float32).reshape(NUM_Y, NUM_X)
 FORCING = 100 + coded(1)[:, :, 0]  # (n, t, y, x)
@@ -54,13 +51,6 @@ def test_given_fields_keep_to_the_stride_of_the_others(described):
     described.write_text(f"{described.read_text()}\nfirst_frame: 1\nstride: 2\n")
     data = open_dataset(described).with_given(["forcing"])
     np.testing.assert_array_equal(data.read_given(0, 1, 3)[:, 0, 0], FORCING[0, [3, 5]])
-
-
-def test_components_in_the_groups_of_trajectories_are_given(tmp_path):
-    description = write_components(tmp_path / "a.h5")
-    tracer = {"tracer": description["fields"].pop("tracer")}
-    data = open_dataset(describe(tmp_path, {"system": "advection", **description, "given": tracer}))
-    np.testing.assert_array_equal(data.read_given(1, 0, 2)[:, 0, 0], coded(2)[1, :2, 1])
 
 
 @pytest.mark.parametrize(
@@ -176,25 +166,3 @@ def test_samples_without_a_parameter_have_none_in_a_batch():
     torch.testing.assert_close(
         batch.parameters, {"nu": torch.tensor([0.5, nan]), "M": torch.tensor([1, nan])}, equal_nan=True
     )
-
-
-def test_joined_sets_give_what_all_of_them_give():
-    data = JoinedTrajectories([from_memory(1), from_memory(2, given=["forcing"])])
-    assert data.given == ("forcing",)
-    np.testing.assert_array_equal(data.read_given(2, 0, 2)[:, 0, 0], FORCING[1, :2])
-
-
-def test_a_given_value_that_is_no_number_is_named():
-    data = from_memory()
-    data._given["forcing"] = np.where(FORCING == FORCING[1, 2, 3, 4], np.inf, FORCING)
-    with pytest.raises(DataError, match=r"1: .* field 'forcing' is inf in frame 2 at \(z, y, x\) = \(0, 3, 4\)"):
-        data.read_given(1, 1, 3)
-
-
-@pytest.mark.parametrize(("name", "shape"), [("height", (2, NUM_FRAMES, NUM_Y, NUM_X)), ("depth", (NUM_Y, NUM_X))])
-def test_given_arrays_that_do_not_fit_are_a_sentence(name, shape):
-    height = np.zeros((2, NUM_FRAMES, NUM_Y, NUM_X))
-    with pytest.raises(DataError, match=rf"expected a given field of the shape \(2, 6, 8, 12\).* got {name}"):
-        TrajectorySet.from_arrays(
-            "a", {"height": height}, spacing=(1, 1), boundary=("wall",) * 2, given={name: np.zeros(shape)}
-        )

@@ -2,21 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 
-import h5py
 import numpy as np
 import pytest
-import xarray
 
 from tests.support.described_files import answered, guessed
 from tests.support.laws import law
-from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5, write_netcdf
+from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5
 
 FIRST = {
     "HDF5": "run_0/plt_0.h5",
     "NumPy": "sim0_u_0000.npy",
     "netCDF": "run_0/out0.nc",
     "Zarr": "run_0/0.zarr",
-    "numbered arrays": "run_0.h5",
 }
 ANSWERS = {"system": "advection", "boundary": {"y": "wall", "x": "periodic"}, "spacing": {"y": 0.25, "x": 0.125}}
 BY_HAND = {
@@ -27,11 +24,10 @@ BY_HAND = {
         "fields": {name: {"index": number} for number, name in enumerate("hq")},
         "time_step": 0.25,
     },
-    "numbered arrays": {"axes": ["y", "x"], "files": "run_*.h5"},
 }
 
 
-@law("layout", FIRST, quick=["NumPy", "netCDF", "numbered arrays"])
+@law("layout", FIRST, quick=["NumPy", "netCDF"])
 def test_a_guess_from_one_snapshot_with_its_questions_answered_reads_all(tmp_path, layout):
     LAYOUTS[layout](tmp_path)
     data = answered(tmp_path / FIRST[layout], tmp_path, **ANSWERS | BY_HAND.get(layout, {}))
@@ -44,36 +40,13 @@ def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
     write_hdf5(tmp_path)
     guess = guessed(tmp_path / "run_0" / "plt_0.h5", tmp_path)
     assert (
-        "# 24 files run_*/plt_*.h5 differ in a number or date: where each is one snapshot, leave time out of axes."
+        "# Files run_*/plt_*.h5 differ in a number or date: where each is one snapshot, leave time out of axes."
         in guess.text
     )
     assert "such as [time, x], or of one snapshot [y, x], in the order" in guess.text
     assert guess.tree["time_step"] == {"attribute": "time"} and list(guess.tree["parameters"]) == ["nu"]
     alone = guessed(tmp_path / "run_0" / "plt_0.h5")
     assert alone.tree["files"] == "plt_*.h5"
-
-
-def test_files_with_many_times_each_are_not_taken_for_snapshots(tmp_path):
-    write_netcdf(tmp_path, at_once=4)
-    tree = guessed(tmp_path / "run_0" / "out0.nc", tmp_path).tree
-    assert tree["files"] == "run_0/out0.nc" and "concat" not in tree
-
-
-def test_many_arrays_in_a_file_are_no_snapshots_unless_numbers_name_them(tmp_path):
-    for name, names in {"words": "abcdefghijkl", "numbers": [f"a{number}" for number in range(12)]}.items():
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            for array in names:
-                file[array] = np.ones((8, 12), "f4")
-    assert len(guessed(tmp_path / "words.h5", tmp_path).tree["fields"]) == 12
-    assert guessed(tmp_path / "numbers.h5", tmp_path).tree["fields"] == {"a": "a*"}
-
-
-def test_axes_of_a_snapshot_are_known_by_their_names(tmp_path):
-    for step in range(4):
-        values = {"h": (("lat", "lon", "component"), np.ones((8, 12, 2), "f4")), "t": 0.5 * step}
-        xarray.Dataset(values).to_netcdf(tmp_path / f"a{step}.nc", engine="netcdf4")
-    tree = guessed(tmp_path / "a0.nc", tmp_path).tree
-    assert (tree["axes"], tree["time_step"], tree["files"]) == (["y", "x", "component"], "t", "a*.nc")
 
 
 @pytest.mark.parametrize("form", ["%Y-%m-%d_%H:%M:%S", "%Y-%m-%dT%H%M%S", "%Y_%m_%d_%H"])
@@ -87,15 +60,3 @@ def test_dates_in_names_are_guessed_as_times(tmp_path, form):
     data = answered(path, **ANSWERS, axes=["y", "x"])
     assert data.trajectories[0].time_step == 12 * 3600
     np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
-
-
-def test_numbers_after_a_dot_that_count_tell_snapshots_apart(tmp_path):
-    """As Athena++ names files: by the number of the output, and by that of the snapshot."""
-    for output in (1, 2):
-        for number in range(0, 40, 10):
-            with h5py.File(tmp_path / f"Sod.out{output}.{number:05d}.h5", "w") as file:
-                file["rho"] = np.full((4, 6), number, "f4")
-    path = tmp_path / "Sod.out1.00000.h5"
-    assert guessed(path).tree["files"] == "Sod.out1.*.h5"
-    data = answered(path, **ANSWERS, axes=["y", "x"], time_step={"number_in_name": 0.5})
-    assert data.trajectories[0].time_step == 5 and data.read(0, 0, 4)[:, 0, 0, 0, 0].tolist() == [0, 10, 20, 30]

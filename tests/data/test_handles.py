@@ -10,7 +10,6 @@ import pytest
 from scipy.io import netcdf_file
 
 from matey.data import DataError, open_dataset
-from tests.support import layout_files as layouts
 from tests.support.described_files import describe, flow
 from tests.support.small_files import write_swe
 
@@ -97,23 +96,3 @@ def test_a_file_that_became_shorter_was_changed(tmp_path, name, write, open_it):
     replace(path, partial(write, num_frames=5))
     with pytest.raises(DataError, match=r"was changed while it was read: expected .*\(12, .*got \(5, .*; start again"):
         data.read(0, 0, 12)
-
-
-def test_a_file_of_the_well_that_became_shorter_was_changed(tmp_path):
-    path = layouts.write_the_well(tmp_path / "a.hdf5")
-    data = open_dataset(path)
-
-    def shorten(other):
-        shutil.copyfile(path, other)
-        with h5py.File(other, "a") as file:
-            values, about = file["t0_fields/height"][:, :2], dict(file["t0_fields/height"].attrs)
-            del file["t0_fields/height"]
-            file["t0_fields/height"] = values
-            file["t0_fields/height"].attrs.update(about)
-
-    replace(path, shorten)
-    with pytest.raises(DataError, match=r"t0_fields/height was changed while it was read: .*got \(2, "):
-        data.read(0, 0, layouts.NUM_FRAMES)
-    replace(path, lambda other: write_swe(other, 1))
-    with pytest.raises(DataError, match=r"t0_fields/height.* the file is corrupt or was changed"):
-        data.read(0, 0, 1)

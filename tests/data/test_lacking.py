@@ -3,7 +3,7 @@
 import numpy as np
 
 from matey.data import TrajectorySet
-from matey.data.lacking import lacking_note
+from matey.data.trajectories import lacking_note
 
 
 def puffs(parameters, **given):

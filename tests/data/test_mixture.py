@@ -67,11 +67,6 @@ def test_every_step_holds_each_system_by_its_weight(sets):
     assert np.mean(counts) == pytest.approx(8 * 0.7, abs=0.1)
 
 
-def test_systems_are_shuffled_within_a_global_batch(mixture):
-    firsts = Counter(mixture.global_batch(step, 8)[0].set_index for step in range(200))
-    assert firsts[1] / 200 == pytest.approx(0.25, abs=0.08)
-
-
 def test_windows_are_of_training_trajectories_and_inside_them(tmp_path):
     lengths = (30,) * 10
     trajectories = open_dataset(write_seed_groups(tmp_path / "a.h5", "shallow_water", num_frames=lengths))
@@ -128,22 +123,6 @@ def test_a_trajectory_too_short_to_train_on_is_named(sets):
         Mixture(sets[:1], [(0,)], weights=[1], num_frames=11, lead_max=1, seed=0)
 
 
-def test_a_set_without_training_trajectories_is_named(sets):
-    with pytest.raises(DataError, match="No trajectory of diffusion_reaction is left for training"):
-        Mixture(sets, [(0,), ()], weights=[1, 1], num_frames=3, lead_max=1, seed=0)
-
-
-@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
-def test_a_weight_that_is_not_positive_is_refused(sets, weight):
-    with pytest.raises(DataError, match="The weight of diffusion_reaction must be positive, got"):
-        Mixture(sets, [(0,), (0,)], weights=[1, weight], num_frames=3, lead_max=1, seed=0)
-
-
-def test_weights_must_be_one_for_each_set(sets):
-    with pytest.raises(DataError, match="a weight for each of 2 data sets, got 2 and 1"):
-        Mixture(sets, [(0,), (0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
-
-
 def sizes(tmp_path, num_frames):
     return [
         open_dataset(write_seed_groups(tmp_path / f"{index}.h5", "shallow_water", num_frames=frames))
@@ -178,12 +157,6 @@ def test_micro_batches_of_the_same_system_hold_one_and_the_shares_stay(mixture):
             assert batch.num_samples == 4
             systems.append(batch.system)
     assert Counter(systems)["shallow_water"] / 100 == pytest.approx(3 / 4, abs=0.01)
-
-
-def test_micro_batches_of_the_same_system_do_not_depend_on_the_ranks(mixture):
-    (one,) = [[samples(part) for part in micro_batches(mixture, 5, 1, 2, 4, 0, 1, same_system=True)]]
-    two = [[samples(part) for part in micro_batches(mixture, 5, 1, 2, 2, rank, 2, same_system=True)] for rank in (0, 1)]
-    assert [two[0][0], two[1][0], two[0][1], two[1][1]] == one
 
 
 @pytest.fixture

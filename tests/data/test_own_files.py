@@ -7,7 +7,6 @@ import xarray
 
 from matey.config import DataDescription
 from matey.data import DataError, open_dataset
-from matey.data.index import Index
 from tests.support.described_files import describe
 from tests.support.layout_files import NUM_X, NUM_Y, coded
 from tests.support.snapshot_files import COMMON, VALUES, write_fields_apart, write_hdf5, write_netcdf
@@ -78,35 +77,12 @@ def test_whole_trajectories_may_have_a_file_for_each_field(tmp_path, parts):
     assert len(data.sources) == 4
 
 
-def test_components_in_one_file_of_their_own_are_read_once(tmp_path):
-    values = coded(3)[0]
-    np.save(tmp_path / "h.npy", values[:, 0])
-    np.save(tmp_path / "v.npy", values[:, 1:])
-    along = ("time", "component", "y", "x")
-    of_vector = {f"velocity_{axis}": {"file": "v.npy", "axes": [*along], "index": i} for i, axis in enumerate("xy")}
-    fields = {"height": None} | of_vector
-    about = {"files": "h.npy", "axes": ["time", "y", "x"], "fields": fields, "time_step": 0.5}
-    data = open_dataset(describe(tmp_path, COMMON | about))
-    assert len(data._arrays(data._located[0])) == 2
-    np.testing.assert_array_equal(data.read(0, 0, 4)[:, :, 0], values[:4])
-
-
 def test_a_folder_or_glob_takes_the_files_of_all_fields_along(tmp_path):
     describe(tmp_path, write_fields_apart(tmp_path))
     for path in (tmp_path, tmp_path / "run_*" / "*.npy"):
         np.testing.assert_array_equal(open_dataset(path).read(1, 0, 12)[:, :, 0], VALUES[1])
     (only,) = open_dataset(tmp_path / "run_1" / "q_3.npy").trajectories
     assert (only.num_frames, only.source.name) == (1, "h_3.npy")
-
-
-def test_a_trajectory_is_described_anew_when_a_file_of_one_field_has_changed(tmp_path):
-    describe(tmp_path, write_fields_apart(tmp_path))
-    index = Index("code")
-    open_dataset(tmp_path, index=index)
-    assert open_dataset(tmp_path, index=Index("code", index.text())).num_trajectories == 2
-    np.save(tmp_path / "run_1" / "q_7.npy", VALUES[1, 7, 1, :4])
-    with pytest.raises(DataError, match=r"q_7.npy, array: expected the axes \(y 8, x 12\) for the field 'tracer'"):
-        open_dataset(tmp_path, index=Index("code", index.text()))
 
 
 def test_steps_in_names_give_each_trajectory_its_own_time_step(tmp_path):
@@ -143,43 +119,15 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
         open_dataset(tmp_path)
 
 
-def test_names_without_their_dates_tell_trajectories_apart_and_dates_order_them(tmp_path):
-    for number, started in enumerate(("01-12-2019", "02-12-2019")):
-        (tmp_path / f"run_{started}").mkdir()
-        for step, day in enumerate(("30-12-2019", "31-12-2019", "01-01-2020")):
-            np.save(tmp_path / f"run_{started}" / f"d01_{day}.npy", VALUES[number, step, 0])
-    dates = {"files": "run_*/d*_*.npy", "fields": {"height": None}, "time_step": {"date_in_name": "%d-%m-%Y"}}
-    data = open_dataset(describe(tmp_path, COMMON | dates))
-    assert [about.num_frames for about in data.trajectories] == [3, 3]
-    for number in range(2):
-        np.testing.assert_array_equal(data.read(number, 0, 3)[:, 0, 0], VALUES[number, :3, 0])
-
-
-@pytest.mark.parametrize("name", ["u.{:04d}.npy", "u_{}.npy", "{:03d}.npy"])
-def test_numbers_in_names_may_follow_a_dot(tmp_path, name):
-    for step in range(4):
-        np.save(tmp_path / name.format(step), VALUES[0, step, 0])
-    files = {"files": "*.npy", "fields": {"height": None}, "time_step": {"number_in_name": 0.5}}
-    (about,) = open_dataset(describe(tmp_path, COMMON | files)).trajectories
-    assert (about.num_frames, about.time_step) == (4, 0.5)
-
-
 OWN = {"file": "run_*/q_*.npy"}
 WRONG = {
     "gone": ({}, r"run_1/q_11.npy does not exist, .* field 'tracer' of .*h_11.npy"),
     "same for all": ({"fields": {"height": None, "tracer": {"file": "run_*/q_0.npy"}}}, "tracer: expected as many wildcards"),
     "too many": ({"fields": {"height": None, "tracer": {"file": "run_*/*_*.npy"}}}, "as .*h_.*npy, does not .*; write a . "),
-    "no files": ({"files": None}, "tracer: 'file' needs 'files'"),
-    "no leader": ({"fields": {"tracer": OWN}}, "expected at least one in the files that 'files' names"),
-    "of parts": ({"fields": {"height": None, "tracer": {"file": {"train": "q.npy"}}}}, "'file' for each part needs the parts"),
     "another part": (
         {"files": {"valid": "run_*/h_*.npy"}, "fields": {"height": None, "tracer": {"file": {"train": "run_*/q_*.npy"}}}},
         "the 'file' of 'tracer' names none for the part valid",
     ),
-    "times": ({"time_step": {"attribute": "time", "number_in_name": 1.0}}, "expected one of 'attribute', 'number_in_name' and"),
-    "twice": ({"fields": {"height": None, "tracer": {"file": "run_*/h_*.npy"}}}, "height and tracer are one and the same"),
-    "a date without a year": ({"time_step": {"date_in_name": "%d.%m."}}, "with %Y, and with any of %m %d"),
-    "a date of words": ({"time_step": {"date_in_name": "%Y%b"}}, "expected a form of dates with %Y.*, got '%Y%b'"),
     "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name gives the time of one snap"),
 }  # fmt: skip
 

@@ -4,8 +4,8 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.data import DataError, open_dataset
-from matey.data.numbered import number_in
+from matey.data import open_dataset
+from matey.data.dates import number_in
 from tests.support.described_files import describe, flow
 
 
@@ -27,33 +27,14 @@ def test_numbers_are_read_from_the_names_of_folders_and_files(tmp_path):
     assert found == [{"Re": 100, "nu": 0.01}, {"Re": 100, "nu": 0.001}, {"Re": 2500, "nu": -1}]
 
 
-def test_numbers_are_read_from_the_names_of_groups_and_of_the_first_snapshot(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["Re_10/u"], file["Re_20/u"] = np.zeros((4, 8, 8), "f4"), np.ones((4, 8, 8), "f4")
+def test_numbers_are_read_from_the_name_of_the_first_snapshot(tmp_path):
     parameters = {"Re": {"in_name": "Re_{}"}}
-    assert described(tmp_path, fields={"u": "*/u"}, parameters=parameters) == [{"Re": 10}, {"Re": 20}]
-    (tmp_path / "a.h5").unlink()
     for number in range(3):
         path = tmp_path / "Re_30" / f"{number:04d}.npy"
         write(path)
         np.save(path, np.zeros((8, 8), "f4"))
     snapshots = {"files": "Re_*/*.npy", "axes": ["y", "x"], "fields": {"u": {}}}
     assert described(tmp_path, **snapshots, parameters=parameters) == [{"Re": 30}]
-
-
-def test_a_name_without_the_number_is_refused(tmp_path):
-    write(tmp_path / "Re100.npy")
-    with pytest.raises(
-        DataError, match=r"Re100.npy: expected the parameter 'nu' in its name as 'nu_\{\}', \{\} for the"
-    ):
-        described(tmp_path, fields={"u": {}}, parameters={"nu": {"in_name": "nu_{}"}})
-
-
-@pytest.mark.parametrize("form", ["Re", "{}", "Re{}_{}", "Re*{}", "a/Re{}", ""])
-def test_a_form_without_one_place_for_the_number_is_refused(tmp_path, form):
-    write(tmp_path / "Re100.npy")
-    with pytest.raises(DataError, match=r"parameters.Re.*in_name.*(with one \{\} for the number|at least 1 char)"):
-        described(tmp_path, fields={"u": {}}, parameters={"Re": {"in_name": form}})
 
 
 @pytest.mark.parametrize(
@@ -91,14 +72,3 @@ def test_an_attribute_may_have_a_number_for_each_trajectory_or_be_that_of_the_ar
     attributed(tmp_path / "d.h5", {})
     numbers = [{"nu": 0.1}, {"nu": 0.2}, *[{"nu": 0.3}] * 2, *[{"nu": 0.4}] * 2, {}, {}]
     assert described(tmp_path, **RUNS) == numbers
-
-
-@pytest.mark.parametrize(
-    ("value", "came"), [("0.01 m2/s", "'0.01 m2/s'"), ([0.1, 0.2, 0.3], r"\[0.1, 0.2, 0.3\]"), ([], r"\[\]")]
-)
-def test_an_attribute_that_is_no_number_is_refused_with_its_value(tmp_path, value, came):
-    attributed(tmp_path / "a.h5", {("", "nu"): value})
-    with pytest.raises(
-        DataError, match=f"a.h5, nu: expected one number, or one for each of 2 trajectories, .* got {came}"
-    ):
-        described(tmp_path, **RUNS)

@@ -1,10 +1,9 @@
 """The compressible files: their times, what tells Rand from Turb, and the orientation of the real flow."""
 
-import h5py
 import numpy as np
 import pytest
 
-from matey.data import DataError, open_dataset
+from matey.data import open_dataset
 from tests.support.layout_files import NUM_FRAMES, write_compressible
 
 
@@ -31,26 +30,6 @@ def test_description_holds_domain_interval_and_parameters(tmp_path, turbulent):
 def test_rand_and_turb_are_told_apart_by_their_first_density_not_by_their_name(tmp_path):
     assert open_dataset(write_compressible(tmp_path / "2D_CFD_Turb_M1.0.hdf5")).system == "compressible_rand"
     assert open_dataset(write_compressible(tmp_path / "2D_CFD_Rand_M1.0.hdf5", True)).system == "compressible_turb"
-
-
-def test_files_of_different_grids_are_joined(tmp_path):
-    write_compressible(tmp_path / "a.hdf5")
-    with h5py.File(tmp_path / "b.hdf5", "w") as file:
-        for name in ("Vx", "Vy", "density", "pressure"):
-            file[name] = np.random.default_rng(0).random((1, 5, 6, 4), np.float32)
-        file["x-coordinate"], file["y-coordinate"], file["t-coordinate"] = np.arange(6), np.arange(4), np.arange(6)
-    assert [about.grid for about in open_dataset(tmp_path).trajectories] == [(1, 8, 12), (1, 8, 12), (1, 4, 6)]
-
-
-def test_three_dimensional_files_are_refused_by_their_shape(tmp_path):
-    path = write_compressible(tmp_path / "a.hdf5")
-    with h5py.File(path, "a") as file:
-        del file["Vx"]
-        file["Vx"] = np.zeros((2, 6, 4, 4, 4), np.float32)
-    with pytest.raises(
-        DataError, match=r"a\.hdf5, Vx: expected numbers of shape \(n, t, x, y\).* got \(2, 6, 4, 4, 4\)"
-    ):
-        open_dataset(path)
 
 
 def test_real_random_flow_keeps_its_mass_and_obeys_continuity(real_file):

@@ -1,6 +1,5 @@
 """The incompressible files: what a stopped generator left unwritten, and the orientation of the real flow."""
 
-import h5py
 import numpy as np
 import pytest
 
@@ -15,14 +14,6 @@ def test_description_holds_domain_interval_and_parameters(tmp_path):
     assert about.parameters == {"seed": 7.0, "NU": 0.01, "force_scale": 0.15}
 
 
-def test_a_file_without_config_lies_on_the_unit_square(tmp_path):
-    path = write_incompressible(tmp_path / "a.h5")
-    with h5py.File(path, "a") as file:
-        del file.attrs["config"]
-    about = open_dataset(path).trajectories[0]
-    assert about.spacing == (1.0, 1 / 8, 1 / 12) and about.parameters == {}
-
-
 def test_frames_after_the_latest_one_written_are_not_part_of_the_trajectory(tmp_path):
     trajectories = open_dataset(write_incompressible(tmp_path / "a.h5", num_written=3))
     assert [about.num_frames for about in trajectories.trajectories] == [3, 3]
@@ -34,27 +25,6 @@ def test_a_latest_frame_outside_the_file_is_refused(tmp_path, latest):
     path = write_incompressible(tmp_path / "a.h5", latestIndex=latest)
     with pytest.raises(DataError, match=rf"latestIndex: expected the last frame written, 0 to 5, got {latest}"):
         open_dataset(path)
-
-
-def test_times_that_stand_still_are_named(tmp_path):
-    path = write_incompressible(tmp_path / "a.h5", latestIndex=NUM_FRAMES - 1)
-    with pytest.raises(DataError, match="t of trajectory 0: expected increasing coordinates, .* followed by 0.0"):
-        open_dataset(path)
-
-
-def test_a_window_is_read_without_touching_other_frames_or_trajectories(tmp_path):
-    path = write_incompressible(tmp_path / "a.h5")
-    with h5py.File(path) as file:
-        chunks = [file["velocity"].id.get_chunk_info_by_coord((index, 2, 0, 0, 0)) for index in (0, 1)]
-    content = bytearray(path.read_bytes())
-    for chunk in chunks:
-        content[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
-    path.write_bytes(content)
-    trajectories = open_dataset(path)
-    trajectories.read(1, 0, 2)
-    trajectories.read(1, 3, 5)
-    with pytest.raises(DataError, match=r"frames 1 to 2 cannot be read|in frame 2"):
-        trajectories.read(1, 1, 3)
 
 
 def test_real_flow_is_divergence_free_where_x_and_y_are_what_they_say(real_file):

@@ -7,13 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import xarray
-import yaml
 
 from matey.data import DataError, open_dataset
-from matey.data.joined import JoinedTrajectories
-from matey.data.registry import READERS
-from matey.data.trajectories import Reader
+from matey.data.views import JoinedTrajectories
 from tests.support import described_files
 from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
@@ -72,19 +68,6 @@ def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusi
         JoinedTrajectories([open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)])
 
 
-def test_several_paths_at_once_are_refused_with_what_to_do(shallow_water_file):
-    with pytest.raises(DataError, match=r"a glob such as 'data/run_\*.nc', got list; sets that .*JoinedTrajectories"):
-        open_dataset([shallow_water_file, shallow_water_file])
-    values = np.zeros((1, 2, 4, 4))
-    for given, words in (
-        ("", "got an empty text; the folder here is"),
-        (xarray.Dataset(), "got Dataset; .* matey.from_xarray"),
-        (values, "got ndarray; .*from_arrays"),
-    ):
-        with pytest.raises(DataError, match=words):
-            open_dataset(given)
-
-
 def test_a_description_may_be_a_dict(tmp_path):
     np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
     told = flow(fields={"u": {}}, time_step=0.5)
@@ -93,64 +76,9 @@ def test_a_description_may_be_a_dict(tmp_path):
         open_dataset(tmp_path / "u.npy", told | {"time_stp": 1})
 
 
-def test_a_wildcard_in_the_name_of_the_folder_is_what_to_rename(tmp_path):
-    folder = tmp_path / "run [v2]"
-    folder.mkdir()
-    np.save(folder / "u.npy", np.zeros((3, 8, 8), "f4"))
-    (folder / "matey.yaml").write_text(yaml.safe_dump(flow(fields={"u": {}}, time_step=0.5, files="*.npy")))
-    with pytest.raises(
-        DataError, match=r"no file matches '\*.npy'; the folder's name has one of .*: rename the folder"
-    ):
-        open_dataset(folder)
-
-
 def test_a_missing_path_names_its_close_siblings(shallow_water_file):
     with pytest.raises(DataError, match=r"2D_rdb_NA\.h5 does not exist; did you mean .*/2D_rdb_NA_NA\.h5\?"):
         open_dataset(shallow_water_file.with_name("2D_rdb_NA.h5"))
-
-
-def test_a_missing_folder_names_what_its_nearest_folder_holds(tmp_path, shallow_water_file):
-    with pytest.raises(DataError, match=f"does not exist; {tmp_path} holds swe"):
-        open_dataset(tmp_path / "nothing_like_it" / "deep" / "file.h5")
-
-
-def test_a_glob_without_match_says_what_is_there(shallow_water_file):
-    with pytest.raises(DataError, match=r"No file matches .*\*\.nc; .* holds 2D_rdb_NA_NA\.h5"):
-        open_dataset(shallow_water_file.parent / "*.nc")
-
-
-def test_a_folder_without_data_says_what_was_looked_for_and_found(tmp_path):
-    with pytest.raises(
-        DataError, match=r"holds no data file: expected files ending in \.h5, \.hdf5, \.nc, \.npy .* found nothing"
-    ):
-        open_dataset(tmp_path)
-    (tmp_path / "README.md").write_text("not data")
-    with pytest.raises(DataError, match=r"found README\.md"):
-        open_dataset(tmp_path)
-
-
-@pytest.mark.parametrize("size", [4000, 300, 90])
-def test_a_truncated_file_is_called_truncated_or_damaged(shallow_water_file, size):
-    shallow_water_file.write_bytes(shallow_water_file.read_bytes()[:size])
-    with pytest.raises(DataError, match=r"NA\.h5 (is truncated: expected [\d,]+ bytes, the file has|cannot be opened)"):
-        open_dataset(shallow_water_file)
-
-
-@pytest.mark.parametrize(("content", "said"), [(b"plain text", "begins with b'plain te'"), (b"", "is empty")])
-def test_a_file_that_is_not_hdf5_is_called_so(tmp_path, content, said):
-    (tmp_path / "a.h5").write_bytes(content)
-    with pytest.raises(DataError, match=rf"a\.h5 is not an HDF5, classic netCDF or NumPy file: it {said}"):
-        open_dataset(tmp_path / "a.h5")
-
-
-def test_a_file_that_the_reader_of_a_package_refuses_names_its_layout(tmp_path, monkeypatch):
-    reader = Reader(layout="plates in .npz", suffixes=(".npz",), recognises=lambda path: False, open=open_dataset)
-    monkeypatch.setitem(READERS._loaded, "plates", reader)
-    np.savez(tmp_path / "a.npz", hot=np.zeros(3))
-    with pytest.raises(
-        DataError, match=r"is not an HDF5, classic netCDF or NumPy file, nor plates in \.npz: it is a zip"
-    ):
-        open_dataset(tmp_path / "a.npz")
 
 
 def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
@@ -165,34 +93,9 @@ def test_an_unknown_layout_names_what_was_found_and_what_is_known(tmp_path):
         assert known in str(error.value)
 
 
-@pytest.mark.parametrize("config", ["sim:\n  viscosity: 0.1\n", 5])
-def test_groups_of_a_rank_or_with_yaml_of_no_known_system_are_not_taken(shallow_water_file, config):
-    with h5py.File(shallow_water_file, "a") as file:
-        for group in file.values():
-            group.attrs["config"] = config
-            del group["data"]
-            group["data"] = np.zeros((11, 12), np.float32)
-    with pytest.raises(DataError, match="a layout that no reader knows"):
-        open_dataset(shallow_water_file)
-
-
 def test_the_real_folder_is_refused_because_it_holds_several_systems(real_file):
     with pytest.raises(DataError, match="shallow_water: .*swe/2D_rdb_NA_NA.h5"):
         open_dataset(real_file("pdebench"))
-
-
-def test_a_path_that_goes_on_inside_a_file_names_the_file(shallow_water_file):
-    with pytest.raises(DataError, match=r"0000 does not exist; .*2D_rdb_NA_NA\.h5"):
-        open_dataset(shallow_water_file / "0000")
-
-
-def test_links_that_lead_nowhere_are_listed_as_such(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["gone"] = h5py.SoftLink("/nowhere")
-    with pytest.raises(
-        DataError, match=r"no reader knows: it holds gone is a link to 'nowhere', which is not followed"
-    ):
-        open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("signature", [b"TREE", b"HEAP", b"SNOD", b"GCOL"])
@@ -213,11 +116,6 @@ def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
         with pytest.raises(DataError, match="has line breaks or control characters in its name") as refused:
             open_dataset(path)
         assert len(str(refused.value).splitlines()) == 1
-
-
-def test_a_home_folder_that_is_not_there_is_a_sentence():
-    with pytest.raises(DataError, match="~nobody-of-this-name/x: there is no home folder that ~ could stand for"):
-        open_dataset("~nobody-of-this-name/x")
 
 
 def test_a_folder_that_may_not_be_read_is_said_to_be_one():

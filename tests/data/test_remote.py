@@ -2,9 +2,7 @@
 
 import os
 import pickle
-import sys
 import threading
-from pathlib import Path
 
 import fsspec
 import h5py
@@ -12,21 +10,11 @@ import numpy as np
 import pytest
 import zarr
 
-from matey.data import DataError, Mixture, micro_batches, open_dataset
-from matey.data.index import Index
-from matey.data.recorded_parts import RecordedParts
-from matey.data.remote import cache
-from matey.data.remote.cache import BLOCK
-from matey.data.remote.paths import within
-from matey.data.remote.server import _understood, about
-from matey.data.split_record import record_split
-from matey.data.splits import split_set
+from matey.data import DataError, Mixture, micro_batches, open_dataset, remote
+from matey.data.remote import BLOCK, about
 from tests.support import described_files
 from tests.support.laws import law
 from tests.support.layout_files import write_seed_groups
-from tests.support.paths import ROOT
-from tests.support.programs import start
-from tests.support.snapshot_files import VALUES, write_hdf5
 from tests.support.web_server import serve
 
 FRAME = 4 * 128 * 128
@@ -97,33 +85,6 @@ def test_a_zarr_store_gives_the_chunks_that_are_read_alone(server, tmp_path):
     assert [name for name in asked if name[:1].isdecimal()] == ["0.0.0.0"]
 
 
-def test_a_description_here_names_files_elsewhere_one_by_one_or_by_a_glob(server, tmp_path):
-    described_files.write(tmp_path / "served")
-    files = {"train": f"{server.address}/a.nc", "test": f"{server.address}/a*.nc"}
-    for part, pattern in files.items():
-        description = described_files.write(tmp_path / "here", files=pattern)
-        data = open_dataset(description)
-        assert [str(source) for source in data.sources] == [files["train"]], part
-
-
-def test_a_file_elsewhere_for_each_snapshot_is_found_by_a_glob(server, tmp_path):
-    description = write_hdf5(tmp_path / "served" / "data")
-    described_files.describe(tmp_path, description | {"files": f"{server.address}/data/run_*/plt_*.h5"})
-    data = open_dataset(tmp_path / "matey.yaml")
-    assert [about.name for about in data.trajectories] == ["run_0", "run_1"]
-    np.testing.assert_array_equal(data.read(1, 8, 12)[:, :, 0], VALUES[1, 8:])
-
-
-def test_a_path_starts_from_its_folder_unless_it_is_elsewhere(tmp_path):
-    assert within(tmp_path, "a.h5") == tmp_path / "a.h5" and within(tmp_path, "file:///a.h5") == Path("/a.h5")
-    far = within(tmp_path, "s3://bucket/sets/a.h5")
-    assert (str(far), str(far.parent), far.parent.parent.parent) == (
-        "s3://bucket/sets/a.h5",
-        "s3://bucket/sets",
-        far.parent.parent,
-    )
-
-
 def test_a_folder_elsewhere_is_searched():
     memory = fsspec.filesystem("memory")
     with memory.open("/sets/swe/a.h5", "wb") as file, h5py.File(file, "w") as made:
@@ -133,37 +94,16 @@ def test_a_folder_elsewhere_is_searched():
     assert [str(source) for source in open_dataset("memory://sets").sources] == ["memory://sets/swe/a.h5"]
 
 
-def test_a_file_that_changes_is_fetched_anew_and_another_to_the_index(server, tmp_path):
+def test_a_file_that_changes_is_fetched_anew(server, tmp_path):
     file = write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
     address = f"{server.address}/swe.h5"
-    index = Index("code")
-    before = open_dataset(address, index=index)
-    known = index.text()
-    (source,) = Index("code", known)._unchanged([*map(_data_file, before.sources)])
-    assert source[0] is not None and pickle.loads(pickle.dumps(before)).sources == before.sources
+    before = open_dataset(address)
+    assert pickle.loads(pickle.dumps(before)).sources == before.sources
     with h5py.File(file, "a") as written:
         written["0000/data"][...] = 7
     os.utime(file, (0, 0))  # another time, and the same size
     about.cache_clear()
-    assert Index("code", known)._unchanged([*map(_data_file, before.sources)]) == [(None, None)]
     assert (open_dataset(address).read(0, 0, 1) == 7).all()
-
-
-def _data_file(path):
-    from matey.data.located import DataFile
-
-    return DataFile((path,))
-
-
-def test_a_split_is_known_again_from_any_working_folder(server, tmp_path, monkeypatch):
-    write_seed_groups(tmp_path / "served" / "swe" / "a.h5", "shallow_water")
-    data = open_dataset(f"{server.address}/swe/a.h5")
-    split = split_set(data, (0.34, 0.33, 0.33), seed=0)
-    record = record_split([data], [split], (0.34, 0.33, 0.33), 0, None)
-    monkeypatch.chdir(tmp_path)
-    parts = RecordedParts(record).parts_of(open_dataset(f"{server.address}/swe/a.h5"))
-    assert sorted(map(str, parts)) == ["test", "train", "valid"]
-    assert record.changes(record_split([data], [split], (0.34, 0.33, 0.33), 0, None)) == ""
 
 
 def test_what_is_not_there_or_not_known_is_a_sentence(server):
@@ -190,7 +130,7 @@ def test_a_server_that_has_gone_is_a_sentence_of_reading_too(tmp_path):
 
 def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(server, tmp_path, monkeypatch):
     write_long(tmp_path / "served" / "a.h5")
-    data, fetch, ended = open_dataset(f"{server.address}/a.h5"), cache.fetched, []
+    data, fetch, ended = open_dataset(f"{server.address}/a.h5"), remote.fetched, []
     file = h5py.File(tmp_path / "served" / "a.h5")
 
     def fetch_beside_a_thread(*arguments):
@@ -204,7 +144,7 @@ def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(serve
         ended.append(not thread.is_alive())
         return fetch(*arguments)
 
-    monkeypatch.setattr(cache, "fetched", fetch_beside_a_thread)
+    monkeypatch.setattr(remote, "fetched", fetch_beside_a_thread)
     with file:
         data.read(0, 100, 104)
     assert ended and all(ended)
@@ -230,13 +170,6 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(DataError, match="cannot keep what is fetched .* name another folder: XDG_CACHE_HOME"):
         open_dataset(f"{server.address}/swe.h5")
-
-
-def test_offline_a_command_ends_with_the_sentence():
-    command = [sys.executable, ROOT / "launch" / "predict.py", "--checkpoint", ROOT / "models" / "matey-micro"]
-    result = start([*map(str, command), "--data", "https://127.0.0.1:9/a.h5", "--out", "never.nc"], timeout=100)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: https://127.0.0.1:9/a.h5 cannot be reached")
 
 
 @pytest.mark.processes
@@ -280,21 +213,3 @@ def test_a_store_whose_array_grew_is_read_anew_and_not_mixed(server, tmp_path):
     about.cache_clear()  # as in another process
     data = open_dataset(own)
     assert data.trajectories[0].num_frames == 5 and (data.read(0, 0, 5) == 7).all()
-
-
-def test_a_file_that_changes_while_it_is_read_ends_the_process(server, tmp_path, monkeypatch):
-    write_long(tmp_path / "served" / "a.h5")
-    data = open_dataset(f"{server.address}/a.h5")
-    data.read(0, 0, 1)
-    path = tmp_path / "served" / "a.h5"
-    os.utime(path, (1, 1))
-    data.read(0, 50, 51)
-    monkeypatch.setattr("matey.data.remote.server._OFTEN", 0)
-    with pytest.raises(DataError, match=r"a\.h5 has changed or gone since it was opened: start again"):
-        data.read(0, 100, 101)
-
-
-def test_the_time_of_change_is_told_by_whatever_name_a_protocol_has_for_it():
-    for told in ({"modify": "20240101"}, {"modificationTime": 17}, {"sha": "ab"}):
-        info = {"type": "file", "size": 10}
-        assert _understood("ftp://host/a", info | told).version != _understood("ftp://host/a", info).version

@@ -5,12 +5,11 @@ from itertools import combinations
 
 import pytest
 
-from matey.data import fingerprints as reading
 from matey.data import open_dataset
-from matey.data.fingerprints import fingerprints
+from matey.data import splits as reading
 from matey.data.seen import read_seen, seen_text, trained_on, twins_note
 from matey.data.split_record import record_split
-from matey.data.splits import split_set
+from matey.data.splits import fingerprints, split_set
 from matey.data.to_the_well import write_the_well
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make

@@ -5,23 +5,16 @@ import numpy as np
 import pytest
 import xarray
 
-from matey.config import load_config
-from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
-from matey.data.fingerprints import fingerprints
-from matey.data.index import Index
-from matey.data.recorded_parts import RecordedParts
-from matey.data.split_record import record_split
+from matey.data.split_record import RecordedParts, record_split
 from matey.data.windows import num_starts
-from matey.train.run_data import open_data
-from tests.support.described_files import describe, flow
+from tests.support.described_files import describe
 from tests.support.snapshot_files import (
     COMMON,
     LAYOUTS,
     NUM_SNAPSHOTS,
     TIMES,
     VALUES,
-    write_arrays,
     write_hdf5,
     write_npy,
     write_several_at_once,
@@ -104,25 +97,6 @@ def test_what_is_given_in_each_file_is_read_at_its_own_time(tmp_path):
     np.testing.assert_array_equal(data.read_given(1, 4, 11)[:, 0, 0], VALUES[1, 4:11, 1])
 
 
-def test_what_is_given_once_beside_arrays_of_snapshots_is_constant(tmp_path):
-    folder = written(tmp_path / "data", write_arrays, given={"depth": "depth"})
-    with h5py.File(folder / "all.h5", "a") as file:
-        file["depth"] = VALUES[0, 0, 0]
-    data = open_dataset(folder)
-    assert data.given == ("depth",) and not data.given_in_time
-    np.testing.assert_array_equal(data.read_given(1, 4, 11)[:, 0, 0], VALUES[:1, 0, 0])
-
-
-def test_fingerprints_are_those_of_the_same_values_in_one_file(tmp_path):
-    apart = open_dataset(written(tmp_path / "apart", write_npy))
-    (tmp_path / "one").mkdir()
-    np.save(tmp_path / "one" / "a.npy", VALUES)
-    axes = {"axes": ["trajectory", "time", "component", "y", "x"], "time_step": 0.25}
-    fields = {name: {"index": number} for number, name in enumerate(apart.fields)}
-    whole = open_dataset(describe(tmp_path / "one", COMMON | axes | {"fields": fields}))
-    assert fingerprints(apart, [0, 1]) == fingerprints(whole, [0, 1])
-
-
 def test_a_recorded_split_holds_for_whole_trajectories_and_sees_new_snapshots(tmp_path):
     folder = written(tmp_path / "data", write_npy)
     data = open_dataset(folder)
@@ -133,16 +107,6 @@ def test_a_recorded_split_holds_for_whole_trajectories_and_sees_new_snapshots(tm
     np.save(folder / "sim1_u_0012.npy", VALUES[1, 0])
     later = record_split([open_dataset(folder)], [split], (0.5, 0.5, 0), 0, None)
     assert record.changes(later).endswith("changed: " + str(folder / "sim1_u_0000.npy"))
-
-
-def test_a_trajectory_is_described_anew_when_one_of_its_files_has_changed(tmp_path):
-    folder = written(tmp_path / "data", write_npy)
-    index = Index("code")
-    open_dataset(folder, index=index)
-    assert open_dataset(folder, index=Index("code", index.text())).trajectories[1].num_frames == NUM_SNAPSHOTS
-    np.save(folder / "sim1_u_0007.npy", VALUES[1, 7, :, :4])
-    with pytest.raises(DataError, match=r"sim1_u_0007.npy: expected the grid .*, got \(1, 4, 12\)"):
-        open_dataset(folder, index=Index("code", index.text()))
 
 
 def gone(folder):
@@ -178,9 +142,7 @@ WRONG = {
     "no field": (without_a_field, {}, r"plt_40.h5: expected an array 'q' for the field 'tracer'"),
     "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),
     "first_frame": (lambda folder: None, {"first_frame": 12}, "has 12 snapshots, but first_frame is 12; lower it"),
-    "concat of arrays": (lambda folder: None, {"fields": {"h": "h/*"}, "concat": "time"}, r"such as 'h/\*', .* found h, q"),
     "an attribute of times": (lambda folder: None, {"axes": ["time", "y", "x"]}, "an attribute or a name gives the time"),
-    "two wildcards": (lambda folder: None, {"axes": ["time", "y", "x"], "fields": {"h": "*/*"}}, "the last '.' stands for"),
 }  # fmt: skip
 
 
@@ -194,36 +156,10 @@ def test_what_is_amiss_is_a_sentence_that_names_the_file(tmp_path, case):
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_a_run_keeps_the_description_of_snapshots_in_its_own_yaml(tmp_path, run_yaml):
-    description = write_hdf5(tmp_path / "data")
-    sets = [{"path": str(tmp_path / "data"), "description": description}]
-    run = load_config(run_yaml(data={"sets": sets, "split": [0.5, 0.5, 0]}))
-    assert [data.num_trajectories for data in open_data(run).sets] == [2]
-    (tmp_path / "again.yaml").write_text(dump_config(run))
-    assert load_config(tmp_path / "again.yaml") == run
-
-
 def test_files_of_one_time_each_without_concat_are_told_of_it(tmp_path):
     folder = written(tmp_path / "data", LAYOUTS["netCDF"], concat=None)
     with pytest.raises(DataError, match="got 1; .* Files of one snapshot each are described as such by concat: time"):
         num_starts(open_dataset(folder).trajectories[0], 1, 1)
-
-
-def test_groups_of_trajectories_go_on_in_the_next_file(tmp_path):
-    for part in range(2):
-        with h5py.File(tmp_path / f"out_{part}.h5", "w") as file:
-            for run in range(2):
-                file[f"run_{run}/u"] = VALUES[run, 5 * part : 5 * part + 5, 0]
-    data = open_dataset(tmp_path, flow(concat="time", fields={"u": "*/u"}, files="out_*.h5"))
-    assert [trajectory.name for trajectory in data.trajectories] == ["run_0", "run_1"]
-    for run in range(2):
-        np.testing.assert_array_equal(data.read(run, 3, 8)[:, 0, 0], VALUES[run, 3:8, 0])
-
-
-def test_trajectories_that_one_wildcard_runs_together_are_refused(tmp_path):
-    folder = written(tmp_path / "data", write_npy, files="*.npy")
-    with pytest.raises(DataError, match=r"Write a \* for that number into 'files' and others .* run_\*/u_\*.npy"):
-        open_dataset(folder)
 
 
 def of_months(folder, units, per_day=1, calendar="standard", lengths=(31, 29, 31)):
@@ -248,8 +184,6 @@ def of_months(folder, units, per_day=1, calendar="standard", lengths=(31, 29, 31
     [
         (("days", "days", "days"), 4, "standard", (31, 29, 31)),
         (("hours", "days", "hours"), 2, "proleptic_gregorian", (31, 29, 31)),
-        (("days", "days", "days"), 1, "noleap", (31, 28, 31)),
-        (("days", "days", "days"), 1, "360_day", (30, 30, 30)),
     ],
 )
 def test_months_that_each_count_from_their_own_start_follow_each_other(tmp_path, units, per_day, calendar, lengths):
@@ -269,14 +203,5 @@ def test_a_month_that_is_missing_is_seen_from_the_dates(tmp_path):
     (tmp_path / "out_202402.nc").unlink()
     with pytest.raises(
         DataError, match="got a step of 30 .* a snapshot is missing between .*01.nc and .*03.nc, put it"
-    ):
-        open_dataset(tmp_path)
-
-
-@pytest.mark.parametrize("units", [("days", "months", "days"), ("days", "days", "fortnights")])
-def test_times_that_do_not_count_from_a_known_date_in_a_known_unit_are_refused(tmp_path, units):
-    of_months(tmp_path, units)
-    with pytest.raises(
-        DataError, match="its times are in '(months|fortnights) since .* in 'days since .*from one date"
     ):
         open_dataset(tmp_path)

@@ -6,10 +6,7 @@ from pathlib import Path
 import pytest
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
-from matey.data.recorded_parts import RecordedParts, split_as_recorded
-from matey.data.recorded_values import with_values
-from matey.data.share import alone
-from matey.data.split_record import read_record, record_split
+from matey.data.split_record import RecordedParts, read_record, record_split, split_as_recorded
 from matey.data.trajectories import Trajectory, TrajectorySet
 from tests.support.small_files import write_swe
 
@@ -84,20 +81,6 @@ def test_a_path_that_goes_up_and_down_again_names_each_file(folder, monkeypatch)
     assert record_of(up).sets == record.sets and record.changes(record_of(up)) == ""
     data = open_dataset(up)
     assert split_as_recorded(RecordedParts(record), data, 0) == split_set(data, *SPLIT)
-
-
-def test_of_many_files_some_are_read_and_none_again_when_the_run_goes_on(folder, monkeypatch):
-    monkeypatch.setattr("matey.data.fingerprints.MOST_TRAJECTORIES", 4)
-    data, read = open_dataset(folder), []
-
-    def noted(work, items):
-        read.append(len(items))
-        return alone(work, items)
-
-    first = with_values(record_of(folder), [data], None, noted)
-    again = with_values(record_of(folder), [data], first, noted)
-    assert read == [4, 0] and again == first
-    assert sum(len(file.prints) for file in first.sets[0].values()) == 4
 
 
 def test_what_went_keeps_its_part_should_it_come_back(folder, tmp_path):

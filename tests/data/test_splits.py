@@ -6,9 +6,8 @@ import h5py
 import pytest
 
 from matey.data import DataError, open_dataset, split_set, split_trajectories
-from matey.data.joined import JoinedTrajectories
 from matey.data.splits import split_groups
-from tests.support.layout_files import write_compressible, write_the_well
+from tests.support.layout_files import write_the_well
 from tests.support.small_files import write_swe
 
 
@@ -21,11 +20,6 @@ def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(nu
     for part, fraction in zip(parts, fractions, strict=True):
         assert (len(part) > 0) == (fraction > 0)
         assert abs(len(part) - fraction * num) < (1 if num >= 100 else 2)
-
-
-def test_a_split_depends_on_its_seed_alone():
-    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) == split_trajectories(50, (0.8, 0.1, 0.1), seed=3)
-    assert split_trajectories(50, (0.8, 0.1, 0.1), seed=3) != split_trajectories(50, (0.8, 0.1, 0.1), seed=4)
 
 
 def test_too_few_trajectories_to_split_says_how_many_are_needed():
@@ -61,17 +55,6 @@ def test_groups_stay_whole_and_the_shares_hold_as_nearly_as_they_allow(sizes, se
     assert all(sum(not set(group).isdisjoint(part) for part in parts) == 1 for group in groups)
     for part, fraction in zip(parts, fractions, strict=True):
         assert abs(len(part) - fraction * sum(sizes)) <= 20
-
-
-def test_a_part_that_is_not_asked_for_gets_no_group():
-    for fractions in ((0.5, 0, 0.5), (0, 0.5, 0.5), (0.5, 0.5, 0)):
-        split = split_groups(groups_of(3, 2, 2, 3, 2), fractions, seed=0)
-        assert [len(part) > 0 for part in (split.train, split.valid, split.test)] == [share > 0 for share in fractions]
-
-
-def test_too_few_different_beginnings_are_told_apart_from_too_few_trajectories():
-    with pytest.raises(DataError, match="one for each part, got 9, which begin in 2 different ways; add data or set"):
-        split_groups(groups_of(4, 5), (0.8, 0.1, 0.1), seed=0)
 
 
 @pytest.fixture
@@ -113,11 +96,6 @@ def test_a_set_with_splits_of_its_own_keeps_them_whatever_fractions_and_seed(wel
         assert (split.train, split.valid, split.test) == ((2, 3, 4, 5), (6, 7), (0, 1))
 
 
-def test_a_set_without_splits_of_its_own_is_permuted(tmp_path):
-    trajectories = open_dataset(write_compressible(tmp_path / "a.hdf5"))
-    assert split_set(trajectories, (0.5, 0.5, 0), 7) == split_trajectories(2, (0.5, 0.5, 0), 7)
-
-
 def test_a_part_that_is_asked_for_but_not_there_is_named(well):
     train = open_dataset(well / "data" / "train")
     with pytest.raises(
@@ -125,12 +103,6 @@ def test_a_part_that_is_asked_for_but_not_there_is_named(well):
     ):
         split_set(train, (0.8, 0.1, 0.1), 0)
     assert split_set(train, (1, 0, 0), 0).train == (0, 1, 2, 3)
-
-
-def test_trajectories_with_and_without_a_split_are_not_mixed(well, tmp_path):
-    other = open_dataset(write_the_well(tmp_path / "other.hdf5"))
-    with pytest.raises(DataError, match=r"other\.hdf5, trajectory 0: expected it to lie in .*two data sets"):
-        split_set(JoinedTrajectories([open_dataset(well), other]), (0.8, 0.1, 0.1), 0)
 
 
 def test_smaller_training_sets_are_nested_and_leave_the_test_set_alone(tmp_path):

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
-from matey.data.coarsened import CoarsenedTrajectories
-from matey.data.fingerprints import fingerprints
-from matey.data.recorded_parts import RecordedParts, split_as_recorded
-from matey.data.recorded_values import with_values
 from matey.data.seen import seen_text, trained_on
-from matey.data.share import alone
-from matey.data.split_record import record_split
-from matey.data.time_blocks import Span, TimeBlocks
+from matey.data.split_record import RecordedParts, record_split, split_as_recorded
 from matey.data.trajectories import Coordinates
+from matey.data.views import Span, TimeBlocks
 from tests.support.described_files import flow
 
 SHARES = (0.7, 0.1, 0.2)
@@ -42,14 +37,6 @@ def test_blocks_hold_the_frames_of_their_trajectory_in_order():
         read = blocks.read(number, 0, about.num_frames, (slice(0, 1), slice(1, 3), slice(0, 2)))
         np.testing.assert_array_equal(read[:, 0, 0], values[number // 3, first : last + 1, 1:3, 0:2])
     assert blocks.sources == whole.sources and blocks.fields == ("a",)
-
-
-def test_trajectories_of_one_name_are_each_cut_where_they_were():
-    _, whole = long_run(2)
-    whole.trajectories = tuple(replace(about, name="0") for about in whole.trajectories)  # as of two files
-    cuts = [[Span("0", *ends) for ends in of_one] for of_one in (CUTS, [(0, 9), (10, 14), (15, 19)])]
-    found = [Span.named(about.name) for about in TimeBlocks(whole, SHARES, cuts).trajectories]
-    assert found == [*cuts[0], *cuts[1]]
 
 
 @pytest.mark.parametrize("num_frames", [3, 4, 10, 17, 1000, 1001])
@@ -86,12 +73,6 @@ def test_a_given_field_and_times_are_cut_along():
     np.testing.assert_array_equal(blocks.coordinates("x", [2]).values, np.arange(20.0))
 
 
-def test_a_coarser_view_of_a_block_stays_inside_it():
-    values, whole = long_run()
-    coarse = CoarsenedTrajectories(TimeBlocks(whole, SHARES), frames=3)
-    np.testing.assert_array_equal(coarse.read(2, 0, 2)[:, 0, 0], values[0, [16, 19]])
-
-
 @pytest.mark.parametrize("stated", [(0,), (1,), (0, 1)])
 def test_cutting_what_its_files_mean_for_a_part_is_refused(stated):
     _, whole = long_run(2)
@@ -110,12 +91,6 @@ def test_a_trajectory_shorter_than_the_parts_is_refused():
         TimeBlocks(whole, SHARES)
     with pytest.raises(DataError, match="none negative and summing to 1"):
         TimeBlocks(whole, (0.5, 0.1, 0.1))
-
-
-def test_a_block_too_short_for_a_window_says_which_share_to_raise():
-    _, whole = long_run()
-    with pytest.raises(DataError, match="frames 14 to 15: expected at least 5 .*; ask for fewer or give its part more"):
-        spread_windows(TimeBlocks(whole, SHARES), [1], 4, 1, 8)
 
 
 def test_names_and_frames_of_blocks_tell_each_other():
@@ -166,45 +141,6 @@ def test_a_record_cuts_a_simulation_that_has_got_longer_where_it_was_cut(describ
     assert RecordedParts(then).cut_as_then(shorter, SHARES) is shorter
 
 
-def with_prints(then, data):
-    return with_values(then, [data], None, alone)
-
-
-def test_a_simulation_that_was_moved_and_has_got_longer_is_cut_where_it_was(described):
-    blocks = TimeBlocks(described(), SHARES)
-    then = with_prints(record(blocks)[1], blocks)
-    moved = described("moved", num_frames=30)
-    again = RecordedParts(then).cut_as_then(moved, SHARES)
-    assert [about.name for about in again.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
-    assert RecordedParts(then).trained(again) == [True, False, False] and RecordedParts(then).trained(moved) == [True]
-    about, name = RecordedParts(then).cut_otherwise(TimeBlocks(moved, SHARES), 0)
-    assert (about.source, about.name, name) == (moved.sources[0], "les, frames 0 to 20", "les, frames 0 to 13")
-
-
-def test_another_simulation_of_the_same_name_is_not_taken_for_one_that_was_moved(described, tmp_path):
-    blocks = TimeBlocks(described(), SHARES)
-    then = RecordedParts(with_prints(record(blocks)[1], blocks))
-    described("other", num_frames=30)
-    np.save(tmp_path / "other" / "les.npy", np.random.default_rng(1).normal(size=(30, 3, 4)).astype("f4"))
-    other = open_dataset(tmp_path / "other" / "les.npy", DESCRIPTION)
-    assert then.cut_as_then(other, SHARES) is other and then.trained(other) == [None]
-    assert then.cut_otherwise(TimeBlocks(other, SHARES), 0) is None
-
-
-def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(described, tmp_path):
-    blocks = TimeBlocks(described(), SHARES)
-    then = with_prints(record(blocks)[1], blocks)
-    described("moved", num_frames=30)
-    (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
-    for num_frames, found in (
-        (30, ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")),
-        (20, None),
-    ):
-        np.save(tmp_path / "moved" / "longer.npy", np.load(tmp_path / "moved" / "longer.npy")[:num_frames])
-        moved = TimeBlocks(open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION), SHARES)
-        assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found
-
-
 def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_others(described, tmp_path):
     _, then, _ = record(TimeBlocks(described(), SHARES))
     np.save(tmp_path / "data" / "new.npy", np.random.default_rng(2).normal(size=(50, 3, 4)).astype("f4"))
@@ -230,14 +166,6 @@ def test_frames_that_were_trained_on_are_known_however_the_rest_is_cut(described
     assert trained_on(whole, [0], seen, then) == trained_on(whole, [0], seen, None) == [0]
     _, of_all, seen = record(whole, (1.0, 0.0, 0.0))
     assert trained_on(TimeBlocks(whole, SHARES), range(3), seen, of_all) == [0, 1, 2]
-
-
-def test_blocks_of_another_run_are_not_taken_for_what_was_trained_on(described):
-    _, then, seen = record(TimeBlocks(described(), SHARES))
-    _, other = long_run()
-    blocks = TimeBlocks(other, SHARES)
-    assert trained_on(blocks, range(3), seen, then) == []
-    assert len(set(fingerprints(blocks, range(3)).values())) == 3
 
 
 def test_a_trajectory_that_is_cut_at_other_frames_is_noticed(described):

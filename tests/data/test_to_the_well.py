@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from matey.data import DataError, TrajectorySet, open_dataset, split_set, to_the_well, windows
-from matey.data.joined import JoinedTrajectories
+from matey.data import DataError, TrajectorySet, open_dataset, to_the_well, windows
 from matey.data.splits import Split
-from matey.data.trajectories import Coordinates
+from matey.data.views import JoinedTrajectories
 from tests.support.described_files import KINDS, write
 from tests.support.laws import law
 from tests.support.layout_files import (
@@ -19,8 +18,6 @@ from tests.support.layout_files import (
     write_incompressible,
     write_the_well,
 )
-
-SHARES = (0.4, 0.3, 0.3)
 
 
 def converted(data, out, split=None):
@@ -143,37 +140,6 @@ def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):
     ]
 
 
-def test_units_of_coordinates_and_times_are_said_to_be_lost(tmp_path):
-    along = {"x": Coordinates(np.arange(4.0), "km"), "time": Coordinates(np.arange(3.0), "days since 2000-01-01")}
-    notes = to_the_well.write_the_well(plane(4, coordinates=along), Split((0,), (1,), (1,)), tmp_path / "out")
-    assert notes == ["The layout has no place for units: x in km, time in days since 2000-01-01."]
-
-
-def test_a_set_without_a_training_part_is_refused(tmp_path):
-    with pytest.raises(DataError, match="noise: no trajectory is in the training part, by whose statistics"):
-        converted(plane(4), tmp_path / "out", Split((), (0,), (1,)))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_components_whose_vectors_name_is_taken_stay_scalars(tmp_path):
-    values, names = np.random.default_rng(0).normal(size=(2, 3, 4, 4)), ["u", "u_x", "u_y", "f_x", "f_y", "D_x", "D_y"]
-    names += [f"D_{one}{other}" for one in "xy" for other in "xy"]
-    given = {"f": values[:, 0], "g_x": values[:, 0], "g_y": values[:, 1]}
-    fields = {name: values + number for number, name in enumerate(names)}
-    data = TrajectorySet.from_arrays("flow", fields, given=given, spacing=(1, 1), boundary=("open", "open"))
-    assert_same(data, converted(data, tmp_path / "out"), [(0, 1), (1, 0)])
-    with h5py.File(tmp_path / "out" / "data" / "train" / "flow.hdf5") as file:
-        named = [{*file[f"t{order}_fields"].attrs["field_names"]} for order in range(3)]
-    assert named == [{"u", "u_x", "u_y", "f", "f_x", "f_y", "D_x", "D_y"}, {"g"}, {"D"}]
-
-
-def test_a_parameter_that_is_called_as_the_layout_calls_something_is_refused(tmp_path):
-    data = plane(4, parameters={"n_trajectories": 7.0})
-    with pytest.raises(DataError, match="a meaning of its own for n_trajectories, which is a parameter here; give it"):
-        converted(data, tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("writer", [write_compressible, write_incompressible])
 def test_the_reader_of_the_well_opens_what_was_converted(tmp_path, writer):
     well = pytest.importorskip("the_well.data", reason="needs pip install the-well")
@@ -186,10 +152,3 @@ def test_the_reader_of_the_well_opens_what_was_converted(tmp_path, writer):
         np.testing.assert_array_equal(window.transpose(0, 3, 2, 1), ours.read(own, 0, 1)[:, :, 0])
         normalised = well.WellDataset(path=str(tmp_path / "out"), well_split_name=part, use_normalization=True)
         assert np.isfinite(normalised[0]["output_fields"].numpy()).all()
-
-
-def test_a_set_is_split_as_a_run_would_split_it(tmp_path):
-    data = plane(4, num=10)
-    split = split_set(data, SHARES, 3)
-    well = converted(data, tmp_path / "out", split)
-    assert [about.split for about in well.trajectories].count("train") == len(split.train) == 4

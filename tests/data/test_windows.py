@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey.data import DataError, Window, open_dataset, read_rollouts, read_windows, spread_windows
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from tests.support.layout_files import coded_value, write_seed_groups
 
 
@@ -51,12 +51,6 @@ def test_windows_of_one_system_share_a_batch_and_keep_their_order(sets):
     assert batches[0].history[:, 0, 0, 0, 0, 0].tolist() == [first_value(0, 4), first_value(2, 1)]
 
 
-def test_sets_of_one_system_and_grid_share_a_batch(tmp_path, sets):
-    twin = open_dataset(write_seed_groups(tmp_path / "twin.h5", "shallow_water"))
-    (batch,) = read_windows([*sets, twin], [Window(0, 0, 0, 1), Window(2, 1, 0, 1)], num_frames=2)
-    assert batch.num_samples == 2
-
-
 def test_spread_windows_are_even_distinct_and_always_the_same(sets):
     windows = spread_windows(sets[0], [0, 2], num_frames=3, lead=2, count=6, set_index=4)
     assert windows == spread_windows(sets[0], [0, 2], num_frames=3, lead=2, count=6, set_index=4)
@@ -72,16 +66,6 @@ def test_spread_windows_meet_trajectories_of_one_length_at_many_times(tmp_path):
     windows = spread_windows(ensemble, range(20), num_frames=2, lead=1, count=20)
     assert len({w.trajectory for w in windows}) == 20
     assert len({w.start for w in windows}) > 5
-
-
-def test_more_spread_windows_than_fit_are_all_that_fit(sets):
-    windows = spread_windows(sets[0], [1], num_frames=3, lead=1, count=100, horizon=4)
-    assert [w.start for w in windows] == list(range(11 - 3 - 4 + 1))
-    assert len(read_rollouts(sets, windows, num_frames=3, horizon=4)[0].truth) == len(windows)
-
-
-def test_no_trajectories_have_no_windows(sets):
-    assert spread_windows(sets[0], [], num_frames=3, lead=1, count=4) == []
 
 
 def test_a_trajectory_shorter_than_a_window_is_named(sets):

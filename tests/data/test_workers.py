@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
-from matey.data.workers import ends_of_workers_heard_later
+from matey.data.stream import ends_of_workers_heard_later
 from matey.process.ending import end_workers
 from tests.support.programs import start
 
@@ -154,7 +154,7 @@ def test_a_program_that_ends_in_the_middle_of_a_stream_ends_its_workers(shallow_
     program = f"""
 from matey.data import open_dataset
 from matey.data.stream import micro_batches
-from matey.data.mixture import Mixture
+from matey.data.windows import Mixture
 mixture = Mixture([open_dataset({str(shallow_water_file)!r})], [(0,)], weights=[1], num_frames=3, lead_max=1)
 stream = micro_batches(mixture, 0, 100, 1, 1, rank=0, num_ranks=1, workers=2)
 print(len(next(stream)))

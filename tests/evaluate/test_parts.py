@@ -12,7 +12,7 @@ import torch
 
 from matey import FieldBatch
 from matey.data import TrajectorySet
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import ScoredPart, score_leads_in_parts

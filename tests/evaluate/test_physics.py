@@ -9,7 +9,7 @@ import torch
 
 from matey import FieldBatch
 from matey.data import open_dataset, read_windows, spread_windows
-from matey.data.time_blocks import TimeBlocks
+from matey.data.views import TimeBlocks
 from matey.evaluate.physics import correlation_time
 from matey.evaluate.records import ErrorSums, read_records, write_records
 from matey.physics import MEASURES

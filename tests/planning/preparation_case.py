@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from matey.benchmark.machine import memory, return_freed_memory
 from matey.benchmark.sequence_parts import in_a_file
 from matey.benchmark.speed_cases import Case
-from matey.data.reading_parts import read_parts
+from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.model.boxes import share_of
 from matey.parallel import collectives

@@ -71,17 +71,15 @@ def write_zarr3(path):
 
 @written_once
 def write_components(path):
-    """One array with the fields on its second axis, x before y, and a group for each trajectory."""
-    values = coded(2)
+    """One array in a group, with the fields on its third axis, x before y."""
     with h5py.File(path, "w") as file:
         file.attrs["Re"] = 100.0
-        for number, nu in enumerate((0.5, 0.25)):
-            file[f"runs/{number}/state"] = values[number].transpose(0, 1, 3, 2)  # (t, f, x, y)
-            file[f"runs/{number}"].attrs["nu"] = nu
+        file["runs/state"] = coded(2).transpose(0, 1, 2, 4, 3)  # (n, t, f, x, y)
+        file["runs/state"].attrs["nu"] = [0.5, 0.25]
         file["time"], file["lat"], file["lon"] = (dataset()[name].values for name in ("time", "lat", "lon"))
-    fields = {name: {"array": "runs/*/state", "index": number} for number, name in enumerate(("height", "tracer"))}
+    fields = {name: {"array": "runs/state", "index": number} for number, name in enumerate(("height", "tracer"))}
     return {
-        "axes": ["time", "component", "x", "y"],
+        "axes": ["trajectory", "time", "component", "x", "y"],
         "fields": {**fields, "height": {**fields["height"], "unit": "m"}},
         **ALONG,
         "parameters": {"nu": {"attribute": "nu"}, "Re": {"attribute": "Re"}},

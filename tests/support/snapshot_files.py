@@ -78,34 +78,6 @@ def write_zarr(folder):
 
 
 @written_once
-def write_arrays(folder):
-    """One file for all, a group for each trajectory and in it one for each snapshot."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with h5py.File(folder / "all.h5", "w") as file:
-        for run, of_run in enumerate(VALUES):
-            file.create_group(f"runs/{run}").attrs["nu"] = 0.5 + run
-            for step, values in enumerate(of_run):
-                group = file.create_group(f"runs/{run}/step_{step}")
-                group["h"], group["q"] = values
-                group["time"] = TIMES[step]
-    fields = {"height": "runs/*/step_*/h", "tracer": "runs/*/step_*/q"}
-    about = {"time_step": "runs/*/step_*/time", "parameters": {"nu": {"attribute": "nu"}}}
-    return COMMON | {"files": "all.h5", "fields": fields} | about
-
-
-@written_once
-def write_numbered_arrays(folder):
-    """A file for each trajectory, the time of a snapshot in the name of its arrays, and one array of all times."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for run, of_run in enumerate(VALUES):
-        with h5py.File(folder / f"run_{run}.h5", "w") as file:
-            for time, values in zip(TIMES, of_run, strict=True):
-                file[f"h_t{time:g}"], file[f"q_t{time:g}"] = values
-            file["times"] = TIMES
-    return COMMON | {"fields": {"height": "h_t*", "tracer": "q_t*"}, "time_step": "times"}
-
-
-@written_once
 def write_fields_apart(folder):
     """A folder for each trajectory, and in it a file for each field and snapshot, named by the time in quarters."""
     for run, of_run in enumerate(VALUES):
@@ -137,8 +109,6 @@ LAYOUTS = {
     "netCDF": write_netcdf,
     "netCDF, several at once": write_several_at_once,
     "Zarr": write_zarr,
-    "groups": write_arrays,
-    "numbered arrays": write_numbered_arrays,
     "a file for each field": write_fields_apart,
     "a folder for each time": write_folders_of_times,
 }

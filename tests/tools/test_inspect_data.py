@@ -7,11 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.commands.inspect_data import check, describe, field_table
+from matey.commands.inspect_data import check, describe
 from matey.data import TrajectorySet
 from tests.support.described_files import write
-from tests.support.layout_files import write_the_well
-from tests.support.paths import SHARED
 from tests.support.programs import start
 from tests.support.small_files import write_swe
 
@@ -80,56 +78,12 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
     assert len(found) == 6 and "6 of 12 frames" in result.stdout and "faults in 2 trajectories" in result.stdout
 
 
-def test_a_path_that_is_not_there_is_a_fault(tmp_path):
-    result = inspect(tmp_path / "nothing.h5")
-    assert result.returncode == 1 and "nothing.h5 does not exist" in faults(result)[0]
-
-
-def test_the_real_folder_shows_every_system():
-    if not SHARED.exists():
-        pytest.skip(f"{SHARED} is not at hand")
-    result = inspect(SHARED)
-    assert result.returncode == 0, result.stdout + result.stderr
-    for system in (
-        "shallow_water",
-        "diffusion_reaction",
-        "incompressible",
-        "compressible_rand",
-        "compressible_turb",
-        "colliding_thermals",
-        "pdebench_radial_dam_break",
-    ):
-        assert f"\n{system}\n" in "\n" + result.stdout
-    assert "8 train, 2 valid, 2 test" in result.stdout and "faults: 0" in result.stdout
-
-
-def test_a_field_too_small_to_be_told_from_zero_is_named_with_a_scale():
-    values = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype("f4")
-    about = {"spacing": (1.0, 1.0), "boundary": ("open", "open"), "time_step": 1.0}
-    data = TrajectorySet.from_arrays("plasma", {"n": values, "m": 3e-20 * values}, **about)
-    counted, _ = check(data)
-    (said,) = field_table(data, counted)[3:]
-    assert (
-        said
-        == "  m: too small to be told from 0; write smaller units, with a description scale: 1e+20 beside its array"
-    )
-
-
 def test_frames_that_nobody_ever_wrote_are_counted():
     values = np.ones((1, 6, 8, 8), "f4")
     values[0, 4:] = 0
     data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
     found, faults = check(data)
     assert not faults and "2 hold nothing but 0: were they ever written?" in describe(data, found, 0)
-
-
-def test_uneven_times_of_the_well_are_said(tmp_path):
-    path = write_the_well(tmp_path / "a.hdf5")
-    described = [inspect(path).stdout]
-    with h5py.File(path, "a") as file:
-        file["dimensions/time"][...] = np.geomspace(1, 100, file["dimensions/time"].shape[-1])
-    described.append(inspect(path).stdout)
-    assert [", uneven: " in text for text in described] == [False, True]
 
 
 def test_a_forcing_is_read_in_stretches_and_its_fault_is_found(monkeypatch):

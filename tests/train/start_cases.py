@@ -15,13 +15,13 @@ import h5py
 import torch
 import torch.distributed as dist
 
-from matey.checkpoints.run_files import INDEX, SPLIT
+from matey.checkpoints.run_files import SPLIT
 from matey.checkpoints.trained import Trained
 from matey.commands import predict
 from matey.commands.evaluate import select_data
 from matey.config import load_config
-from matey.data.recorded_values import recorded_prints
 from matey.data.seen import seen_text
+from matey.data.split_record import recorded_prints
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
@@ -104,7 +104,6 @@ def main():
     found["is everywhere"] = len(set(from_all_ranks(json.dumps([found, data.record.text()])))) == 1
     if rank() == 0:
         Path(run.output.dir).mkdir(parents=True)
-        (Path(run.output.dir) / INDEX).write_bytes(data.index.text())
         (Path(run.output.dir) / SPLIT).write_text(data.record.text())
     barrier()
     opens()

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from matey.checkpoints.run_files import INDEX, RECORDS, SPLIT
+from matey.checkpoints.run_files import RECORDS, SPLIT
 from matey.config import ConfigError, load_config
 from matey.data import DataError
 from matey.train.run_data import open_data, validation_windows
@@ -51,7 +51,6 @@ def trained(tmp_path_factory):
 def gone_on(trained, tmp_path):
     """A copy of the folder in which it trained, under its own name."""
     folder = shutil.copytree(trained[1], tmp_path / "gone_on")
-    (folder / "run" / INDEX).unlink(missing_ok=True)
     for name in ("run.yaml", "run/config.yaml", f"run/{SPLIT}"):
         (folder / name).write_text((folder / name).read_text().replace(str(trained[1]), str(folder)))
     return folder

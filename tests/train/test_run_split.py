@@ -10,8 +10,8 @@ import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import DataError, open_dataset
-from matey.data.fingerprints import fingerprints
 from matey.data.hdf5 import _handles
+from matey.data.splits import fingerprints
 from matey.evaluate.held_out import hold_out
 from matey.train.run_data import check_unseen, open_data, validation_windows
 from matey.train.validation import set_names, validate
@@ -98,7 +98,7 @@ def test_only_files_of_another_time_of_change_are_read_again(started, monkeypatc
         asked.extend(data.trajectories[number].source.name for number in numbers)
         return fingerprints(data, numbers, share)
 
-    monkeypatch.setattr("matey.data.recorded_values.fingerprints", reading)
+    monkeypatch.setattr("matey.data.split_record.fingerprints", reading)
     started.go_on()
     assert asked == []
     os.utime(started.swe / "d.h5", (1, 1))

@@ -10,12 +10,18 @@ import h5py
 import numpy as np
 from h5py.h5z import filter_avail
 
-from matey.data.arrays.openpmd import constant_of, mesh_of
-from matey.data.arrays.packing import READ, packing_of
-from matey.data.arrays.stored import FileKind, StoredArray, as_text
-from matey.data.axis_names import MOST_COMPONENTS, role_of
-from matey.data.hdf5 import attribute_of, attributes_of, claim_of, compressed_chunk, described_hdf5, is_hdf5, read_part
-from matey.data.unwritten import reason_of_no_values
+from matey.data.arrays.stored import READ, FileKind, StoredArray, as_text, packing_of
+from matey.data.coordinates import MOST_COMPONENTS, role_of
+from matey.data.hdf5 import (
+    attribute_of,
+    attributes_of,
+    claim_of,
+    compressed_chunk,
+    described_hdf5,
+    is_hdf5,
+    read_part,
+    reason_of_no_values,
+)
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
 
@@ -31,24 +37,18 @@ def describe(path: Path) -> dict[str, StoredArray]:
 
     def add(name: str, item: h5py.HLObject) -> None:
         visited.add(name)
-        if is_openpmd and isinstance(item, h5py.Group) and (value := constant_of(item)):
-            found[name] = StoredArray(
-                (), np.dtype("V"), problem=f"is {value} in all cells, with no array: leave it out"
-            )
         if not isinstance(item, h5py.Dataset) or item.shape is None:
             return
         attributes = {key: attribute_of(item, key) for key in READ}
         if _is_no_variable(item):
             return
         claimed, limit = claim_of(item)
-        mesh = mesh_of(item) if is_openpmd else None
         found[name] = StoredArray(
             shape=item.shape,
             dtype=np.dtype(item.dtype),
-            axes=_axes(item) or (mesh.axes if mesh else ()),
+            axes=_axes(item),
             scales=_scales(item),
-            steps=mesh.steps if mesh else (),
-            unit=as_text(attribute_of(item, "units")) or (mesh.unit if mesh else ""),
+            unit=as_text(attribute_of(item, "units")),
             calendar=as_text(attribute_of(item, "calendar")),
             packing=packing_of(attributes, np.dtype(item.dtype)),
             problem=_problem(item),
@@ -62,7 +62,6 @@ def describe(path: Path) -> dict[str, StoredArray]:
             found[name] = StoredArray((), np.dtype("V"), problem=_where(link))
 
     with described_hdf5(path) as file:
-        is_openpmd = "openPMD" in file.attrs
         file.visititems(add)
         file.visititems_links(add_link)
     return found
@@ -80,7 +79,7 @@ def _problem(item: h5py.Dataset) -> str:
         return problem
     if item.dtype.kind == "O" and not h5py.check_string_dtype(item.dtype):
         return "holds neither numbers nor texts: leave it out"
-    if item.size and not item.is_virtual and (missing := _missing_filter(item)) and not _is_plain(item):
+    if item.size and not item.is_virtual and (missing := _missing_filter(item)):
         return (
             f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
             "HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where it can be read"
@@ -94,15 +93,6 @@ def _missing_filter(item: h5py.Dataset) -> str:
     filters = (created.get_filter(number) for number in range(created.get_nfilters()))
     missing = (name.decode("utf-8", "replace") or str(code) for code, _, _, name in filters if not filter_avail(code))
     return next(missing, "")
-
-
-def _is_plain(item: h5py.Dataset) -> bool:
-    """Whether a value can be read all the same: optional filters that were missing are skipped when a file is written."""
-    try:
-        item[(0,) * item.ndim]
-    except OSError:
-        return False
-    return True
 
 
 def _where(link: object) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from matey.data.arrays.hdf5 import HDF5
-from matey.data.arrays.netcdf import NETCDF
-from matey.data.arrays.npy import NPY
+from matey.data.arrays.mapped import NETCDF, NPY
 from matey.data.arrays.stored import FileKind
 from matey.data.arrays.zarr import ZARR, is_zarr
-from matey.data.remote.paths import RemotePath, matches
-from matey.data.signature import beginning, folder_of
+from matey.data.hdf5 import beginning
+from matey.data.remote import RemotePath, matches
 from matey.data.trajectories import DataError
 
 KINDS = {kind.name: kind for kind in (HDF5, NETCDF, NPY, ZARR)}
@@ -27,8 +26,7 @@ def kind_of(path: Path) -> FileKind:
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
-        is_other = folder_of(path) or _inside(path)
-        what = is_other if path.is_dir() else beginning(path)
+        what = _inside(path) if path.is_dir() else beginning(path)
         names = ", ".join(KINDS)
         raise DataError(f"{path} is none of {names}: {what}.")
     return kind

@@ -18,15 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from matey.data.arrays.npy import NAME
-from matey.data.arrays.packing import packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text
+from matey.data.arrays.mapped import NAME
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_number, as_text, packing_of
 from matey.data.hdf5 import bytes_of
-from matey.data.remote.cache import zarr_store
-from matey.data.remote.paths import RemotePath
-from matey.data.remote.server import ZARR_MARKS, ZARR_METADATA
-from matey.data.trajectories import DataError
-from matey.data.trajectory import check_part
+from matey.data.remote import ZARR_MARKS, ZARR_METADATA, RemotePath, zarr_store
+from matey.data.trajectories import DataError, check_part
 from matey.mistakes import one_line, regular
 
 # How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from matey.data.dates import count_from_a_date
-from matey.data.names import check_storable
-from matey.data.trajectories import Cells, DataError
+from matey.data.trajectories import Cells, DataError, check_storable
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import listed
 

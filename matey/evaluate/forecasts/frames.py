@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matey.data.reading import read_history
-from matey.data.reading_parts import read_history_part
+from matey.data.reading import read_history, read_history_part
 from matey.evaluate.conservation import totals_of
 from matey.evaluate.forecasts.crew import Crew
 from matey.evaluate.forecasts.request import ForecastRequest

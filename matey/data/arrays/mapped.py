@@ -1,4 +1,7 @@
-"""Reads arrays in classic netCDF files: CDF-1 and CDF-2 with SciPy, CDF-5 with the netCDF library where it is installed."""
+"""Reads arrays in classic netCDF and ``.npy`` files, which are mapped into memory for one read at a time.
+
+CDF-1 and CDF-2 are read with SciPy, CDF-5 with the netCDF library where it is installed.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,64 @@ from typing import Any
 
 import numpy as np
 
-from matey.data.arrays.packing import packing_of
-from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, not_read
-from matey.data.hdf5 import bytes_of, most_held
-from matey.data.signature import first_bytes, is_classic_netcdf
-from matey.data.trajectories import DataError
-from matey.data.trajectory import check_part
+from matey.data.arrays.stored import FileKind, Index, StoredArray, as_text, not_read, packing_of
+from matey.data.hdf5 import bytes_of, first_bytes, is_classic_netcdf, is_npy, most_held
+from matey.data.trajectories import DataError, check_part
 from matey.mistakes import one_line
 
+NAME = "array"
 
-def describe(path: Path) -> dict[str, StoredArray]:
+
+def describe_npy(path: Path) -> dict[str, StoredArray]:
+    """Return the description of the array in a file; mapping the file checks that it is as long as it claims.
+
+    Raises:
+        DataError: the file cannot be read, see `map_npy`.
+    """
+    array = map_npy(path)
+    return {NAME: StoredArray(shape=array.shape, dtype=array.dtype)}
+
+
+def no_attributes(path: Path, name: str) -> dict[str, Any]:
+    """Return no attributes: a ``.npy`` file has none."""
+    return {}
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Return an array whose values are read from the file when they are used; drop the array to close the file.
+
+    Raises:
+        DataError: the file is missing, unreadable, truncated or corrupt.
+    """
+    first_bytes(path)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    # Errors that NumPy was seen to raise when header or data end early, or hold Python objects or a shape such as (-1, True).
+    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
+            ) from None
+        raise DataError(
+            f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
+        ) from error
+
+
+def _recognises_npy(path: Path) -> bool:
+    return path.is_file() and is_npy(path)
+
+
+def _read_npy(path: Path, name: str, index: Index) -> np.ndarray:
+    try:
+        return check_part(str(path), index, np.array(map_npy(path)[index]))
+    except IndexError as error:
+        raise not_read(path, name, str(error)) from error
+
+
+NPY = FileKind("NumPy", (".npy",), _recognises_npy, describe_npy, no_attributes, _read_npy)
+
+
+def describe_netcdf(path: Path) -> dict[str, StoredArray]:
     """Return the variables of a file.
 
     Raises:
@@ -29,7 +80,7 @@ def describe(path: Path) -> dict[str, StoredArray]:
         return {name: _described(item, limit) for name, item in file.variables.items()}
 
 
-def attributes(path: Path, name: str) -> dict[str, Any]:
+def attributes_of_netcdf(path: Path, name: str) -> dict[str, Any]:
     """Return the attributes of a file, or of an array in it; there are no groups."""
     with _opened(path) as file:
         return _attributes(file.variables[name] if name in file.variables else file)
@@ -57,11 +108,11 @@ def _attributes(item: Any) -> dict[str, Any]:  # noqa: ANN401
     return dict(item._attributes)
 
 
-def _recognises(path: Path) -> bool:
+def _recognises_netcdf(path: Path) -> bool:
     return path.is_file() and is_classic_netcdf(path)
 
 
-def _read(path: Path, name: str, index: Index) -> np.ndarray:
+def _read_netcdf(path: Path, name: str, index: Index) -> np.ndarray:
     return _read_several(path, [name], index)[0]
 
 
@@ -134,4 +185,12 @@ def _check_size(path: Path, file: Any) -> None:  # noqa: ANN401
         )
 
 
-NETCDF = FileKind("classic netCDF", (".nc", ".cdf"), _recognises, describe, attributes, _read, _read_several)
+NETCDF = FileKind(
+    "classic netCDF",
+    (".nc", ".cdf"),
+    _recognises_netcdf,
+    describe_netcdf,
+    attributes_of_netcdf,
+    _read_netcdf,
+    _read_several,
+)
