@@ -30,8 +30,6 @@ COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
 """Names of arrays along time that count snapshots; these are taken as times only where the file has no others."""
 NO_TIMES = {"timestep"}
 """Names that a time axis may have, but not the array of its times: such an array holds step sizes or step numbers."""
-MARK_BETWEEN = "_stag"
-"""Suffix that WRF gives to the name of a staggered axis, which counts places between cells."""
 COMPONENTS = ("x", "y", "z", "r", "t")
 """Names of a vector's components where each is an array in a group named after the vector; t is the azimuth."""
 MOST_COMPONENTS = 9  # those of a tensor
@@ -39,7 +37,7 @@ MOST_COMPONENTS = 9  # those of a tensor
 
 def role_of(name: str) -> Axis | None:
     """Return the kind of axis that the name of an axis, or of its coordinates, stands for; None where it does not tell."""
-    return ROLES.get(axis_name(name).removesuffix(MARK_BETWEEN))
+    return ROLES.get(axis_name(name))
 
 
 def axis_name(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from matey.config.description import Axis
 from matey.data.arrays.stored import StoredArray
-from matey.data.coordinates import COMPONENTS, GRID, MARK_BETWEEN, MOST_COMPONENTS, ROLES, axis_name, role_of
+from matey.data.coordinates import COMPONENTS, GRID, MOST_COMPONENTS, ROLES, axis_name, role_of
 from matey.data.dates import is_text
 
 _NAMES = {
@@ -75,8 +75,6 @@ def lies_between(stored: StoredArray, other: StoredArray) -> bool:
     p: 3 cells            |  o  |  o  |  o  |
     u: 4 faces            |     |     |     |
     """
-    if any(name.lower().endswith(MARK_BETWEEN) for name in stored.axes):
-        return True
     longer = [size - own for size, own in zip(stored.shape, other.shape, strict=False)]
     if len(stored.shape) != len(other.shape) or {*longer} != {0, 1}:
         return False

@@ -400,6 +400,8 @@ def _held_out_still(
 
 def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
     """Return a text on the files that differ from a record; raise ConfigError if they must not differ."""
+    if begun := RecordedParts(before).begun_otherwise(now):
+        raise _cut_otherwise(*begun, path)
     changes = before.changes(now)
     if changes and run.data.changed == "refuse":
         raise ConfigError(

@@ -7,7 +7,8 @@ import pytest
 
 from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
 from matey.data.seen import seen_text, trained_on
-from matey.data.split_record import RecordedParts, record_split, split_as_recorded
+from matey.data.split_record import RecordedParts, record_split, split_as_recorded, with_values
+from matey.data.splits import alone
 from matey.data.trajectories import Coordinates
 from matey.data.views import Span, TimeBlocks
 from tests.support.described_files import flow
@@ -176,3 +177,42 @@ def test_a_trajectory_that_is_cut_at_other_frames_is_noticed(described):
     assert then.cut_otherwise(whole, 0)[0].name == "les"
     then = RecordedParts(record(whole, (1.0, 0.0, 0.0))[1])
     assert then.cut_otherwise(TimeBlocks(whole, SHARES), 0)[1] == "les"
+
+
+def with_prints(then, data):
+    return with_values(then, [data], None, alone)
+
+
+def test_a_simulation_that_was_moved_and_has_got_longer_is_cut_where_it_was(described):
+    blocks = TimeBlocks(described(), SHARES)
+    then = with_prints(record(blocks)[1], blocks)
+    moved = described("moved", num_frames=30)
+    again = RecordedParts(then).cut_as_then(moved, SHARES)
+    assert [about.name for about in again.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
+    assert RecordedParts(then).trained(again) == [True, False, False] and RecordedParts(then).trained(moved) == [True]
+    about, name = RecordedParts(then).cut_otherwise(TimeBlocks(moved, SHARES), 0)
+    assert (about.source, about.name, name) == (moved.sources[0], "les, frames 0 to 20", "les, frames 0 to 13")
+
+
+def test_another_simulation_of_the_same_name_is_not_taken_for_one_that_was_moved(described, tmp_path):
+    blocks = TimeBlocks(described(), SHARES)
+    then = RecordedParts(with_prints(record(blocks)[1], blocks))
+    described("other", num_frames=30)
+    np.save(tmp_path / "other" / "les.npy", np.random.default_rng(1).normal(size=(30, 3, 4)).astype("f4"))
+    other = open_dataset(tmp_path / "other" / "les.npy", DESCRIPTION)
+    assert then.cut_as_then(other, SHARES) is other and then.trained(other) == [None]
+    assert then.cut_otherwise(TimeBlocks(other, SHARES), 0) is None
+
+
+def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(described, tmp_path):
+    blocks = TimeBlocks(described(), SHARES)
+    then = with_prints(record(blocks)[1], blocks)
+    described("moved", num_frames=30)
+    (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
+    for num_frames, found in (
+        (30, ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")),
+        (20, None),
+    ):
+        np.save(tmp_path / "moved" / "longer.npy", np.load(tmp_path / "moved" / "longer.npy")[:num_frames])
+        moved = TimeBlocks(open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION), SHARES)
+        assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found
