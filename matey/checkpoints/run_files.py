@@ -39,7 +39,6 @@ SPLIT = "split.jsonl"  # the trajectories of each part of the data, see `matey.d
 SEEN = "seen.txt"  # fingerprints of the training trajectories, see `matey.data.seen`
 CHECKPOINTS = "checkpoints"
 LATEST = "latest"
-OWNER = "run.txt"  # in a checkpoints folder behind a link: path of the run's folder, see `matey.train.folder`
 STEP = re.compile(r"step_(\d{6,})")  # the names that `step_name` gives
 MODEL = "model"
 MODEL_BEFORE, MODEL_AFTER = "model.old", "model.new"  # they exist while the best weights are replaced

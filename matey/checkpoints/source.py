@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from pickle import UnpicklingError
@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Size, Tensor
 from tqdm import tqdm
 
-from matey.checkpoints.run_files import CONFIG, MODEL_STATES, OWNER, ShardError, first_file, step_folder
+from matey.checkpoints.run_files import CONFIG, MODEL_STATES, ShardError, first_file, step_folder
 from matey.mistakes import one_line, regular
 
 
@@ -453,14 +453,9 @@ def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
         ShardError: there is no checkpoint, or the file that describes it is missing or corrupt.
     """
     folder = step_folder(path)
-    return open_checkpoint(folder), next((run for run in _runs(folder) if (run / CONFIG).is_file()), None)
-
-
-def _runs(folder: Path) -> Iterator[Path]:
-    """Yield the folders in which the run of a checkpoint may be; its ``checkpoints`` may be a link to a folder elsewhere."""
-    yield from (Path(os.path.abspath(folder)).parent.parent, folder.resolve().parent.parent)
-    with suppress(OSError, ValueError):
-        yield Path(regular(folder.resolve().parent / OWNER).read_text(encoding="utf-8").strip())
+    # A run's ``checkpoints`` may be a link to a folder elsewhere.
+    runs = (Path(os.path.abspath(folder)).parent.parent, folder.resolve().parent.parent)
+    return open_checkpoint(folder), next((run for run in runs if (run / CONFIG).is_file()), None)
 
 
 def open_checkpoint(folder: Path) -> Source:
@@ -479,13 +474,6 @@ def open_checkpoint(folder: Path) -> Source:
         raise ShardError(
             f"{path} says that {common['dp_world_size']} ranks with ZeRO {common['zero_stage']} wrote it, which is not "
             "possible; copy it again, or take an older checkpoint."
-        )
-    with laid_out(path):
-        is_mixed = common.get("ds_config", {}).get("zero_optimization", {}).get("round_robin_gradients", False)
-    if is_mixed and common["zero_stage"] in (1, 2) and common["dp_world_size"] > 1:
-        raise ShardError(
-            f"{folder} was saved with zero_optimization.round_robin_gradients, with which DeepSpeed mixes up the names of "
-            "weights; train again without it."
         )
     return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)
 

@@ -22,9 +22,6 @@ import yaml
 from matey.mistakes import nearest_name, one_line
 
 MAX_BYTES = 4 * 2**20
-MAX_DEPTH = 32
-_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels; no configuration is"
-_NULL = "holds a null character, which no name has; remove it"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
 
@@ -56,17 +53,9 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
         PlainTextError: the text is not YAML, or not plain.
     """
     try:
-        depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
-            if isinstance(event, yaml.AliasEvent):
+            if isinstance(event, yaml.AliasEvent):  # which can expand to more than any memory holds
                 raise PlainTextError(f"uses the alias *{event.anchor}; write out what it stands for")
-            if (tag := getattr(event, "tag", None)) is not None:
-                raise PlainTextError(f"uses the tag {tag}; write a plain value")
-            if "\0" in getattr(event, "value", ""):
-                raise PlainTextError(_NULL)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise PlainTextError(_TOO_DEEP)
         loader = _LOADER(text)
         try:
             node = loader.get_single_node()
@@ -84,7 +73,7 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
 
 
 def _check_keys(node: yaml.Node | None) -> None:
-    """Raise PlainTextError if a mapping has a key twice, of which YAML would take the last one silently, or merges another."""
+    """Raise PlainTextError if a mapping has a key twice, of which YAML would take the last one silently."""
     if isinstance(node, yaml.MappingNode):
         names: set[str] = set()
         for key, _ in node.value:
@@ -92,10 +81,6 @@ def _check_keys(node: yaml.Node | None) -> None:
                 if key.value in names:
                     raise PlainTextError(
                         f"has the key {key.value!r} twice (line {key.start_mark.line + 1}); remove one"
-                    )
-                if key.tag == "tag:yaml.org,2002:merge":
-                    raise PlainTextError(
-                        f"merges by the key '<<' (line {key.start_mark.line + 1}); write the keys out there"
                     )
                 names.add(key.value)
     for part in node.value if isinstance(node, yaml.CollectionNode) else ():
@@ -114,12 +99,11 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
     except json.JSONDecodeError as error:
         raise PlainTextError(f"is not JSON: {error}") from None
     except RecursionError:
-        raise PlainTextError(_TOO_DEEP) from None
+        raise PlainTextError("is nested too deeply; no configuration is") from None
     except ValueError as error:  # Python itself refuses an integer of thousands of digits
         if isinstance(error, PlainTextError):
             raise
         raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
-    _check_values(tree, MAX_DEPTH)
     return tree
 
 
@@ -131,16 +115,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise PlainTextError(f"has the key {key[:80]!r} twice; remove one")
         tree[key] = value
     return tree
-
-
-def _check_values(tree: Any, left: int) -> None:  # noqa: ANN401
-    """Raise PlainTextError if a text has a null character, or nesting is deeper than so many levels, which breaks copies."""
-    if left < 0:
-        raise PlainTextError(_TOO_DEEP)
-    if isinstance(tree, str) and "\0" in tree:
-        raise PlainTextError(_NULL)
-    for value in [*tree, *tree.values()] if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        _check_values(value, left - 1)
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]

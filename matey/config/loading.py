@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, create_model
 
 from matey.config.description import DataDescription, FieldSource
 from matey.config.files import PlainTextError, find_shipped, hint_of_file, parse_json, parse_yaml, read_text
@@ -29,16 +29,6 @@ from matey.registry import RegistryError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
-
-
-# Numbers of values for which DeepSpeed allocates memory at once; its largest default is 1e9.
-_Size = Annotated[int, Field(ge=0, le=5 * 10**9, strict=True)]
-# Limits that DeepSpeed only compares with.
-_Limit = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
-_Few = Annotated[int, Field(ge=1, le=1024, strict=True)]
-_Section = dict[str, Any]
-_Flag = StrictBool | None
-_Number = Literal["fp32", "fp16", "bf16"] | None
 
 
 class _Part(BaseModel):
@@ -53,85 +43,30 @@ class _Switched(_Part):
     enabled: StrictBool = False
 
 
-class _Offload(_Part):
-    """The memory to which parameters or the optimizer's state are offloaded."""
-
-    device: Literal["none", "cpu", "nvme"] = "none"
-    nvme_path: str | None = None
-    buffer_count: _Few = 5
-    buffer_size: _Size = 0
-    max_in_cpu: _Limit = 0
-    pin_memory: StrictBool = False
-    ratio: float = Field(1.0, ge=0, le=1)
-
-
 class _Zero(_Part):
-    """The settings of ZeRO."""
+    """The settings of ZeRO; DeepSpeed checks the others."""
 
     stage: int = Field(0, ge=0, le=3, strict=True)
-    reduce_bucket_size: _Size = 0
-    allgather_bucket_size: _Size = 0
-    sub_group_size: _Limit = 0
-    stage3_prefetch_bucket_size: _Size = 0
-    stage3_param_persistence_threshold: _Limit = 0
-    stage3_model_persistence_threshold: _Limit = 0
-    stage3_max_live_parameters: _Limit = 0
-    stage3_max_reuse_distance: _Limit = 0
-    zero_hpz_partition_size: _Few = 1
-    offload_param: _Offload | None = None
-    offload_optimizer: _Offload | None = None
+    offload_param: dict[str, Any] | None = None
+    offload_optimizer: dict[str, Any] | None = None
 
 
-class _Files(_Part):
-    """Reading and writing of values that are offloaded to NVMe."""
-
-    block_size: Annotated[int, Field(ge=1, le=2**30, strict=True)] = 2**20
-    queue_depth: _Few = 8
-    thread_count: _Few = 1
-    intra_op_parallelism: _Few = 1
-    single_submit: StrictBool = False
-    overlap_events: StrictBool = True
-
-
-class _Types(_Part):
-    """Types of numbers."""
-
-    grad_accum_dtype: _Number = None
-
-
-class DeepSpeedTree(_Part):
-    """The sections and flags at the root."""
-
-    zero_optimization: _Zero = _Zero()
-    bf16: _Switched = _Switched()
-    fp16: _Switched = _Switched()
-    torch_autocast: _Switched = _Switched()
-    tensorboard: _Switched = _Switched()
-    wandb: _Switched = _Switched()
-    comet: _Switched = _Switched()
-    csv_monitor: _Switched = _Switched()
-    flops_profiler: _Switched = _Switched()
-    comms_logger: _Switched = _Switched()
-    data_types: _Types = _Types()
-    aio: _Files = _Files()
-    checkpoint: _Section = {}
-    compile: _Section = {}
-    data_efficiency: _Switched = _Switched()
-    timers: _Section = {}
-    communication_data_type: _Number = None
-    seq_parallel_communication_data_type: _Number = None
-    gradient_predivide_factor: float = Field(1.0, gt=0, le=1e6)
-    prescale_gradients: _Flag = None
-    sparse_gradients: _Flag = None
-    zero_allow_untested_optimizer: _Flag = None
-    zero_force_ds_cpu_optimizer: _Flag = None
-    wall_clock_breakdown: _Flag = None
-    memory_breakdown: _Flag = None
-    dump_state: _Flag = None
-    graph_harvesting: _Flag = None
-    load_universal_checkpoint: _Flag = None
-    use_node_local_storage: _Flag = None
-    disable_allgather: _Flag = None
+_SWITCHED = "bf16 fp16 torch_autocast tensorboard wandb comet csv_monitor flops_profiler comms_logger data_efficiency"
+_SECTIONS = "data_types aio checkpoint compile timers"
+_FLAGS = (
+    "prescale_gradients sparse_gradients zero_allow_untested_optimizer zero_force_ds_cpu_optimizer wall_clock_breakdown "
+    "memory_breakdown dump_state graph_harvesting load_universal_checkpoint use_node_local_storage disable_allgather"
+)
+_NUMBERS = "communication_data_type seq_parallel_communication_data_type gradient_predivide_factor"
+_KEYS: dict[str, Any] = {
+    "zero_optimization": (_Zero, _Zero()),
+    **dict.fromkeys(_SWITCHED.split(), (_Switched, _Switched())),
+    **dict.fromkeys(_SECTIONS.split(), (dict[str, Any], {})),
+    **dict.fromkeys(_FLAGS.split(), (StrictBool | None, None)),
+    **dict.fromkeys(_NUMBERS.split(), (Any, None)),
+}
+DeepSpeedTree = create_model("DeepSpeedTree", __base__=_Part, **_KEYS)
+"""The sections and flags at the root of the DeepSpeed JSON."""
 
 
 # The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.

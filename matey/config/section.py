@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
 from os.path import expanduser
-from typing import Annotated, Any, Self
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def expand_variables(path: str) -> str:
@@ -47,28 +45,3 @@ class Section(BaseModel):
     """A part of the run YAML; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def model_validate(cls, obj: Any, **how: Any) -> Self:  # noqa: ANN401
-        """Return a section with the values of a tree; raise ValidationError if they do not fit, also true for a number."""
-        found = super().model_validate(obj, **how)
-        if wrong := [*_switches(obj, found, ())]:
-            error = PydanticCustomError("number", "expected a number, not true or false")
-            raise ValidationError.from_exception_data(
-                cls.__name__, [{"type": error, "loc": place, "input": value} for place, value in wrong]
-            )
-        return found
-
-
-def _switches(given: Any, read: Any, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], bool]]:  # noqa: ANN401
-    """Yield where pydantic has read true or false as 1 or 0, and which of them."""
-    if isinstance(given, bool) and not isinstance(read, bool):
-        yield place, given
-    parts: Iterable[tuple[int | str, Any, Any]] = ()
-    if isinstance(given, dict) and isinstance(read, dict | Section):
-        values = read if isinstance(read, dict) else vars(read)
-        parts = ((key, given[key], values[key]) for key in given.keys() & values.keys())
-    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
-        parts = zip(range(len(given)), given, read, strict=True)
-    for key, inside, read_inside in parts:
-        yield from _switches(inside, read_inside, (*place, key))

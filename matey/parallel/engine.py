@@ -142,7 +142,9 @@ def _in_a_sentence() -> Iterator[None]:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             why = f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        if isinstance(error, AssertionError | OSError | TypeError | ValueError | deepspeed().DeepSpeedConfigError):
+        if isinstance(
+            error, AssertionError | ImportError | OSError | TypeError | ValueError | deepspeed().DeepSpeedConfigError
+        ):
             raise ConfigError(f"DeepSpeed does not start with its JSON ({why}); correct the key.") from error
         if not type(error).__module__.startswith("wandb."):
             raise

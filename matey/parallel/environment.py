@@ -26,7 +26,6 @@ from matey.parallel.launchers import (
     address_of_this_node,
     check_address,
     check_devices,
-    check_interface,
     check_numbers,
     check_port_is_free,
     check_slurm_agrees,
@@ -140,10 +139,9 @@ def start_processes(
         can_save: whether the caller checks `asked_to_leave` and saves; if not, signals and the launcher's end end the process.
 
     Raises:
-        ConfigError: rank 0's address cannot be resolved, its port is taken, or a network interface does not exist.
+        ConfigError: rank 0's address cannot be resolved, or its port is taken.
     """
     check_address(environment.address)
-    check_interface(os.environ)
     # torchrun listens itself, on behalf of rank 0. To ranks that it starts again it would tell the addresses of those before.
     if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"

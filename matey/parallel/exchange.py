@@ -6,9 +6,8 @@ step. Each rank makes only its own groups, at most three for any number of ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import wraps
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from matey.parallel.package import deepspeed
 from matey.parallel.topology import Topology
 
 Group = ProcessGroup | None  # None: all ranks
+NO_SECOND = "exchanges between ranks have no second derivatives: leave out create_graph=True"
 
 
 def exchange_rows(rows: Tensor, send: Sequence[int], receive: Sequence[int], group: Group) -> Tensor:
@@ -80,23 +80,6 @@ def sum_over_group(partial: Tensor, group: Group) -> Tensor:
     return _Sum.apply(partial, group)
 
 
-def _first_only(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorate a backward pass: it raises RuntimeError if its result is to be differentiated again.
-
-    PyTorch's `once_differentiable` does not raise in `torch.autograd.grad`, which then leaves out a part of the derivative.
-    """
-
-    @wraps(backward)
-    def checked(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "Exchanges between ranks have no second derivatives; compute them on one rank, or leave out create_graph=True."
-            )
-        return backward(ctx, *gradients)
-
-    return checked
-
-
 class _Exchange(Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, send: tuple[int, ...], receive: tuple[int, ...], group: Group) -> Tensor:  # noqa: ANN401
@@ -104,8 +87,8 @@ class _Exchange(Function):
         return _all_to_all(rows, send, receive, group)
 
     @staticmethod
-    @_first_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+        assert not torch.is_grad_enabled(), NO_SECOND
         return _all_to_all(gradient, ctx.receive, ctx.send, ctx.group), None, None, None
 
 
@@ -122,8 +105,8 @@ class _Gather(Function):
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    @_first_only
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        assert not torch.is_grad_enabled(), NO_SECOND
         scatter = exchange_and_sum if get_backend(ctx.group) == "gloo" else reduce_scatter
         return scatter(gradient, ctx.counts, ctx.own, ctx.group), None, None
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 LARGEST_PORT = 65_535
-INTERFACE = "GLOO_SOCKET_IFNAME"  # read by gloo
 # A name server that does not answer at once may be busy with the other ranks.
 RESOLVE_SECONDS = 5.0
 
@@ -71,17 +70,6 @@ def check_address(address: str) -> None:
                     "MASTER_ADDR to a name or number at which every node reaches that of rank 0."
                 ) from None
         time.sleep(0.5)
-
-
-def check_interface(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError if gloo is told to use a network interface that this node does not have."""
-    here = [name for _, name in socket.if_nameindex()]
-    asked = variables.get(INTERFACE, "")
-    if missing := [name for name in asked.split(",") if name and name not in here]:
-        raise ConfigError(
-            f"{INTERFACE} is {asked!r}, and {socket.gethostname()} has no interface {missing[0]!r}: it has {', '.join(here)}. "
-            "Set it to one of these, or unset it."
-        )
 
 
 def check_port_is_free(port: int) -> None:

@@ -68,7 +68,6 @@ from matey.train.folder import (
     LockedError,
     cannot_write,
     check_folder,
-    claim_linked_checkpoints,
     is_folder,
     not_shared,
     record,
@@ -270,7 +269,6 @@ class RunFolder:
             check_folder(self.path)
             self._lock.take()
             check_folder(self.path)  # once more, now that no other run can change it
-            claim_linked_checkpoints(self.path)
         except (ConfigError, LockedError) as error:
             return str(error)
         except OSError as error:

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -26,9 +25,6 @@ from matey.train.folder import cannot_write, check_folder, is_done
 
 ACCELERATORS = ("cuda", "cpu")
 """The devices that a run takes, by DeepSpeed's names."""
-
-MONITORS = {"tensorboard": "tensorboard", "wandb": "wandb", "comet": "comet_ml"}
-"""DeepSpeed's monitors and the package that each needs."""
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -62,7 +58,6 @@ def read_settings(
         check_accelerator(os.environ)
         run = load_config(args.config, [*args.set, *overrides])
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
-        check_monitors(deepspeed_config, args.deepspeed_config)
         check(run)
         if args.is_done:
             sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else os.EX_TEMPFAIL)
@@ -83,19 +78,6 @@ def check_accelerator(variables: Mapping[str, str]) -> None:
             f"DS_ACCELERATOR is {chosen!r}, not one of {', '.join(ACCELERATORS)} (AMD too is cuda); unset it, or set it to "
             "cpu to leave GPUs idle."
         )
-
-
-def check_monitors(deepspeed_config: dict[str, Any], path: str) -> None:
-    """Raise ConfigError if the DeepSpeed configuration turns on a monitor whose package is not installed."""
-    for monitor, package in MONITORS.items():
-        section = deepspeed_config.get(monitor)
-        if not isinstance(section, dict) or not section.get("enabled"):
-            continue
-        if find_spec(package) is None:
-            raise ConfigError(
-                f"{path}: {monitor} is enabled, and the package {package} is not installed; pip install {package}, or set "
-                f"{monitor}.enabled to false."
-            )
 
 
 RANDOM = "none"

@@ -32,7 +32,6 @@ from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import ClassVar
 
-from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import (
     CHECKPOINTS,
     COMMANDS,
@@ -43,12 +42,11 @@ from matey.checkpoints.run_files import (
     MODEL_AFTER,
     MODEL_BEFORE,
     MODEL_CONFIG,
-    OWNER,
     RUN_FILES,
     STEP,
 )
 from matey.config import ConfigError
-from matey.mistakes import Mistake, regular
+from matey.mistakes import Mistake
 
 BEAT = 5.0  # seconds between two touches
 LOOK = 1.0  # seconds between two looks at the file of a holder on another node
@@ -324,35 +322,6 @@ def check_folder(path: Path) -> None:
             "made by a run; choose a new or an empty folder."
         )
     _check_entries(path)
-
-
-def claim_linked_checkpoints(path: Path) -> None:
-    """Record the owner of the folder that a link `checkpoints` leads to; two runs there would remove each other's checkpoints.
-
-    Args:
-        path: the run's folder, which is locked.
-
-    Raises:
-        ConfigError: the folder belongs to another run, which still exists and has a link to it.
-        OSError: the folder cannot be written.
-    """
-    checkpoints = path / CHECKPOINTS
-    if not checkpoints.is_symlink():
-        return
-    owner, others = checkpoints / OWNER, [checkpoints.resolve().parent]
-    with suppress(OSError, ValueError):  # no owner is recorded yet
-        others.append(Path(regular(owner).read_text(encoding="utf-8").strip()))
-    for other in others:
-        if is_of_a_run(other) and not other.samefile(path) and _is_same(other / CHECKPOINTS, checkpoints):
-            raise ConfigError(
-                f"{checkpoints} is a link to {checkpoints.resolve()}, where {other} keeps its checkpoints too, and each of the "
-                "two runs would remove the other's; give this one a folder of its own (cp -aL copies what a link leads to)."
-            )
-    replace_text(owner, f"{path.resolve()}\n")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    return one.exists() and one.samefile(other)
 
 
 def is_of_a_run(path: Path) -> bool:

@@ -24,7 +24,7 @@ from matey.model.boxes import share_of
 from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig, model_config
 from matey.model.matey import MateyModel
-from matey.parallel.agreement import check_agreement, check_placement, check_same_run, fingerprint
+from matey.parallel.agreement import check_agreement, check_same_run, fingerprint
 from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
 from matey.parallel.engine import build_engine, is_bf16
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -231,8 +231,8 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
     """Return this rank's place among all ranks.
 
     Raises:
-        ConfigError: the size of a sequence group does not divide the ranks, none is large enough for the memory limit, or
-            groups span nodes needlessly.
+        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory
+            limit.
     """
 
     def most_tokens() -> int:
@@ -240,11 +240,9 @@ def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: i
 
     size = group_size(run, config, most_tokens, value_bytes, world_size())
     try:
-        topology = Topology(rank(), world_size(), size, config.num_heads)
+        return Topology(rank(), world_size(), size, config.num_heads)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    check_placement(topology)
-    return topology
 
 
 Train = Callable[..., bool]

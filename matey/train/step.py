@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from matey.model.forecast import Forecast
 from matey.parallel.collectives import rank, sum_over_ranks
@@ -156,8 +154,6 @@ class MetricsLog:
         """Write a line; numbers that are dictionaries go to the monitors name by name."""
         if rank() > 0 or not self._path.parent.is_dir():  # the next save says that the run's folder is gone
             return
-        if not self._path.exists():
-            tqdm.write(f"{self._path} was removed; a new one begins with step {step}.", sys.stderr)
         # Opened for each line: one that is removed while it is open would take all further lines with it.
         with _writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")

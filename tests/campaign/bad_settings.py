@@ -20,7 +20,6 @@ SETTINGS = [
     Case("set a key misspelt", f"{PRETRAIN} --set train.stepps=3", "Did you mean"),
     Case("set a key with markup", f"{PRETRAIN} --set 'train.<script>=3'", "unknown key 'train.<script>'"),
     Case("set steps of 0", f"{PRETRAIN} --set train.steps=0", "train.steps: Input should be greater"),
-    Case("set steps of true", f"{PRETRAIN} --set train.steps=true", "train.steps: expected a number, not true"),
     Case("set a URL to write to", f"{PRETRAIN} --set output.dir=s3://bucket/x", "expected a path on this machine"),
     Case("set steps of text", f"{PRETRAIN} --set train.steps=abc", "train.steps: Input should be a valid integer"),
     Case("set steps of 1e23", f"{PRETRAIN} --set train.steps={10**23}", "train.steps"),

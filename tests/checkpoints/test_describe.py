@@ -1,5 +1,9 @@
-"""What is said of a checkpoint, and of everything that can be wrong with one."""
+"""What is said of a checkpoint, and of everything that can be wrong with one.
 
+What is read of a run's log.
+"""
+
+import math
 import os
 import pickle
 import shutil
@@ -10,7 +14,7 @@ import pytest
 import torch
 
 from matey.checkpoints.convert import describe
-from matey.checkpoints.run_files import ShardError
+from matey.checkpoints.run_files import ShardError, best_validation, read_metrics
 from matey.checkpoints.source import find_checkpoint, find_damage, open_shard
 
 SHARD = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
@@ -133,3 +137,19 @@ def test_no_class_of_deepspeed_is_imported_to_read_its_files(two_ranks):
     ]
     (first, *_) = state["param_slice_mappings"][0].values()
     assert type(first).__module__ == "matey.checkpoints.source" and first.numel > 0
+
+
+def test_a_number_that_is_null_is_none(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 3, "loss": null, "seconds": 1.5}\n')
+    ((text, line),) = read_metrics(path).lines
+    assert line == {"step": 3, "seconds": 1.5} and text == '{"step": 3, "loss": null, "seconds": 1.5}'
+
+
+def test_the_best_validation_is_of_what_is_validated_now():
+    lines = [{"step": step, "valid_nrmse": error} for step, error in enumerate((0.3, 0.2, 0.25))]
+    assert best_validation([]) is None and best_validation(lines)["step"] == 1
+    now = [
+        {"step": step, "valid_nrmse": error, "chosen_by": "now"} for step, error in ((7, 0.5), (8, 0.4), (9, math.nan))
+    ]
+    assert best_validation([*lines, *now])["step"] == 8

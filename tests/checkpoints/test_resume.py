@@ -46,16 +46,6 @@ def test_the_average_is_that_of_whole_weights_and_leaves_no_trace_in_them(two_ra
     hold_saved(two_ranks[1])
 
 
-def test_each_rank_flushes_the_files_that_it_wrote_and_the_first_the_names(two_ranks):
-    root, seen = two_ranks
-    for kind in ("zero0", "zero3", "bf16_1"):
-        first, second = (set(names) for names in seen[f"save {kind}"]["flushed"])
-        files = {path.name for path in (root / kind / "checkpoints" / "step_000003").iterdir()}
-        assert second == {name for name in files if "rank_1_" in name or "rank_00001" in name}, kind
-        others = {name for name in first - files if not name.startswith("latest.")}
-        assert first & files == files - second and others == {"step_000003.new", "checkpoints"}, kind
-
-
 def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_named(two_ranks):
     root, seen = two_ranks
     said = seen["resume zero1 zero3 1"]["refused"]

@@ -1,4 +1,7 @@
-"""Files of a checkpoint that may not be read, and links that lead nowhere: each is one sentence."""
+"""Files of a checkpoint that may not be read, and links that lead nowhere: each is one sentence.
+
+The names of parameters in a checkpoint that somebody else wrote, where they become names of files.
+"""
 
 import os
 import tempfile
@@ -8,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from matey.checkpoints.convert import convert, write_universal
 from matey.checkpoints.run_files import MODEL_STATES, ShardError, step_folder
 from matey.checkpoints.source import WEIGHTS, Source, average_stretches, open_checkpoint, open_shard
 from tests.support.nobody import said_to_nobody
@@ -66,16 +70,6 @@ def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words
         open_checkpoint(tmp_path)
 
 
-def test_a_checkpoint_in_which_deepspeed_mixed_up_names_is_refused(tmp_path):
-    mixed = COMMON | {
-        "dp_world_size": 2,
-        "ds_config": {"zero_optimization": {"stage": 1, "round_robin_gradients": True}},
-    }
-    torch.save(mixed, tmp_path / MODEL_STATES)
-    with pytest.raises(ShardError, match="mixes up the names of weights; train again"):
-        open_checkpoint(tmp_path)
-
-
 def test_shapes_that_claim_more_than_the_files_hold_are_refused(tmp_path):
     torch.save(COMMON, tmp_path / MODEL_STATES)
     claims = COMMON | {"param_shapes": [{"a": torch.Size((10**7, 10**7))}]}
@@ -111,3 +105,55 @@ def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
         match=r"latest cannot be read \(it is a pipe .*; replace it by a file that holds the name of a step_\*",
     ):
         step_folder(tmp_path)
+
+
+NAMES = ["../../outside", "/tmp/outside", "null\0"]
+
+
+def source_with(folder, name, stage):
+    """A checkpoint without ZeRO, or a universal one, with one parameter of that name."""
+    weights = {name: torch.ones(3)}
+    moments = {"step": torch.tensor(2.0), "exp_avg": torch.zeros(3), "exp_avg_sq": torch.zeros(3)}
+    adam = {"state": {0: moments}, "param_groups": [{"lr": 1e-3, "params": [0]}]}
+    common = {
+        "global_steps": 2,
+        "dp_world_size": 1,
+        "ds_version": "0.19.0",
+        "param_shapes": None if stage == 0 else [{name: torch.Size([3])}],
+        "module": weights if stage == 0 else {},
+        "trained": [[name]],
+        "optimizer": adam,
+    }
+    folder.mkdir()
+    return Source(folder, stage, common)
+
+
+def written(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_whose_name_leads_elsewhere_writes_nothing(tmp_path, name):
+    source = source_with(tmp_path / "from", name, stage=0)
+    with pytest.raises(ShardError, match="which is not a valid file name"):
+        write_universal(source, tmp_path / "to" / "universal")
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_parameter_whose_name_leads_elsewhere_reads_nothing(tmp_path, name):
+    (tmp_path / "outside").mkdir()
+    torch.save({"param": torch.ones(3)}, tmp_path / "outside" / "fp32.pt")
+    source = source_with(tmp_path / "from", name, stage=None)
+    for use in (source.files, lambda: source.parameter(WEIGHTS, name), lambda: source.whole(WEIGHTS)):
+        with pytest.raises(ShardError, match="which is not a valid file name"):
+            use()
+    with pytest.raises(ShardError, match="which is not a valid file name"):
+        convert(source, None, "fp32", tmp_path / "out", average=False, dtype="float32")
+    assert written(tmp_path) == ["outside/fp32.pt"]
+
+
+def test_the_names_of_a_model_are_names_of_files(tmp_path):
+    source = source_with(tmp_path / "from", "blocks.0.attention.query.weight", stage=0)
+    write_universal(source, tmp_path / "to")
+    assert "zero/blocks.0.attention.query.weight/fp32.pt" in written(tmp_path / "to")

@@ -76,23 +76,3 @@ def test_mlflow_takes_the_numbers_of_a_finished_run_as_the_page_says(mlflow, run
     assert run.info.run_name == "demo" and run.info.status == "FINISHED"
     for name in ("loss", "valid_nrmse", "grad_norm", "learning_rate"):
         assert numbers[name] == pytest.approx(metrics(tmp_path / "run", name))
-
-
-@pytest.mark.slow
-def test_mlflow_is_told_by_hugging_faces_trainer_as_the_page_says(mlflow, tmp_path):
-    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL))
-    for long, short in {
-        "num_steps=40": "num_steps=1",
-        "range(20)": "range(1)",
-        "max_steps=20": "max_steps=2, logging_steps=1",
-        "checkpoint-20": "checkpoint-2",
-        "report_to=[]": 'report_to=["mlflow"]',
-    }.items():
-        assert code.count(long) == 1
-        code = code.replace(long, short)
-    before = f"import os; os.chdir({str(tmp_path)!r})\nimport mlflow; mlflow.start_run()\n"
-    succeed(start([sys.executable, "-c", before + code], timeout=600))
-    run, numbers = sent_to(mlflow)
-    assert run.info.status == "FINISHED" and run.data.params["max_steps"] == "2"
-    assert all(sorted(numbers[name])[:2] == [1, 2] for name in ("loss", "grad_norm", "learning_rate"))
-    assert numbers["eval_loss"]

@@ -11,10 +11,8 @@ from matey.checkpoints.trained import load_trained
 from matey.data.seen import read_seen
 from tests.support.launchers import LAUNCHERS
 from tests.support.layout_files import write_the_well
-from tests.support.paths import ROOT
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import fail, metrics, pretrain, small_run, succeed
-from tests.support.small_files import write_swe
 
 ACCUMULATED = {"accumulation": 2}
 
@@ -84,11 +82,6 @@ def test_data_to_validate_on_is_scored_beside_the_rest_and_never_trained_on(run_
     lines = (metrics(tmp_path / "run", key) for key in ("valid_nrmse_by_system", "valid_persistence_by_system"))
     for model, persistence in zip(*(line.values() for line in lines), strict=True):
         assert model["test_flow"] == pytest.approx(persistence["test_flow"], rel=1e-5)
-
-
-def test_data_to_validate_on_must_not_be_trained_on(run_yaml, tmp_path):
-    config = run_yaml(data={"validate_on": [str(tmp_path / "swe")]})
-    fail(pretrain(config), "data.validate_on", "2D_rdb_NA_NA.h5, which data.sets trains on")
 
 
 def test_resuming_gives_the_losses_of_the_uninterrupted_run_to_the_last_bit(whole, copy, tmp_path):
@@ -218,43 +211,13 @@ def test_resuming_into_another_model_is_refused(copy):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.stepps=1", ["unknown key 'train.stepps'", "Did you mean 'train.steps'"]),
-        ("data.sets=[{path: nowhere.h5}]", ["nowhere.h5"]),
         ("tokens.patches=[[4, 1, 8, 8]]", ["2D_rdb_NA_NA.h5", "does not divide", "1, 2"]),
         ("tokens={set: mix, rule: budget, refine: 9, patches: [[1,1,8,8],[1,1,4,4]]}", ["2D_rdb", "the nearest is 8"]),
-        (
-            "model.fields=[water_hight]",
-            ["model.fields names 'water_hight', which no data set holds", "Did you mean 'water_height'"],
-        ),
-        ("train.muon={momentum: 0.9}", ["train.muon is set, but train.optimizer is 'adamw'; set it to 'muon'"]),
         ("data.history=40", ["12", "2D_rdb_NA_NA.h5"]),
     ],
 )
 def test_a_mistake_of_the_user_is_one_sentence(run_yaml, override, words):
     fail(pretrain(run_yaml(), "--set", override), *words)
-
-
-def test_too_few_trajectories_to_split_say_so(run_yaml, tmp_path):
-    config = run_yaml(data={"sets": [{"path": str(write_swe(tmp_path / "few" / "2D_rdb_NA_NA.h5", 2))}]})
-    fail(pretrain(config), "2D_rdb_NA_NA.h5", "at least 3 trajectories", "got 2")
-
-
-def test_a_wrong_key_in_the_deepspeed_json_is_one_sentence(run_yaml, tmp_path):
-    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1, "overlap_com": True}}))
-    fail(pretrain(run_yaml(), deepspeed_config=tmp_path / "ds.json"), "overlap_com", "Did you mean 'overlap_comm'")
-
-
-def test_every_run_and_deepspeed_configuration_of_the_repository_is_valid():
-    from matey.config import load_config, load_deepspeed_config
-
-    runs = list((ROOT / "launch" / "runs").glob("*.yaml"))
-    assert len(runs) >= 5
-    for path in runs:
-        load_config(path)
-    configs = list((ROOT / "ds_configs").glob("*.json"))
-    assert len(configs) >= 5
-    for path in configs:
-        load_deepspeed_config(path)
 
 
 def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_behind(run_yaml, tmp_path):
@@ -268,11 +231,6 @@ def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_beh
     assert "1 sequence groups of 2 ranks: attention exchanges tokens for heads among 1" in result.stdout
     assert "Attention 1 of a block: segments come whole to one rank" in result.stdout
     assert "a rank holds" in result.stdout and not (tmp_path / "run").exists()
-
-
-def test_a_sequence_group_that_does_not_divide_the_ranks_is_one_sentence(run_yaml):
-    config = run_yaml(parallel={"sequence_parallel_size": 2})
-    fail(pretrain(config), "sequence_parallel_size is 2, which does not divide the 1 ranks", "use one of 1")
 
 
 @pytest.mark.slow  # without workers it is among what test_told.py shows

@@ -6,26 +6,14 @@ import sys
 
 import torch.distributed as dist
 
-from matey.config import ConfigError
-from matey.parallel.agreement import check_placement, note_place
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import cores_of_rank
-from matey.parallel.topology import Topology
 
 
 def cores_when_bound_to(cores: set[int]) -> float:
     os.sched_setaffinity(0, cores)
     dist.barrier()
     return cores_of_rank()
-
-
-def refusal_of(local_rank: int, size: int) -> str:
-    note_place(local_rank, 2)
-    try:
-        check_placement(Topology(dist.get_rank(), 4, size, 1))
-    except ConfigError as error:
-        return str(error)
-    return "taken"
 
 
 def main() -> None:
@@ -36,10 +24,6 @@ def main() -> None:
         "one for both": cores_when_bound_to({all_cores[0]}),
         "all for both": cores_when_bound_to(set(all_cores)),
         "one each": cores_when_bound_to({all_cores[rank]}) if len(all_cores) > 1 else 1.0,
-        # Ranks 0 and 1 of four, on nodes of two.
-        "block": refusal_of(rank, 2),
-        "cyclic": refusal_of(0, 2),
-        "cyclic without groups": refusal_of(0, 1),
     }
     sys.stdout.write(f"rank {json.dumps([len(all_cores), seen])}\n")
     stop_processes()

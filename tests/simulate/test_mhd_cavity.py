@@ -165,19 +165,6 @@ def test_frames_are_at_multiples_of_the_interval():
     assert (fine[:, 1:] - fine[:, :-1]).abs().amax((0, 2, 3, 4)).min() > 2e-3
 
 
-@pytest.mark.parametrize(
-    ("numbers", "message"),
-    [
-        ((0.1, 0.0), "magnetic Reynolds number must be positive and finite, got 0.0"),
-        ((0.1, 100.0, -1.0), "Reynolds number must be positive and finite, got -1.0"),
-        ((float("nan"), 100.0), "applied field must be finite, got nan"),
-    ],
-)
-def test_senseless_numbers_are_refused(numbers, message):
-    with pytest.raises(ValueError, match=message):
-        Cavity(*numbers)
-
-
 NUM_NODES, SPACING = 9, 0.1
 
 

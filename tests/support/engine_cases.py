@@ -4,9 +4,7 @@ Prints a line per case on rank 0: its name and what was seen.
 """
 
 import json
-import os
 import sys
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from matey.config import FinetuneSection, parse_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
-from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
+from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import DistributedSequenceGroup
@@ -115,15 +113,6 @@ class Training:
         self.folder.save(self.engine, step, {"best": 0.25}, 2, self.average)
 
 
-@contextmanager
-def flushed(names):
-    """Add the names of all files and folders to ``names`` that this process flushes to the disk within the block."""
-    fsync = os.fsync
-    os.fsync = lambda number: names.append(os.path.basename(os.readlink(f"/proc/self/fd/{number}"))) or fsync(number)
-    yield
-    os.fsync = fsync
-
-
 def off(one, two):
     """The largest difference of two models, relative to the weights of the first; rank 0 alone has them."""
     return max((((one[name] - two[name]).norm() / (one[name].norm() + 1e-12)).item() for name in one), default=0)
@@ -133,14 +122,13 @@ def save(kind, root):
     """Train, save, convert, and go on; see what the average was beside one that is taken from whole weights."""
     training = Training(kind, root / kind)
     training.folder.start(training.run, training.deepspeed_config)
-    history, names = [training.weights()], []
+    history = [training.weights()]
     for step in range(1, SAVED_AT + 1):
         training.step(step)
         history.append(training.weights())
         if step == SAVED_AT - 1:
             training.save(step)
-    with flushed(names):
-        training.save(SAVED_AT)
+    training.save(SAVED_AT)
     expected = history[0]
     for step, (_, weights) in enumerate(pairwise(history), start=1):
         decay = min(0.6, (1 + step) / (10 + step))
@@ -151,7 +139,6 @@ def save(kind, root):
         "average_off": off(expected, average),
         "average_moved": off(history[-1], average),
         "restored": off(history[-1], training.weights()),
-        "flushed": from_all_ranks(names),
     }
     training.folder.save_model(training.engine)
     if rank() == 0:

@@ -1,14 +1,20 @@
-"""Runs that go on from an earlier checkpoint, or are refused to, and a model that is taken from one."""
+"""Runs that go on from an earlier checkpoint, or are refused to, and a model that is taken from one.
+
+Runs with ZeRO 3, which fetches weights in the order that it has seen, from a checkpoint on.
+"""
 
 import json
+import os
 import shutil
+import signal
+import sys
 
 import pytest
 
 from matey.checkpoints.convert import convert
 from matey.checkpoints.source import find_checkpoint
 from matey.model.matey import MateyModel
-from tests.support.runs import fail, pretrain, small_run, succeed
+from tests.support.runs import fail, pretrain, running, small_run, succeed
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,20 @@ def test_a_checkpoint_alone_says_what_network_its_weights_are_of(run, tmp_path):
     converted = MateyModel.from_pretrained(tmp_path / "model").config.to_dict()
     assert expected["scales"] is not None
     assert converted == expected
+
+
+ZERO3 = "ds_configs/zero3.json"
+
+
+@pytest.mark.parametrize("distance", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_steps_follow_a_validation_soon_after_a_resume(run_yaml, tmp_path, distance):
+    config = run_yaml(train={"steps": 100_000, "micro_batch": 2, "validate_every": 100_000, "checkpoint_every": 3})
+    with running(tmp_path, [sys.executable], config, ["--deepspeed_config", ZERO3]) as run:
+        run.wait_for_steps(4)
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.wait()
+    step = int((tmp_path / "run" / "checkpoints" / "latest").read_text().removeprefix("step_"))
+    ahead = [f"train.steps={step + distance + 2}", f"train.validate_every={step + distance}"]
+    flags = [word for setting in ahead for word in ("--set", setting)]
+    result = succeed(pretrain(config, "--resume", *flags, deepspeed_config=ZERO3))
+    assert f"Going on after step {step}." in result.stdout

@@ -33,16 +33,6 @@ def test_a_perfect_prediction_has_a_finite_gradient():
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("leads", [[1, 3, 10], [2, 4], [5]])
-def test_a_scale_goes_through_the_errors_given_at_the_shortest_and_the_longest_lead(leads):
-    errors = {lead: 0.03 + 0.02 * lead**0.7 for lead in leads}
-    scale = LossScale.through(errors)
-    ends = [min(leads), max(leads)]
-    assert scale.at(torch.tensor(ends).double()).tolist() == pytest.approx([errors[lead] for lead in ends])
-    between = scale.at(torch.arange(ends[0], ends[1] + 1).double()).diff()
-    assert (between > 0).all() or len(leads) == 1
-
-
 def test_a_scale_goes_through_the_errors_of_all_leads_where_they_follow_a_power():
     errors = {lead: 0.03 * lead**0.6 for lead in (1, 2, 5, 9)}
     at = LossScale.through(errors).at(torch.tensor(list(errors)).double())
@@ -56,17 +46,6 @@ def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
     _, per_sample = training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5, power=1.0)})
     (plain,) = errors_of(forecasts, SequenceGroup())
     assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([0.5, 1.0, 2.0]))
-
-
-def test_samples_of_all_systems_count_alike_in_units_of_their_scale():
-    batches = [make_batch(num_samples=1), make_batch("diffusion_reaction", VOCABULARY[1:], 3)]
-    forecasts = make_model(dtype=torch.float32)(batches)
-    loss, per_sample = training_loss(
-        forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5), "diffusion_reaction": LossScale()}
-    )
-    plain = torch.cat([error.mean(dim=1) for error in errors_of(forecasts, SequenceGroup())])
-    assert torch.allclose(per_sample, plain * torch.tensor([2.0, 1.0, 1.0, 1.0]))
-    assert torch.allclose(loss, per_sample.mean())
 
 
 def slopes(fields, periodic, axis):
@@ -107,22 +86,13 @@ def test_the_gradient_loss_in_boxes_is_that_of_the_whole_field_planned_ahead_or_
         assert torch.allclose(found, GRADIENT.of_frame(forecast.field(), batch), rtol=1e-10)
 
 
-def test_the_gradient_loss_minds_a_narrow_error_more_than_a_broad_one():
-    batch = make_batch(grid=(1, 32, 32), dtype=torch.float64)
-    x = torch.arange(32).double() * 2 * torch.pi / 32
-    broad, narrow = (batch.target + 0.1 * torch.sin(number * x + 0.5) for number in (1, 8))
-    assert torch.allclose(NRMSE.of_frame(broad, batch), NRMSE.of_frame(narrow, batch))
-    assert (GRADIENT.of_frame(narrow, batch) > 2 * GRADIENT.of_frame(broad, batch)).all()
-
-
 def test_the_balanced_loss_is_nrmse_in_other_units():
     batch = make_batch(dtype=torch.float64)
     assert BALANCED.balanced and not NRMSE.balanced and not GRADIENT.balanced
     assert torch.equal(BALANCED.of_frame(batch.last, batch), nrmse(batch.last, batch.target))
 
 
-@pytest.mark.parametrize("frames", [1, 2])
-@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize(("frames", "size"), [(1, 1e-6), (2, 1e6)])
 def test_a_field_that_was_zero_until_now_has_the_error_of_the_assembled_field(frames, size):
     batch = make_batch(frames=frames)
     batch = replace(batch, history=torch.zeros_like(batch.history), target=size * batch.target)
@@ -135,8 +105,7 @@ def test_a_field_that_was_zero_until_now_has_the_error_of_the_assembled_field(fr
     assert all(weight.grad is None or weight.grad.isfinite().all() for weight in model.parameters())
 
 
-@pytest.mark.parametrize("token_set", ["uniform", "mix", "mul"])
-@pytest.mark.parametrize("scheme", ["vit", "svit", "avit"])
+@pytest.mark.parametrize(("scheme", "token_set"), [("vit", "mul"), ("svit", "uniform"), ("avit", "mix")])
 def test_a_step_looks_at_no_value_and_makes_nothing_on_another_device(scheme, token_set):
     patches = ((1, 1, 16, 16), (1, 1, 4, 4)) if token_set != "uniform" else ((1, 1, 8, 8),)
     told = {"given": ("force",), "parameters": ("viscosity",), "drop_path": 0.2}

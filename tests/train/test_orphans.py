@@ -29,10 +29,8 @@ def parent_of_the_ranks(run):
 # Launcher, which process of it is signalled, how, and whether its ranks can save; the other signals: campaign/test_signals.py.
 CASES = {
     "deepspeed_kill": (DEEPSPEED, outermost, signal.SIGKILL, True),
-    "deepspeed_hup": (DEEPSPEED, outermost, signal.SIGHUP, True),
     "deepspeed_inner_kill": (DEEPSPEED, parent_of_the_ranks, signal.SIGKILL, True),
     "torchrun_kill": (TORCHRUN, outermost, signal.SIGKILL, True),
-    "torchrun_hup": (TORCHRUN, outermost, signal.SIGHUP, True),
     # Open MPI's library ends a process that has lost contact with its launcher.
     "mpirun_kill": (MPIRUN, outermost, signal.SIGKILL, False),
 }

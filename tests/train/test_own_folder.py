@@ -141,35 +141,6 @@ def test_a_run_behind_a_link_is_moved_aside_in_its_place_and_the_link_stays(tmp_
         assert (tmp_path / "scratch" / LOCK).read_text() and not (tmp_path / "scratch.1" / LOCK).read_text()
 
 
-def test_two_runs_whose_checkpoints_are_links_to_one_folder_are_refused(tmp_path):
-    scratch, run, copy = (tmp_path / name for name in ("scratch", "run", "copy"))
-    (scratch / "step_000002").mkdir(parents=True)
-    for folder in (run, copy):
-        folder.mkdir()
-        (folder / LOCK).touch()
-        (folder / "checkpoints").symlink_to(scratch)
-    for _ in range(2):  # its own again
-        with RunFolder(run).in_use():
-            assert (scratch / "run.txt").read_text() == f"{run}\n"
-    with pytest.raises(ConfigError, match=f"where {run} keeps its checkpoints too"), RunFolder(copy).in_use():
-        pass
-    # Nor may a link lead to the checkpoints that another run has itself.
-    (tmp_path / "own" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "fork").mkdir()
-    (tmp_path / "fork" / "checkpoints").symlink_to("../own/checkpoints")
-    for name in ("own", "fork"):
-        (tmp_path / name / LOCK).touch()
-    with pytest.raises(ConfigError, match="own keeps its checkpoints too"), RunFolder(tmp_path / "fork").in_use():
-        pass
-    # Under another name it is the same run, and what it had before belongs to nobody.
-    run.rename(tmp_path / "moved")
-    with RunFolder(tmp_path / "moved").in_use():
-        assert (scratch / "run.txt").read_text() == f"{tmp_path / 'moved'}\n"
-    (tmp_path / "moved" / "checkpoints").unlink()
-    with RunFolder(copy).in_use():
-        assert (scratch / "run.txt").read_text() == f"{copy}\n" and (scratch / "step_000002").is_dir()
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [

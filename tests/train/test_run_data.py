@@ -1,4 +1,9 @@
-"""Scales of the loss, and windows to validate on where trajectories are shorter than history and largest lead."""
+"""Scales of the loss, and windows to validate on where trajectories are shorter than history and largest lead.
+
+The ranges of scales that a network is told of: those of the trajectories that are trained on.
+
+Persistence's error from slabs of frames, beside that of whole ones.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,15 +15,18 @@ import torch
 
 from matey.config import ConfigError, load_config
 from matey.data.reading import read_windows
-from matey.data.trajectories import DataError
+from matey.data.trajectories import DataError, TrajectorySet
+from matey.data.windows import Window
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.topology import Topology
+from matey.train import run_data
 from matey.train.describe import describe
-from matey.train.loss import LossScale
+from matey.train.loss import BALANCED, Gradient, LossScale
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import pretrain
-from matey.train.run_data import loss_scales, open_data, validation_windows
+from matey.train.run_data import loss_scales, open_data, persistence_by_system, seen_scales, validation_windows
+from tests.support.laws import law
 from tests.support.runs import metrics, succeed
 from tests.support.runs import pretrain as start_run
 from tests.support.small_files import write_swe, write_waves
@@ -150,3 +158,78 @@ def test_a_trajectory_too_short_to_validate_on_leaves_the_runs_folder_untouched(
     with pytest.raises(DataError, match="expected at least 3 frames, 2 of history and 1 to predict, got 2"):
         pretrain(run, {}, print)
     assert not (tmp_path / "run").exists()
+
+
+def ranges_by_hand(path, trajectories, history):
+    """Smallest and largest scales of all histories that have a target, and a margin, read from the file itself."""
+    found = []
+    with h5py.File(path) as file:
+        for trajectory in trajectories:
+            frames = file[f"{trajectory:04d}/data"][..., 0].astype(np.float64)
+            for last in range(history - 1, len(frames) - 1):
+                known = frames[last + 1 - history : last + 1]
+                change = np.sqrt(np.mean((known[-1] - known[-2]) ** 2))
+                found.append(
+                    [np.arcsinh(known.mean() / known.std()), np.log(known.std()), np.log(change / known.std())]
+                )
+    low, high = np.min(found, axis=0), np.max(found, axis=0)
+    return [low - 0.1 * (high - low), high + 0.1 * (high - low)]
+
+
+@law("history", [2, 3], quick=[3])
+def test_ranges_are_those_of_the_frames_that_are_trained_on(run_yaml, tmp_path, history):
+    run = load_config(run_yaml(data={"history": history, "trajectories": 3}))
+    data = open_data(run)
+    (bounds,) = seen_scales(run, data, None).values()
+    expected = ranges_by_hand(tmp_path / "swe" / "2D_rdb_NA_NA.h5", data.splits[0].train, history)
+    np.testing.assert_allclose(bounds, expected, rtol=1e-4)
+
+
+def test_ranges_of_a_pretrained_model_are_widened_by_what_it_is_fine_tuned_on(run_yaml):
+    run = load_config(run_yaml(data={"trajectories": 3}))
+    data = open_data(run)
+    own = seen_scales(run, data, None)["water_height"]
+    before = {"water_height": [[-9.0, own[0][1], 0.0], [-8.0, own[1][1], 9.0]], "tracer": [[0.0] * 3, [1.0] * 3]}
+    ranges = seen_scales(run, data, before)
+    low, high = ranges["water_height"]
+    assert ranges["tracer"] == before["tracer"]
+    assert low == [-9.0, own[0][1], min(own[0][2], 0.0)] and high == [own[1][0], own[1][1], 9.0]
+
+
+def data_of(shape, boundary):
+    random = np.random.default_rng(0)
+    fields = {name: random.random((2, 4, *shape), dtype=np.float32) for name in ("density", "pressure")}
+    return TrajectorySet.from_arrays("gas", fields, spacing=(1,) * len(shape), boundary=boundary)
+
+
+@pytest.mark.parametrize("loss", [BALANCED, Gradient(balanced=True)])
+@pytest.mark.parametrize(
+    ("shape", "boundary"),
+    [((7, 6, 5), ("wall", "periodic", "open")), ((8, 3, 4), ("periodic",) * 3), ((9, 5), ("wall", "periodic"))],
+)
+def test_persistence_of_frames_read_in_slabs_is_that_of_whole_ones(monkeypatch, loss, shape, boundary):
+    data = data_of(shape, boundary)
+    windows = [
+        Window(0, trajectory, start, lead) for trajectory in range(2) for start, lead in ((0, 1), (0, 2), (1, 1))
+    ]
+    whole = persistence_by_system([data], windows, 2, loss)
+    layer = 4 * 2 * np.prod(shape[1:])
+    sizes, read = [], data.read
+
+    def counted(*args):
+        frames = read(*args)
+        sizes.append(frames.nbytes)
+        return frames
+
+    monkeypatch.setattr(data, "read", counted)
+    for layers in (1, 2, 3):
+        monkeypatch.setattr(run_data, "AT_ONCE", layers * layer)
+        assert persistence_by_system([data], windows, 2, loss)["gas"] == pytest.approx(whole["gas"], rel=1e-6)
+        assert max(sizes) <= (layers + 2 * loss.halo) * layer
+
+
+def test_a_field_that_rests_has_no_error_in_slabs_either(monkeypatch):
+    values = np.ones((1, 3, 8, 8), dtype=np.float32)
+    data = TrajectorySet.from_arrays("gas", {"density": values}, spacing=(1, 1), boundary=("open",) * 2)
+    monkeypatch.setattr(run_data, "AT_ONCE", 4 * 8)
+    assert persistence_by_system([data], [Window(0, 0, 0, 1)], 2, BALANCED) == {"gas": {1: 0.0}}

@@ -1,4 +1,7 @@
-"""The first contact of the ranks: an address and a port that cannot work are named before anybody waits."""
+"""The first contact of the ranks: an address and a port that cannot work are named before anybody waits.
+
+Slurm's lists of nodes and counts of tasks, read as it writes them.
+"""
 
 import socket
 import sys
@@ -6,7 +9,7 @@ import sys
 import pytest
 
 from matey.config import ConfigError
-from matey.parallel.launchers import INTERFACE, check_address, check_interface, check_port_is_free
+from matey.parallel.launchers import check_address, check_port_is_free, expand_counts, first_node
 from tests.support.programs import start
 
 
@@ -40,8 +43,28 @@ def test_a_port_that_another_job_took_since_it_was_looked_at_is_named():
     assert "is in use by another program; set MASTER_PORT" in result.stderr.splitlines()[-1], result.stderr
 
 
-def test_a_network_interface_that_a_node_lacks_is_refused_with_those_it_has():
-    check_interface({})
-    check_interface({INTERFACE: "lo"})
-    with pytest.raises(ConfigError, match=f"{INTERFACE} is 'lo,eth77', .* has no interface 'eth77': it has .*lo"):
-        check_interface({INTERFACE: "lo,eth77"})
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("login1", "login1"),
+        ("frontier[00001-00003,00100]", "frontier00001"),
+        ("a[08-11],b2,c[7]", "a08"),
+        ("b2,c[7]", "b2"),
+        ("c[7],d", "c7"),
+        ("rack[1-2]node[01-02]-ib", "rack1node01-ib"),
+    ],
+)
+def test_the_first_node_of_slurms_list_is_named(text, name):
+    assert first_node(text) == name
+
+
+def test_tasks_per_node_expand():
+    assert expand_counts("8(x91),4") == [8] * 91 + [4]
+    with pytest.raises(ConfigError, match=r"tasks per node '8x91' is not like '8\(x91\),4'"):
+        expand_counts("8x91")
+
+
+@pytest.mark.parametrize("text", ["", "frontier[1-", "frontier[a-b]", "[],a", ",a"])
+def test_a_broken_node_list_is_quoted(text):
+    with pytest.raises(ConfigError, match="node list"):
+        first_node(text)
