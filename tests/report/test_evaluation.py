@@ -95,17 +95,16 @@ def bare(evaluation, tmp_path_factory):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("num_pictures", [1, 2])
-def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, tmp_path, monkeypatch, num_pictures):
+def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, tmp_path, monkeypatch):
     path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
     bare, without, of_one = bare
-    most = without + int((num_pictures + 0.5) * of_one / 0.7)
+    most = without + int(2.5 * of_one / 0.7)
     assert MOST_BYTES == 10**7
     monkeypatch.setattr("matey.report.evaluation.MOST_BYTES", most)
     write_report(path, replace(bare, shown_rollouts=[rollout]), about)
     assert path.stat().st_size < most
     (film,) = re.findall(r"data:image/gif;base64,([^\"]+)", path.read_text(encoding="utf-8"))
-    assert Image.open(BytesIO(b64decode(film))).n_frames == num_pictures < len(rollout.views)
+    assert Image.open(BytesIO(b64decode(film))).n_frames in range(1, len(rollout.views))
 
 
 @pytest.mark.whole
