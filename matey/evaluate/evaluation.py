@@ -328,7 +328,7 @@ class Candidate:
 
 def side_by_side(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[Record | None, ...]]:
     """Return rows of records of the same forecasts, one record per model; None for a peer of another system."""
-    of_models = [{(r.system, r.field, r.kind, r.lead): r for r in records} for records in records_by_model]
+    of_models = [{record.key: record for record in records} for records in records_by_model]
     keys = dict.fromkeys(key for records in of_models for key in records)
     return [tuple(records.get(key) for records in of_models) for key in keys]
 

@@ -76,6 +76,11 @@ class Record:
     tokens_worth: float = math.nan
 
     @property
+    def key(self) -> Key:
+        """System, field, kind and lead."""
+        return self.system, self.field, self.kind, self.lead
+
+    @property
     def is_rollout(self) -> bool:
         """Whether the model continued from its own predictions."""
         return self.kind != "lead"
@@ -109,11 +114,8 @@ def quotient(error: float, other: float) -> float:
 
 def with_tokens_worth(records: Sequence[Record], without: Sequence[Record]) -> list[Record]:
     """Return records with the tokens' worth, from those of some of the forecasts without what tokens contribute."""
-    errors = {(record.system, record.field, record.kind, record.lead): record.nrmse for record in without}
-    worth = [
-        quotient(errors.get((record.system, record.field, record.kind, record.lead), math.nan), record.nrmse)
-        for record in records
-    ]
+    errors = {record.key: record.nrmse for record in without}
+    worth = [quotient(errors.get(record.key, math.nan), record.nrmse) for record in records]
     return [replace(record, tokens_worth=each) for record, each in zip(records, worth, strict=True)]
 
 
