@@ -55,7 +55,7 @@ def writing(out: Path) -> Iterator[None]:
     """Turn an error of the operating system into a mistake that names the file or folder being written."""
     try:
         yield
-    except BrokenPipeError:  # it concerns the terminal's output, not ``out``: `matey.process.entry_point` handles it
+    except BrokenPipeError:  # it concerns the terminal's output, not ``out``: `matey.process.start` handles it
         raise
     except OSError as error:
         reason = error.strerror or one_line(error)

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from matey.process.resources import let_waiting_threads_sleep
+from matey.process.start import let_waiting_threads_sleep
 from tests.support.programs import SHARED, clean_environment, preloaded
 from tests.support.runs import small_run
 

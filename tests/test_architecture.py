@@ -93,12 +93,6 @@ def test_names_of_a_runs_files_are_spelt_in_one_module_alone():
     assert {path for path, _ in spelt} == {"matey/checkpoints/run_files.py"}, spelt
 
 
-def test_launchers_do_not_import_the_simulations():
-    used = {name for path in (ROOT / "launch").glob("*.py") for name in names_used(path.read_text())}
-    assert any(name.startswith("matey.train") for name in used)
-    assert not any(name.startswith("matey.simulate") for name in used)
-
-
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -33,9 +33,3 @@ def test_a_name_of_bytes_that_are_no_text_is_refused():
     with pytest.raises(argparse.ArgumentTypeError, match=r"expected a name in UTF-8, got 'a\\udcff'"):
         flags.path("a\udcff")
     assert flags.path("Wärme").name == "Wärme"
-
-
-def test_what_comes_next_is_a_subcommand_where_this_is_one(monkeypatch):
-    assert flags.started_as("launch/evaluate.py", "evaluate") == "python launch/evaluate.py"
-    monkeypatch.setattr("sys.argv", ["matey pretrain"])
-    assert flags.started_as("launch/evaluate.py", "evaluate") == "matey evaluate"

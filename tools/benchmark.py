@@ -21,7 +21,7 @@ from typing import get_args
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import CheckpointBlocks, TokenSet, flags
 from matey.config.flags import FlagError
-from matey.process.entry_point import entry_point
+from matey.process.start import entry_point
 
 # Default sizes of patches in 2-D and 3-D, by token set.
 PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}

@@ -54,7 +54,7 @@ from matey.config import flags, load_config, load_deepspeed_config
 from matey.config.choices import FINETUNE_MODES
 from matey.data import DataError, open_dataset
 from matey.data.remote import within
-from matey.process.entry_point import entry_point
+from matey.process.start import entry_point
 from matey.studies.cases import (
     COMPARED,
     FINETUNE_SCALES,

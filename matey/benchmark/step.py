@@ -22,7 +22,7 @@ from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
-from matey.process.resources import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
+from matey.process.start import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
 from matey.train.loss import LossScale, training_loss
 
 WARM_UP = 2  # untimed steps first: they make the optimizer's state, and memory reaches its peak

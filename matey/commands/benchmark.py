@@ -15,7 +15,7 @@ from matey.benchmark.blocking_steps import blocking_points
 from matey.benchmark.sequence import longer, longest, run_point, summarise
 from matey.benchmark.step import Case, cases_of_sweep, measure
 from matey.mistakes import Mistake, writing
-from matey.process.resources import keep_freed_memory
+from matey.process.start import keep_freed_memory
 from matey.studies.engine import write_table
 from matey.text_table import text_table
 

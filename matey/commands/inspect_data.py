@@ -1,4 +1,4 @@
-"""Reads whole data sets and reports their contents and faults, for tools/inspect_data.py; needs no PyTorch."""
+"""Reads whole data sets and reports their contents and faults, or guesses a file's description; needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 from tqdm import tqdm
 
-from matey.data import DataError, Trajectory, TrajectorySet
+from matey.config import DataDescription
+from matey.config.flags import started_as
+from matey.config.loading import sentences
+from matey.data import DataError, Trajectory, TrajectorySet, open_dataset
 from matey.data.coordinates import UNEVEN_TIME
 from matey.data.described import DescribedFiles
+from matey.data.describing import Guess, guess_description
 from matey.data.registry import open_each
-from matey.data.remote import seen_from
+from matey.data.remote import place, seen_from
 from matey.data.trajectories import PARTS
 from matey.data.windows import given_stretches, stretches
-from matey.mistakes import writing
+from matey.mistakes import Mistake, writing
 
 _SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes a value by more than a thousandth
 
@@ -59,13 +64,13 @@ class Range:
         return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
 
 
-def main(paths: Sequence[str], sheet: Path | None) -> int:
+def inspect(paths: Sequence[str], sheet: Path | None) -> int:
     """Print the contents of the data and every fault, and draw frames if there is a path for a PNG; return 1 for a fault."""
     sets, faults = open_all(paths)
     for data in sets:
         values, found = check(data)
         faults += found
-        print(describe(data, values, len(found)), end="\n\n")
+        print(contents(data, values, len(found)), end="\n\n")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
@@ -113,7 +118,7 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     return values, faults
 
 
-def describe(data: TrajectorySet, values: Range, num_faults: int) -> str:
+def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
     """Return the table of a data set's metadata and values."""
     rows = [
         (
@@ -185,3 +190,45 @@ def spread(numbers: Iterable[float]) -> str:
     numbers = list(numbers)
     low, high = f"{min(numbers):.6g}", f"{max(numbers):.6g}"
     return low if low == high else f"{low} to {high}"
+
+
+def describe(path: str, out: Path, sheet: Path | None) -> int:
+    """Write the description of a file and, if there is a path for a PNG, draw the described fields; return 0."""
+    file = place(path)
+    if not file.exists():
+        raise DataError(f"{path} does not exist.")
+    guess = guess_description(file, out.parent)
+    with writing(out):
+        try:
+            with out.open("x", encoding="utf-8") as description:
+                description.write(guess.text)
+        except FileExistsError:
+            raise Mistake(f"{out} exists already; choose another name, or remove it.") from None
+    print(guess.text)
+    print(f"description: {out}")
+    if guess.questions:
+        command = f"{started_as('tools/inspect_data.py', 'inspect')} {out} --plot"
+        print(f"to answer in it: {', '.join(guess.questions)}; then: {command}")
+    if sheet is not None:
+        draw_guess(guess, path, sheet)
+    return 0
+
+
+def draw_guess(guess: Guess, path: str, sheet: Path) -> None:
+    """Draw the fields as described by the guess."""
+    from matey.report.contact_sheet import contact_sheet, first_readable
+    from matey.report.pictures import write_png
+
+    if guess.provisional is None:
+        print("not drawn: the axes must be known first")
+        return
+    try:
+        rows = first_readable(open_dataset(path, DataDescription.model_validate(guess.provisional)))
+        if rows is None:
+            print("not drawn: no trajectory has values that are finite all over in the frames to draw")
+            return
+        write_png(contact_sheet([rows]), sheet)
+    except (DataError, OSError, ValidationError) as error:
+        reason = sentences(error, DataDescription) if isinstance(error, ValidationError) else error
+        raise Mistake(f"{sheet} was not drawn: {reason}") from None
+    print(f"contact sheet: {sheet}")

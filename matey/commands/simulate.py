@@ -6,11 +6,10 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -18,20 +17,23 @@ from tqdm import tqdm
 from matey.data import open_dataset
 from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
-from matey.process.resources import keep_freed_memory
-from matey.simulate.catalogue import SYSTEMS, settings
+from matey.process.start import keep_freed_memory
+from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import Ensemble, System, Trajectory, make
 from matey.simulate.mhd_cavity import ARRAYS
 from matey.train.folder import FileLock, LockedError
 
 
-def main(options: argparse.Namespace) -> None:
-    """Write the files that the options ask for, unless they exist.
+def main(options: argparse.Namespace, sizes: Mapping[str, int], settings: Mapping[str, float]) -> int:
+    """Write the files of an ensemble of these sizes and settings, unless they exist; return 0.
 
     Raises:
         ValueError: the options are inconsistent, or something else exists in the place of a file.
     """
-    ensemble = requested(options)
+    system: System = SYSTEMS[options.system]
+    if options.layout == "npy":
+        system = replace(system, layout=ARRAYS)
+    ensemble = system.ensemble(settings, **sizes, first_seed=options.seed)
     official = options.out
     if options.layout == "the_well":
         # Here an interrupted ensemble is kept and continued.
@@ -43,13 +45,14 @@ def main(options: argparse.Namespace) -> None:
         raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
     with alone_in(official):
         written = write(options, ensemble, official)
+    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
     if not written:
         print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
-    if len(written) == 1:
+    elif len(written) == 1:
         print(f"Wrote {written[0]}: {size}")
-    elif written:
+    else:
         print(f"Wrote {len(written)} files to {options.out}: {size}")
+    return 0
 
 
 @contextmanager
@@ -111,11 +114,8 @@ def to_the_well(official: Path, out: Path) -> list[Path]:
     if out.exists():
         out.rmdir()  # write_the_well makes it again
     data = open_dataset(official)
-    numbers = tuple(range(data.num_trajectories))
-    held_back = max(1, len(numbers) // 10)
-    write_the_well(
-        data, Split(numbers[: -2 * held_back], numbers[-2 * held_back : -held_back], numbers[-held_back:]), out
-    )
+    numbers, tenth = tuple(range(data.num_trajectories)), max(1, data.num_trajectories // 10)
+    write_the_well(data, Split(numbers[: -2 * tenth], numbers[-2 * tenth : -tenth], numbers[-tenth:]), out)
     shutil.rmtree(official)
     return [path for path in out.rglob("*") if path.is_file()]
 
@@ -126,23 +126,3 @@ def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterato
         if done * 10 // total > (done - 1) * 10 // total:
             print(f"{system}: {done} of {total} trajectories", file=sys.stderr, flush=True)
         yield trajectory
-
-
-def requested(options: argparse.Namespace) -> Ensemble:
-    """Return the ensemble that the options ask for; raise ValueError if they are inconsistent."""
-    sizes = {
-        "num_trajectories": options.trajectories,
-        "resolution": options.resolution,
-        "num_frames": options.frames,
-        "first_seed": options.seed,
-    }
-    chosen = {name: getattr(options, name) for name in settings()}
-    system: System = SYSTEMS[options.system]
-    if options.layout == "npy":
-        system = replace(system, layout=ARRAYS)
-    return system.ensemble(given(chosen), **given(sizes))
-
-
-def given(choices: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that the user has set."""
-    return {name: value for name, value in choices.items() if value is not None}

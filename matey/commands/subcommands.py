@@ -7,7 +7,6 @@ matey inspect ...       tools/inspect_data.py ...       srun python -m matey pre
 from __future__ import annotations
 
 import ast
-import os
 import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
@@ -39,13 +38,7 @@ def main() -> int:
         return 2
     name = words[0].replace("_", "-")
     sys.argv = [f"matey {name}", *words[1:]]
-    try:
-        code = script_main(known[name])()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # the code that shells report for a process ended by SIGPIPE
-    return code
+    return script_main(known[name])()
 
 
 def scripts() -> dict[str, Path]:

@@ -32,7 +32,7 @@ from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
 from matey.peers.inputs import NetworkPeer
 from matey.peers.kinds import Peer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
-from matey.process.resources import keep_freed_memory
+from matey.process.start import keep_freed_memory
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData, loss_scales, open_data
 

@@ -26,7 +26,7 @@ from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
 from matey.planning.samples import Assumed
 from matey.planning.workload import load_workload
-from matey.process.resources import keep_freed_memory
+from matey.process.start import keep_freed_memory
 from matey.report.tables import forecast_text, summary_records
 from matey.studies.cases import Simulated
 from matey.studies.engine import Row, call, script

@@ -35,8 +35,8 @@ from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.process.ending import end_with_error
 from matey.process.launchers import likely_place
-from matey.process.resources import keep_freed_memory
 from matey.process.signals import EXIT_CODE
+from matey.process.start import keep_freed_memory
 from matey.train.ahead import MakeReady, on_any_of, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunError, RunFolder

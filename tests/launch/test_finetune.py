@@ -1,6 +1,5 @@
 """The fine-tuning command in real processes: from a pretrained model to its own, with ZeRO and sequence groups."""
 
-import json
 import sys
 
 import pytest
@@ -136,14 +135,3 @@ def test_training_that_brings_nothing_new_ends_early_and_is_done(site):
     assert "2 validations without a new best end the training" in result.stdout
     assert len(metrics(site / "run")) < 50
     assert "Training ended early" in succeed(finetune(site, "run", "--train", "prepost", *more, "--resume")).stdout
-
-
-@pytest.mark.slow
-def test_a_fine_tuned_run_is_evaluated_and_fine_tuned_again(site):
-    succeed(finetune(site, "run", "--train", "lora"))
-    command = [sys.executable, "launch/evaluate.py", "--checkpoint", site / "run", "--out", site / "report"]
-    succeed(start([*command, "--leads", "1,2", "--rollout", "2", "--max-windows", "4"]))
-    records = json.loads((site / "report" / "metrics.json").read_text())
-    assert records
-    result = succeed(finetune(site, "again", "--pretrained", site / "run", "--train", "head"))
-    assert "Known fields keep their rows: inhibitor, water_height, activator." in result.stdout

@@ -5,7 +5,6 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.support.launchers import DEEPSPEED, PYTHON, SRUN, TORCHRUN
@@ -92,22 +91,6 @@ def test_a_run_knows_that_it_is_not_done_where_its_launcher_takes_it_for_a_succe
     assert f"of {NUM_STEPS} is saved" in run.text() and pretrain(config, "--is_done").returncode == 75
     assert pretrain(config, "--resume", *SHORTER, launcher=DEEPSPEED).returncode == 0
     assert pretrain(config, "--is_done").returncode == 0
-
-
-@pytest.mark.slow
-def test_ranks_that_torchrun_starts_again_go_on(place):
-    folder = place[0] / "again"
-    config = write_run(folder, 2)
-    flags = [*SHORTER, "--resume", "--set", "train.checkpoint_every=1"]
-    with running(folder, [*TORCHRUN, "--max_restarts", "2"], config, flags) as run:
-        for step in (3, 6):
-            run.wait_for_steps(step)
-            ranks = run.ranks()
-            ranks[-1].kill()
-            psutil.wait_procs(ranks, timeout=60)
-        assert run.wait(timeout=120) == 0, run.text()
-    assert run.text().count("Going on after step") == 2
-    assert losses(folder) == pytest.approx(place[1], rel=1e-4)
 
 
 @pytest.mark.slow

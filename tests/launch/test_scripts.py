@@ -130,13 +130,6 @@ def test_variables_of_the_job_that_it_was_submitted_in_do_not_reach_srun(site, s
     assert not {line.partition("=")[0] for line in result.stdout.splitlines()} & set(others)
 
 
-def test_a_next_job_that_slurm_took_without_an_answer_is_not_submitted_again(site):
-    instead_of("sbatch", site, "echo submitted; exit 1")
-    instead_of("squeue", site, "[[ \"$*\" != *format=%E* ]] || echo 'afterany:1234567(unfulfilled)'")
-    result = start(["bash", "-euo", "pipefail", "-c", "source launch/next_job.sh; end_job 75"], env=site)
-    assert (result.returncode, result.stdout) == (0, "submitted\n"), result.stderr
-
-
 def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site):
     site["CONFIG"] = "nowhere.yaml"
     script = SCRIPTS[2]

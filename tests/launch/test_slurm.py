@@ -88,22 +88,6 @@ def test_a_mistake_that_the_ranks_meet_together_ends_all_with_code_2(cluster, fo
 
 
 @pytest.mark.slow
-def test_a_wrong_path_ends_all_tasks_of_a_plain_srun_with_code_2(cluster):
-    config, _ = run_in(cluster, "pathless", 4)
-    files = [
-        "--deepspeed_config",
-        "ds_configs/zero1.json",
-        "--config",
-        str(config),
-        "--set",
-        "data.sets=[{path: nowhere}]",
-    ]
-    command = [preloaded().python, "launch/pretrain.py", *files]
-    result = cluster.run("srun", "--nodes=2", "--ntasks=2", *command)
-    assert result.returncode == 2 and result.stderr.count("nowhere does not exist") == 1, result.stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "on_node"),
     [(["--ntasks-per-node=2"], {0: 2, 1: 2, 2: 2, 3: 2}), (["--ntasks=3"], {0: 2, 1: 2, 2: 1})],

@@ -2,7 +2,6 @@
 
 import getpass
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -91,11 +90,6 @@ def test_fine_tuning_goes_on_from_the_same_model_in_the_next_job(cluster, site):
 def test_fine_tuning_without_a_model_to_start_from_says_so(cluster, site):
     state, output = cluster.wait(cluster.submit(*SHAPE[1:], "--nodes=1", "launch/slurm/finetune.sbatch", **site))
     assert state.startswith("FAILED") and "PRETRAINED: give the folder of a run or a model, or none" in output, output
-
-
-def test_all_job_scripts_of_a_cluster_are_in_the_documentation():
-    text = Path("docs/slurm.md").read_text()
-    assert all(path.name in text for path in Path("launch/slurm").glob("*.sbatch"))
 
 
 def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_path):

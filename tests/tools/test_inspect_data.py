@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.commands.inspect_data import check, describe
+from matey.commands.inspect_data import check, contents
 from matey.data import TrajectorySet
 from tests.support.described_files import write
 from tests.support.programs import start
@@ -83,16 +83,4 @@ def test_frames_that_nobody_ever_wrote_are_counted():
     values[0, 4:] = 0
     data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
     found, faults = check(data)
-    assert not faults and "2 hold nothing but 0: were they ever written?" in describe(data, found, 0)
-
-
-def test_a_forcing_is_read_in_stretches_and_its_fault_is_found(monkeypatch):
-    forcing = np.ones((1, 12, 4, 6))
-    forcing[0, 10, 1, 2] = np.nan
-    plane = {"spacing": (1, 1), "boundary": ("open", "open")}
-    data = TrajectorySet.from_arrays("waves", {"u": np.ones((1, 12, 4, 6))}, **plane, given={"f": forcing})
-    monkeypatch.setattr("matey.data.windows.VALUES_AT_ONCE", 5 * 24)  # five frames
-    read, read_given = [], TrajectorySet.read_given
-    monkeypatch.setattr(TrajectorySet, "read_given", lambda *of: (read.append((of[2], of[3])), read_given(*of))[1])
-    _, (fault,) = check(data)
-    assert read == [(0, 5), (5, 10), (10, 12)] and "field 'f' is nan in frame 10" in fault
+    assert not faults and "2 hold nothing but 0: were they ever written?" in contents(data, found, 0)

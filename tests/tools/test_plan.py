@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from matey.commands.plan import as_pretrained, text
+from matey.commands.plan import as_pretrained
 from matey.config import load_config
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
@@ -58,24 +58,6 @@ def test_the_papers_run_is_planned_without_its_data_and_other_ways_are_ranked(pl
         assert words in printed
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        ([], "20% of the patches split (--grid, --refined)"),
-        (["tokens.rule=fraction", "tokens.refine=0.25"], "25% of the patches split, as tokens.refine says (--grid)"),
-        (["tokens.rule=budget", "tokens.refine=496"], "exactly 496 tokens a sample, as tokens.refine says (--grid)"),
-        (["tokens.set=uniform", "tokens.patches=[[1,1,8,8]]"], "one patch size (--grid)"),
-    ],
-)
-def test_what_is_taken_in_place_of_the_data_is_said_by_the_rule(overrides, words):
-    run, assumed = load_config(PAPER[1], overrides), Assumed()
-    workload = load_workload(run, assumed, num_samples=1)
-    said = text(estimate(run, {}, CPU, ranks=1, workload=workload), workload, assumed, run, CPU)
-    assert f"not counted on data but assumed: 1x128x128 (z y x), {words}\n" in said
-    if "496" in words:
-        assert workload.num_tokens == 496
-
-
 @pytest.mark.whole
 def test_what_does_not_fit_ends_with_1_and_the_nearest_change(plan_paper, tmp_path):
     machine = tmp_path / "small.yaml"
@@ -109,16 +91,6 @@ def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
     planned = estimate(run, offload, load_machine("frontier"), ranks=12, workload=workload)
     assert (planned.memory.optimizer, planned.memory.offloaded) == (0, 0)  # a disk holds it
     assert estimate(run, {}, CPU, ranks=1, workload=workload).node_memory is None
-
-
-def test_one_process_of_a_rank_reads_ahead_by_default_where_it_has_a_gpu():
-    for stated, on_gpu, on_cpu in (("null", 1, 0), ("0", 0, 0), ("3", 3, 3)):
-        run = load_config(PAPER[1], [f"data.workers={stated}"])
-        workload = load_workload(run, Assumed(), num_samples=1)
-        machines = load_machine("frontier"), CPU
-        planned = [estimate(run, {}, machine, ranks=1, workload=workload) for machine in machines]
-        assert [each.workers for each in planned] == [on_gpu, on_cpu]
-        assert [each.waiting_bytes > 0 for each in planned] == [on_gpu > 0, on_cpu > 0]
 
 
 def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml, plan):

@@ -27,9 +27,3 @@ def test_without_a_run_the_schemas_tokens_are_taken(tmp_path):
     result = start(command)
     assert result.returncode == 0, result.stderr
     assert "patch 1x1x32x32" in result.stdout and "patch 1x1x8x8" in result.stdout
-
-
-def test_a_trajectory_that_is_not_there_is_one_sentence(run_yaml, tmp_path):
-    result = show(run_yaml, tmp_path, "--trajectory", "7")
-    assert result.returncode == 2 and "has 2 trajectories, numbered from 0; got 7" in result.stderr
-    assert "Traceback" not in result.stderr

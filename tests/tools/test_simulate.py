@@ -55,27 +55,6 @@ def test_a_file_is_written_once_then_left_alone_and_replaced_only_on_demand(run,
         np.testing.assert_array_equal(file["0001/data"][:], data[2])
 
 
-def test_in_a_log_each_tenth_of_the_trajectories_is_a_line(run, tmp_path):
-    _, _, errors = run("shallow_water", "--out", tmp_path / "few", *SMALL)
-    assert errors == "".join(f"shallow_water: {done} of 3 trajectories\n" for done in (1, 2, 3))
-    _, _, errors = run("shallow_water", "--out", tmp_path / "many", *SMALL, "--trajectories", 40)
-    assert errors == "".join(f"shallow_water: {done} of 40 trajectories\n" for done in range(4, 41, 4))
-
-
-def test_a_file_that_is_no_hdf5_is_not_replaced(run, tmp_path):
-    path = tmp_path / "2D_diff-react_NA_NA.h5"
-    path.write_text("a half download")
-    assert run("diffusion_reaction", "--out", tmp_path, *SMALL)[0] == 2
-    assert path.read_text() == "a half download"
-
-
-def test_a_part_of_a_name_that_no_other_has_is_enough(run, tmp_path):
-    status, output, _ = run("thermals", "--out", tmp_path, *SMALL)
-    assert status == 0
-    assert output == f"Wrote 3 files to {tmp_path}: 0 MB.\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"thermals_000{seed}.nc" for seed in range(3)]
-
-
 def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
     flags = ("shallow_water", "--out", tmp_path / "out", *SMALL, "--layout", "the_well")
     assert run(*flags)[0] == 0
@@ -135,52 +114,15 @@ def test_list_names_every_system(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["shalow_water", "--out", "OUT"], "No system 'shalow_water'. Did you mean 'shallow_water'?"),
-        (["compressible", "--out", "OUT"], "No system 'compressible'. Did you mean 'incompressible'?"),
-        (["thermals", "--out", "OUT", "--resolution", "33"], "as along x, so 33 cells must be even."),
-        (["--out", "OUT"], "Name a system: shallow_water or diffusion_reaction or "),
-        (["shallow_water"], "Name the folder for the file: --out DIR."),
+        (["shalow_water", "--out", "OUT"], "there is no system 'shalow_water'"),
+        (["colliding_thermals", "--out", "OUT", "--resolution", "33"], "as along x, so 33 cells must be even."),
         (["shallow_water", "--out", "OUT", "--resolution", "4"], "The resolution must be at least 8, got 4."),
-        (["shallow_water", "--out", "OUT", "--trajectories", "0"], "number of trajectories must be at least 1, got 0."),
-        (["shallow_water", "--out", "OUT", "--frames", "many"], "invalid int value: 'many'; see --help."),
-        (["shallow_water", "--out", "OUT", "--frame_rate"], "Unrecognized arguments: --frame_rate"),
-        (["shallow_water", "--out", "OUT", "--workers", "0"], "The number of workers must be at least 1, got 0."),
         (["shallow_water", "--out", "OUT", "--mach", "1"], "shallow_water has no --mach, only compressible_rand and"),
-        (
-            ["compressible_turb", "--out", "OUT", "--mach", "-1"],
-            "The setting mach must be above 0 and at most 10, got -1.",
-        ),
-        (
-            ["shallow_water", "--out", "OUT", "--layout", "npy"],
-            "shallow_water has no --layout npy, only mhd_cavity has.",
-        ),
-        (
-            ["mhd_cavity", "--out", "OUT", "--layout", "npy", "--interval", "1", "--trajectories", "1"],
-            "An array does not say",
-        ),
-        (["shallow_water", "--out", "FILE"], "--out names a folder, but FILE is a file."),
+        (["shallow_water", "--out", "OUT", "--layout", "npy"], "has no --layout npy, only mhd_cavity has."),
+        (["mhd_cavity", *"--out OUT --layout npy --interval 1 --trajectories 1".split()], "An array does not say"),
         (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x (Not a directory);"),
         (["shallow_water", "--out", "OUT", "--resolution", "16000"], "GB free."),
-        (
-            ["shallow_water", "--out", "OUT", "--resolution", "1000000"],
-            "resolution must be at most 16,384, got 1000000.",
-        ),
-        (
-            ["shallow_water", "--out", "OUT", "--workers", "100000"],
-            "number of workers must be at most 1024, got 100000.",
-        ),
-        (["shallow_water", "--out", "\udcff"], "Argument --out: expected a name in UTF-8, got '\\udcff'; see --help."),
-        *(
-            (
-                ["compressible_rand", "--out", "OUT", f"--{name}", "1e9"],
-                f"The setting {name} must be above 0 and at most 10",
-            )
-            for name in ("mach", "viscosity")
-        ),
-        (
-            [*"mhd_cavity --out OUT --trajectories 1 --resolution 128 --interval 1e3".split()],
-            "interval must be above 0 and at most 10",
-        ),
+        (["compressible_rand", "--out", "OUT", "--mach", "1e9"], "setting mach must be above 0 and at most 10"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arguments, message):
@@ -194,11 +136,6 @@ def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arg
     assert errors.startswith("error: ") and errors.count("\n") == 1
     assert place(message) in errors
     assert not list((tmp_path / "out").glob("*"))
-
-
-def test_a_setting_of_the_physics_goes_into_the_name_of_the_file(run, tmp_path):
-    assert run("compressible_rand", "--out", tmp_path, *SMALL, "--mach", "1", "--viscosity", "0.1")[0] == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["2D_CFD_Rand_M1.0_Eta0.1_Zeta0.1_periodic_16_Train.hdf5"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])

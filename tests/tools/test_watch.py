@@ -4,13 +4,9 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 
-import pytest
-from rich.console import Console
-
-from matey.commands.follow import watch
-from matey.report.progress import Curve, in_terminal, read_progress, read_runs, run_rows, text_curves
+from matey.commands.watch import watch
+from matey.report.progress import read_progress, run_rows
 from tests.support.programs import clean_environment, in_background, preloaded, start
 from tests.support.runs import pretrain, succeed
 
@@ -32,17 +28,9 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "4 of 4" in printed and "shallow_water" in printed
     assert "refresh" not in page.read_text() and "data:image/png" in page.read_text()
-    result = start([sys.executable, "tools/compare.py", run, other, "--html", tmp_path / "both.html"])
+    result = start([sys.executable, "tools/watch.py", "--once", run, other, "--html", tmp_path / "both.html"])
     assert result.returncode == 0 and "4 of 4" in result.stdout and "2 of 2" in result.stdout, result.stderr
     assert "<td>0.5</td>" in (tmp_path / "both.html").read_text()
-
-
-def test_the_best_validation_the_speed_and_the_time_left_are_those_of_the_log(tmp_path):
-    run = read_progress(written_run(tmp_path / "run", [0.4, 0.1, 0.2], "steps: 5"))
-    assert (run.last, run.num_steps, run.best["step"], run.seconds_per_step, run.seconds_left) == (3, 5, 2, 0.5, 1)
-    console = Console(width=80, record=True)
-    console.print(in_terminal([run], 80))
-    assert "3 of 5" in (text := console.export_text()) and "1 s" in text and "0.25" in text
 
 
 def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, capsys):
@@ -83,27 +71,9 @@ def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
     assert left() == "49 s"
 
 
-def test_runs_of_the_same_folder_name_are_told_apart(tmp_path, monkeypatch):
-    for parent in "ab":
-        (tmp_path / parent).mkdir()
-        written_run(tmp_path / parent / "demo", [0.4])
-    assert [run.name for run in read_runs([tmp_path / "a" / "demo", tmp_path / "b" / "demo"])] == ["a/demo", "b/demo"]
-    monkeypatch.chdir(tmp_path / "a" / "demo")
-    assert [run.name for run in read_runs([Path()])] == [read_progress(Path()).name] == ["demo"]
-
-
 def test_a_folder_that_is_no_run_is_refused_in_a_sentence(tmp_path):
-    result = start([sys.executable, "tools/compare.py", tmp_path])
+    result = start([sys.executable, "tools/watch.py", tmp_path])
     assert result.returncode == 2 and "is not the folder of a run: it holds no config.yaml" in result.stderr
-
-
-@pytest.mark.parametrize("values", [[1.0, 0.1, 0.01], [0.01, 0.1, 1.0]])
-def test_a_curve_in_text_runs_from_the_corner_of_its_first_value_to_that_of_its_last(values):
-    lines = [line.plain for line in text_curves([Curve("run", [1, 2, 3], values, "blue")], width=40, height=5)]
-    marked = [[place for place, letter in enumerate(line) if 0x2800 < ord(letter) < 0x2900] for line in lines[:5]]
-    first, last = (marked[0], marked[4]) if values[0] > values[2] else (marked[4], marked[0])
-    assert min(first) == min(map(min, marked)) and max(last) == 38
-    assert lines[0].split()[0] == "1" and lines[4].split()[0] == "0.01" and lines[5].endswith("step 3")
 
 
 def written_run(folder, errors, train=None):

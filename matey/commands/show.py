@@ -1,32 +1,31 @@
-"""Draws a rollout together with the truth, for tools/show_forecast.py."""
+"""Draws the mesh of tokens, over a field and over a rollout beside the truth."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from matey.checkpoints.trained import load_trained
-from matey.data import DataError, Window, open_dataset
+from matey.config import RunConfig
+from matey.data import DataError, TrajectorySet, Window, open_dataset
 from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
+from matey.evaluate.forecaster import make_examples
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.evaluate.rollout import show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing
-from matey.model.matey import quiet
+from matey.model.configuration import model_config
+from matey.model.matey import MateyModel, quiet
 from matey.report.pictures import write_png
-from matey.report.plots import errors, snapshots_figure
+from matey.report.plots import errors, mesh_figure, snapshots_figure
+from matey.text_table import text_table
+from matey.train import network
 
 
-def main(args: argparse.Namespace) -> int:
-    """Draw; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
-    with writing(args.out):
-        draw(args)
-    return 0
-
-
-def draw(args: argparse.Namespace) -> None:
-    """Forecast, write the picture and print tokens and errors."""
+def draw_forecast(args: argparse.Namespace) -> int:
+    """Forecast, write the picture and print tokens and errors; return 0."""
     with quiet():
         trained = load_trained(args.checkpoint)
     num_frames = args.history or trained.num_frames
@@ -49,7 +48,8 @@ def draw(args: argparse.Namespace) -> None:
         )
     window = Window(0, args.trajectory, args.start, lead=1)
     shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
-    write_png(snapshots_figure(shown), args.out)
+    with writing(args.out):
+        write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
         assert view.layout is not None  # only peers have no tokens, and none comes here
         found = f"NRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
@@ -58,3 +58,25 @@ def draw(args: argparse.Namespace) -> None:
     notes = without_seen(held_out, trained.seen, trained.split, "score").notes
     for note in filter(None, (lacking_note(takes.parameters, takes.given, [data]), *notes)):
         print(note)
+    return 0
+
+
+def draw_tokens(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path) -> int:
+    """Draw and count the tokens of three windows of a trajectory, as the run cuts it; return 0."""
+    # Refinement depends on the data's fields alone, so an untrained model chooses the same mesh.
+    alone = {"fields": None, "given": (), "parameters": ()}
+    run = network.with_vocabulary(run.model_copy(update={"model": run.model.model_copy(update=alone)}), [data])
+    num_starts(data.trajectories[trajectory], run.data.history, follow=1)  # raises if the trajectory is too short
+    network.check_fit(model_config(run), [data])
+    model = MateyModel(model_config(run)).eval()
+    examples = make_examples(model, HeldOut((data.with_given(()),), ((trajectory,),), run.data.history), lead=1)
+    with writing(out):
+        write_png(mesh_figure(examples), out)
+    rows = []
+    for example in examples:
+        tokens, uniform = example.tokens_per_level, example.num_uniform_tokens
+        rows.append([example.frame, *tokens, sum(tokens), uniform, f"{sum(tokens) / uniform:.0%}"])
+    patches = [f"patch {'x'.join(map(str, patch))}" for patch in examples[0].patches]
+    head = ["last frame", *patches, "tokens", "uniform", "share"]
+    print(text_table(head, [[*map(str, row)] for row in rows], num_text=0))
+    return 0

@@ -1,4 +1,4 @@
-"""Shows the progress of runs: watches them while they train, or compares several once."""
+"""Shows the progress of runs while they train, or once."""
 
 from __future__ import annotations
 
@@ -13,22 +13,13 @@ from matey.mistakes import writing
 from matey.report.progress import Progress, in_terminal, read_runs
 
 
-def compare(folders: Sequence[Path], html: Path | None) -> int:
-    """Print curves and tables of runs and, if asked, write a page of them; return 0."""
-    runs = read_runs(folders)
-    console = Console()
-    console.print(in_terminal(runs, console.width))
-    _write(html, runs, None)
-    return 0
-
-
-def watch(folders: Sequence[Path], html: Path | None, every: int) -> int:
+def watch(folders: Sequence[Path], html: Path | None, every: int, *, once: bool = False) -> int:
     """Show runs, updated after ``every`` seconds, until no further step of any is expected, or ctrl-C; return 0."""
     console = Console()
     runs = read_runs(folders)
     try:
         with Live(in_terminal(runs, console.width), console=console, auto_refresh=False) as live:
-            while not all(run.is_over for run in runs):
+            while not (once or all(run.is_over for run in runs)):
                 _write(html, runs, every)
                 time.sleep(every)
                 runs = read_runs(folders)

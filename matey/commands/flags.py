@@ -1,0 +1,513 @@
+"""The commands but for training, each with its flags; what a person can get wrong is checked before the slow imports.
+
+A command's docstring is its help. PyTorch takes seconds to import, so a command imports its work after all checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shlex import quote
+
+from matey.checkpoints.run_files import CONFIG, first_file, is_peer, is_run, step_folder
+from matey.config import ConfigError, load_config, load_deepspeed_config, parse_config, with_overrides
+from matey.config.files import find_shipped
+from matey.config.flags import (
+    FlagError,
+    RanksParser,
+    check_device,
+    number,
+    path,
+    started_as,
+    take_local_rank,
+    threads,
+    whole,
+    wholes,
+)
+from matey.mistakes import Mistake, writing
+from matey.process.launchers import looks_for_all
+from matey.process.signals import interrupt_at_signals
+from matey.process.start import INTERRUPTED, entry_point
+
+
+def parser_of(command: Callable[[], int]) -> RanksParser:
+    """Return a parser whose help begins with a command's docstring."""
+    return RanksParser(description=inspect.getdoc(command), formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def add_forecast(parser: argparse.ArgumentParser, of_data: str) -> None:
+    """Add the flags of commands that forecast on the ranks of a launcher or on one device."""
+    add = parser.add_argument
+    add(
+        "--conserve",
+        action="store_true",
+        help="keep what a system is known to conserve, such as mass, momentum, energy",
+    )
+    add("--history", type=whole(1, 1000), metavar="T", help="frames of history; by default those of the training")
+    add("--batch", type=whole(1), default=16, metavar="N", help=f"{of_data} predicted together (16)")
+    add("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
+    add("--threads", type=threads, help="CPU threads; by default PyTorch's choice")
+    take_local_rank(parser)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name a run."""
+    parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
+    parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that overrides settings of a run."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
+
+
+@entry_point
+def evaluate() -> int:
+    """Evaluate a trained model: errors of single forecasts and of rollouts, as a table, metrics.json and report.html.
+
+        python launch/evaluate.py --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]
+
+    Rollouts go in steps of one snapshot ("rollout") and, from the same windows, in steps of the longest lead that the model
+    was trained on ("rollout by N", see --rollout-lead). Persistence and extrapolation stand beside the model. A rollout that
+    leaves all bounds is reported as diverged.
+
+        python launch/evaluate.py --checkpoint runs/demo models/matey-micro --data data/new --out runs/compared
+
+    compares several models on the same windows, of --data or of the first run. Peers that `tools/reproduce.py peers` trained
+    may be among them.
+
+    Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one. With
+    --share P groups of P ranks make each forecast together: none of them reads or holds more than its part of the fields.
+    """
+    parser = parser_of(evaluate)
+    add = parser.add_argument
+    of_several = "folder of a run, its model/, or a peer; several are compared on the same windows"
+    add("--checkpoint", required=True, nargs="+", type=path, metavar="RUN_OR_MODEL", help=of_several)
+    add("--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run")
+    add("--out", required=True, type=path, metavar="DIR", help="folder for metrics.json and report.html")
+    add("--leads", type=wholes(1), default=(1, 5), help="lead times in snapshots, each predicted at once (1,5)")
+    horizon = "forecast horizon of the rollout in snapshots, which may lie beyond the truth; 0 for none (10)"
+    add("--rollout", type=whole(0), default=10, metavar="N", help=horizon)
+    second = (
+        "step of a second rollout in snapshots; 1 for none; auto: the longest lead trained on, at most --rollout (auto)"
+    )
+    add("--rollout-lead", type=lambda text: None if text == "auto" else whole(1)(text), metavar="N|auto", help=second)
+    add("--max-windows", type=whole(1), default=200, metavar="N", help="windows per system and lead (200)")
+    parts = "trajectories to take, as the run split them; by default all of --data, else test"
+    add("--split", choices=("all", "train", "valid", "test"), help=parts)
+    seen = "trajectories of --data that the run trained on, known by their first frames: refused, left out, or scored (refuse)"
+    add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help=seen)
+    add("--every", type=whole(1), default=1, metavar="N", help="take every N-th frame of the data as a snapshot (1)")
+    add(
+        "--means",
+        type=whole(1),
+        default=1,
+        metavar="N",
+        help="take means of N cells along each axis, a coarser grid (1)",
+    )
+    share = "ranks that make a forecast together, each with its part of the fields; errors without pictures (1)"
+    add("--share", type=whole(1), default=1, metavar="P", help=share)
+    add_forecast(parser, "samples")
+    args = parser.parse_args()
+    args.leads = tuple(sorted(set(args.leads)))
+    if args.rollout_lead is not None and args.rollout_lead > max(1, args.rollout):
+        raise FlagError(
+            f"--rollout-lead takes a number of snapshots from 1 to the {args.rollout} of --rollout, or auto; got "
+            f"{args.rollout_lead}."
+        )
+    check_device(args.device)
+    if looks_for_all():
+        from matey.data.registry import check_found
+
+        runs = [folder for folder in args.checkpoint if not is_peer(folder) and is_run(folder)]
+        if not args.data and not runs:
+            raise FlagError(
+                f"{args.checkpoint[0]} is a model without a run, which names no data; give some with --data."
+            )
+        for data in args.data or ():
+            check_found(data)
+        for each in () if args.data else load_config(find_shipped(runs[0]) / CONFIG).data.sets:
+            check_found(each.path, each.description)
+    from matey.commands.evaluate import main
+
+    return main(args)
+
+
+@entry_point
+def predict() -> int:
+    """Forecast trajectories with a trained model, into a file that other programs open.
+
+        python launch/predict.py --checkpoint RUN_OR_MODEL --data FILE --out forecast.nc [--steps 100 --lead 5 --start 0]
+
+    The suffix of --out chooses the format: .nc is netCDF by the CF conventions, .zarr a Zarr store, .h5 and .hdf5 the layout
+    of The Well. There is a variable for each field, with dimensions trajectory, time, [z,] y, x. The data needs no more
+    frames than the model is given: where a trajectory ends, the forecast goes on without truth. The same command goes on with
+    a forecast that was killed.
+    """
+    parser = parser_of(predict)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=path, metavar="RUN_OR_MODEL", help="folder of a run, or its model/")
+    add("--data", required=True, metavar="PATH", help="data set: a file, a folder or a glob")
+    add("--out", required=True, type=path, metavar="FILE", help="file to make: .nc, .zarr, .h5 or .hdf5")
+    add("--steps", type=whole(1), default=20, metavar="N", help="snapshots to forecast (20)")
+    lead = "snapshots predicted from the same frames, before their predictions are built upon (1)"
+    add("--lead", type=whole(1), default=1, metavar="N", help=lead)
+    add("--start", type=whole(0), default=0, help="first frame that the model is given (0)")
+    numbers = "numbers of the trajectories, counted from 0; by default all"
+    add("--trajectories", type=wholes(0), metavar="N,N", help=numbers)
+    add("--animate", type=path, metavar="FILM", help="film of the first trajectory: .gif or .mp4")
+    add("--field", metavar="NAME", help="field of the film; by default the first")
+    cell = "cell, also as Z,Y,X, of which a time series is written as CSV and drawn; may be given several times"
+    add("--probe", action="append", default=[], type=wholes(0, counts=(2, 3)), metavar="Y,X", help=cell)
+    add("--overwrite", action="store_true", help="replace a file that is there")
+    add_forecast(parser, "trajectories")
+    args = parser.parse_args()
+    check_device(args.device)
+    is_run(args.checkpoint)  # raises if the folder holds no model
+    if looks_for_all():
+        from matey.data.registry import check_found
+
+        check_found(args.data)
+    from matey.evaluate.forecasts.formats import check_path, film_problem
+
+    check_path(args.out, overwrite=args.overwrite)
+    if args.animate is not None and (problem := film_problem(args.animate)):
+        raise FlagError(f"--animate: {problem}")
+    from matey.commands.predict import main
+
+    return main(args)
+
+
+@entry_point
+def show_forecast() -> int:
+    """Draw a rollout beside the truth, with the mesh of tokens that the model chooses at each time.
+
+        python tools/show_forecast.py --checkpoint RUN_OR_MODEL --data PATH --out forecast.png [--steps 20,40,60]
+
+    Upper row: the last frame that the model knows, and what it forecasts from there over its own predictions, each under the
+    mesh of the tokens into which the model cuts it. Lower row: the truth. Errors are the field's NRMSE.
+    """
+    parser = parser_of(show_forecast)
+    add = parser.add_argument
+    add("--checkpoint", required=True, type=path, metavar="RUN_OR_MODEL", help="folder of a run, or its model/")
+    add("--data", required=True, metavar="PATH", help="data set: a file, a folder or a glob")
+    add("--trajectory", type=whole(0), default=0, help="number of the trajectory, counted from 0 (0)")
+    add("--start", type=whole(0), default=0, help="first frame that the model is given (0)")
+    drawn = "snapshots ahead that are drawn, up to five (20,40,60)"
+    add("--steps", type=wholes(1, 10_000, counts=(1, 2, 3, 4, 5)), default=(20, 40, 60), help=drawn)
+    add("--field", metavar="NAME", help="field that is drawn; by default the first")
+    add("--history", type=whole(1, 1000), metavar="T", help="frames given; by default as trained")
+    add("--out", required=True, type=path, metavar="PNG", help="picture to write")
+    args = parser.parse_args()
+    is_run(args.checkpoint)  # raises if the folder holds no model
+    from matey.data.registry import check_found
+
+    check_found(args.data)
+    from matey.commands.show import draw_forecast
+
+    return draw_forecast(args)
+
+
+# Settings that a run must have but that a mesh does not depend on.
+NO_RUN = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
+
+
+@entry_point
+def show_tokens() -> int:
+    """Draw the mesh that a run's tokenizer chooses over a field.
+
+        python tools/show_tokens.py FILE [--config RUN.yaml] [--set tokens.refine=0.1] --out mesh.png
+
+    The first, middle and last window of one trajectory are drawn; their tokens are counted per level beside the uniform fine
+    grid.
+    """
+    parser = parser_of(show_tokens)
+    add = parser.add_argument
+    add("file", metavar="FILE", help="data set: a file, a folder or a glob")
+    add("--config", help="run YAML whose tokens and history are taken; by default the schema's own")
+    add_settings(parser)
+    add("--trajectory", type=whole(0), default=0, help="number of the trajectory, counted from 0 (0)")
+    add("--out", required=True, type=path, help="PNG to write")
+    args = parser.parse_args()
+    run = load_config(args.config, args.set) if args.config else parse_config(with_overrides(NO_RUN, args.set), "--set")
+    from matey.data import DataError, open_dataset
+
+    data = open_dataset(args.file)
+    if args.trajectory >= data.num_trajectories:
+        raise DataError(
+            f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
+        )
+    if not args.config:  # no history was asked for, and a short trajectory has a shorter one
+        history = max(1, min(run.data.history, data.trajectories[args.trajectory].num_frames - 1))
+        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
+    from matey.commands.show import draw_tokens
+
+    return draw_tokens(data, run, args.trajectory, args.out)
+
+
+@entry_point
+def inspect_data() -> int:
+    """Say what is in data sets, and check that all of it can be used.
+
+        python tools/inspect_data.py PATH... [--plot] [--out contact_sheet.png]
+        python tools/inspect_data.py FILE --describe matey.yaml [--plot]
+
+    A PATH is a file, a folder or a glob, and may hold several systems; each is shown by itself. Every frame is read: a file
+    that cannot be read to its end, a value that is not finite, shapes that differ and times that do not increase are printed,
+    one line for each, and make the exit code 1.
+
+    --describe is for a file of a layout of your own (HDF5, netCDF, Zarr, .npy): it writes a YAML that says what is in it, as
+    far as that can be guessed, with TODO for the rest. With these filled in, the YAML is a PATH like any other; under the
+    name matey.yaml, it is found beside the data.
+    """
+    parser = parser_of(inspect_data)
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="data: a file, a folder or a glob")
+    add("--plot", action="store_true", help="draw frames of one trajectory of each system")
+    add("--out", type=path, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)")
+    add("--describe", type=path, metavar="YAML", help="file for a guessed description of one FILE")
+    args = parser.parse_args()
+    if args.describe is not None and len(args.paths) > 1:
+        parser.error(f"--describe takes one file, got {len(args.paths)}; describe each kind of file by itself")
+    from matey.commands.inspect_data import describe, inspect
+
+    sheet = args.out if args.plot else None
+    return inspect(args.paths, sheet) if args.describe is None else describe(args.paths[0], args.describe, sheet)
+
+
+@entry_point
+def convert_data() -> int:
+    """Write data of any kind that is read here in The Well's layout.
+
+        python tools/convert_data.py SRC --to the_well --out DIR
+
+    SRC is a file, a folder, a glob, or the YAML that describes such, and holds one system. DIR gets data/train, data/valid,
+    data/test and stats.yaml, which The Well's own reader opens. Splits that the files state are kept; other data is split by
+    --split and --seed, as a run splits it.
+    """
+    parser = parser_of(convert_data)
+    add = parser.add_argument
+    add("source", metavar="SRC", help="data: a file, a folder or a glob")
+    add("--to", choices=("the_well",), default="the_well", help="layout to write (the_well)")
+    add("--out", type=path, required=True, metavar="DIR", help="folder to make")
+    add("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar="SHARE", help="shares (0.8 0.1 0.1)")
+    add("--seed", type=whole(0), default=0, help="seed of the split (0)")
+    args = parser.parse_args()
+    from matey.commands import convert as work
+
+    return work.convert_data(args)
+
+
+@entry_point
+def convert_checkpoint() -> int:
+    """Turn a training checkpoint of any ranks and ZeRO stage into another form, or say what is in it and whether it is whole.
+
+        python tools/convert_checkpoint.py CHECKPOINT --to huggingface|fp32|universal --out DIR [--ema] [--dtype bfloat16]
+        python tools/convert_checkpoint.py --describe CHECKPOINT
+
+    CHECKPOINT is a run's folder (its newest checkpoint is taken) or one of its checkpoints/step_*. One process on a CPU does
+    it. The exit code is 1 if a described checkpoint is corrupt.
+    """
+    parser = parser_of(convert_checkpoint)
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", type=path, help="a run's folder, or one of its checkpoints")
+    forms = "a model for from_pretrained, bare weights, or a run that other ranks and ZeRO stages can resume"
+    add("--to", choices=("huggingface", "fp32", "universal"), help=forms)
+    add("--out", type=path, metavar="DIR", help="folder to make")
+    add("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
+    precision = "precision of the weights (float32)"
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help=precision)
+    what = "print what the checkpoint holds and which files are corrupt; change nothing"
+    add("--describe", action="store_true", help=what)
+    args = parser.parse_args()
+    if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
+        parser.error("give either --describe, or --to and --out")
+    first_file(step_folder(args.checkpoint))  # raises if there is no checkpoint
+    from matey.commands import convert as work
+
+    return work.convert_checkpoint(args)
+
+
+@entry_point
+def plan() -> int:
+    """Plan a run before it costs node hours: tokens, memory of a rank by part, communication, step time, days.
+
+        python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier [--search]
+
+    Tokens are counted on windows of the run's data. Where that is not there yet, --grid and --refined say what to assume;
+    --grid may be given once for each data set, in their order. A machine is one of matey/planning/machines/ or a YAML file of
+    yours. The exit code is 1 if the run does not fit.
+    """
+    parser = parser_of(plan)
+    add = parser.add_argument
+    add_run(parser)
+    add("--machine", required=True, help="frontier, dgx-h100, cpu, or a YAML file")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--nodes", type=whole(1), help="number of nodes, with a rank on each GPU (GCD, core)")
+    size.add_argument("--ranks", type=whole(1), help="number of ranks, in place of --nodes")
+    add("--search", action="store_true", help="rank the other ways to run the same global batch")
+    add("--top", type=whole(1), default=10, help="number of them to print (10)")
+    add("--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not there yet (128,128)")
+    refined = "share of its patches that the rule threshold splits (0.2)"
+    add("--refined", type=number(0, 1), default=0.2, help=refined)
+    add("--fields", type=whole(1), default=4, help="number of fields of its systems (4)")
+    rate = "MB of float32 a second that one process reads (as read here, if there is data)"
+    add("--read_rate", type=number(1e-6, 1e9), help=rate)
+    args = parser.parse_args()
+    run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
+    from matey.planning.machine import load_machine
+
+    machine = load_machine(args.machine)
+    from matey.planning.at_hand import check_can_be_planned
+
+    check_can_be_planned(run, is_assumed=args.grid is not None)
+    from matey.commands.plan import main
+
+    return main(args, run, deepspeed_config, machine)
+
+
+def grid(text: str) -> tuple[int, int, int]:
+    """Read ``y,x`` or ``z,y,x``."""
+    *z, y, x = wholes(1, counts=(2, 3))(text)
+    return z[0] if z else 1, y, x
+
+
+@entry_point
+def scaling_study() -> int:
+    """Study how a run scales: the same few steps on several numbers of ranks or nodes, measured, and a model fitted to them.
+
+        python tools/scaling_study.py plan --mode weak --ranks 1,2,4 --config RUN.yaml --deepspeed_config JSON --out DIR
+        python tools/scaling_study.py plan --mode strong --nodes 1,2,4,8,16,32,64,92 --machine frontier ...
+        python tools/scaling_study.py run --out DIR [--submit]
+        python tools/scaling_study.py report --out DIR
+
+    `plan` writes a folder for each point: run YAML, DeepSpeed JSON, job. `run` starts the jobs here, one after another, or
+    hands them to Slurm; points that are finished are skipped. `report` writes tables and plots. The exit code is 1 if a point
+    failed.
+    """
+    top = parser_of(scaling_study)
+    what = top.add_subparsers(dest="what", required=True)
+    make = what.add_parser("plan", help="write the points")
+    start = what.add_parser("run", help="run the points, or submit their jobs")
+    for command in (make, start, what.add_parser("report", help="print and write tables and plots")):
+        command.add_argument("--out", type=Path, required=True, help="folder of the study")
+    add_run(make)
+    add = make.add_argument
+    mode = "quantity kept the same: samples of a rank, the global batch, or one sample that all ranks share"
+    add("--mode", choices=("weak", "strong", "sequence"), required=True, help=mode)
+    sizes = make.add_mutually_exclusive_group(required=True)
+    sizes.add_argument("--ranks", type=wholes(1), help="numbers of ranks on this machine, such as 1,2,4")
+    sizes.add_argument("--nodes", type=wholes(1), help="numbers of nodes of a cluster, with a rank on every GPU")
+    add("--machine", help="machine for which costs are estimated: a name or a file (cpu; with --nodes: frontier)")
+    add("--script", type=Path, help="job script that the jobs of the points are made from (that of the machine)")
+    add("--limit", type=int, default=30, help="minutes that Slurm gives a job (30)")
+    add("--steps", type=int, default=10, help="number of timed steps (10)")
+    add("--warm_up", type=int, default=3, help="number of steps before them that are not timed (3)")
+    add("--global_batch", type=int, help="strong: samples of a step (those of the smallest point)")
+    cells = "sequence: cells y,x or z,y,x of a sample that one rank holds"
+    add("--grid", type=wholes(1, counts=(2, 3)), help=cells)
+    limit = "sequence: GiB that the activations of a rank may take (parallel.memory_limit, or what that sample takes)"
+    add("--memory_limit", type=float, help=limit)
+    start.add_argument("--submit", action="store_true", help="submit them by sbatch, each after the one before")
+    start.add_argument("--limit", type=float, default=15, help="minutes for each point on this machine (15)")
+    option = "one more option of sbatch, such as -APROJECT"
+    start.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=option)
+    args = top.parse_args()
+    if args.what == "plan":  # each raises a mistake in its input
+        load_config(args.config, args.set)
+        load_deepspeed_config(args.deepspeed_config)
+    elif not (args.out / "study.json").is_file():
+        study = f"{started_as('tools/scaling_study.py', 'study')} plan --out {quote(str(args.out))}"
+        raise ConfigError(f"{args.out} holds no study; make one with `{study}`.")
+    from matey.commands.scaling_study import main
+
+    return main(args)
+
+
+@entry_point
+def simulate() -> int:
+    """Simulate an ensemble of trajectories of one PDE system and write it in the format of the published data.
+
+        python tools/simulate.py --list
+        python tools/simulate.py shallow_water --out data/swe --trajectories 200 --resolution 64
+        python tools/simulate.py compressible_rand --out data/gas --trajectories 20 --mach 1.0
+
+    The solvers and the layouts are in matey.simulate; without options, size and settings are those of the published set. A
+    run that was interrupted goes on when it is started again.
+    """
+    from matey.simulate.catalogue import CATALOGUE, LAYOUTS, SYSTEMS, check_sizes, settings
+
+    parser = parser_of(simulate)
+    add = parser.add_argument
+    add("system", nargs="?", metavar="SYSTEM", help=f"{' or '.join(CATALOGUE)}, or one of a package")
+    add("--list", action="store_true", help="list the systems and stop")
+    add("--out", type=path, metavar="DIR", help="folder for the files, which have their official names")
+    add("--trajectories", type=int, help="number of trajectories (as published)")
+    add("--resolution", type=int, help="cells along the longest axis (as published)")
+    add("--frames", type=int, help="frames of each, the initial one included (as published)")
+    for name, systems in settings().items():
+        add(f"--{name}", type=float, help=f"setting of {' and '.join(systems)} (as published)")
+    add("--seed", type=int, default=0, help="seed of the first trajectory; the next ones count up")
+    layouts = (
+        "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
+    )
+    add("--layout", choices=("official", "the_well", *LAYOUTS), default="official", help=f"{layouts} (official)")
+    add("--workers", type=threads, help="threads (as many as PyTorch takes)")
+    add("--overwrite", action="store_true", help="replace a file made with other settings")
+    args = parser.parse_args()
+    if args.list:
+        for name in SYSTEMS:
+            print(f"{name:20s} {(CATALOGUE.get(name) or SYSTEMS[name]).summary}")
+        return 0
+    if args.system is None or args.out is None:
+        parser.error("name a system and the folder for the file: SYSTEM --out DIR; --list lists the systems")
+    system = SYSTEMS.check(args.system)
+    for name, systems in settings().items():
+        if getattr(args, name) is not None and system not in systems:
+            raise FlagError(f"{system} has no --{name}, only {' and '.join(systems)} have.")
+    if system not in LAYOUTS.get(args.layout, [system]):
+        raise FlagError(f"{system} has no --layout {args.layout}, only {' and '.join(LAYOUTS[args.layout])} has.")
+    published = CATALOGUE.get(system) or SYSTEMS[system]
+    asked = {"num_trajectories": args.trajectories, "resolution": args.resolution, "num_frames": args.frames}
+    sizes = {name: getattr(published, name) if size is None else size for name, size in asked.items()}
+    chosen = {name: value for name in published.settings if (value := getattr(args, name, None)) is not None}
+    interrupt_at_signals()
+    try:
+        check_sizes(**sizes, first_seed=args.seed, settings=chosen)
+        from matey.commands.simulate import main
+
+        with writing(args.out):
+            return main(args, sizes, chosen)
+    except (ValueError, ArithmeticError) as error:
+        raise Mistake(str(error)) from None
+    except KeyboardInterrupt:
+        print("Interrupted; the same command continues from here.", file=sys.stderr, flush=True)
+        os._exit(INTERRUPTED)  # files are closed; an ordinary exit would wait for the solvers' threads, for minutes
+
+
+@entry_point
+def watch() -> int:
+    """Watch runs while they train, as curves in the terminal, or compare them once.
+
+        python tools/watch.py RUN [RUN ...] [--html page.html]
+        python tools/watch.py RUN RUN --once
+
+    RUN is a run's folder, such as runs/demo. Only its metrics.jsonl and config.yaml are read: the run is not touched, and may
+    train on another machine that shares the folder. Ends with the last step, or with ctrl-C. launch/evaluate.py --checkpoint
+    RUN RUN compares errors on what was held out.
+    """
+    parser = parser_of(watch)
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    add("--html", type=path, metavar="FILE", help="page to write as well, which loads itself anew")
+    add("--every", type=whole(1, 3600), default=5, help="seconds between looks (5)")
+    add("--once", action="store_true", help="look once, and end")
+    args = parser.parse_args()
+    from matey.commands import watch as work
+
+    return work.watch(args.runs, args.html, args.every, once=args.once)
