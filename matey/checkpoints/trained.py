@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from matey.checkpoints.run_files import (
     CONFIG,
@@ -127,10 +127,6 @@ def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
     return [lines[key] for key in sorted(lines)]
 
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-FLOATS = ("F64", "F32", "BF16", "F16")  # types of weights, as safetensors calls them
-
-
 class _ModelJson(ModelSection):
     """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
 
@@ -154,29 +150,19 @@ class _ModelJson(ModelSection):
     longest_lead: float = Field(256.0, gt=0, le=1e9)
 
 
-class _Index(BaseModel):
-    """The index that names the file of each weight, if there are several files."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    weight_map: Annotated[dict[str, Annotated[str, Field(pattern=r"^[\w.-]+\.safetensors$")]], Field(min_length=1)]
-
-
 def load_model(folder: Path) -> MateyModel:
     """Load a model on the CPU; its attention backend is chosen for the device, because results do not depend on it.
 
     Raises:
         CheckpointError: the model is missing, corrupt, of another kind, or some of its weights are not finite.
     """
-    tree = _read_config(folder)
-    files = _weight_files(folder)
-    _check_size(folder, tree, files)
+    _check_config(folder)
     try:
         model, info = MateyModel.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, attention="auto", local_files_only=True
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        sentence = str(error).removesuffix(".")
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        sentence = one_line(error).removesuffix(".")
         raise CheckpointError(f"The model in {folder} cannot be loaded: {sentence}; copy the model again.") from None
     # Hugging Face silently fills weights that are missing or do not fit with random numbers.
     wrong = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
@@ -194,7 +180,8 @@ def load_model(folder: Path) -> MateyModel:
     return model
 
 
-def _read_config(folder: Path) -> _ModelJson:
+def _check_config(folder: Path) -> None:
+    """Raise CheckpointError unless ``config.json`` is a network's."""
     tree = read_json(folder / MODEL_CONFIG)
     kind = tree.get("model_type")
     if kind is None:
@@ -205,45 +192,7 @@ def _read_config(folder: Path) -> _ModelJson:
         check_stated(tree)
     except ValueError as error:
         raise CheckpointError(f"The model in {folder} cannot be loaded: {error}") from None
-    return validated(_ModelJson, tree, folder / MODEL_CONFIG)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files with the weights, all of which lie in the folder itself."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        raise CheckpointError(f"{folder} has no {WEIGHTS} or {INDEX}; expected what save_pretrained writes.")
-    index = validated(_Index, read_json(folder / INDEX), folder / INDEX)
-    files = [folder / name for name in sorted(set(index.weight_map.values()))]
-    for file in files:
-        if not file.is_file():
-            raise CheckpointError(f"{folder / INDEX} names {file.name}, which is not beside it; copy the model again.")
-    return files
-
-
-def _check_size(folder: Path, tree: _ModelJson, files: list[Path]) -> None:
-    """Refuse a configuration with far more weights than the files hold, before memory is allocated for them."""
-    num_bytes = sum(file.stat().st_size for file in files)
-    least = 4 * tree.width**2 * tree.num_blocks  # bytes of the attention weights alone, at one byte each
-    if least > 16 * num_bytes:
-        raise CheckpointError(
-            f"{folder / MODEL_CONFIG} asks for {tree.num_blocks} blocks of width {tree.width}, at least {least:,} weights, "
-            f"but the files hold {num_bytes:,} bytes; take config.json and weights from one and the same model."
-        )
-    for file in files:
-        try:
-            with safe_open(file, "pt") as weights:
-                types = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"The model in {folder} cannot be loaded: {file.name}: {one_line(error)}; copy the model again."
-            ) from None
-        if strange := [name for name, kind in types.items() if kind not in FLOATS]:
-            raise CheckpointError(
-                f"{file} holds {strange[0]} as {types[strange[0]]}, where weights are {', '.join(FLOATS)}; take a model that "
-                "MATEY saved."
-            )
+    validated(_ModelJson, tree, folder / MODEL_CONFIG)
 
 
 def read_json(path: Path) -> dict[str, Any]:

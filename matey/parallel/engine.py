@@ -31,7 +31,6 @@ from matey.parallel.master import masters
 from matey.parallel.muon import Muon, matrices_of_blocks
 from matey.parallel.package import Engine, deepspeed
 from matey.process.ending import is_first_to_say
-from matey.process.signals import asked_to_leave
 
 if TYPE_CHECKING:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -62,14 +61,14 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         "gradient_clipping": train.clip_norm,
         "steps_per_print": 10**9,
     }
-    if train.ema and config.get("bf16", {}).get("bf16_master_weights_and_grads"):
+    if (train.ema or matrices) and config.get("bf16", {}).get("bf16_master_weights_and_grads"):
         raise ConfigError(
-            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, in which a moving average soon stands still; remove "
-            "it from the DeepSpeed JSON, or train.ema."
+            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, in which a moving average (train.ema) soon stands "
+            "still, and Muon's steps get lost; remove it from the DeepSpeed JSON, or these settings."
         )
     muon = None
     if matrices:
-        _check_muon(zero, config)
+        _check_muon(zero)
         muon = partial(Muon, betas=train.betas, precision=torch.bfloat16 if is_bf16(config) else torch.float32)
         config["zero_force_ds_cpu_optimizer"] = False
         supported = deepspeed().runtime.zero.utils.ZERO_SUPPORTED_OPTIMIZERS
@@ -97,8 +96,8 @@ def _adam(train: TrainSection, is_compiled: bool) -> dict[str, Any]:
     return adam if is_compiled else {**adam, "fused": True}
 
 
-def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
-    """Raise ConfigError if the optimizer's state would lie where Muon cannot step it, or would not be in float32."""
+def _check_muon(zero: DeepSpeedZeroConfig) -> None:
+    """Raise ConfigError if the optimizer's state would lie where Muon cannot step it."""
     offload = zero.offload_optimizer
     if zero.zenflow is not None or (
         offload is not None and (offload.device == "nvme" or offload.ratio < 1 or offload.super_offload)
@@ -107,11 +106,6 @@ def _check_muon(zero: DeepSpeedZeroConfig, config: dict[str, Any]) -> None:
             "train.optimizer muon needs the optimizer's state on the device or in main memory, but zero_optimization sends it "
             "to a disk, or a part of it to DeepSpeed's own Adam (ratio, super_offload, zenflow); set "
             "offload_optimizer.device to 'cpu' without these, or train.optimizer to adamw."
-        )
-    if config.get("bf16", {}).get("bf16_master_weights_and_grads"):
-        raise ConfigError(
-            "bf16.bf16_master_weights_and_grads keeps weights in bfloat16, but train.optimizer muon needs them in float32; "
-            "remove it from the DeepSpeed JSON, or set train.optimizer to adamw."
         )
 
 
@@ -135,10 +129,6 @@ def _in_a_sentence() -> Iterator[None]:
         yield
     except Exception as error:
         why = one_line(error)
-        if asked_to_leave():  # by a signal that has ended a compiler, too
-            raise ConfigError(
-                f"Asked to stop while DeepSpeed started ({why}): start the same command again."
-            ) from error
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             why = f"{error.title}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
@@ -247,6 +237,20 @@ def whole_parameters(engine: Engine) -> dict[str, Tensor]:
     return weights if rank() == 0 else {}
 
 
+_UNIVERSAL = "--resume tells a universal checkpoint from DeepSpeed's own, and loads either"
+REFUSED = {
+    "torch_autocast.enabled": "the network itself chooses what it computes in float32; use bf16, or float32 without either",
+    "fp16.enabled": "its loss scaling skips steps; use bf16, or float32 without either",
+    "zero_optimization.elastic_checkpoint": "neither --resume nor conversion reads what it saves",
+    "zero_optimization.round_robin_gradients": "with it DeepSpeed 0.19 keeps weights in another order than their names, so "
+    "that each would be saved under the name of another",
+    "load_universal_checkpoint": _UNIVERSAL,
+    "checkpoint.load_universal": _UNIVERSAL,
+    "checkpoint.writer": "a checkpoint has to be whole before it gets its name, and such a writer may go on in the background",
+}
+"""Keys of the DeepSpeed JSON that must not be set, and why."""
+
+
 def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
     """Return the ZeRO section of a DeepSpeed configuration with its defaults filled in.
 
@@ -260,37 +264,16 @@ def zero_settings(config: dict[str, Any]) -> DeepSpeedZeroConfig:
             "bf16 with ZeRO stage 0 uses an optimizer wrapper whose results differ from those of the other stages; "
             "use zero_optimization.stage 1, which costs nothing on one rank."
         )
-    if config.get("torch_autocast", {}).get("enabled"):
-        raise ConfigError(
-            "torch_autocast is not supported: the network itself chooses what it computes in float32; use bf16, or float32 "
-            "without either."
-        )
-    if config.get("fp16", {}).get("enabled"):
-        raise ConfigError("fp16 is not supported: its loss scaling skips steps; use bf16, or float32 without either.")
-    if zero.elastic_checkpoint:
-        raise ConfigError(
-            "zero_optimization.elastic_checkpoint is not supported: neither --resume nor conversion reads what it saves; "
-            "remove it from the DeepSpeed JSON, and convert checkpoints for other numbers of ranks."
-        )
-    if config.get("load_universal_checkpoint") or config.get("checkpoint", {}).get("load_universal"):
-        raise ConfigError(
-            "checkpoint.load_universal is not supported: --resume tells a universal checkpoint from DeepSpeed's own, and "
-            "loads either; leave it out."
-        )
-    if config.get("checkpoint", {}).get("writer"):
-        raise ConfigError(
-            "checkpoint.writer is not supported: a checkpoint has to be whole before it gets its name, and such a writer may "
-            "go on in the background; remove it from the DeepSpeed JSON."
-        )
+    for key, why in REFUSED.items():
+        value: Any = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
+        if value:
+            raise ConfigError(f"{key} is not supported: {why}; remove it from the DeepSpeed JSON.")
     if zero.stage == 0 and zero.offload_optimizer is not None and zero.offload_optimizer.device != "none":
         raise ConfigError(
             "zero_optimization.offload_optimizer needs stage 1 or above: stage 0 keeps the optimizer on the device; remove it "
             "from the DeepSpeed JSON, or raise the stage."
-        )
-    if zero.stage in (1, 2) and zero.round_robin_gradients:
-        raise ConfigError(
-            "zero_optimization.round_robin_gradients is not supported: with it DeepSpeed 0.19 keeps weights in another order "
-            "than their names, so that each would be saved under the name of another; remove it from the DeepSpeed JSON."
         )
     return zero
 

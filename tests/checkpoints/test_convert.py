@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from matey import MateyModel
-from matey.checkpoints import convert as module
 from matey.checkpoints.convert import ConversionError, convert
 from matey.checkpoints.run_files import ABOUT, ShardError
 from matey.checkpoints.source import AVERAGE, WEIGHTS, find_checkpoint
@@ -80,17 +79,6 @@ def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two
     assert "at step 2 on validation" in card and "| shallow_water | 0.1250 | 0.5000 |" in card
     assert "<script" not in card and "data/&lt;script>" in card
     assert "on 2 ranks: " in card and "engine_cases.py" in card and "from_pretrained" in card
-
-
-def test_large_weights_are_spread_over_files(two_ranks, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MAX_SHARD", "500KB")
-    source = exported(two_ranks[0], "zero3", tmp_path / "model")
-    exported(two_ranks[0], "zero3", tmp_path / "fp32", form="fp32")
-    for folder in ("model", "fp32"):
-        assert len(list((tmp_path / folder).glob("model-*-of-*.safetensors"))) > 3
-    expected = source.whole(WEIGHTS)
-    state = MateyModel.from_pretrained(tmp_path / "model").state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in state.items())
 
 
 def test_what_cannot_be_done_is_a_sentence_and_leaves_nothing(two_ranks, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from matey.checkpoints.convert import describe
-from matey.checkpoints.run_files import ShardError, best_validation, read_metrics
+from matey.checkpoints.run_files import ShardError, best_validation
 from matey.checkpoints.source import find_checkpoint, find_damage, open_shard
 
 SHARD = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
@@ -66,18 +66,6 @@ def test_a_missing_a_short_and_an_older_file_are_named(checkpoint, name):
     assert [f"{path} is of step 2" in sentence and "step 3" in sentence for sentence in damage(checkpoint)] == [True]
 
 
-def test_facts_stand_before_a_missing_shard_where_parameters_are_frozen(two_ranks, tmp_path):
-    shutil.copytree(two_ranks[0] / "frozen3", tmp_path / "run")
-    source, run = find_checkpoint(tmp_path / "run")
-    frozen = sum(values.numel() for values in source.frozen().values())
-    assert frozen > 200_000
-    path = source.folder / MODULE
-    path.unlink()
-    text = describe(source, run)
-    assert f"{781_522 - frozen:,} trained" in text and f"{frozen:,} frozen" in text
-    assert find_damage(source) == [f"{path} is missing; copy it again, or take an older checkpoint."]
-
-
 def test_a_changed_byte_is_found_by_its_checksum(checkpoint):
     path = checkpoint / SHARD
     with zipfile.ZipFile(path) as archive:
@@ -87,14 +75,6 @@ def test_a_changed_byte_is_found_by_its_checksum(checkpoint):
     path.write_bytes(spoilt)
     (sentence,) = damage(checkpoint)
     assert str(path) in sentence and "checksum" in sentence
-
-
-def test_what_is_read_names_the_file_of_another_step_too(checkpoint):
-    reads = {SHARD: lambda source: source.whole("fp32"), MODULE: lambda source: source.module(1)}
-    for name, read in reads.items():
-        shutil.copy(checkpoint.with_name("step_000002") / name, checkpoint / name)
-        with pytest.raises(ShardError, match=f"{name} is of step 2"):
-            read(find_checkpoint(checkpoint)[0])
 
 
 def test_what_is_no_checkpoint_is_a_sentence(tmp_path):
@@ -129,21 +109,6 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, write, words):
     with suppress(RuntimeError):
         torch.load(tmp_path / SHARD, weights_only=False)
     assert (tmp_path / "made_by_a_pickle").exists(), "the payload works where it is let"
-
-
-def test_no_class_of_deepspeed_is_imported_to_read_its_files(two_ranks):
-    state = open_shard(two_ranks[0] / "bf16_1" / "checkpoints" / "step_000003" / f"bf16_{SHARD}")[
-        "optimizer_state_dict"
-    ]
-    (first, *_) = state["param_slice_mappings"][0].values()
-    assert type(first).__module__ == "matey.checkpoints.source" and first.numel > 0
-
-
-def test_a_number_that_is_null_is_none(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 3, "loss": null, "seconds": 1.5}\n')
-    ((text, line),) = read_metrics(path).lines
-    assert line == {"step": 3, "seconds": 1.5} and text == '{"step": 3, "loss": null, "seconds": 1.5}'
 
 
 def test_the_best_validation_is_of_what_is_validated_now():

@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import CheckpointError, _ModelJson, load_trained, read_log
@@ -19,17 +18,11 @@ RUN = {
 
 DAMAGED_LINES = [
     b"[1, 2]",
-    b"7",
-    b"null",
     b'{"loss": 1}',
-    b'{"step": "three"}',
     b'{"step": 1.5}',
-    b'{"step": true}',
-    b'{"step": -1}',
     b'{"step": 2, "lo',
     '{"step": 2, "name": "W\xe4rme"}'.encode("latin-1"),
     b"[" * 100_000,
-    b'{"step": ' + b"9" * 5000 + b"}",
 ]
 
 
@@ -59,21 +52,6 @@ def test_a_model_folder_knows_its_history_and_no_run(run_folder):
     assert (trained.run, trained.num_frames, trained.log) == (None, 2, [])
 
 
-def test_a_run_in_the_making_has_no_log_yet(run_folder):
-    (run_folder / "metrics.jsonl").unlink()
-    assert load_trained(run_folder).log == []
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="There is no folder .*/nowhere"):
-        load_trained(tmp_path / "nowhere")
-
-
-def test_a_folder_that_is_neither_says_what_was_looked_for(tmp_path):
-    with pytest.raises(CheckpointError, match=r"neither a run \(it has no config.yaml\) nor a model"):
-        load_trained(tmp_path)
-
-
 def test_a_run_without_weights_says_when_there_are_some(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(RUN))
     with pytest.raises(CheckpointError, match="has no model/ yet"):
@@ -85,7 +63,7 @@ def test_a_run_without_weights_says_when_there_are_some(tmp_path):
 
 def test_a_model_without_weights_says_what_is_missing(run_folder):
     (run_folder / "model" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="has no model.safetensors"):
+    with pytest.raises(CheckpointError, match="model cannot be loaded: .*model.safetensors"):
         load_trained(run_folder)
 
 
@@ -106,18 +84,6 @@ def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(change
 def test_a_model_configuration_that_contradicts_itself_is_refused(run_folder):
     edit_model_config(run_folder, num_heads=5)
     with pytest.raises(CheckpointError, match=r"cannot be loaded: width 24 is not a multiple of the 5 heads;"):
-        load_trained(run_folder)
-
-
-def test_a_model_of_another_kind_is_refused(run_folder):
-    edit_model_config(run_folder, model_type="bert")
-    with pytest.raises(CheckpointError, match="a model of type 'bert', not 'matey'"):
-        load_trained(run_folder)
-
-
-def test_a_damaged_model_configuration_is_refused(run_folder):
-    (run_folder / "model" / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json is corrupt"):
         load_trained(run_folder)
 
 
@@ -146,36 +112,16 @@ def test_a_damaged_line_of_the_log_is_skipped_and_counted_once(run_folder, damag
     ("change", "words"),
     [
         ({"width": 10**30}, "width: .* less than or equal to 65536"),
-        ({"width": 32_768, "num_blocks": 1000}, "asks for 1000 blocks of width 32768, .* but the files hold"),
         ({"width": "wide"}, "width: .* integer"),
-        ({"width": "24"}, "width: .* integer"),
-        ({"fields": []}, "fields: .* at least 1 item"),
-        ({"num_heads": 0}, "num_heads: .* greater than or equal to 1"),
         ({"tokens": {"patches": 7}}, "patches: expected a list"),
         ({"tokens": {"patches": [[1, 1, 10**9, 8]]}}, "patches.0.2: .* less than or equal"),
-        ({"fields": {"a": 1}}, "fields: expected a list"),
         ({"mlp_ratio": float("nan")}, "mlp_ratio: .* finite"),
-        ({"dtype": "int3"}, "dtype 'int3', expected one of float32"),
         ({"model_type": ["matey"]}, "a model of type .*, not 'matey'"),
-        ({"scheme": [1]}, "scheme: .* string"),
     ],
 )
 def test_a_model_configuration_is_validated_as_a_run_is(change, words, run_folder):
     edit_model_config(run_folder, **change)
     with pytest.raises(CheckpointError, match=words):
-        load_trained(run_folder)
-
-
-@pytest.mark.parametrize(
-    "file", ["../weights.safetensors", "/etc/passwd", "https://x.y/z.safetensors", "weights.bin", 3, "away.safetensors"]
-)
-def test_shards_that_an_index_finds_elsewhere_are_refused(file, run_folder):
-    model = run_folder / "model"
-    (model / "model.safetensors").rename(run_folder / "weights.safetensors")
-    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"norm.weight": file}}))
-    with pytest.raises(
-        CheckpointError, match="weight_map.norm.weight: |names away.safetensors, which is not beside it"
-    ):
         load_trained(run_folder)
 
 
@@ -191,24 +137,12 @@ def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_
     assert load_trained(run_folder).model.sequence_group.backend == "auto"
 
 
-@pytest.mark.parametrize("layers", [5, [], [1], ["2", 1], [1, 10**9], [1] * 1000])
-def test_layers_of_a_model_that_no_run_has_are_a_sentence(layers, run_folder):
-    edit_model_config(run_folder, layers=layers)
-    with pytest.raises(CheckpointError, match="layers"):
-        load_trained(run_folder)
-
-
 @pytest.mark.parametrize("load", [load_trained, MateyModel.from_pretrained])
 @pytest.mark.parametrize(
     "change",
     [
         {"attn_implementation": "owner/kernel"},
-        {"_attn_implementation": "owner/kernel"},
         {"auto_map": {"AutoModel": "x--y.z"}},
-        {"quantization_config": {"load_in_4bit": True}},
-        {"num_labels": 10**9},
-        {"id2label": {"a": "b"}},
-        {"to_dict": 3},
         {"__class__": "x"},
     ],
     ids=lambda change: next(iter(change)),
@@ -229,13 +163,6 @@ def test_an_adapter_beside_a_model_is_refused(load, run_folder):
 def test_a_saved_model_states_its_own_keys_and_leaves_attention_to_matey(run_folder):
     model = load_trained(run_folder).model
     assert model.config.to_dict().keys() <= SAVED and model.config._attn_implementation == "eager"
-
-
-def test_weights_that_are_whole_numbers_are_refused(run_folder):
-    path = run_folder / "model" / "model.safetensors"
-    save_file({name: weight.int() for name, weight in load_file(path).items()}, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match="holds .* as I32, where weights are F64, F32, BF16, F16"):
-        load_trained(run_folder)
 
 
 def edit_model_config(run_folder, **change):

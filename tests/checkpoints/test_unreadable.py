@@ -3,17 +3,15 @@
 The names of parameters in a checkpoint that somebody else wrote, where they become names of files.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from matey.checkpoints.convert import convert, write_universal
 from matey.checkpoints.run_files import MODEL_STATES, ShardError, step_folder
-from matey.checkpoints.source import WEIGHTS, Source, average_stretches, open_checkpoint, open_shard
+from matey.checkpoints.source import WEIGHTS, Source, open_checkpoint, open_shard
 from tests.support.nobody import said_to_nobody
 
 
@@ -37,14 +35,6 @@ def test_a_shard_or_a_folder_that_may_not_be_read_is_not_called_damaged(step):
     step.chmod(0o755)
 
 
-def test_a_link_to_itself_and_a_folder_in_the_place_of_a_shard_are_damaged(tmp_path):
-    (tmp_path / "link.pt").symlink_to("link.pt")
-    (tmp_path / "folder.pt").mkdir()
-    for name in ("link.pt", "folder.pt"):
-        with pytest.raises(ShardError, match=f"{name} .* is cut short or corrupt"):
-            open_shard(tmp_path / name)
-
-
 COMMON = {
     "zero_stage": 1,
     "global_steps": 2,
@@ -60,21 +50,12 @@ COMMON = {
     [
         ("param_shapes", 3, "has '3' as param_shapes, which no run writes"),
         ("global_steps", "two", "has 'two' as global_steps"),
-        ("dp_world_size", 10**9, "says that 1000000000 ranks with ZeRO 1 wrote it"),
-        ("zero_stage", 7, "says that 1 ranks with ZeRO 7 wrote it"),
     ],
 )
 def test_a_record_that_no_run_has_written_is_refused(tmp_path, key, value, words):
     torch.save(COMMON | {key: value}, tmp_path / MODEL_STATES)
     with pytest.raises(ShardError, match=words):
         open_checkpoint(tmp_path)
-
-
-def test_shapes_that_claim_more_than_the_files_hold_are_refused(tmp_path):
-    torch.save(COMMON, tmp_path / MODEL_STATES)
-    claims = COMMON | {"param_shapes": [{"a": torch.Size((10**7, 10**7))}]}
-    with pytest.raises(ShardError, match=r"claim 400,000,000,000,000 bytes, and its files have [\d,]+;"):
-        Source(tmp_path, 1, claims).whole(WEIGHTS)
 
 
 def test_an_optimizer_without_what_is_looked_up_in_it_is_one_sentence(tmp_path):
@@ -85,29 +66,13 @@ def test_an_optimizer_without_what_is_looked_up_in_it_is_one_sentence(tmp_path):
         source.whole(WEIGHTS)
 
 
-@pytest.mark.parametrize("metadata", [None, {"step": "2"}, {"step": "two", "a": "0"}])
-def test_an_average_without_its_step_or_places_is_corrupt(tmp_path, metadata):
-    save_file({"a": torch.zeros(2)}, tmp_path / "ema.safetensors", metadata)
-    with pytest.raises(ShardError, match="ema.safetensors is cut short or corrupt"):
-        average_stretches(tmp_path / "ema.safetensors")
-
-
 def test_a_latest_that_names_nothing_is_not_taken_for_the_folder_itself(tmp_path):
     (tmp_path / "latest").touch()
     with pytest.raises(ShardError, match="latest names '', which is not beside it"):
         step_folder(tmp_path)
 
 
-def test_a_pipe_in_the_place_of_latest_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "latest")
-    with pytest.raises(
-        ShardError,
-        match=r"latest cannot be read \(it is a pipe .*; replace it by a file that holds the name of a step_\*",
-    ):
-        step_folder(tmp_path)
-
-
-NAMES = ["../../outside", "/tmp/outside", "null\0"]
+NAMES = ["../../outside", "null\0"]
 
 
 def source_with(folder, name, stage):
@@ -151,9 +116,3 @@ def test_a_parameter_whose_name_leads_elsewhere_reads_nothing(tmp_path, name):
     with pytest.raises(ShardError, match="which is not a valid file name"):
         convert(source, None, "fp32", tmp_path / "out", average=False, dtype="float32")
     assert written(tmp_path) == ["outside/fp32.pt"]
-
-
-def test_the_names_of_a_model_are_names_of_files(tmp_path):
-    source = source_with(tmp_path / "from", "blocks.0.attention.query.weight", stage=0)
-    write_universal(source, tmp_path / "to")
-    assert "zero/blocks.0.attention.query.weight/fp32.pt" in written(tmp_path / "to")

@@ -107,17 +107,6 @@ def test_ranks_that_share_out_the_forecasts_find_what_one_process_does(folder, t
     assert "Beyond the truth" in (tmp_path / "two" / "report.html").read_text()
 
 
-@pytest.mark.slow
-def test_what_one_rank_alone_meets_in_the_middle_of_the_forecasts_ends_all(folder, tmp_path):
-    data = write_waves(tmp_path, "shallow_water")
-    with h5py.File(data, "r+") as file:
-        file["0002/data"][5] = np.nan
-    wrong = ("--data", data, "--leads", "1", "--rollout", "0", "--max-windows", "4", "--out", tmp_path / "wrong")
-    command = ("--checkpoint", folder / "waves", *wrong, "--batch", "1")
-    bad = start_ranks(2, ROOT / "launch/evaluate.py", *command)
-    assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
-
-
 def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate, without_page):
     status, out, error = evaluate(
         *("--checkpoint", folder / "waves" / "model", "--data", folder / "shallow_water", "--out", tmp_path),
@@ -187,16 +176,6 @@ def test_a_mistake_of_the_user_is_one_sentence(arguments, words, folder, tmp_pat
     assert len(error.splitlines()) == 1
     assert words in error
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.whole
-def test_held_out_trajectories_that_begin_as_trained_ones_are_noted(folder, tmp_path, evaluate, without_page):
-    run = shutil.copytree(folder / "waves", tmp_path / "run")
-    (run / "seen.txt").write_text(seen_text([open_dataset(folder / "shallow_water")], [range(5)]))
-    command = ["--checkpoint", run, "--out", tmp_path / "out", "--leads", "1", "--rollout", "0", "--max-windows", "2"]
-    status, out, error = evaluate(*command)
-    assert status == 0 and "shallow_water: 2 of the 2 trajectories held out begin exactly as ones" in out, error
-    assert "diffusion_reaction: 2 of" not in out
 
 
 @pytest.mark.whole

@@ -79,39 +79,6 @@ def test_a_run_says_by_its_exit_code_whether_its_steps_are_done(place):
     assert pretrain(config, "--is_done", "--set", "train.steps=99").returncode == 75
 
 
-@pytest.mark.slow
-def test_a_run_knows_that_it_is_not_done_where_its_launcher_takes_it_for_a_success(place):
-    folder = place[0] / "success"
-    config = write_run(folder, 2)
-    with running(folder, DEEPSPEED, config, SHORTER) as run:
-        run.wait_for_steps(3)
-        ranks = run.ranks()
-        ranks[0].parent().kill()  # the second process of deepspeed, whose first ends with 0
-        assert run.wait(ranks) == 0, run.text()
-    assert f"of {NUM_STEPS} is saved" in run.text() and pretrain(config, "--is_done").returncode == 75
-    assert pretrain(config, "--resume", *SHORTER, launcher=DEEPSPEED).returncode == 0
-    assert pretrain(config, "--is_done").returncode == 0
-
-
-@pytest.mark.slow
-def test_a_run_asked_to_stop_saves_before_it_validates_and_the_next_one_validates(place):
-    base, _ = place
-    config = write_run(base / "owed", 1)
-    num_steps = 10
-    settings = ["--set", "train.validate_every=1", "--set", f"train.steps={num_steps}"]
-    with running(base / "owed", PYTHON, config, settings) as run:
-        run.wait_for_steps(3)
-        os.kill(run.process.pid, signal.SIGUSR1)
-        assert run.wait(run.ranks()) == 75, run.text()
-    lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
-    last = max(line["step"] for line in lines)
-    assert not any("valid_nrmse" in line for line in lines if line["step"] == last), "it validated before it saved"
-    result = pretrain(config, "--resume", *settings)
-    assert result.returncode == 0, result.stdout + result.stderr
-    lines = [json.loads(line) for line in (base / "owed" / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "valid_nrmse" in line] == list(range(1, num_steps + 1))
-
-
 def valid_steps(folder: Path) -> list[int]:
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     return [line["step"] for line in map(json.loads, lines) if "valid_nrmse" in line]

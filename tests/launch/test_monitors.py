@@ -1,6 +1,5 @@
 """DeepSpeed's monitors, which a run writes what it logs to, and MLflow, which takes it afterwards or from the Trainer."""
 
-import csv
 import json
 import os
 import re
@@ -17,16 +16,6 @@ def monitored(run_yaml, folder, monitor, **kwargs):
     """Train a small run with a section of a monitor in the DeepSpeed JSON."""
     (folder / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}, **monitor}))
     succeed(pretrain(run_yaml(), deepspeed_config=folder / "ds.json", **kwargs))
-
-
-def test_deepspeeds_csv_monitor_has_the_numbers_of_the_run_by_step(run_yaml, tmp_path):
-    logs = {"enabled": True, "output_path": str(tmp_path / "logs"), "job_name": "demo"}
-    monitored(run_yaml, tmp_path, {"csv_monitor": logs})
-    for name in ("loss", "valid_nrmse", "grad_norm", "num_tokens"):
-        header, *rows = csv.reader((tmp_path / "logs" / "demo" / f"matey_{name}.csv").open())
-        assert header == ["step", name]
-        assert {int(step): float(value) for step, value in rows} == pytest.approx(metrics(tmp_path / "run", name))
-    assert (tmp_path / "logs" / "demo" / "matey_loss_by_system_shallow_water.csv").is_file()
 
 
 def test_tensorboard_reads_the_numbers_of_the_run_by_step(run_yaml, tmp_path):

@@ -233,19 +233,8 @@ def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_beh
     assert "a rank holds" in result.stdout and not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow  # without workers it is among what test_told.py shows
-@pytest.mark.parametrize("workers", [0, 1])
-def test_ranks_that_read_a_part_of_the_fields_each_train_as_one_process(run_yaml, tmp_path, workers):
-    config = run_yaml(train={"steps": 3, "unroll": 1, "unroll_share": 0.5})
-    succeed(pretrain(config, "--set", f"output.dir={tmp_path / 'alone'}"))
-    settings = (f"data.workers={workers}", "parallel.sequence_parallel_size=2")
-    succeed(pretrain(config, *(word for each in settings for word in ("--set", each)), launcher=TWO_RANKS))
-    losses = metrics(tmp_path / "run")
-    assert len(losses) == 3 and losses == pytest.approx(metrics(tmp_path / "alone"), rel=1e-5)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [0, 1, 3])
+@pytest.mark.parametrize("stage", [3])
 def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for_bit(run_yaml, tmp_path, stage):
     config = run_yaml(
         parallel={"sequence_parallel_size": 2},

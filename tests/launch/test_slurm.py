@@ -1,16 +1,14 @@
 """The job script for Slurm on a real Slurm, whose virtual nodes are this machine: what jobs start, and what mistakes give."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.paths import ROOT
 from tests.support.programs import preloaded
 from tests.support.runs import losses
-from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in, wait_for_step
+from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in
 
 ONE_NODE = ["--nodes=1", *SHAPE[1:]]
 
@@ -49,42 +47,12 @@ def test_a_job_of_one_task_without_a_word_of_cores_trains(cluster):
     assert list(losses(folder)) == [1, 2]
 
 
-@pytest.mark.slow
-def test_a_renamed_script_submits_itself_with_what_its_job_was_given(cluster, forks):
-    config, folder = run_in(cluster, "renamed", 2)
-    script = cluster.folder / "my own.sbatch"
-    shutil.copy(SCRIPT, script)
-    given = [*ONE_NODE, "--job-name=chained", "--mem=1000", "--constraint=nvme"]
-    flags = ["--set", "train.log_every=1"]
-    job = first = cluster.submit(*given, script, *flags, CONFIG=str(config), SBATCH_SIGNAL="USR1@77", **forks)
-    wait_for_step(folder, 3, cluster, job)
-    cluster.run("scancel", "--signal=USR1", job)
-    state, output = cluster.wait(job)
-    assert state == "COMPLETED 0:0", output
-    job = cluster.jobs("chained")[-1]
-    state, output = cluster.wait(job)
-    assert job != first and state == "COMPLETED 0:0" and "Going on after step" in output, output
-    before, now = cluster.fields(first), cluster.fields(job)
-    for name in ("JobName", "NumTasks", "CPUs/Task", "TimeLimit", "MinMemoryNode", "Features", "Requeue", "Command"):
-        assert now[name] == before[name], name
-    assert now["Command"] == str(script).split()[0]  # as `fields` reads it, up to the space
-
-
 @pytest.mark.parametrize("shape", [ONE_NODE, pytest.param(SHAPE, marks=pytest.mark.slow)])
 def test_a_mistake_in_the_run_ends_the_chain_with_one_sentence_and_code_2(cluster, shape):
     job = cluster.submit(*shape, "--job-name=mistaken", SCRIPT, CONFIG="nowhere.yaml")
     state, output = cluster.wait(job)
     assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output
     assert cluster.jobs("mistaken")[-1] == job
-
-
-@pytest.mark.slow
-def test_a_mistake_that_the_ranks_meet_together_ends_all_with_code_2(cluster, forks):
-    config, _ = run_in(cluster, "mistaken", 4)
-    job = cluster.submit(*SHAPE, SCRIPT, "--set", "data.history=50", CONFIG=str(config), **forks)
-    state, output = cluster.wait(job)
-    said = [line for line in output.splitlines() if "error: " in line and not line.startswith(("srun:", "slurmstepd"))]
-    assert state == "FAILED 2:0" and len(said) == 1, output
 
 
 @pytest.mark.slow
@@ -100,31 +68,3 @@ def test_each_task_of_srun_says_whom_it_takes_itself_for(cluster, shape, on_node
         place = rank % 2 if size == 2 else 0
         words = f"rank {rank} of {len(on_node)} by slurm; {place} of {size} on its node; cpu, gloo; rank 0 at n1:"
         assert words in result.stdout, result.stdout
-
-
-@pytest.mark.slow
-def test_a_study_submits_its_points_and_reads_what_they_measured(cluster, forks):
-    config, folder = run_in(cluster, "study", 1)
-    machine, script = folder / "machine.yaml", folder / "pretrain.sbatch"
-    tree = yaml.safe_load(Path("matey/planning/machines/cpu.yaml").read_text())
-    machine.write_text(yaml.safe_dump({**tree, "name": "virtual", "num_nodes": 2, "devices_per_node": 1}))
-    text = Path(SCRIPT).read_text()
-    for option, number in (("ntasks-per-node", 1), ("gpus-per-node", 0), ("cpus-per-task", 1)):
-        text = text.replace(f"--{option}=8", f"--{option}={number}")
-    script.write_text(text)
-    tool, out = [preloaded().python, "tools/scaling_study.py"], ["--out", folder / "weak"]
-    run = ["--config", config, "--deepspeed_config", "ds_configs/zero1.json", "--steps", 3, "--warm_up", 1]
-    where = ["--nodes", "1,2", "--machine", machine, "--script", script]
-    planned = cluster.run(*tool, "plan", "--mode", "weak", *where, *run, *out)
-    assert planned.returncode == 0, planned.stdout + planned.stderr
-    submitted = cluster.run(*tool, "run", "--submit", *out, **forks)
-    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
-    for point in (1, 2):
-        (job,) = cluster.jobs(f"matey-weak-nodes_{point}")
-        state, _ = cluster.wait(job)
-        assert state == "COMPLETED 0:0", [path.read_text() for path in folder.rglob("logs/*.txt")]
-    assert "finished before" in cluster.run(*tool, "run", "--submit", *out, **forks).stdout
-    report = cluster.run(*tool, "report", *out)
-    assert report.returncode == 0, report.stderr
-    rows = (folder / "weak" / "points.csv").read_text().splitlines()
-    assert [row.split(",")[2:4] for row in rows if row.startswith("measured")] == [["1", "1"], ["2", "2"]], rows

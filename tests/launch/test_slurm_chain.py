@@ -87,11 +87,6 @@ def test_fine_tuning_goes_on_from_the_same_model_in_the_next_job(cluster, site):
     assert call.endswith("--config some.yaml --resume --pretrained runs/old --train lora --trajectories 6")
 
 
-def test_fine_tuning_without_a_model_to_start_from_says_so(cluster, site):
-    state, output = cluster.wait(cluster.submit(*SHAPE[1:], "--nodes=1", "launch/slurm/finetune.sbatch", **site))
-    assert state.startswith("FAILED") and "PRETRAINED: give the folder of a run or a model, or none" in output, output
-
-
 def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_path):
     for name in ("squeue", "sbatch"):
         once = f"if [[ -n $SLURM_JOB_ID && ! -e {tmp_path}/{name} ]]; then touch {tmp_path}/{name}; exit 1; fi"

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 
 import pytest
 
@@ -66,11 +65,6 @@ def test_ranks_of_mpirun_ask_for_the_devices_they_are_shown(devices, expected):
 def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
     result = start([*launcher, CASES, "--devices=2"])
     assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 1]
-
-
-def test_one_process_asks_for_the_first_device():
-    result = start([sys.executable, CASES, "--devices=8"])
-    assert devices_asked_for(result.stdout + result.stderr, 1) == [0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import torch
 from matey.config import ConfigError, TrainSection
 from matey.model.parts import part_of
 from matey.parallel.engine import build_engine, is_bf16, mark_not_finite, parameter_groups
-from tests.parallel.whole_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
 
@@ -81,22 +80,20 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ),
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
         ({"bf16": {"enabled": True}}, "bf16 with ZeRO stage 0"),
-        ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16 is not supported"),
-        ({"torch_autocast": {"enabled": True}, "zero_optimization": {"stage": 1}}, "torch_autocast is not supported"),
+        ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16.enabled is not supported"),
+        (
+            {"torch_autocast": {"enabled": True}, "zero_optimization": {"stage": 1}},
+            "torch_autocast.enabled is not supported",
+        ),
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
-        ({"zero_optimization": {"stage": 2, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"checkpoint": {"load_universal": True}}, "checkpoint.load_universal is not supported: --resume tells"),
-        ({"load_universal_checkpoint": True}, "checkpoint.load_universal is not supported"),
         ({"checkpoint": {"writer": {"type": "FAST"}}}, "checkpoint.writer is not supported"),
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
-        ({"checkpoint": {"tag_validation": "oops"}}, "DeepSpeed does not start with its JSON .*oops"),
-        ({"timers": {"throughput": 3}}, "does not start with its JSON .*ThroughputTimerConfig"),
         (
             {"timers": {"throughput": {"enabled": "x"}}},
             "TimerConfig: enabled: Input should be a valid boolean.; correct",
         ),
-        ({"compile": {"backend": 3}}, "does not start with its JSON .CompileConfig: backend: Extra inputs"),
         ({"csv_monitor": {"enabled": True, "output_path": "/proc/x"}}, "does not start with its JSON .*'/proc/x'"),
         (
             {"zero_optimization": {"stage": 3, "zero_quantized_weights": True}},
@@ -111,7 +108,7 @@ def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(t
 
 def test_a_moving_average_of_weights_in_bfloat16_is_refused():
     tree = {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True}, "zero_optimization": {"stage": 1}}
-    with pytest.raises(ConfigError, match="in which a moving average soon stands still"):
+    with pytest.raises(ConfigError, match="in which a moving average .train.ema. soon stands still"):
         build_engine(make_model(), TrainSection(steps=1, ema=0.999), tree)
 
 
@@ -145,10 +142,3 @@ def hold_whole(cases, names):
 
 def test_the_weights_are_put_together_on_rank_zero_alone(on_two_ranks):
     hold_whole(on_two_ranks["whole"], QUICK)
-
-
-@pytest.mark.slow
-def test_the_weights_of_the_other_engines_are_put_together_on_rank_zero_alone():
-    others = [name for name in ENGINES if name not in QUICK]
-    result = start_ranks(2, "-m", "tests.parallel.whole_cases", json.dumps(others))
-    hold_whole(dict(cases_of(result, "whole")), others)

@@ -79,7 +79,7 @@ def test_matrices_of_blocks_have_groups_of_their_own_with_the_factors_of_all():
     assert found["giving.1.weight"]["factor"] == 1
 
 
-@pytest.mark.parametrize("mode", ["prepost", "lora", "head"])
+@pytest.mark.parametrize("mode", ["lora"])
 def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw(mode):
     model = make_model(dtype=torch.float32)
     FINETUNE_MODES[mode](model, FinetuneSection(lora_rank=4))
@@ -109,5 +109,5 @@ def test_weights_in_bfloat16_alone_are_refused_in_a_sentence(more):
         "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
         "bf16": {"enabled": True, "bf16_master_weights_and_grads": True, **more},
     }
-    with pytest.raises(ConfigError, match="bf16_master_weights_and_grads keeps weights in bfloat16, but"):
+    with pytest.raises(ConfigError, match="keeps weights in bfloat16, in which .* Muon's steps get lost"):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from matey.benchmark.sequence import PART_MEASURES, longer, longest, run_point, summarise
+from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed
@@ -49,36 +49,6 @@ def test_a_rank_reads_and_holds_its_share_of_a_field(ranks):
     # On 96 cells a side it is 1.08 of its share. On this small grid, what all ranks hold alike counts for more: 1.27 to 1.51.
     assert point["peak_memory_bytes"] <= 1.7 / ranks * one["peak_memory_bytes"]
     assert point["layout_bytes"] <= 12 * point["num_tokens"]
-
-
-def test_a_row_of_the_table_sets_a_point_beside_one_process():
-    exchanged = {"all_to_all_single": {"bytes": 3 * 4 * 90 * 64 / 3 * 4 * 2}}
-    point = {
-        "ranks": 3,
-        "num_tokens": 90,
-        "width": 64,
-        "num_blocks": 2,
-        "tokens_of_ranks": [20, 30, 40],
-        "activation_bytes": [500, 600, 400],
-        "cpu_seconds": [1.0, 2.0, 4.0],
-        "cpu_alone": 3.5,
-        "traffic_forward": exchanged,
-        "traffic_backward": {},
-        **dict.fromkeys(PART_MEASURES, 1),
-        "step_seconds": 1.0,
-    }
-    one = {"num_tokens": 90, "activation_bytes": [1500]}
-    row = summarise(one, point, tokens_within_limit=225)
-    assert row["tokens_most_over_least"] == 2 and row["cpu_most_over_least"] == 4
-    assert row["memory_times_ranks"] == pytest.approx(1.2) and row["longest_over_one"] == 2.5
-    assert row["cpu_over_one"] == 2 and row["exchanged_over_formula"] == pytest.approx(3)
-    assert row["gathered_forward"] == 0
-
-
-def test_the_longest_sequence_lies_on_the_line_through_two_points():
-    points = [{"num_tokens": n, "activation_bytes": [n * 3 + 50, n * 3]} for n in (100, 300)]
-    assert longest(points, 650) == pytest.approx(200)
-    assert longer(Case(tokens="mix", patches=(32, 8)), 2.1).grid == (256, 128)
 
 
 def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):

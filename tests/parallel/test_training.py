@@ -69,17 +69,7 @@ def test_recomputed_blocks_train_as_one_process_with_and_without_offload():
 
 
 @pytest.mark.slow
-def test_compiled_blocks_train_as_others_with_zero_1_and_3_recomputed_or_not():
-    hold(run_cases(1, [1], [0.05], recomputes=["none", "all"], stages=[1, 3], compiled=True, is_half_enough=True))
-
-
-@pytest.mark.slow
 def test_compiled_blocks_of_two_ranks_train_as_one_process():
     cases = run_cases(2, [2], [0.05], recomputes=["none", "all"], compiled=True, is_half_enough=True)
     assert len(cases) == 4 * 2 * 2
     hold(cases)
-
-
-@pytest.mark.slow
-def test_compiled_blocks_of_two_ranks_with_offloaded_activations_train_as_one():
-    hold(run_cases(2, [2], [0.05], recomputes=["offloaded"], stages=[1, 3], compiled=True, is_half_enough=True))

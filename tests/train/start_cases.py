@@ -6,9 +6,7 @@ Counted are calls of the system's open by Python, and of HDF5's, of the files wh
 import json
 import os
 import sys
-from argparse import Namespace
 from collections import Counter
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import h5py
@@ -16,19 +14,13 @@ import torch
 import torch.distributed as dist
 
 from matey.checkpoints.run_files import SPLIT
-from matey.checkpoints.trained import Trained
-from matey.commands import predict
-from matey.commands.evaluate import select_data
 from matey.config import load_config
 from matey.data.seen import seen_text
 from matey.data.split_record import recorded_prints
-from matey.model.configuration import model_config
-from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
 from matey.parallel.exchange import make_groups
 from matey.parallel.package import deepspeed
 from matey.parallel.topology import Topology
-from matey.train.network import with_vocabulary
 from matey.train.run_data import loss_scales, open_data
 
 OPENED: Counter = Counter()
@@ -67,26 +59,6 @@ def made_for(num_heads):
     return [len(calls), sums]
 
 
-def forecast_the_first(run, data, folder):
-    """Evaluate on data that a model of the run was not trained on, and forecast its first trajectory; return the opens."""
-    model = MateyModel(model_config(with_vocabulary(run, data.all_sets)))
-    trained = Trained("other", model, run, seen=frozenset(["another"]))
-    select_data(Namespace(data=[folder], history=None, split="all", seen="refuse"), [trained], ["other"])
-    to_evaluate = opens()
-    out = Path(run.output.dir).parent
-    if rank() == 0:
-        model.save_pretrained(out / "model")
-    barrier()
-    given = dict(
-        checkpoint=out / "model", data=folder, out=out / "forecast.h5", steps=1, lead=1, conserve=False, start=0
-    )
-    given |= dict(trajectories=(0,), history=None, batch=1, probe=[], field=None, animate=None, overwrite=False)
-    with redirect_stdout(sys.stderr):
-        predict.run(Namespace(**given), torch.device("cpu"), environment=object())
-    OPENED.pop(str(data.sets[0].trajectories[0].source))
-    return to_evaluate, opens()
-
-
 def main():
     package = deepspeed()
     package.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, and is never called
@@ -110,7 +82,6 @@ def main():
     again = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     assert open_data(again).record == data.record
     found["described again"] = opens()
-    found["to evaluate"], found["to predict"] = forecast_the_first(run, data, sys.argv[1])
     found["groups"] = [made_for(num_heads) for num_heads in (world_size(), world_size() // 2 or 1, 1)]
     if rank() == 0:
         sys.stdout.write(json.dumps(found) + "\n")

@@ -10,17 +10,16 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from matey.config import TrainSection
 from matey.model.boxes import BoxShare
-from matey.model.prepare import Prepared, prepare
+from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup
-from matey.nested import Packed, packed, tensors_in
+from matey.nested import packed, tensors_in
 from matey.parallel.meter import Meter
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from matey.train.ahead import AsRead, MakeReady, beside, on_device, together
+from matey.train.ahead import MakeReady, beside, on_device, together
 from matey.train.average import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
-from matey.train.unroll import num_rolled
 from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import Group, parts_of
@@ -51,15 +50,6 @@ def test_what_is_prepared_for_the_ranks_of_a_group_covers_every_token_and_cell_o
     assert sum(of_ranks[1:]) == of_ranks[0]
 
 
-def test_histories_that_the_model_rolls_out_first_come_as_they_were_read():
-    settings = TrainSection(steps=20, unroll=2, unroll_share=0.5)
-    make_ready = MakeReady(make_model().config, RankGroup(), settings, is_packed=False)
-    is_rolled = [num_rolled(number, settings) > 0 for number in range(8)]
-    assert len(set(is_rolled)) == 2
-    for number, rolled in enumerate(is_rolled):
-        assert isinstance(make_ready(number, batches()), AsRead if rolled else Prepared)
-
-
 def test_the_next_item_is_made_in_a_thread_while_one_is_in_use_and_no_more():
     begun = [threading.Event() for _ in range(4)]
 
@@ -76,28 +66,6 @@ def test_the_next_item_is_made_in_a_thread_while_one_is_in_use_and_no_more():
             assert begun[number + 1].wait(10)
         assert sum(event.is_set() for event in begun) <= number + 2
     assert list(taken) == []
-
-
-def test_the_thread_sets_itself_up_before_it_takes_anything():
-    done = []
-    taken = beside(iter([1, 2]), begin=lambda: done.append(threading.current_thread()))
-    assert next(taken) == 1 and len(done) == 1 and done[0] is not threading.main_thread()
-    assert list(taken) == [2] and len(done) == 1
-
-
-@torch.no_grad()
-def test_parts_from_a_worker_are_prepared_together_and_not_packed_again():
-    config, whole = make_model().config, batches()
-
-    def prepared(rank, exchange):
-        ranks = SequenceRanks(Topology(rank, 2, 2, 3))
-        make_ready = MakeReady(config, ranks, TrainSection(steps=1), is_packed=True)
-        sent = make_ready(0, parts_of(whole, BoxShare(config, rank, 2)))
-        assert isinstance(sent, Packed)
-        (ready,) = together(iter([sent]), config, ranks, exchange)
-        return ready
-
-    assert all(isinstance(ready, Prepared) for ready in Group(2).run(prepared))
 
 
 def test_what_was_read_is_let_go_of_once_it_is_prepared():
@@ -133,14 +101,6 @@ def test_nobody_holds_a_micro_batch_in_main_memory_while_the_next_is_made(device
         del ready
     gc.collect()
     assert num == 3 and all(ready() is None for ready in held)
-
-
-def test_parts_that_are_rolled_out_first_stay_in_main_memory():
-    parts = AsRead(parts_of(batches(), BoxShare(make_model().config, 0, 2)))
-    whole = AsRead(batches())
-    kept, moved = on_device(iter([packed(parts), packed(whole)]), torch.device("meta"))
-    assert {tensor.device.type for tensor in tensors_in(kept)} == {"cpu"}
-    assert {tensor.device.type for tensor in tensors_in(moved)} == {"meta"}
 
 
 class Alone:
@@ -192,11 +152,3 @@ def test_an_error_of_the_next_item_comes_up_when_it_is_asked_for():
     assert next(taken) == 1
     with pytest.raises(ValueError, match="bad file"):
         next(taken)
-
-
-def test_without_a_buffer_nothing_is_copied():
-    config = make_model().config
-    ready = MakeReady(config, RankGroup(), TrainSection(steps=1), is_packed=False)(0, batches())
-    assert not isinstance(ready, Packed)
-    (yielded,) = on_device(iter([ready]), DEVICE)
-    assert yielded is ready and len(tensors_in(ready)) > 50

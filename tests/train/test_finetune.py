@@ -5,12 +5,12 @@ import torch
 
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
-from matey.config import ConfigError, FinetuneSection, load_config
+from matey.config import ConfigError, load_config
 from matey.config.choices import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from tests.support.laws import law
-from tests.support.models import VOCABULARY, make_batch, make_model
+from tests.support.models import make_batch, make_model
 from tests.support.small_files import write_waves
 
 OLD = ("inhibitor", "water_height")
@@ -130,12 +130,6 @@ def test_a_mode_of_a_package_that_adds_what_cannot_be_saved_is_refused(described
         described("finetune.train=gain")
 
 
-def test_a_model_of_no_named_size_is_refused(described, tmp_path):
-    make_model().save_pretrained(tmp_path / "odd")
-    with pytest.raises(ConfigError, match="3 heads, width 24 and 2 blocks, which is none of the sizes micro"):
-        described(f"finetune.pretrained={tmp_path / 'odd'}")
-
-
 def test_merged_adapters_predict_as_adapters_do(tmp_path):
     model = make_model(dtype=torch.float32)
     before = model.predict(make_batch())
@@ -149,15 +143,6 @@ def test_merged_adapters_predict_as_adapters_do(tmp_path):
     model.save_pretrained(tmp_path / "merged", state_dict=plain_weights(model, model.state_dict()))
     merged = load_trained(tmp_path / "merged").model
     assert torch.allclose(merged.predict(make_batch()), expected, atol=1e-5)
-
-
-def test_the_lead_times_maps_of_the_same_names_get_no_adapters():
-    model = make_model(dtype=torch.float32)
-    FINETUNE_MODES["lora"](model, FinetuneSection(lora_rank=2))
-    adapted = {name.split(".")[0] for name, _ in model.named_parameters() if "lora" in name}
-    frozen = {name.split(".")[0] for name, p in model.named_parameters() if not p.requires_grad}
-    assert adapted == frozen == {"blocks"}
-    assert set(model.config.fields) == set(VOCABULARY)
 
 
 def test_merged_adapters_keep_what_bfloat16_cannot_tell_apart():

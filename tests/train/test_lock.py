@@ -86,34 +86,6 @@ def test_a_process_is_refused_what_it_holds_already_and_goes_on_holding_it(tmp_p
     own.release()
 
 
-def test_a_file_that_its_holder_removes_between_two_looks_is_made_again(tmp_path, monkeypatch):
-    own, grant = FileLock(tmp_path / "forecast.nc"), lock.fcntl.lockf
-    removed = []
-
-    def once_removed(*asked):
-        grant(*asked)
-        if not removed:
-            removed.append(own.path.unlink())
-
-    monkeypatch.setattr(lock.fcntl, "lockf", once_removed)
-    monkeypatch.setattr(type(own.path), "exists", lambda path: True)  # it went after this was asked
-    own.take()
-    own.check()
-    own.release()
-    assert len(removed) == 1
-
-
-def test_a_lock_that_was_let_go_names_nobody_and_can_be_taken(tmp_path):
-    (tmp_path / "config.yaml").touch()
-    with holder(tmp_path) as process:
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "released\n" and (tmp_path / LOCK).read_text() == ""
-        own = FolderLock(tmp_path)
-        own.take()
-        own.release()
-
-
 @pytest.mark.parametrize("more", [(), ("with_a_worker",)])
 def test_the_lock_of_a_killed_process_can_be_taken_while_its_child_lives_on(tmp_path, more):
     with holder(tmp_path, *more) as process:

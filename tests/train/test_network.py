@@ -16,7 +16,6 @@ from matey.model.configuration import model_config
 from matey.nested import tensors_in
 from matey.tokens.tokenize import tokenize
 from matey.train import network as sample_layout
-from matey.train.command import check_accelerator
 from matey.train.network import check_attention, check_fit, layout_of, with_vocabulary
 from matey.train.run_data import open_data
 from tests.support.laws import law
@@ -52,17 +51,6 @@ def test_a_field_that_is_misspelt_or_left_out_of_the_vocabulary_is_named(run_yam
         with_vocabulary(load_config(run_yaml(model={"fields": ["density", "water_hight"]})), data)
     with pytest.raises(ConfigError, match="model.fields lacks 'water_height', which shallow_water holds; add it"):
         with_vocabulary(load_config(run_yaml(model={"fields": ["density"]})), data)
-
-
-@pytest.mark.parametrize("chosen", ["xpu", "gpu", ""])
-def test_an_accelerator_that_runs_do_not_take_is_refused(chosen):
-    with pytest.raises(ConfigError, match=f"DS_ACCELERATOR is '{chosen}', not one of cuda, cpu"):
-        check_accelerator({"DS_ACCELERATOR": chosen})
-
-
-@pytest.mark.parametrize("variables", [{}, {"DS_ACCELERATOR": "cuda"}, {"DS_ACCELERATOR": "cpu"}])
-def test_gpus_the_cpu_or_nothing_may_be_chosen(variables):
-    check_accelerator(variables)
 
 
 TOKENS = {

@@ -135,22 +135,8 @@ def test_a_part_too_short_for_a_window_is_refused_before_training(long_run):
         validation_windows(run, open_data(run))
 
 
-def test_a_test_part_too_short_for_a_forecast_is_told_before_training(long_run):
-    run = load_config(long_run(), ["data.split=[0.8, 0.19, 0.01]"])
-    (note,) = open_data(run).notes
-    assert "What is held out cannot be evaluated: " in note and note.endswith(
-        "ask for fewer or give its part more of data.split."
-    )
-    assert "frames 59 to 59: expected at least 3 frames, 2 of history and 1 to predict, got 1" in note
-
-
 def test_one_simulation_in_a_set_that_is_cut_and_in_a_whole_one_is_refused(long_run, tmp_path):
     path = str(tmp_path / "les" / "run.npy")
     sets = [{"path": path}, {"path": str(tmp_path / "les"), "split_by": "time"}]
     with pytest.raises(ConfigError, match=f"{path} is in a set that split_by: time cuts and in one that stays whole"):
         open_data(load_config(long_run(), [f"data.sets={json.dumps(sets)}"]))
-
-
-def test_split_by_where_it_is_not_looked_for_leads_to_the_data_set(long_run):
-    with pytest.raises(ConfigError, match=r"unknown key 'data.split_by'. Did you mean 'data.sets.split_by'\?"):
-        load_config(long_run(), ["data.split_by=time"])

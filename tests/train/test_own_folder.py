@@ -1,17 +1,14 @@
 """Which folders a run may use, and what in them it leaves alone."""
 
-import os
 import subprocess
-import sys
 from contextlib import suppress
 
 import pytest
 
 from matey.checkpoints.durable import replace_text
 from matey.config import ConfigError, load_config
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import RunFolder
 from matey.train.folder import LOCK, check_folder
-from tests.support.paths import ROOT
 
 
 def refuse(path, words):
@@ -26,16 +23,6 @@ def refuse(path, words):
 
 def test_a_name_that_deepspeed_would_take_for_a_pattern_is_refused(tmp_path):
     refuse(tmp_path / "lr[1e-3]", "takes .* for parts of a pattern")
-
-
-def test_a_name_that_the_locale_cannot_write_is_refused(tmp_path):
-    code = "from pathlib import Path; from matey.train.folder import check_folder; check_folder(Path('r\\xfcn'))"
-    plain = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=plain, capture_output=True, text=True)
-    assert result.stderr.splitlines()[-1].endswith(
-        r"ConfigError: output.dir is 'r\xfcn', whose letters this locale (ascii) cannot write; choose a name without such, "
-        "or set PYTHONUTF8=1."
-    ), result.stderr
 
 
 def test_the_working_folder_and_those_above_it_are_refused(tmp_path, monkeypatch):
@@ -92,21 +79,6 @@ def test_a_run_that_never_began_leaves_no_folder_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mount_point_may_be_a_runs_but_an_earlier_run_in_it_cannot_be_moved_aside(tmp_path, run_yaml):
-    place = tmp_path / "mounted"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        with RunFolder(place).in_use():
-            (place / "metrics.jsonl").write_text("an earlier run's")
-        with RunFolder(place).in_use(), pytest.raises(RunError, match="Cannot write to .*busy"):
-            RunFolder(place).start(load_config(run_yaml()), {})
-        assert (place / "metrics.jsonl").read_text() == "an earlier run's"
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 def test_a_full_disk_refuses_a_run_in_a_sentence(tmp_path):
     place = tmp_path / "mounted"
     place.mkdir()
@@ -145,7 +117,6 @@ def test_a_run_behind_a_link_is_moved_aside_in_its_place_and_the_link_stays(tmp_
     ("content", "words"),
     [
         (b"../step_000004", "names '../step_000004', which is not beside it"),
-        (b"step_000006", "which is not beside it"),
         (b"other", "which no run has saved"),
         (b"\xff\xfe\x00binary", "cannot be read .it is no text."),
         ("folder", "cannot be read .Is a directory."),

@@ -6,7 +6,6 @@ Persistence's error from slabs of frames, beside that of whole ones.
 """
 
 from collections import Counter
-from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -17,18 +16,11 @@ from matey.config import ConfigError, load_config
 from matey.data.reading import read_windows
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.windows import Window
-from matey.model.configuration import model_config
-from matey.model.matey import MateyModel
-from matey.parallel.topology import Topology
 from matey.train import run_data
-from matey.train.describe import describe
 from matey.train.loss import BALANCED, Gradient, LossScale
-from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import pretrain
 from matey.train.run_data import loss_scales, open_data, persistence_by_system, seen_scales, validation_windows
 from tests.support.laws import law
-from tests.support.runs import metrics, succeed
-from tests.support.runs import pretrain as start_run
 from tests.support.small_files import write_swe, write_waves
 
 
@@ -87,49 +79,6 @@ def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own
     path = tmp_path / "swe" / "2D_rdb_NA_NA.h5"
     expected = [persistence(path, data.splits[0].train, history=2, lead=1, every=every) for every in (1, 2)]
     assert [scale.at(torch.ones(1)).item() for scale in scales.values()][:2] == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_coarser_view_whose_grid_is_padded_says_so_and_is_refused_as_others_are(run_yaml):
-    views = {"coarsened": [{"frames": 2, "weight": 1}, {"cells": 4, "weight": 1}]}
-    for patch, words in ((6, "grid 1x4x4 (z y x) is padded to 1x6x6"), (12, "mostly padding on a grid of 4; lower")):
-        run = load_config(run_yaml(data=views, tokens={"set": "uniform", "patches": [[1, 1, patch, patch]]}))
-        data = open_data(run)
-        config = model_config(with_vocabulary(run, data.all_sets))
-        if patch == 6:
-            check_fit(config, data.sets_and_views)
-            said = describe(run, data, MateyModel(config), Topology(0, 1, 1, config.num_heads), 0)
-            assert f"shallow_water, means of 4 cells along each axis: {words}" in said and said.count("padded") == 2
-        else:
-            with pytest.raises(ConfigError, match=f"2D_rdb_NA_NA.h5, means of 4 cells along each axis: .*{words}"):
-                check_fit(config, data.sets_and_views)
-
-
-def test_a_run_says_which_parameters_some_trajectories_lack(run_yaml):
-    run = load_config(run_yaml(model={"size": "micro", "parameters": ["dam_radius"]}))
-    data = open_data(run)
-    config = model_config(with_vocabulary(run, data.all_sets))
-
-    def said():
-        return describe(run, data, MateyModel(config), Topology(0, 1, 1, config.num_heads), 0)
-
-    assert "lack" not in said()
-    (only,) = data.sets
-    first, *others = only.trajectories
-    only.trajectories = (replace(first, parameters={}), *others)
-    assert "The model takes dam_radius, which trajectories lack, 1 of 10 of shallow_water: it is told that" in said()
-
-
-@pytest.mark.slow
-def test_a_run_with_coarser_views_says_so_and_is_validated_on_the_data_as_it_is(run_yaml, tmp_path):
-    data = {"coarsened": [{"frames": 2, "cells": 2, "weight": 1}]}
-    result = succeed(start_run(run_yaml(data=data, train={"loss": "balanced"})))
-    assert "shallow_water, every 2 frames, means of 2 cells along each axis: 50.0% of the samples" in result.stdout
-    assert metrics(tmp_path / "run", "valid_nrmse_by_system")[4].keys() == {"shallow_water"}
-
-
-def test_a_view_that_is_not_coarser_is_refused(run_yaml):
-    with pytest.raises(ConfigError, match=r"data.coarsened.0.*frames and cells are 1"):
-        load_config(run_yaml(data={"coarsened": [{"weight": 1}]}))
 
 
 def test_a_balanced_loss_of_a_system_that_stands_still_is_refused(run_yaml, tmp_path):
@@ -226,10 +175,3 @@ def test_persistence_of_frames_read_in_slabs_is_that_of_whole_ones(monkeypatch, 
         monkeypatch.setattr(run_data, "AT_ONCE", layers * layer)
         assert persistence_by_system([data], windows, 2, loss)["gas"] == pytest.approx(whole["gas"], rel=1e-6)
         assert max(sizes) <= (layers + 2 * loss.halo) * layer
-
-
-def test_a_field_that_rests_has_no_error_in_slabs_either(monkeypatch):
-    values = np.ones((1, 3, 8, 8), dtype=np.float32)
-    data = TrajectorySet.from_arrays("gas", {"density": values}, spacing=(1, 1), boundary=("open",) * 2)
-    monkeypatch.setattr(run_data, "AT_ONCE", 4 * 8)
-    assert persistence_by_system([data], [Window(0, 0, 0, 1)], 2, BALANCED) == {"gas": {1: 0.0}}

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from matey.checkpoints.source import find_damage, open_checkpoint
-from matey.config import ConfigError, load_config
+from matey.config import load_config
 from matey.model.matey import MateyModel
-from matey.train.checkpoint import RunError, RunFolder, replace_model
-from matey.train.run_data import open_data, validation_windows
+from matey.train.checkpoint import RunFolder, replace_model
 from tests.support.models import make_model
 from tests.support.runs import pretrain, succeed
 
@@ -64,15 +63,6 @@ def test_a_step_that_cannot_be_removed_gives_its_name_to_the_one_saved_again(run
     assert (checkpoints / "latest").read_text() == "step_000004"
 
 
-def test_what_a_save_that_was_cut_off_left_must_go_before_the_next_one(tmp_path):
-    folder = RunFolder(tmp_path)
-    new = folder.checkpoints / "step_000002.new"
-    with unremovable(new / "mp"), pytest.raises(RunError, match="was left by a save that was cut off"):
-        folder._begin_to_write(new)
-    folder._begin_to_write(new)
-    assert not new.exists()
-
-
 def test_weights_that_another_program_reads_do_not_keep_new_ones_from_their_place(tmp_path):
     model = make_model()
     replace_model(tmp_path / "model", tmp_path / "model.old", model, model.state_dict())
@@ -82,20 +72,6 @@ def test_weights_that_another_program_reads_do_not_keep_new_ones_from_their_plac
         (tmp_path / "model.old.1").rename(tmp_path / "model.old")
     replace_model(tmp_path / "model", tmp_path / "model.old", model, model.state_dict())
     assert [path.name for path in tmp_path.iterdir()] == ["model"] and MateyModel.from_pretrained(tmp_path / "model")
-
-
-def test_a_split_without_anything_to_validate_on_is_refused_before_training(run_yaml):
-    run = load_config(run_yaml(data={"split": [1, 0, 0]}))
-    with pytest.raises(ConfigError, match="leaves no trajectory of shallow_water to validate on"):
-        validation_windows(run, open_data(run))
-
-
-def test_another_seed_draws_samples_that_skip_otherwise(run_yaml):
-    draws = []
-    for seed in (0, 1):
-        data = open_data(load_config(run_yaml(train={"seed": seed})))
-        draws.append([window.draw for window in data.mixture.global_batch(3, 4)])
-    assert draws[0] == [12, 13, 14, 15] and not set(draws[0]) & set(draws[1])
 
 
 def test_damaged_metrics_are_dropped_and_counted_when_a_run_goes_on(run_yaml):

@@ -2,20 +2,15 @@
 
 import os
 import shutil
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from matey.config import ConfigError, load_config
 from matey.data import DataError, open_dataset
 from matey.data.hdf5 import _handles
-from matey.data.splits import fingerprints
 from matey.evaluate.held_out import hold_out
-from matey.train.run_data import check_unseen, open_data, validation_windows
-from matey.train.validation import set_names, validate
-from tests.support.models import make_model
+from matey.train.run_data import check_unseen, open_data
 from tests.support.runs import pretrain
 from tests.support.small_files import write_swe
 
@@ -91,32 +86,10 @@ def test_values_that_changed_in_a_file_of_the_same_size_are_noticed(started):
     assert started.go_on().notes == ()
 
 
-def test_only_files_of_another_time_of_change_are_read_again(started, monkeypatch):
-    asked = []
-
-    def reading(data, numbers, share):
-        asked.extend(data.trajectories[number].source.name for number in numbers)
-        return fingerprints(data, numbers, share)
-
-    monkeypatch.setattr("matey.data.split_record.fingerprints", reading)
-    started.go_on()
-    assert asked == []
-    os.utime(started.swe / "d.h5", (1, 1))
-    data = started.go_on()
-    assert asked == ["d.h5"] and data.notes == ()
-    assert [*data.record.sets[0]["d.h5"].prints] == [*started.data.record.sets[0]["d.h5"].prints] != []
-
-
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({"split_seed": 1}, "data.split_seed = 0, this one asks for 1"),
-        pytest.param(
-            {"split": [0.6, 0.2, 0.2]},
-            r"data.split = \(0.5, 0.25, 0.25\), this one asks for \(0.6, 0.2, 0.2\)",
-            marks=pytest.mark.whole,
-        ),
-        pytest.param({"trajectories": 2}, "data.trajectories = None, this one asks for 2", marks=pytest.mark.whole),
         ({"sets": [{"path": "{swe}/a.h5"}]}, "data set 1 .* gone: .*/b.h5"),
         ({"sets": [{"path": "{swe}"}, {"path": "{other}"}]}, "data set 2 .* came: .*/other.h5"),
     ],
@@ -179,37 +152,6 @@ def test_a_link_to_what_is_trained_on_is_no_data_to_validate_on(run_yaml, tmp_pa
     link(tmp_path / "swe" / "2D_rdb_NA_NA.h5", tmp_path / "other" / "fresh.h5")
     with pytest.raises(ConfigError, match="holds .*fresh.h5, which data.sets trains on"):
         open_data(load_config(run_yaml(data={"validate_on": [str(tmp_path / "other")]})))
-
-
-class ModelAlone:
-    """What `validate` asks of an engine."""
-
-    def __init__(self, model):
-        self.module, self.device = model, torch.device("cpu")
-        self.eval, self.train = model.eval, model.train
-
-    def __call__(self, batches):
-        return self.module(batches)
-
-
-@pytest.mark.whole
-def test_the_best_weights_are_chosen_without_more_data_of_the_same_system(run_yaml, tmp_path):
-    other = write_swe(tmp_path / "other" / "other.h5", 3, seed=7)
-    run = load_config(run_yaml(data={"validate_on": [str(other)]}, train={"validation_windows": 10}))
-    data = open_data(run)
-    windows = validation_windows(run, data)
-    engine = ModelAlone(make_model(dtype=torch.float32))
-    group = SimpleNamespace(num_data_ranks=1, data_rank=0)
-    both = validate(engine, data.all_sets, windows, 2, 3, group, 1)
-    own = [window for window in windows if window.set_index == 0]
-    alone = validate(engine, data.sets, own, 2, 3, group, 1)
-    assert both["valid_nrmse"] == alone["valid_nrmse"] == both["valid_nrmse_by_system"]["shallow_water"]
-    assert list(both["valid_nrmse_by_system"]) == ["shallow_water", f"shallow_water (2: {other.parent})"]
-    assert len(set(both["valid_nrmse_by_system"].values())) == 2
-    shifted = [replace(window, set_index=0) for window in windows if window.set_index == 1]
-    expected = validate(engine, data.others, shifted, 2, 3, group, 1)["valid_nrmse"]
-    assert both["valid_nrmse_by_system"][f"shallow_water (2: {other.parent})"] == pytest.approx(expected, rel=1e-6)
-    assert set_names(data.sets) == ["shallow_water"]
 
 
 def test_a_run_records_its_split_and_refuses_to_go_on_with_a_file_more(run_yaml, tmp_path):

@@ -100,20 +100,3 @@ def test_a_run_that_loses_its_folder_near_a_save_renames_and_removes_nothing_mor
     assert {moment: (cases[moment]["entries"], cases[moment]["latest"]) for moment in expected} == expected
     assert all("is no longer this run's" in cases[moment]["refusal"] for moment in expected)
     assert not (root / "moved").exists() and not (root / "its lock removed" / "matey.lock").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["moved", "its lock removed"])
-def test_a_run_whose_folder_is_no_longer_its_own_ends_at_the_next_save(run_yaml, tmp_path, loss):
-    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
-    with running(tmp_path, [sys.executable], run_yaml(), MANY) as run:
-        run.wait_for_steps(4)
-        if loss == "moved":
-            folder.rename(elsewhere)
-        else:
-            (folder / "matey.lock").unlink()
-        assert run.wait() == 2 and "is no longer this run's" in run.text()
-    if loss == "moved":
-        assert not folder.exists() and (elsewhere / "checkpoints" / "latest").exists()
-    else:
-        assert not (folder / "matey.lock").exists()

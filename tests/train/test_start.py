@@ -49,25 +49,6 @@ def test_each_file_is_opened_twice_to_describe_it_and_once_or_twice_to_read_it(s
 
 
 @pytest.mark.processes
-def test_first_frames_that_are_in_the_record_are_not_read_again(start):
-    assert start[NUM_RANKS]["read for seen"] == start[1]["read for seen"] == [0, 0]
-
-
-@pytest.mark.processes
-def test_a_run_that_goes_on_opens_each_file_to_describe_it_and_reads_none(start):
-    assert start[1]["described again"] == [2, 2 * NUM_FILES]
-    assert start[NUM_RANKS]["described again"][1] <= 2 * NUM_FILES + 7
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(("what", "num_read"), [("to evaluate", 1), ("to predict", 0)])
-def test_ranks_share_the_opening_of_files_to_evaluate_and_predict_as_well(start, what, num_read):
-    alone, (most, total) = start[1][what], start[NUM_RANKS][what]
-    assert alone[0] == 2  # to recognise and to describe it; other files are still open
-    assert most <= 2 + num_read and total <= (2 + num_read) * NUM_FILES
-
-
-@pytest.mark.processes
 def test_all_ranks_find_what_one_finds_bit_for_bit(start):
     assert start[NUM_RANKS]["is everywhere"]
     for what in ("trajectories", "seen", "scales"):

@@ -35,17 +35,3 @@ def test_a_system_that_dominates_the_loss_is_named_with_its_share():
     assert step.by_system == {"gas": 0.5, "water": 8, "plasma": 1}
     assert step.share_by_system == {"gas": 0.1, "water": 0.8, "plasma": 0.1}
     assert str(step) == "2.5000 (80% water)"
-
-
-def test_a_system_that_a_step_did_not_see_has_no_share():
-    step = totals(gas=[0.5], water=[])
-    assert step.share_by_system == step.by_system | {"gas": 1}
-    assert str(step) == "0.5000"
-
-
-def test_a_loss_of_zero_has_no_shares_to_divide():
-    assert totals(gas=[0.0], water=[0.0]).share_by_system == {"gas": 0, "water": 0}
-
-
-def test_the_mean_over_systems_leaves_out_the_others():
-    assert totals(gas=[1.0], water=[2.0, 4.0], plasma=[9.0]).mean_over(["gas", "water"]) == pytest.approx(2)

@@ -7,7 +7,7 @@ import torch
 
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
-from matey.train.unroll import num_rolled, push_forward
+from matey.train.unroll import num_rolled
 from tests.support.programs import cases_of, start, start_ranks
 from tests.train.unroll_cases import batches, told_model
 
@@ -20,11 +20,6 @@ def test_the_asked_share_of_steps_is_unrolled_by_up_to_so_many_steps():
     assert rolled[:400] == [num_rolled(step, settings) for step in range(400)]  # so that a resumed run does the same
     assert rolled[:400] != [num_rolled(step, replace_seed(settings, 6)) for step in range(400)]
     assert not any(num_rolled(step, TrainSection(steps=1)) for step in range(100))
-
-
-def test_a_global_batch_is_unrolled_alike_however_it_is_cut():
-    whole, cut = (TrainSection(steps=1, unroll=3, unroll_share=0.5, accumulation=number) for number in (1, 4))
-    assert [num_rolled(step, cut) for step in range(80)] == [num_rolled(step // 4, whole) for step in range(80)]
 
 
 def replace_seed(settings, seed):
@@ -64,11 +59,6 @@ def test_ranks_that_read_parts_push_them_forward_as_one_process(num_ranks):
         assert off < 1e-10 and moved > 1e-3
 
 
-def test_without_steps_batches_stay_as_they_are():
-    (batch, *_) = batches()
-    assert push_forward(None, [batch], 0) == [batch]
-
-
 PROGRAM = """
 import sys
 from matey.train import loop
@@ -93,9 +83,3 @@ def test_what_is_read_for_histories_of_the_models_making_is_rolled_out(run_yaml)
     # With leads of one frame the target lies as many frames further on as are rolled out.
     assert all(int(lead) <= 1 + int(number) for number, lead in rolled)
     assert any(int(lead) == 1 + int(number) > 1 for number, lead in rolled)
-
-
-def test_every_seed_that_a_run_may_have_unrolls():
-    for seed in (20251129, 2**31, 2**63 - 1):
-        rolled = {num_rolled(step, TrainSection(steps=1, unroll=2, seed=seed)) for step in range(50)}
-        assert rolled == {0, 1, 2}
