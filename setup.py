@@ -52,6 +52,7 @@ setup(
         "deepspeed>=0.19,<0.20",
         "transformers>=5,<6",
         "h5py>=3.11",
+        "cftime>=1.6",
         "einops>=0.8",
         "pyyaml>=6",
         "mpi4py>=4",

@@ -8,7 +8,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from matey.checkpoints.trained import load_trained
 from matey.data import open_dataset
-from matey.data.seen import trained_on
+from matey.data.split_record import trained_on
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
 from tests.support.paths import ROOT

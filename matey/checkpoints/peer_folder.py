@@ -12,8 +12,7 @@ from safetensors.torch import load_file, save
 from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT, CheckpointError
 from matey.checkpoints.trained import read_json, validated
-from matey.data.seen import read_seen
-from matey.data.split_record import SplitRecord, read_record
+from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
 
@@ -27,7 +26,7 @@ class TrainedPeer:
         model: the peer with its weights, on the CPU.
         facts: kind, system and fields of the peer.
         split: the trajectories of each part of the data that the peer was trained on.
-        seen: fingerprints of the trajectories in the training part, see `matey.data.seen`.
+        seen: fingerprints of the trajectories in the training part, see `matey.data.split_record`.
     """
 
     name: str
@@ -58,7 +57,7 @@ def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, s
         peer: the trained peer.
         facts: kind, system and fields of the peer.
         split: the trajectories of each part of the data.
-        seen: text of `matey.data.seen.seen_text` for the training trajectories.
+        seen: text of `matey.data.split_record.seen_text` for the training trajectories.
     """
     (folder / PEER).unlink(missing_ok=True)
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}

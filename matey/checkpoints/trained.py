@@ -33,8 +33,7 @@ from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
 from matey.config.schema import Count, ModelSection, TokensSection
 from matey.config.section import FieldName
-from matey.data.seen import read_seen
-from matey.data.split_record import SplitRecord, read_record
+from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.model.configuration import check_stated
 from matey.model.matey import MateyModel
@@ -53,7 +52,7 @@ class Trained:
         log: lines of the run's ``metrics.jsonl``, by step; empty for a model alone.
         split: the trajectories of each part of the run's data, also for a model whose folder still lies in its run's
             folder; None if they are not recorded.
-        seen: fingerprints of the training trajectories, see `matey.data.seen`; empty if they are not kept.
+        seen: fingerprints of the training trajectories, see `matey.data.split_record`; empty if they are not kept.
         card: the model card of a model alone; empty if there is none.
         note: a sentence about what could not be read in the folder, empty if all could.
     """

@@ -28,9 +28,7 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
-from matey.data.arrays.mapped import NAME, NPY, map_npy
-from matey.data.arrays.stored import as_text
-from matey.data.coordinates import stored_coordinates, stored_step
+from matey.data.arrays import NAME, NPY, map_npy
 from matey.data.hdf5 import (
     attribute_of,
     attributes_of,
@@ -39,8 +37,11 @@ from matey.data.hdf5 import (
     hdf5_reader,
     is_npy,
     numbers,
-    read_hdf5,
+    read_part,
+    stored_coordinates,
+    stored_step,
 )
+from matey.data.stored import as_text
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"
@@ -83,7 +84,7 @@ class CavityFile(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
-        frames = np.concatenate([read_hdf5(source, name, start, stop, cells[1:]) for name in AXES], axis=-1)
+        frames = np.concatenate([read_part(source, name, (slice(start, stop), *cells[1:])) for name in AXES], axis=-1)
         return rearrange(frames, "t y x f -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-import h5py
 import numpy as np
 
 from matey.config.description import Axis, GridAxis
-from matey.data.hdf5 import check_values, read_part
-from matey.data.trajectories import Coordinates, DataError
+from matey.data.trajectories import DataError
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",
@@ -32,6 +29,7 @@ NO_TIMES = {"timestep"}
 """Names that a time axis may have, but not the array of its times: such an array holds step sizes or step numbers."""
 COMPONENTS = ("x", "y", "z", "r", "t")
 """Names of a vector's components where each is an array in a group named after the vector; t is the azimuth."""
+_OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # names with several meanings
 MOST_COMPONENTS = 9  # those of a tensor
 
 
@@ -45,6 +43,18 @@ def axis_name(name: str) -> str:
     return name.rpartition("/")[2].lower()
 
 
+def axes_by_name(names: Sequence[str], axes: Sequence[Axis]) -> list[Axis] | None:
+    """Return axes in the order that their names imply if it differs from the described order, else None.
+
+    Args:
+        names: names of an array's axes in its file.
+        axes: kinds of these axes as described.
+    """
+    roles = {name: role_of(name) for name in names if name.lower() not in _OF_MANY_USES}
+    told = [roles.get(name) or axis for name, axis in zip(names, axes, strict=True)]
+    return told if told != list(axes) and sorted(told) == sorted(axes) else None
+
+
 def order_of(axes: Iterable[str]) -> tuple[int, int, int]:
     """Return the grid axes of an array, see `matey.data.trajectories.TrajectorySet.order`; those that it lacks come first."""
     found = [axis for axis in axes if axis in GRID]
@@ -53,43 +63,6 @@ def order_of(axes: Iterable[str]) -> tuple[int, int, int]:
 
 
 UNEVEN_SPACE, UNEVEN_TIME = 1e-3, 0.1  # shares of the mean spacing; solvers save at the first step after each due time
-
-
-def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (slice(None),)) -> Coordinates:
-    """Read coordinates without a unit from a dataset of an HDF5 file, or from a part of it.
-
-    Raises:
-        DataError: see ``read_part``.
-    """
-    return Coordinates(read_part(path, name, index).astype(np.float64), "1")
-
-
-def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False, or_more: bool = False) -> float:
-    """Return the spacing of the coordinates in dataset ``name``, which must belong to ``size`` cells or frames.
-
-    Args:
-        file: the file that holds the dataset.
-        name: path of the dataset in the file.
-        size: number of cells or frames that the coordinates belong to.
-        of_time: whether these are times, of which the mean step counts; cells must be evenly spaced.
-        or_more: whether the dataset may hold more coordinates than ``size``; the surplus is ignored.
-
-    Raises:
-        DataError: the dataset is missing, has another size, does not increase, or has cells of several sizes.
-    """
-    coordinates = file.get(name)
-    check_values(coordinates)
-    shape = coordinates.shape if isinstance(coordinates, h5py.Dataset) else None
-    if shape is None or len(shape) != 1 or shape[0] < size or (shape[0] > size and not or_more):
-        came = "none" if coordinates is None else str(shape or "a group")
-        raise DataError(
-            f"{file.filename}, {name}: expected {size} coordinates to go with the fields, got {came}; "
-            f"check the order of the grid axes in the fields."
-        )
-    places, label = coordinates[:size], f"{file.filename}, {name}"
-    if of_time:
-        return mean_step(places, label)
-    return even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
 
 
 def mean_step(coordinates: np.ndarray, label: str) -> float:

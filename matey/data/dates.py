@@ -1,30 +1,23 @@
-"""Numbers and dates: in the names of files, in texts, and as the date from which times count."""
+"""Numbers and dates: in the names of files, in texts, and as the date from which times count, which cftime reads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from os.path import commonprefix
 
 import numpy as np
 
 from matey.config.description import DATE_DIGITS, NUMBER
-from matey.data.arrays.stored import StoredArray
+from matey.data.stored import StoredArray
 from matey.data.trajectories import DataError
 
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
+_USUAL = ("standard", "gregorian", "proleptic_gregorian")  # the same calendar from 1583 on
 _LONGEST = 40  # characters of a text that an error quotes
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SINCE = re.compile(
-    r"(s|sec|second|min|minute|h|hr|hour|d|day)s? since (\d{1,6})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d+):(\d+)(?::(\d+\.?\d*))?)?"
-    r" ?(?:Z|UTC|[+-]?0?0:?00)?",
-    re.IGNORECASE,
-)
-_STANDARD = ("", "standard", "gregorian", "proleptic_gregorian")
-_OTHERS = ("noleap", "365_day", "all_leap", "366_day", "360_day", "julian")
 
 
 def is_text(stored: StoredArray) -> bool:
@@ -77,35 +70,31 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
         other: the array that sets the new unit and starting date.
 
     Returns:
-        The converted times; None where a unit cannot be converted, or one counts in another calendar than the usual one.
+        The converted times; None where a unit cannot be converted, or one counts in another calendar.
     """
-    calendars = ["" if (own := each.calendar.lower()) in _STANDARD else own for each in (stored, other)]
-    if stored.unit == other.unit and calendars[0] == calendars[1]:
-        return tuple(times)
-    ours, theirs = _origin(stored.unit), _origin(other.unit)
-    # Files disagree on what dates before 1583 mean.
-    if ours is None or theirs is None or calendars != ["", ""] or min(ours[0].year, theirs[0].year) <= 1582:
+    ours, theirs = ((each.calendar or "standard").lower() for each in (stored, other))
+    if ours != theirs and not {ours, theirs} <= {*_USUAL}:
         return None
-    between = (ours[0] - theirs[0]).total_seconds()
-    return tuple((between + time * ours[1]) / theirs[1] for time in times)
+    if stored.unit == other.unit:
+        return tuple(times)
+    import cftime  # late, as most data has no dates
+
+    try:
+        dates = cftime.num2date(times, stored.unit, theirs)
+        return tuple(np.asarray(cftime.date2num(dates, other.unit, theirs), float).tolist())
+    except ValueError:
+        return None
 
 
 def count_from_a_date(unit: str, calendar: str) -> bool:
     """Whether a unit such as ``days since 2000-01-01`` starts at a valid date of a known calendar, as other programs need."""
-    return calendar.lower() in (*_STANDARD, *_OTHERS) and _origin(unit) is not None
+    import cftime
 
-
-def _origin(unit: str) -> tuple[datetime, int] | None:
-    """Return the date from which times count, and the seconds in one unit of the times."""
-    begins = _SINCE.fullmatch(" ".join(unit.split()))
-    if begins is None:
-        return None
-    hours, minutes, seconds = (float(part or 0) for part in begins.group(5, 6, 7))
     try:
-        day = datetime(int(begins[2]), int(begins[3]), int(begins[4]), tzinfo=UTC)
+        cftime.num2date(0, unit, (calendar or "standard").lower())
     except ValueError:
-        return None
-    return day + timedelta(hours=hours, minutes=minutes, seconds=seconds), _SECONDS[begins[1][0].lower()]
+        return False
+    return True
 
 
 def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:

@@ -33,15 +33,13 @@ from einops import rearrange
 
 from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
-from matey.data.arrays.kinds import KINDS
-from matey.data.coordinates import GRID, order_of
-from matey.data.dates import CALENDAR, UNIT, numbers_of
-from matey.data.described_file import Located, OpenedFile, describe_file
-from matey.data.hdf5 import opened_once, refuse_beyond_memory
+from matey.data.arrays import KINDS
+from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, order_of
+from matey.data.dates import CALENDAR, UNIT, counted_from, numbers_in, numbers_of, seconds_of
+from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
+from matey.data.hdf5 import opened_once
 from matey.data.remote import RemotePath, place
-from matey.data.snapshots import put_together
-from matey.data.tables import parameters_in_tables
-from matey.data.trajectories import BadValuesError, Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 
 
 @dataclass(frozen=True)
@@ -235,20 +233,7 @@ class DescribedFiles(TrajectorySet):
             picked[axis] = slice(size - side.stop, size - side.start) if axis in located.turned else side
         index = tuple(picked[axis] for axis in axes)
         stored, (path, own_name) = located.stored[name], located.place_of(name)
-        num_frames, num_components = len(range(times.start, times.stop, times.step)), component.stop - component.start
-        needed = num_frames * num_components * math.prod(side.stop - side.start for side in cells)
-        refuse_beyond_memory(f"{path}, {own_name}", stored.shape, needed * stored.dtype.itemsize)
-        raw = KINDS[self._kinds[path]].read(path, own_name, index)
-        values = stored.packing.unpacked(raw)
-        if stored.packing.may_miss and not np.isfinite(values).all():
-            frames = f"in frames {times.start} to {times.stop - 1} of the file"
-            raise BadValuesError(
-                f"{about.label}: {name} has values that are not finite {frames}; training can go on without such windows "
-                "(data.bad_values: skip), unless cells lack values in all frames (a mask): cut a box without any, or fill them."
-                if stored.packing.marks_by_nan
-                else f"{about.label}: {name} has values {frames} that it marks as missing; cells that are left out (masks) are "
-                "not supported: cut a box that has none, or fill them."
-            )
+        values = stored.packing.unpacked(KINDS[self._kinds[path]].read(path, own_name, index))
         left = [axis for axis in axes if axis != "trajectory"]
         whole = [axis if axis in left else "1" for axis in ("component", "time", *GRID)]
         values = rearrange(values, f"{' '.join(left)} -> {' '.join(whole)}")
@@ -294,3 +279,140 @@ def _check_partners(path: Path, own: Mapping[str, Path]) -> None:
             raise DataError(
                 f"{other} does not exist, but should hold the field {field!r} of {path}; put it there, or correct its 'file'."
             )
+
+
+def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:
+    """Return the trajectories that consist of these pieces, which come in the order of time.
+
+    Args:
+        description: description of the files.
+        pieces: pieces of one trajectory, or of all trajectories in the same files.
+
+    Raises:
+        DataError: a piece does not fit the others, or one is missing between them.
+    """
+    found: dict[int, list[Located]] = {}
+    for piece in pieces:
+        found.setdefault(piece.sample, []).append(piece)
+    if len({len(each) for each in found.values()}) > 1:
+        counts = ", ".join(f"{each[0].about.name} in {len(each)}" for each in found.values())
+        raise DataError(
+            f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
+        )
+    return [_joined(description, each) for each in found.values()]
+
+
+def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
+    first = pieces[0]
+    for piece in pieces[1:]:
+        _check_alike(first, piece)
+    num_frames = check_frames(description, sum(piece.about.num_frames for piece in pieces), first.about.source)
+    step = description.time_step
+    if isinstance(step, TimeSource) and step.number_in_name is not None:
+        times = tuple(number * step.number_in_name for number in _numbers(pieces))
+    elif isinstance(step, TimeSource) and step.date_in_name is not None:
+        times = tuple(_seconds(pieces, step.date_in_name))
+    else:
+        times = tuple(time for piece in pieces for time in _times(first, piece))
+    whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
+    if isinstance(step, float):
+        _check_numbers(pieces)
+        time_step = step * description.stride
+    else:
+        time_step = _step(description, whole)
+    return replace(whole, about=replace(first.about, num_frames=num_frames, time_step=time_step))
+
+
+def _shared(first: Located, piece: Located) -> Located:
+    """Return a piece that shares equal attributes with the first in memory, since there may be thousands of pieces."""
+    names = ("arrays", "given", "along", "stored", "turned")
+    alike = {name: getattr(first, name) for name in names if getattr(first, name) == getattr(piece, name)}
+    return replace(piece, **alike)
+
+
+def _check_alike(first: Located, piece: Located) -> None:
+    ours, theirs = first.about, piece.about
+    is_near = (math.isclose(a, b, rel_tol=UNEVEN_SPACE) for a, b in zip(ours.spacing, theirs.spacing, strict=True))
+    if ours.grid != theirs.grid or not all(is_near) or first.turned != piece.turned:
+        raise DataError(
+            f"{_label(piece)}: expected the grid (z, y, x) = {ours.grid} with cells of {ours.spacing}, as in {_label(first)}, "
+            f"got {theirs.grid} with {theirs.spacing}; all snapshots of a trajectory need one grid: interpolate them to it."
+        )
+
+
+def _times(first: Located, piece: Located) -> tuple[float, ...]:
+    """Return the times of a piece in the unit and from the starting date of the first piece."""
+    if "time" not in piece.along:
+        return piece.times
+    ours, own = (each.stored[each.along["time"]] for each in (first, piece))
+    times = counted_from(piece.times, own, ours)
+    if times is None:
+        units = [f"{each.unit} {each.calendar}".strip() for each in (own, ours)]
+        raise DataError(
+            f"{_label(piece)}: its times are in {units[0]!r}, those of {_label(first)} in {units[1]!r}; write them in one unit "
+            "and from one date, or give a time_step."
+        )
+    return times
+
+
+def _step(description: DataDescription, whole: Located) -> float:
+    """Return the step between the times of the snapshots, which must be evenly spaced."""
+    first, stride = description.first_frame, description.stride
+    taken = np.array(whole.times[first::stride])
+    remedy = "write snapshots at even times, or give a time_step"
+    if len(taken) > 2:
+        gaps = np.diff(taken)
+        worst = first + int(np.argmax(np.abs(gaps - np.median(gaps)))) * stride
+        near, after = (
+            _label(piece) for at in (worst, worst + stride) for piece, _ in whole.pieces_at(slice(at, at + 1, 1))
+        )
+        remedy = f"if a snapshot is missing between {near} and {after}, put it there; else {remedy}"
+    return even_step(taken, f"{_label(whole)} and what follows it, times", UNEVEN_TIME, remedy)
+
+
+def _numbers(pieces: Sequence[Located]) -> list[float]:
+    """Return the number that tells the name of each piece from the others.
+
+    Raises:
+        DataError: the names differ in more than one number.
+    """
+    numbers = numbers_in([_label(piece) for piece in pieces])
+    if numbers is None:
+        raise DataError(
+            f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and "
+            "u_0002, as the snapshots of a trajectory. Write a * for that number into 'files' and others for what tells "
+            "trajectories apart, such as run_*/u_*.npy; or name the times that the files hold in time_step."
+        )
+    return numbers
+
+
+def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
+    """Return the seconds from 1970 to the date in the name of each piece.
+
+    Raises:
+        DataError: a name has no date of this form.
+    """
+    labels = [_label(piece) for piece in pieces]
+    seconds = seconds_of(labels, form)
+    if seconds is None:
+        wrong = next(label for label in labels if seconds_of([label], form) is None)
+        raise DataError(f"{wrong}: expected a date of the form {form} in its name; correct date_in_name of time_step.")
+    return seconds
+
+
+def _check_numbers(pieces: Sequence[Located]) -> None:
+    """Raise DataError if the numbers in the names of pieces without times are not evenly spaced."""
+    numbers = _numbers(pieces)
+    gaps = np.diff(numbers)
+    usual = float(np.median(gaps)) if len(gaps) else 0.0
+    for number, gap in enumerate(gaps):
+        if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
+            raise DataError(
+                f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:.12g} after {numbers[number]:.12g}, "
+                f"since the others are {usual:g} apart, got {numbers[number + 1]:.12g}; a snapshot is missing: add it, "
+                "or name the times that the files hold in time_step."
+            )
+
+
+def _label(piece: Located) -> str:
+    return str(piece.about.source)

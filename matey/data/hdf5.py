@@ -1,6 +1,7 @@
-"""Opens and reads HDF5 files, and explains errors in plain words.
+"""Opens, describes and reads HDF5 files, and so netCDF-4, and explains errors in plain words.
 
-Describing a file opens and closes it; reading keeps it open, see `matey.data.hdf5`.
+Describing a file opens and closes it; reading keeps it open, see `Handles`. Links, second names and virtual datasets
+are not followed.
 """
 
 from __future__ import annotations
@@ -13,32 +14,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import h5py
 import numpy as np
 import yaml
+from h5py.h5z import filter_avail
 
+from matey.data.coordinates import MOST_COMPONENTS, UNEVEN_SPACE, even_step, mean_step, role_of
 from matey.data.remote import RemoteFile, RemotePath
-from matey.data.trajectories import DataError, Reader, TrajectorySet, check_part
-from matey.mistakes import listed, one_line
-
-_remembered: dict[Path, bytes] = {}  # first bytes of the files that are being opened
-
-
-@contextmanager
-def remembered(path: Path) -> Iterator[None]:
-    """Read the first bytes of a file once, however many readers ask for them meanwhile."""
-    if path in _remembered:  # by a block around this one
-        yield
-        return
-    _remembered[path] = first_bytes(path) if path.is_file() else b""
-    if not _remembered[path]:
-        del _remembered[path]  # a missing or empty file is looked at each time
-    try:
-        yield
-    finally:
-        _remembered.pop(path, None)
+from matey.data.stored import READ, FileKind, StoredArray, as_text, bytes_of, most_held, not_read, packing_of
+from matey.data.trajectories import Coordinates, DataError, Reader, TrajectorySet, check_part
+from matey.mistakes import one_line
 
 
 def first_bytes(path: Path) -> bytes:
@@ -47,8 +34,6 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         DataError: the file is missing or may not be read.
     """
-    if path in _remembered:
-        return _remembered[path]
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
@@ -145,10 +130,6 @@ def _version_of(path: Path) -> _Version | None:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-# Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
-# filters may claim: frames after the last one that was written take no room.
-_MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
-_LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 _TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -173,8 +154,7 @@ def opened_once(path: Path) -> Iterator[None]:
     """Open a file at most once, however many readers look at it meanwhile (`described_hdf5`)."""
     _shared[path] = None
     try:
-        with remembered(path):
-            yield
+        yield
     finally:
         file = _shared.pop(path)
         if file is not None:
@@ -253,122 +233,64 @@ def attributes_of(item: h5py.HLObject) -> dict[str, Any]:
     return {name: value for name in item.attrs if (value := attribute_of(item, name)) is not None}
 
 
-def read_hdf5(
-    path: Path, dataset: str, start: int, stop: int, cells: Sequence[slice] = (), sample: int | None = None
-) -> np.ndarray:
-    """Read frames ``start:stop`` of a dataset, and nothing else of it.
-
-    Args:
-        path: the file.
-        dataset: a dataset whose first axis is time, or the second one if ``sample`` is given.
-        start: first frame.
-        stop: one after the last frame.
-        cells: slices of the axes that follow time; axes without one are read whole.
-        sample: index of the trajectory along the first axis, where that axis counts trajectories.
+def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.ndarray:
+    """Read a part of a dataset, and nothing else of it; ``index`` has a number or a slice for each of its first axes.
 
     Raises:
-        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or corrupt.
+        DataError: the file cannot be opened, see ``open_hdf5``; or the dataset is gone or corrupt, or too large for memory.
     """
     file = _handles.get(path)
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
-        item, first = file[dataset], 1 if sample is None else 2
-        sides = [side.stop - side.start for side in cells]
-        check_memory(item, (stop - start) * math.prod([*sides, *item.shape[first + len(sides) :]]))
-        index = (*(() if sample is None else (sample,)), slice(start, stop), *cells)
+        item = file[dataset]
+        sizes = [
+            1 if isinstance(at, int) else len(range(*at.indices(n))) for at, n in zip(index, item.shape, strict=False)
+        ]
+        needed = math.prod([*sizes, *item.shape[len(sizes) :]]) * item.dtype.itemsize
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > memory // 2:
+            raise DataError(
+                f"{path}, {dataset}: of shape {item.shape}, {needed:,} bytes would be read at once, and this "
+                f"machine has {memory:,}; take data of coarser grids or fewer frames."
+            )
         return check_part(f"{path}, {dataset}", index, item[index])
-    except DataError:
+    except DataError:  # also of a remote file that cannot be reached any more
         raise
     except _SPOILT as error:
-        raise DataError(
-            f"{path}, {dataset}: frames {start} to {stop - 1} cannot be read ({one_line(error)}); "
-            f"the file is corrupt or was changed: download or copy it again."
-        ) from error
-
-
-def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.ndarray:
-    """Read a part of a dataset, and nothing else of it; ``index`` has a number or a slice for each axis.
-
-    Raises:
-        DataError: the file cannot be opened, see ``open_hdf5``, or the dataset is gone or corrupt.
-    """
-    file = _handles.get(path)
-    try:
-        return check_part(f"{path}, {dataset}", index, file[dataset][index])
-    except DataError:  # a remote file cannot be reached any more
-        raise
-    except _SPOILT as error:
-        raise DataError(
-            f"{path}, {dataset}: cannot be read ({one_line(error)}); the file is corrupt or was changed: download or copy "
-            "it again."
-        ) from error
-
-
-def check_claim(item: h5py.HLObject | None) -> None:
-    """Raise DataError if a dataset claims more values, or a larger chunk, than its file can hold.
-
-    The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
-    of that shape is read or listed. Groups pass, and so do datasets whose values lie in other files.
-    """
-    if not isinstance(item, h5py.Dataset) or item.shape is None:
-        return
-    claimed, limit = claim_of(item)
-    if claimed > limit:
-        held = item.file.id.get_filesize()
-        refuse_claim(f"{item.file.filename}, {item.name}", item.shape, claimed, held)
+        raise not_read(path, dataset, one_line(error)) from error
 
 
 def check_values(item: h5py.HLObject | None) -> None:
-    """Raise DataError if a dataset claims more than its file can hold, see `check_claim`, or would read as unwritten zeros.
+    """Raise DataError if a dataset has no values that can be read, or claims more values than its file can hold.
 
-    Groups pass, and so does what is missing.
+    The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
+    of that shape is read or listed. Groups pass, and so does what is missing.
     """
-    check_claim(item)
-    if isinstance(item, h5py.Dataset) and item.shape is not None and (reason := reason_of_no_values(item)):
-        raise DataError(f"{item.file.filename}, {item.name}: {reason}.")
+    if isinstance(item, h5py.Dataset) and item.shape is not None:
+        label = f"{item.file.filename}, {item.name}"
+        claimed, limit = _claim(item)
+        stored = StoredArray(item.shape, item.dtype, problem=_no_values(item), claimed=claimed, limit=limit)
+        stored.check_claim(label, item.file.id.get_filesize())
+        stored.check_readable(label)
 
 
-def reason_of_no_values(item: h5py.Dataset) -> str:
+def _claim(item: h5py.Dataset) -> tuple[int, int]:
+    """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
+    if item.is_virtual or item.external:
+        return 0, 0
+    limit = most_held(item.file.id.get_filesize(), is_compressed=item.id.get_create_plist().get_nfilters() > 0)
+    return bytes_of(item.shape, item.dtype, item.chunks), limit
+
+
+def _no_values(item: h5py.Dataset) -> str:
     """Return why a dataset would read as zeros that nobody wrote, or from any file, and what to do; empty if it would not."""
-    if item.external:
-        names = listed(os.fsdecode(name) for name, _, _ in item.external)
-        return f"keeps its values in {names}, and any file could be named there: h5repack it where it was written"
-    if item.is_virtual:
-        return _reason_of_sources(item)
+    if item.is_virtual or item.external:
+        return "keeps its values in other files, and any file could be named there: h5repack it where it was written"
     has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
     if item.size and not has_fill and not item.id.get_storage_size():
         return "was never written to: write it again"
     return ""
-
-
-def _reason_of_sources(item: h5py.Dataset) -> str:
-    """Return why a source of a virtual dataset has no values, empty if all have some: HDF5 reads zeros in its place."""
-    for mapping in item.virtual_sources():
-        path = Path(item.file.filename).parent / mapping.file_name
-        if mapping.file_name == "." or not path.is_file():
-            return f"takes values from {mapping.file_name}, which is no file beside it: put it back, or h5repack it"
-        with open_hdf5(path) as file:
-            found = file.get(mapping.dset_name)
-            if not isinstance(found, h5py.Dataset) or found.is_virtual or reason_of_no_values(found):
-                return (
-                    f"takes values from {mapping.dset_name!r} in {mapping.file_name}, which holds none: write it again"
-                )
-    return ""
-
-
-def claim_of(item: h5py.Dataset) -> tuple[int, int]:
-    """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
-    if item.is_virtual or item.external:
-        return 0, 2**63
-    is_compressed = item.id.get_create_plist().get_nfilters() > 0
-    limit = most_held(item.file.id.get_filesize(), is_compressed)
-    return bytes_of(item.shape, item.dtype, item.chunks), limit
-
-
-def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
-    """Return the bytes of an array, or of one of its chunks if that is larger."""
-    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
 
 
 def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
@@ -382,19 +304,6 @@ def chunk_on_grid(item: h5py.Dataset, axes: str) -> tuple[int, int, int] | None:
     return (sizes.get("z", 1), sizes.get("y", 1), sizes.get("x", 1)) if sizes else None
 
 
-def most_held(num_bytes: int, is_compressed: bool) -> int:
-    """Return the most bytes of values that ``num_bytes`` on disk can stand for."""
-    return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
-
-
-def refuse_claim(label: str, shape: tuple[int, ...], claimed: int, held: int) -> NoReturn:
-    """Raise DataError about an array that claims more bytes than its file can hold."""
-    raise DataError(
-        f"{label}: a shape of {shape} claims {claimed:,} bytes, and the file has {held:,}; "
-        "it is corrupt or was never filled: download or write it again."
-    )
-
-
 def check_count(path: Path, num_trajectories: int) -> None:
     """Raise DataError if a file claims more trajectories than it has room for."""
     held = path.stat().st_size
@@ -405,22 +314,147 @@ def check_count(path: Path, num_trajectories: int) -> None:
         )
 
 
-def check_memory(item: h5py.Dataset, num_values: int) -> None:
-    """Raise DataError if ``num_values`` of a dataset, read at once, would not fit into the machine's memory."""
-    refuse_beyond_memory(f"{item.file.filename}, {item.name}", item.shape, num_values * item.dtype.itemsize)
+_handles = Handles(open_hdf5)
 
 
-def refuse_beyond_memory(label: str, shape: tuple[int, ...], needed: int) -> None:
-    """Raise DataError if ``needed`` bytes of an array, read at once, would not fit into the machine's memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory // 2:
-        raise DataError(
-            f"{label}: of shape {shape}, {needed:,} bytes would be read at once, and this "
-            f"machine has {memory:,}; take data of coarser grids or fewer frames."
+_NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"
+
+
+def arrays_of(path: Path) -> dict[str, StoredArray]:
+    """Return the datasets of a file, those in groups as ``group/name``.
+
+    Raises:
+        DataError: the file cannot be read, see `described_hdf5`.
+    """
+    found: dict[str, StoredArray] = {}
+    visited: set[str] = set()
+
+    def add(name: str, item: h5py.HLObject) -> None:
+        visited.add(name)
+        if not isinstance(item, h5py.Dataset) or item.shape is None or _is_no_variable(item):
+            return
+        claimed, limit = _claim(item)
+        found[name] = StoredArray(
+            shape=item.shape,
+            dtype=np.dtype(item.dtype),
+            axes=_axes(item),
+            scales=_scales(item),
+            unit=as_text(attribute_of(item, "units")),
+            calendar=as_text(attribute_of(item, "calendar")),
+            packing=packing_of({key: attribute_of(item, key) for key in READ}, np.dtype(item.dtype)),
+            problem=_problem(item),
+            chunk=compressed_chunk(item),
+            claimed=claimed,
+            limit=limit,
         )
 
+    def add_link(name: str, _: object) -> None:
+        if name not in visited:
+            found[name] = StoredArray(
+                (), np.dtype("V"), problem="is a link, which is not followed: name where it leads"
+            )
 
-_handles = Handles(open_hdf5)
+    with described_hdf5(path) as file:
+        file.visititems(add)
+        file.visititems_links(add_link)
+    return found
+
+
+def _problem(item: h5py.Dataset) -> str:
+    """Return why a dataset has no values that can be read, empty if it has some."""
+    if problem := _no_values(item):
+        return problem
+    if item.dtype.kind == "O" and not h5py.check_string_dtype(item.dtype):
+        return "holds neither numbers nor texts: leave it out"
+    if item.size and (missing := _missing_filter(item)):
+        return (
+            f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
+            "HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where it can be read"
+        )
+    return ""
+
+
+def _missing_filter(item: h5py.Dataset) -> str:
+    """Return the name or number of a filter of a dataset that cannot be undone here, empty if all can."""
+    created = item.id.get_create_plist()
+    filters = (created.get_filter(number) for number in range(created.get_nfilters()))
+    missing = (name.decode("utf-8", "replace") or str(code) for code, _, _, name in filters if not filter_avail(code))
+    return next(missing, "")
+
+
+def _axes(item: h5py.Dataset) -> tuple[str, ...]:
+    """Return the names of a dataset's axes, from the scales or labels that netCDF-4 and h5py give them.
+
+    A label counts where the names of scales do not tell the kind of axis: Dedalus gives the axis labelled ``x`` the scale
+    ``x/1.0``. One axis of components may be without a name where all others have one.
+    """
+    labels = map(as_text, _of_axes(item, "DIMENSION_LABELS", h5py.check_string_dtype))
+    names = [_name_of(*each) for each in zip(_scales_of(item), labels, strict=True)]
+    nameless = [number for number, name in enumerate(names) if not name]
+    is_component = len(nameless) == 1 and nameless[0] > 0 and item.shape[nameless[0]] <= MOST_COMPONENTS
+    return tuple(names) if not nameless or (is_component and len(names) > 2) else ()
+
+
+def _name_of(scales: Sequence[h5py.Dataset], label: str) -> str:
+    names = [str(name or "").rpartition("/")[2] for name in (*(scale.name for scale in scales), label)]
+    return next(filter(role_of, names), next(filter(None, names), ""))
+
+
+def _scales(item: h5py.Dataset) -> tuple[str, ...]:
+    """Return the path of the coordinates of each axis of a dataset, empty where an axis has no numeric ones."""
+    return tuple(
+        next(
+            (
+                scale.name.strip("/")
+                for scale in sorted(scales, key=lambda scale: not role_of(scale.name or ""))
+                if scale.name and scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
+            ),
+            "",
+        )
+        for size, scales in zip(item.shape, _scales_of(item), strict=True)
+    )
+
+
+def _scales_of(item: h5py.Dataset) -> list[list[h5py.Dataset]]:
+    """Return the scales of each axis; none where the dataset was copied without them, and refers to what is not in this file.
+
+    HDF5's own functions, which ``item.dims`` calls, trust the types of these attributes, and a wrong one corrupts memory.
+    """
+    try:
+        of_axes = [[item.file[each] for each in own] for own in _of_axes(item, "DIMENSION_LIST", _is_references)]
+    except (KeyError, RuntimeError, ValueError):
+        return [[]] * item.ndim
+    return [[*filter(_is_scale, scales)] for scales in of_axes]
+
+
+def _is_scale(item: h5py.HLObject) -> bool:
+    return isinstance(item, h5py.Dataset) and as_text(attribute_of(item, "CLASS")) == "DIMENSION_SCALE"
+
+
+def _is_references(kind: np.dtype) -> bool:
+    each = h5py.check_vlen_dtype(kind)
+    return each is not None and h5py.check_ref_dtype(each) is h5py.Reference
+
+
+def _of_axes(item: h5py.Dataset, name: str, is_right: Callable[[np.dtype], object]) -> Sequence[Any]:
+    """Return an attribute's values, one for each axis; empty ones where it is missing, or of another shape or type."""
+    found = item.attrs.get_id(name) if name in item.attrs else None
+    is_whole = found is not None and found.shape == (item.ndim,) and is_right(found.dtype)
+    return item.attrs[name] if is_whole else [""] * item.ndim
+
+
+def _is_no_variable(item: h5py.Dataset) -> bool:
+    """Whether a dataset only stands for a dimension of a netCDF file, without coordinates."""
+    label = attribute_of(item, "NAME", b"")
+    return isinstance(label, bytes) and label.startswith(_NO_VARIABLE)
+
+
+def _attributes(path: Path, name: str) -> dict[str, Any]:
+    with described_hdf5(path) as file:
+        return attributes_of(file[name] if name else file)
+
+
+HDF5 = FileKind("HDF5", (".h5", ".hdf5", ".nc", ".nc4", ".mat"), is_hdf5, arrays_of, _attributes, read_part)
 
 
 # The pure-Python loader takes ten times as long, which shows at 1000 groups a file.
@@ -437,6 +471,43 @@ def hdf5_reader(layout: str, holds: Callable[[h5py.File], bool], open: Callable[
             return holds(file)
 
     return Reader(layout, (".h5", ".hdf5"), recognises, open)
+
+
+def stored_coordinates(path: Path, name: str, index: tuple[int | slice, ...] = (slice(None),)) -> Coordinates:
+    """Read coordinates without a unit from a dataset of an HDF5 file, or from a part of it.
+
+    Raises:
+        DataError: see `read_part`.
+    """
+    return Coordinates(read_part(path, name, index).astype(np.float64), "1")
+
+
+def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False, or_more: bool = False) -> float:
+    """Return the spacing of the coordinates in dataset ``name``, which must belong to ``size`` cells or frames.
+
+    Args:
+        file: the file that holds the dataset.
+        name: path of the dataset in the file.
+        size: number of cells or frames that the coordinates belong to.
+        of_time: whether these are times, of which the mean step counts; cells must be evenly spaced.
+        or_more: whether the dataset may hold more coordinates than ``size``; the surplus is ignored.
+
+    Raises:
+        DataError: the dataset is missing, has another size, does not increase, or has cells of several sizes.
+    """
+    coordinates = file.get(name)
+    check_values(coordinates)
+    shape = coordinates.shape if isinstance(coordinates, h5py.Dataset) else None
+    if shape is None or len(shape) != 1 or shape[0] < size or (shape[0] > size and not or_more):
+        came = "none" if coordinates is None else str(shape or "a group")
+        raise DataError(
+            f"{file.filename}, {name}: expected {size} coordinates to go with the fields, got {came}; "
+            f"check the order of the grid axes in the fields."
+        )
+    places, label = coordinates[:size], f"{file.filename}, {name}"
+    if of_time:
+        return mean_step(places, label)
+    return even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
 
 
 def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
-from matey.data.arrays.kinds import kind_of
-from matey.data.arrays.mapped import NETCDF
-from matey.data.arrays.stored import StoredArray
+from matey.data.arrays import NETCDF, kind_of
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import described_hdf5, is_classic_netcdf, is_hdf5, remembered
+from matey.data.hdf5 import described_hdf5, is_classic_netcdf, is_hdf5
+from matey.data.stored import StoredArray
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored
@@ -113,8 +112,8 @@ READER = Reader(
 
 def _read(path: Path, names: Sequence[str], *part: slice) -> list[np.ndarray]:
     """Read a part of some variables."""
-    with remembered(path):
-        return kind_of(path).read_all(path, names, part)
+    kind = kind_of(path)
+    return [kind.read(path, name, part) for name in names]
 
 
 def _check(

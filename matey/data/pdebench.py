@@ -19,7 +19,6 @@ Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,21 @@ import h5py
 import numpy as np
 from einops import rearrange
 
-from matey.data.coordinates import mean_step, order_of, stored_coordinates, stored_step
+from matey.data.coordinates import mean_step, order_of
 from matey.data.hdf5 import (
     attribute_of,
     attributes_of,
     axis_sizes,
     check_count,
-    check_memory,
     check_values,
     chunk_on_grid,
     described_hdf5,
     hdf5_reader,
     numbers,
     read_config,
-    read_hdf5,
     read_part,
+    stored_coordinates,
+    stored_step,
 )
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -141,7 +140,7 @@ class SeedGroupFile(TrajectorySet):
         about = self.trajectories[trajectory]
         along = dict(zip("zyx", cells, strict=True))
         on_disk = [along[axis] for axis in self.disk_axes.split()[1:3]]
-        frames = read_hdf5(about.source, f"{about.name}/data", start, stop, on_disk)
+        frames = read_part(about.source, f"{about.name}/data", (slice(start, stop), *on_disk))
         return rearrange(frames, f"{self.disk_axes} -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
@@ -224,7 +223,7 @@ class CompressibleFile(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, (_, y, x) = self.trajectories[trajectory].source, cells
-        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in DATASETS]
+        parts = [read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in DATASETS]
         return rearrange(parts, "f t x y -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
@@ -247,7 +246,6 @@ def _starts_uniform(file: h5py.File) -> bool:
 
     The two kinds share layout and attributes, and a file may have been renamed; this tells them apart.
     """
-    check_memory(file["density"], math.prod(file["density"].shape[2:]))
     density = file["density"][0, 0]
     return float(np.ptp(density)) <= 1e-5 * abs(float(density.flat[0]))
 
@@ -299,7 +297,7 @@ class IncompressibleFile(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, (_, y, x) = self.trajectories[trajectory].source, cells
-        parts = [read_hdf5(source, name, start, stop, (x, y), trajectory) for name in ("velocity", "particles")]
+        parts = [read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in ("velocity", "particles")]
         return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:

@@ -26,13 +26,11 @@ from einops import rearrange
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step, order_of
 from matey.data.hdf5 import (
     attribute_of,
-    check_claim,
     check_count,
     check_values,
     compressed_chunk,
     described_hdf5,
     hdf5_reader,
-    read_hdf5,
     read_part,
 )
 from matey.data.trajectories import (
@@ -75,7 +73,6 @@ def size_of(file: h5py.File, axis: str) -> int:
         raise DataError(
             f"{file.filename}, dimensions/{axis}: expected numbers along {axis}, one or more, got {came}; {remedy}."
         )
-    check_values(item)
     return shape[-1]
 
 
@@ -99,9 +96,7 @@ def boundary_of(file: h5py.File, axis: str) -> Boundary:
         axes = [text_of(name) for name in attribute(condition, "associated_dims")]
         if axis in axes:
             kind = _kind(condition)
-            stored = member(condition, "mask")
-            check_values(stored)
-            mask = stored[...]
+            mask = member(condition, "mask")[...]
             mask = mask.reshape(-1, *mask.shape[-len(axes) :]).all(axis=0)  # a varying mask counts where all agree
             mask = np.moveaxis(mask, axes.index(axis), 0)
             ends = [kind if mask[end].all() else before for end, before in zip((0, -1), ends, strict=True)]
@@ -137,7 +132,7 @@ def member(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
         raise DataError(
             f"{group.file.filename}: expected {name!r}, as The Well's layout has it, found none; write it again."
         )
-    check_claim(item)
+    check_values(item)
     return item
 
 
@@ -226,9 +221,9 @@ class WellFile(TrajectorySet):
         source, sides = self.trajectories[trajectory].source, [cells["zyx".index(axis)] for axis in self._ours]
         parts = []
         for field in self._stored:
-            sample = trajectory if field.per_trajectory else None
-            part = [side for side, varies in zip(sides, field.varies, strict=True) if varies]
-            frames = read_hdf5(source, field.dataset, start, stop, part, sample)
+            sample = (trajectory,) * field.per_trajectory
+            part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
+            frames = read_part(source, field.dataset, (*sample, slice(start, stop), *part))
             parts.append(self._on_our_axes(field, frames, stop - start, [side.stop - side.start for side in sides]))
         return np.concatenate(parts, axis=1)
 
@@ -243,9 +238,9 @@ class WellFile(TrajectorySet):
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         field, number = self._constant[name]
         sides = [cells["zyx".index(axis)] for axis in self._ours]
-        part = [side for side, varies in zip(sides, field.varies, strict=True) if varies]
-        index: tuple[int | slice, ...] = (trajectory, *part) if field.per_trajectory else (*part,)
-        values = read_part(self.trajectories[trajectory].source, field.dataset, index)
+        part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
+        sample = (trajectory,) * field.per_trajectory
+        values = read_part(self.trajectories[trajectory].source, field.dataset, (*sample, *part))
         return self._on_our_axes(field, values, 1, [side.stop - side.start for side in sides])[:, number]
 
     def _on_our_axes(self, field: StoredField, frames: np.ndarray, num_frames: int, grid: Sequence[int]) -> np.ndarray:
@@ -305,7 +300,6 @@ def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_traje
             f"{file.filename}, {field.dataset}: expected shape {expected} to go with 'dimensions', got {came}; "
             f"write the file again."
         )
-    check_values(item)
 
 
 def _describe(

@@ -128,7 +128,8 @@ def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, st
             f"{about.label}: expected {f'values up to {LARGEST:g}' if too_large else 'finite values'}, but field "
             f"{names[index]!r} is {value} in frame {start + frame} at (z, y, x) = {place}; "
             f"{'write larger units, such as scale: 1e-20 beside the array in a description; or ' if too_large else ''}"
-            f"repair or remove this trajectory; training can leave out such windows (data.bad_values: skip)."
+            "repair or remove this trajectory; training can leave out such windows (data.bad_values: skip). Cells that lack "
+            "values in all frames (a mask) are not supported: cut a box without any, or fill them."
         )
 
 

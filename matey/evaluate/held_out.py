@@ -12,8 +12,7 @@ from typing import Literal
 from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, split_set
-from matey.data.seen import trained_on, twins_note
-from matey.data.split_record import RecordedParts, SplitRecord
+from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twins_note
 from matey.data.splits import Share, alone
 from matey.data.trajectories import BadValuesError
 from matey.data.windows import cut
@@ -130,7 +129,7 @@ def without_seen(
 
     Args:
         data: the selection; if its part is ``train``, it is returned unchanged.
-        seen: the run's fingerprints, see `matey.data.seen`.
+        seen: the run's fingerprints, see `matey.data.split_record`.
         record: the record of the run's split.
         rule: whether such trajectories are refused, left out, or scored all the same.
         share: see `matey.data.splits.fingerprints`.

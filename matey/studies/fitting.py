@@ -23,7 +23,7 @@ from torch import Tensor
 from matey.benchmark.step import now as time_of
 from matey.checkpoints.peer_folder import write_peer
 from matey.config import RunConfig
-from matey.data.seen import seen_text
+from matey.data.split_record import seen_text
 from matey.data.stream import micro_batches
 from matey.data.windows import Mixture
 from matey.evaluate.held_out import HeldOut, hold_out

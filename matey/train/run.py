@@ -16,8 +16,7 @@ from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import SEEN, SPLIT, read_metrics
 from matey.config import ConfigError, RunConfig, dump_config
 from matey.config.choices import LOSSES
-from matey.data.seen import read_seen, seen_text, twins_note
-from matey.data.split_record import recorded_prints
+from matey.data.split_record import read_seen, recorded_prints, seen_text, twins_note
 from matey.data.stream import micro_batches
 from matey.mistakes import Mistake
 from matey.model.boxes import share_of

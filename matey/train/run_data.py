@@ -22,7 +22,6 @@ from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset, open_sets
 from matey.data.reading import read_box, read_windows, sound_windows
-from matey.data.seen import trained_on
 from matey.data.split_record import (
     RecordedParts,
     SplitRecord,
@@ -31,6 +30,7 @@ from matey.data.split_record import (
     record_split,
     recorded_prints,
     split_as_recorded,
+    trained_on,
     with_values,
 )
 from matey.data.splits import Split, fingerprints, split_set

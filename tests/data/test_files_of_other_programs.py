@@ -1,10 +1,8 @@
 """What MATLAB, Dedalus and others write: vectors of two axes, mesh grids, labels and scales, counters and times, masks."""
 
 import h5py
-import netCDF4
 import numpy as np
 import pytest
-import xarray
 
 from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
@@ -119,17 +117,3 @@ def test_truth_values_are_given_as_zeros_and_ones_and_never_predicted(tmp_path):
     write(tmp_path / "all.h5", u=VALUES > 0, t=T, y=Y, x=X)
     with pytest.raises(DataError, match="u: expected real numbers for the field 'u', got bool"):
         opened(tmp_path / "all.h5")
-
-
-def test_nan_that_marks_what_is_missing_may_be_of_a_solver_that_diverged(tmp_path):
-    values = VALUES.copy()
-    values[3:] = np.nan
-    axes = ("time", "y", "x")
-    xarray.Dataset({"u": (axes, values)}, {"time": T, "y": Y, "x": X}).to_netcdf(tmp_path / "run.nc")
-    with netCDF4.Dataset(tmp_path / "run.nc") as file:
-        assert np.isnan(file["u"]._FillValue), "xarray writes it of itself"
-    data = opened(tmp_path / "run.nc", time_step="time")
-    with pytest.raises(
-        DataError, match=r"u has values that are not finite in frames 3 to 4 .*\(data.bad_values: skip\)"
-    ):
-        data.read(0, 3, 5)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, open_dataset
-from matey.data.arrays import mapped
 from matey.data.miniweather import neutral_background
 from tests.support.layout_files import NUM_X, NUM_Y, thermals, write_miniweather, write_miniweather_netcdf4
 
@@ -26,14 +25,6 @@ def test_description_holds_domain_mean_interval_and_boundaries(write):
     assert about.spacing == pytest.approx((1.0, 1e4 / NUM_Y, 2e4 / NUM_X)) and about.time_step == pytest.approx(20)
     assert about.boundary == ("none", "wall", "periodic") and about.periodic == (False, False, True)
     assert trajectories.units == ("kg/m^3", "K", "m/s", "m/s")
-
-
-def test_all_fields_of_a_window_are_read_with_one_opening(tmp_path, monkeypatch):
-    trajectories, opened = open_dataset(write_miniweather(tmp_path / "a.nc", thermals())), []
-    real = mapped._opened
-    monkeypatch.setattr(mapped, "_opened", lambda path: (opened.append(path), real(path))[1])
-    frames = trajectories.read(0, 0, 2)
-    assert frames.shape[1] == 4 and len(opened) == 1
 
 
 def without(variables, name):

@@ -7,8 +7,7 @@ import pytest
 
 from matey.data import open_dataset
 from matey.data import splits as reading
-from matey.data.seen import read_seen, seen_text, trained_on, twins_note
-from matey.data.split_record import record_split
+from matey.data.split_record import read_seen, record_split, seen_text, trained_on, twins_note
 from matey.data.splits import fingerprints, split_set
 from matey.data.to_the_well import write_the_well
 from matey.simulate.catalogue import SYSTEMS

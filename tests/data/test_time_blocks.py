@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
-from matey.data.seen import seen_text, trained_on
-from matey.data.split_record import RecordedParts, record_split, split_as_recorded, with_values
+from matey.data.split_record import RecordedParts, record_split, seen_text, split_as_recorded, trained_on, with_values
 from matey.data.splits import alone
 from matey.data.trajectories import Coordinates
 from matey.data.views import Span, TimeBlocks

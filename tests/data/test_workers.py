@@ -76,7 +76,7 @@ def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers
     mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
     stream = micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=workers)
     with pytest.raises(
-        DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* skip\)\.$"
+        DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* fill them\.$"
     ):
         next(stream)
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from matey.data import open_dataset, split_trajectories
-from matey.data.seen import seen_text
+from matey.data.split_record import seen_text
 from matey.train.folder import FileLock
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT

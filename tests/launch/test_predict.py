@@ -11,7 +11,7 @@ import xarray
 from PIL import Image
 
 from matey.data import open_dataset
-from matey.data.seen import seen_text
+from matey.data.split_record import seen_text
 from matey.evaluate.forecasts.formats import ffmpeg
 from matey.train.folder import FileLock
 from tests.support.paths import ROOT

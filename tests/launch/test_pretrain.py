@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from matey.checkpoints.trained import load_trained
-from matey.data.seen import read_seen
+from matey.data.split_record import read_seen
 from tests.support.launchers import LAUNCHERS
 from tests.support.layout_files import write_the_well
 from tests.support.programs import TWO_RANKS

@@ -15,8 +15,7 @@ import torch.distributed as dist
 
 from matey.checkpoints.run_files import SPLIT
 from matey.config import load_config
-from matey.data.seen import seen_text
-from matey.data.split_record import recorded_prints
+from matey.data.split_record import recorded_prints, seen_text
 from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
 from matey.parallel.exchange import make_groups
 from matey.parallel.package import deepspeed

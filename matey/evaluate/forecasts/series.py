@@ -23,7 +23,7 @@ from torch import Tensor
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
-from matey.data.files import would_find
+from matey.data.registry import would_find
 from matey.data.trajectories import lacking_note
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of, origin_of

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from matey.data.hdf5 import refuse_claim
 from matey.data.trajectories import DataError
 from matey.mistakes import printable
 
-# Values that the netCDF library writes where a program has written nothing.
-_FLOAT_FILL = 9.969209968386869e36
-_PACKED_FILL = {np.dtype("i2"): -32767.0, np.dtype("i4"): -2147483647.0}
+# Values that the netCDF library writes where a program has written nothing; those of integers count only in packed arrays.
+_UNWRITTEN = {"f": 9.969209968386869e36, "i2": -32767.0, "i4": -2147483647.0}
 
 READ = (
     "scale_factor",
@@ -38,10 +37,8 @@ class Packing:
         scale: factor from a packed value to a value.
         offset: value of a packed 0.
         missing: packed values that stand for missing ones.
-        lowest: lowest value that is not missing.
-        highest: highest value that is not missing.
-        bounds_values: whether these two bounds are unpacked values; otherwise they are packed ones.
-        is_unsigned: whether the bits of a signed integer are those of an unsigned one.
+        lowest: lowest packed value that is not missing.
+        highest: highest packed value that is not missing.
         problem: reason why the attributes cannot be followed, empty if they can.
     """
 
@@ -50,8 +47,6 @@ class Packing:
     missing: tuple[float, ...] = ()
     lowest: float = -np.inf
     highest: float = np.inf
-    bounds_values: bool = False
-    is_unsigned: bool = False
     problem: str = ""
 
     @property
@@ -59,41 +54,25 @@ class Packing:
         """Whether the numbers on disk differ from the values that they stand for."""
         return self.scale is not None or self.offset is not None
 
-    @property
-    def may_miss(self) -> bool:
-        """Whether some values may be marked as missing."""
-        return self.is_packed or bool(self.missing) or self.lowest > -np.inf or self.highest < np.inf
-
-    @property
-    def marks_by_nan(self) -> bool:
-        """Whether NaN alone marks missing values, as in all floats of xarray; a solver that diverged leaves NaN as well."""
-        has_bounds = self.lowest > -np.inf or self.highest < np.inf
-        return bool(self.missing) and all(map(np.isnan, self.missing)) and not self.is_packed and not has_bounds
-
     def unpacked(self, raw: np.ndarray) -> np.ndarray:
         """Return unpacked values, NaN where one is marked as missing."""
-        kind, lowest, highest = raw.dtype, self.lowest, self.highest
-        marks = [*self.missing, *([_FLOAT_FILL] if kind.kind == "f" else [])]
-        if self.is_packed and not self.missing and not self.is_unsigned and kind in _PACKED_FILL:
-            marks.append(_PACKED_FILL[kind])
-        if self.is_unsigned and kind.kind == "i":
-            raw, wrap = raw.view(kind.str.replace("i", "u")), 2.0 ** (8 * kind.itemsize)
-            marks = [mark % wrap for mark in marks]
-            lowest, highest = (bound if abs(bound) == np.inf else bound % wrap for bound in (lowest, highest))
-        holes = np.isin(raw, np.array([mark for mark in marks if _can_hold(raw.dtype, mark)]).astype(raw.dtype))
+        kind = "f" if raw.dtype.kind == "f" else raw.dtype.str[1:] if self.is_packed and not self.missing else ""
+        marks = np.array([*self.missing, *([_UNWRITTEN[kind]] if kind in _UNWRITTEN else [])])
+        with np.errstate(over="ignore"):
+            holes = np.isin(raw, marks.astype(raw.dtype) if raw.dtype.kind == "f" else marks)
+        if self.lowest > -np.inf or self.highest < np.inf:
+            holes |= (raw < self.lowest) | (raw > self.highest)
         values = raw
         if self.is_packed:
             values = raw.astype(np.float64) * (1.0 if self.scale is None else self.scale) + (self.offset or 0.0)
-        if lowest > -np.inf or highest < np.inf:
-            bounded = values if self.bounds_values else raw
-            holes |= (bounded < lowest) | (bounded > highest)
         return np.where(holes, np.nan, values) if holes.any() else values
 
 
 def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
-    """Return the packing that an array's attributes state; its ``problem`` names an attribute that is no number."""
+    """Return the packing that an array's attributes state; its ``problem`` names one that cannot be followed."""
     found: dict[str, Any] = {name: attributes[name] for name in READ if attributes.get(name) is not None}
-    is_unsigned = _text(found.pop("_Unsigned", "")).lower() == "true"
+    if as_text(found.pop("_Unsigned", "")).lower() == "true" and kind.kind == "i":
+        return Packing(problem="its attribute _Unsigned gives signed integers another meaning: write them as unsigned")
     numbers = {name: np.asarray(value).reshape(-1) for name, value in found.items()}
     for name, several in numbers.items():
         most = {"missing_value": several.size, "valid_range": 2}.get(name, 1)
@@ -101,7 +80,6 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
             expected = "two numbers" if most == 2 else "a number"
             return Packing(problem=f"its attribute {name} is {found[name]!r}, expected {expected}: write it as such")
     one = {name: float(several[0]) for name, several in numbers.items() if several.size == 1}
-    bounds = [numbers[name].dtype.kind for name in ("valid_range", "valid_min", "valid_max") if name in numbers]
     low, high = map(float, numbers.get("valid_range", (-np.inf, np.inf)))
     return Packing(
         one.get("scale_factor"),
@@ -109,22 +87,23 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
         tuple(float(mark) for name in ("_FillValue", "missing_value") for mark in numbers.get(name, ())),
         one.get("valid_min", low),
         one.get("valid_max", high),
-        "f" in bounds and kind.kind != "f",
-        is_unsigned,
     )
 
 
-def _can_hold(kind: np.dtype, mark: float) -> bool:
-    """Whether a type can hold a number, to the precision of the type."""
-    if kind.kind == "b":
-        return False
-    if kind.kind == "f":
-        return not abs(mark) > float(np.finfo(kind).max)
-    return bool(np.isfinite(mark)) and mark == round(mark) and np.iinfo(kind).min <= mark <= np.iinfo(kind).max
+# Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
+# filters may claim: frames after the last one that was written take no room.
+_MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
+_LEAST_BYTES = 64 * 2**20  # claims below this are no harm
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
+    """Return the bytes of an array, or of one of its chunks if that is larger."""
+    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
+
+
+def most_held(num_bytes: int, is_compressed: bool) -> int:
+    """Return the most bytes of values that ``num_bytes`` on disk can stand for."""
+    return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
 
 
 Index = tuple[int | slice, ...]
@@ -173,7 +152,10 @@ class StoredArray:
     def check_claim(self, label: str, held: int) -> None:
         """Raise DataError if the array claims more than its file can hold; ``held`` is the size of the file in bytes."""
         if self.claimed > self.limit:
-            refuse_claim(label, self.shape, self.claimed, held)
+            raise DataError(
+                f"{label}: a shape of {self.shape} claims {self.claimed:,} bytes, and the file has {held:,}; "
+                "it is corrupt or was never filled: download or write it again."
+            )
 
     def check_readable(self, label: str) -> None:
         """Raise DataError if the array has no values, or they cannot be unpacked."""
@@ -192,7 +174,6 @@ class FileKind:
         arrays: function that describes all arrays of a file, by their paths in it.
         attributes: function that returns the attributes of a file, or of a group or array in it.
         read: function of file, name and an index for each axis that reads a part of an array.
-        read_several: the same for several arrays, where opening the file once for all of them is cheaper.
     """
 
     name: str
@@ -201,13 +182,6 @@ class FileKind:
     arrays: Callable[[Path], dict[str, StoredArray]]
     attributes: Callable[[Path, str], dict[str, Any]]
     read: Callable[[Path, str, Index], np.ndarray]
-    read_several: Callable[[Path, Sequence[str], Index], list[np.ndarray]] | None = None
-
-    def read_all(self, path: Path, names: Sequence[str], index: Index) -> list[np.ndarray]:
-        """Read the same part of several arrays."""
-        if self.read_several is not None:
-            return self.read_several(path, names, index)
-        return [self.read(path, name, index) for name in names]
 
     def numbers(self, path: Path, name: str) -> dict[str, float]:
         """Return the numbers among the attributes of the file, or of a group or array in it."""

@@ -1,0 +1,357 @@
+"""Reads arrays of any kind of file by name, their metadata and parts of their values; knows nothing of trajectories.
+
+HDF5 is in `matey.data.hdf5`. Classic netCDF and ``.npy`` files are mapped into memory for one read at a time; CDF-5 takes the
+netCDF library, and Zarr stores of version 2 or 3 the zarr package. A missing chunk of a Zarr store reads as the store's fill
+value: Zarr defines it so. An array without any chunk counts as never filled.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import struct
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matey.data.hdf5 import HDF5, beginning, first_bytes, is_classic_netcdf, is_npy
+from matey.data.remote import ZARR_MARKS, ZARR_METADATA, RemotePath, matches, zarr_store
+from matey.data.stored import (
+    FileKind,
+    Index,
+    StoredArray,
+    as_number,
+    as_text,
+    bytes_of,
+    most_held,
+    not_read,
+    packing_of,
+)
+from matey.data.trajectories import DataError, check_part
+from matey.mistakes import one_line, regular
+
+NAME = "array"
+"""Name of the only array of a file."""
+
+
+def map_npy(path: Path) -> np.ndarray:
+    """Return an array whose values are read from the file when they are used; drop the array to close the file.
+
+    Raises:
+        DataError: the file is missing, unreadable, truncated or corrupt.
+    """
+    first_bytes(path)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    # Errors that NumPy was seen to raise when header or data end early, or hold Python objects or a shape such as (-1, True).
+    except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
+        if "Python objects" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
+            ) from None
+        raise DataError(
+            f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
+        ) from error
+
+
+def _read_npy(path: Path, name: str, index: Index) -> np.ndarray:
+    try:
+        return check_part(str(path), index, np.array(map_npy(path)[index]))
+    except IndexError as error:
+        raise not_read(path, name, str(error)) from error
+
+
+def _arrays_of_npy(path: Path) -> dict[str, StoredArray]:
+    array = map_npy(path)
+    return {NAME: StoredArray(shape=array.shape, dtype=array.dtype)}
+
+
+NPY = FileKind(
+    "NumPy", (".npy",), lambda path: path.is_file() and is_npy(path), _arrays_of_npy, lambda path, name: {}, _read_npy
+)
+
+
+def _arrays_of_netcdf(path: Path) -> dict[str, StoredArray]:
+    limit = most_held(path.stat().st_size, is_compressed=False) if path.is_file() else 0
+    with _netcdf(path) as file:
+        return {name: _variable(item, limit) for name, item in file.variables.items()}
+
+
+def _attributes_of_netcdf(path: Path, name: str) -> dict[str, Any]:
+    with _netcdf(path) as file:
+        return _attributes(file.variables[name] if name in file.variables else file)
+
+
+def _variable(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variable of either library)
+    dtype = np.dtype(item.dtype if hasattr(item, "dtype") else item.data.dtype)
+    own = _attributes(item)
+    return StoredArray(
+        shape=tuple(item.shape),
+        dtype=dtype,
+        axes=tuple(item.dimensions),
+        unit=as_text(own.get("units")),
+        calendar=as_text(own.get("calendar")),
+        packing=packing_of(own, dtype),
+        claimed=bytes_of(tuple(item.shape), dtype),
+        limit=limit,
+    )
+
+
+def _attributes(item: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the attributes of a file or variable of either library."""
+    if hasattr(item, "ncattrs"):
+        return {name: item.getncattr(name) for name in item.ncattrs()}
+    return dict(item._attributes)
+
+
+def _read_netcdf(path: Path, name: str, index: Index) -> np.ndarray:
+    with _netcdf(path) as file:
+        part = _copied(file, path, name, index)
+    return check_part(f"{path}, {name}", index, part)
+
+
+def _copied(file: Any, path: Path, name: str, index: Index) -> np.ndarray:  # noqa: ANN401 (a file of either library)
+    """Return a copy of a part: SciPy's arrays are views of a mapping, which cannot be closed while any is left."""
+    if name not in file.variables:
+        raise not_read(path, name, "it no longer exists")
+    try:
+        variable = file.variables[name]
+        part = np.asarray(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
+        return part.astype(part.dtype.newbyteorder("="))
+    except (IndexError, OSError, RuntimeError, ValueError) as error:
+        raise not_read(path, name, one_line(error)) from error
+
+
+@contextmanager
+def _netcdf(path: Path) -> Iterator[Any]:
+    """Map a file into memory for as long as the block lasts, so that processes share nothing."""
+    if first_bytes(path).startswith(b"CDF\x05"):
+        with _cdf5(path) as file:
+            yield file
+        return
+    from scipy.io import netcdf_file  # late: a third of the time that all readers take to import
+
+    try:
+        file = netcdf_file(path, "r", mmap=True)
+    # Errors that SciPy was seen to raise when the header or the data end too early.
+    except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
+        raise DataError(
+            f"{path} cannot be read as classic netCDF ({one_line(error)}); it is truncated or corrupt: copy it again."
+        ) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _cdf5(path: Path) -> Iterator[Any]:
+    try:
+        import netCDF4
+    except ImportError:
+        raise DataError(
+            f"{path} is netCDF CDF-5, which needs the netCDF library: pip install netCDF4; or nccopy -k netCDF-4 IN OUT."
+        ) from None
+    try:
+        with netCDF4.Dataset(str(path), "r") as file:
+            file.set_auto_maskandscale(False)
+            needed = sum(bytes_of(tuple(item.shape), np.dtype(item.dtype)) for item in file.variables.values())
+            if needed > (held := path.stat().st_size):  # past the end, the netCDF library reads zeros
+                raise DataError(
+                    f"{path} is truncated: its variables take {needed:,} bytes, the file has {held:,}; copy it again."
+                )
+            yield file
+    except DataError:
+        raise
+    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # e.g. a name whose bytes are no text
+        raise DataError(
+            f"{path} cannot be read as netCDF CDF-5 ({one_line(error)}); it is truncated or corrupt: copy it again."
+        ) from error
+
+
+NETCDF = FileKind(
+    "classic netCDF",
+    (".nc", ".cdf"),
+    lambda path: path.is_file() and is_classic_netcdf(path),
+    _arrays_of_netcdf,
+    _attributes_of_netcdf,
+    _read_netcdf,
+)
+
+
+# How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
+# Chunks of the fill value are not even written, so a mask of any size may take next to no room: claims up to 16 GiB pass.
+_MOST_COMPRESSION, _MOST_UNWRITTEN = 2**15, 2**34
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
+    return path.is_dir() and any((path / name).is_file() for name in ZARR_MARKS)
+
+
+def _arrays_of_store(path: Path) -> dict[str, StoredArray]:
+    with _store(path) as root:
+        return {name: _in_store(item, path, name) for name, item in _arrays(root)}
+
+
+def _attributes_in_store(path: Path, name: str) -> dict[str, Any]:
+    with _store(path) as root:
+        return dict((root[name] if name and hasattr(root, "members") else root).attrs)
+
+
+def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may not be installed)
+    if not hasattr(root, "members"):
+        yield NAME, root
+        return
+    for name, item in sorted(root.members(max_depth=None)):
+        if hasattr(item, "shape"):
+            yield name, item
+
+
+def _in_store(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
+    own, dtype = dict(item.attrs), np.dtype(item.dtype)
+    axes = getattr(item.metadata, "dimension_names", None) or own.get("_ARRAY_DIMENSIONS") or ()
+    # The size of a remote store is unknown: it would take a request for each chunk.
+    folder = path if name == NAME and not (path / name).is_dir() else path / name
+    held = 2**63 if isinstance(path, RemotePath) else _bytes_of_chunks(folder)
+    is_filled = held > 0 or item.ndim < 2
+    return StoredArray(
+        shape=tuple(item.shape),
+        dtype=dtype,
+        axes=tuple(map(str, axes)) if len(axes) == item.ndim and all(axes) else (),
+        unit=as_text(own.get("units")),
+        calendar=as_text(own.get("calendar")),
+        packing=packing_of(own | _missing(item, own), dtype),
+        claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
+        limit=max(_MOST_UNWRITTEN, _MOST_COMPRESSION * held) if is_filled else 0,
+        chunk=tuple(item.chunks),
+    )
+
+
+def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN401
+    """Return the mark of missing values as xarray keeps it: the fill value in version 2, a base64 text in version 3.
+
+    The fill value of version 3 marks nothing: chunks that were never written read as it.
+    """
+    mark = own.get("_FillValue")
+    if isinstance(mark, str):
+        try:
+            return {"_FillValue": struct.unpack("<d", base64.b64decode(mark, validate=True))[0]}
+        except (ValueError, struct.error):
+            return {}
+    fill = as_number(item.fill_value) if item.metadata.zarr_format == 2 else None
+    return {"_FillValue": fill} if mark is None and fill else {}
+
+
+def _bytes_of_chunks(folder: Path) -> int:
+    files = (
+        os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in ZARR_METADATA
+    )
+    return sum(regular(Path(file)).stat().st_size for file in files)
+
+
+def _read_store(path: Path, name: str, index: Index) -> np.ndarray:
+    with _store(path) as root:
+        part = np.asarray((root[name] if hasattr(root, "members") else root)[index])
+        return check_part(f"{path}, {name}", index, part)
+
+
+@contextmanager
+def _store(path: Path) -> Iterator[Any]:
+    try:
+        import zarr
+    except ImportError:
+        raise DataError(f"{path} is a Zarr store, which needs the zarr package: pip install zarr.") from None
+    if not is_zarr(path):
+        raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
+    try:
+        yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else path, mode="r")
+    # Errors that zarr and its codecs were seen to raise on corrupt metadata and chunks.
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
+        if isinstance(error, DataError):
+            raise
+        lacks_codec = type(error).__name__ == "UnknownCodecError"  # of zarr or of numcodecs
+        reason = (
+            "install its codec, such as pip install 'numcodecs[...]'"
+            if lacks_codec
+            else "it is incomplete or corrupt: copy it again"
+        )
+        raise DataError(f"{path} cannot be read as Zarr ({one_line(error)}); {reason}.") from error
+
+
+ZARR = FileKind("Zarr", (), is_zarr, _arrays_of_store, _attributes_in_store, _read_store)
+
+KINDS = {kind.name: kind for kind in (HDF5, NETCDF, NPY, ZARR)}
+"""The kinds by their names."""
+
+
+def kind_of(path: Path) -> FileKind:
+    """Return the kind of a file, by its content.
+
+    Raises:
+        DataError: the file is missing, or of no known kind.
+    """
+    kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
+    if kind is None:
+        what = _inside(path) if path.is_dir() else beginning(path)
+        names = ", ".join(KINDS)
+        raise DataError(f"{path} is none of {names}: {what}.")
+    return kind
+
+
+def _inside(folder: Path) -> str:
+    """Return advice on a folder where a file is expected, with the first file in it that could be meant."""
+    first = next(iter(gridded_files(folder)), None)
+    return f"it is a folder; name a file of it, such as {first}" if first else "it is a folder without any such file"
+
+
+def gridded_files(pattern: Path) -> list[Path]:
+    """Return the files that a path, a folder or a glob stands for, sorted; a Zarr store counts as a file."""
+    suffixes = tuple(dict.fromkeys(suffix for kind in KINDS.values() for suffix in kind.suffixes))
+    found = [pattern] if pattern.exists() else matches(pattern)
+    return [file for match in found for file in (search_folder(match, suffixes) if is_folder(match) else [match])]
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder to search; a Zarr store is not."""
+    return path.is_dir() and not is_zarr(path)
+
+
+def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str] = ()) -> list[Path]:
+    """Return the files with these endings or names in a folder and its sub-folders, and the Zarr stores, sorted.
+
+    Folders that are symbolic links are not entered. Files and folders with hidden names are left out: unfinished work has such.
+
+    Raises:
+        DataError: a link that is named as a data file leads nowhere.
+    """
+    paths = list(_below(folder))
+    stores = {path for path in paths if is_zarr(path)}
+    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and _is_file(path))
+    return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))
+
+
+def _below(folder: Path) -> Iterable[Path]:
+    """Yield all files and folders below a folder that no hidden name leads to; each folder is listed once."""
+    if isinstance(folder, RemotePath):
+        start = len(folder.parts)
+        yield from (path for path in folder.rglob("*") if not any(map(_is_hidden, path.parts[start:])))
+        return
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(at, name) for name in (*folders, *files) if not _is_hidden(name))
+
+
+def _is_file(path: Path) -> bool:
+    if path.is_file():
+        return True
+    if path.is_symlink() and not path.exists():
+        raise DataError(
+            f"{path} is a link to {path.readlink()}, which does not exist; restore that, or remove the link."
+        )
+    return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
