@@ -16,17 +16,24 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 
-from matey.config import TrainSection
+from matey.config import RunConfig, TrainSection
 from matey.config.choices import LOSSES
+from matey.data.stream import micro_batches
+from matey.data.windows import Mixture
 from matey.fields import FieldBatch
+from matey.model.boxes import share_of
 from matey.model.configuration import MateyConfig
+from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.nested import Packed, num_bytes_of, packed
+from matey.parallel.exchange import HostExchange
+from matey.parallel.topology import Topology
 from matey.samples import BatchPart
 from matey.train.loss import NRMSE, Loss, halo_of
 from matey.train.memory import is_copied_ahead
@@ -52,6 +59,34 @@ Unfinished = MicroBatch | list[BatchPart]
 
 Item = TypeVar("Item")
 _END = object()
+
+
+def stream_of(
+    run: RunConfig, mixture: Mixture, model: MateyModel, device: torch.device, topology: Topology, done: int
+) -> Iterator[MicroBatch]:
+    """Return this rank's micro-batches on a device, from the one after ``done`` steps on; all ranks must call."""
+    settings, config, ranks = run.train, model.config, model.sequence_group.ranks
+    # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
+    exchange, share = HostExchange(topology.sequence_groups()), share_of(config, ranks)
+    skips_in_parts = share is not None and run.data.bad_values == "skip"
+    workers = run.data.workers_with(gpu=device.type == "cuda")
+    read = micro_batches(
+        mixture,
+        done,
+        settings.steps - done,
+        settings.micro_batch,
+        settings.accumulation,
+        topology.data_rank,
+        topology.num_data_ranks,
+        workers,
+        same_system=run.data.same_system,
+        bad_values=run.data.bad_values,
+        further=partial(num_rolled, settings=settings),
+        share=share,
+        finish=MakeReady(config, ranks, settings, is_packed=workers > 0),
+        on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
+    )
+    return on_device(together(read, config, ranks, exchange, LOSSES[settings.loss]), device)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -22,9 +22,6 @@ from matey.mistakes import Mistake
 from matey.process.ending import end_with_error
 from matey.process.launchers import likely_place, looks_for_all
 from matey.train.folder import cannot_write, check_folder, is_done
-
-ACCELERATORS = ("cuda", "cpu")
-"""The devices that a run takes, by DeepSpeed's names."""
 
 
 def training_parser(description: str | None) -> argparse.ArgumentParser:
@@ -55,7 +52,6 @@ def read_settings(
         overrides: KEY=VALUE settings from other flags; they are applied after those of ``--set``.
     """
     try:
-        check_accelerator(os.environ)
         run = load_config(args.config, [*args.set, *overrides])
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check(run)
@@ -68,16 +64,6 @@ def read_settings(
     if args.resume:
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     return run, deepspeed_config
-
-
-def check_accelerator(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError if DeepSpeed is told to use an accelerator that this package does not use."""
-    chosen = variables.get("DS_ACCELERATOR", ACCELERATORS[0])
-    if chosen not in ACCELERATORS:
-        raise ConfigError(
-            f"DS_ACCELERATOR is {chosen!r}, not one of {', '.join(ACCELERATORS)} (AMD too is cuda); unset it, or set it to "
-            "cpu to leave GPUs idle."
-        )
 
 
 RANDOM = "none"

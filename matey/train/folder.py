@@ -294,13 +294,6 @@ FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
 
 def check_folder(path: Path) -> None:
     """Raise ConfigError if a run must not write to a folder."""
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise ConfigError(
-            f"output.dir is {str(path)!a}, whose letters this locale ({error.encoding}) cannot write; choose a name without "
-            "such, or set PYTHONUTF8=1."
-        ) from None
     if letters := [letter for letter in PATTERN_LETTERS if letter in str(path)]:
         raise ConfigError(
             f"output.dir is {path}, and DeepSpeed takes {' and '.join(letters)} for parts of a pattern, so that it would not "

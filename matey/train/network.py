@@ -21,7 +21,8 @@ from matey.data.windows import Window, alike
 from matey.mistakes import nearest_name
 from matey.model.attention import has_flash
 from matey.model.configuration import MateyConfig
-from matey.parallel.collectives import shared_out
+from matey.parallel.collectives import rank, shared_out, world_size
+from matey.parallel.topology import Topology
 from matey.samples import Box, Samples
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.patches import Patch, cover, patch_grid
@@ -34,6 +35,7 @@ from matey.tokens.tokenize import (
     sums_by_coarsest,
     tokenize,
 )
+from matey.train.memory import group_size
 from matey.train.run_data import RunData
 
 
@@ -94,6 +96,27 @@ def check_fit(config: MateyConfig, sets: Sequence[TrajectorySet]) -> None:
                 check_window((config.history, *trajectory.grid), config.patches, config.refinement)
             except ValueError as error:
                 raise ConfigError(f"{where}: {error}") from None
+
+
+AUTO_DRAWS = 4  # number of micro-batches; the one with most tokens decides the size of a sequence group
+
+
+def topology_of(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:
+    """Return this rank's place among all ranks.
+
+    Raises:
+        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory
+            limit.
+    """
+
+    def most_tokens() -> int:
+        return max(layout_of(run, data, config, step).num_tokens for step in range(AUTO_DRAWS))
+
+    size = group_size(run, config, most_tokens, value_bytes, world_size())
+    try:
+        return Topology(rank(), world_size(), size, config.num_heads)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_attention(backend: str, is_bf16: bool) -> None:

@@ -12,22 +12,16 @@ from typing import Any
 
 import torch
 
-from matey.checkpoints.durable import replace_text
-from matey.checkpoints.run_files import SEEN, SPLIT, read_metrics
-from matey.config import ConfigError, RunConfig, dump_config
-from matey.config.choices import LOSSES
-from matey.data.split_record import read_seen, recorded_prints, seen_text, twins_note
-from matey.data.stream import micro_batches
+from matey.checkpoints.run_files import read_metrics
+from matey.config import RunConfig, dump_config
 from matey.mistakes import Mistake
-from matey.model.boxes import share_of
 from matey.model.compiled import compile_blocks
-from matey.model.configuration import MateyConfig, model_config
+from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, check_same_run, fingerprint
-from matey.parallel.collectives import from_rank_zero, rank, shared_out, world_size
+from matey.parallel.collectives import from_rank_zero, rank
 from matey.parallel.engine import build_engine, is_bf16
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.exchange import HostExchange
 from matey.parallel.failure import name_failures
 from matey.parallel.package import Engine, deepspeed
 from matey.parallel.sequence import DistributedSequenceGroup
@@ -36,20 +30,24 @@ from matey.process.ending import end_with_error
 from matey.process.launchers import likely_place
 from matey.process.signals import EXIT_CODE
 from matey.process.start import keep_freed_memory
-from matey.train.ahead import MakeReady, on_any_of, on_device, together
+from matey.train.ahead import stream_of
 from matey.train.average import MovingAverage
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import RunFolder
 from matey.train.command import check_no_source
 from matey.train.describe import closing, describe, describe_tokens
-from matey.train.folder import cannot_write, record_done
+from matey.train.folder import record_done
 from matey.train.loop import Progress, train, warm_up_notes
-from matey.train.memory import group_size
-from matey.train.network import check_attention, check_fit, layout_of, with_vocabulary
-from matey.train.run_data import RunData, bytes_of, chosen_by, loss_scales, open_data, seen_scales, validation_windows
-from matey.train.unroll import num_rolled
+from matey.train.network import check_attention, check_fit, layout_of, topology_of, with_vocabulary
+from matey.train.run_data import (
+    RunData,
+    chosen_by,
+    loss_scales,
+    open_data,
+    seen_scales,
+    validation_windows,
+    write_split,
+)
 from matey.train.validation import validate
-
-AUTO_DRAWS = 4  # number of micro-batches; the one with most tokens decides the size of a sequence group
 
 
 def train_run(
@@ -76,7 +74,7 @@ def train_run(
         facts: further fingerprints that all ranks must agree on.
     """
     check_attention(run.model.attention, is_bf16(deepspeed_config))
-    topology = _topology(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
+    topology = topology_of(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
     check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
@@ -114,7 +112,7 @@ def _train_in(
     # A mistake in the configuration or short data stops the run above: only now does an earlier run move aside.
     validated = chosen_by(run, data, windows)
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say, validated)
-    notes = (*notes, *_write_split(folder, data))
+    notes = (*notes, *write_split(folder.path, data))
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
     folder.write_about(opening)
@@ -123,29 +121,7 @@ def _train_in(
         if rank() == 0:
             record_done(folder.path, run.train.steps)
         return True
-    ranks = model.sequence_group.ranks
-    # Ranks that prepare ahead of a step talk in a group of its own, since they may validate at the same time.
-    exchange, share = HostExchange(topology.sequence_groups()), share_of(model.config, ranks)
-    skips_in_parts = share is not None and run.data.bad_values == "skip"
-    workers = run.data.workers_with(gpu=engine.device.type == "cuda")
-    read = micro_batches(
-        data.mixture,
-        progress.step,
-        run.train.steps - progress.step,
-        run.train.micro_batch,
-        run.train.accumulation,
-        topology.data_rank,
-        topology.num_data_ranks,
-        workers,
-        same_system=run.data.same_system,
-        bad_values=run.data.bad_values,
-        further=partial(num_rolled, settings=run.train),
-        share=share,
-        finish=MakeReady(model.config, ranks, run.train, is_packed=workers > 0),
-        on_any=partial(on_any_of, ranks, exchange) if skips_in_parts else None,
-    )
-    prepared = together(read, model.config, ranks, exchange, LOSSES[run.train.loss])
-    stream = on_device(prepared, engine.device)
+    stream = stream_of(run, data.mixture, model, engine.device, topology, progress.step)
     check = partial(
         validate, engine, data.all_sets, windows, run.data.history, run.train.micro_batch, topology, len(data.sets)
     )
@@ -195,53 +171,10 @@ def _start_or_resume(
     return Progress(done, state["best"], state["stale"], owes_validation, validated)
 
 
-def _write_split(folder: RunFolder, data: RunData) -> list[str]:
-    """Record the trajectories of each part of the data, for later runs; return notes on duplicates among those held out."""
-    path, seen, text = folder.path / SPLIT, folder.path / SEEN, data.record.text()
-    recorded = recorded_prints(data.record, data.sets)
-    prints = None
-    if not from_rank_zero(seen.is_file() and bytes_of(path) == text.encode()):
-        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out, recorded)
-    refusal = None
-    if rank() == 0:
-        try:
-            if prints is not None:  # data that a resumed run was trained on before still counts
-                replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
-            replace_text(path, text)
-        except OSError as error:
-            refusal = RunError(cannot_write(folder.path, error))
-    if refusal := from_rank_zero(refusal):
-        raise refusal
-    known = from_rank_zero(read_seen(seen))
-    held_out = [(*split.valid, *split.test) for split in data.splits]
-    held_out += [tuple(range(source.num_trajectories)) for source in data.others]
-    parts = zip(data.all_sets, held_out, [*recorded, *({} for _ in data.others)], strict=True)
-    notes = [twins_note(source, numbers, known, shared_out, prints) for source, numbers, prints in parts]
-    return [note for note in notes if note]
-
-
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     if progress.has_stopped_early(run.train):
         return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
     return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
-
-
-def _topology(run: RunConfig, data: RunData, config: MateyConfig, value_bytes: int) -> Topology:
-    """Return this rank's place among all ranks.
-
-    Raises:
-        ConfigError: the size of a sequence group does not divide the ranks, or none is large enough for the memory
-            limit.
-    """
-
-    def most_tokens() -> int:
-        return max(layout_of(run, data, config, step).num_tokens for step in range(AUTO_DRAWS))
-
-    size = group_size(run, config, most_tokens, value_bytes, world_size())
-    try:
-        return Topology(rank(), world_size(), size, config.num_heads)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 Train = Callable[..., bool]

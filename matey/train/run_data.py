@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from matey.checkpoints.run_files import CONFIG, SPLIT
+from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import CONFIG, SEEN, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset, open_sets
@@ -27,22 +27,25 @@ from matey.data.split_record import (
     SplitRecord,
     labels_of,
     read_record,
+    read_seen,
     record_split,
     recorded_prints,
+    seen_text,
     split_as_recorded,
     trained_on,
+    twins_note,
     with_values,
 )
 from matey.data.splits import Split, fingerprints, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
-from matey.data.windows import Mixture, Window, num_starts, spread_windows
+from matey.data.windows import Mixture, Window, spread_windows
 from matey.mistakes import listed, regular
 from matey.model.scales import Ranges, ranges_of, united, widened
-from matey.parallel.collectives import done_by_rank_zero, on_one_thread, shared_out
+from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.patches import extend
-from matey.train.loss import Loss, LossScale, axes_of, halo_of
+from matey.train.folder import cannot_write
+from matey.train.loss import Loss, LossScale
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,6 @@ def open_data(run: RunConfig) -> RunData:
     if len({each.split_by for each in run.data.sets}) > 1:
         done_by_rank_zero(lambda: _check_cuts(run, sets))
     splits, record, notes = split_run(run, sets)
-    notes = (*notes, *_short_tests(run, sets, splits))
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
     mixed, train, weights = zip(*views, strict=True)
     mixture = Mixture(mixed, train, weights, run.data.history, run.data.lead_max, run.train.seed, run.data.temperature)
@@ -197,16 +199,6 @@ def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
             )
 
 
-def _short_tests(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> Iterator[str]:
-    """Yield a sentence for each data set with a test trajectory that is too short for any forecast."""
-    for data, split in zip(sets, splits, strict=True):
-        try:
-            for number in split.test:
-                num_starts(data.trajectories[number], run.data.history, 1)
-        except DataError as error:
-            yield f"What is held out cannot be evaluated: {error}"
-
-
 def bytes_of(path: Path) -> bytes:
     """Return the bytes of a file of the run's folder; none if it cannot be read, as before the run has started."""
     try:
@@ -262,44 +254,25 @@ def persistence_by_system(
 
 
 def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
+    """Return the error on a pair of frames; of large ones a few layers of the slowest axis are read at a time."""
     source = sets[pair.set_index]
-    if 4 * len(source.fields) * math.prod(source.trajectories[pair.trajectory].grid) > AT_ONCE:
-        return _in_slabs(source, pair, loss)
-    (batch,) = read_windows(sets, [pair], num_frames=1)
-    return loss.of_frame(batch.last, batch).mean().item()
-
-
-def _in_slabs(source: TrajectorySet, pair: Window, loss: Loss) -> float:
-    """Return the error from sums over layers of the slowest axis, a few at a time."""
     grid = source.trajectories[pair.trajectory].grid
-    halo = halo_of(loss.halo, grid)
     axis = 0 if grid[0] > 1 else 1
     layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
+    if loss.halo or layers >= grid[axis]:
+        (batch,) = read_windows(sets, [pair], num_frames=1)
+        return loss.of_frame(batch.last, batch).mean().item()
     sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
+    sides = [slice(0, size) for size in grid]
     for first in range(0, grid[axis], layers):
-        slab = slice(first, min(first + layers, grid[axis]))
+        sides[axis] = slice(first, min(first + layers, grid[axis]))
         last, target = (
-            _slab(source, pair.trajectory, frame, axis, slab, halo) for frame in (pair.start, pair.start + pair.lead)
+            torch.from_numpy(read_box(source, pair.trajectory, frame, frame + 1, (sides[0], sides[1], sides[2])))
+            for frame in (pair.start, pair.start + pair.lead)
         )
-        for total, values in zip(sums, (last.sub_(target), target), strict=True):
-            total += loss.squares(values, axes_of(halo)).sum(dim=(2, 3, 4), dtype=torch.float64)
-    if not sums[0].any():
-        return 0.0
-    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item()
-
-
-def _slab(source: TrajectorySet, trajectory: int, frame: int, axis: int, slab: slice, halo: Sequence[int]) -> Tensor:
-    """Read layers of a frame, ``(1, f, z, y, x)``, with the halo around them that `Loss.sum_of` would add."""
-    about = source.trajectories[trajectory]
-    sides, wraps = [slice(0, size) for size in about.grid], [*about.periodic]
-    before, ends = [*halo], [size + reach for size, reach in zip(about.grid, halo, strict=True)]
-    first, end = slab.start - halo[axis], slab.stop + halo[axis]
-    sides[axis] = slice(first, end) if wraps[axis] else slice(max(first, 0), min(end, about.grid[axis]))
-    before[axis], ends[axis] = sides[axis].start - first, end - sides[axis].start
-    wraps[axis] = False  # the layers on the other side have been read
-    z, y, x = sides
-    values = torch.from_numpy(read_box(source, trajectory, frame, frame + 1, (z, y, x)))
-    return extend(values, ends, wraps, before)
+        for total, values in zip(sums, (last - target, target), strict=True):
+            total += loss.squares(values, ()).sum(dim=(2, 3, 4), dtype=torch.float64)
+    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item() if sums[0].any() else 0.0
 
 
 Splits = tuple[Split, ...]
@@ -446,6 +419,31 @@ def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Sp
         return split_set(data, run.data.split, run.data.split_seed, run.data.trajectories, prints=prints)
     except DataError as error:
         raise DataError(f"{data.sources[0]}: {error}") from None
+
+
+def write_split(folder: Path, data: RunData) -> list[str]:
+    """Record the trajectories of each part of the data, for later runs; return notes on duplicates among those held out."""
+    path, seen, text = folder / SPLIT, folder / SEEN, data.record.text()
+    recorded = recorded_prints(data.record, data.sets)
+    prints = None
+    if not from_rank_zero(seen.is_file() and bytes_of(path) == text.encode()):
+        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out, recorded)
+    refusal = None
+    if rank() == 0:
+        try:
+            if prints is not None:  # data that a resumed run was trained on before still counts
+                replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
+            replace_text(path, text)
+        except OSError as error:
+            refusal = ConfigError(cannot_write(folder, error))
+    if refusal := from_rank_zero(refusal):
+        raise refusal
+    known = from_rank_zero(read_seen(seen))
+    held_out = [(*split.valid, *split.test) for split in data.splits]
+    held_out += [tuple(range(source.num_trajectories)) for source in data.others]
+    parts = zip(data.all_sets, held_out, [*recorded, *({} for _ in data.others)], strict=True)
+    notes = [twins_note(source, numbers, known, shared_out, prints) for source, numbers, prints in parts]
+    return [note for note in notes if note]
 
 
 MOST_WINDOWS, FEWEST_WINDOWS = 1000, 200

@@ -77,31 +77,6 @@ def test_all_but_the_blocks_are_trained_and_known_rows_that_see_no_data_stay(sit
 
 
 @pytest.mark.slow
-def test_two_ranks_with_sliced_weights_train_adapters_as_one_process_does(site):
-    succeed(finetune(site, "one", "--train", "lora"))
-    two = {"launcher": TWO_RANKS, "stage": 3, "micro_batch": 2}
-    succeed(finetune(site, "two", "--train", "lora", **two))
-    assert metrics(site / "two") == pytest.approx(metrics(site / "one"), rel=1e-5)
-    one, two, old = (weights(site / name) for name in ("one", "two", "old"))
-    for name, value in one.items():
-        assert "lora" not in name and torch.allclose(value, two[name], atol=1e-4), name
-    assert not torch.equal(one["blocks.0.mlp.expand.weight"], old["blocks.0.mlp.expand.weight"])
-    assert torch.equal(one["blocks.0.mlp.expand.bias"], old["blocks.0.mlp.expand.bias"])
-    command = [
-        sys.executable,
-        "tools/convert_checkpoint.py",
-        site / "two",
-        "--to",
-        "huggingface",
-        "--out",
-        site / "plain",
-    ]
-    succeed(start(command))
-    for name, value in weights(site / "plain").items():
-        assert torch.equal(value, two[name]), name
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_every_stage_and_sequence_groups_train_each_part_as_one_process(site, mode):
     succeed(finetune(site, "one", "--train", mode))
@@ -124,14 +99,3 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one_with_rates_by_par
     succeed(finetune(site, "halves", *more, "--set", "train.steps=2", stage=stage))
     succeed(finetune(site, "halves", *more, "--resume", stage=stage))
     assert metrics(site / "halves") == metrics(site / "whole") and len(metrics(site / "whole")) == 3
-
-
-@pytest.mark.slow
-def test_training_that_brings_nothing_new_ends_early_and_is_done(site):
-    # At this rate the first step spoils the weights, and validation never finds a better model than after it.
-    more = ["--set", "train.patience=2", "--set", "train.validate_every=1", "--set", "train.steps=50"]
-    more += ["--set", "train.groups={cells_fields: {learning_rate: 3}}", "--set", "train.clip_norm=0"]
-    result = succeed(finetune(site, "run", "--train", "prepost", *more))
-    assert "2 validations without a new best end the training" in result.stdout
-    assert len(metrics(site / "run")) < 50
-    assert "Training ended early" in succeed(finetune(site, "run", "--train", "prepost", *more, "--resume")).stdout

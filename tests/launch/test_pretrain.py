@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -134,34 +133,6 @@ def test_bf16_trains(whole, run_yaml, tmp_path):
 
     trained = MateyModel.from_pretrained(tmp_path / "run" / "model")
     assert trained.cells_after.field_out.abs().min() > 0  # it began as zeros
-
-
-def test_a_run_balances_its_loss_limits_its_checkpoints_and_recomputes_blocks(run_yaml, tmp_path):
-    from matey.config import load_config
-    from matey.data.reading import read_windows
-    from matey.metrics import nrmse
-    from matey.train.run_data import loss_scales, open_data, seen_scales
-
-    config = run_yaml(
-        tokens={"values": "raw"},
-        train={"steps": 3, "checkpoint_every": 1, "keep_checkpoints": 1, "loss": "balanced"},
-        parallel={"checkpoint_blocks": "all", "offload_activations": True},
-    )
-    result = succeed(pretrain(config, launcher=(sys.executable, "-m", "tests.launch.counting_blocks")))
-    assert "calls of blocks in training: 12" in result.stdout  # of 2 blocks, 3 steps, forward and backward
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("step_*")] == ["step_000003"]
-    written = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
-    assert written["tokens"]["values"] == "raw"
-    run = load_config(config)
-    data = open_data(run)
-    assert written["scales"] == seen_scales(run, data, None)
-    # The first step is taken by a model that is persistence.
-    scale = loss_scales(run, data)["shallow_water"]
-    batches = read_windows(data.mixture.sets, data.mixture.global_batch(0, run.train.micro_batch), run.data.history)
-    errors = torch.cat([nrmse(batch.last, batch.target).mean(dim=1) / scale.at(batch.lead_time) for batch in batches])
-    first = metrics(tmp_path / "run")[1]
-    assert first == pytest.approx(errors.mean().item(), rel=1e-4)
-    assert 0.2 < first < 5
 
 
 def test_a_full_disk_loses_nothing_and_says_how_to_go_on(copy, tmp_path):

@@ -116,17 +116,6 @@ def test_a_chain_across_time_limits_gives_the_losses_of_one_unbroken_run(cluster
     assert state == "COMPLETED 0:0" and (folder / "evaluated" / "metrics.json").is_file(), output
 
 
-def test_a_chain_whose_jobs_are_used_up_says_so(cluster, forks):
-    config, folder = run_in(cluster, "used_up", 2)
-    given = {"CONFIG": str(config), "MAX_JOBS": "1", "TASKS_START": "0", **forks}
-    job = cluster.submit(*ONE_NODE, "--job-name=used_up", SCRIPT, **given)
-    wait_for_step(folder, 3, cluster, job)
-    cluster.run("scancel", "--batch", "--signal=USR1", job)  # to the script alone
-    state, output = cluster.wait(job)
-    assert state == "FAILED 75:0" and "no job is left in the chain (MAX_JOBS)" in output, output
-    assert cluster.jobs("used_up") == [job]
-
-
 def test_scancel_saves_the_run_and_ends_the_chain(cluster, unbroken, forks):
     config, folder = run_in(cluster, "cancelled", 2)
     job = cluster.submit(*ONE_NODE, "--job-name=cancelled", SCRIPT, CONFIG=str(config))

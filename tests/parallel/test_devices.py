@@ -1,14 +1,13 @@
 """Each rank gets its own device from DeepSpeed's code, under every launcher and however the node's devices are shown."""
 
 import re
-import subprocess
 
 import pytest
 
 from matey.parallel.environment import find_environment, variables_for_deepspeed
 from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
-from tests.support.paths import BIN, ROOT
-from tests.support.programs import clean_environment, preloaded, start
+from tests.support.paths import BIN
+from tests.support.programs import preloaded, start
 
 CASES = "tests/parallel/device_cases.py"
 
@@ -21,30 +20,6 @@ def devices_asked_for(output, num_ranks):
     assert sorted(asked) == list(range(num_ranks)), output
     assert all(len(numbers) == 1 for numbers in asked.values()), output
     return [int(*asked[rank]) for rank in range(num_ranks)]
-
-
-def srun_on_this_machine(num_tasks, *command):
-    """Start processes with the variables of a step's tasks, and return what they print."""
-    step = {"SLURM_STEP_TASKS_PER_NODE": str(num_tasks), "SLURM_STEP_NUM_TASKS": str(num_tasks)}
-    step |= {"SLURM_STEP_NODELIST": "here", "SLURM_NODEID": "0", "SLURM_GPUS_ON_NODE": str(num_tasks)}
-    tasks = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**clean_environment(), **STEP, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(num_tasks)
-    ]
-    return "".join(task.communicate(timeout=120)[0] for task in tasks)
-
-
-@pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])
-def test_tasks_of_srun_ask_for_the_devices_they_are_shown(devices, expected):
-    command = [preloaded().python, CASES, f"--devices={devices}"]
-    assert devices_asked_for(srun_on_this_machine(2, *command), 2) == expected
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(1, [0, 0]), (2, [0, 1])])

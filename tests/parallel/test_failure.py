@@ -167,20 +167,3 @@ def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(name
         assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
         assert "It was in step 3. Here:" in text, text
         assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
-
-
-def test_an_error_in_a_thread_of_a_process_that_reads_data_ends_it():
-    program = """
-import sys, threading, time
-from matey.parallel.failure import name_failures
-name_failures(0, 1)
-def fail():  # as the threads of multiprocessing do
-    try:
-        raise OSError("too many open files")
-    except OSError:
-        sys.excepthook(*sys.exc_info())
-threading.Thread(target=fail).start()
-time.sleep(60)
-"""
-    result = start([sys.executable, "-c", program], timeout=50)
-    assert result.returncode == 1 and result.stderr.rstrip().endswith("OSError: too many open files"), result.stderr

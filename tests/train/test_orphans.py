@@ -5,13 +5,12 @@ import select
 import signal
 import sys
 import time
-from signal import SIGTERM
 
 import psutil
 import pytest
 
 from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN
-from tests.support.programs import clean_environment, held_back, kill, preloaded
+from tests.support.programs import clean_environment, kill, preloaded
 from tests.support.runs import losses, running, write_run
 from tests.support.small_files import write_swe
 
@@ -58,24 +57,6 @@ def test_ranks_whose_launcher_is_killed_leave_and_save_where_they_can(folder, ca
     if can_save:
         done = len(losses(folder))
         assert (folder / "run" / "checkpoints" / "latest").read_text() == f"step_{done:06d}", run.text()
-
-
-@pytest.mark.slow
-def test_ranks_whose_launcher_is_killed_before_they_have_met_end_soon(folder):
-    config = write_run(folder, 2)
-    with running(folder, TORCHRUN, config, MANY) as run:
-        deadline = time.monotonic() + 120
-        while len(ranks := run.ranks()) < 2 or any(SIGTERM not in held_back(rank.pid) for rank in ranks):
-            assert time.monotonic() < deadline, run.text()
-            time.sleep(0.05)
-        time.sleep(0.5)  # in which each finds its launcher
-        for rank in ranks:
-            rank.suspend()
-        outermost(run).kill()
-        for rank in ranks:
-            rank.resume()
-        _, alive = psutil.wait_procs(ranks, timeout=60)
-        assert not alive, run.text()
 
 
 def test_a_terminal_that_is_closed_lets_the_run_save_and_leave(folder):
