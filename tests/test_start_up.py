@@ -45,7 +45,10 @@ NO_DATA = "data.sets=[{path: nowhere}]"
         (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
         (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
         (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes takes all, prepost, lora, head"),
-        (["tools/scaling_study.py", "run", "--out", "nowhere"], "nowhere holds no study"),
+        (
+            ["tools/reproduce.py", "scaling", "--ranks", "1", "--config", "nowhere.yaml"],
+            "Cannot read the configuration",
+        ),
         (["tools/show_tokens.py", "nowhere", "--out", "x.png"], "nowhere does not exist"),
         (["tools/simulate.py", "moon", "--out", "x"], "there is no system 'moon'"),
         (

@@ -23,7 +23,7 @@ def matey(*words, cwd=ROOT):
 def test_every_script_is_a_subcommand():
     stems = {path.stem for folder in ("launch", "tools") for path in (ROOT / folder).glob("*.py")}
     assert {path.stem for path in scripts().values()} == stems
-    asked = "pretrain finetune evaluate predict simulate inspect plan study convert convert-data benchmark"
+    asked = "pretrain finetune evaluate predict simulate inspect plan convert convert-data benchmark"
     assert {*asked.split(), "reproduce", "show-tokens", "configs"} <= set(scripts())
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import get_args
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.config import CheckpointBlocks, TokenSet, flags
+from matey.config import TokenSet, flags
 from matey.config.flags import FlagError
 from matey.process.start import entry_point
 
@@ -57,7 +57,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
-    add_blocking_parser(what)
+    wait = what.add_parser("blocking", help="count of the calls of a step that would make the host of a GPU wait")
+    wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
     spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
     spread.add_argument(
         "--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)"
@@ -72,20 +73,11 @@ def parser() -> argparse.ArgumentParser:
         "--dtype", choices=PRECISIONS, default="float32", help="precision of weights and tokens (float32)"
     )
     step.add_argument("--device", default="cpu", help="device, cpu or cuda (cpu)")
-    step.add_argument("--threads", type=flags.threads, default=1, help="CPU threads (1)")
     step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
     step.add_argument(
         "--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)"
     )
     return top
-
-
-def add_blocking_parser(what: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the parser of ``blocking``."""
-    wait = what.add_parser("blocking", help="count of the calls of a step that would make the host of a GPU wait")
-    wait.add_argument("--model", default="micro", help="micro, mini, Ti, S or B (micro)")
-    wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
-    wait.add_argument("--stage", type=flags.whole(0, 3), default=1, help="stage of ZeRO (1)")
 
 
 def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:
@@ -105,17 +97,9 @@ def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int,
         "--grid", type=flags.wholes(1, 65_536, (2, 3)), default=grid, help=f"cells y,x or z,y,x ({grid})"
     )
     parser.add_argument("--frames", type=flags.whole(1, 1024), default=4, help="frames of history (4)")
-    parser.add_argument("--patch_frames", type=flags.whole(1, 1024), default=1, help="frames of a patch (1)")
-    parser.add_argument(
-        "--checkpoint_blocks",
-        choices=get_args(CheckpointBlocks),
-        default="none",
-        help="blocks that are computed again, as parallel.checkpoint_blocks of a run (none)",
-    )
     parser.add_argument(
         "--network", choices=("matey", "paper", "cells"), default="matey", help="model.network of a run (matey)"
     )
-    parser.add_argument("--compile", action="store_true", help="compile MLPs of the blocks, as train.compile of a run")
     parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
     parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
     parser.add_argument(

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
-from matey.model.compiled import compile_blocks
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
@@ -36,9 +35,6 @@ class Speed:
         case: the case that was timed.
         num_tokens: number of tokens per sample.
         step_seconds: seconds of forward with the loss, backward and AdamW together.
-        forward_seconds: seconds of tokenizer, network and loss.
-        backward_seconds: seconds of the backward pass.
-        optimizer_seconds: seconds of AdamW.
         peak_memory_bytes: peak memory above that in use before the model was made. On a CPU, if freed memory is kept, as in
             training, the holes in the heap count as well.
         model_flops: operations in the matrix products of forward and backward; backward counts twice the forward's.
@@ -50,9 +46,6 @@ class Speed:
     case: Case
     num_tokens: float
     step_seconds: float
-    forward_seconds: float
-    backward_seconds: float
-    optimizer_seconds: float
     peak_memory_bytes: int
     model_flops: int
     matmul_rate: float
@@ -103,7 +96,6 @@ class _Stand:
         mark = {"start": now(self.case.device)}
         with blocks_noted(self.model, lambda name: mark.update({name: now(self.case.device)})):
             loss = self._loss()
-            mark["forward"] = now(self.case.device)
             loss.backward()
             mark["backward"] = now(self.case.device)
         self.optimizer.step()
@@ -114,21 +106,17 @@ class _Stand:
     def speed(self) -> Speed:
         """Return the median costs."""
         step = self._median("start", "optimizer")
-        forward, backward = self._median("start", "forward"), self._median("forward", "backward")
         in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
         rate = statistics.median(self.rates)
         return Speed(
             case=self.case,
             num_tokens=self.num_tokens,
             step_seconds=step,
-            forward_seconds=forward,
-            backward_seconds=backward,
-            optimizer_seconds=self._median("backward", "optimizer"),
             peak_memory_bytes=self.peak,
             model_flops=self.flops,
             matmul_rate=rate,
             matmul_share=self.flops / step / rate,
-            outside_blocks_share=(forward + backward - in_blocks) / step,
+            outside_blocks_share=(self._median("start", "backward") - in_blocks) / step,
         )
 
     def _loss(self) -> Tensor:
@@ -182,9 +170,6 @@ class Case:
         patch_frames: frames of a patch, on every level.
         checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
         network: the setting ``model.network``.
-        compile: the setting ``train.compile``.
-        config: contents of a ``config.json``, which decide the network and its tokens in place of the settings above; its
-            fields are those of the case.
     """
 
     model: str = "Ti"
@@ -201,8 +186,6 @@ class Case:
     patch_frames: int = 1
     checkpoint_blocks: str = "none"
     network: str = "matey"
-    compile: bool = False
-    config: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> Case:
@@ -214,15 +197,8 @@ class Case:
         """Return the case in values that JSON can hold."""
         return asdict(self) | {"dtype": str(self.dtype).removeprefix("torch.")}
 
-    @property
-    def coarse_cells(self) -> int:
-        """Cells of a coarse patch along the first axis of the grid."""
-        return self.make_config().patches[0][-len(self.grid)]
-
     def make_config(self) -> MateyConfig:
         """Return the configuration of the model."""
-        if self.config is not None:
-            return MateyConfig.from_dict({**self.config, "fields": self._names()})
         depths = [1 if len(self.grid) == 2 else cells for cells in self.patches]
         patches = [(self.patch_frames, z, cells, cells) for z, cells in zip(depths, self.patches, strict=True)]
         tokens = {"set": self.tokens, "patches": patches, "rule": "fraction", "refine": self.refine}
@@ -234,8 +210,6 @@ class Case:
         torch.manual_seed(0)
         model = MateyModel(self.make_config()).to(self.device, self.dtype)
         model.checkpoint_blocks = self.checkpoint_blocks
-        if self.compile:
-            compile_blocks(model, self.device)
         return model
 
     def make_batch(self) -> FieldBatch:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from matey.benchmark.blocking_steps import blocking_points
+from matey.benchmark.blocking import blocking_points
 from matey.benchmark.sequence import longer, longest, run_point, summarise
 from matey.benchmark.step import Case, cases_of_sweep, measure
 from matey.mistakes import Mistake, writing
@@ -22,9 +22,7 @@ from matey.text_table import text_table
 
 def main(args: argparse.Namespace) -> int:
     """Measure; return 0 if all went well."""
-    threads = getattr(args, "threads", 1)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         run(args)
     except (ValueError, RuntimeError) as error:
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
             sequence(args)
     elif args.what == "blocking":
         for ranks in args.ranks:
-            for point in blocking_points(args.model, ranks, args.stage):
+            for point in blocking_points(ranks):
                 print(json.dumps(point))
     elif args.sweep:
         with writing(args.out):
@@ -93,19 +91,24 @@ def sweep(folder: Path, repeat: int) -> None:
     print(f"\nTable: {folder / 'step.csv'}")
 
 
-def name_of(row: dict[str, Any]) -> str:
-    """Return the name that distinguishes a row from others of its grid."""
-    precision = "" if row["dtype"] == "float32" else f" {row['dtype']}"
-    return f"{row['scheme']} {row['tokens']} {row['patches'].replace(',', ' to ')}{precision}"
-
-
 def text(rows: list[dict[str, Any]]) -> str:
     """Format the most important columns as a plain table."""
-    head = ("grid", "case", "tokens", "step", "of uniform", "of matmul", "outside", "memory")
+    head = (
+        "grid",
+        "scheme",
+        "tokens",
+        "patches",
+        "type",
+        "number",
+        "step",
+        "of uniform",
+        "of matmul",
+        "outside",
+        "memory",
+    )
     cells = [
         (
-            row["grid"].replace(",", "x"),
-            name_of(row),
+            *(row[key] for key in ("grid", "scheme", "tokens", "patches", "dtype")),
             f"{row['num_tokens']:.0f}",
             f"{row['step_seconds']:.3f} s",
             f"{row['over_uniform']:.3f}",
@@ -115,4 +118,4 @@ def text(rows: list[dict[str, Any]]) -> str:
         )
         for row in rows
     ]
-    return text_table(head, cells, num_text=2)
+    return text_table(head, cells, num_text=5)

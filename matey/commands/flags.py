@@ -11,10 +11,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 
 from matey.checkpoints.run_files import CONFIG, first_file, is_peer, is_run, step_folder
-from matey.config import ConfigError, load_config, load_deepspeed_config, parse_config, with_overrides
+from matey.config import load_config, load_deepspeed_config, parse_config, with_overrides
 from matey.config.files import find_shipped
 from matey.config.flags import (
     FlagError,
@@ -22,7 +21,6 @@ from matey.config.flags import (
     check_device,
     number,
     path,
-    started_as,
     take_local_rank,
     threads,
     whole,
@@ -375,58 +373,6 @@ def grid(text: str) -> tuple[int, int, int]:
     """Read ``y,x`` or ``z,y,x``."""
     *z, y, x = wholes(1, counts=(2, 3))(text)
     return z[0] if z else 1, y, x
-
-
-@entry_point
-def scaling_study() -> int:
-    """Study how a run scales: the same few steps on several numbers of ranks or nodes, measured, and a model fitted to them.
-
-        python tools/scaling_study.py plan --mode weak --ranks 1,2,4 --config RUN.yaml --deepspeed_config JSON --out DIR
-        python tools/scaling_study.py plan --mode strong --nodes 1,2,4,8,16,32,64,92 --machine frontier ...
-        python tools/scaling_study.py run --out DIR [--submit]
-        python tools/scaling_study.py report --out DIR
-
-    `plan` writes a folder for each point: run YAML, DeepSpeed JSON, job. `run` starts the jobs here, one after another, or
-    hands them to Slurm; points that are finished are skipped. `report` writes tables and plots. The exit code is 1 if a point
-    failed.
-    """
-    top = parser_of(scaling_study)
-    what = top.add_subparsers(dest="what", required=True)
-    make = what.add_parser("plan", help="write the points")
-    start = what.add_parser("run", help="run the points, or submit their jobs")
-    for command in (make, start, what.add_parser("report", help="print and write tables and plots")):
-        command.add_argument("--out", type=Path, required=True, help="folder of the study")
-    add_run(make)
-    add = make.add_argument
-    mode = "quantity kept the same: samples of a rank, the global batch, or one sample that all ranks share"
-    add("--mode", choices=("weak", "strong", "sequence"), required=True, help=mode)
-    sizes = make.add_mutually_exclusive_group(required=True)
-    sizes.add_argument("--ranks", type=wholes(1), help="numbers of ranks on this machine, such as 1,2,4")
-    sizes.add_argument("--nodes", type=wholes(1), help="numbers of nodes of a cluster, with a rank on every GPU")
-    add("--machine", help="machine for which costs are estimated: a name or a file (cpu; with --nodes: frontier)")
-    add("--script", type=Path, help="job script that the jobs of the points are made from (that of the machine)")
-    add("--limit", type=int, default=30, help="minutes that Slurm gives a job (30)")
-    add("--steps", type=int, default=10, help="number of timed steps (10)")
-    add("--warm_up", type=int, default=3, help="number of steps before them that are not timed (3)")
-    add("--global_batch", type=int, help="strong: samples of a step (those of the smallest point)")
-    cells = "sequence: cells y,x or z,y,x of a sample that one rank holds"
-    add("--grid", type=wholes(1, counts=(2, 3)), help=cells)
-    limit = "sequence: GiB that the activations of a rank may take (parallel.memory_limit, or what that sample takes)"
-    add("--memory_limit", type=float, help=limit)
-    start.add_argument("--submit", action="store_true", help="submit them by sbatch, each after the one before")
-    start.add_argument("--limit", type=float, default=15, help="minutes for each point on this machine (15)")
-    option = "one more option of sbatch, such as -APROJECT"
-    start.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help=option)
-    args = top.parse_args()
-    if args.what == "plan":  # each raises a mistake in its input
-        load_config(args.config, args.set)
-        load_deepspeed_config(args.deepspeed_config)
-    elif not (args.out / "study.json").is_file():
-        study = f"{started_as('tools/scaling_study.py', 'study')} plan --out {quote(str(args.out))}"
-        raise ConfigError(f"{args.out} holds no study; make one with `{study}`.")
-    from matey.commands.scaling_study import main
-
-    return main(args)
 
 
 @entry_point

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,136 +14,120 @@ from transformers.utils import logging as transformers_logging
 from matey.commands import ROOT, WORK
 from matey.config.files import find_shipped
 from matey.mistakes import writing
-from matey.peers.fno import fno_class
+from matey.peers.networks import fno_class
+from matey.planning.machine import load_machine
 from matey.process.signals import interrupt_at_signals
-from matey.studies import data_efficiency, peers, pretraining
-from matey.studies.cases import FINETUNE_SCALES, PEERS_SCALES, PRETRAININGS, StudyError, check_overrides, stated_by
-from matey.studies.engine import RunnableStudy, draw, run_one, run_study, submit
-from matey.studies.page import write_page_of_all
+from matey.studies import data_efficiency, peers, pretraining, scaling
+from matey.studies.engine import Study, run_study, write_jobs
+
+SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
 
 
 def main(args: argparse.Namespace) -> int:
     """Run the study; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
     interrupt_at_signals()
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
     with writing(args.out):
-        if args.study == "report":
-            print(f"Page: {write_page_of_all(args.out.absolute())}")
+        study = {"peers": comparison, "data_efficiency": fine_tunings, "scaling": sizes}.get(args.study, pretrainings)(
+            args
+        )
+        if args.plan or (args.study != "scaling" and args.scale == "paper" and args.point is None):
+            print(study.plan(), flush=True)
+        if args.plan:
             return 0
-        studies: dict[str, Callable[[argparse.Namespace], RunnableStudy[Any]]] = {
-            "data_efficiency": fine_tunings,
-            "peers": comparison,
-        }
-        study = studies.get(args.study, pretrainings)(args)
-        # The command as it was called, so that adding `--point` to it runs one point alone.
-        command = [sys.executable, str(ROOT / "tools/reproduce.py"), *sys.argv[1:], *absolute(args)]
-        transformers_logging.disable_progress_bar()
-        torch.set_num_threads(1)
-        if args.list:
-            print("\n".join(point.name for point in study.points))
-        elif args.plan:
-            print(study.plan())
-        elif args.point is not None:
-            run_one(study, args.point)
-        else:
-            run(study, command, args)
+        if args.slurm:
+            print(f"Submit the trainings by: bash {shlex.quote(str(write_jobs(study, command(args))))} -A PROJECT")
+            print("When they have ended, the same command without --slurm writes table and plot.")
+            return 0
+        print(run_study(study, args.point))
+        print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
     return 0
 
 
-def absolute(args: argparse.Namespace) -> list[str]:
-    """Return the flags with paths again, as absolute paths: trainings in processes of their own start in another folder."""
+def command(args: argparse.Namespace) -> list[str]:
+    """Return the command as it was called, without --slurm, and with paths that a job finds from another folder."""
     paths = {name: getattr(args, name) for name in ("out", "deepspeed_config") if hasattr(args, name)}
-    return [part for name, path in paths.items() for part in (f"--{name}", str(find_shipped(path).absolute()))]
+    words = [part for name, path in paths.items() for part in (f"--{name}", str(find_shipped(path).absolute()))]
+    return [
+        sys.executable,
+        str(ROOT / "tools/reproduce.py"),
+        *(word for word in sys.argv[1:] if word != "--slurm"),
+        *words,
+    ]
 
 
-def run(study: RunnableStudy[Any], command: list[str], args: argparse.Namespace) -> None:
-    """Run, submit or draw a study; its expected cost is printed first if it is high or the user names a machine."""
-    if is_to_train(args) and (args.scale == "paper" or vars(args).get("machine")):
-        print(study.plan(), flush=True)
-    if args.submit:
-        submit(study, command, args.sbatch, print)
-        return
-    print(draw(study) if args.draw else run_study(study, command, args.jobs))
-    print(f"\nTable: {study.out / 'results.csv'}   plot: {study.out / 'results.png'}")
-
-
-def comparison(args: argparse.Namespace) -> peers.Comparison:
+def comparison(args: argparse.Namespace) -> Study[Any]:
     """Return the comparison of models of the same cost."""
-    out, scale = folder_of(args, "peers"), PEERS_SCALES[args.scale]
-    simulated = () if args.paths else scale.data
-    paths = args.paths or {data.system: str(out / "data" / data.name) for data in simulated}
-    points = peers.points_of(tuple(paths), args.seconds, args.seeds or scale.seeds, args.models)
-    device = args.device or scale.device
-    study = peers.Comparison(WORK, out, tuple(args.set), paths, device, points, scale.max_windows, simulated)
-    study.run_config(points[0])  # raises if the run does not suit the peers
-    if is_to_train(args):
+    if "FNO" in args.models and not args.plan:
         fno_class()  # raises if its package is missing
-        is_here = args.point is not None or not args.submit  # a job of Slurm has both
-        if is_here and device == "cuda" and not torch.cuda.is_available():
-            raise StudyError(
-                "--device cuda (as the scale paper has): PyTorch finds no GPU here; train on one, or --device cpu."
-            )
+    out, simulated = folder_of(args), () if args.paths else args.size.data
+    paths = args.paths or {data.system: str(out.parent / "data" / data.name) for data in simulated}
+    points = peers.points_of(tuple(paths), args.seconds, args.seeds, args.models)
+    about = {"paths": paths, "max_windows": args.size.max_windows, "simulated": simulated}
+    study = peers.Comparison(out=out, work=WORK, points=points, settings=tuple(args.set), **about)
+    study.run_config(points[0])  # raises if the run does not suit the peers
     return study
 
 
-def fine_tunings(args: argparse.Namespace) -> data_efficiency.DataEfficiencyStudy:
+def fine_tunings(args: argparse.Namespace) -> Study[Any]:
     """Return the study of fine-tuning on increasing numbers of trajectories."""
-    scale = FINETUNE_SCALES[args.scale]
-    check_ranks(args, scale.ranks)
-    return data_efficiency.DataEfficiencyStudy(
-        WORK,
-        folder_of(args, f"data_efficiency-{args.system}"),
-        args.system,
-        args.scale,
-        data_efficiency.points_of(args.starts, args.modes, args.sizes, args.seeds or scale.seeds),
-        args.pretrained,
-        **training_of(args, scale.ranks),
-    )
+    points = data_efficiency.points_of(args.starts, args.modes, args.sizes, args.seeds)
+    about = {"system": args.system, "scale": args.scale, "pretrained": args.pretrained}
+    return data_efficiency.DataEfficiencyStudy(out=folder_of(args), points=points, **about, **trained(args))
 
 
-def pretrainings(args: argparse.Namespace) -> pretraining.PretrainingStudy:
+def pretrainings(args: argparse.Namespace) -> Study[Any]:
     """Return a study that pretrains many models."""
-    table = PRETRAININGS[args.study].tables[args.scale]
-    if not table.launcher:
-        check_ranks(args, table.ranks)
-    elif args.launcher is None and args.ranks not in (None, table.ranks):
-        raise StudyError(
-            f"--ranks {args.ranks}: {args.study} at the scale {args.scale} trains on {table.ranks} ranks, which share a sample."
-        )
-    points, out = pretraining.points_of(table, args.seeds, args.models), folder_of(args, args.study)
-    check_overrides(args.set, stated_by(point.case for point in points))
-    how = training_of(args, table.ranks, table.launcher)
-    study = pretraining.PretrainingStudy(WORK, out, args.study, args.scale, points, **how)
+    points = pretraining.points_of(args.size, args.seeds, args.models)
+    study = pretraining.PretrainingStudy(
+        out=folder_of(args), points=points, name=args.study, scale=args.scale, **trained(args)
+    )
     for point in study.points:
         study.run_config(point)
     return study
 
 
-def training_of(args: argparse.Namespace, ranks: int, launcher: str = "") -> dict[str, Any]:
+def sizes(args: argparse.Namespace) -> Study[Any]:
+    """Return the study of how a run scales."""
+    name = args.machine or ("frontier" if args.nodes else "cpu")
+    points = scaling.points_of(args.nodes or args.ranks, load_machine(name).devices_per_node if args.nodes else None)
+    study = scaling.ScalingStudy(
+        out=args.out.absolute() / f"scaling-{args.mode}",
+        work=WORK,
+        points=points,
+        settings=tuple(args.set),
+        deepspeed_config=str(find_shipped(args.deepspeed_config).absolute()),
+        machine=name,
+        mode=args.mode,
+        config=args.config,
+        warm_up=args.warm_up,
+        timed_steps=args.steps,
+        global_batch=args.global_batch,
+        site=(args.script or ROOT / SCRIPTS.get(name, Path("launch/slurm/pretrain.sbatch"))).absolute(),
+    )
+    for point in points:
+        study.run_config(point)
+    return study
+
+
+def trained(args: argparse.Namespace) -> dict[str, Any]:
     """Return how trainings are started and planned; those with the paper's settings are planned for the paper's machine."""
+    ranks = args.ranks or args.size.ranks
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     return {
-        "launcher": args.launcher or launcher or shlex.quote(sys.executable),
-        "deepspeed_config": str(find_shipped(args.deepspeed_config).absolute()),
+        "work": WORK,
         "settings": tuple(args.set),
+        "launcher": args.launcher or shlex.join(launcher),
+        "deepspeed_config": str(find_shipped(args.deepspeed_config).absolute()),
         "machine": args.machine or ("frontier" if args.scale == "paper" else "cpu"),
-        "ranks": args.ranks or ranks,
+        "ranks": ranks,
     }
 
 
-def folder_of(args: argparse.Namespace, name: str) -> Path:
+def folder_of(args: argparse.Namespace) -> Path:
     """Return the folder of a study; each scale of a study has its own."""
-    out: Path = args.out.absolute()
-    return out / f"{name}-{args.scale}"
-
-
-def check_ranks(args: argparse.Namespace, ranks: int) -> None:
-    """Raise StudyError if a study meant for many ranks would train on one without the user's request."""
-    if ranks > 1 and args.launcher is None and args.ranks != 1 and is_to_train(args):
-        raise StudyError(
-            f"{args.study} at the scale {args.scale} is meant for {ranks} ranks, but would be trained on one: give the command "
-            "that starts them, as in --launcher 'srun python', or --ranks 1 if you mean one."
-        )
-
-
-def is_to_train(args: argparse.Namespace) -> bool:
-    """Whether a call trains, here or in jobs of Slurm."""
-    return not (args.list or args.plan or args.draw)
+    name = f"{args.study}-{args.system}" if args.study == "data_efficiency" else args.study
+    return args.out.absolute() / f"{name}-{args.scale}"

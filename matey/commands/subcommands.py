@@ -16,7 +16,7 @@ import matey
 from matey.config.files import ROOT
 from matey.mistakes import nearest_name
 
-SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect", "scaling_study": "study"}
+SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect"}
 """Names of subcommands that differ from their scripts' names."""
 
 

@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from matey.config.schema import Count
 from matey.config.section import BoundedText, FieldName, Section
-from matey.peers.fno import FourierOperator
 from matey.peers.inputs import NetworkPeer
-from matey.peers.resnet import ResNet, SmallU
+from matey.peers.networks import FourierOperator, ResNet, SmallU, UNet
 from matey.peers.stencil import StencilPeer
-from matey.peers.unet import UNet
 
 Kind = Literal["stencil", "ResNet", "small U", "U-Net", "FNO"]
 Peer = StencilPeer | NetworkPeer

@@ -1,14 +1,11 @@
-"""What each study trains: cases, data and settings at up to three scales; needs no PyTorch."""
+"""What each study trains: models, data and settings at up to three scales; needs no PyTorch."""
 
 from __future__ import annotations
 
 import itertools
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from matey.config.choices import CRITERIA
 from matey.mistakes import Mistake
@@ -17,8 +14,7 @@ THERMALS = "colliding_thermals"
 SYSTEMS = {"thermals": THERMALS, "mhd": "mhd_cavity"}
 """Systems of `data_efficiency`."""
 
-PAPER_THERMALS = "launch/runs/paper_adaptive_thermals.yaml"
-BASE = "launch/runs/study_micro.yaml"
+BASE, PAPER_THERMALS = "launch/runs/study_micro.yaml", "launch/runs/paper_adaptive_thermals.yaml"
 IN_TIME = "data.history=4"
 """History for schemes that attend along time first, with patches of one frame: each place then has four tokens in time."""
 
@@ -55,7 +51,7 @@ class Simulated:
     @property
     def name(self) -> str:
         """The name of the data set's folder."""
-        return f"{self.system}-{self.resolution}"
+        return f"{self.system}-{self.resolution}-{self.trajectories}x{self.frames}"
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -85,41 +81,63 @@ class Case:
         return "-".join(f"{self.series} {self.label}".replace(",", " ").replace("/", " ").split())
 
 
-@dataclass(frozen=True)
-class Table:
-    """A study that pretrains, at one scale.
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The size of a study.
 
     Attributes:
-        config: path of the run YAML of every point.
-        cases: the models.
-        references: names of the cases that all others are compared with.
+        config: path of the run YAML of every training.
+        settings: overrides of the YAML.
+        cases: the models, for a study that pretrains.
         data: the data sets to simulate; if empty, those of the YAML, which must exist.
-        settings: overrides of the YAML for every point.
         seeds: number of trainings of each model.
         rollout: forecast horizon in snapshots.
         max_windows: largest number of windows to score each training on, per system and lead.
-        controls: names of the cases that only those of the same label are compared with: those of as many tokens, or cells.
         grids: cells ``z, y, x`` of the YAML's data sets, for a plan while these do not exist.
-        ranks: intended number of ranks of each training.
-        launcher: command before ``launch/pretrain.py`` that starts the ranks; if empty, this Python or the user's launcher.
+        ranks: number of ranks of each training.
     """
 
     config: str
-    cases: tuple[Case, ...]
-    references: tuple[str, ...] = ()
-    data: tuple[Simulated, ...] = ()
     settings: tuple[str, ...] = ()
+    cases: tuple[Case, ...] = ()
+    data: tuple[Simulated, ...] = ()
     seeds: int = 3
     rollout: int = 10
     max_windows: int = 200
-    controls: tuple[str, ...] = ()
     grids: tuple[tuple[int, int, int], ...] = ()
     ranks: int = 1
-    launcher: str = ""
 
-    def data_of(self, case: Case) -> tuple[Simulated, ...]:
-        """Return the simulated training data sets of a case."""
-        return case.data or self.data
+
+@dataclass(frozen=True, kw_only=True)
+class PeersScale(Scale):
+    """The size of a comparison with other models.
+
+    Attributes:
+        seconds: costs of training on a system, in seconds.
+        paths: the data that must exist if none is simulated, one set for each system.
+    """
+
+    seconds: str
+    paths: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneScale(Scale):
+    """The size of a study of data efficiency.
+
+    Attributes:
+        sizes: numbers of training trajectories.
+        modes: modes of fine-tuning, which select the trained parts.
+        peer_seconds: cost of training a peer, in seconds of CPU or GPU.
+        new_rows: override for the model that comes with MATEY, which lacks fields of the system.
+        mode_settings: overrides for single modes.
+    """
+
+    sizes: str
+    modes: str
+    peer_seconds: float
+    new_rows: str = ""
+    mode_settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,71 +146,15 @@ class Pretrainings:
 
     Attributes:
         title: the question in a few words.
-        tables: the study at each scale.
-        costs: the costs on the horizontal axes of the plot, of `matey.studies.pretraining.COSTS`.
-        of_one_scheme: whether a reference is compared with cases of its own attention scheme only.
+        scales: the study at each scale.
+        axes: the costs on the axes of the plot, of `matey.studies.trainings.COLUMNS`.
         grows: whether the labels of a line of the plot are numbers of cells, with which costs grow.
     """
 
     title: str
-    tables: Mapping[str, Table]
-    costs: tuple[str, ...] = ("tokens", "forward_operations", "step_seconds", "forecast_seconds")
-    of_one_scheme: bool = False
+    scales: Mapping[str, Scale]
+    axes: tuple[str, ...] = ("tokens", "operations", "step_seconds")
     grows: bool = False
-
-
-@dataclass(frozen=True)
-class PeersScale:
-    """The size of a comparison with other models.
-
-    Attributes:
-        seconds: costs of training on a system, in seconds.
-        seeds: number of runs of each point.
-        max_windows: largest number of windows to score each model on, per system and lead.
-        device: the device to train on, ``cpu`` or ``cuda``.
-        data: the data sets to simulate.
-        paths: paths by system of the data that must exist, if none is simulated.
-    """
-
-    seconds: str
-    seeds: int
-    max_windows: int
-    device: str = "cpu"
-    data: tuple[Simulated, ...] = ()
-    paths: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FinetuneScale:
-    """The size of a study of data efficiency.
-
-    Attributes:
-        config: path of the run YAML of every point.
-        sizes: numbers of training trajectories by system.
-        modes: modes of fine-tuning, which select the trained parts.
-        seeds: number of runs of each point.
-        peer_seconds: cost of training a peer, in seconds of CPU or GPU.
-        settings: overrides of the YAML.
-        new_rows: overrides for each system, when starting from the model that comes with MATEY.
-        mode_settings: overrides for single modes.
-        max_windows: largest number of windows to score each run on, per lead.
-        simulates: whether the study simulates its data, enough for the largest of ``sizes``.
-        resolution: number of cells along an axis of the simulated or expected data, by system.
-        ranks: intended number of ranks of each run.
-    """
-
-    config: str
-    sizes: Mapping[str, str]
-    modes: str
-    seeds: int
-    peer_seconds: float
-    settings: tuple[str, ...] = ()
-    new_rows: Mapping[str, str] = field(default_factory=dict)
-    mode_settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    max_windows: int = 1000
-    simulates: bool = False
-    resolution: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SYSTEMS, 64))
-    ranks: int = 1
 
 
 def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
@@ -240,7 +202,7 @@ def adaptivity_cases(
 
 
 def criterion_cases(
-    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2, name: str = "vit mix"
+    sizes: Sequence[int], budgets: Sequence[int], criteria: Iterable[str], frames: int = 2
 ) -> tuple[Case, ...]:
     """Return cases with equal numbers of adaptive tokens, whose patches are split by different criteria.
 
@@ -249,11 +211,10 @@ def criterion_cases(
         budgets: numbers of tokens.
         criteria: criteria of the refinement.
         frames: number of frames of a patch.
-        name: begin of the series' names, which differs for other sizes in the same study.
     """
     return tuple(
         Case(
-            f"{name} by {criterion}",
+            f"vit mix by {criterion}",
             str(budget),
             ("model.scheme=vit", *adaptive("mix", sizes, budget, "budget", frames), f"tokens.criterion={criterion}"),
         )
@@ -302,17 +263,14 @@ def _thermals(cells: int, trajectories: int, frames: int) -> tuple[Simulated, ..
     return (Simulated(THERMALS, cells, trajectories, frames),)
 
 
-_tiny = partial(Table, BASE, seeds=1, rollout=4, max_windows=16)  # minutes, to see that a study works
+_tiny = partial(Scale, config=BASE, seeds=1, rollout=4, max_windows=16)  # minutes, to see that a study works
 
 
 def _adaptivity() -> Pretrainings:
     mixed, both = (32, 16, 8), ("mix", "mul")
-    in_time = partial(adaptivity_cases, frames=1, settings=(IN_TIME,))
     laptop = adaptivity_cases(("vit",), (32, 16, 8, 4), ((32, 8), mixed), (0.02, 0.1, 0.2, 0.4, 0.8), both)
-    laptop += in_time(("svit", "avit"), mixed, (mixed,), (0.1, 0.4), both)
+    laptop += adaptivity_cases(("svit", "avit"), mixed, (mixed,), (0.1, 0.4), both, 1, (IN_TIME,))
     laptop += criterion_cases(mixed, BUDGETS, CRITERIA.own)
-    alone = in_time(("vit",), (16, 8), (mixed,), (0.1,))
-    laptop += tuple(replace(case, series=f"{case.series} of one frame") for case in alone)
     paper = adaptivity_cases(("vit", "svit", "avit"), mixed, ((32, 8),), (0.2, 0.4, 0.6), frames=1)
     paper += adaptivity_cases(("vit",), (), ((32, 8), mixed), (0.02, 0.1, 0.2, 0.4, 0.6, 0.8), both, frames=1)
     paper += criterion_cases(mixed, (PAPER_BUDGET,), CRITERIA.own, frames=1)
@@ -321,139 +279,112 @@ def _adaptivity() -> Pretrainings:
         replace(case, settings=(*case.settings, *again)) if case.name == "avit-uniform-8" else case
         for case in dict.fromkeys(paper)  # the paper's thresholds of `vit` are in both
     )
-    against = tuple(f"{scheme}-uniform-{size}" for scheme in ("vit", "svit", "avit") for size in (16, 8))
-    alone_too = tuple(f"vit-uniform-of-one-frame-{size}" for size in (16, 8))  # the windows of a longer history
     tiny = adaptivity_cases(("vit",), (16, 8), ((16, 8),), (0.2,))
-    tables = {
-        "tiny": _tiny(tiny, against[:2], _thermals(64, 10, 31), ("train.steps=40",)),
-        "laptop": Table(
-            BASE,
-            laptop,
-            against + alone_too,
-            _thermals(128, 60, 51),
-            ("train.steps=400", *MUON),
+    scales = {
+        "tiny": _tiny(cases=tiny, data=_thermals(64, 10, 31), settings=("train.steps=40",)),
+        "laptop": Scale(
+            config=BASE,
+            cases=laptop,
+            data=_thermals(128, 60, 51),
+            settings=("train.steps=400", *MUON),
             max_windows=60,
-            controls=tuple(f"vit-mix-by-random-{each}" for each in BUDGETS),
         ),
-        "paper": Table(
-            PAPER_THERMALS,
-            paper,
-            against,
-            max_windows=1000,
-            controls=(f"vit-mix-by-random-{PAPER_BUDGET}",),
-            grids=((1, 256, 256),),
-            ranks=32,
-        ),
+        "paper": Scale(config=PAPER_THERMALS, cases=paper, max_windows=1000, grids=((1, 256, 256),), ranks=32),
     }
-    return Pretrainings("Adaptive tokens against uniform ones", tables, of_one_scheme=True)
+    return Pretrainings("Adaptive tokens against uniform ones", scales)
 
 
 def _fine_grid() -> Pretrainings:
     """Return the test of the paper's claim: network and grid so large that tokens cost most of a step, patches of one frame.
 
-    Uniform patches of 16 x 16 cells give 256 tokens, those of 8 x 8 give 1,024. By the plan, a step with 130 tokens takes
-    half the time of one with 256, and a tenth of one with 1,024. Measured, 500 steps with 130 take 1.2 of the time of 300
-    with 256, as 360 with 256 do, and 600 with 64 (uniform patches of 32 x 32) 1.1 to 1.3 of it.
+    Uniform patches of 16 x 16 cells give 256 tokens, those of 8 x 8 give 1,024.
     """
-
-    def longer(case: Case, steps: int) -> Case:
-        label = f"{case.label} for {steps} steps".strip()
-        return replace(case, label=label, settings=(*case.settings, f"train.steps={steps}"))
-
-    even = adaptivity_cases(("vit",), (32, 16, 8), frames=1)
-    (coarse,) = criterion_cases((32, 16), (130,), ("variance",), frames=1, name="vit mix 32 to 16")
-    laptop = (
-        *even,
-        longer(replace(even[0], series="vit uniform 32", label=""), 600),
-        longer(replace(even[1], series="vit uniform 16", label=""), 360),
-        *criterion_cases((32, 16, 8), (100, 130, 256), ("variance",), frames=1),
-        *criterion_cases((32, 16, 8), (130,), ("second_difference", "random"), frames=1),
-        coarse,
-        longer(coarse, 500),
-    )
-    tiny = adaptivity_cases(("vit",), (16, 8), frames=1)
-    tiny += criterion_cases((16, 8), (34,), ("variance", "random"), frames=1)
-    references = ("vit-uniform-16", "vit-uniform-8")
-    rates = (
-        "train.learning_rate=1.0e-3",  # here as good as MUON's
-        "train.optimizer=muon",
-        "train.muon.learning_rate=1.0e-2",
-    )
-    tables = {
-        "tiny": _tiny(tiny, references, _thermals(64, 10, 31), ("train.steps=40",)),
-        "laptop": Table(
-            BASE,
-            laptop,
-            references,
-            _thermals(256, 24, 31),
-            ("model.size=Ti", "train.steps=300", *rates, "train.checkpoint_every=50", SMALL_SPLIT),
+    levels, one = (32, 16, 8), partial(criterion_cases, frames=1)
+    laptop = adaptivity_cases(("vit",), levels, frames=1)
+    laptop += one(levels, (100, 130, 256), ("variance",)) + one(levels, (130,), ("second_difference", "random"))
+    tiny = adaptivity_cases(("vit",), (16, 8), frames=1) + one((16, 8), (34,), ("variance", "random"))
+    rates = ("train.learning_rate=1.0e-3", "train.optimizer=muon", "train.muon.learning_rate=1.0e-2")
+    scales = {
+        "tiny": _tiny(cases=tiny, data=_thermals(64, 10, 31), settings=("train.steps=40",)),
+        "laptop": Scale(
+            config=BASE,
+            cases=laptop,
+            data=_thermals(256, 24, 31),
+            settings=("model.size=Ti", "train.steps=300", *rates, "train.checkpoint_every=50", SMALL_SPLIT),
             max_windows=40,
-            controls=("vit-mix-by-random-130",),
         ),
     }
-    title = "Adaptive tokens against uniform ones on a fine grid"
-    return Pretrainings(title, tables, ("tokens", "training_seconds", "forecast_seconds", "peak_memory_bytes"))
+    return Pretrainings("Adaptive tokens against uniform ones on a fine grid", scales, ("tokens", "seconds", "memory"))
 
 
 def _schemes() -> Pretrainings:
-    fine, sizes = (IN_TIME, *uniform(8, frames=1)), ("micro", "mini", "Ti")
-    tables = {
+    fine = (IN_TIME, *uniform(8, frames=1))
+    scales = {
         "tiny": _tiny(
-            scheme_cases(("micro",)), ("avit-micro",), _five_systems(32, 8, 13)[:2], ("train.steps=40", *fine)
+            cases=scheme_cases(("micro",)), data=_five_systems(32, 8, 13)[:2], settings=("train.steps=40", *fine)
         ),
-        "laptop": Table(
-            BASE,
-            scheme_cases(sizes),
-            tuple(f"avit-{size}" for size in sizes),
-            _five_systems(64, 60, 51),
-            ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", *MUON, *fine),
+        "laptop": Scale(
+            config=BASE,
+            cases=scheme_cases(("micro", "mini", "Ti")),
+            data=_five_systems(64, 60, 51),
+            settings=("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", *MUON, *fine),
             max_windows=14,  # of each of five systems: with 40, scoring would take as long as the training
         ),
-        "paper": Table(
-            "launch/runs/paper_pretrain_vit_b.yaml",
-            scheme_cases(("Ti", "S", "B")),
-            ("avit-Ti", "avit-S", "avit-B"),
+        "paper": Scale(
+            config="launch/runs/paper_pretrain_vit_b.yaml",
+            cases=scheme_cases(("Ti", "S", "B")),
             max_windows=1000,
             grids=(*[(1, 128, 128)] * 3, (1, 512, 512)),
             ranks=92 * 8,
         ),
     }
     title = "Attention schemes against parameters, time and memory"
-    return Pretrainings(title, tables, ("parameters", "step_seconds", "peak_memory_bytes"))
+    return Pretrainings(title, scales, ("parameters", "step_seconds", "memory"))
 
 
 def _scaling_of_tokens() -> Pretrainings:
-    def at(resolutions: Sequence[int], trajectories: int, frames: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases, of = resolution_cases(resolutions, trajectories, frames), (f"uniform-8-{cells}" for cells in resolutions)
-        return Table(BASE, cases, settings=settings, controls=tuple(of), **rest)
-
-    laptop = ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", SMALL_SPLIT)
-    tables = {
-        "tiny": at((32, 64), 8, 21, "train.steps=40", seeds=1, rollout=4, max_windows=16),
-        "laptop": at((64, 128, 256, 512), 12, 31, *MUON, *laptop, max_windows=40),
-        "paper": at((256, 512, 1024), 120, 101),
+    laptop = ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", SMALL_SPLIT, *MUON)
+    scales = {
+        "tiny": _tiny(cases=resolution_cases((32, 64), 8, 21), settings=("train.steps=40",)),
+        "laptop": Scale(
+            config=BASE, cases=resolution_cases((64, 128, 256, 512), 12, 31), settings=laptop, max_windows=40
+        ),
+        "paper": Scale(config=BASE, cases=resolution_cases((256, 512, 1024), 120, 101)),
     }
-    return Pretrainings("Tokens and time against resolution, structures of one size", tables, grows=True)
+    title = "Tokens and time against resolution, structures of one size"
+    return Pretrainings(title, scales, ("tokens", "operations", "step_seconds"), grows=True)
 
 
 def _long_sequences() -> Pretrainings:
-    """Return more and more tokens of the same fields, with short attentions.
+    """Return more and more tokens of the same fields, with short attentions, on ranks that share a sample.
 
     At `laptop`, the largest number of tokens is the largest that two cores can train on, in few steps of one sample.
     """
-
-    def at(sizes: Sequence[int], ranks: int, *settings: str, **rest: Any) -> Table:  # noqa: ANN401
-        cases = adaptivity_cases(("avit",), sizes, ((sizes[0], sizes[-1]),), (0.2,), frames=1)
-        launcher = f"{shlex.quote(sys.executable)} -m torch.distributed.run --standalone --nproc-per-node {ranks}"
-        shared, of = (f"parallel.sequence_parallel_size={ranks}", *settings), (f"avit-uniform-{sizes[0]}",)
-        return Table(BASE, cases, of, settings=shared, seeds=1, ranks=ranks, launcher=launcher, **rest)
-
     laptop = ("train.steps=300", "train.micro_batch=1", "train.checkpoint_every=50", *MUON, SMALL_SPLIT)
-    tables = {
-        "tiny": at((8, 4), 2, "train.steps=40", data=_thermals(64, 8, 13), rollout=4, max_windows=8),
-        "laptop": at((16, 8, 4, 2), 4, *laptop, data=_thermals(512, 12, 31), rollout=5, max_windows=12),
+    cases = partial(adaptivity_cases, ("avit",), amounts=(0.2,), frames=1)
+    scales = {
+        "tiny": Scale(
+            config=BASE,
+            cases=cases(sizes=(8, 4), levels=((8, 4),)),
+            settings=("parallel.sequence_parallel_size=2", "train.steps=40"),
+            data=_thermals(64, 8, 13),
+            seeds=1,
+            rollout=4,
+            max_windows=8,
+            ranks=2,
+        ),
+        "laptop": Scale(
+            config=BASE,
+            cases=cases(sizes=(16, 8, 4, 2), levels=((16, 2),)),
+            settings=("parallel.sequence_parallel_size=4", *laptop),
+            data=_thermals(512, 12, 31),
+            seeds=1,
+            rollout=5,
+            max_windows=12,
+            ranks=4,
+        ),
     }
-    return Pretrainings("More and more tokens of the same fields", tables)
+    return Pretrainings("More and more tokens of the same fields", scales)
 
 
 PRETRAININGS = {
@@ -469,16 +400,17 @@ CELLS, MATEY, JOINT = "cells", "MATEY", "joint"
 COMPARED = ("stencil", "ResNet", "small U", "U-Net", "FNO", CELLS, MATEY, JOINT)
 """Models of `peers`: the peers, MATEY's network on the cells without tokens, MATEY on each system, and on all together."""
 
-_TWO = ("shallow_water", "diffusion_reaction")
+DEMO, _TWO = "launch/runs/demo.yaml", ("shallow_water", "diffusion_reaction")
 PEERS_SCALES = {
-    "tiny": PeersScale("2", 1, 16, data=tuple(Simulated(system, 32, 10, 13) for system in _TWO)),
-    "laptop": PeersScale("30,110", 3, 200, data=tuple(Simulated(system, 64, 200, 101) for system in _TWO)),
+    "tiny": PeersScale(
+        config=DEMO, seconds="2", seeds=1, max_windows=16, data=tuple(Simulated(name, 32, 10, 13) for name in _TWO)
+    ),
+    "laptop": PeersScale(config=DEMO, seconds="30,110", data=tuple(Simulated(name, 64, 200, 101) for name in _TWO)),
     "paper": PeersScale(
-        "3600",
-        3,
-        1000,
-        "cuda",
-        paths=dict(zip(_TWO, ("data/pdebench/2D_rdb_NA_NA.h5", "data/pdebench/2D_diff-react_NA_NA.h5"), strict=True)),
+        config=DEMO,
+        seconds="3600",
+        max_windows=1000,
+        paths="data/pdebench/2D_rdb_NA_NA.h5,data/pdebench/2D_diff-react_NA_NA.h5",
     ),
 }
 """``laptop`` has the demo's data and costs like those of `make demo`; ``paper`` the official files of 128 x 128 cells."""
@@ -487,12 +419,10 @@ STARTS = ("pretrained", "random", "stencil", "ResNet", "U-Net")
 """Models of `data_efficiency`: fine-tuned from a pretrained model or from random weights, and peers on the same data."""
 
 STARTED_PEERS = STARTS[2:]
-PAPER_SIZES = {"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"}
-LAPTOP = FinetuneScale(
-    "launch/runs/finetune_thermals_micro.yaml",
-    sizes=PAPER_SIZES,
+_LAPTOP = partial(
+    FinetuneScale,
+    config="launch/runs/finetune_thermals_micro.yaml",
     modes="prepost,all,lora",
-    seeds=3,
     peer_seconds=75,  # about the cost of a fine-tuning
     settings=(
         "model.fields=null",
@@ -501,36 +431,45 @@ LAPTOP = FinetuneScale(
         "train.unroll=0",
         "parallel.threads=1",  # like the peers, so that costs compare
     ),
-    new_rows={
-        "thermals": "finetune.new_rows_of={velocity_z: copy:velocity_y}",
-        "mhd": "finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",
-    },
-    max_windows=200,
-    simulates=True,
 )
-FINETUNE_SCALES = {
-    "tiny": replace(
-        LAPTOP,
-        sizes=dict.fromkeys(SYSTEMS, "1,6"),
-        modes="all",
-        seeds=1,
-        peer_seconds=3,
-        settings=(*LAPTOP.settings, "train.steps=40"),
-        max_windows=20,
-    ),
-    "laptop": LAPTOP,
-    "paper": FinetuneScale(
-        "launch/runs/finetune_{system}.yaml",
-        sizes=PAPER_SIZES,
-        modes="prepost,all,lora",
-        seeds=3,
-        peer_seconds=3600,
-        mode_settings={"all": ("train.learning_rate=5.0e-5", "train.weight_decay=0")},
-        resolution={"thermals": 256, "mhd": 128},
-        ranks=64,
-    ),
+_PAPER = partial(
+    FinetuneScale,
+    modes="prepost,all,lora",
+    peer_seconds=3600,
+    mode_settings={"all": ("train.learning_rate=5.0e-5", "train.weight_decay=0")},
+    max_windows=1000,
+    ranks=64,
+)
+_SIZES = {"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"}
+_DATA = {"thermals": Simulated(THERMALS, 64, 120, 51), "mhd": Simulated(SYSTEMS["mhd"], 64, 30, 51)}
+_NEW_ROWS = {
+    "thermals": "finetune.new_rows_of={velocity_z: copy:velocity_y}",
+    "mhd": "finetune.new_rows_of={magnetic_x: copy:velocity_x, magnetic_y: copy:velocity_y}",
 }
-"""The scales of `data_efficiency`."""
+
+
+def _finetune_scales(system: str) -> dict[str, FinetuneScale]:
+    laptop = _LAPTOP(sizes=_SIZES[system], new_rows=_NEW_ROWS[system], data=(_DATA[system],))
+    few = replace(_DATA[system], trajectories=8)
+    cells = {"thermals": 256, "mhd": 128}[system]
+    return {
+        "tiny": replace(
+            laptop,
+            sizes="1,6",
+            modes="all",
+            seeds=1,
+            peer_seconds=3,
+            settings=(*laptop.settings, "train.steps=40"),
+            data=(few,),
+            max_windows=20,
+        ),
+        "laptop": laptop,
+        "paper": _PAPER(config=f"launch/runs/finetune_{system}.yaml", sizes=_SIZES[system], grids=((1, cells, cells),)),
+    }
+
+
+FINETUNE_SCALES = {system: _finetune_scales(system) for system in SYSTEMS}
+"""The scales of `data_efficiency`, by system."""
 
 
 def check_overrides(settings: Iterable[str], own: Mapping[str, str]) -> None:
@@ -550,16 +489,13 @@ def check_overrides(settings: Iterable[str], own: Mapping[str, str]) -> None:
 
 
 def stated_by(cases: Iterable[Case]) -> dict[str, str]:
-    """Return, for `check_overrides`, what models of a study state for themselves; without it they are not what their names say.
+    """Return, for `check_overrides`, what models of a study state for themselves.
 
     Their steps and their share of a machine may be overridden, to try a study.
     """
-    models: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for case in cases:
         keys = [setting.partition("=")[0] for setting in case.settings] + ["data.sets"] * bool(case.data)
-        models = dict.fromkeys(keys, case.name) | models
-    return {
-        key: f"{name} would not be what the name says; leave it out, or choose other --models."
-        for key, name in models.items()
-        if key.startswith(("model.", "tokens.", "data."))
-    }
+        said = f"{case.name} would not be what the name says; leave it out, or choose other --models."
+        stated |= {key: said for key in keys if key.startswith(("model.", "tokens.", "data.")) and key not in stated}
+    return stated

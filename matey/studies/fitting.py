@@ -1,4 +1,4 @@
-"""Trains a peer on the windows of MATEY's own run for a given cost, and saves it.
+"""Trains a peer on the windows of MATEY's own run for a given cost, saves it, and scores it.
 
 A network is trained by AdamW with the loss of the run. A stencil is fitted by least squares, which minimises the mean NRMSE,
 not its square: every pass over the windows after the first weights each sample by its error in the previous pass.
@@ -22,41 +22,36 @@ from torch import Tensor
 
 from matey.benchmark.step import now as time_of
 from matey.checkpoints.peer_folder import write_peer
+from matey.checkpoints.run_files import RECORDS
 from matey.config import RunConfig
+from matey.data import DataError
 from matey.data.split_record import seen_text
 from matey.data.stream import micro_batches
 from matey.data.windows import Mixture
-from matey.evaluate.held_out import HeldOut, hold_out
+from matey.evaluate.evaluation import score, tasks_of
+from matey.evaluate.held_out import hold_out, sound_beginnings
+from matey.evaluate.records import write_records
 from matey.fields import FieldBatch
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
+from matey.mistakes import one_line
 from matey.peers.inputs import NetworkPeer
-from matey.peers.kinds import Peer, PeerFacts, untrained
+from matey.peers.kinds import PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.process.start import keep_freed_memory
+from matey.studies.cases import StudyError
+from matey.studies.trainings import device, protocol_of
 from matey.train.loss import LossScale
 from matey.train.run_data import RunData, loss_scales, open_data
 
 WARMUP = 0.03  # share of the cost during which the learning rate rises
 BETAS, WEIGHT_DECAY, CLIP_NORM = (0.9, 0.95), 0.01, 1.0
 RIDGE = 1e-5  # share of a feature's mean square added to it; with less, rollouts of stiff systems grow without bounds
-BATCH = 16  # number of windows read together
+STEP = 4  # number of samples in a step of a network
+BATCH = 16  # number of windows of a stencil read together
 MAX_WINDOWS = 1600  # more windows do not change the result
 NUM_PASSES = 3
 FIRST_PASS = 0.3  # share of the cost; the other passes over the same windows also predict them
 LEAST_ERROR = 1e-6  # NRMSE; smaller ones do not give a sample more weight
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a network's training.
-
-    Attributes:
-        batch: number of samples in a step.
-        learning_rate: peak learning rate.
-    """
-
-    batch: int
-    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -66,55 +61,61 @@ class Training:
     Attributes:
         seconds: CPU time in seconds, or time on the GPU.
         steps: number of optimizer steps; for a stencil, of windows.
-        num_samples: number of training samples, repetitions included.
         losses: loss of every step.
     """
 
     seconds: float
     steps: int
-    num_samples: int
     losses: tuple[float, ...]
 
 
 # One learning rate for both of the demo's systems, chosen on the validation part of its data.
-SETTINGS = {
-    "ResNet": Settings(batch=4, learning_rate=6e-3),
-    "small U": Settings(batch=4, learning_rate=4e-3),
-    "U-Net": Settings(batch=4, learning_rate=4e-3),
-    "FNO": Settings(batch=4, learning_rate=6e-3),
-}
+RATES = {"ResNet": 6e-3, "small U": 4e-3, "U-Net": 4e-3, "FNO": 6e-3}
 
 
-def train_peer(kind: str, run: RunConfig, seconds: float, device: str, folder: Path) -> tuple[Peer, HeldOut, Training]:
-    """Train a peer for a given cost, and write it into a folder; return it, the test trajectories and the cost.
+def run_peer(kind: str, run: RunConfig, seconds: float, max_windows: int, folder: Path) -> dict[str, float]:
+    """Train a peer for a given cost, write it and its scores into a folder, and return what it cost and its size.
 
     Args:
         kind: kind of the peer, one of `matey.peers.kinds.PEERS`.
         run: the run, whose data and seed determine the windows.
-        seconds: largest cost in seconds.
-        device: the device to train on, ``cpu`` or ``cuda``.
-        folder: existing folder in which the peer is saved.
+        seconds: largest cost in seconds, of one thread of a CPU or of a GPU.
+        max_windows: largest number of windows to score it on, per lead.
+        folder: folder of the peer.
 
     Raises:
-        DataError: the data cannot be read, or does not suit the peer.
+        StudyError: the data cannot be read, or does not suit the peer, or memory does not suffice.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()  # as MATEY's training does
-    data = open_data(run)
-    torch.manual_seed(run.train.seed)
-    peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device))
-    if isinstance(peer, StencilPeer):
-        training = fit_stencil(peer, data.mixture, run.data.bad_values, seconds)
-    else:
-        training = train_network(peer, run, data, loss_scales(run, data), SETTINGS[kind], seconds)
-    facts = PeerFacts(
-        kind=kind,
-        system=data.sets[0].system,
-        fields=data.sets[0].fields,
-        history=run.data.history,
-        lead_max=run.data.lead_max,
-    )
-    write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
-    return peer, hold_out(data.sets, "test", run.data.history, run.data), training
+    try:
+        data = open_data(run)
+        torch.manual_seed(run.train.seed)
+        peer = untrained(kind, run.data.history, len(data.fields)).to(torch.device(device()))
+        if isinstance(peer, StencilPeer):
+            training = fit_stencil(peer, data.mixture, run.data.bad_values, seconds)
+        else:
+            training = train_network(peer, run, data, loss_scales(run, data), RATES[kind], seconds)
+        facts = PeerFacts(
+            kind=kind,
+            system=data.sets[0].system,
+            fields=data.sets[0].fields,
+            history=run.data.history,
+            lead_max=run.data.lead_max,
+        )
+        write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
+        protocol, held_out = (
+            protocol_of(run.data.lead_max, max_windows),
+            hold_out(data.sets, "test", run.data.history, run.data),
+        )
+        if run.data.bad_values == "skip":  # as launch/evaluate.py does
+            longest = held_out.num_frames + max(protocol.rollout_steps, *protocol.leads)
+            held_out = sound_beginnings(held_out, longest)
+        records = score(peer, held_out, protocol, tasks_of(held_out, protocol)).records
+    except (DataError, torch.OutOfMemoryError) as error:
+        raise StudyError(f"{folder.name}: {one_line(error)}") from None
+    write_records(records, folder / RECORDS)
+    return {"seconds": training.seconds, "parameters": peer.num_parameters}
 
 
 def train_network(
@@ -122,7 +123,7 @@ def train_network(
     run: RunConfig,
     data: RunData,
     scales: Mapping[str, LossScale],
-    settings: Settings,
+    learning_rate: float,
     seconds: float,
     now: Callable[[], float] | None = None,
 ) -> Training:
@@ -133,7 +134,7 @@ def train_network(
         run: the run, whose data section and seed determine the windows.
         data: the data of the run; its training stream gives the windows.
         scales: the NRMSE that counts as a loss of 1, for each system.
-        settings: the settings of this network.
+        learning_rate: peak learning rate.
         seconds: largest cost in seconds, reading included.
         now: the clock, read at the start and after every step; by default CPU seconds of this process or, on a GPU,
             wall time after its work is finished.
@@ -141,17 +142,15 @@ def train_network(
     weights = list(peer.network.parameters())
     # An FNO's weights are complex, and the fused kernel supports only real ones.
     is_real = all(weight.is_floating_point() for weight in weights)
-    optimizer = torch.optim.AdamW(
-        weights, settings.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real
-    )
-    stream = micro_batches(data.mixture, 0, sys.maxsize, settings.batch, 1, 0, 1, bad_values=run.data.bad_values)
+    optimizer = torch.optim.AdamW(weights, learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=is_real)
+    stream = micro_batches(data.mixture, 0, sys.maxsize, STEP, 1, 0, 1, bad_values=run.data.bad_values)
     now = now or (partial(time_of, "cuda") if peer.device.type == "cuda" else time.process_time)
     losses: list[float] = []
     start, spent, longest = now(), 0.0, 0.0
     peer.network.train()
     while not losses or spent + longest < seconds:
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate_factor(spent / seconds)
+            group["lr"] = learning_rate * rate_factor(spent / seconds)
         errors = []
         for batch in next(stream):
             batch = batch.to(peer.device)
@@ -165,7 +164,7 @@ def train_network(
         losses.append(loss.item())
         before, spent = spent, now() - start
         longest = max(0.9 * longest, spent - before)
-    return Training(spent, len(losses), len(losses) * settings.batch, tuple(losses))
+    return Training(spent, len(losses), tuple(losses))
 
 
 def rate_factor(share: float) -> float:
@@ -204,7 +203,7 @@ def fit_stencil(
                 break
         peer.weights = {lead: _solve(of_lead, num_fields) for lead, of_lead in sums.items()}
         losses.append(torch.cat(errors).mean().item())
-    return Training(now() - start, num_batches * BATCH, num_batches * BATCH, tuple(losses))
+    return Training(now() - start, num_batches * BATCH, tuple(losses))
 
 
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:

@@ -1,7 +1,7 @@
-"""Tables and plots of all studies: errors over persistence's against costs, as means and deviations over the seeds.
+"""Tables and plots of all studies, as means and deviations over the seeds.
 
-A row is one training's score of one system and forecast. Rows with the same ``series`` and ``label`` are one model, whose seeds
-are averaged; a series is a line of the plot.
+A row is one training's score of one system and forecast, with the costs of the training. Rows with the same ``series`` and
+``label`` are one model, whose seeds are averaged; a series is a line of the plot.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,33 +20,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
-from matey.studies.engine import Row
 from matey.text_table import text_table
 
-OfSeeds = Mapping[int, float]
-"""A value for each seed."""
+Row = dict[str, Any]
 
 MARKERS, LINES = "osD^vP", ("-", "--", ":")
 NEAR_PERSISTENCE = 0.5  # ratio to persistence above which a panel includes persistence's own line
 
 
 @dataclass(frozen=True)
-class Cost:
+class Column:
     """A number of each training beside its errors.
 
     Attributes:
-        title: heading of its column.
+        title: heading in the table, and label of an axis in the plot.
         form: format of the number in the table.
         factor: factor to the unit shown.
-        axis: label of its axis in a plot.
-        is_compared: whether models are compared by it.
     """
 
     title: str
-    form: str
+    form: str = "{:.3g}"
     factor: float = 1.0
-    axis: str = ""
-    is_compared: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +53,6 @@ class Panel:
         x_title: label of the horizontal axis.
         y_title: label of the vertical axis.
         y: key of the vertical number.
-        x_factor: factor to the unit shown.
-        y_factor: factor to the unit shown.
     """
 
     rows: Sequence[Row]
@@ -67,90 +60,38 @@ class Panel:
     x_title: str
     y_title: str
     y: str = "ratio"
-    x_factor: float = 1.0
-    y_factor: float = 1.0
-
-
-def model_of(row: Row) -> str:
-    """Return the name of a row's model."""
-    return f"{row['series']}, {row['label']}"
 
 
 def models_in(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Return the rows of each model."""
     models: dict[str, list[Row]] = {}
     for row in rows:
-        models.setdefault(model_of(row), []).append(row)
+        models.setdefault(f"{row['series']}, {row['label']}", []).append(row)
     return models
 
 
 def tasks_in(rows: Iterable[Row], *, by_system: bool) -> dict[str, list[Row]]:
-    """Return the rows of each forecast, of each system apart or of all together."""
+    """Return the rows of each forecast, of each system apart or of all together; rows without a forecast are of none."""
     tasks: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in (row for row in rows if "forecast" in row):
         tasks.setdefault(f"{row['system']}, {row['forecast']}" if by_system else row["forecast"], []).append(row)
     return tasks
 
 
-def errors_table(rows: Sequence[Row], costs: Mapping[str, Cost], *, by_system: bool = False) -> str:
+def results_table(rows: Sequence[Row], columns: Mapping[str, Column], *, by_system: bool = False) -> str:
     """Format costs and errors of each model; an error is NRMSE over persistence's, a geometric mean over the systems."""
     tasks, lines = tasks_in(rows, by_system=by_system), []
     for name, own in models_in(rows).items():
-        of_task = tasks_in(own, by_system=by_system)
-        cells = [cost.form.format(cost.factor * np.mean([row[key] for row in own])) for key, cost in costs.items()]
+        of_task, cells = tasks_in(own, by_system=by_system), []
+        for key, column in columns.items():
+            known = [row[key] for row in own if row[key] is not None]
+            cells.append(column.form.format(column.factor * mean(known)) if known else "-")
         cells += [mean_and_deviation(errors_of(of_task.get(task, [])).values()) for task in tasks]
         lines.append([name, *cells, str(len({row["seed"] for row in own}))])
-    return text_table(["", *(cost.title for cost in costs.values()), *tasks, "seeds"], lines)
+    return text_table(["", *(column.title for column in columns.values()), *tasks, "seeds"], lines)
 
 
-def quotients_table(
-    rows: Sequence[Row], pairs: Iterable[tuple[str, str]], costs: Mapping[str, Cost], *, by_system: bool = False
-) -> str:
-    """Format errors and compared costs of models over those of others, as means and deviations over the seeds of both.
-
-    Args:
-        rows: the rows of all models.
-        pairs: names of a model and of the other.
-        costs: the costs.
-        by_system: whether each system has columns of its own.
-    """
-    models, tasks = models_in(rows), tasks_in(rows, by_system=by_system)
-    compared = {key: cost for key, cost in costs.items() if cost.is_compared}
-    lines = []
-    for name, other in pairs:
-        mine, its = (tasks_in(models[each], by_system=by_system) for each in (name, other))
-        cells = [quotient(errors_of(mine.get(task, [])), errors_of(its.get(task, []))) for task in tasks]
-        of_costs = [[{row["seed"]: row[key] for row in models[each]} for each in (name, other)] for key in compared]
-        lines.append([other, name, *cells, *(quotient(*each) for each in of_costs)])
-    head = ["over", "", *tasks, *(cost.title for cost in compared.values())]
-    return text_table(head, lines, num_text=2, merge=1) if lines else ""
-
-
-def exponents_table(rows: Sequence[Row], costs: Mapping[str, Cost]) -> str:
-    """Format the exponents with which each cost grows with the numbers that label a line of the plot."""
-    lines = []
-    for series in dict.fromkeys(row["series"] for row in rows):
-        own = [row for row in rows if row["series"] == series]
-        lines.append([series, *(mean_and_deviation(exponents(own, key).values()) for key in costs)])
-    return text_table(["exponent over the number of cells along an axis", *(c.title for c in costs.values())], lines)
-
-
-def exponents(rows: Sequence[Row], key: str) -> OfSeeds:
-    """Return, for each seed, the exponent with which a cost grows along one line of the plot.
-
-    It is the slope of a least-squares line through the logarithms; seeds without all labels of the line are left out.
-    """
-    labels = {row["label"] for row in rows}
-    found = {}
-    for seed in dict.fromkeys(row["seed"] for row in rows):
-        of_label = {row["label"]: row[key] for row in rows if row["seed"] == seed}
-        if of_label.keys() == labels and len(labels) > 1:
-            cells, values = np.log([*map(float, of_label)]), np.log([*of_label.values()])
-            found[seed] = float(np.polyfit(cells, values, 1)[0])
-    return found
-
-
-def errors_of(rows: Iterable[Row]) -> OfSeeds:
+def errors_of(rows: Iterable[Row]) -> dict[int, float]:
     """Return, for each seed, the geometric mean over the systems of the error over persistence's."""
     by_seed: dict[int, list[float]] = {}
     for row in rows:
@@ -158,31 +99,18 @@ def errors_of(rows: Iterable[Row]) -> OfSeeds:
     return {seed: math.exp(np.mean(np.log(ratios))) for seed, ratios in by_seed.items()}
 
 
-def mean_and_deviation(values: Iterable[float], digits: int = 3) -> str:
+def mean_and_deviation(values: Iterable[float]) -> str:
     """Return the mean of the seeds' values and their deviation as text, or that a seed diverged."""
     known = list(values)
     if not known:
         return "-"
     if not all(map(math.isfinite, known)):
         return "diverged"
-    center = f"{mean(known):.{digits}f}"
-    return center if len(known) < 2 else f"{center} ± {stdev(known):.{digits}f}"
-
-
-def quotient(values: OfSeeds, others: OfSeeds) -> str:
-    """Return the quotient of two models' values as text: mean and deviation of the quotients of the seeds that both have.
-
-    Models of the same seed see the same windows in the same order, so part of what seeds differ by is not in the quotient.
-    It needs positive values of the other model.
-    """
-    common = [seed for seed in values if seed in others]
-    if any(others[seed] <= 0 for seed in common):
-        return "-"
-    return mean_and_deviation((values[seed] / others[seed] for seed in common), digits=2)
+    return f"{mean(known):.3f}" if len(known) < 2 else f"{mean(known):.3f} ± {stdev(known):.3f}"
 
 
 @matplotlib.rc_context(STYLE)
-def errors_figure(panels: Sequence[Sequence[Panel]]) -> Figure:
+def results_figure(panels: Sequence[Sequence[Panel]], columns: Mapping[str, Column]) -> Figure:
     """Draw panels in rows, whose columns share the horizontal axis; points are means over seeds, bars their deviations."""
     series = list(dict.fromkeys(row["series"] for line in panels for panel in line for row in panel.rows))
     across, down = len(panels[0]), len(panels)
@@ -192,7 +120,7 @@ def errors_figure(panels: Sequence[Sequence[Panel]]) -> Figure:
     for axes, panel in zip(grid.flat, (panel for line in panels for panel in line), strict=True):
         for number, name in enumerate(series):
             if own := [row for row in panel.rows if row["series"] == name]:
-                _line(axes, number, name, panel, own)
+                _line(axes, number, name, panel, own, columns)
         axes.set(xscale="log", yscale="log", ylabel=panel.y_title)
         if panel.y == "ratio" and axes.get_ylim()[1] > NEAR_PERSISTENCE:
             axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)  # elsewhere it would leave the models no room
@@ -204,13 +132,14 @@ def errors_figure(panels: Sequence[Sequence[Panel]]) -> Figure:
     return figure
 
 
-def _line(axes: Axes, number: int, name: str, panel: Panel, rows: Sequence[Row]) -> None:
+def _line(axes: Axes, number: int, name: str, panel: Panel, rows: Sequence[Row], columns: Mapping[str, Column]) -> None:
     """Draw the means and deviations of the seeds' values, with the look of the series of this number."""
+    x_factor, y_factor = (columns[key].factor if key in columns else 1.0 for key in (panel.x, panel.y))
     points = []
     for own in models_in(rows).values():
-        x = panel.x_factor * np.mean([float(row[panel.x]) for row in own])
+        x = x_factor * np.mean([float(row[panel.x]) for row in own])
         of_seeds = errors_of(own) if panel.y == "ratio" else {row["seed"]: row[panel.y] for row in own}
-        values = [panel.y_factor * value for value in of_seeds.values()]
+        values = [y_factor * value for value in of_seeds.values()]
         points.append((x, np.mean(values), stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else 0))
     x, y, deviations = zip(*sorted(points), strict=True)
     axes.errorbar(

@@ -6,8 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from matey.benchmark.blocking import BlockingCalls
-from matey.benchmark.blocking_steps import SCHEMES, TOKEN_SETS
+from matey.benchmark.blocking import SCHEMES, TOKEN_SETS, BlockingCalls
 from matey.benchmark.step import Case
 from matey.parallel.meter import Late, sent
 from tests.support.programs import cases_of, start_ranks
@@ -93,21 +92,11 @@ def test_a_gradient_that_waits_is_heard_and_its_line_is_named():
     assert calls.where["backward"] == {"_local_scalar_dense elsewhere": 1}
 
 
-def test_operations_are_counted_by_part_and_place_and_views_are_not():
-    calls = BlockingCalls([VALUES])
-    with calls:
-        (VALUES.view(2, 3).T * 2).exp()
-        calls.in_blocks = True
-        VALUES[1:].sum()
-    calls.mark("call")
-    assert calls.operations == {"call": {"outside": 2, "blocks": 1}}
-
-
-def points(num_ranks, *, stage, is_prepared, cases):
+def points(num_ranks, cases):
     by_loss = {"nrmse": cases, "gradient": cases[:2]}
     of_losses = {loss: [case.to_json() for case in chosen] for loss, chosen in by_loss.items()}
-    settings = {"cases": of_losses, "stage": stage, "prepared": is_prepared}
-    result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking_steps", json.dumps(settings))
+    settings = {"cases": of_losses, "stage": 1}
+    result = start_ranks(num_ranks, "-m", "matey.benchmark.blocking", json.dumps(settings))
     return cases_of(result, "point")
 
 
@@ -131,15 +120,8 @@ SOME, OTHERS = cases()[::4], [case for at, case in enumerate(cases()) if at % 4]
     ids=["one", "two", "one_others", "two_others"],
 )
 def test_forward_and_backward_wait_for_nothing_and_a_step_at_most_three_times(num_ranks, chosen):
-    found = points(num_ranks, stage=1, is_prepared=True, cases=chosen)
+    found = points(num_ranks, chosen)
     assert len(found) == len(chosen) + 2 and {point["ranks"] for point in found} == {num_ranks}
     for point in found:
         assert point["forward"] == point["backward"] == 0, point
         assert point["step"] <= 3, point
-        assert point["operations"]["blocks"] < 500 and point["operations"]["outside"] < 1350, point
-
-
-def test_a_step_that_prepares_its_micro_batch_itself_waits_all_the_time():
-    point, _ = points(1, stage=0, is_prepared=False, cases=cases()[1:2])
-    assert point["forward"] > 40 and point["backward"] == 0
-    assert any("tokens/layout.py" in place for place in point["where"]["forward"])

@@ -33,9 +33,9 @@ def site(tmp_path_factory):
     paths = {s: str(write_waves(site / s, s, num_trajectories=10, num_frames=14)) for s in (WATER, REACTION)}
     points = points_of([*paths], [SECONDS], 1)
     settings = ("data.lead_max=3", "train.validation_windows=8")
-    study = Comparison(ROOT, site / "study", settings, paths, "cpu", points, max_windows=2)
+    study = Comparison(work=ROOT, out=site / "study", settings=settings, paths=paths, points=points, max_windows=2)
     for point in points:
-        if point.model == "stencil" or (point.model in ("U-Net", "FNO") and point.data == WATER):
+        if point.model == "stencil" or (point.model in ("U-Net", "FNO") and point.systems == (WATER,)):
             study.run_point(point)
     make_model(PATCHES, torch.float32).save_pretrained(site / "waves" / "model")
     (site / "waves" / "config.yaml").write_text(dump_config(study.run_config(points[-1])))

@@ -39,18 +39,6 @@ def test_with_too_few_heads_keys_and_values_are_gathered_and_gradients_scattered
     assert point["tokens_of_ranks"] == [point["num_tokens"] / 2] * 2
 
 
-@pytest.mark.slow
-@pytest.mark.processes
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_a_rank_reads_and_holds_its_share_of_a_field(ranks):
-    case = Case("micro", grid=(48, 48, 48), batch=1, patches=(6,), patch_frames=4)
-    one, point = (run_point(case, number, repeat=1) for number in (1, ranks))
-    assert point["bytes_read"] <= 1.15 / ranks * one["bytes_read"]
-    # On 96 cells a side it is 1.08 of its share. On this small grid, what all ranks hold alike counts for more: 1.27 to 1.51.
-    assert point["peak_memory_bytes"] <= 1.7 / ranks * one["peak_memory_bytes"]
-    assert point["layout_bytes"] <= 12 * point["num_tokens"]
-
-
 def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
     counting = {"zero_optimization": {"stage": 1}, "comms_logger": {"enabled": True, "prof_all": True}}
     (tmp_path / "ds.json").write_text(json.dumps(counting))

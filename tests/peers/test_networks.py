@@ -9,9 +9,9 @@ import torch
 
 from matey import FieldBatch
 from matey.mistakes import Mistake
-from matey.peers.fno import FourierOperator
 from matey.peers.inputs import peer_inputs
 from matey.peers.kinds import NETWORKS
+from matey.peers.networks import FourierOperator
 from tests.support.models import make_batch
 from tests.support.peers import network_of
 

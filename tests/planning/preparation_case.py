@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-from matey.benchmark.sequence import in_a_file
 from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.data.reading import read_parts
 from matey.data.windows import Window
@@ -16,6 +15,7 @@ from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.train.unroll import rolled_out
 from matey.train.validation import read_and_prepare
+from tests.support.fields_file import in_a_file
 
 
 def peak_of(case, unrolled=False):

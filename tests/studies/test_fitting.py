@@ -11,7 +11,7 @@ from matey.config import load_config
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.peers.stencil import StencilPeer
-from matey.studies.fitting import BATCH, Settings, fit_stencil, train_network
+from matey.studies.fitting import BATCH, fit_stencil, train_network
 from matey.studies.trainings import protocol_of
 from matey.train.run_data import loss_scales, open_data
 from tests.support.models import make_batch
@@ -94,7 +94,7 @@ def test_a_stencil_predicts_every_sample_at_its_own_lead(tmp_path):
 def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(kind, tmp_path):
     run, data = run_on(write_waves(tmp_path, "shallow_water", num_trajectories=10), "data.lead_max=3")
     peer = network_of(kind)
-    training = train_network(peer, run, data, loss_scales(run, data), Settings(4, 3e-3), seconds=50, now=ticks())
+    training = train_network(peer, run, data, loss_scales(run, data), 3e-3, seconds=50, now=ticks())
     assert training.seconds == training.steps == len(training.losses) == 49
     # Untrained it is persistence, whose loss is 1.
     assert np.mean(training.losses[-(training.steps // 4) :]) < 0.8

@@ -5,10 +5,15 @@ import pytest
 from matey.peers.kinds import PEERS
 from matey.studies.cases import COMPARED, Simulated, StudyError
 from matey.studies.engine import claim
-from matey.studies.peers import COSTS, Comparison, points_of
+from matey.studies.peers import Comparison, points_of
+from matey.studies.table import results_figure, results_table
 from tests.support.paths import ROOT
 
 PATHS = {"shallow_water": "data/water", "diffusion_reaction": "data/reaction"}
+
+
+def comparison(out, points=(), **how):
+    return Comparison(work=ROOT, out=out, paths=PATHS, points=points, **how)
 
 
 def test_some_models_are_chosen_by_name():
@@ -20,7 +25,7 @@ def test_some_models_are_chosen_by_name():
 def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
     points = points_of(("shallow_water",), [10], 1)
     settings = ("tokens.patches=[[1, 1, 32, 16], [1, 1, 8, 8]]", "train.learning_rate=3e-4")
-    study = Comparison(ROOT, tmp_path, settings, PATHS, "cpu", points)
+    study = comparison(tmp_path, points, settings=settings)
     cells, matey = (study.run_config(point) for point in points[-2:])
     assert (cells.model.network, cells.tokens.set, cells.tokens.patches) == ("cells", "uniform", ((1, 1, 32, 16),))
     assert cells.train == matey.train and matey.model.network != "cells" and len(matey.tokens.patches) == 2
@@ -28,8 +33,7 @@ def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
 
 def test_a_folder_goes_on_with_the_data_that_it_was_begun_with(tmp_path):
     def take(num_frames):
-        data = (Simulated("shallow_water", 32, 4, num_frames),)
-        claim(tmp_path, Comparison(ROOT, tmp_path, (), PATHS, "cpu", (), simulated=data).facts)
+        claim(tmp_path, comparison(tmp_path, simulated=(Simulated("shallow_water", 32, 4, num_frames),)).facts)
         (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
 
     take(13)
@@ -38,28 +42,17 @@ def test_a_folder_goes_on_with_the_data_that_it_was_begun_with(tmp_path):
         take(14)
 
 
-def test_matey_stands_over_each_peer_of_the_same_cost_on_each_system(tmp_path):
+def test_each_model_has_errors_on_each_system_with_their_deviation_over_the_seeds(tmp_path):
     points = points_of(tuple(PATHS), [30, 110], 2)
-    study = Comparison(ROOT, tmp_path, (), PATHS, "cpu", points)
-    assert (
-        study.plan() == f"60 trainings, {2 * 140 * 16 / 3600:.3g} hours of CPU time, without their starts and scores."
-    )
+    study = comparison(tmp_path, points)
+    assert study.plan().startswith("60 trainings (stencil, ") and f"{2 * 140 * 16 / 3600:.3g} hours" in study.plan()
     rows = [
-        {
-            "series": point.series,
-            "label": f"{point.seconds:g} s",
-            "seed": point.seed,
-            "system": system,
-            "forecast": "lead 1",
-        }
-        | {"ratio": 0.1 if point.series.startswith("MATEY") else 0.2}
-        | dict.fromkeys(COSTS, 1.0)
+        {"series": point.series, "label": f"{point.seconds:g} s", "seed": point.seed, "system": system}
+        | {"forecast": "lead 1", "ratio": 0.1 + 0.1 * point.seed, "seconds": point.seconds, "parameters": 1e6}
         for point in points
         for system in point.systems
     ]
-    errors, over = study.text(rows).split("\n\n")
-    assert "shallow_water, lead 1" in errors and len(errors.splitlines()) == 2 + 2 * 8
-    head, _, *lines = over.splitlines()
-    assert len(lines) == 2 * 2 * 6 and all("0.50 ± 0.00  " in line for line in lines)
-    assert lines[0].split()[:5] == ["stencil,", "30", "s", "MATEY", "per"]
-    assert len(study.figure(rows).axes) == 2
+    table = results_table(rows, study.columns, by_system=True)
+    assert "shallow_water, lead 1" in table and len(table.splitlines()) == 2 + 2 * 8
+    assert "MATEY joint, 110 s" in table and table.count("0.150 ± 0.071") == 2 * 2 * 8
+    assert len(results_figure(study.panels(rows), study.columns).axes) == 2

