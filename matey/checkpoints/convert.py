@@ -43,7 +43,7 @@ from matey.checkpoints.source import (
 from matey.checkpoints.trained import read_log
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
-from matey.model.configuration import SAVED, MateyConfig
+from matey.model.configuration import MateyConfig
 from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
 
@@ -116,8 +116,7 @@ def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
     settings = load_config(run / CONFIG)
-    # Checkpoints of earlier versions keep all keys of Hugging Face's.
-    config = MateyConfig.from_dict({key: value for key, value in source.network.items() if key in SAVED})
+    config = MateyConfig.from_dict(source.network)
     config.dtype = dtype
     with torch.device("meta"):
         model = MateyModel(config)

@@ -236,17 +236,9 @@ class Source:
 
     @property
     def network(self) -> dict[str, Any]:
-        """Arguments of the model's `matey.model.configuration.MateyConfig`.
-
-        Raises:
-            ShardError: the checkpoint does not say.
-        """
-        if (network := self.common.get("network")) is None:
-            raise ShardError(
-                f"{self.folder} is of a version that did not save the network with the weights; go on with its run by "
-                "--resume, and convert the next checkpoint."
-            )
-        return dict(network)
+        """Arguments of the model's `matey.model.configuration.MateyConfig`."""
+        with laid_out(self.folder):
+            return dict(self.common["network"])
 
     @property
     def adapters(self) -> tuple[int, float] | None:
@@ -266,7 +258,7 @@ class Source:
     @property
     def has_average(self) -> bool:
         """Whether the checkpoint holds a moving average of the weights."""
-        return self.common.get("has_average", False) or any(self.folder.glob("ema*"))
+        return self.common.get("has_average", False)
 
     def files(self) -> list[Path]:
         """Return all files that the checkpoint should have."""

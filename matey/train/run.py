@@ -159,16 +159,13 @@ def _start_or_resume(
     note, is_later = folder.go_on(run, deepspeed_config, done, state["best"])
     if note:
         say(note)
-    owes_validation = state.get("owes_validation", False)
-    reason = (
-        f"What is validated has changed since step {done}" if state.get("validated", validated) != validated else ""
-    )
+    reason = f"What is validated has changed since step {done}" if state["validated"] != validated else ""
     if is_later:
         reason = f"The model of the run is of a step after {done}, which will be run again"
     if reason:
         say(f"{reason}: the best weights are chosen anew, from the next validation on.")
-        return Progress(done, owes_validation=owes_validation, validated=validated)
-    return Progress(done, state["best"], state["stale"], owes_validation, validated)
+        return Progress(done, owes_validation=state["owes_validation"], validated=validated)
+    return Progress(done, state["best"], state["stale"], state["owes_validation"], validated)
 
 
 def _nothing_to_do(run: RunConfig, progress: Progress) -> str:

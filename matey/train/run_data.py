@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from matey.checkpoints.durable import replace_text
-from matey.checkpoints.run_files import CONFIG, SEEN, SPLIT
+from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.choices import LOSSES
 from matey.data import open_dataset, open_sets
@@ -291,8 +291,7 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         DataError: the data cannot be split as asked for, or the record of the split is corrupt.
     """
     path = Path(run.output.dir) / SPLIT
-    goes_on = run.output.resume == "auto"
-    before = done_by_rank_zero(lambda: read_record(path)) if goes_on else None
+    before = done_by_rank_zero(lambda: read_record(path)) if run.output.resume == "auto" else None
     if before is not None:
         splits, now = done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
         now = with_values(now, sets, before, shared_out)
@@ -302,10 +301,8 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
         return splits, now.with_what_went(before), (*notes, *note)
     prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
     splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
-    record, is_unrecorded = done_by_rank_zero(
-        lambda: (_record(run, sets, splits), goes_on and path.with_name(CONFIG).is_file())
-    )
-    return splits, with_values(record, sets, None, shared_out, prints), (_not_recorded(path),) if is_unrecorded else ()
+    record = done_by_rank_zero(lambda: _record(run, sets, splits))
+    return splits, with_values(record, sets, None, shared_out, prints), ()
 
 
 def check_unseen(
@@ -400,13 +397,6 @@ def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
                 f"{path} says that the run was split with data.{key} = {then}, this one asks for {now}; use the same, or "
                 "another output.dir."
             )
-
-
-def _not_recorded(path: Path) -> str:
-    return (
-        f"{path.parent} has no {path.name}, the record of how the run's data was split. It is split by the files that are "
-        "there now, which are recorded from here on."
-    )
 
 
 def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> SplitRecord:

@@ -102,13 +102,6 @@ def test_another_split_or_other_sets_are_refused(started, tmp_path, changed, wor
         started.go_on(**changed)
 
 
-def test_a_run_whose_record_was_removed_goes_on_and_says_so(started):
-    started.record.unlink()
-    data = started.go_on()
-    assert "has no split.jsonl, the record of how the run's data was split" in data.notes[0]
-    assert data.splits == started.data.splits
-
-
 def test_evaluation_scores_what_was_held_out_then(started, run_yaml):
     section = load_config(run_yaml(data=SPLIT)).data
     for seed, name in enumerate("0123456789", start=20):
