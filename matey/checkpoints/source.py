@@ -263,7 +263,7 @@ class Source:
     def files(self) -> list[Path]:
         """Return all files that the checkpoint should have."""
         ranks = range(self.num_ranks)
-        averages = [self.folder / average_file(rank) for rank in ranks]
+        averages = [self.folder / average_file(rank) for rank in (ranks if self.stage else range(1))]
         if self.stage is None:
             kinds = (WEIGHTS, *MOMENTS, *((AVERAGE,) if self.has_average else ()))
             whole = [universal_file(self.folder, what, name) for what in kinds for name in self.shapes_with(what)]
@@ -365,7 +365,7 @@ class Source:
     def _stretches(self, what: str) -> Iterator[Stretch]:
         ranks = tqdm(range(self.num_ranks), desc=f"Reading {what}", unit="shard", leave=False)
         if what == AVERAGE and self.stage is not None:
-            for rank in ranks:
+            for rank in ranks if self.stage else range(1):
                 yield from self.average(rank)
         elif self.stage is None:
             for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from matey.config import ConfigError
-from matey.parallel.collectives import rank, world_size
+from matey.parallel.collectives import rank
 from matey.parallel.package import Engine, deepspeed
 
 Optimizer = Any  # one of DeepSpeed's, which has no type annotations
@@ -154,28 +154,6 @@ def trained_names(engine: Engine) -> list[list[str]]:
         if hasattr(optimizer, attribute):
             return [[engine.param_names[p] for p in group] for group in getattr(optimizer, attribute)]
     return [[engine.param_names[p] for p in group["params"]] for group in optimizer.param_groups]
-
-
-def share(master: Master) -> Master:
-    """Return this rank's part of a master tensor that every rank holds whole."""
-    (piece,) = master.pieces
-    chunk = -(-piece.length // world_size())
-    start = min(rank() * chunk, piece.length)
-    return replace(master, pieces=(Piece(piece.name, start, start, min(chunk, piece.length - start)),))
-
-
-def gather_shares(master: Master) -> None:
-    """Fill a tensor that every rank holds whole from the ranks' parts by `share`. All ranks must call."""
-    if world_size() == 1:
-        return
-    flat = master.weights.detach().view(-1)
-    chunk = -(-flat.numel() // world_size())
-    own = flat.new_zeros(chunk)
-    ((_, values),) = share(master)
-    own[: len(values)] = values
-    whole = flat.new_empty(chunk * world_size())
-    dist.all_gather_into_tensor(whole, own)
-    flat.copy_(whole[: flat.numel()])
 
 
 def _mapped(optimizer: Optimizer, group: Iterable[Any]) -> Iterator[Piece]:

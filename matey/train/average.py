@@ -13,7 +13,7 @@ from torch import Tensor
 
 from matey.checkpoints.source import average_file
 from matey.parallel.collectives import rank
-from matey.parallel.master import Piece, gather_shares, masters, refresh_module, share
+from matey.parallel.master import Piece, masters, refresh_module
 from matey.parallel.package import Engine
 
 
@@ -27,10 +27,9 @@ class MovingAverage:
     def __init__(self, engine: Engine, decay: float) -> None:
         self._engine, self._decay = engine, decay
         self._masters = masters(engine) if decay else []
-        # Without ZeRO every rank holds all weights, and still keeps the average of its share only.
-        self._is_replicated = engine.zero_optimization_stage() == 0
-        self._owned = [share(master) for master in self._masters] if self._is_replicated else self._masters
-        self._averages = [values.clone() for master in self._owned for _, values in master]
+        # Without ZeRO every rank owns all weights, and rank 0 saves their average.
+        self._saver = 0 if engine.zero_optimization_stage() == 0 else rank()
+        self._averages = [values.clone() for master in self._masters for _, values in master]
 
     @property
     def is_kept(self) -> bool:
@@ -56,14 +55,14 @@ class MovingAverage:
 
     def save(self, folder: Path, step: int) -> None:
         """Write this rank's part of the average beside the other shards of a checkpoint."""
-        if self.is_kept:
+        if self.is_kept and rank() == self._saver:
             starts = {piece.name: str(piece.start) for piece, _, _ in self._parts()}
             averages = {piece.name: average for piece, _, average in self._parts()}
             save_file(averages, folder / average_file(rank()), {**starts, "step": str(step)})
 
     def load(self, folder: Path) -> None:
         """Read this rank's part of the average from a checkpoint; if there is none, begin with the engine's weights."""
-        path = folder / average_file(rank())
+        path = folder / average_file(self._saver)
         if not path.is_file():
             self.set_whole(None)
             return
@@ -79,7 +78,7 @@ class MovingAverage:
     def _parts(self) -> Iterator[tuple[Piece, Tensor, Tensor]]:
         """Yield every piece that this rank owns with its weights and their average."""
         averages = iter(self._averages)
-        for master in self._owned:
+        for master in self._masters:
             for piece, weights in master:
                 yield piece, weights, next(averages)
 
@@ -90,7 +89,4 @@ class MovingAverage:
             weights_before = weights.clone()
             weights.copy_(average)
             average.copy_(weights_before)
-        if self._is_replicated:
-            for master in self._masters:
-                gather_shares(master)
         refresh_module(self._engine)
