@@ -363,9 +363,9 @@ class Source:
             )
 
     def _stretches(self, what: str) -> Iterator[Stretch]:
-        ranks = tqdm(range(self.num_ranks), desc=f"Reading {what}", unit="shard", leave=False)
+        ranks = tqdm(range(self.num_ranks if self.stage else 1), desc=f"Reading {what}", unit="shard", leave=False)
         if what == AVERAGE and self.stage is not None:
-            for rank in ranks if self.stage else range(1):
+            for rank in ranks:
                 yield from self.average(rank)
         elif self.stage is None:
             for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):

@@ -70,7 +70,9 @@ def plan_memory(
     num, ranks = workload.operations.num_parameters, topology.num_ranks
     weights: float = engine.value_bytes * num
     # In every stage except 0, the optimizer works on float32 copies of the weights.
-    optimizer = (12 / ranks if engine.stage else 8) * num + (4 * num / (ranks if engine.stage else 1) if run.train.ema else 0)
+    optimizer = (12 / ranks if engine.stage else 8) * num + (
+        4 * num / (ranks if engine.stage else 1) if run.train.ema else 0
+    )
     whole_buckets = not machine.shared_devices
     adam = _kept_gradients(num, engine, ranks) + _gradient_copies(engine) * num / ranks
     gathered = engine.value_bytes * num * (ranks > 1)  # new weights of all ranks before they are copied to their places
