@@ -82,7 +82,7 @@ def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray
     try:
         dates = cftime.num2date(times, stored.unit, theirs)
         return tuple(np.asarray(cftime.date2num(dates, other.unit, theirs), float).tolist())
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
 
 
@@ -92,7 +92,7 @@ def count_from_a_date(unit: str, calendar: str) -> bool:
 
     try:
         cftime.num2date(0, unit, (calendar or "standard").lower())
-    except ValueError:
+    except (OverflowError, ValueError):
         return False
     return True
 
@@ -126,16 +126,6 @@ def numbers_in(names: Sequence[str]) -> list[float] | None:
     if not all(map(_NUMBER.fullmatch, rest)):
         return None
     return [float(text) for text in rest]
-
-
-def place_of_last(name: str) -> tuple[int, int] | None:
-    """Return where the last number of a name starts and ends, None where it has none.
-
-    >>> [name[slice(*place_of_last(name))] for name in ("t_0.0050", "run_7_end")]
-    ['0.0050', '7']
-    """
-    last = re.search(r"\d+(?:\.\d+)?(?=\D*$)", name)
-    return last and last.span()
 
 
 def seconds_of(names: Sequence[str], form: str) -> list[float] | None:

@@ -67,14 +67,11 @@ def from_xarray(
         )
     order = _order(system, dataset[names[0]].dims, roles)
     grid = [dim for dim in order if roles[dim] in GRID]
-    for what, told in (("boundary", boundary), ("spacing", spacing)):
-        if not isinstance(told, Mapping) or set(told) - set(grid) or (what == "boundary" and set(told) != set(grid)):
-            came = (listed(map(str, told)) if told else "none") if isinstance(told, Mapping) else repr(told)
-            raise DataError(f"{system}, {what}: expected the dimensions {listed(grid)}, got {came}.")
-    steps = [
-        spacing[dim] if dim in spacing else abs(_step(system, dataset, dim, "spacing", UNEVEN_SPACE)) for dim in grid
-    ]
+    for what, told in (("boundary", boundary), ("spacing", dict.fromkeys(grid) | {**spacing})):
+        if not isinstance(told, Mapping) or {*told} != {*grid}:
+            raise DataError(f"{system}, {what}: expected the dimensions {listed(grid)}, got {told}.")
     dataset = dataset.isel({dim: slice(None, None, -1) for dim in grid if _falls(dataset, dim)})
+    steps = [spacing[dim] if dim in spacing else _step(system, dataset, dim, "spacing", UNEVEN_SPACE) for dim in grid]
     of_time = None if time_step is not None else _coordinates(dataset, time)
     labels = {"time": of_time, **{roles[dim]: _coordinates(dataset, dim) for dim in grid}}
     data = TrajectorySet.from_arrays(
@@ -156,7 +153,7 @@ def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -
 
 
 def _step(system: str, dataset: Dataset, dim: Hashable, key: str, tolerance: float) -> float:
-    """Return the spacing of the coordinates along a dimension, negative where they decrease."""
+    """Return the spacing of the coordinates along a dimension."""
     if dim not in dataset.coords:
         raise DataError(f"{system}: the dimension {dim} has no coordinates; give {key}.")
     places = _numbers(dataset, dim)
@@ -165,8 +162,7 @@ def _step(system: str, dataset: Dataset, dim: Hashable, key: str, tolerance: flo
         raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
     if _is_date(dataset[dim]):
         places = places - places[0]  # the tolerance must not grow with the time since 1970
-    sign = -1.0 if key == "spacing" and places[-1] < places[0] else 1.0
-    return sign * even_step(sign * places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
+    return even_step(places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 
 
 def _coordinates(dataset: Dataset, dim: Hashable) -> Coordinates | None:

@@ -244,9 +244,8 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
         item = file[dataset]
-        sizes = [
-            1 if isinstance(at, int) else len(range(*at.indices(n))) for at, n in zip(index, item.shape, strict=False)
-        ]
+        spans = zip(index, item.shape, strict=False)
+        sizes = [len(range(*at.indices(size))) if isinstance(at, slice) else 1 for at, size in spans]
         needed = math.prod([*sizes, *item.shape[len(sizes) :]]) * item.dtype.itemsize
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > memory // 2:

@@ -6,7 +6,7 @@ Axis legend: ``b`` sample, ``t`` time, ``f`` field, ``z y x`` grid axes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -92,7 +92,42 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    return [_read_batch(sets, group, num_frames) for group in alike(sets, windows)]
+    parts = read_parts(sets, windows, num_frames, all_cells)
+    groups = alike(sets, windows)
+    return [_whole(sets, group[0], part) for group, part in zip(groups, parts, strict=True)]
+
+
+def all_cells(batches: Sequence[Samples]) -> list[list[Box]]:
+    """Return a box of all cells of each sample, as ranks do that share out nothing."""
+    return [[(sample, _cells_of(batch.window[1:])) for sample in range(batch.number)] for batch in batches]
+
+
+def _cells_of(grid: Sequence[int]) -> Cells:
+    z, y, x = (slice(0, size) for size in grid)
+    return z, y, x
+
+
+def _whole(sets: Sequence[TrajectorySet], first: Window, part: BatchPart) -> FieldBatch:
+    """Return the batch of a part that holds all cells of every sample, of which the ``first`` is a window of ``sets``."""
+    samples, pieces = part.samples, part.pieces
+    return FieldBatch(
+        system=samples.system,
+        fields=samples.fields,
+        history=_stacked(piece.history for piece in pieces),  # (b, t, f, z, y, x)
+        lead_time=samples.lead_time,
+        target=_stacked(piece.target for piece in pieces) if part.has_target else None,
+        spacing=sets[first.set_index].trajectories[first.trajectory].spacing,
+        periodic=samples.periodic,
+        draw=samples.draw,
+        given_fields=samples.given_fields,
+        given=_stacked(piece.given for piece in pieces) if samples.given_fields else None,
+        parameters=samples.parameters,
+        conserved=samples.conserved,
+    )
+
+
+def _stacked(values: Iterable[Tensor | None]) -> Tensor:
+    return torch.stack([value for value in values if value is not None])
 
 
 def read_history(
@@ -105,9 +140,8 @@ def read_history(
     Raises:
         DataError: see ``TrajectorySet.read``; or these given fields end earlier.
     """
-    windows = histories_of(data, trajectories, start, num_frames, follow)
-    history = [data.read(trajectory, start, start + num_frames) for trajectory in trajectories]
-    return _batch_of([data], windows, num_frames, history, follow).with_tensors(lead_time=torch.ones(len(history)))
+    part = read_history_part(data, trajectories, start, num_frames, all_cells, follow)
+    return _whole([data], Window(0, trajectories[0], start, 1), part)
 
 
 def histories_of(
@@ -202,54 +236,9 @@ def read_rollouts(
     for group in alike(sets, windows):
         ends = [window.start + num_frames for window in group]
         truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(group, ends, strict=True)]
-        rollouts.append(Rollout(_read_batch(sets, group, num_frames, horizon), _stack(truth)))
+        (part,) = read_parts(sets, group, num_frames, all_cells, horizon)
+        rollouts.append(Rollout(_whole(sets, group[0], part), torch.from_numpy(np.stack(truth))))
     return rollouts
-
-
-def _read_batch(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, follow: int = 1
-) -> FieldBatch:
-    """Read windows that can share a batch; of each, only the frames of its history and its target."""
-    history, target = [], []
-    for window in windows:
-        source = sets[window.set_index]
-        end = window.start + num_frames
-        history.append(source.read(window.trajectory, window.start, end))
-        target.append(source.read(window.trajectory, end - 1 + window.lead, end + window.lead)[0])
-    draw = torch.tensor([window.draw for window in windows])  # (b)
-    batch = _batch_of(sets, windows, num_frames, history, follow)
-    return batch.with_tensors(target=_stack(target), draw=draw)  # target (b, f, z, y, x)
-
-
-def _batch_of(
-    sets: Sequence[TrajectorySet],
-    windows: Sequence[Window],
-    num_frames: int,
-    history: Sequence[np.ndarray],
-    follow: int,
-) -> FieldBatch:
-    """Return a batch without a target; given fields reach to all targets and ``follow`` frames after the histories."""
-    source = sets[windows[0].set_index]
-    abouts = [sets[window.set_index].trajectories[window.trajectory] for window in windows]
-    total = num_frames + max(follow, *(window.lead for window in windows))
-    ends = (num_frames + max(follow, window.lead) for window in windows)
-    read = (
-        given_in(sets[window.set_index], window, end, total, abouts[0].cells)
-        for window, end in zip(windows, ends, strict=True)
-    )
-    given = list(read) if source.given else []
-    return FieldBatch(
-        system=source.system,
-        fields=source.fields,
-        history=_stack(history),  # (b, t, f, z, y, x)
-        lead_time=torch.tensor([float(window.lead) for window in windows]),  # (b)
-        spacing=abouts[0].spacing,
-        periodic=abouts[0].periodic,
-        given_fields=source.given,
-        given=_stack(given) if given else None,
-        parameters=_parameters(abouts),
-        conserved=abouts[0].conserved,
-    )
 
 
 def _parameters(abouts: Sequence[Trajectory]) -> dict[str, Tensor]:
@@ -274,10 +263,6 @@ def given_in(source: TrajectorySet, window: Window, num_frames: int, total: int,
     read = read_box(source, window.trajectory, window.start, stop, cells, given=True)
     missing = total - len(read)
     return read if len(read) == 1 or not missing else np.concatenate([read, *[read[-1:]] * missing])
-
-
-def _stack(frames: Sequence[np.ndarray]) -> Tensor:
-    return torch.from_numpy(np.stack(frames))
 
 
 ShareOut = Callable[[Sequence[Samples]], Sequence[Sequence[Box]]]

@@ -6,7 +6,7 @@ import difflib
 import glob
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -448,40 +448,28 @@ def _folder_of(path: Path) -> Path:
     return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
-def _with_descriptions(files: Iterable[Path], asked: Path) -> Iterator[DataFile]:
+def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]:
     """Yield each file with the description that covers it; a description among ``files`` stands for all its files.
 
     Where a trajectory lies in several files, those among ``files`` are taken, together. Only a description that the user has
     ``asked`` for may name files on other machines.
     """
+    beside = {file: file if is_description(file) else description_beside(file) for file in files}
+    covered: dict[Path, list[DataFile]] = {}  # by description, each read once
+    for path in dict.fromkeys(filter(None, beside.values())):
+        covered[path] = described_files(path, read_description(path, is_named=path == asked))
+    of_file: dict[Path, tuple[DataFile, Path]] = {}
+    for each in (each for of_one in covered.values() for each in of_one):
+        of_file |= {path: (each, path) for path in each.paths}
+        for path, own in each.own.items():
+            of_file = {file: (each, path) for file in own.values()} | of_file
     named: dict[Path, tuple[DataFile, set[Path]]] = {}
-    for each, file in _covered(files, asked):
-        named.setdefault(each.path, (each, set()))[1].add(file)
+    for file in sorted(files, key=lambda file: beside[file] != file):  # descriptions first: their order counts
+        found = [(each, path) for each in covered[file] for path in each.paths] if beside[file] == file else None
+        for each, path in found or [of_file.get(file, (DataFile((file,)), file))]:
+            named.setdefault(each.path, (each, set()))[1].add(path)
     for each, of_it in named.values():
         yield replace(each, paths=tuple(path for path in each.paths if path in of_it))
-
-
-def _covered(files: Iterable[Path], asked: Path) -> Iterator[tuple[DataFile, Path]]:
-    """Yield pairs of the data file that a file belongs to, and the file."""
-    known: dict[Path, dict[Path, tuple[DataFile, Path]]] = {}  # by description, each read once
-    for file in files:
-        beside = file if is_description(file) else description_beside(file)
-        if beside is None:
-            yield DataFile((file,)), file
-            continue
-        if beside not in known:
-            description = read_description(beside, is_named=beside == asked)
-            covered = described_files(beside, description)
-            known[beside] = {path: (each, path) for each in covered for path in each.paths}
-            of_fields = (
-                (own, each, path) for each in covered for path, named in each.own.items() for own in named.values()
-            )
-            for own, each, path in of_fields:
-                known[beside].setdefault(own, (each, path))
-        if beside == file:
-            yield from known[beside].values()
-        else:
-            yield known[beside].get(file, (DataFile((file,)), file))
 
 
 def _absolute(path: str | Path) -> Path:
@@ -501,7 +489,9 @@ def _found_at(path: Path, suffixes: Collection[str]) -> list[Path]:
             raise DataError(f"No file matches {path}; {_nearby(path)}")
     else:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
-    files = [file for match in found for file in (_search(match, suffixes) if is_folder(match) else [match])]
+    files = [
+        file for match in found for file in (search_folder(match, suffixes, [BESIDE]) if is_folder(match) else [match])
+    ]
     if not files:
         inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
@@ -515,29 +505,11 @@ def _found_at(path: Path, suffixes: Collection[str]) -> list[Path]:
 
 def _check_name(name: str) -> None:
     """Raise DataError if a name cannot be written on one line; Python decodes bytes that are not UTF-8 to surrogates."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
+    if printable(name.encode("utf-8", "replace").decode()) != name:
         raise DataError(
-            f"{ascii(name)} has a name that is not text in UTF-8, which no log can hold; rename it."
-        ) from None
-    if printable(name) != name:
-        raise DataError(
-            f"{name!r} has line breaks or control characters in its name, which no log can hold; rename it."
+            f"{ascii(name)} has a name that is not text in UTF-8, or holds control characters, which no log can hold: "
+            "rename it."
         )
-
-
-def _search(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Return the data files in a folder; a description stands for the files that it covers."""
-    found = search_folder(folder, suffixes, [BESIDE])
-    described = [file for file in found if file.name == BESIDE]
-    covered = {
-        file
-        for path in described
-        for each in described_files(path, read_description(path, is_named=False))
-        for file in (*each.paths, *(own for named in each.own.values() for own in named.values()))
-    }
-    return [file for file in found if file not in covered]
 
 
 def _nearby(path: Path) -> str:

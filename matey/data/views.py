@@ -19,7 +19,44 @@ from matey.data.splits import check_fractions, sizes_of
 from matey.data.trajectories import PARTS, Cells, Coordinates, DataError, Trajectory, TrajectorySet
 
 
-class JoinedTrajectories(TrajectorySet):
+class View(TrajectorySet):
+    """A set that shows trajectories of others, which it reads."""
+
+    def _show(self, source: TrajectorySet) -> None:
+        """Take fields and units from a set, which is the only one that is shown."""
+        self.system, self.fields, self.units = source.system, source.fields, source.units
+        self.length_unit, self.time_unit = source.length_unit, source.time_unit
+        self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
+        self.made_of = (source,)
+
+    def _located(self, trajectory: int) -> tuple[TrajectorySet, int, int]:
+        """Return the set of a trajectory, and its number and first frame there."""
+        return self.made_of[0], trajectory, 0
+
+    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
+        """Return the chunk shape in the trajectory's own set."""
+        part, number, _ = self._located(trajectory)
+        return part.chunk(number)
+
+    def order(self, trajectory: int) -> tuple[int, int, int]:
+        """Return the order of the axes in the trajectory's own set."""
+        part, number, _ = self._located(trajectory)
+        return part.order(number)
+
+    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
+        part, number, first = self._located(trajectory)
+        return part._read_frames(number, first + start, first + stop, cells)
+
+    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
+        part, number, first = self._located(trajectory)
+        return part._read_given(number, name, first + start, first + stop, cells)
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        for part, located in groupby(map(self._located, trajectories), key=itemgetter(0)):
+            yield from part._read_coordinates(axis, [number for _, number, _ in located])
+
+
+class JoinedTrajectories(View):
     """Several sets of one system, one after the other; the given fields are those that all of them have."""
 
     def __init__(self, parts: Sequence[TrajectorySet]) -> None:
@@ -46,35 +83,12 @@ class JoinedTrajectories(TrajectorySet):
         self.made_of = tuple(parts)
         self._firsts = tuple(accumulate((part.num_trajectories for part in parts[:-1]), initial=0))
 
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk shape in the trajectory's own set."""
-        part, number = self._located(trajectory)
-        return part.chunk(number)
-
-    def order(self, trajectory: int) -> tuple[int, int, int]:
-        """Return the order of the axes in the trajectory's own set."""
-        part, number = self._located(trajectory)
-        return part.order(number)
-
-    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        part, number = self._located(trajectory)
-        return part._read_frames(number, start, stop, cells)
-
-    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        for part, located in groupby(map(self._located, trajectories), key=itemgetter(0)):
-            yield from part._read_coordinates(axis, [number for _, number in located])
-
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
-        part, number = self._located(trajectory)
-        return part._read_given(number, name, start, stop, cells)
-
-    def _located(self, trajectory: int) -> tuple[TrajectorySet, int]:
-        """Return the part of a trajectory, and its number there."""
+    def _located(self, trajectory: int) -> tuple[TrajectorySet, int, int]:
         part = bisect_right(self._firsts, trajectory) - 1
-        return self.made_of[part], trajectory - self._firsts[part]
+        return self.made_of[part], trajectory - self._firsts[part], 0
 
 
-class CoarsenedTrajectories(TrajectorySet):
+class CoarsenedTrajectories(View):
     """The trajectories of a set at every n-th frame, with means over blocks of cells.
 
     A model trained on one grid and one time step fails on others without warning. Coarser copies of the data add grids and
@@ -97,10 +111,7 @@ class CoarsenedTrajectories(TrajectorySet):
         """
         words = [f"every {frames} frames"] * (frames > 1) + [f"means of {cells} cells along each axis"] * (cells > 1)
         self.view = ", ".join(words) or "as it is"
-        self.system, self.fields, self.units = source.system, source.fields, source.units
-        self.length_unit, self.time_unit = source.length_unit, source.time_unit
-        self.given, self.given_in_time, self.left_out = source.given, source.given_in_time, source.left_out
-        self.made_of = (source,)
+        self._show(source)
         self._source, self._frames, self._cells = source, frames, cells
         self.trajectories = tuple(self._coarser(about) for about in source.trajectories)
 
@@ -132,15 +143,14 @@ class CoarsenedTrajectories(TrajectorySet):
         z, y, x = (-(-cells // self._block(size)) for cells, size in zip(chunk, grid, strict=True))
         return z, y, x
 
-    def order(self, trajectory: int) -> tuple[int, int, int]:
-        """Return the order of the axes of the source set."""
-        return self._source.order(trajectory)
-
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         return self._coarse(partial(self._source._read_frames, trajectory), trajectory, start, stop, cells)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         return self._coarse(partial(self._source._read_given, trajectory, name), trajectory, start, stop, cells)
+
+    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
+        yield from [None] * len(trajectories)
 
     def _coarse(
         self, read: Callable[[int, int, Cells], np.ndarray], trajectory: int, start: int, stop: int, cells: Cells
@@ -196,7 +206,7 @@ class Span:
         return self.trajectory == other.trajectory and self.first <= other.last and other.first <= self.last
 
 
-class TimeBlocks(TrajectorySet):
+class TimeBlocks(View):
     """The blocks of each trajectory of a set, consecutive frames to train, validate and test on; no window spans a cut.
 
         frames  0 ................ 799 | 800 .. 899 | 900 .. 999
@@ -221,15 +231,13 @@ class TimeBlocks(TrajectorySet):
                 than there are parts.
         """
         check_fractions(fractions)
-        self.system, self.fields, self.units = whole.system, whole.fields, whole.units
-        self.length_unit, self.time_unit = whole.length_unit, whole.time_unit
-        self.given, self.given_in_time, self.left_out = whole.given, whole.given_in_time, whole.left_out
+        self._show(whole)
         blocks = [
             (number, first, block)
             for number, about in enumerate(whole.trajectories)
             for first, block in _blocks(about, fractions, cuts[number] if cuts else [*_spans(about, fractions)])
         ]
-        self.whole, self.made_of = whole, (whole,)
+        self.whole = whole
         self.wholes = tuple(number for number, _, _ in blocks)
         self._firsts = tuple(first for _, first, _ in blocks)
         self.trajectories = tuple(block for _, _, block in blocks)
@@ -239,25 +247,11 @@ class TimeBlocks(TrajectorySet):
         """The files of the set that is cut."""
         return self.whole.sources
 
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk shape of the trajectory that is cut."""
-        return self.whole.chunk(self.wholes[trajectory])
-
-    def order(self, trajectory: int) -> tuple[int, int, int]:
-        """Return the order of the axes of the trajectory that is cut."""
-        return self.whole.order(self.wholes[trajectory])
-
-    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        first = self._firsts[trajectory]
-        return self.whole._read_frames(self.wholes[trajectory], first + start, first + stop, cells)
-
-    def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
-        first = self._firsts[trajectory]
-        return self.whole._read_given(self.wholes[trajectory], name, first + start, first + stop, cells)
+    def _located(self, trajectory: int) -> tuple[TrajectorySet, int, int]:
+        return self.whole, self.wholes[trajectory], self._firsts[trajectory]
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        of_each = self.whole._read_coordinates(axis, [self.wholes[number] for number in trajectories])
-        for number, found in zip(trajectories, of_each, strict=True):
+        for number, found in zip(trajectories, super()._read_coordinates(axis, trajectories), strict=True):
             first, stop = self._firsts[number], self._firsts[number] + self.trajectories[number].num_frames
             yield replace(found, values=found.values[first:stop]) if found and axis == "time" else found
 

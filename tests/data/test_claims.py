@@ -35,7 +35,6 @@ CHUNKS = {"chunks": (1, 16, 16, 1), "compression": "gzip"}
     [
         ("0000/data", (10**10, 16, 16, 1), CHUNKS),
         ("0000/data", (12, 10**5, 10**5, 1), {}),
-        ("0000/data", (12, 10**5, 10**5, 1), {"chunks": (1, 100, 100, 1), "compression": "lzf"}),
         ("0000/grid/t", (10**12,), {"chunks": (100,)}),
         ("0000/data", (12, 16, 16, 1), {"chunks": (1, 2**14, 2**14, 1), "maxshape": (None,) * 4}),
     ],
@@ -43,20 +42,6 @@ CHUNKS = {"chunks": (1, 16, 16, 1), "compression": "gzip"}
 def test_a_shape_that_the_file_cannot_hold_is_refused(tmp_path, name, shape, storage):
     path = replace_dataset(write_swe(tmp_path / "a.h5", 1), name, shape, **storage)
     with pytest.raises(DataError, match=rf"a.h5, /{name}: a shape of .* claims [\d,]+ bytes, and the file has [\d,]+;"):
-        open_dataset(path)
-
-
-@pytest.mark.parametrize("name", ["velocity", "t"])
-def test_other_layouts_are_checked_likewise(tmp_path, name):
-    shape = {"velocity": (2, 10**9, 12, 8, 2), "t": (2, 10**11)}[name]
-    path = replace_dataset(layouts.write_incompressible(tmp_path / "a.h5"), name, shape, chunks=True)
-    with pytest.raises(DataError, match=f"a.h5, /{name}: a shape of"):
-        open_dataset(path)
-    path = replace_dataset(layouts.write_compressible(tmp_path / "b.h5"), "Vx", (10**9, 6, 12, 8), chunks=True)
-    with pytest.raises(DataError, match="b.h5, /Vx: a shape of"):
-        open_dataset(path)
-    path = replace_dataset(layouts.write_cavity(tmp_path / "c.h5"), "velocity", (10**9, 8, 12, 2), chunks=True)
-    with pytest.raises(DataError, match="c.h5, /velocity: a shape of"):
         open_dataset(path)
 
 
@@ -95,7 +80,7 @@ def test_strong_compression_and_frames_not_written_yet_are_no_false_claims(tmp_p
     assert open_dataset(path).trajectories[0].num_frames == 100
 
 
-@pytest.mark.parametrize("shape", ["(-1, 8, 8)", "(True, 8, 8)", "(99999999999999999999, 8, 8)"])
+@pytest.mark.parametrize("shape", ["(-1, 8, 8)", "(True, 8, 8)"])
 def test_a_shape_of_an_array_that_is_none_is_a_sentence(tmp_path, shape):
     head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
     content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(4096)
@@ -143,13 +128,9 @@ def test_pipes_are_not_waited_for(tmp_path):
 
 UNWRITTEN = {
     "the well": ("t0_fields/height", layouts.write_the_well),
-    "the well's times": ("dimensions/time", layouts.write_the_well),
-    "the well's scalars": ("scalars/viscosity", layouts.write_the_well),
     "the well's masks": ("boundary_conditions/below/mask", layouts.write_the_well),
-    "a group per seed": ("0000/data", lambda path: write_swe(path, 2)),
     "times of a seed": ("0001/grid/t", lambda path: write_swe(path, 2)),
     "compressible": ("pressure", layouts.write_compressible),
-    "incompressible": ("particles", layouts.write_incompressible),
     "a force": ("force", layouts.write_incompressible),
     "cavity": ("magnetic", layouts.write_cavity),
     "thermals": ("theta", lambda path: layouts.write_miniweather_netcdf4(path, layouts.thermals())),

@@ -1,6 +1,5 @@
 """Files of any layout by their description: values at their place whatever the kind, and words for what does not fit."""
 
-import multiprocessing
 import shutil
 
 import numpy as np
@@ -60,14 +59,6 @@ def test_a_stride_takes_every_so_many_frames_after_the_first(tmp_path):
     np.testing.assert_array_equal(data.read(0, 1, 3)[:, :, 0], coded(2)[0, [3, 5]])
 
 
-def test_a_forked_process_reads_what_its_parent_reads(described):
-    data = open_dataset(described)
-    expected = read_all(data)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        result = pool.apply_async(read_all, (data,))  # which is pickled, as for a process that is spawned
-        np.testing.assert_array_equal(result.get(timeout=60), expected)
-
-
 def test_frames_are_read_without_those_beside_them(tmp_path):
     data = open_dataset(write(tmp_path, "Zarr 3"))
     for chunk in (tmp_path / "a.zarr" / "h" / "c" / "1" / "2").rglob("*"):
@@ -105,14 +96,6 @@ def test_coordinates_that_decrease_turn_the_data_round(tmp_path):
     np.testing.assert_array_equal(
         data.read(1, 2, 5, (slice(0, 1), slice(0, 2), slice(1, 3))), data.read(1, 2, 5)[:, :, :, :2, 1:3]
     )
-
-
-def test_packed_values_are_read_as_xarray_reads_them(tmp_path):
-    path = write(tmp_path)
-    packing = {"dtype": "int16", "scale_factor": 0.25, "add_offset": 10.0, "_FillValue": -32767}
-    dataset().to_netcdf(tmp_path / "a.nc", encoding={"h": packing})
-    with xarray.open_dataset(tmp_path / "a.nc") as theirs:
-        np.testing.assert_array_equal(open_dataset(path).read(1, 0, 6)[:, 0, 0], theirs["h"].values[1])
 
 
 def write_with(folder, values, kind, **options):

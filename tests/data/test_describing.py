@@ -38,7 +38,7 @@ def test_axes_without_names_are_asked_for_with_a_suggestion(tmp_path):
     write(tmp_path, "NumPy")
     guess = guessed(tmp_path / "a.npy")
     assert guess.questions == ["system", "axes", "spacing", "time_step", "boundary"]
-    assert "axes: TODO  # the arrays are (2, 2, 6, 8, 12): such as [trajectory, time, y, x, component]" in guess.text
+    assert "axes: TODO  # the arrays are (2, 2, 6, 8, 12): in the order of the file" in guess.text
 
 
 def test_the_ends_of_a_periodic_field_go_on_into_each_other(tmp_path):

@@ -52,12 +52,6 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
     assert opened(tmp_path).num_trajectories == 1, "files that end in .mat are found in a folder"
 
 
-def test_coordinates_of_a_vertical_plane_are_found(tmp_path):
-    path = write(tmp_path / "run.h5", t=T, z=Y, x=X)
-    assert guess_description(path, tmp_path).tree["spacing"] == {"y": "z", "x": "x"}
-    np.testing.assert_array_equal(answered(path, **ANSWERS).read(0, 0, 2)[:, 0, 0], VALUES[:2])
-
-
 @pytest.mark.parametrize(
     ("places", "words"),
     [
@@ -76,10 +70,10 @@ def test_other_coordinates_are_refused_with_what_they_may_be(tmp_path, places, w
         opened(write(tmp_path / "run.h5", t=T, y=Y, x=places))
 
 
-def write_dedalus(path, version):
+def write_dedalus(path):
     """Write tasks and scales as Dedalus does: each task has the labels of its axes, and scales of other names."""
     with h5py.File(path, "w") as file:
-        names = {"x": "x/1.0", "z": "z/1.0"} if version == 2 else {"x": "x_hash_4c1f", "z": "z_hash_8a02"}
+        names = {"x": "x_hash_4c1f", "z": "z_hash_8a02"}
         scales = {"sim_time": T, "timestep": np.full(NUM_FRAMES, 0.1), "iteration": np.arange(NUM_FRAMES) * 10}
         for name, values in (scales | {names["x"]: Y, names["z"]: X}).items():
             file[f"scales/{name}"] = values
@@ -96,9 +90,8 @@ def write_dedalus(path, version):
     return [f"scales/{name}" for name in names.values()]
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path, version):
-    along_x, along_z = write_dedalus(tmp_path / "snapshots_s1.h5", version)
+def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path):
+    along_x, along_z = write_dedalus(tmp_path / "snapshots_s1.h5")
     guess = guess_description(tmp_path / "snapshots_s1.h5", tmp_path).tree
     assert guess["axes"] == ["time", "x", "y"], "z, the last axis of two, is our y"
     assert guess["time_step"] == "scales/sim_time" and guess["spacing"] == {"y": along_z, "x": along_x}

@@ -58,10 +58,7 @@ def test_given_fields_keep_to_the_stride_of_the_others(described):
     [
         ({"height": "f"}, "given.height: a field is predicted or given, not both"),
         ({"depth": {"array": "depth", "axes": ["time"]}}, "at least one of them of the grid"),
-        ({"depth": {"array": "depth", "axes": ["z", "y", "x"]}}, "some of the axes of the fields"),
-        ({"depth": {"array": "depth", "axes": ["y", "x"], "index": 1}}, "an 'index' goes with an axis 'component'"),
         ({"depth": {"array": "depth", "axes": ["y", "x"]}}, r"expected the axes \(y 8, x 12\) for the field 'depth'"),
-        ({"depth": "deep"}, "expected an array 'deep' for the field 'depth'"),
     ],
 )
 def test_given_fields_that_do_not_fit_are_a_sentence(described, given, words):

@@ -1,9 +1,6 @@
 """What is guessed of a file that is one snapshot, and of arrays that are one each."""
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
-import pytest
 
 from tests.support.described_files import answered, guessed
 from tests.support.laws import law
@@ -40,23 +37,8 @@ def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
     write_hdf5(tmp_path)
     guess = guessed(tmp_path / "run_0" / "plt_0.h5", tmp_path)
     assert (
-        "# Files run_*/plt_*.h5 differ in a number or date: where each is one snapshot, leave time out of axes."
-        in guess.text
+        "# Files run_*/plt_*.h5 differ in a number: where each is one snapshot, leave time out of axes." in guess.text
     )
-    assert "such as [time, x], or of one snapshot [y, x], in the order" in guess.text
     assert guess.tree["time_step"] == {"attribute": "time"} and list(guess.tree["parameters"]) == ["nu"]
     alone = guessed(tmp_path / "run_0" / "plt_0.h5")
     assert alone.tree["files"] == "plt_*.h5"
-
-
-@pytest.mark.parametrize("form", ["%Y-%m-%d_%H:%M:%S", "%Y-%m-%dT%H%M%S", "%Y_%m_%d_%H"])
-def test_dates_in_names_are_guessed_as_times(tmp_path, form):
-    for step in range(4):
-        date = datetime(2020, 2, 28, tzinfo=UTC) + step * timedelta(hours=12)
-        np.save(tmp_path / f"out_d01_{date.strftime(form)}.npy", VALUES[0, step, 0])
-    path = min(tmp_path.iterdir())
-    guess = guessed(path).tree
-    assert (guess["files"], guess["time_step"]) == ("out_d01_*.npy", {"date_in_name": form})
-    data = answered(path, **ANSWERS, axes=["y", "x"])
-    assert data.trajectories[0].time_step == 12 * 3600
-    np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])

@@ -26,5 +26,5 @@ def test_given_fields_that_a_set_lacks_are_said_but_not_one_that_it_has_to_predi
     data = puffs([], land=np.zeros((2, 4, 4)))
     assert lacking_note([], ["land", "u"], [data, data.with_given([])]) == ""
     assert lacking_note([], ["land", "sun"], [data]) == (
-        "The model takes the given fields sun, which puffs lacks: it does without them there."
+        "The model takes the given fields sun, which puffs lacks: it does without them."
     )

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import xarray
 
-from matey.config import DataDescription
 from matey.data import DataError, open_dataset
 from tests.support.described_files import describe
 from tests.support.layout_files import NUM_X, NUM_Y, coded
@@ -141,10 +140,3 @@ def test_what_is_amiss_is_a_sentence(tmp_path, case):
     with pytest.raises(DataError, match=words) as refused:
         open_dataset(tmp_path)
     assert len(str(refused.value).splitlines()) == 1
-
-
-def test_a_forcing_of_all_times_beside_files_that_follow_each_other_is_refused():
-    forcing = {"file": "forcing.nc", "array": "f", "axes": ["time", "y", "x"]}
-    tree = COMMON | {"files": "out_*.nc", "axes": ["time", "y", "x"], "concat": "time", "time_step": "time"}
-    with pytest.raises(ValueError, match="given.forcing: expected as many wildcards"):
-        DataDescription.model_validate(tree | {"given": {"forcing": forcing}})

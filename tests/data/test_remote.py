@@ -172,31 +172,6 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypa
         open_dataset(f"{server.address}/swe.h5")
 
 
-@pytest.mark.processes
-def test_a_bucket_is_read_as_a_folder_is(tmp_path, monkeypatch):
-    pytest.importorskip("s3fs")
-    moto = pytest.importorskip("moto.server")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    bucket = moto.ThreadedMotoServer("127.0.0.1", port=0)
-    bucket.start()
-    try:
-        host, port = bucket.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        described_files.write(tmp_path / "sets", "Zarr 2")
-        file = write_seed_groups(tmp_path / "swe.h5", "shallow_water")
-        s3 = fsspec.filesystem("s3")
-        s3.mkdir("bucket")
-        s3.put(str(tmp_path / "sets"), "bucket/sets", recursive=True)
-        s3.put(str(file), "bucket/swe.h5")
-        for far, here in {"s3://bucket/sets": tmp_path / "sets", "s3://bucket/*.h5": file}.items():
-            assert open_dataset(far).read(1, 0, 2).tobytes() == open_dataset(here).read(1, 0, 2).tobytes()
-        with pytest.raises(DataError, match="s3://bucket/nothing.h5 does not exist"):
-            open_dataset("s3://bucket/nothing.h5")
-    finally:
-        bucket.stop()
-
-
 def test_a_store_whose_array_grew_is_read_anew_and_not_mixed(server, tmp_path):
     store = zarr.open_group(str(tmp_path / "served" / "a.zarr"), mode="w", zarr_format=3)
     array = store.create_array("u", shape=(3, 4, 4), chunks=(1, 4, 4), dtype="f4")

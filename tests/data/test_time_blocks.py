@@ -182,27 +182,6 @@ def with_prints(then, data):
     return with_values(then, [data], None, alone)
 
 
-def test_a_simulation_that_was_moved_and_has_got_longer_is_cut_where_it_was(described):
-    blocks = TimeBlocks(described(), SHARES)
-    then = with_prints(record(blocks)[1], blocks)
-    moved = described("moved", num_frames=30)
-    again = RecordedParts(then).cut_as_then(moved, SHARES)
-    assert [about.name for about in again.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
-    assert RecordedParts(then).trained(again) == [True, False, False] and RecordedParts(then).trained(moved) == [True]
-    about, name = RecordedParts(then).cut_otherwise(TimeBlocks(moved, SHARES), 0)
-    assert (about.source, about.name, name) == (moved.sources[0], "les, frames 0 to 20", "les, frames 0 to 13")
-
-
-def test_another_simulation_of_the_same_name_is_not_taken_for_one_that_was_moved(described, tmp_path):
-    blocks = TimeBlocks(described(), SHARES)
-    then = RecordedParts(with_prints(record(blocks)[1], blocks))
-    described("other", num_frames=30)
-    np.save(tmp_path / "other" / "les.npy", np.random.default_rng(1).normal(size=(30, 3, 4)).astype("f4"))
-    other = open_dataset(tmp_path / "other" / "les.npy", DESCRIPTION)
-    assert then.cut_as_then(other, SHARES) is other and then.trained(other) == [None]
-    assert then.cut_otherwise(TimeBlocks(other, SHARES), 0) is None
-
-
 def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(described, tmp_path):
     blocks = TimeBlocks(described(), SHARES)
     then = with_prints(record(blocks)[1], blocks)

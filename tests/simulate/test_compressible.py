@@ -40,30 +40,11 @@ def total_energy(fields):
     return kinetic_energy(fields) + 1.5 * fields[:, :, 1].mean((2, 3))
 
 
-def momentum(fields):
-    return (fields[:, :, :1] * fields[:, :, 2:]).mean((3, 4))
-
-
 def random_gas(seed, *shape):
     generator = torch.Generator().manual_seed(seed)
     fields = torch.rand(*shape[:1], 4, *shape[1:], dtype=torch.float64, generator=generator)
     fields[:, :2] += 1
     return fields
-
-
-@pytest.mark.slow  # its viscosity is tested below, and the rest of the solver with the turbulence
-def test_viscous_flow_agrees_with_the_published_solver(published_rand):
-    ours = navier_stokes(published_rand[:, 0], FRAMES, VISCOUS)
-    error = (ours - published_rand).norm(dim=(3, 4)) / published_rand.norm(dim=(3, 4))
-    assert error.max() < 0.01
-    waves = published_rand - published_rand.mean((3, 4), keepdim=True)  # the means tell nothing
-    assert ((ours - published_rand).norm(dim=(3, 4)) / waves.norm(dim=(3, 4))).max() < 0.02
-
-    mass = ours[:, :, 0].mean((2, 3))
-    assert (mass / mass[:, :1] - 1).abs().max() < 1e-12
-    assert (momentum(ours) - momentum(ours)[:, :1]).abs().max() < 1e-12
-    assert (total_energy(ours) / total_energy(ours)[:, :1] - 1).abs().max() < 1e-12
-    assert (kinetic_energy(ours)[:, -1] < 0.1 * kinetic_energy(ours)[:, 0]).all()
 
 
 @pytest.mark.whole
@@ -140,20 +121,6 @@ def test_swapping_the_axes_swaps_the_future():
     torch.testing.assert_close(swapped[:, [0, 1, 3, 2]].transpose(2, 3), last, rtol=0, atol=1e-12)
 
 
-@pytest.mark.whole
-def test_a_moving_frame_changes_nothing_but_the_place():
-    # After a period of the boost, the flow is back where it was; only truncation differs.
-    place = (torch.arange(48, dtype=torch.float64) + 0.5) / 48
-    wave = 0.05 * torch.sin(2 * math.pi * place)[:, None] * torch.cos(2 * math.pi * place)
-    rest = torch.stack((1 + wave, 0.6 + wave, wave, -wave.T))[None]
-    moving = rest.clone()
-    moving[:, 2] += 2.0
-    times = torch.tensor([0.0, 0.5])
-    last, moved = navier_stokes(rest, times, VISCOUS)[:, 1], navier_stokes(moving, times, VISCOUS)[:, 1]
-    moved[:, 2] -= 2.0
-    assert (moved - last).abs().max() < 0.03 * 0.05
-
-
 def spectrum(fields):
     return torch.fft.fft2(fields).abs() / fields[0].numel()
 
@@ -198,19 +165,6 @@ def test_turbulence_is_published_in_what_it_fixes(published_turbulence):
     assert turbulence(5, 16, 0.1)[1].unique().item() == pytest.approx(60)  # as the release at M 0.1
 
 
-def expanding_part(velocity):
-    wave = torch.fft.fftfreq(velocity.shape[-1], 1 / velocity.shape[-1], dtype=torch.float64)
-    amplitude = torch.fft.fft2(velocity)
-    squared = (wave[:, None] ** 2 + wave**2).clamp(min=1)
-    along = (wave[:, None] * amplitude[0] + wave * amplitude[1]).abs().square() / squared
-    return (along.sum() / amplitude.abs().square().sum()).item()
-
-
-def test_turbulence_expands_as_little_as_the_published_one(published_turbulence):
-    for velocity in [turbulence(seed, 64, 1.0)[2:] for seed in range(5)] + list(published_turbulence[:, 0, 2:]):
-        assert 0.01 < expanding_part(velocity) < 0.15
-
-
 PUBLISHED = {
     "compressible_rand": "cfd_rand/2D_CFD_Rand_M0.1_Eta0.01_Zeta0.01_periodic_64_Train.hdf5",
     "compressible_turb": "cfd_turb/2D_CFD_Turb_M1.0_Eta1e-08_Zeta1e-08_periodic_64_Train.hdf5",
@@ -233,14 +187,3 @@ def test_file_is_laid_out_as_the_published_one(system, tmp_path):
         theirs = dict(their_file.attrs)
         assert {name: value for name, value in our_file.attrs.items() if name != "config"} == theirs
         assert our_file["Vx"].shape == (1, 21, 16, 16)
-
-
-def test_fields_and_axes_are_where_the_file_says(tmp_path):
-    (path,) = make(tmp_path, SYSTEMS["compressible_rand"].ensemble(num_trajectories=2, resolution=16, num_frames=2))
-    with h5py.File(path) as file:
-        for position in range(2):
-            initial = rand(position, 16, 0.1).float().numpy()  # (f, x, y)
-            stored = [file[name][position, 0] for name in ("density", "pressure", "Vx", "Vy")]
-            np.testing.assert_array_equal(stored, initial)
-    # A velocity along x stretches along the first axis of the arrays.
-    assert not torch.equal(rand(0, 16, 0.1)[2], rand(0, 16, 0.1)[2].T)

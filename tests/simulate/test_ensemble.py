@@ -80,15 +80,6 @@ def test_half_a_file_of_another_ensemble_is_begun_anew(tmp_path):
     np.testing.assert_equal(contents(path), contents(other))
 
 
-def test_trajectories_continue_where_the_seeds_of_another_ensemble_end():
-    sizes = {"resolution": 16, "num_frames": 4}
-    five, two = (
-        DAM_BREAK.ensemble(num_trajectories=5, **sizes),
-        DAM_BREAK.ensemble(num_trajectories=2, first_seed=3, **sizes),
-    )
-    np.testing.assert_array_equal(arrays(solve(five, five.seeds))[3:], arrays(solve(two, two.seeds)))
-
-
 @law("system", SYSTEMS.own, quick=QUICK)
 def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tmp_path):
     sizes = {"num_trajectories": 2, "resolution": 16, "num_frames": 3}
