@@ -15,7 +15,7 @@ The description is a YAML beside the data or a part of the run YAML, `matey.conf
     given:                                    # known beforehand, never predicted; here constant in time
       diffusivity: {array: D, axes: [trajectory, y, x]}
 
-Without an axis ``time``, each file is a snapshot (`matey.data.snapshots`).
+Without an axis ``time``, each file is a snapshot (`put_together`).
 Coordinates must be evenly spaced. Along a grid axis whose coordinates decrease, the data is flipped.
 """
 
