@@ -245,7 +245,8 @@ class _Guesser:
         at, size = self.known.index(axis), self.sizes[axis]
         ours = [role for role in GRID if role in self.known]
         theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
-        role = dict(zip(ours, theirs, strict=True)).get(axis, axis) if len(ours) == len(theirs) else axis
+        named_there: dict[Axis, Axis] = dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
+        role = named_there.get(axis, axis)
         named = [
             name for name in self.field.axes[at : at + 1] if name in self.arrays and len(self.arrays[name].shape) == 1
         ]

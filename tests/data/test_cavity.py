@@ -35,10 +35,3 @@ def test_an_array_of_another_shape_or_type_is_refused(tmp_path, values):
     np.save(path, values)
     with pytest.raises(DataError, match=r"npy: expected an array \(t, y, x, 4\) of velocity_x, .*write the file again"):
         open_dataset(path)
-
-
-def test_an_array_of_python_objects_is_not_unpickled(tmp_path):
-    path = tmp_path / "numpy_Bx_0.10_Re_100.npy"
-    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
-    with pytest.raises(DataError, match="holds Python objects, which are not read"):
-        open_dataset(path)

@@ -79,14 +79,6 @@ def test_a_truncated_file_is_named(described, kept):
         read_all(open_dataset(described))
 
 
-@pytest.mark.parametrize("kind", ["netCDF-3", "netCDF CDF-5", "Zarr 2", "Zarr 3", "NumPy"])
-def test_a_file_that_goes_away_is_named_when_it_is_read(tmp_path, kind):
-    data = open_dataset(write(tmp_path / "data", kind))
-    shutil.rmtree(tmp_path / "data")
-    with pytest.raises(DataError, match=r"/a\.\w+ (does not exist|is no Zarr store any more).*moved"):
-        data.read(0, 0, 1)
-
-
 def test_coordinates_that_decrease_turn_the_data_round(tmp_path):
     path = write(tmp_path)
     dataset().isel(lat=slice(None, None, -1)).to_netcdf(tmp_path / "a.nc")

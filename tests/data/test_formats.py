@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -104,34 +103,6 @@ def test_a_box_of_cells_is_read_as_it_lies_in_the_whole(path):
     for z, y, x in [(0, 0, 0), (0, 3, 1)]:
         cells = slice(z, 1), slice(y, NUM_Y - 1), slice(x, x + 2)
         np.testing.assert_array_equal(data.read(0, 1, 4, cells), data.read(0, 1, 4)[:, :, *cells])
-
-
-def bytes_read_by(call):
-    """Bytes that this process asked the system to read meanwhile."""
-
-    def counted():
-        return int(Path("/proc/self/io").read_text().split("rchar:")[1].split()[0])
-
-    before = counted()
-    call()
-    return counted() - before
-
-
-@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="this system does not count the bytes that are read")
-def test_no_more_is_read_of_a_file_than_the_box_of_cells(tmp_path):
-    path = tmp_path / "large.h5"
-    with h5py.File(path, "w") as file:
-        for name in ("Vx", "Vy", "density", "pressure"):
-            file[name] = np.random.default_rng(0).normal(size=(2, 5, 256, 256)).astype("f4")
-        file["x-coordinate"] = file["y-coordinate"] = np.arange(256.0)
-        file["t-coordinate"] = np.arange(6.0)
-    data = open_dataset(path)
-    data.read(1, 0, 1)  # opens the file
-    whole, part = (
-        bytes_read_by(lambda cells=cells: data.read(0, 0, 4, cells))
-        for cells in (None, (slice(0, 1), slice(0, 256), slice(64, 128)))
-    )
-    assert 4 * 4 * 256 * 256 * 4 <= whole and part < 1.02 * whole / 4  # x comes first in this layout
 
 
 def test_the_name_of_a_folder_and_the_ending_of_a_file_do_not_matter(case, tmp_path):

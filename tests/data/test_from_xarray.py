@@ -49,22 +49,6 @@ def test_values_steps_and_units_are_those_of_the_dataset():
     np.testing.assert_array_equal(batch.given[0, 0, 1, 0], expected["land"].values)
 
 
-def test_a_dataset_on_disk_is_read_a_few_frames_at_a_time(tmp_path, monkeypatch):
-    weather().to_netcdf(tmp_path / "weather.nc")
-    with xarray.open_dataset(tmp_path / "weather.nc") as dataset:
-        asked, plain = [], np.asarray
-        data = from_xarray(dataset, "weather", boundary=ENDS, fields=["t2m"])
-
-        def noting(values, *args, **kwargs):
-            asked.append(getattr(values, "shape", ()))
-            return plain(values, *args, **kwargs)
-
-        monkeypatch.setattr(np, "asarray", noting)
-        data.read(0, 2, 4)
-        assert asked and max(shape[0] for shape in asked if len(shape) == 3) == 2
-        assert not dataset["t2m"]._in_memory
-
-
 def test_trajectories_and_dimensions_of_other_names_are_told():
     values = np.random.default_rng(0).normal(size=(3, 5, 4, 2))
     dataset = xarray.Dataset({"a": (("row", "day", "col", "member"), values)})

@@ -7,6 +7,7 @@ import torch
 
 from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
 from matey.data.reading import read_history, read_history_part, read_parts
+from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories, JoinedTrajectories, TimeBlocks
 from tests.support.described_files import BY_NAME, dataset, describe
 from tests.support.layout_files import NUM_X, NUM_Y, coded, write_incompressible, write_the_well
@@ -162,4 +163,28 @@ def test_samples_without_a_parameter_have_none_in_a_batch():
     nan = torch.nan
     torch.testing.assert_close(
         batch.parameters, {"nu": torch.tensor([0.5, nan]), "M": torch.tensor([1, nan])}, equal_nan=True
+    )
+
+
+def puffs(parameters, **given):
+    fields = {"u": np.zeros((2, 3, 4, 4), "f4")}
+    ends = {"spacing": (1, 1), "boundary": ("wall", "wall")}
+    return TrajectorySet.from_arrays("puffs", fields, parameters=parameters, given=given, **ends)
+
+
+def test_what_trajectories_lack_of_a_models_parameters_is_said():
+    data = puffs([{"nu": 1.0}, {"nu": 2.0, "u": 1.0}])
+    assert lacking_note(["nu", "u"], [], [data]).startswith(
+        "The model takes u, which trajectories lack, 1 of 2 of puffs"
+    )
+    unknown = puffs([{"nu": 1.0}, {"nu": float("nan")}])
+    assert "takes nu, which trajectories lack, 1 of 2 of puffs" in lacking_note(["nu"], [], [data, unknown])
+    assert lacking_note(["nu"], [], [data]) == lacking_note([], [], [data]) == ""
+
+
+def test_given_fields_that_a_set_lacks_are_said_but_not_one_that_it_has_to_predict():
+    data = puffs([], land=np.zeros((2, 4, 4)))
+    assert lacking_note([], ["land", "u"], [data, data.with_given([])]) == ""
+    assert lacking_note([], ["land", "sun"], [data]) == (
+        "The model takes the given fields sun, which puffs lacks: it does without them."
     )

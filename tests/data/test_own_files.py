@@ -31,16 +31,6 @@ def test_a_mask_of_each_trajectory_is_constant_beside_snapshots(tmp_path, writer
         np.testing.assert_array_equal(data.read(run, 8, 11)[:, :, 0], VALUES[run, 8:11])
 
 
-def test_one_mask_serves_all_and_may_lie_in_the_first_snapshot(tmp_path):
-    description = write_hdf5(tmp_path)
-    np.save(tmp_path / "mask.npy", DEPTH)
-    given = {"mask": {"file": "mask.npy"}, "first": {"array": "q", "file": "run_*/plt_0.h5"}}
-    about = description | {"fields": {"height": "h"}, "given": given}
-    data = open_dataset(describe(tmp_path, about))
-    assert not data.given_in_time
-    np.testing.assert_array_equal(data.read_given(1, 5, 6)[0, :, 0], np.stack([DEPTH, VALUES[1, 0, 1]]))
-
-
 def test_a_forcing_in_files_of_its_own_is_read_at_its_own_time(tmp_path):
     description = write_fields_apart(tmp_path)
     forcing = {"forcing": description["fields"].pop("tracer")}
@@ -118,7 +108,6 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
         open_dataset(tmp_path)
 
 
-OWN = {"file": "run_*/q_*.npy"}
 WRONG = {
     "gone": ({}, r"run_1/q_11.npy does not exist, .* field 'tracer' of .*h_11.npy"),
     "same for all": ({"fields": {"height": None, "tracer": {"file": "run_*/q_0.npy"}}}, "tracer: expected as many wildcards"),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, open_dataset
-from matey.data.views import JoinedTrajectories
 from tests.support import described_files
 from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
@@ -60,11 +59,6 @@ def test_a_folder_with_two_systems_is_refused_with_the_paths_of_each(
         "each as a data set of its own",
     ):
         assert part in str(error.value)
-
-
-def test_sets_that_differ_in_system_cannot_be_joined(shallow_water_file, diffusion_reaction_file):
-    with pytest.raises(DataError, match=r"NA\.h5 cannot be joined to .*expected .*water_height.* got .*activator"):
-        JoinedTrajectories([open_dataset(shallow_water_file), open_dataset(diffusion_reaction_file)])
 
 
 def test_a_description_may_be_a_dict(tmp_path):

@@ -119,15 +119,6 @@ def test_what_is_not_there_or_not_known_is_a_sentence(server):
             open_dataset(address)
 
 
-def test_a_server_that_has_gone_is_a_sentence_of_reading_too(tmp_path):
-    (tmp_path / "served").mkdir()
-    write_long(tmp_path / "served" / "a.h5")
-    with serve(tmp_path / "served") as server:
-        data = open_dataset(f"{server.address}/a.h5")
-    with pytest.raises(DataError, match=r"^http://127.0.0.1:\d+/a.h5 cannot be reached \(ClientConnectorError"):
-        data.read(0, 100, 104)
-
-
 def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(server, tmp_path, monkeypatch):
     write_long(tmp_path / "served" / "a.h5")
     data, fetch, ended = open_dataset(f"{server.address}/a.h5"), remote.fetched, []

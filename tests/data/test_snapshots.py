@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 import xarray
 
-from matey.data import DataError, open_dataset, split_set
-from matey.data.split_record import RecordedParts, record_split
-from matey.data.windows import num_starts
+from matey.data import DataError, open_dataset
 from tests.support.described_files import describe
 from tests.support.snapshot_files import (
     COMMON,
@@ -16,7 +14,6 @@ from tests.support.snapshot_files import (
     TIMES,
     VALUES,
     write_hdf5,
-    write_npy,
     write_several_at_once,
 )
 
@@ -97,18 +94,6 @@ def test_what_is_given_in_each_file_is_read_at_its_own_time(tmp_path):
     np.testing.assert_array_equal(data.read_given(1, 4, 11)[:, 0, 0], VALUES[1, 4:11, 1])
 
 
-def test_a_recorded_split_holds_for_whole_trajectories_and_sees_new_snapshots(tmp_path):
-    folder = written(tmp_path / "data", write_npy)
-    data = open_dataset(folder)
-    split = split_set(data, (0.5, 0.5, 0), seed=0)
-    record = record_split([data], [split], (0.5, 0.5, 0), 0, None)
-    parts = RecordedParts(record).parts_of(open_dataset(folder), 0)
-    assert sorted(parts) == ["train", "valid"] and parts[split.valid[0]] == "valid"
-    np.save(folder / "sim1_u_0012.npy", VALUES[1, 0])
-    later = record_split([open_dataset(folder)], [split], (0.5, 0.5, 0), 0, None)
-    assert record.changes(later).endswith("changed: " + str(folder / "sim1_u_0000.npy"))
-
-
 def gone(folder):
     (folder / "run_0" / "plt_40.h5").unlink()
 
@@ -147,12 +132,6 @@ def test_what_is_amiss_is_a_sentence_that_names_the_file(tmp_path, case):
     with pytest.raises(DataError, match=words) as refused:
         open_dataset(folder)
     assert len(str(refused.value).splitlines()) == 1
-
-
-def test_files_of_one_time_each_without_concat_are_told_of_it(tmp_path):
-    folder = written(tmp_path / "data", LAYOUTS["netCDF"], concat=None)
-    with pytest.raises(DataError, match="got 1; .* Files of one snapshot each are described as such by concat: time"):
-        num_starts(open_dataset(folder).trajectories[0], 1, 1)
 
 
 def of_months(folder, units, per_day=1, calendar="standard", lengths=(31, 29, 31)):

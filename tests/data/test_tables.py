@@ -53,15 +53,6 @@ def test_rows_are_called_as_the_paths_or_names_of_files_or_as_trajectories(tmp_p
     ]  # fmt: skip
 
 
-def test_a_trajectory_of_snapshots_has_one_row(tmp_path):
-    for run in "ab":
-        for number in range(3):
-            (tmp_path / run).mkdir(exist_ok=True)
-            np.save(tmp_path / run / f"{number}.npy", np.zeros((8, 8), "f4"))
-    found = parameters(tmp_path, files="*/*.npy", axes=["y", "x"], fields={"u": {}})
-    assert found == [{"Re": 100, "angle": 0.5}, {"Re": 200}]
-
-
 def test_a_table_that_changed_is_read_again(runs):
     parameters(runs)
     (runs / "runs.csv").write_text(CSV.replace("200", "300"))

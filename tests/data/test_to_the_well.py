@@ -16,7 +16,6 @@ from tests.support.layout_files import (
     NUM_Y,
     write_compressible,
     write_incompressible,
-    write_the_well,
 )
 
 
@@ -63,17 +62,6 @@ def test_velocities_become_vectors_and_constant_forces_come_along(tmp_path, writ
         assert file["t1_fields/velocity"].shape == (1, data.trajectories[0].num_frames, NUM_X, NUM_Y, 2)
 
 
-def test_the_wells_own_layout_stays_what_it_is(tmp_path):
-    path = write_the_well(tmp_path / "set" / "data" / "train" / "a.hdf5")
-    with h5py.File(path, "a") as file:
-        file["boundary_conditions/above"].attrs["bc_type"] = "WALL"
-        file["dimensions/time"][1] = file["dimensions/time"][0]
-    data = open_dataset(path)
-    well = converted(data, tmp_path / "out", Split((0, 1), (), ()))
-    assert_same(data, well, [(0, 0), (1, 1)])
-    assert well.fields == ("height", "pressure", "velocity_x", "velocity_y")
-
-
 @pytest.mark.parametrize("grid", [(12,), (4, 6), (3, 4, 5)])
 def test_lines_planes_and_boxes_have_vectors_and_tensors_of_their_axes(tmp_path, grid):
     axes = "xyz"[: len(grid)]
@@ -116,12 +104,6 @@ def test_each_grid_has_a_file_of_its_own(tmp_path):
     names = [path.name for path in sorted((tmp_path / "out" / "data" / "train").iterdir())]
     assert names == ["noise_0.hdf5", "noise_1.hdf5"]
     assert_same(data, well, [(0, 0), (1, 1), (2, 2), (3, 3)])
-
-
-def test_a_parameter_that_some_trajectories_lack_is_unknown_there(tmp_path):
-    data = plane(4, parameters=[{"nu": 0.5, "g": 1}, {"g": 1}])
-    well = converted(data, tmp_path / "out", Split((0, 1), (), ()))
-    assert well.trajectories[0].parameters == {"g": 1, "nu": 0.5} and np.isnan(well.trajectories[1].parameters["nu"])
 
 
 def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):

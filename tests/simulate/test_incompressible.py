@@ -164,16 +164,6 @@ def test_force_acts_on_the_tracer_alone():
     torch.testing.assert_close(flow.velocity[1, 1], 1e-4 * force[1], rtol=0, atol=2e-6)
 
 
-def test_swapping_the_axes_swaps_the_future():
-    flow, force = noise_in_box(0, 16)
-    times = torch.tensor([0.0, 0.05])
-    swap = lambda faces: faces.flip(0).mT  # noqa: E731
-    ours = flow_in_box(Flow(flow.velocity[None], flow.tracer[None]), force[None], times, 0.01)
-    swapped = flow_in_box(Flow(swap(flow.velocity)[None], flow.tracer.mT[None]), swap(force)[None], times, 0.01)
-    torch.testing.assert_close(swap(swapped.velocity[0, 1]), ours.velocity[0, 1], rtol=0, atol=1e-12)
-    torch.testing.assert_close(swapped.tracer[0, 1].mT, ours.tracer[0, 1], rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("size", [8, 9])
 def test_transform_is_the_sum_of_cosines_and_has_an_inverse(size):
     field = torch.rand(3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -48,17 +48,6 @@ def test_wave_is_symmetric():
 
 
 @pytest.mark.whole
-def test_wave_is_nearly_round():
-    depth = dam_break(torch.tensor([0.5]), resolution=128, num_frames=61)[0, -1]
-    diagonal = depth.diagonal()[64:]  # at distances (i + 1/2) sqrt(2) dx
-    place = (torch.arange(64, dtype=torch.float64) + 0.5) * 2**0.5 - 0.5
-    below = place.long().clamp(max=62)
-    along_axis = 0.5 * (depth[64, 64:] + depth[63, 64:])
-    interpolated = torch.lerp(along_axis[below], along_axis[below + 1], place - below)
-    assert (interpolated - diagonal)[place < 62].abs().mean() < 0.01
-
-
-@pytest.mark.whole
 def test_waves_leave_through_the_sides():
     # A column nearly as wide as the domain: all waves have crossed the sides long before t = 12.
     depth = dam_break(torch.tensor([2.4]), resolution=16, num_frames=1201)

@@ -77,10 +77,6 @@ def test_energy_changes_by_what_the_published_solver_prints_and_mass_by_nothing(
     assert energy[2] / energy[0] - 1 == pytest.approx(3.927866e-4, abs=2e-10)
 
 
-def test_air_at_rest_stays_at_rest():
-    assert collide([()], Slice(12, 24), seconds(0, 500)).abs().max() == 0
-
-
 def test_mirrored_bubbles_give_the_mirrored_flow():
     bubbles = (Bubble(15.0, 9000.0, 2500.0, 1800.0), Bubble(-12.0, 10500.0, 7200.0, 1500.0))
     mirrored = [Bubble(each.amplitude, WIDTH - each.x, each.z, each.radius) for each in bubbles]
