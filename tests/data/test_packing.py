@@ -68,7 +68,7 @@ def test_values_are_those_of_the_netcdf_library(case, form, tmp_path):
     assert np.isnan(ours).any() == (case != "packed" and "mark_" not in case)
 
 
-def test_what_nobody_wrote_or_lies_in_other_files_or_is_packed_otherwise_has_a_problem(tmp_path):
+def test_what_nobody_wrote_or_lies_in_other_files_has_a_problem(tmp_path):
     path = tmp_path / "a.h5"
     layout = h5py.VirtualLayout((4, 5), "f8")
     layout[:] = h5py.VirtualSource("source.h5", "u", (4, 5))
