@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matey.first_use import on_first_use
+from matey.registry import on_first_use
 
 if TYPE_CHECKING:
     from matey.data import from_xarray, open_dataset

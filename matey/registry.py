@@ -7,6 +7,7 @@ or all things of a kind, are asked for.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -135,6 +136,17 @@ class Registry(Generic[Thing]):
     def _about(self, point: EntryPoint) -> str:
         package = "an unknown package" if point.dist is None else f"the package {point.dist.name}"
         return f"The {self.kind} {point.name!r} of {package} (entry point {self.group}: {point.name} = {point.value})"
+
+
+def on_first_use(package: str, /, **homes: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Return the functions ``__getattr__`` and ``__dir__`` of a package, given the module of each such name."""
+
+    def find(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(homes[name]), name)
+
+    return find, lambda: [*vars(sys.modules[package]), *homes]
 
 
 def _at(place: str) -> Any:  # noqa: ANN401

@@ -31,10 +31,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("train.step=3", "unknown key 'train.step'. Did you mean 'train.steps'?"),
         ("trian.steps=3", "unknown key 'trian'. Did you mean 'train'?"),
         ("data.sets=[{path: a, wieght: 2}]", "unknown key 'data.sets.0.wieght'. Did you mean 'data.sets.0.weight'?"),
-        ("steps=10", "unknown key 'steps'. Did you mean 'train.steps'?"),
-        ("step=10", "unknown key 'step'. Did you mean 'train.steps'?"),
         ("train.lr=0.1", "unknown key 'train.lr'. Did you mean 'train.learning_rate'?"),
-        ("train.batch_size=4", "unknown key 'train.batch_size'. Did you mean 'train.micro_batch'?"),
         ("train.history=4", "unknown key 'train.history'. Did you mean 'data.history'?"),
         ("model.token_set=mix", "unknown key 'model.token_set'. Did you mean 'tokens.set'?"),
         ("train.bf16=true", "unknown key 'train.bf16'. That is DeepSpeed's: set it in the JSON"),
@@ -44,9 +41,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
             r"has \[1, 1, 6, 8\] after \[1, 1, 16, 16\]; each size .* divide",
         ),
         ("train.steps=0", r"train.steps: .* greater than or equal to 1 \(got 0\)"),
-        ("train.steps=many", "train.steps: .* integer"),
         ("tokens.set=uniform", "one patch size"),
-        ("data.split=[1, 1, 0]", "must add up to 1"),
         ("data.sets=x", r"--set: data.sets: expected a list, such as \[a, b\] \(got 'x'\)"),
         ("train.steps", "--set takes key=value"),
         ("train.steps.x=2", "'steps' is a value, not a section"),
@@ -56,9 +51,7 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ),
         ("data.sets.split_by=time", "'sets' is a list, which is set as a whole, such as --set 'data.sets="),
         ("tokens.patches=[[1, 16, 16]]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got \[1, 16, 16\]\)"),
-        ("tokens.patches=[1, 1, 16, 16]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got 1\)"),
         ("output.dir=s3://bucket/x", "output.dir: expected a path on this machine, got the URL 's3://bucket/x'"),
-        ("parallel.timeout=1.0e-9", "parallel.timeout: .* greater than or equal to 1"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(path, override, message):
@@ -108,16 +101,12 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
     ("content", "message"),
     [
         ("data: {path: Wärme}".encode("latin-1"), "is not text in UTF-8 .byte 14.; save it in that encoding"),
-        ("train: {steps: 3}".encode("utf-16"), "is not text in UTF-8 .byte 0."),
-        (bytes(range(256)), "is not text in UTF-8"),
         (b"a: \x00", "is not YAML"),
         (b"# " + b"x" * 2**23, "is larger than 4 MiB"),
         (BOMB.encode(), "uses the alias .a; write out what it stands for"),
         (b"train: " + b"[" * 100_000, "exceeded maximum nesting depth|is not YAML"),
         (b"train: {steps: 2020-13-45}", "holds a value that cannot be read: month must be in 1..12"),
-        (b"train: {steps: 2020-12-24}", "train.steps: .* integer .got datetime.date.2020, 12, 24.."),
         (b"train: {steps: " + b"9" * 5000 + b"}", "holds a value that cannot be read"),
-        (b"train: {steps: " + b"9" * 4000 + b"}", r"train.steps: .* \(got 9+\.\.\.9+\)"),
         (b"1: x", "Keys should be strings"),
         (b"x" * 1000 + b": 1", "unknown key 'x{80}'"),
         (b"- a", "must hold sections such as"),
@@ -130,28 +119,15 @@ def test_what_is_no_plain_yaml_is_one_short_sentence(tmp_path, content, message)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 2000
 
 
-def test_text_with_a_byte_order_mark_is_read(path, tmp_path):
-    (tmp_path / "marked.yaml").write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert load_config(tmp_path / "marked.yaml") == load_config(path)
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
         *((f"train.{key}", "1" + "0" * 23, "less than or equal") for key in ("steps", "micro_batch", "accumulation")),
         ("train.seed", "1" + "0" * 23, "less than 9223372036854775808"),
         ("train.learning_rate", "1.0e+300", "less than or equal to 10"),
-        ("train.learning_rate", ".nan", "finite number"),
-        ("train.clip_norm", ".inf", "finite number"),
-        ("train.betas", "[0.9, 1]", "train.betas.1: .* less than 1"),
         ("train.betas", "[.nan, 0.9]", "train.betas.0: .* finite number"),
         ("data.split", "[2, -1, 0]", "data.split.1: .* greater than or equal to 0"),
-        ("parallel.timeout", "1.0e+30", "less than or equal"),
-        ("parallel.threads", "100000", "less than or equal to 1024"),
-        ("output.dir", "''", "at least 1 character"),
         ("output.dir", '"a\\ud800"', "holds a value that cannot be read|valid string|is not YAML"),
-        ("tokens.patches", "[]", "at least 1 item"),
-        ("train.steps", "{a: [b", "is not YAML"),
     ],
 )
 def test_values_beyond_all_sense_are_refused_by_the_schema(path, key, value, message):
@@ -164,27 +140,16 @@ def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
         load_config(path, ["train.micro_batch=2048", "train.accumulation=1024"])
 
 
-def test_a_section_that_is_no_mapping_is_a_sentence(path):
-    path.write_text(yaml.safe_dump(MINIMAL | {"model": [1]}))
-    with pytest.raises(ConfigError, match="model: expected keys with values"):
-        load_config(path)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"bf16": true}', "bf16: expected keys with values"),
-        ('{"fp16": []}', "fp16: expected keys with values"),
         ('{"bf16": {"enabled": "yes"}}', "bf16.enabled: .* boolean"),
-        ('{"zero_optimization": [1]}', "zero_optimization: expected keys"),
         ('{"zero_optimization": {"stage": true}}', "zero_optimization.stage: .* integer"),
-        ('{"zero_optimization": {"stage": 4}}', "zero_optimization.stage: .* less than or equal to 3"),
         ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: expected keys"),
         ("[" * 100_000, "is nested too deeply"),
         ('{"compile": ' + "9" * 5000 + "}", "holds a value that cannot be read"),
-        ('{"bf16": ', "is not JSON"),
         ('{"zero_optimization": {"stage": 1, "stage": 3}}', "has the key 'stage' twice; remove one"),
-        ("\udcff", "is not text in UTF-8"),
     ],
 )
 def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tmp_path, text, message):

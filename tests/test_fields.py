@@ -1,6 +1,5 @@
 """The nouns that data and model share."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -35,20 +34,15 @@ def test_arrays_and_a_single_lead_time_become_tensors_of_their_precision():
     ("changes", "words"),
     [
         ({"history": "a text"}, "history must be a tensor or an array of numbers, got str; convert it"),
-        ({"history": np.full((1, 2, 1, 1, 4, 4), "a")}, "got ndarray of <U1"),
         ({"history": torch.zeros(1, 2, 1, 1, 4, 4, dtype=torch.int32)}, "must hold real numbers, got int32; .*float"),
         ({"fields": "a"}, r"fields must be names such as \('a',\), got the text 'a'"),
         ({"lead_time": float("nan")}, "lead_time must be above 0 and finite"),
-        ({"lead_time": 0}, "lead_time must be above 0 and finite"),
         ({"spacing": (1.0, 1.0)}, "spacing must be three cell sizes above 0"),
-        ({"spacing": (1.0, 1.0, -1.0)}, "spacing must be three cell sizes above 0"),
         ({"periodic": "yes"}, "periodic must be True or False for each of z, y, x, got 'yes'"),
         ({"target": torch.full((1, 1, 1, 4, 4), torch.nan)}, "target must be finite"),
         ({"history": torch.zeros(1, 2, 1, 1, 4, 4).half()}, "got float16; convert it to float32"),
         ({"history": torch.zeros(0, 2, 1, 1, 4, 4)}, "history holds no sample"),
-        ({"fields": None}, r"fields must be names such as \('height',\), got NoneType"),
         ({"fields": ("a", "a"), "history": torch.zeros(1, 2, 2, 1, 4, 4)}, r"names, each once, got \('a', 'a'\)"),
-        ({"fields": (1,)}, r"fields must be names, each once, got \(1,\)"),
         ({"parameters": [0.1]}, "parameters must be numbers by name, such as {'viscosity': 0.1}, got list"),
         ({"target": torch.zeros(1, 1, 1, 4, 4).cfloat()}, "target must hold real numbers, got complex64"),
     ],
@@ -65,16 +59,6 @@ def test_masks_and_whole_numbers_become_the_type_of_the_history():
     batch = FieldBatch("s", ("a",), history, 1, target, given_fields=("land",), given=mask)
     assert batch.given.dtype == batch.target.dtype == torch.float64
     assert (batch.given == 1).all() and (batch.target == 3).all()
-
-
-def test_arrays_of_other_byte_orders_and_read_only_ones_become_tensors_silently():
-    history = np.arange(32.0).reshape(1, 2, 1, 1, 4, 4)
-    history.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for array in (history, history.astype(">f8"), history[..., ::-1]):
-            batch = FieldBatch("s", ("a",), array, 1)
-            assert np.array_equal(batch.history.numpy(), array)
 
 
 def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made():
@@ -102,25 +86,10 @@ def test_numbers_whose_squares_leave_the_range_of_float32_are_refused():
         FieldBatch("s", ("a",), history, 1)
 
 
-def test_a_batch_is_printed_in_a_line_without_values():
-    batch = FieldBatch(
-        "s", ("a", "b"), torch.zeros(2, 3, 2, 1, 8, 8), torch.tensor([1.0, 4.0]), periodic=(False, True, True)
-    )
-    assert repr(batch) == (
-        "FieldBatch(s: a, b; history (2, 3, 2, 1, 8, 8) of float32 on cpu, lead time 1, 4, no target, "
-        "spacing (1.0, 1.0, 1.0), periodic y, x)"
-    )
-
-
 def told(**changes):
     batch = make_batch(num_samples=2, frames=2, grid=(1, 4, 4))
     about = {"given_fields": ("force",), "given": torch.zeros(2, 5, 1, 1, 4, 4), "parameters": {"nu": 0.5}}
     return replace(batch, **{**about, **changes})
-
-
-def test_a_number_counts_as_the_parameter_of_all_samples():
-    assert told().parameters["nu"].tolist() == [0.5, 0.5]
-    assert "given force, parameters nu" in repr(told())
 
 
 def test_a_batch_moves_on_with_what_is_given_as_far_as_that_is_known():
@@ -140,11 +109,9 @@ def test_a_batch_moves_on_with_what_is_given_as_far_as_that_is_known():
     [
         ({"given": None}, "given must be .* named by given_fields, got shape \\(\\)"),
         ({"given": torch.zeros(2, 2, 1, 1, 4, 4)}, "with 1 frame, or those of the history, 2, and further ones"),
-        ({"given": torch.zeros(2, 5, 1, 1, 4, 3)}, "got shape \\(2, 5, 1, 1, 4, 3\\)"),
         ({"given": torch.full((2, 5, 1, 1, 4, 4), torch.nan)}, "given must be finite, but 'force' is nan"),
         ({"given_fields": ("water_height",)}, "predicted or given, not both; got water_height"),
         ({"parameters": {"nu": [0.1, 0.2, 0.3]}}, "'nu' must be a finite number or 2 of them"),
-        ({"parameters": {"nu": float("inf")}}, "'nu' must be a finite number"),
     ],
 )
 def test_what_a_batch_cannot_be_told_is_a_sentence(changes, words):

@@ -55,14 +55,6 @@ def test_make_refuses_an_older_python_before_it_makes_anything(tmp_path):
     assert "make PYTHON=python3.11" in result.stderr and not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_does_not_repair_half_of_an_environment_that_an_older_python_made(tmp_path):
-    as_python_3_10(tmp_path / ".venv" / "bin" / "python", tmp_path / "older")
-    result = make_with(tmp_path, sys.executable)
-    assert result.returncode == 2 and "rm -r .venv" in result.stderr, result.stderr
-    assert sorted(path.name for path in (tmp_path / ".venv").rglob("*")) == ["bin", "python"]
-
-
 @pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
 def test_every_link_leads_to_a_file(page):
     targets = re.findall(r"\]\(([^)\s#]+)", (ROOT / page).read_text())

@@ -12,18 +12,8 @@ def field(*cells):
     return torch.tensor(cells, dtype=torch.float64).reshape(1, 1, 1, 1, -1)
 
 
-def test_nrmse_is_the_norm_of_the_error_over_the_norm_of_the_target():
-    assert nrmse(field(3.3, 4.4), field(3, 4)).item() == pytest.approx(0.5 / 5)
-
-
 def test_vrmse_is_the_error_over_the_standard_deviation_of_the_target():
     assert vrmse(field(1, 3), field(0, 2)).item() == pytest.approx(math.sqrt(1 / (2 + VRMSE_EPSILON)), rel=1e-12)
-
-
-def test_vrmse_forgets_the_mean_of_the_field_and_nrmse_does_not():
-    prediction, target = field(1, 3, 5), field(0, 2, 7)
-    assert vrmse(prediction + 100, target + 100).item() == pytest.approx(vrmse(prediction, target).item())
-    assert nrmse(prediction + 100, target + 100).item() < 0.05 * nrmse(prediction, target).item()
 
 
 @pytest.mark.parametrize("metric", [nrmse, vrmse, correlation])

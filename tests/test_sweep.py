@@ -47,12 +47,6 @@ def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):
     assert len({str(trial.params) for trial in study_in(tmp_path / "s").trials}) == 4  # the same command tries others
 
 
-def test_a_sweep_of_which_no_trial_ends_well_says_where_to_look(tmp_path):
-    command = [sys.executable, ROOT / "examples" / "sweep.py", "--config", "x", "--trials", "1", "--launcher", "false"]
-    result = start([*command, "--out", tmp_path / "s"])
-    assert result.returncode == 1 and f"No trial came to its end; see the logs in {tmp_path / 's'}." in result.stdout
-
-
 def study_in(folder):
     import optuna
 

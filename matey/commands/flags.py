@@ -358,12 +358,15 @@ def plan() -> int:
     add("--read_rate", type=number(1e-6, 1e9), help=rate)
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
+    from matey.planning import check_named, is_at_hand
     from matey.planning.machine import load_machine
+    from matey.train.command import check_data
 
     machine = load_machine(args.machine)
-    from matey.planning.at_hand import check_can_be_planned
-
-    check_can_be_planned(run, is_assumed=args.grid is not None)
+    if args.grid is None and is_at_hand(run):
+        check_data(run)
+    else:
+        check_named(run)
     from matey.commands.plan import main
 
     return main(args, run, deepspeed_config, machine)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.model.configuration import MateyConfig, with_network_of
-from matey.planning.at_hand import is_at_hand
+from matey.planning import is_at_hand
 from matey.planning.estimate import Choice, Estimate, choice_of, estimate, nearest_that_fits, search
 from matey.planning.machine import Machine
-from matey.planning.preparation import MB, reading_text
-from matey.planning.samples import Assumed
-from matey.planning.workload import RANKS_LOOKED_AT, Workload, load_workload, ranks_looked_at
+from matey.planning.workload import Assumed, Workload, load_workload
 from matey.text_table import text_table
 from matey.train.finetune import load_source
 
-GIB = 2**30
+GIB, MB = 2**30, 1e6
 PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the field has its own term
 
 
@@ -109,7 +108,6 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         times = f"{e.num_calls:20.0f}{e.seconds * 1e3:9.1f} ms"
         lines.append(f"  {e.purpose:10}{e.kind:24}{e.num_bytes / 2**20:10.1f}{times}")
     lines += [
-        *_of_some(planned),
         "",
         f"step, ms                {planned.seconds.total * 1e3:10.1f}",
         *(f"  {PART_NAMES.get(name, name):22}{value * 1e3:10.1f}" for name, value in vars(planned.seconds).items()),
@@ -138,14 +136,6 @@ def _of_node(planned: Estimate) -> list[str]:
     verdict = "" if planned.fits_node else ": too much"
     has = f"of {planned.node_memory / GIB:.1f} that a node has"
     return [f"{planned.on_node / GIB:34.2f}   {has}, for ranks {ranks}{of_what}{verdict}"]
-
-
-def _of_some(planned: Estimate) -> list[str]:
-    """Note if the parts that ranks hold were counted on some of the ranks only."""
-    if planned.sequence_parallel_size <= RANKS_LOOKED_AT:
-        return []
-    looked_at = len(ranks_looked_at(planned.sequence_parallel_size))
-    return [f"  (tokens that go to other ranks: the mean of {looked_at} ranks of a sequence group)"]
 
 
 def _source(workload: Workload, assumed: Assumed | None) -> str:
@@ -203,3 +193,24 @@ def table(current: Choice, found: list[tuple[Choice, Estimate]], top: int) -> st
     head = ["", *"recompute ZeRO bf16 P micro accum GiB ms MFU days".split()]
     first = f"{len(fitting)} of {len(found)} ways to run this global batch fit; the fastest:"
     return f"{first}\n{text_table(head, rows, num_text=2)}\n* as configured; P: ranks to a sequence group"
+
+
+def reading_text(needed: float, rate: float | None, workers: int, ranks: int, source: str) -> str:
+    """Return a line on the rate at which a rank reads, and whether steps wait for it.
+
+    Args:
+        needed: bytes of float32 per second that are needed so that no step waits.
+        rate: bytes per second that one process reads; None if unknown.
+        workers: number of processes of a rank that read ahead; with 0, the rank reads by itself.
+        ranks: number of ranks that read.
+        source: the source of the rate.
+    """
+    text = f"reading, MB a second    {needed / MB:10.1f}   of a rank, {ranks * needed / 1e9:,.1f} GB of all"
+    if rate is None:
+        return f"{text}, so that no step waits; what one process reads is not known (--read_rate)"
+    readers, can_read = f"{workers} workers" if workers else "one process", rate * max(1, workers)
+    text = f"{text}; {readers} can read {can_read / MB:.1f} ({source})"
+    if needed <= can_read:
+        return f"{text}: enough"
+    times, wanted = needed / can_read, math.ceil(needed / rate)
+    return f"{text}: reading is the bottleneck, a step takes {times:.1f} times as long; set data.workers to {wanted}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
@@ -245,53 +245,27 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     return f"{where}: {message} (got {shortened(error['input'])})"
 
 
-# Names of a setting in other codes and in this project's own `MateyConfig`.
-_OTHER_NAMES = {
-    "train": "training trainer",
-    "train.optimizer": "optim opt",
-    "train.learning_rate": "lr max_lr peak_lr base_lr",
-    "train.final_learning_rate": "min_lr final_lr",
-    "train.schedule": "scheduler lr_scheduler lr_schedule",
-    "train.warmup_steps": "warmup warmup_iters",
-    "train.micro_batch": "batch batch_size micro_batch_size train_batch_size per_device_train_batch_size bs",
-    "train.accumulation": "grad_accum gradient_accumulation gradient_accumulation_steps accumulate_grad_batches accum_iter",
-    "train.steps": "max_steps num_steps iterations iters max_iters epochs num_epochs max_epochs num_train_epochs",
-    "train.clip_norm": "grad_clip clip clip_grad gradient_clipping max_grad_norm",
-    "train.weight_decay": "wd",
-    "train.betas": "beta1 beta2 adam_betas",
-    "train.ema": "ema_decay",
-    "train.patience": "early_stopping",
-    "train.seed": "random_seed",
-    "train.unroll": "unroll_steps pushforward push_forward",
-    "train.checkpoint_every": "save_every save_steps save_interval checkpoint_interval ckpt_every",
-    "train.validate_every": "eval_every eval_steps eval_interval val_every val_interval",
-    "train.log_every": "log_interval logging_steps print_every",
-    "tokens.set": "token_set tokenizer",
-    "tokens.patches": "patch patch_size patch_sizes",
-    "tokens.rule": "refine_rule",
-    "tokens.refine": "refine_amount gamma threshold refine_threshold",
-    "tokens.values": "refine_values",
-    "tokens.change": "refine_change",
-    "model.size": "width embed_dim hidden_size num_heads num_layers num_blocks depth",
-    "model.scheme": "attention_type attention_scheme",
-    "model.drop_path": "dropout drop_path_rate stochastic_depth",
-    "data.sets": "path paths data_path dataset datasets",
-    "data.history": "num_frames n_steps history_length context context_length",
-    "data.lead_max": "lead lead_time max_lead horizon",
-    "data.split": "train_split val_split valid_split",
-    "data.workers": "num_workers",
-    "parallel.sequence_parallel_size": "sequence_parallel sp sp_size",
-    "parallel.checkpoint_blocks": "activation_checkpointing gradient_checkpointing",
-    "parallel.threads": "num_threads",
-    "output.dir": "output_dir out_dir save_dir run_dir log_dir exp_dir out",
-    "output.resume": "resume_from_checkpoint",
-    "finetune.pretrained": "pretrained_model init_from checkpoint",
-    "finetune.lora_rank": "lora_r rank",
+ALIASES = {
+    **dict.fromkeys(("lr", "max_lr"), "train.learning_rate"),
+    **dict.fromkeys(("batch_size", "train_batch_size", "bs"), "train.micro_batch"),
+    **dict.fromkeys(("gradient_accumulation", "gradient_accumulation_steps", "grad_accum"), "train.accumulation"),
+    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "max_steps", "iterations"), "train.steps"),
+    **dict.fromkeys(("grad_clip", "max_grad_norm"), "train.clip_norm"),
+    **dict.fromkeys(("save_every", "save_steps"), "train.checkpoint_every"),
+    **dict.fromkeys(("eval_every", "eval_steps"), "train.validate_every"),
+    **dict.fromkeys(("patch_size", "patch_sizes"), "tokens.patches"),
+    **dict.fromkeys(("width", "hidden_size", "embed_dim", "num_layers", "depth"), "model.size"),
+    **dict.fromkeys(("data_path", "dataset", "datasets"), "data.sets"),
+    **dict.fromkeys(("context_length", "history_length"), "data.history"),
+    **dict.fromkeys(("activation_checkpointing", "gradient_checkpointing"), "parallel.checkpoint_blocks"),
+    **dict.fromkeys(("output_dir", "out_dir", "save_dir"), "output.dir"),
+    "optim": "train.optimizer",
+    "warmup": "train.warmup_steps",
+    "num_workers": "data.workers",
+    "token_set": "tokens.set",
 }
-ALIASES = {alias: key for key, aliases in _OTHER_NAMES.items() for alias in aliases.split()}
-DEEPSPEED_KEYS = frozenset(
-    "zero zero_stage zero_optimization bf16 fp16 amp dtype precision mixed_precision offload wandb tensorboard".split()
-)
+"""Names of settings in other codes, and the keys here."""
+DEEPSPEED_KEYS = frozenset("zero zero_stage zero_optimization bf16 fp16 amp dtype precision offload".split())
 
 # Sections that lie in a list, in a mapping, or may be missing.
 _INSIDE: dict[str, type[Section]] = {
@@ -301,8 +275,6 @@ _INSIDE: dict[str, type[Section]] = {
     "description": DataDescription,
     "fields": FieldSource,
 }
-_ELSEWHERE = 0.75  # least likeness of a key of another section that is proposed
-_HERE = 0.5  # the same for the section that holds the unknown key
 
 
 def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
@@ -315,27 +287,23 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
     *parents, last = location
     name = str(last)[:80]
     own = {key: ".".join(map(str, [*parents, key])) for key in section_at(parents, root).model_fields}
+    known = {key: f"data.sets.{key}" for key in DataSet.model_fields}
+    for section in RunConfig.model_fields:
+        known |= {key: f"{section}.{key}" for key in section_at([section]).model_fields}
+    known |= ALIASES
     if root is not RunConfig:
-        nearest = _nearest(name, own, _HERE)
-        return f" Did you mean {own[nearest]!r}?" if nearest else ""
-    others = {key: f"data.sets.{key}" for key in DataSet.model_fields} | {
-        key: f"{section}.{key}" for section in RunConfig.model_fields for key in section_at([section]).model_fields
-    }
-    if meant := ALIASES.get(name.lower()) or others.get(name):
-        return _proposal(own.get(meant.rpartition(".")[2], meant))
-    if name.lower() in DEEPSPEED_KEYS:
+        known = {}
+    elif name.lower() in DEEPSPEED_KEYS:
         return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
-    here, elsewhere = _nearest(name, own, _HERE), _nearest(name, others, _ELSEWHERE)
-    if here and (not elsewhere or _likeness(name, here) >= _likeness(name, elsewhere)):
-        return f" Did you mean {own[here]!r}?"
-    return _proposal(others[elsewhere]) if elsewhere else ""
-
-
-def _proposal(key: str) -> str:
-    """Propose a key; for a key of a data set, which is an item of a list, show where it belongs."""
-    in_list, _, inside = key.rpartition(".")
+    if name.lower() not in known and (near := difflib.get_close_matches(name, own, n=1, cutoff=0.5)):
+        return f" Did you mean {own[near[0]]!r}?"
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    if not near:
+        return ""
+    meant = own.get(known[near[0]].rpartition(".")[2], known[near[0]])
+    in_list, _, inside = meant.rpartition(".")
     example = f" It belongs to a data set: data.sets=[{{path: ..., {inside}: ...}}]." if in_list == "data.sets" else ""
-    return f" Did you mean {key!r}?{example}"
+    return f" Did you mean {meant!r}?{example}"
 
 
 def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:
@@ -346,11 +314,3 @@ def section_at(location: Sequence[str | int], section: type[Section] = RunConfig
             if isinstance(inside, type) and issubclass(inside, Section):
                 section = inside
     return section
-
-
-def _nearest(name: str, known: Iterable[str], likeness: float) -> str:
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=likeness)), "")
-
-
-def _likeness(name: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, name, other).ratio()

@@ -8,7 +8,7 @@ from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset, open_sets
 from matey.data.splits import Split, split_set, split_trajectories
 from matey.data.trajectories import Coordinates, DataError, Trajectory, TrajectorySet
-from matey.first_use import on_first_use
+from matey.registry import on_first_use
 
 if TYPE_CHECKING:
     from matey.data.reading import Rollout, read_rollouts, read_windows

@@ -9,7 +9,7 @@ halving and doubling). After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/10
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from matey.config import CheckpointBlocks, RunConfig, TrainSection
 from matey.parallel.topology import Topology
@@ -45,30 +45,17 @@ class Group:
         return -(-self.num_ranks // self.ranks_on_node)
 
 
-@dataclass(frozen=True)
-class Passes:
-    """A collective's messages and bytes on the links.
-
-    Attributes:
-        inside_rounds: number of rounds inside a node, one after another.
-        inside_bytes: bytes that a device sends in the rounds inside a node.
-        between_rounds: number of rounds between nodes, one after another.
-        between_bytes: bytes that a node sends in the rounds between nodes, including those of its other groups.
-    """
-
-    inside_rounds: float = 0.0
-    inside_bytes: float = 0.0
-    between_rounds: float = 0.0
-    between_bytes: float = 0.0
-
-
-def passes(kind: str, num_bytes: float, group: Group) -> Passes:
+def passes(kind: str, num_bytes: float, group: Group) -> tuple[float, float, float, float]:
     """Return a collective's messages and bytes on the links.
 
     Args:
         kind: one of `KINDS`, as DeepSpeed's communication logger names them.
         num_bytes: bytes that a rank puts into the call; for ``broadcast``, those of the root.
         group: the placement of the ranks.
+
+    Returns:
+        The number of rounds inside a node, one after another, and the bytes that a device sends in them; the number of rounds
+        between nodes, and the bytes that a node sends in them, including those of its other groups.
     """
     n, p, d, nodes = num_bytes, group.num_ranks, group.inside, group.num_nodes
     # Ranks of a node share its links and send at the same time.
@@ -77,27 +64,26 @@ def passes(kind: str, num_bytes: float, group: Group) -> Passes:
     match kind:
         case "all_reduce":  # reduce-scatter inside, all-reduce of each part between, all-gather inside
             across = 2 * n / d * (nodes - 1) / nodes
-            return Passes(2 * (d - 1), 2 * n * (d - 1) / d, 2 * log_nodes, across * side_by_side)
+            return 2 * (d - 1), 2 * n * (d - 1) / d, 2 * log_nodes, across * side_by_side
         case "reduce_scatter_tensor":
-            across = n / d * (nodes - 1) / nodes
-            return Passes(d - 1, n * (d - 1) / d, nodes - 1, across * side_by_side)
+            return d - 1, n * (d - 1) / d, nodes - 1, n / d * (nodes - 1) / nodes * side_by_side
         case "all_gather_into_tensor":  # n is one rank's input
-            return Passes(d - 1, n * nodes * (d - 1), nodes - 1, n * (nodes - 1) * side_by_side)
+            return d - 1, n * nodes * (d - 1), nodes - 1, n * (nodes - 1) * side_by_side
         case "all_to_all_single":  # one partner after another
-            each = n / p
-            return Passes(d - 1, each * (d - 1), p - d, each * (p - d) * side_by_side)
-        case "broadcast":  # a binomial tree of nodes, then of ranks
+            return d - 1, n / p * (d - 1), p - d, n / p * (p - d) * side_by_side
+        case _:
+            assert kind == "broadcast", kind  # a binomial tree of nodes, then of ranks
             rounds = math.ceil(math.log2(d))
-            return Passes(rounds, n * rounds, log_nodes, n * log_nodes * group.sharing)
-    raise ValueError(f"There is no model of the collective {kind!r}, only of {', '.join(KINDS)}.")
+            return rounds, n * rounds, log_nodes, n * log_nodes * group.sharing
 
 
 def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
     """Return the seconds that a collective takes."""
-    links = [1 / machine.inside.bandwidth, 1 / machine.between.bandwidth]
-    on = astuple(passes(kind, num_bytes, group))
-    values = machine.inside.latency, links[0], machine.between.latency, links[1]
-    return machine.factors.get(kind, 1.0) * sum(count * value for count, value in zip(on, values, strict=True))
+    inside_rounds, inside_bytes, between_rounds, between_bytes = passes(kind, num_bytes, group)
+    inside, between = machine.inside, machine.between
+    took = inside_rounds * inside.latency + inside_bytes / inside.bandwidth
+    took += between_rounds * between.latency + between_bytes / between.bandwidth
+    return machine.factors.get(kind, 1.0) * took
 
 
 RECOMPUTED: dict[CheckpointBlocks, float] = {"none": 0.0, "every_other": 0.5, "all": 1.0}

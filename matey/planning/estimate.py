@@ -13,9 +13,17 @@ from matey.parallel.engine import is_bf16
 from matey.parallel.topology import Topology
 from matey.planning.collectives import RECOMPUTED, Exchange, num_rolled_on_average, plan_exchanges
 from matey.planning.machine import Machine
-from matey.planning.memory import EngineSettings, MemoryPlan, plan_memory, read_engine
+from matey.planning.memory import (
+    EngineSettings,
+    MemoryPlan,
+    pinned_bytes,
+    plan_memory,
+    preparation_bytes,
+    read_bytes,
+    read_engine,
+    waiting_bytes,
+)
 from matey.planning.operations import count_kernels
-from matey.planning.preparation import pinned_bytes, preparation_bytes, read_bytes, waiting_bytes
 from matey.planning.workload import Workload, load_workload
 from matey.tokens.refinement import is_of_patches
 from matey.train.memory import group_size

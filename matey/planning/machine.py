@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from matey.config import ConfigError, read_yaml
+from matey.config.loading import sentences
 from matey.config.section import Section
-from matey.mistakes import nearest_name
 from matey.registry import Registry
 
 FOLDER = files("matey.planning") / "machines"
@@ -98,7 +98,7 @@ def load_machine(name_or_path: str | Path) -> Machine:
     try:
         machine = Machine.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_sentence(error)}") from None
+        raise ConfigError(f"{path}: {sentences(error, Machine)}.") from None
     return _checked(machine, str(path))
 
 
@@ -125,12 +125,3 @@ def _checked(machine: Machine, source: str) -> Machine:
         if precision not in machine.peak or precision not in machine.achieved:
             raise ConfigError(f"{source}: peak and achieved must each give a number for {precision}.")
     return machine
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        return f"{key}: {first['msg']}."
-    known = (Link if len(first["loc"]) > 1 else Machine).model_fields
-    return f"unknown key {key!r}.{nearest_name(str(first['loc'][-1]), known)}"

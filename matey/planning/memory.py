@@ -1,4 +1,7 @@
-"""Predicts the memory of a rank by part for each of DeepSpeed's stages, from measurements of DeepSpeed 0.19."""
+"""Predicts the memory of a rank: on its device by part, for each of DeepSpeed's stages, and in main memory to read and prepare.
+
+What DeepSpeed holds was measured on its version 0.19; what preparation takes follows `matey.model.prepare`.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ from functools import cache
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
+from matey.data.reading import unpacked_cells
 from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
 from matey.model.cycle import grain_of
 from matey.parallel.engine import is_bf16, zero_settings
 from matey.parallel.topology import Topology
 from matey.planning.machine import Machine
-from matey.planning.samples import Sample
-from matey.planning.workload import Part, Workload, num_cells, parts_of_sample
+from matey.planning.workload import Part, Sample, Workload, num_cells, parts_of_sample
 from matey.tokens.neighbours import places_around
+from matey.tokens.normalisation import AT_ONCE as SUMMED_AT_ONCE
 from matey.train.memory import activation_bytes, is_copied_ahead
 
 GRADIENT_COPY = 4  # bytes per parameter: contiguous gradients of the slice that AdamW updates
@@ -294,3 +298,107 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
         optimizer_on_disk=on_disk[0],
         weights_on_disk=on_disk[1],
     )
+
+
+SUMMING = 1.75  # times the fields that are summed over patches together, measured
+PLANNING = 2.0  # times the plans of tokens while they are made, assumed
+READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
+
+
+@cache
+def preparation_bytes(workload: Workload, micro_batch: int, ways: int, *, unrolled: bool = False) -> float:
+    """Return the peak of memory in bytes: values read, values prepared from them, and temporaries.
+
+    Args:
+        workload: the samples and the network.
+        micro_batch: number of samples.
+        ways: number of ranks that share the samples; each prepares its part.
+        unrolled: whether histories are rolled out first, see `matey.train.unroll`; a rank's part then stays in memory while
+            the ranks prepare the next frame.
+    """
+    # Of samples that differ in their tokens alone, the one with most.
+    largest = {
+        (each.window, each.num_fields, each.num_given, each.given_frames, each.periodic): each
+        for each in sorted(workload.samples, key=lambda sample: sample.num_tokens)
+    }
+    return max(
+        _of_part(workload, sample, part, ways, unrolled and ways > 1)
+        for sample in largest.values()
+        for part in parts_of_sample(workload, sample, micro_batch, ways)
+    )
+
+
+def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
+    """Return the bytes of pinned memory from which a rank's micro-batches are copied to its GPU ahead of the step.
+
+    PyTorch allocates a power of two and keeps it for the next micro-batch.
+    """
+    num_bytes = ahead_bytes(workload, micro_batch, ways, machine)
+    return 2 ** math.ceil(math.log2(num_bytes)) if num_bytes else 0.0
+
+
+@cache
+def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
+    """Return the most bytes of a rank's micro-batches that its workers have read ahead and that still wait for a step.
+
+    Args:
+        workload: the samples and the network.
+        micro_batch: number of samples.
+        ways: number of ranks that share the samples; if several, workers only read parts, and the ranks prepare them.
+        workers: number of worker processes of the rank.
+    """
+    if ways == 1:
+        return READ_AHEAD * workers * ready_bytes(workload, micro_batch, ways)
+    return (
+        READ_AHEAD
+        * workers
+        * max(
+            _read(sample, part)
+            for sample in workload.samples
+            for part in parts_of_sample(workload, sample, micro_batch, ways)
+        )
+    )
+
+
+def _of_part(workload: Workload, sample: Sample, part: Part, ways: int, unrolled: bool) -> float:
+    """Return the bytes on a rank that prepares its part of a micro-batch of copies of a sample."""
+    config, (cut,), num_frames = workload.config, part.cuts, sample.window[0]
+    number = part.num_samples
+    read, wide = _read(sample, part), 4 * number * sample.num_inputs * num_cells(cut.spans)
+    own = 4 * number * num_frames * math.prod(side.stop - side.start for side in cut.box.cells)
+    history = num_frames * wide
+    plans = PLANNING * part.layout.num_tokens * plan_bytes_of_token(config)
+    # A few fields of the box are summed over patches at once; for refinement, the box is normalised beside them.
+    summing = SUMMING * min(sample.num_inputs * own, max(own, 4 * SUMMED_AT_ONCE))
+    refining = summing + sample.num_inputs * own * (len(config.patches) > 1)
+    normalising = plans + 2 * history  # one copy without the mean, one divided by the deviation
+    # Inputs of cells are made beside the normalised history; the history of a part is then copied out of it.
+    held = held_bytes(config, sample, part)
+    whole = held - sample.num_inputs * own + history
+    making = plans + (whole if ways == 1 else whole + sample.num_inputs * own)
+    reading = read * (ways > 1)  # pieces are brought together by sample
+    return read * (1 + unrolled) + max(reading, refining, normalising, making)
+
+
+def _read(sample: Sample, part: Part) -> float:
+    """Return the bytes that a rank reads of a micro-batch of copies of a sample."""
+    return part.num_samples * sample.bytes_of_cell * num_cells(part.cuts[0].spans)
+
+
+@cache
+def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
+    """Return the bytes of float32 that a rank reads of a micro-batch of average samples, compressed chunks counted whole.
+
+    Args:
+        workload: the samples and the network.
+        num_samples: number of samples of the micro-batch.
+        ways: number of ranks that read a part each, with the cells around it; of these, the one that unpacks most counts.
+    """
+    total = 0
+    for sample in workload.samples:
+        if ways == 1:
+            total += num_samples * sample.num_bytes
+            continue
+        boxes = (part.cuts[0].to_read() for part in parts_of_sample(workload, sample, num_samples, ways))
+        total += sample.bytes_of_cell * max(unpacked_cells(each, sample.chunk, sample.window[1:]) for each in boxes)
+    return total / len(workload.samples)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matey.first_use import on_first_use
+from matey.registry import on_first_use
 
 if TYPE_CHECKING:
     from matey.simulate.catalogue import SYSTEMS

@@ -17,11 +17,10 @@ from matey.config import RunConfig, load_config, load_deepspeed_config
 from matey.data.remote import rooted
 from matey.evaluate.evaluation import Protocol
 from matey.evaluate.records import read_records
-from matey.planning.at_hand import is_at_hand
+from matey.planning import is_at_hand
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
-from matey.planning.samples import Assumed
-from matey.planning.workload import load_workload
+from matey.planning.workload import Assumed, load_workload
 from matey.report.tables import forecast_text, summary_records
 from matey.studies.engine import script
 from matey.studies.table import Column, Row

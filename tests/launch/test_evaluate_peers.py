@@ -139,10 +139,3 @@ def nan_in(path):
     weights = {name: weight.clone() for name, weight in load_file(path).items()}
     weights["out.bias"][0] = float("nan")
     save_file(weights, path)
-
-
-def test_other_commands_say_that_they_take_no_peer(site):
-    from matey.checkpoints.trained import CheckpointError, load_trained
-
-    with pytest.raises(CheckpointError, match="holds a model to compare with .*which only .*evaluate.* can load"):
-        load_trained(folder_of(site, "stencil-shallow_water"))

@@ -174,11 +174,6 @@ def test_muon_is_described_exported_and_resumed_bit_for_bit_and_not_by_adamw(run
     fail(pretrain(config, "--resume", "--set", "train.optimizer=adamw"), words)
 
 
-def test_resuming_into_another_model_is_refused(copy):
-    patches = "tokens.patches=[[1, 1, 8, 8], [1, 1, 2, 2]]"
-    fail(copy("--set", patches, "--resume"), "holds a run with tokens.patches", "another output.dir")
-
-
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -50,17 +50,6 @@ def test_pretraining_is_the_papers_with_adaptive_tokens_and_uniform_ones(scheme)
     ]
 
 
-def test_the_adaptive_study_is_the_papers_with_every_threshold_and_uniform_size():
-    name = "paper_adaptive_thermals"
-    spread, *others = variants(name)
-    run = load(name, spread)
-    assert run.data.history == 16 and batch_on(8, run) == batch_on(32, load(name)) == 128
-    assert (run.train.learning_rate, run.train.schedule, run.train.warmup_steps) == (1e-4, "constant", 0)
-    thresholds = [(*ADAPTIVE[:2], gamma) for gamma in (0.2, 0.4, 0.6)]
-    seen = [tokens_of(each) for each in (run, *(load(name, more) for more in others))]
-    assert seen == [*thresholds, uniform(8), uniform(16), uniform(32)]
-
-
 @pytest.mark.parametrize(("name", "lead_max"), [("finetune_thermals", 50), ("finetune_mhd", 100)])
 def test_fine_tuning_is_the_papers_for_a_part_and_for_all(name, lead_max):
     whole, spread = variants(name)

@@ -1,7 +1,6 @@
 """The job script for Slurm on a real Slurm, whose virtual nodes are this machine: what jobs start, and what mistakes give."""
 
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -34,17 +33,6 @@ def test_a_job_from_a_fresh_clone_has_a_place_for_its_words(cluster, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_of_one_task_without_a_word_of_cores_trains(cluster):
-    config, folder = run_in(cluster, "one", 1)
-    script = cluster.folder / "plain.sbatch"
-    lines = Path(SCRIPT).read_text().splitlines()
-    script.write_text("\n".join(line for line in lines if not line.startswith("#SBATCH --cpus-per-task")))
-    job = cluster.submit(
-        "--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=0", script, "--set", "train.steps=2", CONFIG=str(config)
-    )
-    state, output = cluster.wait(job)
-    assert state == "COMPLETED 0:0", output
-    assert list(losses(folder)) == [1, 2]
 
 
 @pytest.mark.parametrize("shape", [ONE_NODE, pytest.param(SHAPE, marks=pytest.mark.slow)])

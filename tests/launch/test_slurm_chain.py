@@ -117,14 +117,6 @@ def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_
     assert cluster.wait(later) == ("COMPLETED 0:0", "evaluated alone\n")
 
 
-@pytest.mark.parametrize("given", [{}, {"SBATCH_SIGNAL": "B:USR1@580"}])
-def test_a_notice_longer_than_the_job_is_refused(cluster, site, given):
-    shape = ["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", "--time=10"]
-    state, output = cluster.wait(cluster.submit(*shape, "launch/slurm/pretrain.sbatch", **site, **given))
-    assert state == "FAILED 2:0" and "the job has 600 s, and is asked to leave" in output, output
-    assert "called: python" not in output
-
-
 @pytest.mark.parametrize(
     ("variables", "words"),
     [

@@ -33,8 +33,3 @@ def test_a_machine_of_ones_own_is_a_file(tmp_path):
     path.write_text(yaml.safe_dump(tree | {"peak": {"float32": 1e12}}))
     with pytest.raises(ConfigError, match="each give a number for bfloat16"):
         load_machine(path)
-
-
-def test_an_unknown_name_says_which_there_are():
-    with pytest.raises(ConfigError, match="no machine 'fronter'; take one of cpu, dgx-h100, frontier"):
-        load_machine("fronter")

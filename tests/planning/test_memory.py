@@ -124,19 +124,6 @@ def test_a_gpu_holds_two_micro_batches_unless_one_is_large_beside_its_memory():
     assert activations(gpu.model_copy(update={"memory": 7 * num_bytes})) == one
 
 
-def test_parts_that_are_unrolled_first_take_nothing_of_the_device():
-    workload, unrolled = (
-        workload_of(QUICK),
-        RUN.model_copy(update={"train": RUN.train.model_copy(update={"unroll": 2})}),
-    )
-    for ways in (1, 2):
-        plans = [
-            plan_memory(run, workload, read_engine({}), Topology(0, ways, ways, 3), CPU).activations
-            for run in (RUN, unrolled)
-        ]
-        assert (plans[1] > plans[0]) == (ways == 1)
-
-
 @pytest.mark.processes
 @pytest.mark.usefixtures("forked")
 def test_activations_are_as_planned_within_fifteen_percent():

@@ -10,8 +10,7 @@ from matey.model.boxes import reach_of
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of
 from matey.planning.machine import load_machine
-from matey.planning.memory import ready_bytes
-from matey.planning.preparation import pinned_bytes, preparation_bytes, waiting_bytes
+from matey.planning.memory import pinned_bytes, preparation_bytes, ready_bytes, waiting_bytes
 from matey.planning.workload import Workload
 from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start, start_ranks

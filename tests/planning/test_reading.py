@@ -9,7 +9,7 @@ from matey.benchmark.step import Case
 from matey.config import load_config
 from matey.data import TrajectorySet
 from matey.model.boxes import reach_of
-from matey.planning.preparation import MB, read_bytes, reading_text
+from matey.planning.memory import MB, read_bytes, reading_text
 from matey.planning.workload import Workload, load_workload
 from tests.support.planned import samples_of
 
@@ -61,7 +61,7 @@ def test_a_rank_reads_the_cells_around_its_box():
 
 def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):
     run, clock = load_config(run_yaml()), itertools.count()
-    monkeypatch.setattr("matey.planning.samples.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("matey.planning.workload.time.perf_counter", lambda: next(clock))
     whole = load_workload(run, num_samples=4)
     assert whole.read_rate == pytest.approx(sum(sample.num_bytes for sample in whole.samples), rel=0.01)
     monkeypatch.setattr("matey.train.network.AT_ONCE", 1)  # boxes of one patch

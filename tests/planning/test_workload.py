@@ -9,14 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from matey import MateyModel
-from matey.benchmark.step import Case, blocks_noted
+from matey.benchmark.step import Case
 from matey.config import ConfigError, load_config
-from matey.config.choices import SCHEMES
 from matey.data import TrajectorySet
+from matey.planning.memory import read_bytes
 from matey.planning.operations import count_kernels, count_operations
-from matey.planning.preparation import read_bytes
-from matey.planning.samples import Assumed
-from matey.planning.workload import Workload, load_workload
+from matey.planning.workload import Assumed, Workload, load_workload
 from matey.train.loss import LossScale, training_loss
 from matey.train.run_data import open_data
 from tests.support.laws import law
@@ -90,19 +88,6 @@ def test_kernels_are_those_that_start_to_a_quarter(network, scheme, grid, tokens
     assert planned.block_backward + planned.outside_backward == pytest.approx(backward.count, rel=0.25)
 
 
-@law("grid", [(64, 64), (32, 32, 32)], quick=[(64, 64)], ids=str)
-@pytest.mark.parametrize("scheme", SCHEMES.own)
-@law(("network", "tokens", "patches"), [(n, *s) for n in ("matey", "paper") for s in SETS], quick=[("matey", *SETS[2])])
-def test_kernels_of_the_blocks_are_those_that_start_to_a_quarter(scheme, grid, network, tokens, patches):
-    case = Case("micro", scheme=scheme, tokens=tokens, patches=patches, grid=grid, batch=1, network=network)
-    model, batch, marks = case.make_model(), case.make_batch(), {}
-    with KernelCounter() as counter, blocks_noted(model, lambda name: marks.update({name: counter.count})):
-        training_loss(model([batch]), model.sequence_group, {batch.system: LossScale()})[0].backward()
-    planned = count_kernels(model.config, len(model.keys))
-    assert planned.block_forward == pytest.approx(marks["leave"] - marks["enter"], rel=0.25)
-    assert planned.block_backward == pytest.approx(marks["leave backward"] - marks["enter backward"], rel=0.25)
-
-
 def test_tokens_are_counted_on_windows_of_the_data(run_yaml):
     run = load_config(run_yaml())
     workload = load_workload(run, num_samples=8)
@@ -123,11 +108,11 @@ def test_of_large_data_few_windows_are_read_and_only_in_boxes(run_yaml, monkeypa
 
     monkeypatch.setattr(TrajectorySet, "read", counted)
     monkeypatch.setattr("matey.train.network.AT_ONCE", 1)
-    monkeypatch.setattr("matey.planning.samples.open_data", lambda run: (open_data(run), sizes.clear())[0])
+    monkeypatch.setattr("matey.planning.workload.open_data", lambda run: (open_data(run), sizes.clear())[0])
     found = load_workload(run, num_samples=8)
     assert [sample.num_tokens for sample in found.samples] == [sample.num_tokens for sample in expected.samples]
     assert 0 < max(sizes) <= num_bytes / 4 and found.read_rate > 0
-    monkeypatch.setattr("matey.planning.samples.MOST_BYTES", 3 * num_bytes)
+    monkeypatch.setattr("matey.planning.workload.MOST_BYTES", 3 * num_bytes)
     assert len(load_workload(run, num_samples=8).samples) == 3
 
 
@@ -139,14 +124,6 @@ def test_of_data_that_is_not_at_hand_a_share_of_the_patches_is_split(run_yaml):
     assert sum(sample.system == "b" for sample in workload.samples) == 24
     with pytest.raises(ConfigError, match="set model.fields"):
         load_workload(load_config(run_yaml()), Assumed())
-
-
-def test_of_a_grid_that_no_machine_holds_a_sample_is_laid_out_without_its_fields(run_yaml):
-    run = load_config(run_yaml(), ["model.fields=[density]", "tokens.patches=[[2, 64, 64, 64], [2, 32, 32, 32]]"])
-    workload = load_workload(run, Assumed(((2048, 2048, 2048),), refined=0.2))
-    (sample,) = workload.samples
-    split = round(0.2 * 32**3)
-    assert sample.num_tokens == 32**3 - split + 8 * split and sample.window == (2, 2048, 2048, 2048)
 
 
 def test_a_run_waits_for_the_ranks_with_most_tokens(run_yaml):

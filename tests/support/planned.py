@@ -1,7 +1,7 @@
 """Samples of a batch as plans count them."""
 
 from matey.fields import FieldBatch
-from matey.planning.samples import Sample
+from matey.planning.workload import Sample
 from matey.tokens.tokenize import tokenize
 
 

@@ -9,8 +9,7 @@ from matey.commands.plan import as_pretrained
 from matey.config import load_config
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
-from matey.planning.samples import Assumed
-from matey.planning.workload import load_workload
+from matey.planning.workload import Assumed, load_workload
 from tests.support.models import make_model
 from tests.support.paths import ROOT
 
