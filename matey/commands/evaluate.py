@@ -50,7 +50,7 @@ from matey.train.folder import FileLock
 
 
 def main(args: argparse.Namespace) -> int:
-    """Evaluate; return 0 if all went well, 2 for a mistake that the printed sentence explains."""
+    """Evaluate, on the ranks of a launcher or in this process; return the exit code."""
     if args.share > 1 and likely_place()[1] == 1:
         raise FlagError(
             f"--share {args.share} needs ranks that a launcher starts, such as deepspeed; there is only one."
@@ -136,10 +136,12 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
             write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    tables = (
-        [alone_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
-    )
-    print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
+    tables = [comparison_text(names, evaluations), STAR]
+    if alone:
+        (found,), label = evaluations, about.label
+        beyond = "" if found.beyond is None else beyond_text([label], [found.beyond])
+        tables = [summary_text(found, label), physics_text([label], [found.records]), beyond, READING]
+    print("", *filter(None, tables), f"Report: {args.out / REPORT}", sep="\n\n")
 
 
 def share_fields(
@@ -179,13 +181,6 @@ def without_bad_values(
     if args.data or run is None or run.data.bad_values == "refuse":
         return data
     return sound_beginnings(data, data.num_frames + max(args.rollout, *args.leads), given, shared_out)
-
-
-def alone_text(evaluation: Evaluation, label: str) -> str:
-    """Format the results of one model as text."""
-    beyond = "" if evaluation.beyond is None else beyond_text([label], [evaluation.beyond])
-    texts = [summary_text(evaluation, label), physics_text([label], [evaluation.records]), beyond]
-    return "\n\n".join(filter(None, texts))
 
 
 def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut) -> Protocol:

@@ -66,11 +66,19 @@ class Range:
 
 def inspect(paths: Sequence[str], sheet: Path | None) -> int:
     """Print the contents of the data and every fault, and draw frames if there is a path for a PNG; return 1 for a fault."""
-    sets, faults = open_all(paths)
+    sets: list[TrajectorySet] = []
+    faults: list[str] = []
+    for path in paths:
+        try:
+            found, errors = open_each(path)
+        except DataError as error:
+            found, errors = [], [error]
+        sets += found
+        faults += map(str, errors)
     for data in sets:
-        values, found = check(data)
-        faults += found
-        print(contents(data, values, len(found)), end="\n\n")
+        values, own = check(data)
+        faults += own
+        print(contents(data, values, len(own)), end="\n\n")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")
@@ -88,19 +96,6 @@ def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
         with writing(sheet):
             write_png(contact_sheet(drawn), sheet)
         print(f"contact sheet: {sheet}")
-
-
-def open_all(paths: Iterable[str]) -> tuple[list[TrajectorySet], list[str]]:
-    """Open all systems under all paths; return the data sets, and a fault for each path that cannot be opened."""
-    sets, faults = [], []
-    for path in paths:
-        try:
-            found, errors = open_each(path)
-        except DataError as error:
-            found, errors = [], [error]
-        sets += found
-        faults += [str(error) for error in errors]
-    return sets, faults
 
 
 def check(data: TrajectorySet) -> tuple[Range, list[str]]:

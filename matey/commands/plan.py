@@ -22,12 +22,16 @@ PART_NAMES = {"waiting": "load imbalance"}  # parts of a step for which the fiel
 def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, Any], machine: Machine) -> int:
     """Print the estimate and, if asked or if the run does not fit, other ways to run it; return the exit code of the tool."""
     run, pretrained, notes = as_pretrained(run)
-    assumed = assumed_of(args, run)
+    assumed = None
+    if args.grid is not None or not is_at_hand(run):
+        assumed = Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
     workload = load_workload(run, assumed, pretrained=pretrained)
     size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
     planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
     print("\n".join([*notes, text(planned, workload, assumed, run, machine)]))
-    print(reading_of(args, planned, workload))
+    rate = workload.read_rate if args.read_rate is None else args.read_rate * MB
+    source = "as the windows were read here" if args.read_rate is None else "--read_rate"
+    print(reading_text(planned.read_bytes / planned.seconds.total, rate, planned.workers, planned.ranks, source))
     if not planned.fits_node:
         print(
             "The main memory of a node does not suffice for its ranks: take fewer data.workers, more ranks to a sequence "
@@ -64,21 +68,6 @@ def as_pretrained(run: RunConfig) -> tuple[RunConfig, MateyConfig | None, list[s
     return with_network_of(run, source.model.config), source.model.config, notes
 
 
-def assumed_of(args: argparse.Namespace, run: RunConfig) -> Assumed | None:
-    """Return the assumptions in place of the data; None if all data is there and no grid is given."""
-    if args.grid is None and is_at_hand(run):
-        return None
-    return Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
-
-
-def reading_of(args: argparse.Namespace, planned: Estimate, workload: Workload) -> str:
-    """Return a line on the data that a rank reads and the speed, given by the user or measured on the samples."""
-    needed = planned.read_bytes / planned.seconds.total
-    if args.read_rate is not None:
-        return reading_text(needed, args.read_rate * MB, planned.workers, planned.ranks, "--read_rate")
-    return reading_text(needed, workload.read_rate, planned.workers, planned.ranks, "as the windows were read here")
-
-
 def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: RunConfig, machine: Machine) -> str:
     """Format an estimate as lines."""
     lines = [
@@ -93,9 +82,13 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"memory of a rank, GiB   {planned.memory.total / GIB:10.2f}   of {planned.memory_limit / GIB:.1f}",
         *(f"  {name:22}{value / GIB:10.2f}" for name, value in _parts(planned)),
         f"main memory, GiB        {planned.preparation_bytes / GIB:10.2f}   to read and prepare a micro-batch, in "
-        + _preparing(planned),
-        *_of_node(planned),
+        f"each of {planned.num_preparing} processes of a rank",
     ]
+    if planned.node_memory is not None:
+        offloaded = planned.memory.offloaded
+        of_what = f", {offloaded / GIB:.1f} of each offloaded" if offloaded else ""
+        ranks = f"for ranks {planned.ranks_on_node}{of_what}{'' if planned.fits_node else ': too much'}"
+        lines.append(f"{planned.on_node / GIB:34.2f}   of {planned.node_memory / GIB:.1f} that a node has, {ranks}")
     if planned.pinned_bytes:
         pinned = "pinned, from which micro-batches are copied to the GPU ahead of the step"
         lines.append(f"{planned.pinned_bytes / GIB:34.2f}   {pinned}")
@@ -118,24 +111,6 @@ def text(planned: Estimate, workload: Workload, assumed: Assumed | None, run: Ru
         f"days for {run.train.steps:,} steps {planned.days:.3g}, node hours {planned.days * 24 * planned.nodes:,.1f}",
     ]
     return "\n".join(lines)
-
-
-def _preparing(planned: Estimate) -> str:
-    """Name the processes that prepare micro-batches; the ranks of a group prepare together, and their workers only read."""
-    if planned.sequence_parallel_size > 1:
-        return "each rank"
-    return f"each of {planned.num_preparing} process{'es' * (planned.num_preparing > 1)} of a rank"
-
-
-def _of_node(planned: Estimate) -> list[str]:
-    """Compare the main memory that the ranks of a node need with the node's, if it is known."""
-    if planned.node_memory is None:
-        return []
-    ranks, offloaded = planned.ranks_on_node, planned.memory.offloaded
-    of_what = f", {offloaded / GIB:.1f} of each offloaded" if offloaded else ""
-    verdict = "" if planned.fits_node else ": too much"
-    has = f"of {planned.node_memory / GIB:.1f} that a node has"
-    return [f"{planned.on_node / GIB:34.2f}   {has}, for ranks {ranks}{of_what}{verdict}"]
 
 
 def _source(workload: Workload, assumed: Assumed | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from matey.checkpoints.trained import Trained, load_trained
+from matey.checkpoints.trained import load_trained
 from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import open_dataset
@@ -85,18 +85,10 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
         if args.animate is not None:
             animate(args.animate, forecasts, file, field, cells, series)
         print(f"\n{closing_table(request, file)}")
-    for note in notes_on_errors(trained, forecasts):
-        print(note)
-
-
-def notes_on_errors(trained: Trained, forecasts: Forecasts) -> tuple[str, ...]:
-    """Return notes if errors come from trajectories that the model was trained on."""
-    request = forecasts.request
-    scored = tuple(number for number in request.trajectories if request.num_true(number))
-    if not scored:
-        return ()
-    held_out = HeldOut((request.data,), (scored,), request.num_frames)
-    return without_seen(held_out, trained.seen, trained.split, "score").notes
+    if scored := tuple(number for number in request.trajectories if request.num_true(number)):
+        held_out = HeldOut((request.data,), (scored,), request.num_frames)
+        for note in without_seen(held_out, trained.seen, trained.split, "score").notes:  # on errors that flatter
+            print(note)
 
 
 def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> None:
