@@ -93,21 +93,6 @@ def test_names_of_a_runs_files_are_spelt_in_one_module_alone():
     assert {path for path, _ in spelt} == {"matey/checkpoints/run_files.py"}, spelt
 
 
-@pytest.mark.parametrize(
-    ("source", "expected"),
-    [
-        ("from torch import distributed", ["torch.distributed"]),
-        ("def f():\n    from torch.distributed import barrier as b", ["torch.distributed.barrier"]),
-        ("import torch\ntorch.distributed.barrier()", ["torch.distributed.barrier", "torch.distributed"]),
-        ("import torch as t\nt.distributed", ["torch.distributed"]),
-        ("import torch\ntorch.nn.Linear(1, 2).distributed", []),
-        ("import torch.distributed_extras", []),
-    ],
-)
-def test_every_way_to_use_torch_distributed_is_found(source, expected):
-    assert of_torch_distributed(source) == expected
-
-
 @pytest.fixture(scope="module")
 def imported():
     """What a new interpreter says that imports all of ours."""

@@ -46,26 +46,6 @@ def documented(nodes, kinds=(ast.Module, ast.ClassDef, ast.FunctionDef, ast.Asyn
     return [node for kind in kinds for node in nodes.get(kind, ()) if ast.get_docstring(node)]
 
 
-def test_a_fragment_is_told_from_a_phrase():
-    fragments = (
-        "of bool, which places belong to it",
-        "``(k, z)`` of bool",
-        "whose runs they are",
-        "per group, the rows",
-        "its shape",
-    )
-    phrases = (
-        "mask ``(k, z)`` of the cells",
-        "whether the grid wraps around",
-        "``(b, f)``, the scale",
-        "``(n,)`` level",
-    )
-    assert all(map(is_fragment, fragments)) and not any(map(is_fragment, phrases))
-    text = "Do it.\n\nArgs:\n    a: the rows, and\n        of them some.\n    b: of all.\n"
-    text += "\nReturns:\n    The rows\n    of all.\n"
-    assert entries(text) == [("a", "the rows, and"), ("b", "of all."), ("", "The rows")]
-
-
 def test_entries_of_docstrings_say_what_a_thing_is():
     wrong, num_entries = [], 0
     for path, nodes in sources():

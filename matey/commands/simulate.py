@@ -84,10 +84,8 @@ def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> li
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads work on whole batches instead
 
-    def show(trajectories: Iterator[Trajectory], num_trajectories: int) -> Iterable[Trajectory]:
-        if sys.stderr.isatty():
-            return tqdm(trajectories, desc=options.system, total=num_trajectories, unit="trajectory")
-        return told(trajectories, options.system, num_trajectories)
+    def show(trajectories: Iterator[Trajectory], total: int) -> Iterable[Trajectory]:
+        return tqdm(trajectories, desc=options.system, total=total, unit="trajectory", disable=None)
 
     written = make(official, ensemble, workers, options.overwrite, show)
     return to_the_well(official, options.out) if official != options.out else written
@@ -118,11 +116,3 @@ def to_the_well(official: Path, out: Path) -> list[Path]:
     write_the_well(data, Split(numbers[: -2 * tenth], numbers[-2 * tenth : -tenth], numbers[-tenth:]), out)
     shutil.rmtree(official)
     return [path for path in out.rglob("*") if path.is_file()]
-
-
-def told(trajectories: Iterator[Trajectory], system: str, total: int) -> Iterator[Trajectory]:
-    """Print the number of solved trajectories at each tenth, for logs that a progress bar would fill."""
-    for done, trajectory in enumerate(trajectories, start=1):
-        if done * 10 // total > (done - 1) * 10 // total:
-            print(f"{system}: {done} of {total} trajectories", file=sys.stderr, flush=True)
-        yield trajectory

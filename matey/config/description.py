@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -125,45 +125,7 @@ def patterns_in(files: Patterns | dict[PartName, Patterns] | None) -> list[str]:
 TODO = "TODO"
 """Value in a guessed description for facts that the file does not tell; it is refused until the user replaces it."""
 
-_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
-    "files": ((str, list, tuple, dict), "a path, a list of paths, or some of {train: ..., valid: ..., test: ...}"),
-    "fields": ((dict,), "each field with its array, such as {height: h}"),
-    "given": ((dict,), "each given field with its array, such as {forcing: f}"),
-    "axes": ((list, tuple), "a list, such as [time, y, x]"),
-    "conserved": ((list, tuple), "a list of fields, such as [tracer]"),
-    "spacing": ((dict,), "a cell size, or an array of coordinates, for each axis, such as {y: 0.1, x: 0.1}"),
-    "time_step": ((str, int, float, dict, Section), "a time above 0, or the array of times"),
-    "boundary": ((dict,), "the kind for each axis, such as {y: wall, x: periodic}"),
-    "parameters": ((dict,), "each parameter with its value, or where it lies, such as {viscosity: {attribute: nu}}"),
-}
 _MASKS = ("mask", "masks", "geometry")
-
-
-def _check_form(key: object, value: Any) -> None:  # noqa: ANN401 (what a user wrote)
-    """Raise ValueError if the value at a key of a description has the wrong form."""
-    forms, expected = _FORMS.get(str(key), ((object,), ""))
-    if (key, value) in (("files", None), ("axes", None), ("conserved", [])):  # as in the YAML that a run writes
-        return
-    entries: dict[Any, Any] = value if isinstance(value, dict) else {}
-    if not isinstance(value, forms) or isinstance(value, bool) or value in ([], ()):
-        raise ValueError(f"{key}: expected {expected}, got {value!r}"[:300])
-    if unquoted := [name for name in entries if not isinstance(name, str)]:
-        raise ValueError(f"{key}: {unquoted[0]!r} is no name in YAML; put it into quotes")
-    if key == "files" and (others := set(entries) - {*get_args(PartName)}):
-        raise ValueError(f"files: expected {expected}, got {sorted(others)[0]!r}")
-    is_size = key == "time_step" and not isinstance(value, dict | Section)
-    sizes = entries.items() if key == "spacing" else [("", value)] if is_size else []
-    for name, size in sizes:
-        if not isinstance(size, str) and not (isinstance(size, int | float) and size > 0):
-            raise ValueError(
-                f"{key}{'.' * bool(name)}{name}: expected a number above 0, or the name of an array, got {size!r}"
-            )
-    for name, number in entries.items() if key == "parameters" else ():
-        if not isinstance(number, int | float | dict | ParameterSource):
-            raise ValueError(
-                f"parameters.{name}: expected a number, {{array: NAME}}, {{attribute: NAME}}, {{in_name: 'Re{{}}'}} or "
-                f"{{table: FILE.csv}}, got {number!r}"
-            )
 
 
 class DataDescription(Section):
@@ -224,8 +186,6 @@ class DataDescription(Section):
             key: _numbers(value) if key in ("spacing", "time_step", "parameters") else value
             for key, value in tree.items()
         }
-        for key, value in tree.items():
-            _check_form(key, value)
         for key in ("fields", "given"):
             if isinstance(fields := tree.get(key), dict):
                 tree[key] = {name: {"array": of} if isinstance(of, str) else of or {} for name, of in fields.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from matey.config import ConfigError, read_yaml
 from matey.config.loading import sentences
@@ -48,6 +48,12 @@ class Machine(Section):
     between: Link = Field(description="link between nodes, all links of a node together")
     factors: dict[str, float] = Field({}, description="seconds of a collective over the model's, by kind, if measured")
 
+    @model_validator(mode="after")
+    def _has_both_precisions(self) -> Machine:
+        if not {"float32", "bfloat16"} <= self.peak.keys() & self.achieved.keys():
+            raise ValueError("peak and achieved must each give a number for float32 and for bfloat16")
+        return self
+
     def nodes_of(self, num_ranks: int) -> int:
         """Return how many nodes a number of ranks fills, one rank per device; ranks that share devices all fit on one node."""
         return 1 if self.shared_devices and self.num_nodes == 1 else -(-num_ranks // self.devices_per_node)
@@ -88,40 +94,24 @@ def load_machine(name_or_path: str | Path) -> Machine:
     Raises:
         ConfigError: there is no such machine or file, or the file does not describe one.
     """
-    path = Path(name_or_path)
+    path, name = Path(name_or_path), str(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        name = str(name_or_path)
-        if name not in _own_names():
-            return _of_package(name)
+        if name in MACHINES:
+            return MACHINES[name]
+        if name not in machine_names():
+            raise ConfigError(
+                f"There is no machine {name!r}; take one of {', '.join(machine_names())}, or the path of a "
+                "YAML file like those in matey/planning/machines/."
+            )
         path = Path(str(FOLDER / f"{name}.yaml"))
     tree = read_yaml(path)
     try:
-        machine = Machine.model_validate(tree)
+        return Machine.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {sentences(error, Machine)}.") from None
-    return _checked(machine, str(path))
+        raise ConfigError(f"{path}: {sentences(error, Machine)}") from None
 
 
 def machine_names() -> list[str]:
     """Return the names of the machines that come with MATEY, and of those that packages add."""
-    return [*_own_names(), *MACHINES]
-
-
-def _own_names() -> list[str]:
-    return sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir() if entry.name.endswith(".yaml"))
-
-
-def _of_package(name: str) -> Machine:
-    if name in MACHINES:
-        return _checked(MACHINES[name], f"The machine {name}")
-    raise ConfigError(
-        f"There is no machine {name!r}; take one of {', '.join(machine_names())}, or the path of a "
-        "YAML file like those in matey/planning/machines/."
-    )
-
-
-def _checked(machine: Machine, source: str) -> Machine:
-    for precision in ("float32", "bfloat16"):
-        if precision not in machine.peak or precision not in machine.achieved:
-            raise ConfigError(f"{source}: peak and achieved must each give a number for {precision}.")
-    return machine
+    own = sorted(entry.name.removesuffix(".yaml") for entry in FOLDER.iterdir() if entry.name.endswith(".yaml"))
+    return [*own, *MACHINES]

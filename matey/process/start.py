@@ -11,7 +11,6 @@ import ctypes
 import os
 import platform
 import resource
-import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -77,22 +76,11 @@ def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
                 return end_with_error(rank, world_size, f"error: {error}")
             sys.stderr.write(f"error: {error}\n")
             return 2
-        except BrokenPipeError:
-            if not _stop_saying():
-                raise
+        except BrokenPipeError:  # of the output: what else breaks is caught where it is written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
 
     return run
-
-
-def _stop_saying() -> bool:
-    """Discard further output if its reader, such as ``head``, has ended; return whether it has."""
-    output = sys.stdout.fileno()
-    reader = select.poll()
-    reader.register(output, 0)
-    if has_gone := any(event & select.POLLERR for _, event in reader.poll(0)):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return has_gone
 
 
 @cache

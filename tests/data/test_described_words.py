@@ -22,7 +22,7 @@ WRONG = {
     "axes left out": ({"axes": ["time", "y", "x"]}, r"h: expected the axes \(time, y, x\) .* got the shape \(2, 6, 8, 12\)"),
     "axes in another order": ({"axes": ["trajectory", "time", "x", "y"]}, r"lat: expected 12 coordinates .*order of the axes"),
     "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "which without time are those of a single snapshot"),
-    "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, "spacing.y: expected a number above 0, .* got 0"),
+    "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, r"spacing.y: Input should be greater than 0 .got 0"),
     "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
     "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
     "what is to be filled in": ({"boundary": {"y": "TODO", "x": "TODO"}}, "boundary.y, boundary.x still say TODO"),

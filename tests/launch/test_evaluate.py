@@ -192,16 +192,3 @@ def test_several_models_are_set_side_by_side_in_one_table_and_page(folder, tmp_p
     assert page.count('class="best"') == 2 and page.count("<img") == 1 + 2  # curves, and each model's worst case
     for name in ("waves", "other"):
         assert f'href="{name}/report.html"' in page and (tmp_path / "out" / name / "report.html").exists()
-
-
-def test_a_field_that_the_model_does_not_know_is_named(folder, tmp_path, evaluate):
-    path = folder / "waves" / "model" / "config.json"
-    model = tmp_path / "model"
-    make_model(PATCHES, torch.float32).save_pretrained(model)
-    config = json.loads(path.read_text()) | {"fields": ["water_height", "activator", "density"]}
-    (model / "config.json").write_text(json.dumps(config))
-    status, _, error = evaluate(
-        "--checkpoint", model, "--data", folder / "diffusion_reaction", "--out", tmp_path / "out"
-    )
-    assert status == 2
-    assert "diffusion_reaction: The model has no field 'inhibitor'" in error

@@ -91,7 +91,7 @@ def test_every_stage_and_sequence_groups_train_each_part_as_one_process(site, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "stage"), [("prepost", 3), ("lora", 0)])
+@pytest.mark.parametrize(("mode", "stage"), [("lora", 3)])
 def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one_with_rates_by_part(site, mode, stage):
     rates = "train.groups={decoder: {learning_rate: 0.003}, embedding_fields: {learning_rate: 0.01}}"
     more = ["--train", mode, "--set", rates, "--set", "train.layer_decay=0.8", "--set", "train.schedule=constant"]

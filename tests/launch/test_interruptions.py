@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.launchers import DEEPSPEED, PYTHON, SRUN, TORCHRUN
-from tests.support.programs import preloaded, start
 from tests.support.runs import NUM_STEPS, losses, pretrain, running, write_run
 from tests.support.small_files import write_swe
 
@@ -100,13 +99,3 @@ def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp
     result = pretrain(config, "--resume", *settings, launcher=launcher)
     assert result.returncode == 0, result.stdout + result.stderr
     assert valid_steps(folder) == [2] and list(losses(folder)) == [1, 2]
-
-
-def test_a_run_goes_on_when_the_reader_of_its_output_has_gone(place):
-    folder = place[0] / "unread"
-    config = write_run(folder, 1)
-    flags = f"--deepspeed_config ds_configs/zero1.json --config {config} {' '.join(SHORTER)}"
-    command = f"{preloaded().python} launch/pretrain.py {flags} 2>&1 | head -n 1"
-    result = start(["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"])
-    assert result.returncode == 0 and result.stdout.count("\n") == 1
-    assert losses(folder) == place[1]

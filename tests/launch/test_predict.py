@@ -2,7 +2,6 @@
 
 import csv
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -11,8 +10,6 @@ import xarray
 from PIL import Image
 
 from matey.data import open_dataset
-from matey.data.split_record import seen_text
-from matey.evaluate.forecasts.formats import ffmpeg
 from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -84,14 +81,6 @@ def test_ranks_that_share_the_tokens_forecast_what_one_process_does(model_folder
         assert np.allclose(found.water_height, expected.water_height, rtol=1e-5, atol=1e-5 * size)
     again = start_ranks(2, ROOT / command[0], *command[1:], "--out", tmp_path / "two.nc")
     assert again.returncode == 2 and "exists already" in again.stderr
-
-
-def test_an_mp4_plays(predict, tmp_path):
-    assert predict("--animate", tmp_path / "swe.mp4").returncode == 0
-    check = subprocess.run(
-        [ffmpeg(), "-v", "error", "-i", tmp_path / "swe.mp4", "-f", "null", "-"], capture_output=True
-    )
-    assert check.returncode == 0 and check.stderr == b""
 
 
 @pytest.mark.parametrize(

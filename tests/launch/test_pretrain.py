@@ -200,7 +200,6 @@ def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_beh
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", [3])
 def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for_bit(run_yaml, tmp_path, stage):
     config = run_yaml(
         parallel={"sequence_parallel_size": 2},

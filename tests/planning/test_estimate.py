@@ -126,22 +126,6 @@ def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
     assert nearest_that_fits(current, [(current, planned)]) is None
 
 
-@pytest.mark.whole
-def test_only_stages_that_can_offload_hold_less_on_the_device():
-    run, workload = paper()
-    config = load_deepspeed_config("ds_configs/zero3_offload.json")
-    planned = estimate(run, config, FRONTIER, nodes=1, workload=workload)
-    assert planned.memory.weights == planned.memory.optimizer == 0
-    for choice, other in search(run, config, FRONTIER, planned, workload):
-        assert (other.memory.weights == 0) == (choice.stage == 3), choice
-        assert (other.memory.optimizer == 0) == (choice.stage > 0), choice
-        settings = choice.settings(run, config)[1]["zero_optimization"]
-        assert ("offload_param" in settings, "offload_optimizer" in settings) == (choice.stage == 3, choice.stage > 0)
-    # A configuration that asks for more than its stage does is read as DeepSpeed will.
-    config["zero_optimization"]["stage"] = 1
-    assert estimate(run, config, FRONTIER, nodes=1, workload=workload).memory.weights > 0
-
-
 def test_auto_takes_the_smallest_group_that_fits():
     limit = ["parallel.sequence_parallel_size=auto", "train.micro_batch=1"]
     run, workload = paper(*limit, "parallel.memory_limit=40")

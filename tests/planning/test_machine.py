@@ -31,5 +31,5 @@ def test_a_machine_of_ones_own_is_a_file(tmp_path):
     with pytest.raises(ConfigError, match=r"mine.yaml: unknown key 'latncy'"):
         load_machine(path)
     path.write_text(yaml.safe_dump(tree | {"peak": {"float32": 1e12}}))
-    with pytest.raises(ConfigError, match="each give a number for bfloat16"):
+    with pytest.raises(ConfigError, match="each give a number for float32 and for bfloat16"):
         load_machine(path)

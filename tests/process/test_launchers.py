@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from matey.process.launchers import LAUNCHERS, program_of
 from tests.support.paths import ROOT
 
 # Starts what follows, waits for it, and passes nothing on.
@@ -87,18 +86,3 @@ def test_slurm_is_no_launcher_of_what_is_typed_into_a_terminal_of_a_step(tmp_pat
     os.close(theirs)
     os.close(mine)
     assert f"above {number}" in result.stdout, result
-
-
-@pytest.mark.parametrize(
-    ("command", "program"),
-    [
-        ("/usr/bin/python3 -u -m deepspeed.launcher.launch --x train.py", "deepspeed.launcher.launch"),
-        ("/v/bin/python3.11 /v/bin/torchrun --nproc_per_node 2 train.py", "torchrun"),
-        ("/opt/bin/mpirun -np 2 python train.py", "mpirun"),
-        ("slurmstepd: [7.0]", "slurmstepd"),
-    ],
-)
-def test_launchers_are_known_by_their_program(command, program):
-    assert program_of([command] if command.startswith("slurmstepd") else command.split()) == program
-    assert program in LAUNCHERS
-    assert program_of(["tmux", "new", "-s", "deepspeed"]) not in LAUNCHERS and program_of([]) not in LAUNCHERS

@@ -100,14 +100,6 @@ def test_a_run_with_data_counts_its_tokens_and_mistakes_end_with_2(run_yaml, pla
     assert status == 2 and error.startswith("error: ") and "no machine 'laptop'" in error
 
 
-def test_a_fine_tuning_may_lack_parameters_that_its_model_was_told(tmp_path, run_yaml, plan):
-    make_model(((1, 1, 4, 4),), torch.float32, parameters=("viscosity",), **MINI).save_pretrained(tmp_path / "told")
-    config = run_yaml(finetune={"pretrained": str(tmp_path / "told")})
-    own = ["--config", config, "--deepspeed_config", "ds_configs/zero1.json", "--ranks", "1", "--machine", "cpu"]
-    status, printed, error = plan(*own)
-    assert status == 0 and "windows of the data" in printed, error
-
-
 def test_a_fine_tuning_is_planned_with_the_network_of_its_model(tmp_path):
     make_model(((1, 1, 4, 4),), torch.float32, set="uniform", **MINI).save_pretrained(tmp_path / "mini")
     sets = ["data.sets=[{path: nowhere}]", "model.fields=[water_height]"]
