@@ -24,12 +24,6 @@ def sections():
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-def installs(text):
-    """Names of what a recipe installs by apt-get, and how it calls pip."""
-    (packages,) = re.findall(r"apt-get install -y --no-install-recommends ([\w -]+)", text)
-    return packages.split(), re.findall(r"pip install ([\w -]+) ", text)
-
-
 def test_hadolint_finds_nothing():
     result = subprocess.run([tool("hadolint"), FOLDER / "Dockerfile"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
@@ -43,12 +37,3 @@ def test_what_is_copied_is_there_and_not_ignored():
     lines = [line.split() for line in sections()["files"].strip().splitlines()]
     assert {source for source, _ in lines} == names
     assert all(target == f"/opt/matey/{source}" for source, target in lines)
-
-
-def test_both_recipes_install_the_same_and_shells_can_read_them():
-    post = sections()["post"]
-    assert installs(post) == installs((FOLDER / "Dockerfile").read_text())
-    for script in (post, sections()["runscript"], sections()["test"], sections()["environment"]):
-        lint = [tool("shellcheck"), "--shell=sh", "--severity=warning", "-"]
-        result = subprocess.run(lint, input=script, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout

@@ -1,8 +1,6 @@
 """What a newcomer meets first: the Python of the README, its links, and the drawing of the layers."""
 
 import re
-import shutil
-import subprocess
 import sys
 
 import pytest
@@ -27,32 +25,6 @@ def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_pat
     assert result.returncode == 0, result.stderr
     stated = float(re.search(r"# (0\.\d+) of the water's height", code)[1])
     assert float(re.search(r"0\.\d+", result.stdout)[0]) == pytest.approx(stated, rel=0.1)
-
-
-def make_with(folder, python):
-    """Copy what `make lint` asks for, and give it with a Python; return what came of it."""
-    for name in ("Makefile", "setup.py", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
-    command = ["make", "lint", f"PYTHON={python}"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def as_python_3_10(path, folder):
-    """Write a Python that takes itself for an older one."""
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 10, 13, 'final', 0)\n")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\nPYTHONPATH={folder} exec {sys.executable} "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_refuses_an_older_python_before_it_makes_anything(tmp_path):
-    python = as_python_3_10(tmp_path / "bin" / "python", tmp_path / "older")
-    result = make_with(tmp_path, python)
-    assert result.returncode == 2 and "MATEY needs Python 3.11 or newer" in result.stderr, result.stderr
-    assert "make PYTHON=python3.11" in result.stderr and not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])

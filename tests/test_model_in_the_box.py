@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from huggingface_hub import CommitOperationAdd, ModelCard
-from huggingface_hub.utils import validate_repo_id
 
 from matey.checkpoints.trained import load_trained
 from matey.data import open_dataset
@@ -53,13 +51,3 @@ def test_the_published_dam_breaks_are_new_to_it_and_others_are_known_again(tmp_p
     known = trained_on(dams, range(24), seen, None)
     assert not {0, 1, 23} & set(known), "PDEBench's small file, and the pages, have these"
     assert len(known) > 12
-
-
-def test_the_hub_would_take_the_model_as_it_lies():
-    """What `huggingface_hub` checks of a card, of names and of files before it sends any; nothing is sent."""
-    card = ModelCard.load(MODEL / "README.md", ignore_metadata_errors=False)
-    assert card.data.library_name == "matey-pde" and "physics" in card.data.tags
-    validate_repo_id("a-group/matey-micro")
-    files = [CommitOperationAdd(file.name, file) for file in sorted(MODEL.iterdir())]
-    assert {file.path_in_repo for file in files} >= {"README.md", "config.json", "model.safetensors"}
-    assert all(file.upload_info.size > 0 for file in files)

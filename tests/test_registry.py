@@ -67,13 +67,6 @@ def test_what_is_of_another_type_is_refused(rounding, install):
         rounding.register("ten")(10)
 
 
-def test_a_name_of_two_packages_is_refused_with_both(rounding, install):
-    install("coarse", "def tens(x): return 10", "tens = coarse:tens")
-    install("rough", "def tens(x): return 20", "tens = rough:tens")
-    with pytest.raises(RegistryError, match=r"'tens' of the package (\w+) .* same name as .* of the package (\w+) .*"):
-        list(rounding)
-
-
 def test_a_package_that_takes_a_name_of_ours_is_refused_where_names_are_listed(rounding, install):
     install("coarse", "def ceil(x): return 10", "ceil = coarse:ceil")
     with pytest.raises(

@@ -25,28 +25,6 @@ def test_trials_are_runs_with_other_settings_and_the_study_goes_on(run_yaml, tmp
     assert len({*rates}) == 3
 
 
-def test_a_trial_that_falls_behind_is_ended(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "examples")
-    import sweep
-
-    stand_in = tmp_path / "stand_in.py"
-    stand_in.write_text(
-        "import json, pathlib, sys, time\n"
-        "folder = next(pathlib.Path(w.removeprefix('output.dir=')) for w in sys.argv if w.startswith('output.dir='))\n"
-        "folder.mkdir()\n"
-        "number = int(folder.name[-3:])\n"
-        "(folder / 'metrics.jsonl').write_text(json.dumps({'step': 1, 'valid_nrmse': 0.1 + number}) + '\\n')\n"
-        "time.sleep(60 * (number == 2))\n"
-    )
-    words = ["--config", "x", "--trials", "3", "--startup", "2", "--launcher", f"{sys.executable} {stand_in}"]
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *words, "--out", f"{tmp_path}/s"])
-    assert sweep.main() == 0
-    assert [trial.state.name for trial in study_in(tmp_path / "s").trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--trials", "1", *sys.argv[5:]])
-    assert sweep.main() == 0
-    assert len({str(trial.params) for trial in study_in(tmp_path / "s").trials}) == 4  # the same command tries others
-
-
 def study_in(folder):
     import optuna
 

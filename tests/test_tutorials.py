@@ -6,13 +6,11 @@ import importlib
 import io
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from tests.support.notebooks import EXAMPLES, NOTEBOOKS, code_hash, run_notebook, shown_by
-from tests.support.paths import ROOT
 from tests.support.programs import clean_environment
 from tests.support.slurm_cluster import start_slurm, what_is_missing
 
@@ -113,17 +111,3 @@ def test_a_notebook_is_stored_as_its_code_ran_from_top_to_bottom_without_an_erro
     assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
     outputs = [output for cell in code for output in cell["outputs"]]
     assert outputs and all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
-
-
-def test_links_of_a_page_of_the_site_lead_from_the_folder_of_the_page(monkeypatch):
-    mkdocs = pytest.importorskip("mkdocs.structure.files", reason="the site is made by mkdocs, of the extra 'docs'")
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    files = mkdocs.Files([mkdocs.File("parallelism.md", str(ROOT / "docs"), "site", use_directory_urls=False)])
-
-    def turned(text, own):
-        page = SimpleNamespace(file=SimpleNamespace(src_uri=own))
-        return importlib.import_module("hooks").on_page_markdown(text, page, None, files)
-
-    of_notebook = turned("[more](../docs/parallelism.md#fields)", "tutorials/long_sequences.md")
-    assert of_notebook == "[more](../parallelism.md#fields)"
-    assert turned("[more](parallelism.md#fields)", "tutorials.md") == "[more](parallelism.md#fields)"

@@ -79,7 +79,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> list[Path]:
     """Solve what is missing, write it, and convert it if the options ask for another layout; return the new files."""
     if official != options.out:
-        check_the_well(options.out, official, ensemble)
+        check_the_well(options.out, ensemble)
     keep_freed_memory()  # otherwise each temporary of the solvers costs page faults, which doubles the time
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads work on whole batches instead
@@ -91,19 +91,13 @@ def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> li
     return to_the_well(official, options.out) if official != options.out else written
 
 
-def check_the_well(out: Path, official: Path, ensemble: Ensemble) -> None:
+def check_the_well(out: Path, ensemble: Ensemble) -> None:
     """Raise ValueError, before anything is solved, if the folder is not empty or trajectories are too few for all parts."""
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
     if ensemble.num_trajectories < 3:
         raise ValueError(
             f"The Well's layout has parts train, valid and test: make 3 trajectories, not {ensemble.num_trajectories}."
-        )
-    own = ensemble.system.layout.files(ensemble)
-    if others := sorted(path.name for path in official.glob("[!.]*") if path.name not in own):
-        raise ValueError(
-            f"{official} holds {len(others)} files of another call that was interrupted, such as {others[0]}, which would be "
-            "taken for this one's; finish that call, or remove the folder."
         )
 
 

@@ -7,14 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from matey.checkpoints.peer_folder import load_peer
-from matey.config import dump_config, load_config
-from matey.data import open_dataset
-from matey.evaluate.evaluation import score, tasks_of
-from matey.evaluate.held_out import hold_out
-from matey.evaluate.records import write_records
+from matey.config import dump_config
 from matey.studies.peers import Comparison, points_of
-from matey.studies.trainings import protocol_of
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.small_files import write_waves
@@ -95,27 +89,6 @@ def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
 def test_what_a_peer_was_trained_on_is_refused_as_of_matey(site, evaluate):
     status, _, error = evaluate("waves", "stencil-shallow_water", arguments=[*ALL, "--data", site / WATER])
     assert status == 2 and f"{PEER}: shallow_water: the model was trained on 8 of these 10" in error
-
-
-def test_data_that_a_peer_cannot_take_is_refused_in_a_sentence(site, evaluate):
-    peer, other = "stencil-shallow_water", [*ALL, "--data", site / REACTION]
-    status, _, error = evaluate("waves", peer, arguments=other)
-    assert status == 2 and f"{PEER}: It was trained on shallow_water alone, which the data" in error
-    status, _, error = evaluate("waves", peer, arguments=[*ALL, "--history", 4])
-    assert status == 2 and "It takes 2 frames of history and no other number; leave out --history." in error
-
-
-@pytest.mark.parametrize("kind", ["stencil", "unet", "fno"])
-def test_a_peer_forecasts_as_it_did_before_it_was_written(kind, site, tmp_path):
-    folder = folder_of(site, f"{kind}-shallow_water")
-    peer = load_peer(folder)
-    assert peer.facts.fields == ("water_height",) and (peer.num_frames, peer.lead_max) == (2, 3)
-    data = hold_out(
-        [open_dataset(site / WATER)], "test", 2, load_config(site / "waves" / "config.yaml").data, peer.split
-    )
-    protocol = protocol_of(3, max_windows=2)
-    write_records(score(peer.model, data, protocol, tasks_of(data, protocol)).records, tmp_path / "metrics.json")
-    assert (tmp_path / "metrics.json").read_text() == (folder / "metrics.json").read_text()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import subprocess
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.programs import preloaded
 from tests.support.runs import losses
 from tests.support.slurm_cluster import SCRIPT, SHAPE, run_in
 
@@ -41,18 +40,3 @@ def test_a_mistake_in_the_run_ends_the_chain_with_one_sentence_and_code_2(cluste
     state, output = cluster.wait(job)
     assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output
     assert cluster.jobs("mistaken")[-1] == job
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shape", "on_node"),
-    [(["--ntasks-per-node=2"], {0: 2, 1: 2, 2: 2, 3: 2}), (["--ntasks=3"], {0: 2, 1: 2, 2: 1})],
-)
-def test_each_task_of_srun_says_whom_it_takes_itself_for(cluster, shape, on_node):
-    command = [preloaded().python, "-m", "matey.parallel.environment"]
-    result = cluster.run("srun", "--nodes=2", *shape, *command, MASTER_ADDR="")
-    assert result.returncode == 0, result.stderr
-    for rank, size in on_node.items():
-        place = rank % 2 if size == 2 else 0
-        words = f"rank {rank} of {len(on_node)} by slurm; {place} of {size} on its node; cpu, gloo; rank 0 at n1:"
-        assert words in result.stdout, result.stdout

@@ -1,7 +1,6 @@
 """What a job hands to the next one of its chain, on a real Slurm; its program is a stand-in that asks for another at once."""
 
 import getpass
-import shutil
 
 import pytest
 
@@ -87,21 +86,6 @@ def test_fine_tuning_goes_on_from_the_same_model_in_the_next_job(cluster, site):
     assert call.endswith("--config some.yaml --resume --pretrained runs/old --train lora --trajectories 6")
 
 
-def test_a_chain_goes_on_when_slurm_does_not_answer_at_once(cluster, site, tmp_path):
-    for name in ("squeue", "sbatch"):
-        once = f"if [[ -n $SLURM_JOB_ID && ! -e {tmp_path}/{name} ]]; then touch {tmp_path}/{name}; exit 1; fi"
-        stand_in(tmp_path / "bin" / name, f'{once}\nexec {shutil.which(name)} "$@"')
-    name = "unanswered"
-    job = cluster.submit(
-        *SHAPE[1:], "--nodes=1", f"--job-name={name}", "--time=30", "launch/slurm/pretrain.sbatch", **site
-    )
-    state, output = cluster.wait(job)
-    assert state == "COMPLETED 0:0" and (tmp_path / "squeue").exists() and (tmp_path / "sbatch").exists(), output
-    first, last = cluster.jobs(name)
-    cluster.wait(last)
-    assert cluster.fields(last)["TimeLimit"] == cluster.fields(first)["TimeLimit"]
-
-
 def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_path):
     body = f"echo >> {tmp_path}/runs; exit $(( $(wc -l < {tmp_path}/runs) < 3 ? {LEAVES} : 0 ))"
     stand_in(tmp_path / "bin" / "python", body)
@@ -115,17 +99,3 @@ def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_
     assert not any("submitted\n" in output for _, output in before)
     (later,) = cluster.jobs("later")
     assert cluster.wait(later) == ("COMPLETED 0:0", "evaluated alone\n")
-
-
-@pytest.mark.parametrize(
-    ("variables", "words"),
-    [
-        ({"MAX_JOBS": "abc"}, "MAX_JOBS is 'abc', expected the number of jobs in the chain"),
-        ({"VENV": "/nowhere"}, "there is no virtual environment /nowhere"),
-    ],
-)
-def test_a_mistake_in_a_variable_of_the_site_ends_the_job_before_it_runs(cluster, site, variables, words):
-    state, output = cluster.wait(
-        cluster.submit(*SHAPE[1:], "--nodes=1", "launch/slurm/pretrain.sbatch", **(site | variables))
-    )
-    assert state == "FAILED 2:0" and words in output and "called: python" not in output, output

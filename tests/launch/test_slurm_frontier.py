@@ -53,17 +53,3 @@ def test_eight_tasks_of_a_frontier_node_train_save_and_go_on_in_the_next_job(clu
     assert list(losses(folder)) == list(range(1, 25))
     modules = Path(site["DISK"]) / "matey_code" / "matey"
     assert any(modules.rglob("*.pyc")), "the tasks imported the package from elsewhere than the node's disk"
-
-
-def test_a_packed_environment_that_is_missing_is_named_and_ends_the_job(cluster, site):
-    site["PACKED"] = "nowhere.tar.gz"
-    state, output = cluster.wait(cluster.submit(*JOB, "launch/frontier/pretrain.sbatch", **site))
-    assert state == "FAILED 1:0" and "sbcast failed: no copy of nowhere.tar.gz on every node" in output, output
-
-
-def test_a_mistake_in_a_fine_tuning_job_of_eight_tasks_is_one_sentence_and_code_2(cluster, site):
-    site |= {"PRETRAINED": "runs/nowhere", "CONFIG": "nowhere.yaml"}
-    state, output = cluster.wait(
-        cluster.submit(*JOB, "-p", "batch", "-t", 30, "launch/frontier/finetune.sbatch", **site)
-    )
-    assert state == "FAILED 2:0" and output.count("error: Cannot read ") == 1, output

@@ -9,11 +9,9 @@ import yaml
 import matey
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
-from matey.config import ConfigError, load_config
+from matey.config import load_config
 from matey.data import open_dataset
 from matey.train.finetune import finetune
-from matey.train.network import with_vocabulary
-from matey.train.run_data import open_data
 from tests.support.described_files import describe, flow
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import metrics, pretrain, succeed
@@ -74,16 +72,6 @@ def test_a_run_is_told_a_forcing_and_parameters_and_so_is_its_forecast(site):
     assert frames[-1].values.shape == (1, 1, 1, 16, 16)
     without = list(matey.forecast(trained, data.with_given(()), steps=5, trajectories=[3]))
     assert not torch.equal(frames[0].values, without[0].values)
-
-
-@pytest.mark.parametrize(("key", "word"), [("given", "wnd"), ("parameters", "mu")])
-def test_a_name_that_no_data_set_has_is_refused_with_the_nearest(site, key, word, capsys):
-    config = load_config(run_of(site, "run", model={"size": "micro", key: [word]}))
-
-    with pytest.raises(
-        ConfigError, match=rf"model.{key} names '{word}', which no data set has; there are .*Did you mean"
-    ):
-        with_vocabulary(config, open_data(config).all_sets)
 
 
 def test_fine_tuning_tells_a_pretrained_model_what_it_never_heard_of(site):

@@ -9,8 +9,7 @@ from matey.benchmark.step import Case
 from matey.model.boxes import reach_of
 from matey.model.prepare import prepare
 from matey.nested import num_bytes_of
-from matey.planning.machine import load_machine
-from matey.planning.memory import pinned_bytes, preparation_bytes, ready_bytes, waiting_bytes
+from matey.planning.memory import preparation_bytes, ready_bytes, waiting_bytes
 from matey.planning.workload import Workload
 from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start, start_ranks
@@ -102,12 +101,3 @@ def test_two_micro_batches_wait_for_each_worker():
     num_bytes = num_bytes_of(prepare([case.make_batch()], config))
     assert waiting_bytes(workload, 1, 1, 1) == pytest.approx(2 * num_bytes, rel=0.15)
     assert ready_bytes(workload, 1, 1) == pytest.approx(num_bytes, rel=0.15)
-
-
-def test_what_a_gpu_copies_from_is_counted_and_a_large_micro_batch_is_not_pinned():
-    case, gpu = CASES[0], load_machine("frontier")
-    workload = Workload(case.make_config(), tuple(samples_of(case.make_batch(), case.make_config())))
-    num_bytes = ready_bytes(workload, 2, 1)
-    assert num_bytes <= pinned_bytes(workload, 2, 1, gpu) < 2 * num_bytes
-    assert pinned_bytes(workload, 2, 1, gpu.model_copy(update={"memory": 7 * num_bytes})) == 0
-    assert pinned_bytes(workload, 2, 1, load_machine("cpu")) == 0

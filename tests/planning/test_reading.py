@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from matey.benchmark.step import Case
+from matey.commands.plan import MB, reading_text
 from matey.config import load_config
 from matey.data import TrajectorySet
-from matey.model.boxes import reach_of
-from matey.planning.memory import MB, read_bytes, reading_text
+from matey.planning.memory import read_bytes
 from matey.planning.workload import Workload, load_workload
 from tests.support.planned import samples_of
 
@@ -47,16 +47,6 @@ def test_a_rank_reads_every_chunk_whole_that_its_part_touches(chunk, ways, share
     workload = Workload(config, (replace(sample, chunk=chunk),))
     assert read_bytes(workload, 1, ways) == sample.num_bytes * share
     assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
-
-
-def test_a_rank_reads_the_cells_around_its_box():
-    case = Case("micro", grid=(64, 64), batch=1)
-    (sample,) = samples_of(case.make_batch(), case.make_config())
-    workload = Workload(case.make_config(), (sample,))
-    halo = reach_of(workload.config).inputs[1]
-    assert read_bytes(workload, 1, 2) == sample.bytes_of_cell * (32 + halo) * 64
-    around = Workload(workload.config, (replace(sample, periodic=(False, True, True)),))
-    assert read_bytes(around, 1, 2) == sample.bytes_of_cell * (32 + 2 * halo) * 64
 
 
 def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):

@@ -3,8 +3,6 @@
 import re
 import sys
 
-import pytest
-
 from tests.support.programs import start
 from tests.support.small_files import write_swe
 
@@ -26,17 +24,3 @@ def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
     assert all(0 < float(error[1]) < 1 and 0 < float(error[2]) < 1 for error in errors)
     tokens = [int(line.split()[3]) for line in result.stdout.splitlines()]
     assert all(16 <= number <= 256 for number in tokens)  # of 8 x 8 or 4 x 4 cells
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        (("--start", "8", "--steps", "5"), "expected a first frame from 0 to 5, got 8"),
-        (("--trajectory", "2", "--steps", "5"), "2 trajectories here, numbered from 0; got 2"),
-        (("--field", "tracer", "--steps", "5"), "no field 'tracer'; its fields are water_height"),
-    ],
-)
-def test_what_is_not_in_the_data_is_one_sentence(flags, sentence, tmp_path):
-    result = show(tmp_path, *flags)
-    assert result.returncode == 2 and sentence in result.stderr and "Traceback" not in result.stderr
-    assert not (tmp_path / "forecast.png").exists()

@@ -1,7 +1,6 @@
 """``tools/simulate.py`` as people run it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -64,16 +63,6 @@ def test_the_layout_of_the_well_has_a_file_for_each_part(run, tmp_path):
     assert "holds something already; choose another --out" in run(*flags)[2]
     few = run("shallow_water", "--out", tmp_path / "few", *SMALL, "--layout", "the_well", "--trajectories", 2)
     assert few[0] == 2 and "make 3 trajectories, not 2" in few[2] and not (tmp_path / "few").exists()
-
-
-def test_files_of_another_interrupted_call_do_not_come_into_the_layout_of_the_well(run, tmp_path):
-    flags = ("colliding_thermals", "--out", tmp_path / "out", *SMALL, "--layout", "the_well")
-    rest = tmp_path / ".out.official"
-    assert run("colliding_thermals", "--out", rest, *SMALL, "--seed", 50)[0] == 0
-    status, _, errors = run(*flags)
-    assert status == 2 and "holds 3 files of another call that was interrupted, such as thermals_0050.nc" in errors
-    shutil.rmtree(rest)
-    assert run(*flags)[0] == 0 and open_dataset(tmp_path / "out").num_trajectories == 3
 
 
 @pytest.mark.processes

@@ -1,9 +1,7 @@
 """A run is watched while it trains and compared with another, in the terminal and as a page."""
 
 import json
-import os
 import sys
-import time
 
 from matey.commands.watch import watch
 from matey.report.progress import read_progress, run_rows
@@ -49,26 +47,6 @@ def test_a_run_that_waits_for_its_next_job_or_writes_its_last_weights_is_watched
     assert read_progress(writes).is_over
     (writes / "matey.lock").write_text("{}")
     assert not read_progress(writes).is_over
-
-
-def test_a_run_whose_process_or_steps_give_no_sign_is_called_silent(tmp_path):
-    folder = written_run(tmp_path / "run", [0.4, 0.2], "steps: 100")
-    now, lock, metrics = time.time(), folder / "matey.lock", folder / "metrics.jsonl"
-    lock.write_text("{}")
-
-    def left():
-        run = read_progress(folder)
-        assert not run.is_over
-        return run_rows([run])[1][0][-1]
-
-    assert left() == "49 s"
-    os.utime(metrics, (now, now - 3 * 3600))
-    assert left() == "silent for 03:00 h"
-    os.utime(metrics)
-    os.utime(lock, (now, now - 26 * 3600 - 60))
-    assert left() == "silent for 26:01 h"
-    lock.unlink()
-    assert left() == "49 s"
 
 
 def test_a_folder_that_is_no_run_is_refused_in_a_sentence(tmp_path):
