@@ -174,6 +174,11 @@ def test_muon_is_described_exported_and_resumed_bit_for_bit_and_not_by_adamw(run
     fail(pretrain(config, "--resume", "--set", "train.optimizer=adamw"), words)
 
 
+def test_resuming_into_another_model_is_refused(copy):
+    patches = "tokens.patches=[[1, 1, 8, 8], [1, 1, 2, 2]]"
+    fail(copy("--set", patches, "--resume"), "holds a run with tokens.patches", "another output.dir")
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -200,6 +205,7 @@ def test_a_described_run_says_how_attention_crosses_ranks_and_leaves_nothing_beh
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", [3])
 def test_a_sequence_group_resumes_to_the_losses_of_the_uninterrupted_run_bit_for_bit(run_yaml, tmp_path, stage):
     config = run_yaml(
         parallel={"sequence_parallel_size": 2},

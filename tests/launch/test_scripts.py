@@ -140,6 +140,15 @@ def test_the_fine_tuning_job_names_the_model_to_start_from(site):
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
+def test_a_task_of_an_array_goes_on_as_that_task_alone(site, script):
+    site |= {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}
+    instead_of("python", site, "exit 75")
+    output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
+    assert {"--array=2", "--dependency=afterany:77_2"} <= set(submitted.split()), submitted
+
+
+@pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(site, script):
     site |= {"TASKS_START": "1", "MODULES": "some"}
     instead_of("module", site, "kill -USR1 $PPID")

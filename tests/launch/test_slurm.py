@@ -31,9 +31,6 @@ def test_a_job_from_a_fresh_clone_has_a_place_for_its_words(cluster, tmp_path):
     assert "error: Cannot read " in (tmp_path / "clone" / "logs" / f"matey-{job}.out").read_text()
 
 
-@pytest.mark.slow
-
-
 @pytest.mark.parametrize("shape", [ONE_NODE, pytest.param(SHAPE, marks=pytest.mark.slow)])
 def test_a_mistake_in_the_run_ends_the_chain_with_one_sentence_and_code_2(cluster, shape):
     job = cluster.submit(*shape, "--job-name=mistaken", SCRIPT, CONFIG="nowhere.yaml")
