@@ -10,6 +10,7 @@ import xarray
 from PIL import Image
 
 from matey.data import open_dataset
+from matey.data.split_record import seen_text
 from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
