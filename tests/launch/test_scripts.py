@@ -155,12 +155,3 @@ def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(sit
     instead_of("python", site, "trap 'exit 75' USR1; for _ in {1..300}; do sleep 0.1; done")
     result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and "called: sbatch" in result.stdout, result.stdout + result.stderr
-
-
-@pytest.mark.slow  # what it starts is trained in test_pretrain.py, and what it refuses is below
-def test_the_local_script_trains_and_goes_on(site):
-    command = ["bash", "launch/local.sh", site["CONFIG"]]
-    for steps, ranks, words in ((2, "", "Weights:"), (4, "1", "Going on after step 2")):
-        more = ["--set", f"train.steps={steps}"]
-        result = start([*command, *more], env=site | {"RANKS": ranks})
-        assert result.returncode == 0 and words in result.stdout, result.stdout + result.stderr

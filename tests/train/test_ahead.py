@@ -4,7 +4,6 @@ import gc
 import threading
 import weakref
 
-import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -141,14 +140,3 @@ def test_a_step_lets_go_of_its_micro_batches_before_the_next_one_comes():
     scales, average = {batch.system: LossScale()}, MovingAverage(engine, 0)
     take_step_of(engine, stream(), scales, settings, average, 1, Meter(engine.device))
     assert len(held) == 3
-
-
-def test_an_error_of_the_next_item_comes_up_when_it_is_asked_for():
-    def items():
-        yield 1
-        raise ValueError("bad file")
-
-    taken = beside(items())
-    assert next(taken) == 1
-    with pytest.raises(ValueError, match="bad file"):
-        next(taken)

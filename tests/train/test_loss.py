@@ -9,7 +9,7 @@ from matey.metrics import nrmse
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.train.ahead import for_loss
-from matey.train.loss import BALANCED, GRADIENT, NRMSE, LossScale, errors_of, training_loss
+from matey.train.loss import GRADIENT, NRMSE, LossScale, errors_of, training_loss
 from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -84,12 +84,6 @@ def test_the_gradient_loss_in_boxes_is_that_of_the_whole_field_planned_ahead_or_
         (found,) = errors_of([forecast], SequenceGroup(), GRADIENT)
         assert (forecast.halo is None) == (given is not ahead)
         assert torch.allclose(found, GRADIENT.of_frame(forecast.field(), batch), rtol=1e-10)
-
-
-def test_the_balanced_loss_is_nrmse_in_other_units():
-    batch = make_batch(dtype=torch.float64)
-    assert BALANCED.balanced and not NRMSE.balanced and not GRADIENT.balanced
-    assert torch.equal(BALANCED.of_frame(batch.last, batch), nrmse(batch.last, batch.target))
 
 
 @pytest.mark.parametrize(("frames", "size"), [(1, 1e-6), (2, 1e6)])
