@@ -1,0 +1,1 @@
+"""What MATEY can be taught: a thing of each kind, each in one file."""
