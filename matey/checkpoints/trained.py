@@ -144,7 +144,7 @@ class _ModelJson(ModelSection):
     width: int = Field(192, ge=4, le=65_536)
     num_blocks: int = Field(12, ge=1, le=1024)
     mlp_ratio: float = Field(4.0, gt=0, le=64)
-    scales: Any = None  # see `matey.model.scales.check_ranges`
+    scales: Any = None  # see `matey.model.configuration.check_ranges`
     num_wavelengths: int = Field(16, ge=1, le=1024)
     longest_lead: float = Field(256.0, gt=0, le=1e9)
 

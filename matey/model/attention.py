@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.autograd import Function
 
 from matey.config.choices import BACKENDS
 from matey.tokens.segments import Segmentation
@@ -173,3 +174,40 @@ def _kernel(backend: str) -> Kernel:
 
         return flash_attn_varlen_func
     raise ValueError("The package flash-attn is not installed; install it or set model.attention to auto.")
+
+
+def turned(qkv: Tensor, rotation: Tensor) -> Tensor:
+    """Turn queries and keys; values stay as they are.
+
+    Args:
+        qkv: queries, keys and values ``(n, 3, h, d)``.
+        rotation: cosines and sines ``(n, 2, d / 2)``, see `rotation_of`; channel ``c`` makes a pair with ``c + d / 2``.
+
+    Returns:
+        ``(n, 3, h, d)``.
+    """
+    found: Tensor = _Turned.apply(qkv, rotation[:, 0, None, None], rotation[:, 1, None, None])
+    return found
+
+
+class _Turned(Function):
+    """One copy and four passes over queries and keys. Attention keeps the copy, so that ``qkv`` need not be kept beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.cos, ctx.sin = cos, sin
+        result = qkv.clone()
+        (first, second), (to_first, to_second) = _pairs(qkv, cos.shape[-1]), _pairs(result, cos.shape[-1])
+        to_first.mul_(cos).addcmul_(second, sin, value=-1)
+        to_second.mul_(cos).addcmul_(first, sin)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        # Differentiable again: `once_differentiable` would let `torch.autograd.grad` leave out a part of a second derivative.
+        return _Turned.apply(gradient, ctx.cos, -ctx.sin), None, None
+
+
+def _pairs(qkv: Tensor, num_pairs: int) -> tuple[Tensor, Tensor]:
+    """Return views of both channels of each pair of queries and keys."""
+    return qkv[:, :2, :, :num_pairs], qkv[:, :2, :, num_pairs : 2 * num_pairs]

@@ -10,23 +10,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.model.cells import Reach, Sides, cell_inputs
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import on_cells
 from matey.model.given import Given, with_given
+from matey.model.modules import joined
 from matey.model.sequence_group import CellRoute, RankGroup
 from matey.samples import Box as BoxToRead
 from matey.samples import Samples
 from matey.tokens.decomposition import Box, Decomposition, Frames, Span
 from matey.tokens.normalisation import Normalisation
-from matey.tokens.patches import Patch, cover, extend
+from matey.tokens.patches import Patch, cover, extend, factor_stages
 from matey.tokens.refinement import is_of_patches
 
 
@@ -315,3 +318,75 @@ def _inside(spans: Sequence[Span], box: Sequence[slice]) -> tuple[slice, ...]:
         slice(side.start - span.cells.start, side.stop - span.cells.start)
         for span, side in zip(spans, box, strict=True)
     )
+
+
+DENSE = 2**20  # largest number of weights of one matrix of interpolation
+
+
+GRAINS_AT_ONCE = 128  # grains that a piece of a longer axis is as long as
+
+
+def grain_of(patches: Sequence[Patch]) -> Patch:
+    """Return the size of a grain, of one frame: the largest divisor up to 4 of the finest patch, along each axis."""
+    z, y, x = factor_stages((1, *patches[-1][1:]))[0][1:]
+    return 1, z, y, x
+
+
+def on_cells(grains: Tensor, numbers: Tensor, first: Sequence[int], grain: Patch, cells: Sequence[slice]) -> Tensor:
+    """Return what grains give to some cells, ``(b, c, z, y, x)``, interpolated linearly.
+
+    Args:
+        grains: ``(g, c)``, all grains that leaves give.
+        numbers: ``(l, b, Z, Y, X)``, the number of each grain around the cells; several are added up. ``g`` stands for none.
+        first: the first of them along ``z, y, x``, counted from the domain's.
+        grain: size of a grain.
+        cells: the cells ``z, y, x``, counted from the domain's.
+    """
+    values = F.embedding(numbers.flatten(), torch.cat([grains, grains.new_zeros(1, grains.shape[1])]))
+    values = values.view(*numbers.shape, grains.shape[1]).sum(dim=0)  # (b, Z, Y, X, c)
+    box = [slice(begin, begin + size) for begin, size in zip(first, values.shape[1:-1], strict=True)]
+    for axis, along in enumerate(zip(box, grain[1:], cells, strict=True), start=1):
+        values = _interpolated(values, axis, *along)
+    return values.movedim(-1, 1)
+
+
+def _interpolated(values: Tensor, axis: int, box: slice, grain: int, to: slice) -> Tensor:
+    """Interpolate along an axis to cells by a dense matrix, or by several along a long one, where most of it would be zero.
+
+    This is many times as fast as gathering neighbours, and has the same gradient on every run.
+    """
+    if grain == 1:
+        # Narrowing to the whole axis would cost the backward pass a copy.
+        return values if to == box else values.narrow(axis, to.start - box.start, to.stop - to.start)
+    sizes, start = (values.shape[axis], to.stop - to.start), to.start - box.start * grain
+    # Pieces of a whole number of grains have the same weights.
+    rows = sizes[1] if math.prod(sizes) <= DENSE else GRAINS_AT_ONCE * grain
+    found = []
+    for first in range(0, sizes[1], rows):
+        last = min(first + rows, sizes[1])
+        # A grain reaches as far as the middles of its neighbours; twice the distances, so that they are whole numbers.
+        low, high = ((2 * row + 1 + 2 * start - grain) // (2 * grain) for row in (first, last - 1))
+        low, high = (max(0, low), min(sizes[0], high + 2)) if rows < sizes[1] else (0, sizes[0])
+        weights = _weights(high - low, last - first, start + first - low * grain, grain, values.dtype, values.device)
+        grains = values if high - low == sizes[0] else values.narrow(axis, low, high - low)
+        found.append(weights @ grains.flatten(axis + 1))
+    return joined(found, dim=axis).unflatten(-1, values.shape[axis + 1 :])
+
+
+@lru_cache(maxsize=32)
+def _weights(num: int, num_cells: int, start: int, grain: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the matrix that interpolates grains along a side of a box to cells; most steps repeat the last ones.
+
+    Args:
+        num: number of grains.
+        num_cells: number of cells.
+        start: number of cells from the start of the grains to the first cell.
+        grain: number of cells along the side in a grain.
+        dtype: type of the weights.
+        device: device of the weights.
+    """
+    with torch.inference_mode(False):  # it may be used in training later
+        # In whole numbers, so that boxes in the same relative position have the same weights to the last bit.
+        middle = 2 * torch.arange(num_cells, device=device) + 1 + 2 * start - grain
+        number = torch.arange(num, device=device) * (2 * grain)
+        return (1 - (middle[:, None] - number).abs().to(dtype) / (2 * grain)).clamp_min(0)

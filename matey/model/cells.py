@@ -32,8 +32,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from matey.model.given import Rows, WideLinear, chosen, wide
-from matey.model.modules import packed
+from matey.model.modules import Rows, WideLinear, chosen, packed, wide
 from matey.tokens.patches import Patch, long_axes
 
 NUM_INPUTS = 2  # the last frame, and the change that led to it

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import torch
 from pydantic import ValidationError
 from transformers import PretrainedConfig
 
@@ -18,7 +19,6 @@ from matey.config.loading import sentences, shortened
 from matey.config.schema import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed
-from matey.model.scales import Ranges, check_ranges
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
 
@@ -33,6 +33,10 @@ SIZES = {
     "B": (12, 768, 12),
 }
 
+NUM_SCALES = 3
+
+Ranges: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
+"""Smallest and largest values of `Normalisation.scales` for each field by its name, ``[[low] * 3, [high] * 3]``."""
 
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
 STATED = ("tokens", "history", "network", "statistics", "predict")
@@ -64,7 +68,7 @@ class MateyConfig(PretrainedConfig):
         rotary: whether queries and keys are turned by the places of their tokens, see `matey.model.embedding`.
         statistics: whether the network is told the scales that the normalisation removes from a sample; by default it is,
             unless it is the paper's.
-        scales: ranges of these scales in training, by field, see `matey.model.scales`; scales outside are told as the nearest
+        scales: ranges of these scales in training, by field, see `matey.model.given`; scales outside are told as the nearest
             value inside. None: no ranges.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field). By default ``field`` in the paper's network,
@@ -314,3 +318,16 @@ def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> Matey
     return MateyConfig.from_size(
         run.model.size, fields=run.model.fields, tokens=run.tokens, attention=run.model.attention, **stated, **fixed
     )
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Raise ValueError unless each field has three finite lower bounds and three finite upper bounds that are not smaller."""
+    if not isinstance(ranges, Mapping):
+        raise ValueError(f"scales must name fields, each with [[low, low, low], [high, high, high]], got {ranges!r}.")
+    for name, bounds in ranges.items():
+        try:
+            found = torch.tensor(bounds, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            found = torch.empty(0)
+        if found.shape != (2, NUM_SCALES) or not found.isfinite().all() or (found[0] > found[1]).any():
+            raise ValueError(f"scales of {name!r} must be [[low, low, low], [high, high, high]], got {bounds!r}.")

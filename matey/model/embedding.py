@@ -15,18 +15,14 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
-from torch.autograd import Function
 
-from matey.model.configuration import MateyConfig
-from matey.model.given import Rows, WideLinear, chosen, weighted_sums, wide
-from matey.model.modules import ModuleList, packed
-from matey.model.scales import NUM_SCALES
+from matey.model.configuration import NUM_SCALES, MateyConfig
+from matey.model.modules import ModuleList, Rows, WideLinear, chosen, packed, weighted_sums, wide
 from matey.model.sequence_group import BlockPlan
 from matey.tokens.patches import Patch, factor_stages, long_axes, patch_grid, unpatchify
 from matey.tokens.segments import Key, place_key
@@ -119,7 +115,7 @@ class LeadTimeEmbedding(nn.Module):
 class ConditionEmbedding(nn.Module):
     """Embedding of the scales that the normalisation removes from a sample; physics depends on them, as wave speed on depth.
 
-    Each field adds its own scales, by name, see `matey.model.scales`.
+    Each field adds its own scales, by name, see `matey.model.given`.
     """
 
     def __init__(self, num_fields: int, width: int) -> None:
@@ -228,43 +224,6 @@ def rotations_of(rotation: Tensor, keys: Sequence[Key], plan: BlockPlan) -> list
     """
     orders = plan.at_residuals(rotation)[:-1]
     return [None if key is place_key else order for key, order in zip(keys, orders, strict=True)]
-
-
-def turned(qkv: Tensor, rotation: Tensor) -> Tensor:
-    """Turn queries and keys; values stay as they are.
-
-    Args:
-        qkv: queries, keys and values ``(n, 3, h, d)``.
-        rotation: cosines and sines ``(n, 2, d / 2)``, see `rotation_of`; channel ``c`` makes a pair with ``c + d / 2``.
-
-    Returns:
-        ``(n, 3, h, d)``.
-    """
-    found: Tensor = _Turned.apply(qkv, rotation[:, 0, None, None], rotation[:, 1, None, None])
-    return found
-
-
-class _Turned(Function):
-    """One copy and four passes over queries and keys. Attention keeps the copy, so that ``qkv`` need not be kept beside it."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.cos, ctx.sin = cos, sin
-        result = qkv.clone()
-        (first, second), (to_first, to_second) = _pairs(qkv, cos.shape[-1]), _pairs(result, cos.shape[-1])
-        to_first.mul_(cos).addcmul_(second, sin, value=-1)
-        to_second.mul_(cos).addcmul_(first, sin)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        # Differentiable again: `once_differentiable` would let `torch.autograd.grad` leave out a part of a second derivative.
-        return _Turned.apply(gradient, ctx.cos, -ctx.sin), None, None
-
-
-def _pairs(qkv: Tensor, num_pairs: int) -> tuple[Tensor, Tensor]:
-    """Return views of both channels of each pair of queries and keys."""
-    return qkv[:, :2, :, :num_pairs], qkv[:, :2, :, num_pairs : 2 * num_pairs]
 
 
 class PatchDecoder(nn.Module):

@@ -1,4 +1,4 @@
-"""A model's inputs besides the history of a sample: given fields, and numbers such as a viscosity.
+"""A model's inputs besides the history of a sample: given fields, scales, and numbers such as a viscosity.
 
 The embedding and the network on cells see given fields as they see those of the history; nothing predicts them, and refinement
 ignores them. The patches of the frame at time ``t`` see given fields at ``t`` + lead time: the newest frame sees
@@ -7,62 +7,25 @@ them at the target, and the frames before it, with short lead times, on the way 
     history        u(0)    u(1)    u(2)    u(3)                    -> u(3 + lead)
     given, lead 1  f(1)    f(2)    f(3)    f(4)
     given, lead 2  f(2)    f(3)    f(4)    f(5)                    a field that is constant in time is the same in all frames
+
+Scales are what the normalisation removes from a sample. The response of a network to a scale that it never saw is arbitrary:
+fields in other units could get forecasts of any size. So a scale outside the range of its field in training is told as the
+nearest value inside.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from matey.fields import FieldBatch, field_rows
-from matey.model.configuration import MateyConfig
+from matey.model.configuration import NUM_SCALES, MateyConfig, Ranges
+from matey.model.modules import Rows
 from matey.samples import BatchPart, Samples
 from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The row of each field of a batch in the vocabulary.
-
-    Attributes:
-        inputs: ``(f,)``, rows of the predicted fields, then of the given fields.
-        predicted: ``(f,)``, rows of the predicted fields.
-    """
-
-    inputs: Tensor
-    predicted: Tensor
-
-
-def chosen(weight: Tensor, rows: Tensor) -> Tensor:
-    """Return some rows of a weight ``(f, ...)`` by a lookup: its gradient is one pass; an index's gradient sorts on GPUs."""
-    return F.embedding(rows, weight.flatten(1)).view(len(rows), *weight.shape[1:])
-
-
-def weighted_sums(values: Tensor, weight: Tensor) -> Tensor:
-    """Multiply values ``(n, w)``, of cells or of samples, with weights ``(w, e)``; round the sums to the type of the weights.
-
-    Rounding comes last, so that values which differ by less than the precision of bfloat16 can still be told apart.
-    """
-    dtype = torch.promote_types(values.dtype, weight.dtype)
-    return (values.to(dtype) @ weight.to(dtype)).to(weight.dtype)
-
-
-def wide(values: Tensor) -> Tensor:
-    """Return values in float32, or in the more precise type that they have."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-class WideLinear(nn.Linear):
-    """A linear map in float32 of the few rows that tell a network about samples: close numbers must not become one."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Map ``(b, i)`` to ``(b, e)``."""
-        weight = wide(self.weight)
-        return F.linear(input.to(weight.dtype), weight, wide(self.bias))
 
 
 @dataclass(frozen=True)
@@ -174,3 +137,54 @@ def _leads(batch: Samples, num_given: int) -> Tensor:
 
 def _known(batch: FieldBatch | Samples, config: MateyConfig) -> list[int]:
     return [index for index, name in enumerate(batch.given_fields) if name in config.given]
+
+
+def scales_of(
+    normalisations: Iterable[Normalisation], rows: Sequence[Tensor], fields: Sequence[str], ranges: Ranges | None
+) -> tuple[Tensor, ...]:
+    """Return the scales of every batch as the network is told them, see `within`."""
+    each = zip(normalisations, rows, strict=True)
+    return tuple(within(normalisation.scales(), row, fields, ranges) for normalisation, row in each)
+
+
+def within(scales: Tensor, rows: Tensor, fields: Sequence[str], ranges: Ranges | None) -> Tensor:
+    """Return scales ``(b, f, 3)`` within the ranges of their fields; fields without a range keep theirs.
+
+    Args:
+        scales: the scales of the samples of a batch.
+        rows: ``(f,)``, the rows of its fields in the vocabulary.
+        fields: the vocabulary.
+        ranges: the ranges; None: no ranges.
+    """
+    if not ranges:
+        return scales
+    everything = [[-torch.inf] * NUM_SCALES, [torch.inf] * NUM_SCALES]
+    bounds = scales.new_tensor([ranges.get(name, everything) for name in fields])[rows]  # (f, 2, 3)
+    return torch.minimum(torch.maximum(scales, bounds[:, 0]), bounds[:, 1])
+
+
+def ranges_of(scales: Tensor, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Return the ranges of scales ``(b, f, 3)`` of some fields."""
+    low, high = scales.amin(dim=0).tolist(), scales.amax(dim=0).tolist()
+    return {name: [low[number], high[number]] for number, name in enumerate(names)}
+
+
+def united(found: Iterable[Ranges]) -> dict[str, list[list[float]]]:
+    """Return the smallest ranges that contain all the given ones."""
+    total: dict[str, list[list[float]]] = {}
+    for ranges in found:
+        for name, (low, high) in ranges.items():
+            lows, highs = total.get(name, [low, high])
+            total[name] = [[*map(min, lows, low)], [*map(max, highs, high)]]
+    return total
+
+
+def widened(ranges: Ranges, margin: float) -> dict[str, list[list[float]]]:
+    """Return ranges that are wider on each side, by ``margin`` times their width."""
+    return {
+        name: [
+            [a - margin * (b - a) for a, b in zip(low, high, strict=True)],
+            [b + margin * (b - a) for a, b in zip(low, high, strict=True)],
+        ]
+        for name, (low, high) in ranges.items()
+    }

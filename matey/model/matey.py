@@ -18,12 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from matey.config import ConfigError
 from matey.fields import FieldBatch
+from matey.mistakes import one_line
 from matey.model.blocks import Block, Norm, SelfAttention, keep_scale, scheme_keys
-from matey.model.boxes import reach_of
+from matey.model.boxes import grain_of, reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig, place_of
-from matey.model.cycle import Giving, NeighbourMap, Taking, grain_of
+from matey.model.cycle import Giving, NeighbourMap, Taking
 from matey.model.embedding import (
     ConditionEmbedding,
     LeadTimeEmbedding,
@@ -56,7 +58,7 @@ class MateyModel(PreTrainedModel):
         checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
             ``all`` or ``every_other``.
         offload_activations: whether the inputs that such blocks keep wait in main memory.
-        is_compiled: whether MLPs of the blocks are compiled, see `matey.model.compiled`.
+        is_compiled: whether MLPs of the blocks are compiled, see `compile_blocks`.
         tokens_give: whether tokens change any forecast, see `without_tokens`.
     """
 
@@ -283,6 +285,34 @@ class MateyModel(PreTrainedModel):
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
         return [scale[sample, None].to(dtype) for scale, sample in zip(scales, samples, strict=True)]
+
+    def compile_blocks(self, device: torch.device | str) -> None:
+        """Have the MLPs of the blocks compiled at their first call; the names and the saved form of weights stay the same.
+
+        MLPs are most of a block's computation and act token by token, so one compilation serves any number of tokens and all
+        blocks. Attention is one kernel call already, and so is a convolution of cells.
+
+        Args:
+            device: the device on which the model will be trained.
+
+        Raises:
+            ConfigError: nothing can be compiled here.
+        """
+        from torch._inductor import config  # here, so that no other run pays for the import
+
+        # Otherwise each rank would start a process for each core of its node to compile one function.
+        config.compile_threads = 1
+        try:
+            torch.compile(lambda values: -values)(torch.zeros(2, device=device))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"train.compile needs a compiler that works here, and got: {one_line(error)}; install one (g++, or what CXX "
+                "names; for GPUs the package triton as well), or set train.compile to false."
+            ) from error
+        for block in self.blocks:
+            # Only `forward`: the hooks by which ZeRO gathers weights and collects gradients still run around it.
+            block.mlp.forward = torch.compile(block.mlp.forward, dynamic=True)  # type: ignore[method-assign]
+        self.is_compiled = True
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch, token_batch: TokenBatch | None = None) -> Tensor:

@@ -22,12 +22,22 @@ from torch import Tensor
 
 from matey.fields import FieldBatch
 from matey.model.blocks import Near, keys_of
-from matey.model.boxes import Cut, Grains, Held, Wide, features_of, grains_around, held_of, interpolated_cells, reach_of
+from matey.model.boxes import (
+    Cut,
+    Grains,
+    Held,
+    Wide,
+    features_of,
+    grain_of,
+    grains_around,
+    held_of,
+    interpolated_cells,
+    reach_of,
+)
 from matey.model.cells import Reach
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import grain_of
-from matey.model.given import Rows, given_of, in_history, parameters_of, rows_of, with_given, with_known
-from matey.model.scales import told
+from matey.model.given import given_of, in_history, parameters_of, rows_of, scales_of, with_given, with_known
+from matey.model.modules import Rows
 from matey.model.sequence_group import BlockPlan, CellRoute, Exchange, RankGroup, Route
 from matey.nested import with_tensors
 from matey.samples import BatchPart, Samples
@@ -317,7 +327,7 @@ def _prepared(
         samples=tuple(samples),
         rows=rows,
         normalisations=token_batch.normalisations,
-        scales=told(inputs, [row.inputs for row in rows], config.fields, config.scales),
+        scales=scales_of(inputs, [row.inputs for row in rows], config.fields, config.scales),
         parameters=torch.cat([parameters_of(batch, names, device) for batch in samples]) if names else None,
         held=tuple(held_of(*of_batch, config) for of_batch in of_batches),
         tokens=places.of_boxes((box_of == me).nonzero(as_tuple=True)[0], cuts, needed[me]),

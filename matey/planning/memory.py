@@ -13,9 +13,9 @@ from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.data.reading import unpacked_cells
+from matey.model.boxes import grain_of
 from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import grain_of
 from matey.parallel.engine import is_bf16, zero_settings
 from matey.parallel.topology import Topology
 from matey.planning.machine import Machine

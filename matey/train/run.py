@@ -15,7 +15,6 @@ import torch
 from matey.checkpoints.run_files import read_metrics
 from matey.config import RunConfig, dump_config
 from matey.mistakes import Mistake
-from matey.model.compiled import compile_blocks
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.agreement import check_agreement, check_same_run, fingerprint
@@ -79,7 +78,7 @@ def train_run(
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
     if run.train.compile and not only_describe:
-        compile_blocks(model, deepspeed().get_accelerator().current_device_name())
+        model.compile_blocks(deepspeed().get_accelerator().current_device_name())
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     notes = (*data.notes, *notes, *warm_up_notes(run.train))

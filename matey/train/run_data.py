@@ -41,7 +41,8 @@ from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Mixture, Window, spread_windows
 from matey.mistakes import listed, regular
-from matey.model.scales import Ranges, ranges_of, united, widened
+from matey.model.configuration import Ranges
+from matey.model.given import ranges_of, united, widened
 from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.folder import cannot_write

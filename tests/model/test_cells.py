@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides, order_of
-from matey.model.given import Rows
-from matey.model.modules import unpacked
+from matey.model.modules import Rows, unpacked
 
 CHANNELS, WIDTH, FIELDS = 6, 8, 3
 ROWS = Rows(torch.tensor([0, 2]), torch.tensor([0, 2]))

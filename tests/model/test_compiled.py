@@ -7,7 +7,6 @@ import psutil
 import pytest
 import torch
 
-from matey.model.compiled import compile_blocks
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model
 from tests.support.programs import clean_environment
@@ -27,7 +26,7 @@ def test_one_compilation_gives_losses_and_gradients_of_all_blocks_and_lengths():
     model = make_model(num_blocks=3).train()
     expected = [loss_and_gradients(model, batch) for batch in batches]
     names = [*model.state_dict()]
-    compile_blocks(model, "cpu")
+    model.compile_blocks("cpu")
     found = [loss_and_gradients(model, batches[0])]
     with torch.compiler.set_stance("fail_on_recompile"):
         found.append(loss_and_gradients(model, batches[1]))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from matey.model.embedding import rotation_of, rotations_of, turned
+from matey.model.attention import turned
+from matey.model.embedding import rotation_of, rotations_of
 from matey.model.prepare import prepare
 from tests.support.models import make_batch, make_config, make_model
 

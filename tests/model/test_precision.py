@@ -8,7 +8,7 @@ import torch
 
 from matey.model.cells import CellsAfter, Reach, Sides
 from matey.model.embedding import PatchEmbedding
-from matey.model.given import Rows
+from matey.model.modules import Rows
 from matey.model.sequence_group import SequenceGroup
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import make_batch, make_model

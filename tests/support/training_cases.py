@@ -13,7 +13,6 @@ import cpuinfo
 import torch
 
 from matey.config import TrainSection
-from matey.model.compiled import compile_blocks
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -56,7 +55,7 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compil
     model.offload_activations = recompute == "offloaded"
     model.checkpoint_blocks = "none" if recompute == "none" else "all"
     if is_compiled:
-        compile_blocks(model, find_environment().device)
+        model.compile_blocks(find_environment().device)
     if freeze:
         model.blocks.requires_grad_(False)
     calls = []
