@@ -156,14 +156,17 @@ def take_step_of(
     for micro_step in range((step - 1) * settings.accumulation, step * settings.accumulation):
         batches = next(stream)
         meter.mark("data")
+        lead_times = None
         if isinstance(batches, AsRead):
+            lead_times = [each.samples.lead_time for each in batches.batches]
             forecasts = engine(rolled_out(engine, batches.batches, num_rolled(micro_step, settings)))
         else:
             forecasts = engine(batches)
-        loss, per_sample = training_loss(forecasts, engine.module.sequence_group, scales, LOSSES[settings.loss])
+        group = engine.module.sequence_group
+        loss, per_sample = training_loss(forecasts, group, scales, LOSSES[settings.loss], lead_times)
         meter.mark("forward")
         # DeepSpeed averages gradients over all ranks; those of one sequence group are parts of a sum.
-        engine.backward(loss * engine.module.sequence_group.size)
+        engine.backward(loss * group.size)
         meter.mark("backward")
         grad_norm = take_step(engine)
         meter.mark("optimizer")

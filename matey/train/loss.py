@@ -195,7 +195,11 @@ def _and_around(forecast: Forecast, values: Tensor, halo: Sequence[int], sequenc
 
 
 def training_loss(
-    forecasts: Sequence[Forecast], sequence_group: SequenceGroup, scales: Mapping[str, LossScale], loss: Loss = NRMSE
+    forecasts: Sequence[Forecast],
+    sequence_group: SequenceGroup,
+    scales: Mapping[str, LossScale],
+    loss: Loss = NRMSE,
+    lead_times: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean over the samples of a micro-batch, and the loss of each sample ``(b,)``.
 
@@ -204,12 +208,16 @@ def training_loss(
         sequence_group: the group that sums over the ranks that share the samples.
         scales: the error that counts as a loss of 1, for each system.
         loss: the error of a forecast.
+        lead_times: lead times ``(b,)`` of each batch as it was read, where the model has rolled its history out since: what
+            counts as a loss of 1 is the error over all of that time. None: those of the forecasts.
     """
-    errors = zip(forecasts, errors_of(forecasts, sequence_group, loss), strict=True)
+    if lead_times is None:
+        lead_times = [forecast.samples.lead_time for forecast in forecasts]
+    errors = zip(forecasts, errors_of(forecasts, sequence_group, loss), lead_times, strict=True)
     per_sample = torch.cat(
         [
-            error.mean(dim=1) / scales[forecast.samples.system].at(forecast.samples.lead_time.to(error.dtype))
-            for forecast, error in errors
+            error.mean(dim=1) / scales[forecast.samples.system].at(lead_time.to(error.device, error.dtype))
+            for forecast, error, lead_time in errors
         ]
     )
     return per_sample.mean(), per_sample.detach()
