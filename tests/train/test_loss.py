@@ -46,6 +46,9 @@ def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
     _, per_sample = training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5, power=1.0)})
     (plain,) = errors_of(forecasts, SequenceGroup())
     assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([0.5, 1.0, 2.0]))
+    read = [batch.lead_time + 4]  # the history was rolled out by four frames
+    _, per_sample = training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5, power=1.0)}, NRMSE, read)
+    assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([2.5, 3.0, 4.0]))
 
 
 def slopes(fields, periodic, axis):
