@@ -287,6 +287,7 @@ class RecordedParts:
         self._by_label = record.sets
         self._files = [file for files in record.sets for file in files.values()]
         self._has_blocks = any(Span.named(name).is_block for file in self._files for name in file.parts)
+        self._begun: dict[tuple[Path, str], FileParts | None] = {}  # results of `_begun_as`
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
@@ -370,8 +371,15 @@ class RecordedParts:
         """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
         folder, labels = folder_of(data), labels_of(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)
-        described = described_files(data)
-        files = {source: self._find(folder, label, described[label], order) for source, label in labels.items()}
+        described, numbers = described_files(data), by_file(data)
+        files = {}
+        for source, label in labels.items():
+            file = self._find(folder, label, described[label], order)
+            if file is None:
+                if (source, label) not in self._begun:  # this reads first frames
+                    self._begun[source, label] = self._begun_as(data, numbers[source], label, order)
+                file = self._begun[source, label]
+            files[source] = file
         yield from ((about, files[about.source]) for about in data.trajectories)
 
     def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
@@ -381,6 +389,31 @@ class RecordedParts:
         for number in order:
             file = self._by_label[number].get(label)
             if file is not None and file.is_as(described):
+                return file
+        return None
+
+    def _begun_as(
+        self, data: TrajectorySet, numbers: Sequence[int], label: str, order: Sequence[int]
+    ) -> FileParts | None:
+        """Find a recorded file that was moved and has changed since, such as a continued simulation, by its beginning.
+
+        Its path inside the folder of its data set is the same, and so are the first frames of all of its trajectories.
+
+        Args:
+            data: the data set.
+            numbers: numbers of the file's trajectories.
+            label: path of the file inside the folder of the data set.
+            order: numbers of the recorded data sets, in the order of the search.
+        """
+        spans = {number: Span.named(data.trajectories[number].name) for number in numbers}
+        for file in (self._by_label[number][label] for number in order if label in self._by_label[number]):
+            begun = {
+                span.trajectory: text for name, text in file.prints.items() if (span := Span.named(name)).first == 0
+            }
+            known = {
+                n: begun[span.trajectory] for n, span in spans.items() if span.first == 0 and span.trajectory in begun
+            }
+            if known and fingerprints(data, [*known]) == known:
                 return file
         return None
 
