@@ -44,7 +44,7 @@ setup(
     project_urls={"Paper": "https://arxiv.org/abs/2412.20601"},
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
-    package_data={"matey.planning": ["machines/*.yaml"]},
+    package_data={"matey.planning": ["machines/*.yaml"], "matey.report": ["templates/*.html"]},
     cmdclass={"build_py": BuildWithShipped},
     entry_points={"console_scripts": ["matey = matey.commands.subcommands:main"]},
     install_requires=[
@@ -65,6 +65,7 @@ setup(
         "matplotlib>=3.9",
         "peft>=0.21",
         "rich>=13",
+        "jinja2>=3.1",
     ],
     extras_require={
         "baselines": ["neuraloperator>=1.0"],

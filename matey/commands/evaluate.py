@@ -43,9 +43,8 @@ from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
 from matey.process.launchers import likely_place
-from matey.report.comparison import STAR, comparison_text, write_comparison
-from matey.report.evaluation import describe, describe_context, write_report
-from matey.report.tables import READING, beyond_text, physics_text, summary_text
+from matey.report.evaluation import describe, describe_context, write_comparison, write_report
+from matey.report.tables import READING, STAR, comparison_text, summary_text
 from matey.train.folder import FileLock
 
 
@@ -136,12 +135,10 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
             write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    tables = [comparison_text(names, evaluations), STAR]
-    if alone:
-        (found,), label = evaluations, about.label
-        beyond = "" if found.beyond is None else beyond_text([label], [found.beyond])
-        tables = [summary_text(found, label), physics_text([label], [found.records]), beyond, READING]
-    print("", *filter(None, tables), f"Report: {args.out / REPORT}", sep="\n\n")
+    tables = (
+        [summary_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
+    )
+    print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
 
 
 def share_fields(

@@ -89,8 +89,7 @@ def inspect(paths: Sequence[str], sheet: Path | None) -> int:
 
 def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
     """Write a PNG of frames of each data set."""
-    from matey.report.contact_sheet import contact_sheet, first_readable  # matplotlib takes longest to import
-    from matey.report.pictures import write_png
+    from matey.report.pictures import contact_sheet, first_readable, write_png  # matplotlib takes longest to import
 
     if drawn := [rows for data in sets if (rows := first_readable(data))]:
         with writing(sheet):
@@ -211,8 +210,7 @@ def describe(path: str, out: Path, sheet: Path | None) -> int:
 
 def draw_guess(guess: Guess, path: str, sheet: Path) -> None:
     """Draw the fields as described by the guess."""
-    from matey.report.contact_sheet import contact_sheet, first_readable
-    from matey.report.pictures import write_png
+    from matey.report.pictures import contact_sheet, first_readable, write_png
 
     if guess.provisional is None:
         print("not drawn: the axes must be known first")

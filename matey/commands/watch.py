@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from matey.mistakes import writing
-from matey.report.progress import Progress, in_terminal, read_runs
+from matey.report.progress import Progress, in_terminal, read_runs, write_page
 
 
 def watch(folders: Sequence[Path], html: Path | None, every: int, *, once: bool = False) -> int:
@@ -32,7 +32,5 @@ def watch(folders: Sequence[Path], html: Path | None, every: int, *, once: bool 
 
 def _write(html: Path | None, runs: Sequence[Progress], refresh: int | None) -> None:
     if html is not None:
-        from matey.report.progress_page import write_page  # matplotlib takes a second to import
-
         with writing(html):
             write_page(html, runs, refresh)

@@ -1,9 +1,9 @@
-"""Figures of an evaluation: training curves, fields beside each other, the mesh of tokens."""
+"""Figures in one style: fields and meshes of tokens, then curves of trainings, rollouts and spectra."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -24,6 +24,7 @@ from matey.evaluate.rollout import ShownRollout
 from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
+from matey.report.progress import Curve
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
 
@@ -52,29 +53,6 @@ PICTURE_STYLE: dict[Any, Any] = {**STYLE, "axes.grid": False, "xtick.labelsize":
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
 """Place of a legend under its panel, where it covers no curve."""
 LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
-
-
-@matplotlib.rc_context(STYLE)
-def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
-    training = [line for line in log if "loss" in line]
-    validations = [line for line in log if "valid_nrmse" in line]
-    by_system = [line.get("loss_by_system", {}) for line in training]
-    by_system += [line.get("valid_nrmse_by_system", {}) for line in validations]
-    systems = list(dict.fromkeys(system for line in by_system for system in line))
-    colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
-    _draw_log(panels[0], training, "loss", colours, smooth=True)
-    panels[0].set(title="training loss", xlabel="step", yscale="log")
-    if validations:
-        _draw_log(panels[1], validations, "valid_nrmse", colours, smooth=False)
-        for system, error in validations[-1].get("valid_persistence_by_system", {}).items():
-            panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
-        panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
-    for axes in panels:
-        axes.legend(fontsize=8, **BELOW)
-    return figure
 
 
 @matplotlib.rc_context(PICTURE_STYLE)
@@ -134,6 +112,47 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
         axes.set_title(f"frame {example.frame}: {sum(example.tokens_per_level)} of {example.num_uniform_tokens} tokens")
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
+
+
+MESH_COLOUR = (1, 1, 1, 0.75)
+
+
+@matplotlib.rc_context(PICTURE_STYLE)
+def snapshots_figure(shown: ShownRollout) -> Figure:
+    """Draw a column for each view, the last known frame first, with the truth's colour scale."""
+    grid = shown.views[0].forecast.shape
+    height = 2 * 8.7 / len(shown.views) * height_over_width(grid, shown.spacing) + 0.6
+    figure = Figure(figsize=(10, height), layout="constrained")
+    panels = figure.subplots(2, len(shown.views), squeeze=False)
+    truths = [view.truth for view in shown.views if view.truth is not None]
+    low, high = min(plane(truth).min() for truth in truths), max(plane(truth).max() for truth in truths)
+    for view, truth, column, (error, persistence) in zip(shown.views, truths, panels.T, errors(shown), strict=True):
+        for axes, values in zip(column, (view.forecast, truth), strict=True):
+            image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)
+            axes.set(xticks=[], yticks=[])
+        assert view.layout is not None  # only MATEY's rollouts are drawn
+        mesh = patches_in_plane(view.layout, grid, shown.spacing)
+        column[0].add_collection(PatchCollection(mesh, facecolor="none", edgecolor=MESH_COLOUR, linewidth=0.9))
+        when = f"{view.step} snapshots later" if view.step else "last known frame"
+        column[0].set_title(f"{when}: {view.layout.num_tokens} tokens")
+        if view.step:
+            column[1].set_xlabel(f"error {error:.1%}, persistence {persistence:.0%}")
+    panels[0, 0].set_ylabel("forecast, mesh of tokens")
+    panels[1, 0].set_ylabel("truth")
+    bar = figure.colorbar(image, ax=panels[:, -1].tolist(), shrink=0.9, aspect=40, pad=0.04)
+    bar.set_label(words(shown.field))
+    bar.outline.set_visible(False)
+    return figure
+
+
+def errors(shown: ShownRollout) -> list[tuple[float, float]]:
+    """Return the NRMSE of each view's forecast, and that of persistence, the known first view."""
+
+    def error(forecast: Tensor, truth: Tensor) -> float:
+        return nrmse(forecast[None, None], truth[None, None]).item()
+
+    known = shown.views[0].forecast
+    return [(error(v.forecast, v.truth), error(known, v.truth)) for v in shown.views if v.truth is not None]
 
 
 def words(name: str) -> str:
@@ -211,34 +230,6 @@ def patches_in_plane(
     return patches
 
 
-def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, smooth: bool) -> None:
-    """Draw a number of the log by system and, if there are several systems, also the mean over all."""
-    series = [
-        (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
-        for name, colour in colours.items()
-    ]
-    if len(series) != 1:
-        series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
-    for name, colour, values in series:
-        # A step may have no sample of a system.
-        known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
-        if not known:  # a system used only for validation has no training loss
-            continue
-        steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
-        if smooth:
-            axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
-            shown = _smooth(shown)
-        axes.plot(steps, shown, color=colour, label=literal(name), marker=None if smooth else "o", ms=3)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Average logarithms over a window of a fiftieth of the curve, shorter at the ends."""
-    half = max(1, len(values) // 100)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(values)
-    return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
-
-
 def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0) -> float:
     """Return the height of the drawn plane divided by its width, within the limits of a page; a line becomes a strip."""
     up, right = (cells * size for axis, (cells, size) in enumerate(zip(grid, spacing, strict=True)) if axis != normal)
@@ -257,6 +248,68 @@ def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> Non
 
 def _with_unit(name: str, unit: str) -> str:
     return words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"
+
+
+def patch_text(patch: Patch) -> str:
+    """Return the size of a patch in space, such as 8×8, or 8×8×8 in three dimensions."""
+    _, z, y, x = patch
+    return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))
+
+
+@matplotlib.rc_context(STYLE)
+def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
+    """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
+    training = [line for line in log if "loss" in line]
+    validations = [line for line in log if "valid_nrmse" in line]
+    by_system = [line.get("loss_by_system", {}) for line in training]
+    by_system += [line.get("valid_nrmse_by_system", {}) for line in validations]
+    systems = list(dict.fromkeys(system for line in by_system for system in line))
+    colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
+    _draw_log(panels[0], training, "loss", colours, is_smooth=True)
+    panels[0].set(title="training loss", xlabel="step", yscale="log")
+    if validations:
+        _draw_log(panels[1], validations, "valid_nrmse", colours, is_smooth=False)
+        for system, error in validations[-1].get("valid_persistence_by_system", {}).items():
+            panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
+        panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
+    for axes in panels:
+        axes.legend(fontsize=8, **BELOW)
+    return figure
+
+
+def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, is_smooth: bool) -> None:
+    """Draw a number of the log by system and, if there are several systems, also the mean over all."""
+    series = [
+        (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
+        for name, colour in colours.items()
+    ]
+    if len(series) != 1:
+        series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
+    for name, colour, values in series:
+        # A step may have no sample of a system.
+        known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
+        if not known:  # a system used only for validation has no training loss
+            continue
+        steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
+        if is_smooth:
+            axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
+            shown = np.array(smooth(shown.tolist()))
+        axes.plot(steps, shown, color=colour, label=literal(name), marker=None if is_smooth else "o", ms=3)
+
+
+@matplotlib.rc_context(STYLE)
+def progress_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Draw curves of runs against their steps, a panel for each title."""
+    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    for axes, (title, curves) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
+        for colour, curve in zip(itertools.cycle(COLOURS), curves):
+            marker = "o-" if len(curve.values) < 30 else "-"
+            axes.plot(curve.places, curve.values, marker, ms=3, color=colour, label=literal(curve.name))
+        axes.set(title=title, xlabel="step", yscale="log")
+        axes.legend(fontsize=8, **BELOW)
+    return drawn
 
 
 DECADES = 12  # decades of power drawn below the truth's largest value
@@ -361,50 +414,3 @@ def _finish(axes: Axes, records: Sequence[Record], persistence: float) -> None:
     axes.set(xlabel="snapshots rolled out", ylabel="NRMSE")
     axes.locator_params("x", integer=True)
     axes.legend(fontsize=8, **BELOW)
-
-
-MESH_COLOUR = (1, 1, 1, 0.75)
-
-
-@matplotlib.rc_context(PICTURE_STYLE)
-def snapshots_figure(shown: ShownRollout) -> Figure:
-    """Draw a column for each view, the last known frame first, with the truth's colour scale."""
-    grid = shown.views[0].forecast.shape
-    height = 2 * 8.7 / len(shown.views) * height_over_width(grid, shown.spacing) + 0.6
-    figure = Figure(figsize=(10, height), layout="constrained")
-    panels = figure.subplots(2, len(shown.views), squeeze=False)
-    truths = [view.truth for view in shown.views if view.truth is not None]
-    low, high = min(plane(truth).min() for truth in truths), max(plane(truth).max() for truth in truths)
-    for view, truth, column, (error, persistence) in zip(shown.views, truths, panels.T, errors(shown), strict=True):
-        for axes, values in zip(column, (view.forecast, truth), strict=True):
-            image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)
-            axes.set(xticks=[], yticks=[])
-        assert view.layout is not None  # only MATEY's rollouts are drawn
-        mesh = patches_in_plane(view.layout, grid, shown.spacing)
-        column[0].add_collection(PatchCollection(mesh, facecolor="none", edgecolor=MESH_COLOUR, linewidth=0.9))
-        when = f"{view.step} snapshots later" if view.step else "last known frame"
-        column[0].set_title(f"{when}: {view.layout.num_tokens} tokens")
-        if view.step:
-            column[1].set_xlabel(f"error {error:.1%}, persistence {persistence:.0%}")
-    panels[0, 0].set_ylabel("forecast, mesh of tokens")
-    panels[1, 0].set_ylabel("truth")
-    bar = figure.colorbar(image, ax=panels[:, -1].tolist(), shrink=0.9, aspect=40, pad=0.04)
-    bar.set_label(words(shown.field))
-    bar.outline.set_visible(False)
-    return figure
-
-
-def errors(shown: ShownRollout) -> list[tuple[float, float]]:
-    """Return the NRMSE of each view's forecast, and that of persistence, the known first view."""
-
-    def error(forecast: Tensor, truth: Tensor) -> float:
-        return nrmse(forecast[None, None], truth[None, None]).item()
-
-    known = shown.views[0].forecast
-    return [(error(v.forecast, v.truth), error(known, v.truth)) for v in shown.views if v.truth is not None]
-
-
-def patch_text(patch: Patch) -> str:
-    """Return the size of a patch in space, such as 8×8, or 8×8×8 in three dimensions."""
-    _, z, y, x = patch
-    return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))

@@ -1,7 +1,8 @@
-"""Shows the progress and the error curves of runs in the terminal: one watched run, or several compared."""
+"""Shows the progress and the error curves of runs in the terminal or on a page: one watched run, or several compared."""
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import math
 import time
@@ -150,12 +151,40 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     return Group(*panels)
 
 
+def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None) -> None:
+    """Write the progress as a page.
+
+    Args:
+        path: HTML file to write; a reader sees either the old page or the new one.
+        runs: the runs.
+        refresh: seconds after which a browser reloads the page, or None.
+    """
+    from matey.report.page import Table, page  # matplotlib takes a second to import
+    from matey.report.pictures import to_png
+    from matey.report.plots import progress_figure
+
+    has_begun = any(run.steps or run.validations for run in runs)
+    text = page(
+        "progress.html",
+        f"{runs[0].name} - MATEY",
+        runs=runs,
+        refresh=refresh,
+        time=f"{datetime.datetime.now():%F %T}",
+        picture=to_png(progress_figure(curves_of(runs))) if has_begun else None,
+        of_runs=Table(*run_rows(runs)),
+        of_systems=Table(*system_rows(runs)),
+    )
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
 def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
     """Return a curve of each run by title: the running mean of the loss, and the mean validation error over systems."""
     losses, errors = [], []
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
-        smooth = _smooth([line["loss"] for line in run.steps])
-        losses.append(Curve(run.name, [line["step"] for line in run.steps], smooth, colour))
+        means = smooth([line["loss"] for line in run.steps])
+        losses.append(Curve(run.name, [line["step"] for line in run.steps], means, colour))
         places, values = ([line[key] for line in run.validations] for key in ("step", "valid_nrmse"))
         errors.append(Curve(run.name, places, values, colour))
     return {"training loss": losses, "NRMSE in validation": errors}
@@ -206,7 +235,7 @@ def _rich_table(head: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequ
     return table
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """Return running means of each value and those before it, over a twentieth of all values, at most `WINDOW`."""
     length = min(WINDOW, len(values) // 20 + 1)
     sums = [0.0, *itertools.accumulate(values)]

@@ -1,20 +1,78 @@
-"""The summary of an evaluation: errors over all fields compared with simple baselines, and tokens with a uniform grid."""
+"""The tables of an evaluation, for the terminal and for pages: errors, what tokens are worth, costs, physics.
+
+A table of several models has a column for each; a peer has a dash in the rows of other systems.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from matey import metrics
 from matey.data.trajectories import ALL_FIELDS
-from matey.evaluate.evaluation import Evaluation, one_of, side_by_side
-from matey.evaluate.forecaster import Cost
+from matey.evaluate.evaluation import Evaluation, best_of, one_of, side_by_side
+from matey.evaluate.forecaster import Cost, Example
 from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTENCE, TRUTH, Record
 from matey.evaluate.rollout import Beyond
 from matey.evaluate.spectra import POWER
+from matey.metrics import METRICS
 from matey.physics import measure
-from matey.report.page import definitions, heading, paragraph, table
-from matey.text_table import text_table
+from matey.report.page import Table
+from matey.report.plots import patch_text
+
+READING = (
+    "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
+    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. tokens' worth: NRMSE\n"
+    "without what tokens contribute over that with it, 1 is nothing. docs/evaluation.md says more."
+)
+"""Legend of the numbers in `summary_text`."""
+
+STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
+"""Legend of the numbers in `comparison_text`."""
+
+
+def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
+    """Format the results of one model as plain tables, with the kind of the model above its numbers."""
+    chosen = summary_records(evaluation.records)
+    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
+    errors = [
+        (
+            *about_of(r),
+            error_text(r.nrmse),
+            *baseline_cells(r),
+            number(r.ratio, ".3f"),
+            number(r.seams),
+            f"{r.num_windows}",
+        )
+        for r in chosen
+    ]
+    with_tokens = [record for record in chosen if not math.isnan(record.tokens_worth)]
+    worth = {about_of(record): number(record.tokens_worth) for record in with_tokens}
+    systems, forecasts = (list(dict.fromkeys(about[place] for about in worth)) for place in (0, 1))
+    of_systems = [(system, *(worth.get((system, forecast), "-") for forecast in forecasts)) for system in systems]
+    tables = [
+        Table(head, errors, 2).text(merge=1),
+        Table(("tokens' worth", *forecasts), of_systems).text(),
+        costs_table(evaluation.costs)
+        ._replace(head=("tokens per sample", label, "uniform fine", "share", "time"))
+        .text(),
+        physics_table([label], [evaluation]).text(merge=2),
+        beyond_table([label], [evaluation]).text(),
+    ]
+    return "\n\n".join(filter(None, tables))
+
+
+def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
+    """Format the results of several models on the same windows; a star marks the smallest error of a row."""
+    tables = [
+        compared_errors(names, evaluations).text(merge=1),
+        compared_worst(names, evaluations).text(),
+        compared_worth(names, evaluations).text(),
+        compared_costs(names, evaluations).text(),
+        physics_table(names, evaluations).text(merge=2),
+        beyond_table(names, evaluations).text(),
+    ]
+    return "\n\n".join(filter(None, tables))
 
 
 def summary_records(records: Sequence[Record]) -> list[Record]:
@@ -32,6 +90,16 @@ def forecast_text(record: Record) -> str:
     return f"{how} {record.lead} by {step}" if step else f"{how} {record.lead}"
 
 
+def about_of(record: Record) -> tuple[str, str]:
+    """Return a record's system and forecast."""
+    return record.system, forecast_text(record)
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """Format a number; one that is not finite is a dash."""
+    return f"{value:{form}}" if math.isfinite(value) else "-"
+
+
 def error_text(error: float) -> str:
     """Format an error, see `matey.metrics.error_text`; an error that is not finite means a forecast that blew up."""
     return metrics.error_text(error) if math.isfinite(error) else "diverged"
@@ -40,16 +108,6 @@ def error_text(error: float) -> str:
 def baseline_cells(record: Record) -> tuple[str, str]:
     """Format the errors of persistence and of extrapolation."""
     return error_text(record.persistence_nrmse), error_text(record.extrapolation_nrmse)
-
-
-def ratio_text(record: Record) -> str:
-    """Format the ratio to persistence."""
-    return f"{record.ratio:.3f}" if math.isfinite(record.ratio) else "-"
-
-
-def worth_text(record: Record) -> str:
-    """Format the tokens' worth."""
-    return f"{record.tokens_worth:.2f}" if math.isfinite(record.tokens_worth) else "-"
 
 
 def spread_cells(record: Record) -> tuple[str, str, str]:
@@ -63,56 +121,93 @@ def spread_cells(record: Record) -> tuple[str, str, str]:
     return error_text(record.best_trajectory), error_text(record.worst_trajectory), name
 
 
-def seams_text(record: Record) -> str:
-    """Format the ratio of jumps across the borders of patches to jumps inside."""
-    return f"{record.seams:.2f}" if math.isfinite(record.seams) else "-"
-
-
-def cost_cells(cost: Cost) -> tuple[str, str, str, str]:
-    """Format the tokens, those of the uniform grid, their ratio, and the time; peers have no tokens."""
-    counts = (f"{cost.tokens:.1f}", f"{cost.uniform_tokens:.0f}", f"{cost.share:.1%}")
-    time = f"{cost.seconds:.2f} s" if cost.seconds >= 1 else f"{1000 * cost.seconds:.3g} ms"
-    return (*(("-", "-", "-") if math.isnan(cost.tokens) else counts), time)
-
-
-def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
-    """Format the summary as plain tables, with the kind of the model above its numbers."""
-    errors = [
+def errors_table(records: Sequence[Record], by_field: bool = False) -> Table:
+    """Return all errors of records; ``by_field``, with the names of their fields."""
+    others = [name for name in records[0].errors if name != "nrmse"]
+    labels = [METRICS[name].label if name in METRICS else name for name in others]
+    head = ["system", *["field"] * by_field, "forecast", "NRMSE", "of persistence", "of extrapolation", "ratio"]
+    head += ["tokens' worth", *(title for label in labels for title in (label, "of persistence")), "seams", "windows"]
+    rows = [
         (
-            record.system,
-            forecast_text(record),
-            error_text(record.nrmse),
-            *baseline_cells(record),
-            ratio_text(record),
-            seams_text(record),
-            str(record.num_windows),
+            *(r.system, *[r.field] * by_field, forecast_text(r), error_text(r.nrmse), *baseline_cells(r)),
+            *(number(r.ratio, ".3f"), number(r.tokens_worth)),
+            *(error_text(errors[name]) for name in others for errors in (r.errors, r.persistence)),
+            *(number(r.seams), str(r.num_windows)),
         )
-        for record in summary_records(evaluation.records)
+        for r in records
     ]
-    costs = [(cost.system, *cost_cells(cost)) for cost in evaluation.costs]
-    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
-    tables = [text_table(head, errors, num_text=2, merge=1), _worth_table(evaluation.records)]
-    tables.append(text_table(("tokens per sample", label, "uniform fine", "share", "time"), costs))
-    return "\n\n".join(filter(None, tables))
+    return Table(head, rows, 2 + by_field, [head.index("ratio")] * len(rows))
 
 
-def _worth_table(records: Sequence[Record]) -> str:
-    """Format the tokens' worth, a row for each system; no table for a model without tokens."""
-    chosen = [record for record in summary_records(records) if not math.isnan(record.tokens_worth)]
-    if not chosen:
-        return ""
-    found = {(record.system, forecast_text(record)): worth_text(record) for record in chosen}
-    systems, forecasts = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
-    rows = [(system, *(found.get((system, forecast), "-") for forecast in forecasts)) for system in systems]
-    return text_table(("tokens' worth", *forecasts), rows)
+def spread_table(records: Sequence[Record]) -> Table:
+    """Return the errors of the best and of the worst trajectory; without rows if trajectories were not recorded."""
+    known = [record for record in summary_records(records) if record.worst]
+    rows = [(*about_of(record), error_text(record.nrmse), *spread_cells(record)) for record in known]
+    return Table(("system", "forecast", "all", "best trajectory", "worst trajectory", "which"), rows, 2)
 
 
-READING = (
-    "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
-    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. tokens' worth: NRMSE\n"
-    "without what tokens contribute over that with it, 1 is nothing. docs/evaluation.md says more."
-)
-"""Legend of the numbers in `summary_text`."""
+def costs_table(costs: Sequence[Cost]) -> Table:
+    """Return the tokens, those of the uniform grid, their ratio, and the time; peers have no tokens."""
+    rows = []
+    for cost in costs:
+        counts = (f"{cost.tokens:.1f}", f"{cost.uniform_tokens:.0f}", f"{cost.share:.1%}")
+        time = f"{cost.seconds:.2f} s" if cost.seconds >= 1 else f"{1000 * cost.seconds:.3g} ms"
+        rows.append((cost.system, *(("-",) * 3 if math.isnan(cost.tokens) else counts), time))
+    return Table(("system", "tokens per sample", "uniform fine grid", "share", "time per forecast"), rows)
+
+
+def mesh_table(examples: Sequence[Example]) -> Table:
+    """Return the number of tokens of each level in examples of one system."""
+    patches = [f"patch {patch_text(patch)}" for patch in examples[0].patches]
+    rows = []
+    for example in examples:
+        total, uniform = sum(example.tokens_per_level), example.num_uniform_tokens
+        rows.append(
+            (
+                f"{example.frame}",
+                *map(str, example.tokens_per_level),
+                f"{total}",
+                f"{uniform}",
+                f"{total / uniform:.0%}",
+            )
+        )
+    return Table(("last known frame", *patches, "tokens", "uniform fine grid", "share"), rows)
+
+
+def by_model(
+    title: str, names: Sequence[str], evaluations: Sequence[Evaluation], text: Callable[[Record], str]
+) -> Table:
+    """Return a text of each model's record of a forecast, for all forecasts of the summary."""
+    rows = side_by_side([summary_records(evaluation.records) for evaluation in evaluations])
+    cells = [(*about_of(one_of(row)), *("-" if record is None else text(record) for record in row)) for row in rows]
+    return Table((title, "", *names), cells, 2)
+
+
+def compared_errors(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return the errors of all models beside those of the baselines, with the smallest set off."""
+    rows = side_by_side([summary_records(evaluation.records) for evaluation in evaluations])
+    errors = by_model("NRMSE", names, evaluations, lambda record: error_text(record.nrmse)).rows
+    cells = [(*of_models, *baseline_cells(one_of(row))) for of_models, row in zip(errors, rows, strict=True)]
+    best = [2 + best_of(row) for row in rows]
+    return Table(("NRMSE", "", *names, "persistence", "extrapolation"), cells, 2, best)
+
+
+def compared_worst(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return the errors of all models on the worst trajectory."""
+    return by_model("worst trajectory", names, evaluations, lambda record: spread_cells(record)[1])
+
+
+def compared_worth(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return the tokens' worth of all models."""
+    return by_model("tokens' worth", names, evaluations, lambda record: number(record.tokens_worth))
+
+
+def compared_costs(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return the tokens per sample of all models."""
+    of_models = [dict(row[:2] for row in costs_table(evaluation.costs).rows) for evaluation in evaluations]
+    systems = dict.fromkeys(system for of_model in of_models for system in of_model)
+    rows = [(system, *(of_model.get(system, "-") for of_model in of_models)) for system in systems]
+    return Table(("tokens per sample", *names), rows)
 
 
 LABELS = {CORRELATION_TIME: "correlation time"} | {name: name.replace("_", " of ") + " scales" for name in POWER}
@@ -126,48 +221,27 @@ POWER_MEANING = (
 )
 
 
-def physics_rows(records_by_model: Sequence[Sequence[Record]]) -> list[tuple[str, ...]]:
-    """Return rows: system, forecast, quantity, each model's value, and the truth's (persistence's for correlation times).
+def physics_table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return each model's physical quantities beside the truth's (for correlation times, persistence's).
 
     Rows are for the longest lead and the last step of every rollout, because errors in conserved quantities add up.
-
-    Args:
-        records_by_model: records of each model on the same forecasts.
     """
     rows = []
-    for records in side_by_side([_chosen(records) for records in records_by_model]):
+    for records in side_by_side([_longest(evaluation.records) for evaluation in evaluations]):
         first = one_of(records)
         for name in (name for name in first.physics if not name.startswith((TRUTH, PERSISTENCE))):
             beside = PERSISTENCE if name == CORRELATION_TIME else TRUTH
             cells = [value_text(record, name) for record in records] + [value_text(first, beside + name)]
-            rows.append((first.system, forecast_text(first), label_of(name), *cells))
-    return rows
+            rows.append((*about_of(first), label_of(name), *cells))
+    return Table(("physics", "", "", *names, "truth"), rows, 3)
 
 
-def physics_text(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> str:
-    """Format the rows as a plain table; empty without rows."""
-    rows = physics_rows(records_by_model)
-    return text_table(("physics", "", "", *names, "truth"), rows, num_text=3, merge=2) if rows else ""
-
-
-def physics_section(names: Sequence[str], records_by_model: Sequence[Sequence[Record]]) -> list[str]:
-    """Return the section of a page; empty without rows."""
-    rows = physics_rows(records_by_model)
-    if not rows:
-        return []
-    names_of_all = {name for records in records_by_model for record in records for name in record.physics}
-    of_measures = {found.label: found.meaning for name in names_of_all if (found := measure(name))}
-    of_measures[label_of(CORRELATION_TIME)] = CORRELATION_MEANING
-    of_measures |= {label_of(name): POWER_MEANING for name in POWER}
-    present = dict.fromkeys(row[2] for row in rows)
-    return [
-        heading(2, "Physics"),
-        paragraph(
-            "What the equations keep, of forecasts and of the truth: what the truth has of it, its grid and its file have made."
-        ),
-        table(("system", "forecast", "quantity", *names, "truth"), rows, num_text=3),
-        definitions([(label, of_measures[label]) for label in present if label in of_measures]),
-    ]
+def physics_meanings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
+    """Return the labels of the physical quantities in an evaluation with their meanings."""
+    shown = dict.fromkeys(name for each in evaluations for record in _longest(each.records) for name in record.physics)
+    meanings = {CORRELATION_TIME: CORRELATION_MEANING} | dict.fromkeys(POWER, POWER_MEANING)
+    meanings |= {name: found.meaning for name in shown if (found := measure(name))}
+    return [(label_of(name), meanings[name]) for name in shown if name in meanings]
 
 
 def label_of(name: str) -> str:
@@ -187,39 +261,23 @@ def value_text(record: Record | None, name: str) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "diverged"
 
 
-def _chosen(records: Sequence[Record]) -> list[Record]:
+def _longest(records: Sequence[Record]) -> list[Record]:
     """Return the records of the summary at each system's longest lead and at the ends of its rollouts."""
     chosen = summary_records(records)
     longest = {record.system: record.lead for record in chosen if not record.is_rollout}
     return [record for record in chosen if record.is_rollout or record.lead == longest[record.system]]
 
 
-def beyond_rows(names: Sequence[str], of_models: Sequence[Beyond]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return a table of rollouts beyond the end of the truth, with two columns for each model."""
-    first = of_models[0]
-    steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
-    head = ("beyond the truth", "quantity", f"truth at {first.num_true}", *steps)
-    rows = []
+def beyond_table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
+    """Return what became of rollouts beyond the end of the truth, in two columns for each model; no rows without such."""
+    of_models: list[Beyond] = [each.beyond for each in evaluations if each.beyond is not None]
+    if not of_models:
+        return Table((), ())
+    first, rows = of_models[0], []
     for key in dict.fromkeys(key for beyond in of_models for key in beyond.drifts):
         row = [beyond.drifts.get(key) for beyond in of_models]
         truth = next(drift[0] for drift in row if drift is not None)
         shown = [truth, *(value for drift in row for value in ((None, None) if drift is None else drift[1:]))]
         rows.append((*key, *("-" if v is None else f"{v:.3g}" if math.isfinite(v) else "diverged" for v in shown)))
-    return head, rows
-
-
-def beyond_text(names: Sequence[str], of_models: Sequence[Beyond]) -> str:
-    """Format the table of `beyond_rows` as plain text."""
-    return text_table(*beyond_rows(names, of_models), num_text=2)
-
-
-def beyond_section(names: Sequence[str], of_models: Sequence[Beyond]) -> list[str]:
-    """Return the table of `beyond_rows` as a section of a page; empty without such rollouts."""
-    if not of_models:
-        return []
-    text = (
-        f"The truth ends after {of_models[0].num_true} snapshots. Rollouts from the beginning of a few trajectories went on to "
-        f"{of_models[0].num_steps}: what has become of what the equations keep, and of the mean of each field, over its size."
-    )
-    head, rows = beyond_rows(names, of_models)
-    return [heading(2, "Beyond the truth"), paragraph(text), table(("system", *head[1:]), rows, num_text=2)]
+    steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
+    return Table(("beyond the truth", "quantity", f"truth at {first.num_true}", *steps), rows, 2)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from matey.data import TrajectorySet
+from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.rollout import go_beyond, longest_rollout
-from matey.report.tables import beyond_rows
+from matey.report.tables import beyond_table
 
 
 class Growing:
@@ -33,7 +34,8 @@ def test_a_model_that_is_not_of_a_system_has_dashes_there(held_out):
     beyond = go_beyond(Growing(), held_out, num_true=3, num_steps=5)
     first, *others = beyond.drifts
     of_reaction = replace(beyond, drifts={key: beyond.drifts[key] for key in others})
-    rows = beyond_rows(["a", "b"], [of_reaction, beyond])[1]
+    evaluations = [Evaluation([], [], beyond=each) for each in (of_reaction, beyond)]
+    rows = beyond_table(["a", "b"], evaluations).rows
     assert [row[:2] for row in rows] == [*others, first]
     assert rows[-1][3:5] == ("-", "-") and "-" not in (*rows[-1][5:], *rows[0])
 

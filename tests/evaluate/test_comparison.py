@@ -10,7 +10,7 @@ from matey import MateyConfig, MateyModel
 from matey.checkpoints.run_files import distinct_names
 from matey.data import DataError
 from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
-from matey.report.comparison import comparison_text
+from matey.report.tables import comparison_text
 from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 

@@ -14,8 +14,8 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
 from matey.report.evaluation import MOST_BYTES, About, describe, write_report
 from matey.report.film import film_of
-from matey.report.page import page, paragraph, table
-from matey.report.tables import forecast_text, seams_text, summary_records, summary_text, worth_text
+from matey.report.page import Table, page
+from matey.report.tables import forecast_text
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}
@@ -120,42 +120,9 @@ def test_what_others_named_is_text_and_not_markup(report):
     words = Reader(report).words
     assert "a & b" in words
     assert "python evaluate.py <here>" in words
-    assert Reader(page("<i>", [paragraph("<b>"), table(["<u>"], [["<s>"]])])).words.count("<s>") == 1
-
-
-def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):
-    chosen = [(r.system, r.field, r.kind, r.lead) for r in summary_records(evaluation.records)]
-    assert chosen == [
-        (system, "all", kind, lead)
-        for system in ("shallow_water", "diffusion_reaction")
-        for kind, lead in (("lead", 1), ("lead", 3), ("rollout", 4), ("rollout by 3", 4))
-    ]
-
-
-def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_columns(evaluation):
-    lines = summary_text(evaluation).splitlines()
-    assert max(map(len, lines)) <= 100
-    first = summary_records(evaluation.records)[0]
-    row = [
-        first.system,
-        "lead",
-        "1",
-        f"{first.nrmse:.4f}",
-        f"{first.persistence_nrmse:.4f}",
-        f"{first.extrapolation_nrmse:.4f}",
-        f"{first.ratio:.3f}",
-        seams_text(first),
-        "5",
-    ]
-    assert lines[2].split() == row
-    worth = next(number for number, line in enumerate(lines) if line.startswith("tokens' worth"))
-    assert lines[worth].split()[2:] == "lead 1 lead 3 rollout 4 by 3".split()
-    assert lines[worth + 2].split() == [
-        first.system,
-        *(worth_text(record) for record in summary_records(evaluation.records)[:4] if record.kind != "rollout"),
-    ]
-    cost = evaluation.costs[1]
-    assert lines[-1].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
+    table, nothing = Table(["<u>"], [["<s>"]]), Table([], [])
+    text = page("progress.html", "<i>", runs=[], time="", picture=None, of_runs=table, of_systems=nothing)
+    assert Reader(text).words == ["<i>", "As of .", "<u>", "<s>"]
 
 
 @pytest.mark.whole

@@ -9,11 +9,12 @@ import torch
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 
+from matey.data import TrajectorySet
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.mistakes import writing
 from matey.report import plots
-from matey.report.pictures import to_png, write_png
+from matey.report.pictures import contact_sheet, first_readable, to_png, write_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch
@@ -159,3 +160,16 @@ def test_in_space_three_planes_are_drawn_and_the_mesh_covers_each_of_them(evalua
     for axes, area in zip(figure.axes, (32, 32, 64), strict=True):
         boxes = [path.get_extents() for outline in axes.collections for path in outline.get_paths()]
         assert sum(box.width * box.height for box in boxes) == pytest.approx(area)
+
+
+@pytest.mark.parametrize("text", [r"$\unit{m/s}$", "US$ per $", r"$\frac{kg}{m^3$"])
+def test_units_and_names_with_dollars_are_shown_as_they_are(text):
+    values = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("f4")
+    data = TrajectorySet.from_arrays(
+        f"waves {text}", {text: values}, spacing=(1, 1), boundary=("wall", "wall"), units={text: text}
+    )
+    figure = contact_sheet([first_readable(data)])
+    assert to_png(figure).startswith(b"\x89PNG")
+    label = figure.axes[0].yaxis.label
+    shown, is_formula = label._preprocess_math(label.get_text())
+    assert (shown, is_formula) == (f"{text}\n[{text}]", False)

@@ -1,0 +1,79 @@
+"""Tables of evaluations."""
+
+import math
+
+from matey.evaluate.evaluation import Evaluation
+from matey.evaluate.records import Record
+from matey.report.tables import number, physics_table, summary_records, summary_text
+
+GAS = {"mass": 0.5, "truth_mass": 1e-7}
+
+
+def record(kind, lead, physics, system="gas", field="all"):
+    return Record(
+        system, field, kind, lead, {"nrmse": 0.1}, {"nrmse": 0.2}, 4, extrapolation_nrmse=0.3, physics=physics
+    )
+
+
+RECORDS = [
+    record("lead", 1, GAS),
+    record("lead", 5, GAS),
+    record("rollout", 9, GAS),
+    record("rollout", 10, GAS | {"correlation_time": math.inf, "persistence_correlation_time": 2.5}),
+    record("lead", 5, {}, system="foam"),
+]
+
+
+def test_the_longest_lead_and_the_ends_of_rollouts_are_told_beside_the_truth():
+    assert physics_table(["a"], [Evaluation(RECORDS, [])]).rows == [
+        ("gas", "lead 5", "drift of mass", "0.5", "1e-07"),
+        ("gas", "rollout 10", "drift of mass", "0.5", "1e-07"),
+        ("gas", "rollout 10", "correlation time", "> 10", "2.5 (persistence)"),
+    ]
+
+
+def test_models_stand_beside_each_other_and_one_that_blew_up_is_called_so():
+    other = [record(r.kind, r.lead, dict.fromkeys(r.physics, math.nan), r.system) for r in RECORDS]
+    table = physics_table(["a", "b"], [Evaluation(RECORDS, []), Evaluation(other, [])])
+    assert table.head == ("physics", "", "", "a", "b", "truth")
+    assert table.rows[0] == ("gas", "lead 5", "drift of mass", "0.5", "diverged", "1e-07")
+
+
+def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):
+    chosen = [(r.system, r.field, r.kind, r.lead) for r in summary_records(evaluation.records)]
+    assert chosen == [
+        (system, "all", kind, lead)
+        for system in ("shallow_water", "diffusion_reaction")
+        for kind, lead in (("lead", 1), ("lead", 3), ("rollout", 4), ("rollout by 3", 4))
+    ]
+
+
+def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_columns(evaluation):
+    lines = summary_text(evaluation).splitlines()
+    assert max(map(len, lines)) <= 100
+    first = summary_records(evaluation.records)[0]
+    row = [
+        first.system,
+        "lead",
+        "1",
+        f"{first.nrmse:.4f}",
+        f"{first.persistence_nrmse:.4f}",
+        f"{first.extrapolation_nrmse:.4f}",
+        f"{first.ratio:.3f}",
+        number(first.seams),
+        "5",
+    ]
+    assert lines[2].split() == row
+    worth = next(at for at, line in enumerate(lines) if line.startswith("tokens' worth"))
+    assert lines[worth].split()[2:] == "lead 1 lead 3 rollout 4 by 3".split()
+    assert lines[worth + 2].split() == [
+        first.system,
+        *(
+            number(record.tokens_worth)
+            for record in summary_records(evaluation.records)[:4]
+            if record.kind != "rollout"
+        ),
+    ]
+    cost = evaluation.costs[1]
+    costs = next(at for at, line in enumerate(lines) if line.startswith("tokens per sample"))
+    assert lines[costs + 3].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]
