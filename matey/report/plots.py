@@ -24,7 +24,7 @@ from matey.evaluate.rollout import ShownRollout
 from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
-from matey.report.progress import Curve
+from matey.report.progress import Curve, smooth
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
 
@@ -279,7 +279,9 @@ def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_log(axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, is_smooth: bool) -> None:
+def _draw_log(
+    axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, is_smooth: bool
+) -> None:
     """Draw a number of the log by system and, if there are several systems, also the mean over all."""
     series = [
         (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
