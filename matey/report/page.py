@@ -26,7 +26,14 @@ def embedded(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
-PAGES.filters.update(embedded=embedded, png=to_png)
+def by_system(items: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return items by the name of their system, in the order in which the systems first appear."""
+    return {
+        system: [each for each in items if each.system == system] for system in dict.fromkeys(x.system for x in items)
+    }
+
+
+PAGES.filters.update(by_system=by_system, embedded=embedded, png=to_png)
 
 
 def page(template: str, title: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
