@@ -17,10 +17,9 @@ from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import open_dataset
 from matey.evaluate.conservation import kept_note
-from matey.evaluate.forecasts.closing import closing_table
-from matey.evaluate.forecasts.formats import ForecastFile, format_of
+from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.evaluate.forecasts.series import Forecasts, forecast
-from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, probe, views, write_probes
+from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, closing_table, probe, views, write_probes
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace, device: torch.device, environment: Environment
     for note in filter(None, (forecasts.note, kept)):
         print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
-    with closing(format_of(args.out).open_file(args.out, forecasts.contents, "r")) as file:
+    with closing(FORMATS[args.out.suffix].open_file(args.out, forecasts.contents, "r")) as file:
         series = probe(request, file, cells) if cells else []
         if series:
             write_series(args.out, forecasts, series)

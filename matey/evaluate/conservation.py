@@ -9,34 +9,32 @@ The quantities are those of `matey.physics`. Nothing is asked of the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from matey.data import TrajectorySet
 from matey.data.reading import samples_of
+from matey.evaluate.histories import OwnCells, described
 from matey.fields import FieldBatch
-from matey.physics import CELLS, TOTAL, fields_of, measure, measures_of
-from matey.samples import Samples
+from matey.physics import CELLS, TOTAL, Measure, fields_of, measures_of
 
 Totals = Mapping[str, Tensor]
 """Totals ``(b, k)`` of the components of conserved quantities, by the names of their measures."""
 
 
-def totals_of(batch: FieldBatch) -> Totals:
-    """Return the totals of the last known frame; empty if nothing is known to be conserved."""
-    return _totals(batch.last, batch)
-
-
-def num_components(about: FieldBatch) -> dict[str, int]:
-    """Return how many components each conserved quantity has, by the names of their measures; only one cell is looked at."""
-    return {name: total.shape[1] for name, total in _totals(about.last[..., :1, :1, :1], about).items()}
+def conserved_by(about: FieldBatch) -> dict[str, Measure]:
+    """Return the measures of what is conserved, by name; only one cell of a batch is looked at."""
+    cell = about.last[..., :1, :1, :1]
+    kept = ((name, of) for name, of in measures_of(about) if of.corrections is not None)
+    return {name: of for name, of in kept if of.sums(cell, about) is not None}
 
 
 def kept_names(data: TrajectorySet, trajectory: int = 0) -> list[str]:
     """Return the names of the quantities that rollouts of a trajectory keep."""
-    return [name.removeprefix(TOTAL) for name in num_components(one_of(samples_of(data, [trajectory], 1)))]
+    about = described(samples_of(data, [trajectory], 1), slice(0, 1))
+    return [name.removeprefix(TOTAL) for name in conserved_by(about)]
 
 
 def kept_note(data: TrajectorySet, trajectory: int = 0) -> str:
@@ -49,67 +47,37 @@ def kept_note(data: TrajectorySet, trajectory: int = 0) -> str:
     )
 
 
-def one_of(samples: Samples, sample: int = 0, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> FieldBatch:
-    """Return a description of a sample: all but its values, which are zeros and take no memory.
-
-    The conserved quantities do not depend on the spacing.
-    """
-    zeros = torch.zeros(1, 1, len(samples.fields), 1, 1, 1)
-    of_a_cell = FieldBatch(
-        samples.system,
-        samples.fields,
-        zeros,
-        samples.lead_time[[sample]],
-        spacing=spacing,
-        periodic=samples.periodic,
-        parameters={name: of_samples[[sample]] for name, of_samples in samples.parameters.items()},
-        conserved=samples.conserved,
-    )
-    return of_a_cell.with_tensors(history=zeros.expand(-1, -1, -1, *samples.window[1:]))  # a new batch reads all values
+def totals_of(frame: Tensor, cells: OwnCells) -> Totals:
+    """Return the totals of a frame ``(k, f, z, y, x)`` in own cells; empty if nothing is known to be conserved."""
+    sums = {name: _sums(of, frame, cells) for name, of in conserved_by(cells.about).items()}
+    return {name: of_quantity.chunk(2, dim=1)[0] for name, of_quantity in sums.items()}
 
 
-def kept(frame: Tensor, batch: FieldBatch, totals: Totals) -> Tensor:
-    """Return a predicted frame ``(b, f, z, y, x)`` that follows a batch, shifted so that it has the totals."""
-    for name, total in totals.items():
-        fields, sums = sums_of(name, frame, batch)
-        frame = shifted(frame, fields, shifts(total.to(sums.device), sums))
+def kept(frame: Tensor, cells: OwnCells, totals: Totals) -> Tensor:
+    """Return a predicted frame ``(k, f, z, y, x)`` in own cells, shifted so that it has the totals."""
+    for name, of in conserved_by(cells.about).items() if totals else ():
+        found, growth = _sums(of, frame, cells).chunk(2, dim=1)
+        shift = ((totals[name] - found) / growth).where(growth != 0, 0.0)  # (b, k)
+        added = torch.zeros(frame.shape[:2], dtype=shift.dtype, device=frame.device)
+        corrected = (field for field, _ in _corrections(of, frame[..., :1, :1, :1], cells))
+        added[:, [*map(cells.about.fields.index, corrected)]] = shift[cells.own]
+        frame = frame + added[..., None, None, None].to(frame.dtype)
     return frame
 
 
-def sums_of(name: str, frame: Tensor, about: FieldBatch) -> tuple[list[int], Tensor]:
-    """Sum a quantity over cells, and how fast it grows with the fields that correct it.
+def _sums(of: Measure, frame: Tensor, cells: OwnCells) -> Tensor:
+    """Return sums ``(b, 2 k)`` of a quantity's components, then of how fast they grow with the fields that correct them."""
 
-    Args:
-        name: name of the quantity's measure.
-        frame: cells of a frame, ``(b, f, z, y, x)``.
-        about: batch that describes the fields.
+    def sums_of(slab: Tensor) -> Tensor:
+        sums = of.sums(slab, cells.about)
+        assert sums is not None, f"{of.label} of a system that does not conserve it"
+        growth = [growth.sum(dim=CELLS) for _, growth in _corrections(of, slab, cells)]
+        return torch.cat([sums[:, :-1], torch.stack(growth, dim=1)], dim=1)
 
-    Returns:
-        The places along ``f`` of the fields that correct the components; and the sums ``(b, 2 k)``, first of all components,
-        then of how fast they grow with these fields.
-    """
-    of = measure(name)
-    sums = None if of is None else of.sums(frame, about)
-    assert of is not None and of.corrections is not None and sums is not None, f"{name} is not conserved"
-    fields, growth = zip(*of.corrections(fields_of(frame, about), about), strict=True)
-    places = [about.fields.index(field) for field in fields]
-    return places, torch.cat([sums[:, :-1], torch.stack(growth, dim=1).sum(dim=CELLS)], dim=1)
+    return cells.summed(sums_of, frame)
 
 
-def shifts(total: Tensor, sums: Tensor) -> Tensor:
-    """Return the constants ``(b, k)`` to add to fields, from the total to keep ``(b, k)`` and the sums of `sums_of`."""
-    found, growth = sums.chunk(2, dim=1)
-    return ((total - found) / growth).where(growth != 0, 0.0)
-
-
-def shifted(frame: Tensor, fields: Sequence[int], shift: Tensor) -> Tensor:
-    """Return a frame ``(b, f, z, y, x)`` with the constants ``(b, k)`` added to some of its fields."""
-    added = torch.zeros(frame.shape[:2], dtype=shift.dtype, device=frame.device)
-    added[:, fields] = shift
-    return frame + added[..., None, None, None].to(frame.dtype)
-
-
-def _totals(frame: Tensor, about: FieldBatch) -> dict[str, Tensor]:
-    """Return the totals ``(b, k)`` of the cells of a frame ``(b, f, z, y, x)``."""
-    sums = {name: of.sums(frame, about) for name, of in measures_of(about) if of.corrections is not None}
-    return {name: of_quantity[:, :-1] for name, of_quantity in sums.items() if of_quantity is not None}
+def _corrections(of: Measure, frame: Tensor, cells: OwnCells) -> list[tuple[str, Tensor]]:
+    """Return the field that corrects each component, and how fast the component grows with it, ``(k, z, y, x)``."""
+    assert of.corrections is not None, f"{of.label} is not conserved"
+    return of.corrections(fields_of(frame, cells.about), cells.about)

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from matey.data import DataError, Trajectory, Window, read_rollouts, read_windows, spread_windows
+from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
 from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
-from matey.evaluate.conservation import totals_of
 from matey.evaluate.forecaster import (
     BatchCost,
     Cost,
@@ -26,7 +25,7 @@ from matey.evaluate.forecaster import (
     predict_with_tokens,
 )
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.parts import score_leads_in_parts, score_rollout_in_parts
+from matey.evaluate.parts import score_lead_in_parts, score_rollout_in_parts
 from matey.evaluate.records import ErrorSums, Kind, Record, patches_of_cells, rollout_kind, with_tokens_worth
 from matey.evaluate.rollout import Beyond, ShownRollout, rollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums, with_power
@@ -169,25 +168,26 @@ def score(
     on_forecasts: Callable[[int], object] = lambda num_forecasts: None,
 ) -> Evaluation:
     """Return the records, costs and spectra of `evaluate` for any model, without examples and the tokens' worth."""
-    together = num_sharing(model)
+    num_ranks = num_sharing(model)
 
     def of_chunk(task: Task) -> _Sums:
         sums = _Sums()
-        if isinstance(model, MateyModel) and together > 1:
-            if task.kind == "lead":
-                sums.costs.extend(score_leads_in_parts(model, data, task.windows, task.lead, sums.errors))
+        for windows in alike(data.sets, task.windows):
+            if isinstance(model, MateyModel) and num_ranks > 1:
+                if task.kind == "lead":
+                    sums.costs.append(score_lead_in_parts(model, data, windows, task.lead, sums.errors))
+                else:
+                    how = task.kind, task.lead, task.rollout_lead, task.conserve
+                    score_rollout_in_parts(model, data, windows, *how, sums.errors)
+            elif task.kind == "lead":
+                sums.costs.append(_score_lead(model, data, windows, task.lead, sums.errors))
             else:
-                how = task.kind, task.lead, task.rollout_lead, task.conserve
-                score_rollout_in_parts(model, data, task.windows, *how, sums.errors)
-        elif task.kind == "lead":
-            sums.costs.extend(_score_lead(model, data, task, sums.errors))
-        else:
-            score_rollout(model, data, task, sums.errors, sums.spectra)
+                _score_rollout(model, data, windows, task, sums)
         on_forecasts(task.num_forecasts)
         return sums
 
     total = _Sums()
-    for sums in dealt_out(of_chunk, chunks(tasks, protocol), together=together):
+    for sums in dealt_out(of_chunk, chunks(tasks, protocol), together=num_ranks):
         total.errors.merge(sums.errors)
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
@@ -247,21 +247,26 @@ def as_given_to(model: Forecaster, data: HeldOut) -> HeldOut:
     return replace(data, sets=tuple(each.with_given(given) for each in data.sets))
 
 
-def score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums, spectra: SpectraSums) -> None:
-    """Roll out from the windows of a task, and add errors and spectra to the sums."""
-    for together in alike(data.sets, task.windows):
-        (known,) = read_rollouts(data.sets, together, data.num_frames, task.lead)
-        names = [_trajectory_of(data, window).label for window in together]
-        totals = totals_of(known.batch) if task.conserve else None
-        frames = rollout(model, known.batch, task.lead, task.rollout_lead, totals=totals)
-        for step, frame in enumerate(frames, start=1):
-            frame, truth = frame.cpu(), known.truth[:, step - 1]
-            sums.add(known.batch, task.kind, step, frame, truth, trajectories=names)
-        spectra.add(known.batch, task.kind, task.lead, frame, truth)
+def _score_rollout(model: Forecaster, data: HeldOut, windows: Sequence[Window], task: Task, sums: _Sums) -> None:
+    """Roll out from windows of the same shape, and add errors and spectra to the sums."""
+    (known,) = read_rollouts(data.sets, windows, data.num_frames, task.lead)
+    frames = rollout(model, known.batch, task.lead, task.rollout_lead, conserve=task.conserve)
+    for step, frame in enumerate(frames, start=1):
+        frame, truth = frame.cpu(), known.truth[:, step - 1]
+        sums.errors.add(known.batch, task.kind, step, frame, truth, trajectories=data.labels(windows))
+    sums.spectra.add(known.batch, task.kind, task.lead, frame, truth)
 
 
-def _trajectory_of(data: HeldOut, window: Window) -> Trajectory:
-    return data.sets[window.set_index].trajectories[window.trajectory]
+def _score_lead(model: Forecaster, data: HeldOut, windows: Sequence[Window], lead: int, sums: ErrorSums) -> BatchCost:
+    """Forecast at a lead from windows of the same shape and add the errors to the sums; return the costs."""
+    (batch,) = read_windows(data.sets, windows, data.num_frames)
+    start = time.perf_counter()
+    prediction, layout = predict_with_tokens(model, batch)
+    num_tokens = math.nan if layout is None else layout.num_tokens
+    cost = batch_cost(model, batch.samples, num_tokens, time.perf_counter() - start)
+    patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
+    sums.add(batch, "lead", lead, prediction, batch.known_target, patch_of_cell, data.labels(windows))
+    return cost
 
 
 def _window_of(data: HeldOut, label: str, lead: int) -> Window:
@@ -288,20 +293,6 @@ def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: 
             set_index=index,
         )
     )
-
-
-def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -> list[BatchCost]:
-    costs = []
-    for together in alike(data.sets, task.windows):
-        (batch,) = read_windows(data.sets, together, data.num_frames)
-        names = [_trajectory_of(data, window).label for window in together]
-        start = time.perf_counter()
-        prediction, layout = predict_with_tokens(model, batch)
-        num_tokens = math.nan if layout is None else layout.num_tokens
-        costs.append(batch_cost(model, batch.samples, num_tokens, time.perf_counter() - start))
-        patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
-        sums.add(batch, task.kind, task.lead, prediction, batch.known_target, patch_of_cell, names)
-    return costs
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
-from matey.data import DataError, TrajectorySet, split_set
+from matey.data import DataError, Trajectory, TrajectorySet, Window, split_set
 from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twins_note
 from matey.data.splits import Share, alone
 from matey.data.trajectories import BadValuesError
@@ -44,6 +44,14 @@ class HeldOut:
     def systems(self) -> tuple[str, ...]:
         """Each system once, in the order of the sets."""
         return tuple(dict.fromkeys(trajectory_set.system for trajectory_set in self.sets))
+
+    def about(self, window: Window) -> Trajectory:
+        """Return the trajectory of a window."""
+        return self.sets[window.set_index].trajectories[window.trajectory]
+
+    def labels(self, windows: Sequence[Window]) -> list[str]:
+        """Return the names of the trajectories of windows."""
+        return [self.about(window).label for window in windows]
 
     def of_system(self, system: str) -> HeldOut:
         """Return the selected trajectories of one system."""

@@ -16,7 +16,7 @@ The error then grows at most in proportion to the number of steps.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -25,9 +25,10 @@ from torch import Tensor
 
 from matey.data import Window, read_rollouts
 from matey.data.windows import alike
-from matey.evaluate.conservation import Totals, kept, totals_of
+from matey.evaluate.conservation import kept, totals_of
 from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
+from matey.evaluate.histories import Histories, OwnCells, Whole
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
 from matey.physics import CELLS, measures_of
@@ -46,13 +47,7 @@ LEAST_SHARE = 0.1
 
 
 def rollout(
-    model: Forecaster,
-    batch: FieldBatch,
-    num_steps: int,
-    lead: int = 1,
-    *,
-    largest: Tensor | None = None,
-    totals: Totals | None = None,
+    model: Forecaster, batch: FieldBatch, num_steps: int, lead: int = 1, *, conserve: bool = False
 ) -> Iterator[Tensor]:
     """Predict ``num_steps`` consecutive frames, each one snapshot after the previous one.
 
@@ -64,44 +59,71 @@ def rollout(
         num_steps: number of frames.
         lead: number of frames predicted from the same history, the last of them at this lead time in snapshots. It
             should not exceed the lead times in the model's training.
-        largest: the largest changes so far, see `largest_so_far`, of a rollout that this one continues; by default those of
-            the histories in ``batch``.
-        totals: totals that every frame keeps, see `matey.evaluate.conservation`; by default none.
+        conserve: whether every frame keeps the totals of the last known one, see `matey.evaluate.conservation`.
 
     Yields:
         Frames ``(b, f, z, y, x)`` in physical units, on the model's device.
     """
-    batch = batch.to(model.device).with_tensors(target=None)
-    largest = largest_change(batch.history) if largest is None else largest.to(model.device)
-    frames: list[Tensor] = []
-    for first in range(0, num_steps, lead):
-        if frames:
-            batch = batch.moved_on(torch.stack(frames, dim=1))
-        frames = []
-        for ahead in range(1, min(lead, num_steps - first) + 1):
-            frame = model.predict(batch.with_tensors(lead_time=torch.full_like(batch.lead_time, ahead)))
-            frame, after = limited(frame, batch.last, ahead, largest)
-            if totals:
-                frame = kept(frame, batch, totals)
-                after = largest_after(largest, root_mean_square(frame - batch.last), ahead)  # as read from a file later
-            largest = after
-            frames.append(frame)
-            yield frame
+    yield from Rollout(Whole(model, batch), conserve).frames(num_steps, lead)
 
 
-def largest_change(history: Tensor) -> Tensor:
+class Rollout:
+    """A rollout of whole fields, or of those that ranks hold in boxes: all ranks of the sequence group then iterate together.
+
+    Attributes:
+        histories: histories from which the next frame is predicted.
+        largest: the largest changes ``(b, f)`` per snapshot so far; infinite where they are still unknown.
+        totals: totals that every frame keeps; empty for none.
+    """
+
+    def __init__(self, histories: Histories, conserve: bool = False) -> None:
+        self.histories = histories
+        self.largest = largest_change(histories.history, histories.cells)
+        self.totals = totals_of(histories.history[:, -1], histories.cells) if conserve else {}
+
+    def go_on(self, frames: Tensor, num_done: int, largest: Tensor) -> None:
+        """Go on after ``num_done`` snapshots, from the newest frames ``(k, t, f, z, y, x)`` and the largest changes then."""
+        self.histories = self.histories.moved_on(frames, num_done)
+        self.largest = largest.to(self.largest)
+
+    def frames(self, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
+        """Yield the next frames ``(k, f, z, y, x)`` in own cells, see `rollout`."""
+        frames: list[Tensor] = []
+        while num_steps:
+            if len(frames) == lead:
+                self.histories = self.histories.moved_on(torch.stack(frames, dim=1), lead)
+                frames = []
+            frames.append(self._frame(len(frames) + 1))
+            yield frames[-1]
+            num_steps -= 1
+
+    def _frame(self, ahead: int) -> Tensor:
+        last, cells = self.histories.history[:, -1], self.histories.cells
+        frame, after = limited(self.histories.predict(ahead), last, ahead, self.largest, cells)
+        if self.totals:
+            frame = kept(frame, cells, self.totals)
+            after = largest_after(self.largest, cells.size_of(frame - last), ahead)
+        self.largest = after
+        return frame
+
+
+def largest_change(history: Tensor, cells: OwnCells) -> Tensor:
     """Return the root mean square of the largest change from one snapshot to the next that a rollout may make.
 
     Args:
-        history: the given frames ``(b, t, f, z, y, x)``.
+        history: the given frames ``(k, t, f, z, y, x)`` in own cells.
+        cells: the own cells.
 
     Returns:
         ``(b, f)``; infinite (unknown) if the frames do not determine it.
     """
-    deviation, mean = torch.std_mean(history.double(), dim=(1, 3, 4, 5), correction=0)
-    if history.shape[1] == 1:
-        return largest_of(torch.full_like(mean, torch.inf), mean, deviation)
-    return largest_of(root_mean_square(history.diff(dim=1)).amax(dim=1), mean, deviation)
+    mean = cells.summed(lambda slab: slab.sum(dim=CELLS), history).mean(dim=1) / cells.num_cells
+    around = cells.of_own(mean)[:, None]
+    squares = cells.summed(lambda slab: (slab - around).square().sum(dim=CELLS), history).mean(dim=1)
+    changes = torch.full_like(mean, torch.inf)
+    if history.shape[1] > 1:
+        changes = cells.summed(lambda slab: slab.diff(dim=1).square().sum(dim=CELLS), history).amax(dim=1)
+    return largest_of((changes / cells.num_cells).sqrt(), mean, (squares / cells.num_cells).sqrt())
 
 
 def largest_of(changes: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
@@ -133,46 +155,24 @@ def largest_after(largest: Tensor, sizes: Tensor, ahead: int) -> Tensor:
     return largest.where(largest.isfinite() | ~(found > 0), found)
 
 
-def largest_so_far(largest: Tensor, size_of: Callable[[int, int], Tensor], num_steps: int, lead: int) -> Tensor:
-    """Return the largest changes ``(b, f)`` after some steps of a rollout; frames are read only while one is unknown.
-
-    Args:
-        largest: the largest changes of the history, see `largest_change`.
-        size_of: function that returns the root mean square ``(b, f)`` of the change from one frame to another. Predicted
-            frames are counted from 0; the last known one is number -1.
-        num_steps: number of frames that were predicted.
-        lead: number of frames predicted from the same history.
-    """
-    for step in range(num_steps):
-        if largest.isfinite().all():
-            break
-        ahead = step % lead + 1
-        largest = largest_after(largest, size_of(step - ahead, step), ahead)
-    return largest
-
-
-def limited(frame: Tensor, last: Tensor, ahead: int, largest: Tensor) -> tuple[Tensor, Tensor]:
+def limited(frame: Tensor, last: Tensor, ahead: int, largest: Tensor, cells: OwnCells) -> tuple[Tensor, Tensor]:
     """Scale the change from the last known frame down to the largest allowed one, in the fields that exceed it.
 
     Args:
-        frame: predicted frame ``(b, f, z, y, x)``.
+        frame: predicted frame ``(k, f, z, y, x)`` in own cells.
         last: last known frame.
         ahead: number of snapshots between the two frames.
         largest: the largest changes ``(b, f)`` per snapshot.
+        cells: the own cells.
 
     Returns:
         The limited frame, and the largest changes after it.
     """
     change = frame - last
-    size = root_mean_square(change)
+    size = cells.size_of(change)
     largest = largest_after(largest, size, ahead)
-    share = (ahead * largest / size)[..., None, None, None]
+    share = cells.of_own(ahead * largest / size)
     return frame.where(share >= 1, last + share.to(change.dtype) * change), largest
-
-
-def root_mean_square(values: Tensor) -> Tensor:
-    """Return the root mean square of fields ``(..., z, y, x)`` over their cells; squares may overflow float32."""
-    return values.double().square().mean(dim=(-3, -2, -1)).sqrt()
 
 
 MOST_VIEWS = 60  # in all systems together; one picture of a film takes about 100 kB on the report's page
@@ -237,11 +237,10 @@ def show_rollout(
 ) -> ShownRollout:
     """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
-    about = data.sets[window.set_index].trajectories[window.trajectory]
+    about = data.about(window)
     history, views = known.batch.history, []
     truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
-    totals = totals_of(known.batch) if conserve else None
-    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps, totals=totals))):
+    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps, conserve=conserve))):
         if step:
             history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
         if step not in shown:
@@ -311,8 +310,8 @@ def go_beyond(
         windows = [Window(index, number, start, 1) for number in numbers[:MOST_TRAJECTORIES]]
         for together in alike(data.sets, windows):
             (known,) = read_rollouts(data.sets, together, data.num_frames, num_true)
-            frames, totals = {}, totals_of(known.batch) if conserve else None
-            for step, frame in enumerate(rollout(model, known.batch, num_steps, totals=totals), start=1):
+            frames = {}
+            for step, frame in enumerate(rollout(model, known.batch, num_steps, conserve=conserve), start=1):
                 if step in (num_true, num_steps):
                     frames[step] = frame.cpu()
             shown = known.truth[:, -1], frames[num_true], frames[num_steps]

@@ -23,7 +23,7 @@ from matey.model.configuration import MateyConfig
 from matey.model.modules import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import CellRoute, Exchange, RankGroup, SequenceGroup, swapped
-from matey.samples import BatchPart, Box, Piece, Samples
+from matey.samples import BatchPart, Piece, Samples
 from matey.tokens.normalisation import Normalisation
 
 SMALLEST_UNIT = 2.0**-20
@@ -212,26 +212,12 @@ def next_frames(
         exchange: exchange between the ranks.
     """
     return [
-        _around(forecast.values.to("cpu", part.samples.dtype), part.samples, config, ranks, exchange)
+        surrounded(forecast.values.to("cpu", part.samples.dtype), part.samples, config, ranks, exchange)
         for forecast, part in zip(forecasts, parts, strict=True)
     ]
 
 
-def surrounded(own: Frames, part: BatchPart, config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Frames:
-    """Return frames ``(t, f, z, y, x)`` in the box of each piece, from those in the cells that ranks hold, see `inside`."""
-    about = part.samples
-    none = [side.stop - side.start for side in Cut.of(about, config, ranks).box.cells]
-    values = torch.stack(own) if own else torch.empty(0, len(about.fields), *none, dtype=about.dtype)
-    return _around(values, about, config, ranks, exchange)
-
-
-def boxes_held(samples: Samples, config: MateyConfig, num_ranks: int) -> list[list[Box]]:
-    """Return the boxes of a batch inside the domain that each rank holds."""
-    boxes = [Cut.of_rank(samples, config, rank, num_ranks).box for rank in range(num_ranks)]
-    return [[(sample, box.cells) for sample in range(box.samples.start, box.samples.stop)] for box in boxes]
-
-
-def _around(values: Tensor, about: Samples, config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Frames:
+def surrounded(values: Tensor, about: Samples, config: MateyConfig, ranks: RankGroup, exchange: Exchange) -> Frames:
     """Return values ``(..., z, y, x)`` in and around this rank's box, for each of its samples."""
     cuts = [Cut.of_rank(about, config, rank, ranks.size) for rank in range(ranks.size)]
     seen = [[span.index() for span in cut.spans] for cut in cuts]

@@ -10,11 +10,9 @@ from dataclasses import replace
 import torch
 
 import matey.evaluate.rollout as limits
-from matey.evaluate.conservation import totals_of
-from matey.evaluate.parts import rollout_parts, totals_of_part
-from matey.evaluate.rollout import rollout
+from matey.evaluate.histories import Boxes
+from matey.evaluate.rollout import Rollout, rollout
 from matey.model.boxes import share_of
-from matey.model.forecast import hold
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -62,14 +60,12 @@ STEPS = 4
 
 
 def put_together(batch, boxes_of_ranks, frames):
-    """The whole frame from the boxes of all ranks; those beyond the end of an axis are at its other side as well."""
+    """The whole frame from the boxes of all ranks."""
     whole = torch.full_like(batch.last, torch.nan)
     for boxes, of_rank in zip(boxes_of_ranks, frames, strict=True):
         for (sample, cells), values in zip(boxes, of_rank, strict=True):
-            z, y, x = (torch.arange(s.start, s.stop) % size for s, size in zip(cells, batch.grid, strict=True))
-            there = whole[sample][:, z[:, None, None], y[:, None], x]
-            assert (there.isnan() | (there == values)).all(), "boxes that hold a cell have another value each"
-            whole[sample][:, z[:, None, None], y[:, None], x] = values
+            assert whole[sample][:, *cells].isnan().all(), "ranks that hold the same cells"
+            whole[sample][:, *cells] = values
     return whole
 
 
@@ -93,19 +89,15 @@ def main(names, network):
             batch.history[1, :, 1:] = 0
             batch.history[0, :, 1] = 3
         model = make_model(patches, set=token_set, network=network, **settings)
-        share = share_of(model.config, group.ranks)
-        parts = parts_of([batch], share)
-        hold(parts, model.config, group.ranks)
-        part = parts.pop().without_targets()
+        (part,) = parts_of([batch], share_of(model.config, group.ranks))
         model.sequence_group = group
-        totals = totals_of_part(part, group.exchange, size) if "kept" in name else None
-        ours = list(rollout_parts(model, part, STEPS, lead, totals=totals))
+        rolled = Rollout(Boxes(model, part), "kept" in name)
+        boxes, ours = rolled.histories.of_ranks, list(rolled.frames(STEPS, lead))
         model.sequence_group = SequenceGroup()
-        expected = list(rollout(model, batch, STEPS, lead, totals=totals_of(batch) if "kept" in name else None))
+        expected = list(rollout(model, batch, STEPS, lead, conserve="kept" in name))
         off = []
         for found, whole in zip(ours, expected, strict=True):
-            of_ranks = from_all_ranks(found)
-            found = put_together(batch, from_all_ranks(share([batch.samples])[0]), of_ranks)
+            found = put_together(batch, boxes, from_all_ranks(found))
             off.append(((found - whole).norm() / whole.norm()).item())
         moved = ((expected[-1] - batch.last).norm() / batch.last.norm()).item()
         assert moved > 1e-3, (name, moved)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.conservation import kept, num_components, one_of, totals_of
-from matey.evaluate.rollout import largest_after, largest_change, rollout, root_mean_square
+from matey.evaluate.conservation import conserved_by, kept, totals_of
+from matey.evaluate.histories import OwnCells, Whole, described
+from matey.evaluate.rollout import Rollout, rollout
 from matey.physics import MEASURES, measure
 from tests.support.laws import law
 from tests.support.models import make_model
@@ -22,6 +23,14 @@ def batch_of(system, fields, **kwargs):
     return FieldBatch(system, fields, history, torch.ones(3), periodic=SIDES.get(system, (False,) * 3), **kwargs)
 
 
+def kept_in(batch, frame):
+    """A frame with the totals of the last known one, and these totals."""
+    own = slice(0, batch.num_samples)
+    cells = OwnCells(described(batch.samples, own), batch.num_samples, own)
+    totals = totals_of(batch.last, cells)
+    return kept(frame, cells, totals), totals
+
+
 @pytest.mark.parametrize(
     ("system", "fields", "quantities"),
     [
@@ -32,8 +41,8 @@ def batch_of(system, fields, **kwargs):
 def test_a_frame_that_is_kept_has_the_totals_of_the_last_known_frame(system, fields, quantities):
     batch = batch_of(system, fields)
     frame = torch.rand_like(batch.last) + 0.7
-    found = kept(frame, batch, totals_of(batch))
-    assert totals_of(batch).keys() == quantities
+    found, totals = kept_in(batch, frame)
+    assert totals.keys() == quantities
     for name in quantities:
         assert MEASURES[name].number(frame, batch).min() > 1e-3
         assert MEASURES[name].number(found, batch).max() < 1e-14
@@ -44,14 +53,14 @@ def test_a_frame_that_is_kept_has_the_totals_of_the_last_known_frame(system, fie
 def test_momentum_is_not_kept_along_axes_with_walls():
     batch = batch_of("colliding_thermals", THERMALS)
     frame = torch.rand_like(batch.last) + 0.7
-    found = kept(frame, batch, totals_of(batch))
+    found, _ = kept_in(batch, frame)
     assert torch.equal(found[:, 1], frame[:, 1]) and not torch.equal(found[:, 0], frame[:, 0])
 
 
 def test_fields_that_a_description_calls_conserved_keep_their_totals():
     batch = batch_of("dyes", ("red", "blue"), conserved=("blue",))
     frame = torch.rand_like(batch.last)
-    found = kept(frame, batch, totals_of(batch))
+    found, _ = kept_in(batch, frame)
     assert torch.equal(found[:, 0], frame[:, 0])
     assert measure("total_blue").number(found, batch).max() < 1e-14
 
@@ -59,24 +68,23 @@ def test_fields_that_a_description_calls_conserved_keep_their_totals():
 def test_fields_without_anything_conserved_and_fields_of_zeros_stay_as_they_are():
     batch = batch_of("dyes", ("red", "blue"))
     last = batch.last
-    assert totals_of(batch) == {} and kept(last, batch, {}) is last
+    found, totals = kept_in(batch, last)
+    assert totals == {} and found is last
     still = batch_of("compressible_rand", GAS)
     still = still.with_tensors(history=torch.zeros_like(still.history))
-    assert torch.equal(kept(still.last, still, totals_of(still)), still.last)
+    assert torch.equal(kept_in(still, still.last)[0], still.last)
 
 
 def test_what_is_kept_is_known_of_fields_that_no_memory_holds():
     batch = batch_of("compressible_rand", GAS)
-    of_any, of_large = (one_of(replace(batch.samples, window=(2, 1, size, size))) for size in (8, 2**24))
-    assert of_large.grid == (1, 2**24, 2**24)
-    assert num_components(of_large) == num_components(of_any) == {"mass": 1, "momentum": 2, "energy": 1}
-    assert {name: total.shape[1] for name, total in totals_of(batch).items()} == num_components(of_any)
+    large = described(replace(batch.samples, window=(2, 1, 2**24, 2**24)), slice(0, 3))
+    assert large.grid == (1, 2**24, 2**24) and [*conserved_by(large)] == ["mass", "momentum", "energy"]
 
 
 @law("lead", [1, 3], quick=[3])
 def test_all_frames_of_a_rollout_keep_the_totals(lead):
     batch, model = batch_of("compressible_rand", GAS), make_model(((1, 1, 4, 4),), fields=GAS)
-    freely, keeping = (list(rollout(model, batch, 5, lead, totals=totals)) for totals in (None, totals_of(batch)))
+    freely, keeping = (list(rollout(model, batch, 5, lead, conserve=conserve)) for conserve in (False, True))
     for name in ("mass", "momentum", "energy"):
         assert max(MEASURES[name].number(frame, batch).max() for frame in keeping) < 1e-14
         assert max(MEASURES[name].number(frame, batch).max() for frame in freely) > 1e-6
@@ -94,8 +102,7 @@ class Outburst:
 def test_a_first_change_limits_the_others_as_it_was_kept():
     made = batch_of("compressible_rand", GAS)
     batch = replace(made, history=made.history[:, :1])
-    totals = totals_of(batch)
-    first, *others = rollout(Outburst(), batch, 4, totals=totals)
-    largest = largest_after(largest_change(batch.history), root_mean_square(first - batch.last), 1)
-    rest = rollout(Outburst(), batch.moved_on(first[:, None]), 3, largest=largest, totals=totals)
-    assert all(map(torch.equal, rest, others)) and len(others) == 3
+    whole, later = (Rollout(Whole(Outburst(), batch), conserve=True) for _ in range(2))
+    frames = whole.frames(4)
+    later.go_on(next(frames)[:, None], 1, whole.largest)
+    assert all(map(torch.equal, later.frames(3), [*frames]))

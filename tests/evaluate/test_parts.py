@@ -15,10 +15,10 @@ from matey.data import TrajectorySet
 from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.parts import ScoredPart, score_leads_in_parts
+from matey.evaluate.histories import Boxes
+from matey.evaluate.parts import ScoredBoxes, score_lead_in_parts
 from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
-from matey.model.forecast import hold
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
 from tests.support.models import VOCABULARY, make_model
@@ -45,7 +45,7 @@ def batch_of(system, fields, grid, periodic, frames):
 @pytest.mark.parametrize("network", ["matey", "paper"])
 @pytest.mark.parametrize("case", CASES)
 def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_once, monkeypatch):
-    monkeypatch.setattr("matey.evaluate.parts.AT_ONCE", at_once)  # cells: a few layers
+    monkeypatch.setattr("matey.evaluate.histories.AT_ONCE", at_once)  # cells: a few layers
     largest = Metric("largest", "Of a package.", lambda p, u: (p - u).abs().amax(dim=(2, 3, 4)))
     monkeypatch.setitem(METRICS._loaded, "largest", largest)
     batch = batch_of(*CASES[case])
@@ -55,14 +55,17 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_
 
     def of_rank(rank, exchange):
         share = share_in((1, 1 if batch.grid[0] == 1 else 4, 4, 4), rank, size, network)
-        parts = parts_of([batch], share)
-        hold(parts, share.config, SequenceRanks(Topology(rank, size, size, 3)))
-        (part,) = parts
-        frames = [piece_of(replace(batch, target=prediction), each.sample, each.cells).target for each in part.pieces]
-        abouts = [SimpleNamespace(label=name, spacing=batch.spacing, conserved=batch.conserved) for name in names]
-        sums, group = ErrorSums(), SimpleNamespace(exchange=exchange, size=size)
-        scored = ScoredPart(part, abouts, group)
-        scored.add(sums, "rollout", 3, frames, [piece.target for piece in part.pieces])
+        (part,) = parts_of([batch], share)
+        group = SimpleNamespace(ranks=SequenceRanks(Topology(rank, size, size, 3)), exchange=exchange, size=size)
+        histories = Boxes(SimpleNamespace(config=share.config, sequence_group=group), part, batch.spacing)
+        frame, truth = (
+            histories.of_own(
+                [piece_of(replace(batch, target=each), piece.sample, piece.cells).target for piece in part.pieces]
+            )
+            for each in (prediction, batch.target)
+        )
+        sums = ErrorSums()
+        ScoredBoxes(histories).add(sums, "rollout", 3, frame, truth, names)
         return sums.records()
 
     expected = whole.records()
@@ -104,9 +107,9 @@ def test_histories_that_were_read_are_gone_when_the_model_forecasts(monkeypatch)
     def scored(rank, exchange):
         ranks = SequenceRanks(Topology(rank, 2, 2, 3))
         group = SimpleNamespace(ranks=ranks, exchange=exchange, size=2)
-        about = {"eval": lambda self: None, "config": config, "sequence_group": group, "device": torch.device("cpu")}
+        about = {"eval": lambda self: self, "config": config, "sequence_group": group, "device": torch.device("cpu")}
         model = type("Model", (), {**about, "__call__": lambda self, prepared: forecast(prepared)})()
-        score_leads_in_parts(model, HeldOut((data,), ((0,),), 2), [Window(0, 0, 1, 1)], 1, ErrorSums())
+        score_lead_in_parts(model, HeldOut((data,), ((0,),), 2), [Window(0, 0, 1, 1)], 1, ErrorSums())
 
     monkeypatch.setattr("matey.evaluate.parts.read_parts", noted)
     with pytest.raises(Reached):

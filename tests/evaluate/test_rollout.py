@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.rollout import largest_change, largest_so_far, rollout
+from matey.evaluate.histories import OwnCells, described
+from matey.evaluate.rollout import largest_change, rollout
 from tests.support.laws import law
 from tests.support.models import PATCHES, VOCABULARY, make_model
 
@@ -113,25 +114,19 @@ def test_where_the_history_says_nothing_the_first_change_limits_the_others(lead,
     assert [frame.unique().item() for frame in frames] == values
 
 
-def test_steps_of_a_rollout_are_looked_at_while_a_limit_is_unknown():
-    looked_at = []
-
-    def size_of(before, step):
-        looked_at.append((before, step))
-        return torch.tensor([[float(step > 3)]])
-
-    assert largest_so_far(torch.tensor([[torch.inf]]), size_of, 7, lead=3).item() == 2
-    assert looked_at == [(-1, 0), (-1, 1), (-1, 2), (2, 3), (2, 4)]
+def largest(history):
+    batch, own = FieldBatch("any", [*"abc"][: history.shape[2]], history, torch.ones(3)), slice(0, 3)
+    return largest_change(history, OwnCells(described(batch.samples, own), 3, own))
 
 
 def test_a_constant_field_has_a_limit_of_its_size_where_others_vary():
     history = make_batch().history.repeat(1, 1, 3, 1, 1, 1)
     history[:, :, 1], history[:, :, 2] = -2, 0
-    known = largest_change(history)
-    assert (known[:, 0] == largest_change(history[:, :, :1])[:, 0]).all()
+    known = largest(history)
+    assert (known[:, 0] == largest(history[:, :, :1])[:, 0]).all()
     assert known[:, 1].tolist() == pytest.approx([0.8] * 3) and known[:, 2].isinf().all()
-    assert largest_change(history[:, :1])[:, 1].tolist() == pytest.approx([0.8] * 3)
-    assert largest_change(history[:, :, 1:]).isinf().all()
+    assert largest(history[:, :1])[:, 1].tolist() == pytest.approx([0.8] * 3)
+    assert largest(history[:, :, 1:]).isinf().all()
 
 
 @law(("value", "predict"), [(0.0, "rate"), (1.0, "field")], quick=[(0.0, "rate")])

@@ -19,6 +19,7 @@ from matey.checkpoints.trained import Trained
 from matey.data.dates import count_from_a_date
 from matey.data.trajectories import Cells, DataError, check_storable
 from matey.evaluate.conservation import kept_names
+from matey.evaluate.forecasts.formats import PARAMETER
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import listed
 from matey.model.transfer import weights_fingerprint
@@ -30,17 +31,17 @@ REFERENCE = "since 2000-01-01 00:00:00"
 
 
 @dataclass(frozen=True)
-class Variable:
-    """A coordinate, or a field without its values.
+class Coordinate:
+    """A coordinate.
 
     Attributes:
         dims: names of its dimensions.
-        values: values of the variable; None for a field.
-        attributes: attributes of the variable.
+        values: its values.
+        attributes: its attributes.
     """
 
     dims: tuple[str, ...]
-    values: np.ndarray | None
+    values: np.ndarray
     attributes: Mapping[str, str]
 
 
@@ -51,13 +52,13 @@ class Contents:
     Attributes:
         sizes: lengths of the dimensions by name, in order.
         coordinates: coordinates by name: those of the dimensions, and further ones.
-        fields: fields by name.
+        fields: attributes of the fields, by name.
         attributes: attributes of the whole file.
     """
 
     sizes: Mapping[str, int]
-    coordinates: Mapping[str, Variable]
-    fields: Mapping[str, Variable]
+    coordinates: Mapping[str, Coordinate]
+    fields: Mapping[str, Mapping[str, str]]
     attributes: Mapping[str, str]
 
     @property
@@ -113,7 +114,7 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
             f"{listed(clash)}: rename it in fields."
         )
     fields = {
-        name: Variable(tuple(sizes), None, {"long_name": name.replace("_", " "), **_units(unit)})
+        name: {"long_name": name.replace("_", " "), **_units(unit)}
         for name, unit in zip(data.fields, data.units, strict=True)
     }
     whole = {
@@ -125,22 +126,22 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
     return Contents(sizes, coordinates, fields, whole)
 
 
-def _of_trajectories(request: ForecastRequest) -> dict[str, Variable]:
+def _of_trajectories(request: ForecastRequest) -> dict[str, Coordinate]:
     dims = ("trajectory",)
     chosen = [request.data.trajectories[number] for number in request.trajectories]
     numbers = np.array(request.trajectories, dtype=np.int32)
     names = np.array([about.name for about in chosen], dtype=object)
     found = {
-        "trajectory": Variable(dims, numbers, {"long_name": "number of the trajectory in the data set"}),
-        "trajectory_name": Variable(dims, names, {"long_name": "name of the trajectory in its file"}),
+        "trajectory": Coordinate(dims, numbers, {"long_name": "number of the trajectory in the data set"}),
+        "trajectory_name": Coordinate(dims, names, {"long_name": "name of the trajectory in its file"}),
     }
     for name in dict.fromkeys(name for about in chosen for name in about.parameters):
         values = np.array([about.parameters.get(name, np.nan) for about in chosen])
-        found[f"parameter_{name}"] = Variable(dims, values, {"long_name": f"{name} of the simulation"})
+        found[f"{PARAMETER}{name}"] = Coordinate(dims, values, {"long_name": f"{name} of the simulation"})
     return found
 
 
-def _of_times(request: ForecastRequest) -> dict[str, Variable]:
+def _of_times(request: ForecastRequest) -> dict[str, Coordinate]:
     dims, own = ("time",), request.data.coordinates("time", request.trajectories)
     steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
     frames, unit = request.last_known + steps, request.data.time_unit
@@ -162,20 +163,20 @@ def _of_times(request: ForecastRequest) -> dict[str, Variable]:
     if unit == "s":
         period["standard_name"] = "forecast_period"
     return {
-        "time": Variable(dims, request.times(frames), of_time),
-        "forecast_period": Variable(dims, steps * request.first.time_step, period),
-        "step": Variable(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
+        "time": Coordinate(dims, request.times(frames), of_time),
+        "forecast_period": Coordinate(dims, steps * request.first.time_step, period),
+        "step": Coordinate(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
     }
 
 
-def _of_cells(request: ForecastRequest, axis: str) -> Variable:
+def _of_cells(request: ForecastRequest, axis: str) -> Coordinate:
     place = "zyx".index(axis)
     about, own = {"boundary": str(request.first.boundary[place])}, request.data.coordinates(axis, request.trajectories)
     if own is not None:
-        return Variable((axis,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
+        return Coordinate((axis,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
     spacing, size = request.first.spacing[place], request.first.grid[place]
     about["long_name"] = f"distance of the centre of the cell from the lower end of the {axis} axis"
-    return Variable((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})
+    return Coordinate((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})
 
 
 def _units(unit: str) -> dict[str, str]:
@@ -193,20 +194,15 @@ def origin_of(trained: Trained, request: ForecastRequest, command: str | None) -
         request: the request.
         command: command that makes the file; None if it is made from Python.
     """
-    model, config = trained.model, trained.model.config
+    model = trained.model
     kind = "at once" if request.lead >= request.num_steps else f"in steps of {request.lead} snapshots"
     kept = kept_names(request.data, request.trajectories[0]) if request.conserve else []
     kind += f", with the totals kept of {', '.join(kept)}" if kept else ""
-    leads = f"leads of 1 to {trained.lead_max} snapshots" if trained.lead_max else "leads that are not recorded"
     facts = {
         "source": f"matey {matey.__version__}, model {trained.name}",
         "references": METHOD,
         "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: {command or 'matey.forecast'}",
         "forecast": f"{request.num_frames} frames from frame {request.start} on are known; predicted {kind}",
         "model_weights": f"{weights_fingerprint(model)}, {model.num_parameters()} parameters",
-        "model_network": f"{config.num_blocks} blocks of {config.scheme} attention, {config.num_heads} heads, "
-        f"{config.width} wide",
-        "model_training": f"trained on {leads}",
-        "model_fields": ", ".join(config.fields),
     }
     return {**facts, **({"model_card": trained.card} if trained.card else {})}

@@ -1,14 +1,15 @@
-"""The formats of files of forecasts by suffix, and their common interface; each format has a module beside this one."""
+"""The formats of files of forecasts, by the suffix of the file: netCDF, Zarr and The Well's HDF5."""
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from matey.mistakes import Mistake, one_line
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:  # a file's name is checked before slow imports
     from matey.data.trajectories import Cells
     from matey.evaluate.forecasts.contents import Contents
 
-FORMATS = {".nc": "netcdf", ".zarr": "zarr_store", ".h5": "the_well", ".hdf5": "the_well"}
-"""Modules of the formats by the suffix of a file: netCDF-4, Zarr and The Well's HDF5."""
-
-NEEDED = {".nc": "netCDF4", ".zarr": "zarr"}
-"""Packages that a format needs in addition to those installed with MATEY."""
+Mode = Literal["r", "r+"]
+PARAMETER = "parameter_"
+"""Prefix of the names of coordinates that are parameters of trajectories."""
+WELL_GROUP = "t0_fields"
 
 
 class FormatError(Mistake):
@@ -58,20 +58,147 @@ class ForecastFile:
         return self._contents.frames_of({name: self._arrays[name][box] for name in self._contents.fields})
 
 
-class Format(Protocol):
-    """A module that makes and opens files of one format."""
+class Format(NamedTuple):
+    """How files of one format are made and opened.
 
-    def make(self, path: Path, contents: Contents, stretch: int) -> None:
-        """Make a file without values, for frames that come ``stretch`` at a time."""
+    Attributes:
+        make: makes a file without values.
+        open_file: opens a file that was made, to read (``r``), or to read and write (``r+``).
+        layers_together: returns how many layers along the slowest axis of the grid are always written together, by one process
+            at a time; None where only one process at a time may have the file open to write.
+        needs: package that has to be installed in addition to MATEY.
+    """
 
-    def open_file(self, path: Path, contents: Contents, mode: Literal["r", "r+"]) -> ForecastFile:
-        """Open a file that `make` has made, to read (``r``), or to read and write (``r+``)."""
+    make: Callable[[Path, Contents], None]
+    open_file: Callable[[Path, Contents, Mode], ForecastFile]
+    layers_together: Callable[[Contents], int] | None = None
+    needs: str | None = None
 
-    def layers_together(self, contents: Contents) -> int | None:
-        """Return how many layers along the slowest axis of the grid are always written together, by one process at a time.
 
-        None: only one process at a time may have the file open to write.
-        """
+def make_netcdf(path: Path, contents: Contents) -> None:
+    """Make netCDF-4 by the CF conventions, for xarray, ncdump, ParaView and the tools of climate research."""
+    import netCDF4
+    import numpy as np
+
+    missing = np.float32(np.nan)
+    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
+        file.setncatts(contents.attributes)
+        for name, size in contents.sizes.items():
+            file.createDimension(name, size)
+        for name, coordinate in contents.coordinates.items():
+            kind = str if coordinate.values.dtype == object else coordinate.values.dtype
+            variable = file.createVariable(name, kind, coordinate.dims)
+            variable.setncatts(coordinate.attributes)
+            variable[:] = coordinate.values
+        for name, field in contents.fields.items():
+            variable = file.createVariable(name, "f4", [*contents.sizes], contiguous=True, fill_value=missing)
+            variable.setncatts({**field, "coordinates": contents.further})
+            variable[(-1,) * len(contents.sizes)] = missing  # allocates all of its disk space
+
+
+def open_netcdf(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+    """Open a file of `make_netcdf`."""
+    import netCDF4
+
+    file = netCDF4.Dataset(path, mode)
+    file.set_auto_mask(False)
+    return ForecastFile(contents, file, file.close)
+
+
+CHUNK = 2**20
+"""Largest number of cells in a chunk, unless a single layer has more; writing part of a chunk rewrites the whole."""
+
+
+def make_zarr(path: Path, contents: Contents) -> None:
+    """Make a Zarr store of format 2, with the names and attributes by which xarray opens it as a data set."""
+    import numpy as np
+    import zarr
+
+    group = zarr.open_group(path, mode="w", zarr_format=2, attributes=dict(contents.attributes))
+    for name, coordinate in contents.coordinates.items():
+        values = coordinate.values.astype(str) if coordinate.values.dtype == object else coordinate.values
+        about = {"_ARRAY_DIMENSIONS": list(coordinate.dims), **coordinate.attributes}
+        # No fill value: xarray would read a 0 as missing.
+        group.create_array(name, data=values, fill_value=None, attributes=about)
+    steps = min(contents.shape[1], max(1, CHUNK // 4 // math.prod(contents.shape[2:])))
+    chunks = (1, steps, layers_of_chunk(contents), *contents.shape[3:])
+    for name, field in contents.fields.items():
+        about = {"_ARRAY_DIMENSIONS": [*contents.sizes], **field, "coordinates": contents.further}
+        made = {"shape": contents.shape, "chunks": chunks, "dtype": "f4", "fill_value": np.nan}
+        group.create_array(name, **made, attributes=about)
+    zarr.consolidate_metadata(path, zarr_format=2)
+
+
+def open_zarr(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+    """Open a store of `make_zarr`; there is nothing to close, since every chunk is a file, written at once."""
+    import zarr
+
+    return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None)
+
+
+def layers_of_chunk(contents: Contents) -> int:
+    """Return the number of layers of a Zarr chunk along the slowest axis of the grid."""
+    _, _, layers, *layer = contents.shape
+    return min(layers, max(1, CHUNK // math.prod(layer)))
+
+
+def make_well(path: Path, contents: Contents) -> None:
+    """Make The Well's HDF5 layout (`matey.well_file`), which its reader and ``matey.open_dataset`` open as trajectories.
+
+    Every field is stored in ``t0_fields``, also each component of a vector.
+    """
+    import h5py
+    import numpy as np
+
+    from matey.well_file import KINDS, add_fields, add_scalars, begin
+
+    values = {name: coordinate.values for name, coordinate in contents.coordinates.items()}
+    axes = [axis for axis in "xyz" if axis in contents.sizes]
+    with h5py.File(path, "w") as file:
+        file.attrs.update(contents.attributes)
+        ends = {axis: KINDS.get(contents.coordinates[axis].attributes["boundary"]) for axis in axes}
+        # The layout cannot describe an axis whose two ends differ.
+        alike = {axis: kind for axis, kind in ends.items() if kind is not None}
+        places = {axis: values[axis] for axis in axes}
+        begin(file, contents.attributes["system"], contents.shape[0], values["time"], places, alike)
+        parameters = {name.removeprefix(PARAMETER): values[name] for name in values if name.startswith(PARAMETER)}
+        add_scalars(file, {}, parameters)
+        add_fields(file, 0, contents.fields, num_frames=contents.shape[1], fill=np.nan)
+        for name in contents.fields:
+            field = file[WELL_GROUP][name]
+            field[(-1,) * field.ndim] = np.nan  # allocates all of its disk space
+
+
+def open_well(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+    """Open a file of `make_well`."""
+    import h5py
+
+    file = h5py.File(path, mode, locking="best-effort")
+    return ForecastFile(contents, {name: _Turned(file[WELL_GROUP][name]) for name in contents.fields}, file.close)
+
+
+class _Turned:
+    """A view of a field ``(trajectory, time, x, y, [z])`` on disk with its grid axes in reverse order."""
+
+    def __init__(self, field: Any) -> None:  # noqa: ANN401 (h5py.Dataset)
+        self._field = field
+
+    def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray:
+        values: np.ndarray = self._field[*box[:2], *box[:1:-1]]
+        return values.transpose(0, 1, *range(values.ndim - 1, 1, -1))
+
+    def __setitem__(self, box: tuple[int | slice, ...], values: np.ndarray) -> None:
+        self._field[*box[:2], *box[:1:-1]] = values.transpose(0, *range(values.ndim - 1, 0, -1))
+
+
+WELL = Format(make_well, open_well)
+FORMATS = {
+    ".nc": Format(make_netcdf, open_netcdf, needs="netCDF4"),
+    ".zarr": Format(make_zarr, open_zarr, layers_of_chunk, needs="zarr"),
+    ".h5": WELL,
+    ".hdf5": WELL,
+}
+"""The formats by the suffix of a file: netCDF-4, Zarr and The Well's HDF5."""
 
 
 def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> None:
@@ -88,7 +215,7 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
         raise FormatError(
             f"{path} ends in {path.suffix or 'no suffix'}; expected .nc (netCDF), .zarr (Zarr), or .h5 or .hdf5 (The Well)."
         )
-    package = NEEDED.get(path.suffix)
+    package = FORMATS[path.suffix].needs
     if package is not None and find_spec(package) is None:
         raise FormatError(
             f"{path} needs the package {package}, which is not installed: pip install 'matey-pde[forecast]', or write to .h5."
@@ -106,11 +233,6 @@ def errors_of_disks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise OSError(f"{one_line(error)}, as on a full disk") from error
-
-
-def format_of(path: Path) -> Format:
-    """Return the module of a file's format; see `check_path`."""
-    return import_module(f"matey.evaluate.forecasts.{FORMATS[path.suffix]}")
 
 
 def film_problem(path: Path) -> str:

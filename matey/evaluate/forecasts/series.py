@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,16 +23,20 @@ from torch import Tensor
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
+from matey.data.reading import read_history, read_history_part
 from matey.data.registry import would_find
 from matey.data.trajectories import lacking_note
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of, origin_of
-from matey.evaluate.forecasts.formats import ForecastFile, FormatError, check_path, errors_of_disks, format_of
-from matey.evaluate.forecasts.frames import Crew, ForecastFrame, forecast_batch, forecast_boxes, told_by_first
+from matey.evaluate.forecasts.formats import FORMATS, FormatError, check_path, errors_of_disks
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut
+from matey.evaluate.histories import Boxes, Histories, Whole
+from matey.evaluate.rollout import Rollout, rollout
 from matey.mistakes import one_line, regular
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
+from matey.model.sequence_group import SequenceGroup
 from matey.model.transfer import weights_fingerprint
 from matey.samples import Box
 from matey.train.folder import FileLock
@@ -42,8 +46,24 @@ if TYPE_CHECKING:
 
 STRETCH_BYTES = 2**20  # bytes written at a time for one field of one trajectory
 
-OpenFile = Callable[[Literal["r", "r+"]], ForecastFile]
-"""Opens the unfinished file."""
+
+@dataclass(frozen=True)
+class ForecastFrame:
+    """One snapshot of a forecast, for a batch of trajectories.
+
+    Attributes:
+        first: place of the batch's first trajectory in the request; the others follow it.
+        trajectories: numbers of the trajectories in the data set.
+        step: number of snapshots after the last known frame, at least 1.
+        time: time since the trajectories began, in the units of the data set.
+        values: predicted fields ``(b, f, z, y, x)`` in physical units, on the model's device.
+    """
+
+    first: int
+    trajectories: tuple[int, ...]
+    step: int
+    time: float
+    values: Tensor = field(repr=False)
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,8 +98,13 @@ class Forecasts:
 
     def __iter__(self) -> Iterator[ForecastFrame]:
         """Forecast, and yield all snapshots of one batch of trajectories, then those of the next batch."""
-        for first, end in self.request.batches(self.batch_size, [0] * len(self.request.trajectories)):
-            yield from forecast_batch(self.model, self.request, first, end, done=0)
+        asked = self.request
+        for first, end in asked.batches(self.batch_size, [0] * len(asked.trajectories)):
+            numbers = asked.trajectories[first:end]
+            known = read_history(asked.data, numbers, asked.start, asked.num_frames, asked.num_steps)
+            frames = rollout(self.model, known, asked.num_steps, asked.lead, conserve=asked.conserve)
+            for step, values in enumerate(frames, start=1):
+                yield ForecastFrame(first, numbers, step, (asked.last_known + step) * asked.first.time_step, values)
 
     def to_xarray(self) -> xarray.Dataset:
         """Forecast, and return all frames in memory: dimensions ``trajectory, time, [z,] y, x``, one variable per field.
@@ -97,7 +122,7 @@ class Forecasts:
             of_fields = contents.values_of(frame.values.float().cpu().numpy())
             for name, of_field in of_fields.items():
                 values[name][frame.first : frame.first + len(frame.trajectories), frame.step - 1] = of_field
-        fields = {name: (about.dims, values[name], about.attributes) for name, about in contents.fields.items()}
+        fields = {name: ([*contents.sizes], values[name], about) for name, about in contents.fields.items()}
         coordinates = {name: (c.dims, c.values, c.attributes) for name, c in contents.coordinates.items()}
         return xarray.decode_cf(xarray.Dataset(fields, coordinates, contents.attributes))
 
@@ -142,67 +167,86 @@ class Forecasts:
 
     def _write(self, path: Path, lock: FileLock, on_frames: Callable[[int], object]) -> None:
         """Forecast into a file whose lock the first rank holds."""
-        contents, num_steps = self.contents, self.request.num_steps
-        stretch = min(num_steps, max(1, STRETCH_BYTES // (4 * math.prod(contents.shape[2:]))))
-        group = self.model.sequence_group
+        asked, group, num_trajectories = self.request, self.model.sequence_group, len(self.request.trajectories)
         is_first = group.ranks.place == 0
         progress = Progress(path, self._digest(path.suffix) if is_first else "")
-        done = [0] * len(self.request.trajectories)
+        state = torch.zeros(num_trajectories, 1 + len(asked.data.fields), dtype=torch.float64)  # steps, largest changes
         if is_first:
-            done = progress.done() or self._begin(progress, stretch)
-        done = told_by_first(torch.tensor(done), group).tolist()
+            if (recorded := progress.state()) is not None:
+                state = recorded
+            else:
+                progress.clear()
+                with errors_of_disks():
+                    FORMATS[path.suffix].make(progress.unfinished, self.contents)
+                progress.note(state)
+        state = told_by_first(state.flatten(), group).view(state.shape)
         if len(group.exchange.gather(torch.tensor([progress.token]), [1] * group.size).unique()) > 1:
             raise FormatError(
                 f"The {group.size} ranks, which write into one file, do not see the same {progress.unfinished}; choose a "
                 "folder that all of them share."
             )
-        on_frames(sum(done))
-        form = format_of(path)
-        open_file = partial(form.open_file, progress.unfinished, contents)
-        for first, end in list(self.request.batches(self.batch_size, done)):
-            crew = Crew.sharing(self.model, self.request.samples(first, end))
-            for step, frames in self._stretches(crew, open_file, first, end, done[first], stretch):
+        on_frames(int(state[:, 0].sum()))
+        for first, end in asked.batches(self.batch_size, state[:, 0].int().tolist()):
+            for num_new in self._write_batch(progress, lock, first, state[first:end]):
                 if is_first:
-                    lock.check()
-                told_by_first(torch.zeros(1), group)  # otherwise the first rank ends here, and so do all
-                for _ in crew.in_turn(form.layers_together(contents)):
-                    with errors_of_disks(), closing(open_file("r+")) as file:
-                        for (sample, cells), values in zip(crew.own, frames, strict=True):
-                            file.write(first + sample, step - len(values), values.numpy(), cells)
-                new = step - done[first]
-                done[first:end] = [step] * (end - first)
-                if is_first:
-                    progress.note(done)
-                on_frames(max(0, new) * (end - first))
+                    progress.note(state)
+                on_frames(num_new * (end - first))
         if is_first:
             lock.check()
             progress.finish()
 
-    def _begin(self, progress: Progress, stretch: int) -> list[int]:
-        """Make a file without values; return the number of completed steps of each trajectory, all 0."""
-        progress.clear()
-        done = [0] * len(self.request.trajectories)
-        with errors_of_disks():
-            format_of(progress.path).make(progress.unfinished, self.contents, stretch)
-        progress.note(done)
-        return done
+    def _write_batch(self, progress: Progress, lock: FileLock, first: int, state: Tensor) -> Iterator[int]:
+        """Forecast some trajectories together, from the steps in ``state`` on; yield the number of frames just written.
 
-    def _stretches(
-        self, crew: Crew, open_file: OpenFile, first: int, end: int, done: int, stretch: int
-    ) -> Iterator[tuple[int, list[Tensor]]]:
-        """Forecast a batch; every ``stretch`` frames, yield the step and the frames ``(t, f, z, y, x)`` in own boxes."""
+        A stretch of frames ends with a group of frames from the same history, so that the rest is the same as without a break.
 
-        def earlier(boxes: Sequence[Box], start: int, stop: int) -> list[Tensor]:
+        Args:
+            progress: the files.
+            lock: the lock of the file, which the first rank holds.
+            first: place of the first trajectory in the request.
+            state: completed steps and largest changes ``(b, 1 + f)``, which are kept up to date.
+        """
+        asked, group, contents = self.request, self.model.sequence_group, self.contents
+        form, place = FORMATS[progress.path.suffix], group.ranks.place
+        open_file = partial(form.open_file, progress.unfinished, contents)
+        done, together = (
+            int(state[0, 0]),
+            asked.lead * max(1, STRETCH_BYTES // (4 * asked.lead * math.prod(contents.shape[2:]))),
+        )
+        rolled = Rollout(self._histories(first, first + len(state)), asked.conserve)
+        boxes = boxes_of_ranks(rolled.histories, group.size)
+        if done:
+            held = boxes[place if isinstance(rolled.histories, Boxes) else 0]
             with closing(open_file("r")) as file:
-                read = (file.read(first + place, first + place + 1, start, stop, cells)[0] for place, cells in boxes)
-                return [torch.from_numpy(frames) for frames in read]
+                box = ((first + at, first + at + 1, max(0, done - asked.num_frames), done, cells) for at, cells in held)
+                known = [torch.from_numpy(file.read(*each)[0]) for each in box]
+            rolled.go_on(torch.stack(known) if known else rolled.histories.history, done, state[:, 1:])
+        turns = turns_of(boxes, None if form.layers_together is None else form.layers_together(contents))
+        frames: list[Tensor] = []
+        for step, frame in enumerate(rolled.frames(asked.num_steps - done, asked.lead), start=done + 1):
+            frames.append(frame.float().cpu())
+            if step % together and step < asked.num_steps:
+                continue
+            if place == 0:
+                lock.check()
+            told_by_first(torch.zeros(1), group)  # otherwise the first rank ends here, and so do all
+            for turn in range(max(turns) + 1):
+                if turn == turns[place] and boxes[place]:
+                    with errors_of_disks(), closing(open_file("r+")) as file:
+                        for (at, cells), values in zip(boxes[place], torch.stack(frames, dim=1), strict=True):
+                            file.write(first + at, step - len(frames), values.numpy(), cells)
+                told_by_first(torch.zeros(1), group)  # all have written
+            state[:, 0], state[:, 1:] = step, rolled.largest
+            yield len(frames)
+            frames = []
 
-        frames: list[list[Tensor]] = []
-        for step, frame in forecast_boxes(self.model, self.request, crew, first, end, done, earlier):
-            frames.append(frame)
-            if step % stretch == 0 or step == self.request.num_steps:
-                yield step, [torch.stack(of_box) for of_box in zip(*frames, strict=True)]
-                frames = []
+    def _histories(self, first: int, end: int) -> Histories:
+        """Read the histories of some trajectories: this rank's box of their cells, if ranks share them."""
+        asked, numbers = self.request, self.request.trajectories[first:end]
+        window = asked.start, asked.num_frames
+        if (share := share_of(self.model.config, self.model.sequence_group.ranks)) is None:
+            return Whole(self.model, read_history(asked.data, numbers, *window, asked.num_steps))
+        return Boxes(self.model, read_history_part(asked.data, numbers, *window, share, asked.num_steps))
 
     def _digest(self, suffix: str) -> str:
         """Return a digest that differs between forecasts and between formats."""
@@ -320,15 +364,15 @@ class Progress:
         """Path of the record of completed steps."""
         return self.path.with_name(f".{self.path.name}.progress")
 
-    def done(self) -> list[int] | None:
-        """Return the number of completed steps of each trajectory; None if there is no such unfinished file."""
+    def state(self) -> Tensor | None:
+        """Return completed steps and largest changes ``(b, 1 + f)`` of the trajectories; None without such a file."""
         try:
             record = json.loads(regular(self.record).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # no record, or another program's
             return None
         if not (isinstance(record, dict) and record.get("made_as") == self.made_as and self.unfinished.exists()):
             return None
-        return [int(steps) for steps in record["done"]]
+        return torch.tensor(record["done"], dtype=torch.float64)
 
     @property
     def token(self) -> int:
@@ -338,10 +382,10 @@ class Progress:
         except (OSError, ValueError, TypeError, KeyError):
             return -1
 
-    def note(self, done: Sequence[int]) -> None:
-        """Record the number of completed steps of each trajectory."""
+    def note(self, state: Tensor) -> None:
+        """Record completed steps and largest changes ``(b, 1 + f)`` of the trajectories."""
         new, token = self.record.with_name(f"{self.record.name}.new"), self.token
-        about = {"made_as": self.made_as, "token": secrets.randbits(62) if token < 0 else token, "done": list(done)}
+        about = {"made_as": self.made_as, "token": secrets.randbits(62) if token < 0 else token, "done": state.tolist()}
         new.write_text(json.dumps(about), encoding="utf-8")
         os.replace(new, self.record)
 
@@ -363,3 +407,39 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def boxes_of_ranks(histories: Histories, num_ranks: int) -> list[list[Box]]:
+    """Return the boxes that each rank writes; of fields that all ranks hold whole, the first writes all."""
+    if isinstance(histories, Boxes):
+        return histories.of_ranks
+    z, y, x = (slice(0, length) for length in histories.batch.grid)
+    return [[(sample, (z, y, x)) for sample in range(histories.batch.num_samples)], *[[]] * (num_ranks - 1)]
+
+
+def turns_of(boxes: Sequence[Sequence[Box]], layers: int | None) -> list[int]:
+    """Return the turn in which each rank writes its boxes, from 0; ranks with the same turn share no layers.
+
+    Args:
+        boxes: the boxes of each rank.
+        layers: layers that are written together along the slowest axis of the grid; None: all of the file.
+    """
+    axis = 0 if any(cells[0].stop > 1 for own in boxes for _, cells in own) else 1
+    turns, written = list[int](), list[set[tuple[int, int]]]()  # what is written in each turn
+    for own in boxes:
+        of_rank = {
+            (sample, layer) if layers else (0, 0)
+            for sample, cells in own
+            for layer in range(cells[axis].start // (layers or 1), -(-cells[axis].stop // (layers or 1)))
+        }
+        turn = next((turn for turn, before in enumerate(written) if before.isdisjoint(of_rank)), len(written))
+        written += [set()] if turn == len(written) else []
+        written[turn] |= of_rank
+        turns.append(turn)
+    return turns
+
+
+def told_by_first(numbers: Tensor, group: SequenceGroup) -> Tensor:
+    """Return the first rank's numbers on all ranks; the others give a tensor of the same size."""
+    own = numbers if group.ranks.place == 0 else numbers[:0]
+    return group.exchange.gather(own, [len(numbers), *[0] * (group.size - 1)])

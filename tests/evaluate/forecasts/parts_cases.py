@@ -16,7 +16,7 @@ import torch
 import matey
 import matey.evaluate.forecasts.series as series
 from matey.data import TrajectorySet
-from matey.evaluate.forecasts.formats import ForecastFile, FormatError, format_of
+from matey.evaluate.forecasts.formats import FORMATS, ForecastFile, FormatError
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
@@ -71,7 +71,7 @@ def break_off(forecasts, path):
 
 
 def frames_in(path, forecasts):
-    file = format_of(path).open_file(path, forecasts.contents, "r")
+    file = FORMATS[path.suffix].open_file(path, forecasts.contents, "r")
     frames = file.read(0, 2, 0, STEPS)
     file.close()
     return frames

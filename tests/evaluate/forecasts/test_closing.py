@@ -6,9 +6,8 @@ import torch
 
 import matey
 from matey.data import TrajectorySet
-from matey.evaluate.forecasts.closing import closing_table
-from matey.evaluate.forecasts.formats import format_of
-from matey.evaluate.forecasts.views import cells_of, probe
+from matey.evaluate.forecasts.formats import FORMATS
+from matey.evaluate.forecasts.views import cells_of, closing_table, probe
 from tests.support.models import make_model
 
 
@@ -21,7 +20,7 @@ def test_a_bad_value_in_the_truth_leaves_only_its_error_out(bad, tmp_path):
     forecasts = matey.forecast(model, data, steps=3, history=2)
     forecasts.write(tmp_path / "out.h5")
     request = forecasts.request
-    file = format_of(tmp_path / "out.h5").open_file(tmp_path / "out.h5", forecasts.contents, "r")
+    file = FORMATS[tmp_path / "out.h5".suffix].open_file(tmp_path / "out.h5", forecasts.contents, "r")
     table = closing_table(request, file)
     assert "NRMSE at step 3" in table
     assert f"No error of trajectory 1: memory, trajectory 1: expected finite values, but field 'u' is {bad}" in table

@@ -5,7 +5,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from matey.evaluate.forecasts.frames import turns_of
+from matey.evaluate.forecasts.series import turns_of
 from matey.samples import Samples
 from tests.support.parts import share_in
 

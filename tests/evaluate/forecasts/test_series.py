@@ -11,11 +11,12 @@ import torch
 import xarray
 
 import matey
+from matey.data import TrajectorySet
 from matey.data.reading import read_history
-from matey.evaluate.forecasts.formats import FormatError, format_of
+from matey.evaluate.forecasts.formats import FORMATS, FormatError
 from matey.evaluate.rollout import rollout
 from matey.train.folder import LockedError
-from tests.support.models import PATCHES, make_model
+from tests.support.models import PATCHES, make_batch, make_model
 from tests.support.small_files import write_waves
 
 STEPS = 11  # the trajectories have 12 frames, two of which are known
@@ -128,7 +129,9 @@ class CubeOfCells(matey.data.TrajectorySet):
 def test_a_forecast_that_was_killed_goes_on_to_the_same_values(
     suffix, frames_before, model, shallow_water, forecasts, written, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # two frames at a time
+    monkeypatch.setattr(
+        "matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16
+    )  # three frames at a time
     path = tmp_path / f"swe{suffix}"
     made = []
 
@@ -153,7 +156,7 @@ def test_a_forecast_that_was_killed_goes_on_to_the_same_values(
 
 
 def frames_in(path, forecasts, place):
-    file = format_of(path).open_file(path, forecasts.contents, "r")
+    file = FORMATS[path.suffix].open_file(path, forecasts.contents, "r")
     frames = file.read(place, place + 1, 0, STEPS)
     file.close()
     return frames
@@ -193,7 +196,9 @@ def test_a_second_process_that_makes_the_same_file_is_refused(suffix, forecasts,
 
 
 def test_a_forecast_whose_lock_another_process_has_taken_over_writes_no_more(forecasts, tmp_path, monkeypatch):
-    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # two frames at a time
+    monkeypatch.setattr(
+        "matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16
+    )  # three frames at a time
     path, lock = tmp_path / "swe.zarr", tmp_path / ".swe.zarr.lock"
     made = []
 
@@ -205,8 +210,10 @@ def test_a_forecast_whose_lock_another_process_has_taken_over_writes_no_more(for
     with pytest.raises(LockedError, match=r"swe.zarr is no longer this run's: .* names another process, .*elsewhere"):
         forecasts.write(path, on_frames=lose)
     assert len(made) == 3 and lock.exists() and not path.exists()
-    frames = format_of(path).open_file(tmp_path / ".swe.unfinished.zarr", forecasts.contents, "r").read(0, 2, 0, STEPS)
-    assert np.isfinite(frames[:, :4]).all() and np.isnan(frames[:, 4:]).all()
+    frames = (
+        FORMATS[path.suffix].open_file(tmp_path / ".swe.unfinished.zarr", forecasts.contents, "r").read(0, 2, 0, STEPS)
+    )
+    assert np.isfinite(frames[:, :6]).all() and np.isnan(frames[:, 6:]).all()
 
 
 def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shallow_water, tmp_path):
@@ -223,6 +230,35 @@ def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shall
     counted = []
     matey.forecast(model, shallow_water, steps=4, lead=1).write(path, on_frames=counted.append)
     assert counted[0] == 0 and sum(counted) == 12 and path.exists()
+
+
+def test_a_forecast_that_conserves_and_whose_first_change_limits_the_others_goes_on_to_the_same_values(tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(num_frames):
+        if num_frames:
+            raise Enough
+
+    gas = ("velocity_x", "velocity_y", "density", "pressure")
+    history = make_batch(fields=gas, frames=1, grid=(1, 16, 16)).history
+    fields = {name: history[:, :, at].numpy() for at, name in enumerate(gas)}
+    told = {"spacing": (1.0,) * 3, "boundary": ("open", "periodic", "periodic")}
+    data = TrajectorySet.from_arrays("compressible_rand", fields, **told)
+    model = make_model(PATCHES, torch.float32, num_blocks=1, fields=gas, history=1)
+    made, freely = (matey.forecast(model, data, steps=7, lead=2, history=1, conserve=keep) for keep in (True, False))
+    assert made.facts["forecast"].endswith("with the totals kept of mass, momentum, energy")
+    assert "totals" not in freely.facts["forecast"]
+    drift, free = (
+        each.to_xarray().density.mean(dim=["y", "x"]) - history[:, 0, 2].mean().item() for each in (made, freely)
+    )
+    assert abs(drift).max() < 1e-6 < abs(free).max()
+    made.write(tmp_path / "whole.h5")
+    with pytest.raises(Enough), pytest.MonkeyPatch.context() as patched:
+        patched.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 1)
+        made.write(tmp_path / "broken.h5", on_frames=stop)
+    made.write(tmp_path / "broken.h5")
+    assert np.array_equal(*(frames_in(tmp_path / f"{name}.h5", made, 0) for name in ("whole", "broken")))
 
 
 def test_a_name_that_is_refused_leaves_no_folder_behind(forecasts, tmp_path):
