@@ -129,9 +129,7 @@ class CubeOfCells(matey.data.TrajectorySet):
 def test_a_forecast_that_was_killed_goes_on_to_the_same_values(
     suffix, frames_before, model, shallow_water, forecasts, written, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(
-        "matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16
-    )  # three frames at a time
+    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # three frames at a time
     path = tmp_path / f"swe{suffix}"
     made = []
 
@@ -196,9 +194,7 @@ def test_a_second_process_that_makes_the_same_file_is_refused(suffix, forecasts,
 
 
 def test_a_forecast_whose_lock_another_process_has_taken_over_writes_no_more(forecasts, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16
-    )  # three frames at a time
+    monkeypatch.setattr("matey.evaluate.forecasts.series.STRETCH_BYTES", 2 * 4 * 16 * 16)  # three frames at a time
     path, lock = tmp_path / "swe.zarr", tmp_path / ".swe.zarr.lock"
     made = []
 
