@@ -161,16 +161,13 @@ class ErrorSums:
             for before, frame in frames.items()
             for name, metric in METRICS.items()
         }
-        extrapolated = nrmse(extrapolation(batch, lead), target)
-        if patch_of_cell is None:
-            across = inside = torch.full_like(extrapolated, math.nan)
-        else:
+        seams = None
+        if patch_of_cell is not None:
             # Divided by the target's size, so that jumps can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
-            across, inside = jumps(prediction - target, patch_of_cell) / size
-        of_fields = torch.stack([*errors.values(), extrapolated, across, inside]).double()
-        overall = self._add_all(batch.samples, kind, lead, of_fields, trajectories)
-        self._add_physics(overall, numbers_of(batch, prediction, target))
+            seams = jumps(prediction - target, patch_of_cell) / size
+        extrapolated, physics = nrmse(extrapolation(batch, lead), target), numbers_of(batch, prediction, target)
+        self.add_found(batch.samples, kind, lead, errors, extrapolated, physics, trajectories, seams)
 
     def add_found(
         self,
@@ -181,8 +178,9 @@ class ErrorSums:
         extrapolated: Tensor,
         physics: Mapping[str, Tensor],
         trajectories: Sequence[str],
+        seams: Tensor | None = None,
     ) -> None:
-        """Add errors of fields that no rank holds whole; their seams are unknown.
+        """Add errors that were computed elsewhere, as of fields that no rank holds whole.
 
         Args:
             samples: the samples.
@@ -192,19 +190,17 @@ class ErrorSums:
             extrapolated: the NRMSE ``(b, f)`` of extrapolation.
             physics: numbers ``(b,)`` by the names of `numbers_of`.
             trajectories: names of the samples' trajectories.
+            seams: jumps ``(2, b, f)`` across the borders of patches and inside them, over the target's size; None if unknown.
         """
-        unknown = torch.full_like(extrapolated, math.nan)
-        rows = [*(errors[name] for name in self._names), extrapolated, unknown, unknown]
-        overall = self._add_all(samples, kind, lead, torch.stack(rows), trajectories)
-        self._add_physics(overall, physics)
-
-    def _add_all(self, samples: Samples, kind: Kind, lead: int, of_fields: Tensor, trajectories: Sequence[str]) -> Key:
-        """Add errors ``(m, b, f)`` to the sums of every field and of their mean; return the key of the mean."""
+        across, inside = (torch.full_like(extrapolated, math.nan),) * 2 if seams is None else seams
+        rows = [*(errors[name] for name in self._names), extrapolated, across, inside]
+        of_fields = torch.stack(rows).double()  # (m, b, f)
         for row, name in enumerate(samples.fields):
             self._add((samples.system, name, kind, lead), of_fields[:, :, row], trajectories)
         overall = samples.system, ALL_FIELDS, kind, lead
         self._add(overall, of_fields.mean(dim=2), trajectories)
-        return overall
+        totals = {name: (values.sum().item(), len(values)) for name, values in physics.items()}
+        add_up(self._physics.setdefault(overall, {}), totals)
 
     def merge(self, later: ErrorSums) -> None:
         """Add the sums of windows that come after these."""
@@ -238,10 +234,6 @@ class ErrorSums:
                 )
             )
         return _with_correlation_times(records)
-
-    def _add_physics(self, key: Key, numbers: Mapping[str, Tensor]) -> None:
-        totals = {name: (values.sum().item(), len(values)) for name, values in numbers.items()}
-        add_up(self._physics.setdefault(key, {}), totals)
 
     def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
         """Add errors ``(m, b)`` to the sums of a record, and the model's NRMSE to the sums of the trajectories."""

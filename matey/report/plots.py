@@ -24,7 +24,6 @@ from matey.evaluate.rollout import ShownRollout
 from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
-from matey.report.progress import Curve, smooth
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
 
@@ -297,18 +296,25 @@ def _draw_log(
         steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
         if is_smooth:
             axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
-            shown = np.array(smooth(shown.tolist()))
+            shown = _smooth(shown)
         axes.plot(steps, shown, color=colour, label=literal(name), marker=None if is_smooth else "o", ms=3)
 
 
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Average logarithms over a window of a fiftieth of the curve, shorter at the ends."""
+    half = max(1, len(values) // 100)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(values)
+    return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
+
+
 @matplotlib.rc_context(STYLE)
-def progress_figure(panels: Mapping[str, Sequence[Curve]]) -> Figure:
-    """Draw curves of runs against their steps, a panel for each title."""
+def progress_figure(panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]]) -> Figure:
+    """Draw curves of runs, each a name, steps and values, in a panel for each title."""
     drawn = Figure(figsize=(10, 3.6), layout="constrained")
     for axes, (title, curves) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
-        for colour, curve in zip(itertools.cycle(COLOURS), curves):
-            marker = "o-" if len(curve.values) < 30 else "-"
-            axes.plot(curve.places, curve.values, marker, ms=3, color=colour, label=literal(curve.name))
+        for colour, (name, steps, values) in zip(itertools.cycle(COLOURS), curves):
+            axes.plot(steps, values, "o-" if len(values) < 30 else "-", ms=3, color=colour, label=literal(name))
         axes.set(title=title, xlabel="step", yscale="log")
         axes.legend(fontsize=8, **BELOW)
     return drawn

@@ -164,13 +164,14 @@ def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None)
     from matey.report.plots import progress_figure
 
     has_begun = any(run.steps or run.validations for run in runs)
+    panels = {title: [(c.name, c.places, c.values) for c in curves] for title, curves in curves_of(runs).items()}
     text = page(
         "progress.html",
         f"{runs[0].name} - MATEY",
         runs=runs,
         refresh=refresh,
         time=f"{datetime.datetime.now():%F %T}",
-        picture=to_png(progress_figure(curves_of(runs))) if has_begun else None,
+        picture=to_png(progress_figure(panels)) if has_begun else None,
         of_runs=Table(*run_rows(runs)),
         of_systems=Table(*system_rows(runs)),
     )
@@ -183,7 +184,7 @@ def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
     """Return a curve of each run by title: the running mean of the loss, and the mean validation error over systems."""
     losses, errors = [], []
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
-        means = smooth([line["loss"] for line in run.steps])
+        means = _smooth([line["loss"] for line in run.steps])
         losses.append(Curve(run.name, [line["step"] for line in run.steps], means, colour))
         places, values = ([line[key] for line in run.validations] for key in ("step", "valid_nrmse"))
         errors.append(Curve(run.name, places, values, colour))
@@ -235,7 +236,7 @@ def _rich_table(head: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequ
     return table
 
 
-def smooth(values: Sequence[float]) -> list[float]:
+def _smooth(values: Sequence[float]) -> list[float]:
     """Return running means of each value and those before it, over a twentieth of all values, at most `WINDOW`."""
     length = min(WINDOW, len(values) // 20 + 1)
     sums = [0.0, *itertools.accumulate(values)]

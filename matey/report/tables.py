@@ -204,7 +204,7 @@ def compared_worth(names: Sequence[str], evaluations: Sequence[Evaluation]) -> T
 
 def compared_costs(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
     """Return the tokens per sample of all models."""
-    of_models = [dict(row[:2] for row in costs_table(evaluation.costs).rows) for evaluation in evaluations]
+    of_models = [{row[0]: row[1] for row in costs_table(evaluation.costs).rows} for evaluation in evaluations]
     systems = dict.fromkeys(system for of_model in of_models for system in of_model)
     rows = [(system, *(of_model.get(system, "-") for of_model in of_models)) for system in systems]
     return Table(("tokens per sample", *names), rows)

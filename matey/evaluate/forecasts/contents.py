@@ -19,13 +19,13 @@ from matey.checkpoints.trained import Trained
 from matey.data.dates import count_from_a_date
 from matey.data.trajectories import Cells, DataError, check_storable
 from matey.evaluate.conservation import kept_names
-from matey.evaluate.forecasts.formats import PARAMETER
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.mistakes import listed
 from matey.model.transfer import weights_fingerprint
 
 CONVENTIONS = "CF-1.11"
 UNKNOWN = "?"
+PARAMETER = "parameter_"
 # CF counts seconds from a date, and a simulation has none.
 REFERENCE = "since 2000-01-01 00:00:00"
 
@@ -70,6 +70,12 @@ class Contents:
     def further(self) -> str:
         """Names of the coordinates that are not dimensions, as CF's attribute ``coordinates`` lists them."""
         return " ".join(name for name in self.coordinates if name not in self.sizes)
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Values of each parameter of the trajectories."""
+        found = ((name, each.values) for name, each in self.coordinates.items() if name.startswith(PARAMETER))
+        return {name.removeprefix(PARAMETER): values for name, values in found}
 
     def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Return frames ``(..., f, z, y, x)`` by field, each with the grid axes of the file."""

@@ -20,8 +20,6 @@ if TYPE_CHECKING:  # a file's name is checked before slow imports
     from matey.evaluate.forecasts.contents import Contents
 
 Mode = Literal["r", "r+"]
-PARAMETER = "parameter_"
-"""Prefix of the names of coordinates that are parameters of trajectories."""
 WELL_GROUP = "t0_fields"
 
 
@@ -161,8 +159,7 @@ def make_well(path: Path, contents: Contents) -> None:
         alike = {axis: kind for axis, kind in ends.items() if kind is not None}
         places = {axis: values[axis] for axis in axes}
         begin(file, contents.attributes["system"], contents.shape[0], values["time"], places, alike)
-        parameters = {name.removeprefix(PARAMETER): values[name] for name in values if name.startswith(PARAMETER)}
-        add_scalars(file, {}, parameters)
+        add_scalars(file, {}, contents.parameters)
         add_fields(file, 0, contents.fields, num_frames=contents.shape[1], fill=np.nan)
         for name in contents.fields:
             field = file[WELL_GROUP][name]

@@ -20,7 +20,7 @@ def test_a_bad_value_in_the_truth_leaves_only_its_error_out(bad, tmp_path):
     forecasts = matey.forecast(model, data, steps=3, history=2)
     forecasts.write(tmp_path / "out.h5")
     request = forecasts.request
-    file = FORMATS[tmp_path / "out.h5".suffix].open_file(tmp_path / "out.h5", forecasts.contents, "r")
+    file = FORMATS[".h5"].open_file(tmp_path / "out.h5", forecasts.contents, "r")
     table = closing_table(request, file)
     assert "NRMSE at step 3" in table
     assert f"No error of trajectory 1: memory, trajectory 1: expected finite values, but field 'u' is {bad}" in table
