@@ -228,7 +228,7 @@ def test_an_unfinished_file_of_another_forecast_is_not_gone_on_with(model, shall
     assert counted[0] == 0 and sum(counted) == 12 and path.exists()
 
 
-def test_a_forecast_that_conserves_and_whose_first_change_limits_the_others_goes_on_to_the_same_values(tmp_path):
+def test_a_forecast_that_conserves_goes_on_with_its_totals_and_limits(tmp_path):
     class Enough(Exception):
         pass
 
