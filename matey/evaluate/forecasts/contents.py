@@ -36,8 +36,8 @@ class Coordinate:
 
     Attributes:
         dims: names of its dimensions.
-        values: its values.
-        attributes: its attributes.
+        values: values of the coordinate.
+        attributes: attributes of the coordinate.
     """
 
     dims: tuple[str, ...]

@@ -57,7 +57,7 @@ class ForecastFile:
 
 
 class Format(NamedTuple):
-    """How files of one format are made and opened.
+    """A way to make and to open files.
 
     Attributes:
         make: makes a file without values.
