@@ -1,13 +1,11 @@
 """Several models are scored on the same frames, each as if it were evaluated alone."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.checkpoints.run_files import distinct_names
 from matey.data import DataError
 from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
 from matey.report.tables import comparison_text
@@ -59,15 +57,3 @@ def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error
     errors = [f"{first.nrmse:.4f}", f"{other.nrmse:.4f}"]
     errors[first.nrmse > other.nrmse] += "*"
     assert lines[2].split()[:5] == ["shallow_water", "lead", "1", *errors]
-
-
-@pytest.mark.parametrize(
-    ("folders", "names"),
-    [
-        (["runs/a", "models/b"], ["a", "b"]),
-        (["runs/a/model", "runs/b/model"], ["a/model", "b/model"]),
-        (["runs/a", "runs/a"], ["a (1)", "a (2)"]),
-    ],
-)
-def test_names_are_the_shortest_that_tell_folders_apart(folders, names):
-    assert distinct_names(list(map(Path, folders))) == names

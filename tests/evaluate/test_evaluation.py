@@ -5,12 +5,10 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
-from matey.config.choices import CRITERIA
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
 from matey.report.tables import summary_text
-from matey.tokens.criteria import patch_variance
 from tests.support.evaluations import plan_tasks
 from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
@@ -138,22 +136,6 @@ def test_adaptive_tokens_are_counted_beside_the_uniform_fine_grid(evaluation):
         assert cost.uniform_tokens == 2 * 4 * 4
         assert cost.tokens < cost.uniform_tokens
         assert cost.share == cost.tokens / cost.uniform_tokens
-
-
-def test_each_batch_is_tokenized_once_for_its_scores_and_once_for_the_tokens_worth(
-    shallow_water,
-):
-    cut = []
-
-    @CRITERIA.register("counted_variance")
-    def counted_variance(fields, covered, patch):
-        cut.append(len(fields))
-        return patch_variance(fields, covered, patch)
-
-    counting = make_model(PATCHES, torch.float32, criterion="counted_variance")
-    data = HeldOut((shallow_water,), ((0,),), num_frames=2)
-    evaluation = run(counting, data, leads=(1,), rollout_steps=0, max_windows=5, batch_size=3)
-    assert cut == [3, 2, 3, 2, *(1 for _ in (*evaluation.worst, *evaluation.examples))]
 
 
 def test_examples_lie_at_the_beginning_the_middle_and_the_end_at_the_largest_lead(evaluation):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.records import ErrorSums, Record, read_records, write_records
+from matey.evaluate.records import ErrorSums, Record, extrapolation, read_records, write_records
 from matey.metrics import METRICS, Metric
 
 KEYS = [
@@ -148,3 +148,17 @@ def test_a_metric_of_any_other_name_keeps_its_own_number(monkeypatch, name):
     batch = FieldBatch("gas", ("density", "pressure"), torch.rand(2, 1, 2, 1, 8, 8), torch.ones(2))
     sums.add(batch, "lead", 1, target + 1, target, torch.arange(8).expand(2, 1, 8, 8) // 4)
     assert all(record.errors[name] == 7 and 0 < record.seams for record in sums.records())
+
+
+def history_of(*frames):
+    history = torch.tensor(frames, dtype=torch.float32)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4)
+    return FieldBatch("gas", ("density",), history, torch.ones(2))
+
+
+def test_extrapolation_is_exact_where_every_cell_changes_steadily():
+    for lead in (1, 2, 7):
+        assert torch.equal(extrapolation(history_of(9, 1, 4), lead), history_of(4 + 3 * lead).last)
+
+
+def test_a_single_frame_shows_no_change_to_extrapolate():
+    assert torch.equal(extrapolation(history_of(4), 5), history_of(4).last)

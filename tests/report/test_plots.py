@@ -95,12 +95,6 @@ def test_a_rollout_that_blows_up_hides_nothing_and_can_be_drawn():
     assert to_png(figure).startswith(b"\x89PNG")
 
 
-def test_three_dimensional_fields_are_cut_in_the_middle():
-    field = torch.arange(4.0)[:, None, None].expand(4, 2, 3)
-    assert np.array_equal(plots.plane(field), np.full((2, 3), 2.0))
-    assert np.array_equal(plots.plane(field, 1), np.arange(4.0)[:, None].repeat(3, 1))
-
-
 def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
     log = [
         {"step": 1, "loss": 0.4, "loss_by_system": {"gas": 0.4}},
@@ -162,8 +156,8 @@ def test_in_space_three_planes_are_drawn_and_the_mesh_covers_each_of_them(evalua
         assert sum(box.width * box.height for box in boxes) == pytest.approx(area)
 
 
-@pytest.mark.parametrize("text", [r"$\unit{m/s}$", "US$ per $", r"$\frac{kg}{m^3$"])
-def test_units_and_names_with_dollars_are_shown_as_they_are(text):
+def test_units_and_names_with_dollars_are_shown_as_they_are():
+    text = r"$\frac{kg}{m^3$"
     values = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("f4")
     data = TrajectorySet.from_arrays(
         f"waves {text}", {text: values}, spacing=(1, 1), boundary=("wall", "wall"), units={text: text}
