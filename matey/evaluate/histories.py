@@ -41,7 +41,7 @@ def described(samples: Samples, own: slice, spacing: tuple[float, float, float] 
     """
     own = own if own.stop > own.start else slice(0, 1)
     lead_time = samples.lead_time[own]
-    zeros = lead_time.new_zeros(len(lead_time), 1, len(samples.fields), 1, 1, 1)
+    zeros = torch.zeros(len(lead_time), 1, len(samples.fields), 1, 1, 1, device=lead_time.device)
     of_a_cell = FieldBatch(
         samples.system,
         samples.fields,
