@@ -135,6 +135,7 @@ def test_ranks_that_a_launcher_would_kill_or_leave_behind_save_before_a_study_en
     def interrupt():
         while not saves.exists():
             time.sleep(0.05)
+        time.sleep(0.5)  # a signal just before the call to wait would wake nobody
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
