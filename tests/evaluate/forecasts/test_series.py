@@ -177,7 +177,7 @@ def test_a_second_process_that_makes_the_same_file_is_refused(forecasts, written
     before = sorted(item.name for item in tmp_path.iterdir())
     for overwrite in (False, True):
         words = (
-            r"swe.zarr is in use: process {child} on .* makes it since 20.*, end it \(kill {child} on .*another name"
+            rf"swe.zarr is in use: process {child} on .* makes it since 20.*, end it \(kill {child} on .*another name"
         )
         with pytest.raises(LockedError, match=words):
             forecasts.write(path, overwrite=overwrite)
