@@ -81,6 +81,7 @@ setup(
             "neuraloperator>=1.0",
             "aiohttp>=3.10",
             "pytest>=8",
+            "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "mypy>=2,<3",
             "types-psutil",
