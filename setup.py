@@ -71,7 +71,7 @@ setup(
         "baselines": ["neuraloperator>=1.0"],
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.29"],
         "forecast": FORECAST,
-        "formats": ["netCDF4>=1.7", ZARR],
+        "formats": [ZARR],
         "monitor": ["tensorboard>=2.17"],
         "remote": ["aiohttp>=3.10", "fsspec>=2025.3", "s3fs>=2025.3"],
         "sweep": ["optuna>=4"],

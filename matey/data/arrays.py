@@ -1,7 +1,7 @@
 """Reads arrays of any kind of file by name, their metadata and parts of their values; knows nothing of trajectories.
 
-HDF5 is in `matey.data.hdf5`. Classic netCDF and ``.npy`` files are mapped into memory for one read at a time; CDF-5 takes the
-netCDF library, and Zarr stores of version 2 or 3 the zarr package. A missing chunk of a Zarr store reads as the store's fill
+HDF5 is in `matey.data.hdf5`. Classic netCDF and ``.npy`` files are mapped into memory for one read at a time; Zarr
+stores of version 2 or 3 take the zarr package. A missing chunk of a Zarr store reads as the store's fill
 value: Zarr defines it so. An array without any chunk counts as never filled.
 """
 
@@ -19,19 +19,9 @@ import numpy as np
 
 from matey.data.hdf5 import HDF5, beginning, first_bytes, is_classic_netcdf, is_npy
 from matey.data.remote import ZARR_MARKS, ZARR_METADATA, RemotePath, matches, zarr_store
-from matey.data.stored import (
-    FileKind,
-    Index,
-    StoredArray,
-    as_number,
-    as_text,
-    bytes_of,
-    most_held,
-    not_read,
-    packing_of,
-)
-from matey.data.trajectories import DataError, check_part
-from matey.mistakes import one_line, regular
+from matey.data.stored import FileKind, Index, StoredArray, as_number, as_text, not_read, packing_of
+from matey.data.trajectories import DataError
+from matey.mistakes import one_line
 
 NAME = "array"
 """Name of the only array of a file."""
@@ -59,7 +49,7 @@ def map_npy(path: Path) -> np.ndarray:
 
 def _read_npy(path: Path, name: str, index: Index) -> np.ndarray:
     try:
-        return check_part(str(path), index, np.array(map_npy(path)[index]))
+        return np.array(map_npy(path)[index])
     except IndexError as error:
         raise not_read(path, name, str(error)) from error
 
@@ -75,99 +65,52 @@ NPY = FileKind(
 
 
 def _arrays_of_netcdf(path: Path) -> dict[str, StoredArray]:
-    limit = most_held(path.stat().st_size, is_compressed=False) if path.is_file() else 0
     with _netcdf(path) as file:
-        return {name: _variable(item, limit) for name, item in file.variables.items()}
+        return {name: _variable(item) for name, item in file.variables.items()}
+
+
+def _variable(item: Any) -> StoredArray:  # noqa: ANN401
+    own = item._attributes
+    return StoredArray(
+        shape=tuple(item.shape),
+        dtype=item.data.dtype,
+        axes=tuple(item.dimensions),
+        unit=as_text(own.get("units")),
+        calendar=as_text(own.get("calendar")),
+        packing=packing_of(own, item.data.dtype),
+    )
 
 
 def _attributes_of_netcdf(path: Path, name: str) -> dict[str, Any]:
     with _netcdf(path) as file:
-        return _attributes(file.variables[name] if name in file.variables else file)
-
-
-def _variable(item: Any, limit: int) -> StoredArray:  # noqa: ANN401 (a variable of either library)
-    dtype = np.dtype(item.dtype if hasattr(item, "dtype") else item.data.dtype)
-    own = _attributes(item)
-    return StoredArray(
-        shape=tuple(item.shape),
-        dtype=dtype,
-        axes=tuple(item.dimensions),
-        unit=as_text(own.get("units")),
-        calendar=as_text(own.get("calendar")),
-        packing=packing_of(own, dtype),
-        claimed=bytes_of(tuple(item.shape), dtype),
-        limit=limit,
-    )
-
-
-def _attributes(item: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the attributes of a file or variable of either library."""
-    if hasattr(item, "ncattrs"):
-        return {name: item.getncattr(name) for name in item.ncattrs()}
-    return dict(item._attributes)
+        return dict((file.variables[name] if name in file.variables else file)._attributes)
 
 
 def _read_netcdf(path: Path, name: str, index: Index) -> np.ndarray:
     with _netcdf(path) as file:
-        part = _copied(file, path, name, index)
-    return check_part(f"{path}, {name}", index, part)
-
-
-def _copied(file: Any, path: Path, name: str, index: Index) -> np.ndarray:  # noqa: ANN401 (a file of either library)
-    """Return a copy of a part: SciPy's arrays are views of a mapping, which cannot be closed while any is left."""
-    if name not in file.variables:
-        raise not_read(path, name, "it no longer exists")
-    try:
-        variable = file.variables[name]
-        part = np.asarray(variable[index] if hasattr(variable, "ncattrs") else variable.data[index])
-        return part.astype(part.dtype.newbyteorder("="))
-    except (IndexError, OSError, RuntimeError, ValueError) as error:
-        raise not_read(path, name, one_line(error)) from error
+        if name not in file.variables:
+            raise not_read(path, name, "it no longer exists")
+        try:
+            part = np.array(file.variables[name].data[index])  # a mapping cannot be closed while a view of it is left
+        except IndexError as error:
+            raise not_read(path, name, str(error)) from error
+    return part.astype(part.dtype.newbyteorder("="))
 
 
 @contextmanager
 def _netcdf(path: Path) -> Iterator[Any]:
     """Map a file into memory for as long as the block lasts, so that processes share nothing."""
-    if first_bytes(path).startswith(b"CDF\x05"):
-        with _cdf5(path) as file:
-            yield file
-        return
     from scipy.io import netcdf_file  # late: a third of the time that all readers take to import
 
+    is_cdf5 = first_bytes(path).startswith(b"CDF\x05")
     try:
         file = netcdf_file(path, "r", mmap=True)
     # Errors that SciPy was seen to raise when the header or the data end too early.
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
-        raise DataError(
-            f"{path} cannot be read as classic netCDF ({one_line(error)}); it is truncated or corrupt: copy it again."
-        ) from error
+        reason = "it is CDF-5: nccopy -k netCDF-4 IN OUT" if is_cdf5 else "it is truncated or corrupt: copy it again"
+        raise DataError(f"{path} cannot be read as classic netCDF ({one_line(error)}); {reason}.") from error
     with file:
         yield file
-
-
-@contextmanager
-def _cdf5(path: Path) -> Iterator[Any]:
-    try:
-        import netCDF4
-    except ImportError:
-        raise DataError(
-            f"{path} is netCDF CDF-5, which needs the netCDF library: pip install netCDF4; or nccopy -k netCDF-4 IN OUT."
-        ) from None
-    try:
-        with netCDF4.Dataset(str(path), "r") as file:
-            file.set_auto_maskandscale(False)
-            needed = sum(bytes_of(tuple(item.shape), np.dtype(item.dtype)) for item in file.variables.values())
-            if needed > (held := path.stat().st_size):  # past the end, the netCDF library reads zeros
-                raise DataError(
-                    f"{path} is truncated: its variables take {needed:,} bytes, the file has {held:,}; copy it again."
-                )
-            yield file
-    except DataError:
-        raise
-    except (OSError, RuntimeError, ValueError, AttributeError) as error:  # e.g. a name whose bytes are no text
-        raise DataError(
-            f"{path} cannot be read as netCDF CDF-5 ({one_line(error)}); it is truncated or corrupt: copy it again."
-        ) from error
 
 
 NETCDF = FileKind(
@@ -178,11 +121,6 @@ NETCDF = FileKind(
     _attributes_of_netcdf,
     _read_netcdf,
 )
-
-
-# How many times its bytes on disk an array may claim: Zstandard, Zarr's own compression, makes 4 bytes of 128 KiB of one value.
-# Chunks of the fill value are not even written, so a mask of any size may take next to no room: claims up to 16 GiB pass.
-_MOST_COMPRESSION, _MOST_UNWRITTEN = 2**15, 2**34
 
 
 def is_zarr(path: Path) -> bool:
@@ -212,10 +150,7 @@ def _arrays(root: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 (zarr may n
 def _in_store(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
     own, dtype = dict(item.attrs), np.dtype(item.dtype)
     axes = getattr(item.metadata, "dimension_names", None) or own.get("_ARRAY_DIMENSIONS") or ()
-    # The size of a remote store is unknown: it would take a request for each chunk.
     folder = path if name == NAME and not (path / name).is_dir() else path / name
-    held = 2**63 if isinstance(path, RemotePath) else _bytes_of_chunks(folder)
-    is_filled = held > 0 or item.ndim < 2
     return StoredArray(
         shape=tuple(item.shape),
         dtype=dtype,
@@ -223,8 +158,7 @@ def _in_store(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         unit=as_text(own.get("units")),
         calendar=as_text(own.get("calendar")),
         packing=packing_of(own | _missing(item, own), dtype),
-        claimed=bytes_of(tuple(item.shape), dtype, tuple(item.shards or item.chunks)),
-        limit=max(_MOST_UNWRITTEN, _MOST_COMPRESSION * held) if is_filled else 0,
+        problem="" if item.ndim < 2 or _has_chunks(folder) else "was never written to: write it again",
         chunk=tuple(item.chunks),
     )
 
@@ -244,17 +178,14 @@ def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN40
     return {"_FillValue": fill} if mark is None and fill else {}
 
 
-def _bytes_of_chunks(folder: Path) -> int:
-    files = (
-        os.path.join(base, name) for base, _, names in os.walk(folder) for name in names if name not in ZARR_METADATA
-    )
-    return sum(regular(Path(file)).stat().st_size for file in files)
+def _has_chunks(folder: Path) -> bool:
+    """Whether any chunk was written; taken for granted on another machine, which would have to list them."""
+    return isinstance(folder, RemotePath) or any({*names} - {*ZARR_METADATA} for _, _, names in os.walk(folder))
 
 
 def _read_store(path: Path, name: str, index: Index) -> np.ndarray:
     with _store(path) as root:
-        part = np.asarray((root[name] if hasattr(root, "members") else root)[index])
-        return check_part(f"{path}, {name}", index, part)
+        return np.asarray((root[name] if hasattr(root, "members") else root)[index])
 
 
 @contextmanager

@@ -1,10 +1,9 @@
-"""Numbers and dates: in the names of files, in texts, and as the date from which times count, which cftime reads."""
+"""Numbers and dates: in the names of files, and as the date from which times count, which cftime reads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from os.path import commonprefix
 
@@ -12,53 +11,10 @@ import numpy as np
 
 from matey.config.description import DATE_DIGITS, NUMBER
 from matey.data.stored import StoredArray
-from matey.data.trajectories import DataError
 
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
 _USUAL = ("standard", "gregorian", "proleptic_gregorian")  # the same calendar from 1583 on
-_LONGEST = 40  # characters of a text that an error quotes
-
-
-def is_text(stored: StoredArray) -> bool:
-    """Whether an array holds texts or characters."""
-    return stored.dtype.kind in "SUO"
-
-
-def as_times(stored: StoredArray) -> StoredArray:
-    """Return the description of an array of texts as that of the times it is read as; other arrays stay as they are."""
-    if not is_text(stored):
-        return stored
-    plain = np.dtype(stored.dtype.str)  # without h5py's metadata, which has no place in an index
-    return replace(stored, dtype=plain, unit=UNIT, calendar=CALENDAR)
-
-
-def numbers_of(stored: StoredArray, raw: np.ndarray, label: str) -> np.ndarray:
-    """Return coordinates as numbers, dates written as text in seconds since 1970; ``label`` names them in errors.
-
-    Raises:
-        DataError: a text is not a date.
-    """
-    raw = np.asarray(raw)  # h5py returns a scalar text as bytes
-    if not is_text(stored):
-        return stored.packing.unpacked(raw).astype(np.float64)
-    texts = np.array(
-        [each.decode("ascii", "replace") if isinstance(each, bytes) else str(each) for each in raw.reshape(-1)]
-    )
-    if raw.ndim > 1 and raw.dtype in (np.dtype("S1"), np.dtype("U1")):  # single characters along the last axis
-        texts = np.array(["".join(each) for each in texts.reshape(-1, raw.shape[-1])]).reshape(raw.shape[:-1])
-    return np.array([_seconds(text.strip(" \0"), label) for text in texts.reshape(-1)]).reshape(texts.shape)
-
-
-def _seconds(text: str, label: str) -> float:
-    try:
-        date = datetime.fromisoformat(text)  # any character may stand between day and time
-    except ValueError:
-        raise DataError(
-            f"{label}: expected dates such as 2000-01-24_12:00:00 as times, got {text[:_LONGEST]!r}; give time_step as a "
-            "number."
-        ) from None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def counted_from(times: Sequence[float], stored: StoredArray, other: StoredArray) -> tuple[float, ...] | None:

@@ -35,7 +35,7 @@ from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
 from matey.data.arrays import KINDS
 from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, order_of
-from matey.data.dates import CALENDAR, UNIT, counted_from, numbers_in, numbers_of, seconds_of
+from matey.data.dates import CALENDAR, UNIT, counted_from, numbers_in, seconds_of
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
 from matey.data.remote import RemotePath, place
@@ -143,7 +143,7 @@ class DescribedFiles(TrajectorySet):
             stored, file = located.stored[name], located.about.source
             if (file, name) not in arrays:
                 raw = KINDS[self._kinds[file]].read(file, name, (slice(None),) * len(stored.shape))
-                arrays[file, name] = numbers_of(stored, raw, f"{file}, {name}")
+                arrays[file, name] = stored.numbers(raw)
             values = arrays[file, name]
             if axis == "time":
                 of_all = values.size == self._num_stored(located)

@@ -30,15 +30,13 @@ from matey.config.description import Axis, FieldSource, GridAxis, ParameterSourc
 from matey.config.files import PlainTextError, parse_json, read_text
 from matey.data.arrays import kind_of
 from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, axes_by_name, even_step
-from matey.data.dates import as_times, is_text, number_in, numbers_of
+from matey.data.dates import number_in
 from matey.data.remote import place, seen_from
 from matey.data.stored import FileKind, StoredArray, as_number, as_text
 from matey.data.trajectories import NO_AXIS, DataError, Part, Trajectory
 from matey.mistakes import listed, nearest_name, regular
 
 MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
-TIMES = " of the times"
-"""Name of the use of an array that may hold dates as text."""
 
 
 @dataclass(frozen=True)
@@ -135,39 +133,34 @@ class OpenedFile:
             )
         return file, next(iter(file.arrays))
 
-    def values(self, name: str, use: str) -> np.ndarray:
+    def values(self, name: str, use: str = "") -> np.ndarray:
         """Read all values of a small array, such as coordinates, once."""
         if name not in self.known:
             stored = self.find(name, use)
             raw = self.kind.read(self.path, name, (slice(None),) * len(stored.shape))
-            self.known[name] = numbers_of(stored, raw, f"{self.path}, {name}")
+            self.known[name] = stored.numbers(raw)
         return self.known[name]
 
     def find(self, name: str, use: str = "", *, may_be_mask: bool = False) -> StoredArray:
-        """Return the description of an array of numbers or, where ``use`` is `TIMES`, of dates as text.
-
-        Truth values, read as 0 and 1, are accepted where the array may be a mask.
+        """Return the description of an array of numbers; truth values, read as 0 and 1, count where it may be a mask.
 
         Raises:
-            DataError: the array is missing, holds something else, claims more than its file can hold, or cannot be unpacked.
+            DataError: the array is missing, holds something else, or cannot be unpacked.
         """
         if name not in self.arrays:
-            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items() if not stored.is_link]
+            found = [f"{key} {stored.shape}" for key, stored in self.arrays.items()]
             raise DataError(
                 f"{self.path}: expected an array {name!r}{use}, found {listed(found)}.{nearest_name(name, self.arrays)} "
                 "Correct the description."
             )
         stored = self.arrays[name]
-        if stored.is_link:
-            stored.check_readable(f"{self.path}, {name}")
-        is_mask = may_be_mask and stored.dtype.kind == "b"
-        if stored.dtype.kind not in "fiu" and not is_mask and not (TIMES in use and is_text(stored)):
-            mend = "give time_step as a number" if TIMES in use else "write them as such"
-            raise DataError(f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; {mend}.")
-        held = self.path.stat().st_size if self.path.is_file() else stored.limit
-        stored.check_claim(f"{self.path}, {name}", held)
+        if stored.dtype.kind not in ("fiub" if may_be_mask else "fiu"):
+            raise DataError(
+                f"{self.path}, {name}: expected real numbers{use}, got {stored.dtype}; write them as such, or write a number "
+                "into the description."
+            )
         stored.check_readable(f"{self.path}, {name}")
-        return as_times(stored) if TIMES in use else stored
+        return stored
 
 
 def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
@@ -207,7 +200,7 @@ def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
             key = f"{source.file}: {name}"  # the same for all files of a trajectory
             elsewhere[key] = holder.path, name
         keys[field], of_fields[key] = key, holder.arrays[name]
-    stored = {name: file.find(name, TIMES if axis == "time" else "") for axis, name in along.items()} | of_fields
+    stored = {name: file.find(name) for name in along.values()} | of_fields
     names = tuple(keys[field] for field in description.fields)
     given = {field: keys[field] for field in description.given}
     turned = frozenset(axis for axis, step in steps.items() if step < 0)
@@ -290,8 +283,7 @@ def _check_names(file: OpenedFile, field: str, source: FieldSource, along: Mappi
     for axis, coordinates in along.items() if holder is not file else ():
         if axis not in axes or coordinates not in holder.arrays:
             continue
-        use = TIMES if axis == "time" else ""
-        ours, theirs = file.values(coordinates, use), holder.values(coordinates, use)
+        ours, theirs = file.values(coordinates), holder.values(coordinates)
         near = UNEVEN_SPACE * float(np.ptp(ours)) / max(1, ours.size - 1)
         if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=near):
             raise DataError(
@@ -335,7 +327,7 @@ def _times(file: OpenedFile, size: int, sample: int, count: int) -> np.ndarray |
         return np.array([time])
     if not isinstance(source, str):
         return None
-    times = file.values(source, TIMES)
+    times = file.values(source, " of the times")
     times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
     if times.shape != (size,):
         raise DataError(

@@ -30,7 +30,6 @@ from matey.data.coordinates import (
     even_step,
     role_of,
 )
-from matey.data.dates import is_text
 from matey.data.remote import matches, seen_from, within
 from matey.data.stored import FileKind, StoredArray
 from matey.data.trajectories import DataError
@@ -111,13 +110,7 @@ def guess_description(path: Path, beside: Path) -> Guess:
     """
     kind = kind_of(path)
     held = kind.arrays(path)
-    arrays = {
-        name: stored
-        for name, stored in held.items()
-        if stored.dtype.kind in "fiub" or (is_text(stored) and role_of(name) == "time")
-    }
-    for name, stored in arrays.items():
-        stored.check_claim(f"{path}, {name}", path.stat().st_size)
+    arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub"}
     fields = likely_fields(arrays)
     for name, stored in fields.items() if all(each.problem for each in fields.values()) else ():
         stored.check_readable(f"{path}, {name}")
@@ -250,12 +243,7 @@ class _Guesser:
         named = [
             name for name in self.field.axes[at : at + 1] if name in self.arrays and len(self.arrays[name].shape) == 1
         ]
-        alike = [
-            name
-            for name, each in self.arrays.items()
-            if role_of(name) == role
-            and (self.coordinates.get(name) == size or (is_text(each) and each.shape[:1] == (size,)))
-        ]
+        alike = [name for name, length in self.coordinates.items() if length == size and role_of(name) == role]
         found = [*named, *filter(None, self.field.scales[at : at + 1]), *alike]
         fitting = [name for name in found if axis_name(name) not in NO_TIMES]
         return min(fitting, key=lambda name: axis_name(name) in COUNTERS, default=None)

@@ -23,8 +23,8 @@ from h5py.h5z import filter_avail
 
 from matey.data.coordinates import MOST_COMPONENTS, UNEVEN_SPACE, even_step, mean_step, role_of
 from matey.data.remote import RemoteFile, RemotePath
-from matey.data.stored import READ, FileKind, StoredArray, as_text, bytes_of, most_held, not_read, packing_of
-from matey.data.trajectories import Coordinates, DataError, Reader, TrajectorySet, check_part
+from matey.data.stored import READ, FileKind, StoredArray, as_text, not_read, packing_of
+from matey.data.trajectories import Coordinates, DataError, Reader, TrajectorySet
 from matey.mistakes import one_line
 
 
@@ -135,12 +135,11 @@ def _version_of(path: Path) -> _Version | None:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-_TRAJECTORY_BYTES = 100  # fewer than any trajectory takes in a file
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Errors that h5py was seen to raise after bytes of the metadata were overwritten, or where datasets or axes were missing;
 # AttributeError comes from a link that leads nowhere, or a group in place of a dataset.
-_SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError)
+_SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
 # Files that are being looked at, and how they begin, see `opened_once`.
 _shared: dict[Path, h5py.File | None] = {}
@@ -261,7 +260,7 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
                 f"{path}, {dataset}: of shape {item.shape}, {needed:,} bytes would be read at once, and this "
                 f"machine has {memory:,}; take data of coarser grids or fewer frames."
             )
-        return check_part(f"{path}, {dataset}", index, item[index])
+        return item[index]
     except DataError:  # also of a remote file that cannot be reached any more
         raise
     except _SPOILT as error:
@@ -269,25 +268,9 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
 
 
 def check_values(item: h5py.HLObject | None) -> None:
-    """Raise DataError if a dataset has no values that can be read, or claims more values than its file can hold.
-
-    The shape in a corrupt header may call for any amount of memory: it is compared with the size of the file before anything
-    of that shape is read or listed. Groups pass, and so does what is missing.
-    """
-    if isinstance(item, h5py.Dataset) and item.shape is not None:
-        label = f"{item.file.filename}, {item.name}"
-        claimed, limit = _claim(item)
-        stored = StoredArray(item.shape, item.dtype, problem=_no_values(item), claimed=claimed, limit=limit)
-        stored.check_claim(label, item.file.id.get_filesize())
-        stored.check_readable(label)
-
-
-def _claim(item: h5py.Dataset) -> tuple[int, int]:
-    """Return the bytes that a dataset, or a chunk of it, claims, and the most bytes of it that its file can hold."""
-    if item.is_virtual or item.external:
-        return 0, 0
-    limit = most_held(item.file.id.get_filesize(), is_compressed=item.id.get_create_plist().get_nfilters() > 0)
-    return bytes_of(item.shape, item.dtype, item.chunks), limit
+    """Raise DataError if a dataset has no values that can be read; groups pass, and so does what is missing."""
+    if isinstance(item, h5py.Dataset) and item.shape is not None and (problem := _no_values(item)):
+        raise DataError(f"{item.file.filename}, {item.name}: {problem}.")
 
 
 def _no_values(item: h5py.Dataset) -> str:
@@ -311,16 +294,6 @@ def chunk_on_grid(item: h5py.Dataset, axes: str) -> tuple[int, int, int] | None:
     return (sizes.get("z", 1), sizes.get("y", 1), sizes.get("x", 1)) if sizes else None
 
 
-def check_count(path: Path, num_trajectories: int) -> None:
-    """Raise DataError if a file claims more trajectories than it has room for."""
-    held = path.stat().st_size
-    if num_trajectories * _TRAJECTORY_BYTES > held:
-        raise DataError(
-            f"{path}: claims {num_trajectories:,} trajectories, and the file has {held:,} bytes; it is corrupt: download or "
-            "write it again."
-        )
-
-
 _handles = Handles(open_hdf5)
 
 
@@ -334,13 +307,10 @@ def arrays_of(path: Path) -> dict[str, StoredArray]:
         DataError: the file cannot be read, see `described_hdf5`.
     """
     found: dict[str, StoredArray] = {}
-    visited: set[str] = set()
 
     def add(name: str, item: h5py.HLObject) -> None:
-        visited.add(name)
         if not isinstance(item, h5py.Dataset) or item.shape is None or _is_no_variable(item):
             return
-        claimed, limit = _claim(item)
         found[name] = StoredArray(
             shape=item.shape,
             dtype=np.dtype(item.dtype),
@@ -351,19 +321,10 @@ def arrays_of(path: Path) -> dict[str, StoredArray]:
             packing=packing_of({key: attribute_of(item, key) for key in READ}, np.dtype(item.dtype)),
             problem=_problem(item),
             chunk=compressed_chunk(item),
-            claimed=claimed,
-            limit=limit,
         )
-
-    def add_link(name: str, _: object) -> None:
-        if name not in visited:
-            found[name] = StoredArray(
-                (), np.dtype("V"), problem="is a link, which is not followed: name where it leads"
-            )
 
     with described_hdf5(path) as file:
         file.visititems(add)
-        file.visititems_links(add_link)
     return found
 
 

@@ -32,7 +32,6 @@ from matey.data.hdf5 import (
     attribute_of,
     attributes_of,
     axis_sizes,
-    check_count,
     check_values,
     chunk_on_grid,
     described_hdf5,
@@ -200,7 +199,6 @@ class CompressibleFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), "PDEBench's compressible flow")
-            check_count(path, sizes["n"])
             self._chunk = chunk_on_grid(file[DATASETS[0]], COMPRESSIBLE_AXES)
             self._order = order_of(COMPRESSIBLE_AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
@@ -272,7 +270,6 @@ class IncompressibleFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
-            check_count(path, sizes["b"])
             num_frames = _num_written(file, sizes["t"])
             config = read_config(file)
             size_x, size_y = _domain_size(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,22 +89,6 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
     )
 
 
-# Largest compression by deflate, the strongest of the usual filters; and how many times its file's size a dataset without
-# filters may claim: frames after the last one that was written take no room.
-_MAX_COMPRESSION, _MAX_UNWRITTEN = 1100, 100
-_LEAST_BYTES = 64 * 2**20  # claims below this are no harm
-
-
-def bytes_of(shape: tuple[int, ...], dtype: np.dtype, chunks: tuple[int, ...] | None = None) -> int:
-    """Return the bytes of an array, or of one of its chunks if that is larger."""
-    return dtype.itemsize * max(math.prod(shape), math.prod(chunks or ()))
-
-
-def most_held(num_bytes: int, is_compressed: bool) -> int:
-    """Return the most bytes of values that ``num_bytes`` on disk can stand for."""
-    return max(_LEAST_BYTES, (_MAX_COMPRESSION if is_compressed else _MAX_UNWRITTEN) * num_bytes)
-
-
 Index = tuple[int | slice, ...]
 
 
@@ -122,8 +105,6 @@ class StoredArray:
         calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
         problem: reason why the array has no values, empty if it has some.
-        claimed: bytes that the array's shape claims, or one of its chunks if that is larger.
-        limit: largest number of bytes of the array that its file can hold.
         chunk: shape of chunks that can only be read whole, such as compressed ones; empty where any part can be read.
     """
 
@@ -135,27 +116,16 @@ class StoredArray:
     calendar: str = ""
     packing: Packing = field(default_factory=Packing)
     problem: str = ""
-    claimed: int = 0
-    limit: int = 0
     chunk: tuple[int, ...] = ()
 
-    @property
-    def is_link(self) -> bool:
-        """Whether the name stands for something that lies elsewhere."""
-        return self.dtype == np.dtype("V")
+    def numbers(self, raw: np.ndarray) -> np.ndarray:
+        """Return values as they lie on disk, unpacked, in double precision."""
+        return self.packing.unpacked(raw).astype(np.float64)
 
     @property
     def outline(self) -> str:
         """Shape and type for a list, or the reason why it has no values."""
         return self.problem.partition(":")[0] or f"{self.shape} of {self.dtype}"
-
-    def check_claim(self, label: str, held: int) -> None:
-        """Raise DataError if the array claims more than its file can hold; ``held`` is the size of the file in bytes."""
-        if self.claimed > self.limit:
-            raise DataError(
-                f"{label}: a shape of {self.shape} claims {self.claimed:,} bytes, and the file has {held:,}; "
-                "it is corrupt or was never filled: download or write it again."
-            )
 
     def check_readable(self, label: str) -> None:
         """Raise DataError if the array has no values, or they cannot be unpacked."""

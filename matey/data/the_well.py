@@ -26,7 +26,6 @@ from einops import rearrange
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step, order_of
 from matey.data.hdf5 import (
     attribute_of,
-    check_count,
     check_values,
     compressed_chunk,
     described_hdf5,
@@ -197,7 +196,6 @@ class WellFile(TrajectorySet):
                 raise DataError(
                     f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
                 )
-            check_count(path, num_trajectories)
             sizes, num_frames = [size_of(file, axis) for axis in self._axes], size_of(file, "time")
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [num_frames] * (field in stored))

@@ -133,26 +133,6 @@ def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, st
         )
 
 
-def check_part(label: str, index: Sequence[int | slice], part: np.ndarray) -> np.ndarray:
-    """Return a part of an array as it was read; ``index`` has a number or a slice for each of its first axes.
-
-    Raises:
-        DataError: slices were cut, since the array is shorter than it was when it was described.
-    """
-    slices = [along for along in index if isinstance(along, slice)]
-    came = np.shape(part)[: len(slices)]  # h5py gives a single text as bytes
-    expected = tuple(
-        size if along.stop is None else len(range(along.start or 0, along.stop, along.step or 1))
-        for along, size in zip(slices, came, strict=False)
-    )
-    if len(came) < len(slices) or came != expected:
-        raise DataError(
-            f"{label} was changed while it was read: expected a part of shape {expected}, got {came}; start again, and let "
-            "nothing write into files that are in use."
-        )
-    return part
-
-
 ALL_FIELDS = "all"
 """Name of the mean over the fields, in records of evaluations."""
 

@@ -59,11 +59,11 @@ CASES = [
     Case("HDF5 of NaN", FRESH, "is nan in frame", nothing_finite),
     Case("HDF5 of text values", FRESH, "0000/data", dataset("0000/data", ["a", "b"])),
     Case("HDF5 without axes", FRESH, "0000", dataset("0000/grid/x", None)),
-    Case("HDF5 of 1e10 frames", FRESH, "claims", dataset("0000/data", (10**10, 16, 16, 1))),
+    Case("HDF5 of 1e10 frames", FRESH, "never written", dataset("0000/data", (10**10, 16, 16, 1))),
     Case("HDF5 of unequal frames", FRESH, "0000", dataset("0000/data", np.ones((5, 16, 16, 1), "f4"))),
     Case("HDF5 times back", f"{INSPECT} {{here}}/swe", "increasing", dataset("0000/grid/t", np.zeros(8, "f4")), 1),
     Case("two systems", FRESH, "must hold one system", lambda here: layouts.write_cavity(here / "swe" / "b.h5")),
-    Case("a Well of 1e9", f"{INSPECT} {{here}}/well", "claims 1,000,000,000", well(n_trajectories=10**9), 1),
+    Case("a Well of 1e9", f"{INSPECT} {{here}}/well", "expected shape", well(n_trajectories=10**9), 1),
     Case(
         "a name of bytes",
         f"{INSPECT} {{here}}/swe",

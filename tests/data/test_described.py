@@ -15,7 +15,7 @@ from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flo
 from tests.support.laws import law
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
 
-ALIKE = ("netCDF CDF-5", "Zarr 2")  # to netCDF-3 and Zarr 3
+ALIKE = ("Zarr 2",)  # to Zarr 3
 
 
 @pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.whole if kind in ALIKE else ()) for kind in KINDS])

@@ -1,21 +1,11 @@
-"""Fields between the cells of others and times as texts, as WRF writes both."""
+"""Fields between the cells of others, as WRF writes them."""
 
 import h5py
 import numpy as np
 import pytest
 
 from matey.data import DataError, open_dataset
-from tests.support.described_files import answered, flow, guessed
-
-ANSWERS = {
-    "system": "weather",
-    "spacing": {"z": 1, "y": 30000, "x": 30000},
-    "boundary": dict.fromkeys("zyx", "open"),
-}
-
-
-def opened(path, **changes):
-    return answered(path, **ANSWERS | changes)
+from tests.support.described_files import flow, guessed
 
 
 def test_a_description_of_fields_and_what_lies_between_them_is_refused(tmp_path):
@@ -26,25 +16,6 @@ def test_a_description_of_fields_and_what_lies_between_them_is_refused(tmp_path)
             DataError, match=r"lies between the cells along x, .* averaged .* first: docs/data.md shows how"
         ):
             open_dataset(tmp_path / "a.h5", flow(fields=fields))
-
-
-@pytest.mark.parametrize("texts", ["characters", "texts", "of any length"])
-def test_dates_as_texts_are_times_and_what_is_no_date_is_refused(tmp_path, texts):
-    dates = ["2020-02-28T23:00", "2020-02-29T00:00", "2020-02-29T01:00"]
-    for name, written in {"a": dates, "b": ["eleven", *dates[1:]]}.items():
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file["u"], file["y"], file["x"] = np.zeros((3, 8, 12), "f4"), np.arange(8.0), np.arange(12.0)
-            rows = {"characters": np.array([[*each.ljust(16, "\0")] for each in written], "S1")}
-            file["times"] = rows.get(texts, np.array(written, "S16") if texts == "texts" else written)
-    changes = flow(time_step="times")
-    assert guessed(tmp_path / "a.h5").tree["files"] == "a.h5"
-    data = opened(tmp_path / "a.h5", **changes)
-    assert data.trajectories[0].time_step == 3600
-    assert data.coordinates("time", [0]).values[1] == 1582934400
-    with pytest.raises(
-        DataError, match="b.h5, times: expected dates such as .*, got 'eleven'; give time_step as a number"
-    ):
-        opened(tmp_path / "b.h5", **changes)
 
 
 def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):

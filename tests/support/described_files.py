@@ -1,7 +1,6 @@
 """Writers of files that need a description, by libraries that are not ours, each with the description that goes with it."""
 
 import h5py
-import netCDF4
 import numpy as np
 import xarray
 import yaml
@@ -38,21 +37,6 @@ def write_netcdf4(path):
 @written_once
 def write_netcdf3(path):
     dataset().to_netcdf(path, engine="netcdf4", format="NETCDF3_64BIT", unlimited_dims=["sample"])
-    return BY_NAME
-
-
-@written_once
-def write_cdf5(path):
-    """What xarray does not write."""
-    values = dataset()
-    with netCDF4.Dataset(path, "w", format="NETCDF3_64BIT_DATA") as file:
-        file.Re = 100.0
-        for name, size in values.sizes.items():
-            file.createDimension(name, size)
-        for name in (*values, *values.coords):
-            variable = file.createVariable(name, values[name].dtype, values[name].dims)
-            variable.setncatts(values[name].attrs)
-            variable[:] = values[name].values
     return BY_NAME
 
 
@@ -103,7 +87,6 @@ def write_npy(path):
 KINDS = {
     "netCDF-4": ("a.nc", write_netcdf4),
     "netCDF-3": ("a.nc", write_netcdf3),
-    "netCDF CDF-5": ("a.nc", write_cdf5),
     "Zarr 2": ("a.zarr", write_zarr2),
     "Zarr 3": ("a.zarr", write_zarr3),
     "HDF5 in groups": ("a.h5", write_components),
