@@ -20,6 +20,10 @@ class Mistake(ValueError):
         return printable(super().__str__())
 
 
+class DataError(Mistake):
+    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
+
+
 def printable(text: str) -> str:
     """Return a text with escapes in the place of control characters, by which a name in a file could steer a terminal."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -239,9 +239,13 @@ def _inside(folder: Path) -> str:
 
 def gridded_files(pattern: Path) -> list[Path]:
     """Return the files that a path, a folder or a glob stands for, sorted; a Zarr store counts as a file."""
-    suffixes = tuple(dict.fromkeys(suffix for kind in KINDS.values() for suffix in kind.suffixes))
-    found = [pattern] if pattern.exists() else matches(pattern)
-    return [file for match in found for file in (search_folder(match, suffixes) if is_folder(match) else [match])]
+    suffixes = {suffix for kind in KINDS.values() for suffix in kind.suffixes}
+    return files_of([pattern] if pattern.exists() else matches(pattern), suffixes)
+
+
+def files_of(paths: Iterable[Path], suffixes: Collection[str], names: Collection[str] = ()) -> list[Path]:
+    """Return paths, with the files with these endings or names in the place of each folder, see `search_folder`."""
+    return [file for path in paths for file in (search_folder(path, suffixes, names) if is_folder(path) else [path])]
 
 
 def is_folder(path: Path) -> bool:

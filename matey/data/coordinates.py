@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from matey.config.description import Axis, GridAxis
-from matey.data.trajectories import DataError
+from matey.mistakes import DataError
 
 _NAMES: dict[Axis, str] = {
     "trajectory": "trajectory trajectories sample samples member ensemble run runs realization case seed batch n",

@@ -112,13 +112,13 @@ class DescribedFiles(TrajectorySet):
     @property
     def sources(self) -> tuple[Path, ...]:
         """The files of the fields, each once, in order; a trajectory may have several."""
-        of_each = ((piece.about.source, *map(piece.file_of, piece.arrays)) for piece in self._pieces)
+        of_each = ((piece.about.source, *(piece.place_of(name)[0] for name in piece.arrays)) for piece in self._pieces)
         return tuple(dict.fromkeys(chain.from_iterable(of_each)))
 
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files of the fields and of the given fields, and the tables of parameters."""
-        given = (piece.file_of(array) for piece in self._pieces for array in piece.given.values())
+        given = (piece.place_of(array)[0] for piece in self._pieces for array in piece.given.values())
         return tuple(dict.fromkeys((*self.sources, *given, *map(place, self.description.tables))))
 
     @property
@@ -314,20 +314,13 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
         times = tuple(_seconds(pieces, step.date_in_name))
     else:
         times = tuple(time for piece in pieces for time in _times(first, piece))
-    whole = replace(first, times=times, pieces=tuple(_shared(first, piece) for piece in pieces))
+    whole = replace(first, times=times, pieces=tuple(pieces))
     if isinstance(step, float):
         _check_numbers(pieces)
         time_step = step * description.stride
     else:
         time_step = _step(description, whole)
     return replace(whole, about=replace(first.about, num_frames=num_frames, time_step=time_step))
-
-
-def _shared(first: Located, piece: Located) -> Located:
-    """Return a piece that shares equal attributes with the first in memory, since there may be thousands of pieces."""
-    names = ("arrays", "given", "along", "stored", "turned")
-    alike = {name: getattr(first, name) for name in names if getattr(first, name) == getattr(piece, name)}
-    return replace(piece, **alike)
 
 
 def _check_alike(first: Located, piece: Located) -> None:

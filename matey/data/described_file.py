@@ -36,8 +36,6 @@ from matey.data.stored import FileKind, StoredArray, as_number, as_text
 from matey.data.trajectories import NO_AXIS, DataError, Part, Trajectory
 from matey.mistakes import listed, nearest_name, regular
 
-MAX_TRAJECTORIES = 10**6  # in one file; a header that claims more is corrupt
-
 
 @dataclass(frozen=True)
 class Located:
@@ -70,10 +68,6 @@ class Located:
     def place_of(self, array: str) -> tuple[Path, str]:
         """Return the file of an array, and its name there."""
         return self.elsewhere.get(array, (self.about.source, array))
-
-    def file_of(self, array: str) -> Path:
-        """Return the file of an array."""
-        return self.place_of(array)[0]
 
     def pieces_at(self, times: slice) -> Iterator[tuple[Located, slice]]:
         """Yield each piece that holds some of the snapshots ``times``, and their slice in the piece."""
@@ -177,10 +171,6 @@ def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
     if not description.in_files:
         num_taken = check_frames(description, num_frames, file.path)
     count = sizes.get("trajectory", 1)
-    if count > MAX_TRAJECTORIES:
-        raise DataError(
-            f"{file.path}: claims {count:,} trajectories, more than {MAX_TRAJECTORIES:,}; correct the axes."
-        )
     steps = {axis: _spacing(file, axis, sizes) for axis in description.grid}
     grid_z, grid_y, grid_x = (sizes.get(axis, 1) for axis in "zyx")
     spacing_z, spacing_y, spacing_x = (abs(steps.get(axis, 1.0)) for axis in GRID)
@@ -193,7 +183,7 @@ def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
     of_fields: dict[str, StoredArray] = {}
     elsewhere: dict[str, tuple[Path, str]] = {}
     for field, source in (*description.fields.items(), *description.given.items()):
-        _check_names(file, field, source, along)
+        _check_names(file, field, source)
         holder, name = file.array_of(field, source)
         key = name
         if holder is not file:
@@ -268,11 +258,8 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
         )
 
 
-def _check_names(file: OpenedFile, field: str, source: FieldSource, along: Mapping[str, str]) -> None:
-    """Refuse an array whose axis names contradict the description, and a field's own file with other coordinates.
-
-    ``along`` names the coordinate array of each axis in the main file.
-    """
+def _check_names(file: OpenedFile, field: str, source: FieldSource) -> None:
+    """Refuse an array whose axis names contradict the description."""
     holder, name = file.array_of(field, source)
     axes, names = file.description.axes_of(source), holder.arrays[name].axes
     if names and (told := axes_by_name(names, axes)):
@@ -280,16 +267,6 @@ def _check_names(file: OpenedFile, field: str, source: FieldSource, along: Mappi
             f"{holder.path}, {name}: its axes are called {', '.join(names)}, and the description has "
             f"{', '.join(axes)}; write axes: [{', '.join(told)}] for {field!r}."
         )
-    for axis, coordinates in along.items() if holder is not file else ():
-        if axis not in axes or coordinates not in holder.arrays:
-            continue
-        ours, theirs = file.values(coordinates), holder.values(coordinates)
-        near = UNEVEN_SPACE * float(np.ptp(ours)) / max(1, ours.size - 1)
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=0, atol=near):
-            raise DataError(
-                f"{holder.path}, {coordinates}: expected the same coordinates along {axis} for {field!r} as in {file.path}; "
-                "all fields of a trajectory need one grid and the same times: interpolate them to these."
-            )
 
 
 def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int]) -> float:
@@ -444,33 +421,24 @@ def parameters_in_tables(
     """
     for name, source in sources.items():
         if isinstance(source, ParameterSource) and source.table is not None:
-            number = _table(source.table, _changed(source.table)).number(source.column or name, about)
+            path = place(source.table)
+            try:
+                number = _table(path, path.stat().st_mtime_ns).number(source.column or name, about)
+            except OSError as error:
+                raise DataError(
+                    f"{path} cannot be read ({error.strerror}), where the description has a table of parameters; put it "
+                    "there, or correct 'table'."
+                ) from None
+            except PlainTextError as error:
+                raise DataError(f"{path} {error}.") from None
             if number is not None:
                 yield name, number
 
 
-def _changed(path: str) -> tuple[int, int]:
-    """Return the size and modification time of a table."""
-    try:
-        found = place(path).stat()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}), where the description has a table of parameters; put it there, or "
-            "correct 'table'."
-        ) from None
-    return found.st_size, found.st_mtime_ns
-
-
 @lru_cache(maxsize=8)  # many files ask for the same table
-def _table(text: str, changed: tuple[int, int]) -> Table:
-    path = place(text)
-    try:
-        content = read_text(regular(path))
-        rows = _rows_of_json(content) if path.suffix == ".json" else _rows_of_csv(content)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from None
-    except PlainTextError as error:
-        raise DataError(f"{path} {error}.") from None
+def _table(path: Path, changed: int) -> Table:
+    content = read_text(regular(path))
+    rows = _rows_of_json(content) if path.suffix == ".json" else _rows_of_csv(content)
     return Table(path, tuple(dict.fromkeys(column for row in rows.values() for column in row)), rows)
 
 
@@ -487,17 +455,12 @@ def _rows_of_csv(content: str) -> dict[str, dict[str, object]]:
     except csv.Error as error:
         raise PlainTextError(f"is not CSV: {error}") from None
     header, *lines = [line for line in lines if any(line)] or [[]]
-    if len(header) < 2 or not lines or len({*header}) < len(header):
-        raise PlainTextError(
-            "is not a table: expected a first line with the names of columns, each once and divided by commas, and a line for "
-            f"each row, the name of its file or trajectory first; got {','.join(header)[:60]!r} and {len(lines)} rows"
-        )
     rows: dict[str, dict[str, object]] = {}
-    for name, *cells in lines:
-        if name in rows or len(cells) != len(header) - 1:
-            wrong = (
-                "occurs twice" if name in rows else f"has {len(cells) + 1} cells below {len(header)} names of columns"
+    for line in lines:
+        if len(header) < 2 or len(line) != len(header) or line[0] in rows:
+            raise PlainTextError(
+                "is not a table: expected a first line with the names of columns, divided by commas, and a line for each row, "
+                f"once, the name of its file or trajectory first; got {','.join(line)[:60]!r} below {','.join(header)[:60]!r}"
             )
-            raise PlainTextError(f"is not a table: the row {name[:60]!r} {wrong}; correct it")
-        rows[name] = dict(zip(header[1:], cells, strict=True))
+        rows[line[0]] = dict(zip(header[1:], line[1:], strict=True))
     return rows

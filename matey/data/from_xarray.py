@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from matey.config.description import Axis
 from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, role_of
 from matey.data.dates import CALENDAR, UNIT
-from matey.data.trajectories import (
-    Boundary,
-    Coordinates,
-    DataError,
-    TrajectorySet,
-)
+from matey.data.trajectories import Boundary, Coordinates, DataError, TrajectorySet
 from matey.mistakes import listed
 
 Dataset = Any  # xarray may not be installed
@@ -53,9 +48,9 @@ def from_xarray(
     Raises:
         DataError: a variable or dimension is of the wrong kind, or coordinates are not evenly spaced.
     """
-    dataset = _as_dataset(system, dataset)
+    if not hasattr(dataset, "data_vars"):
+        dataset = dataset.to_dataset()
     axes, spacing = {} if axes is None else axes, {} if spacing is None else spacing
-    _check_told(system, dataset, {"fields": fields, "given": given, "parameters": parameters}, axes)
     roles = {dim: axes.get(dim) or role_of(str(dim)) for dim in dataset.dims}
     time = next((dim for dim, role in roles.items() if role == "time"), None)
     names = [*fields] if fields is not None else _fields_of(dataset, roles)
@@ -97,36 +92,6 @@ def from_xarray(
     return data
 
 
-def _as_dataset(system: str, dataset: Dataset | Variable) -> Dataset:
-    """Return a Dataset, or a DataArray as one."""
-    if hasattr(dataset, "data_vars"):
-        return dataset
-    if getattr(dataset, "name", None) is None or not hasattr(dataset, "to_dataset"):
-        raise DataError(
-            f"{system}: expected an xarray Dataset, or an array that has a name, got {type(dataset).__name__}; "
-            "array.to_dataset(name='height') gives it one, xarray.open_dataset opens a path."
-        )
-    return dataset.to_dataset()
-
-
-def _check_told(
-    system: str, dataset: Dataset, variables: Mapping[str, Sequence[str] | None], axes: Mapping[str, Axis]
-) -> None:
-    """Raise DataError where ``variables`` names an unknown variable, or ``axes`` an unknown dimension or axis."""
-    for what, names in variables.items():
-        if unknown := [str(name) for name in names or () if name not in dataset]:
-            raise DataError(
-                f"{system}, {what}: expected variables {listed(unknown)}, the dataset has "
-                f"{listed(map(str, dataset.data_vars))}."
-            )
-    known = get_args(Axis)
-    if wrong := [(dim, axis) for dim, axis in axes.items() if dim not in dataset.dims or axis not in known]:
-        raise DataError(
-            f"{system}, axes: expected one of {listed(known)} for a dimension among {listed(map(str, dataset.dims))}, got "
-            f"{dict(wrong)}."
-        )
-
-
 def _fields_of(dataset: Dataset, roles: Mapping[Any, Axis | None]) -> list[Any]:
     """Return the variables of real numbers with a time axis and a grid axis, except bounds of coordinates."""
     coordinates = [dataset[name] for name in dataset.coords]
@@ -141,14 +106,13 @@ def _fields_of(dataset: Dataset, roles: Mapping[Any, Axis | None]) -> list[Any]:
 
 def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -> list[Any]:
     """Return the dimensions of a variable as ``trajectory, time, z, y, x``."""
-    unknown = [dim for dim in dims if roles[dim] in (None, "component")]
+    ranks = ("trajectory", "time", *GRID)
     found = [roles[dim] for dim in dims]
-    if unknown or len({*found}) < len(found):
+    if {*found} - {*ranks} or len({*found}) < len(found):
         raise DataError(
             f"{system}: expected dimensions that are trajectory, time, z, y and x, each once, got {listed(map(str, dims))}; "
             "say in axes what each is, such as {'row': 'y'}, or select one of its places (dataset.isel)."
         )
-    ranks = ("trajectory", "time", *GRID)
     return sorted(dims, key=lambda dim: ranks.index(roles[dim]))
 
 

@@ -34,22 +34,15 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         DataError: the file is missing or may not be read.
     """
-    if path in _firsts:
-        return _firsts[path]
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         with path.open("rb") as file:
-            found = file.read(8)
-    except PermissionError as error:
-        raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
+            return file.read(8)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror}); check the disk or file system it lies on."
+            f"{path} cannot be read ({error.strerror}); check its permissions, and the disk that it lies on."
         ) from error
-    if path in _shared:
-        _firsts[path] = found
-    return found
 
 
 def is_classic_netcdf(path: Path) -> bool:
@@ -86,20 +79,16 @@ _Version = tuple[int, int, int, int]
 class Handles:
     """The files that this process keeps open, least recently used first."""
 
-    def __init__(self, open: Callable[[Path], h5py.File]) -> None:
-        """Keep no file yet.
-
-        Args:
-            open: function that opens a file; it raises DataError where the file is missing or cannot be read.
-        """
-        self._open, self._process = open, os.getpid()
+    def __init__(self) -> None:
+        """Keep no file yet."""
+        self._process = os.getpid()
         self._files: OrderedDict[Path, tuple[h5py.File, _Version | None]] = OrderedDict()
 
     def get(self, path: Path) -> h5py.File:
         """Return the handle of ``path``, opening it if need be."""
         version = self.close_if_changed(path)
         if path not in self._files:
-            self._files[path] = self._open(path), version
+            self._files[path] = open_hdf5(path), version
         self._files.move_to_end(path)
         # Descriptors are needed for other ranks and for processes that read ahead, too.
         if len(self._files) > min(_MAX_OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4):
@@ -141,9 +130,8 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # AttributeError comes from a link that leads nowhere, or a group in place of a dataset.
 _SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 
-# Files that are being looked at, and how they begin, see `opened_once`.
+# Files that are being looked at, see `opened_once`.
 _shared: dict[Path, h5py.File | None] = {}
-_firsts: dict[Path, bytes] = {}
 
 # Bytes that HDF5 reads at once where rows are shorter. The default, 64 KiB, is more than a layer of a small field, so a rank
 # would also read the gaps between the rows of its part. Much less sends a parallel file system too many requests.
@@ -157,13 +145,12 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def opened_once(path: Path) -> Iterator[None]:
-    """Open a file at most once, and once more for how it begins, however many readers look at it meanwhile."""
+    """Open a file at most once, however many readers look at it meanwhile."""
     _shared[path] = None
     try:
         yield
     finally:
         file = _shared.pop(path)
-        _firsts.pop(path, None)
         if file is not None:
             file.close()
 
@@ -185,20 +172,14 @@ def open_hdf5(path: Path) -> h5py.File:
         access.set_file_locking(True, True)
         access.set_sieve_buf_size(_SIEVE_BYTES)
         return h5py.File(h5py.h5f.open(os.fsencode(path), h5py.h5f.ACC_RDONLY, fapl=access))
-    except PermissionError as error:
-        raise DataError(f"{path} may not be read by this user; ask its owner for read permission.") from error
     except OSError as error:
         if not is_hdf5(path):
             raise DataError(f"{path} is not an HDF5 file: {beginning(path)}.") from None
         sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
         if sizes is None:
             remedy = "download or copy it again"
-            if "unable to lock file" in str(error):
-                remedy = "wait until the program that writes it has closed it"
-            elif "already open for write" in str(error):  # a mark in the file, which stays if its program was killed
-                remedy = (
-                    "wait until the program that writes it has closed it; if it was killed, run h5clear -s on the file"
-                )
+            if "lock file" in str(error) or "open for write" in str(error):  # a mark stays if its program was killed
+                remedy = "wait until its program has closed it; if that was killed, run h5clear -s on the file"
             raise DataError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}.") from error
         raise DataError(
             f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "
@@ -294,7 +275,7 @@ def chunk_on_grid(item: h5py.Dataset, axes: str) -> tuple[int, int, int] | None:
     return (sizes.get("z", 1), sizes.get("y", 1), sizes.get("x", 1)) if sizes else None
 
 
-_handles = Handles(open_hdf5)
+_handles = Handles()
 
 
 _NO_VARIABLE = b"This is a netCDF dimension but not a netCDF variable"

@@ -20,7 +20,7 @@ from matey.config.description import WILDCARD, ParameterSource, TimeSource, patt
 from matey.config.files import PlainTextError, parse_yaml, read_text
 from matey.config.flags import started_as
 from matey.config.loading import sentences
-from matey.data.arrays import KINDS, gridded_files, is_folder, is_zarr, search_folder
+from matey.data.arrays import KINDS, files_of, gridded_files, is_folder, is_zarr
 from matey.data.dates import date_pattern, in_order
 from matey.data.described import DataFile, DescribedFiles
 from matey.data.hdf5 import beginning, opened_once
@@ -28,7 +28,7 @@ from matey.data.remote import RemotePath, matches, place, within, would_match
 from matey.data.splits import Share, alone
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_fields, check_printable
 from matey.data.views import JoinedTrajectories, TimeBlocks
-from matey.mistakes import listed, printable
+from matey.mistakes import listed
 from matey.registry import Registry, RegistryError
 
 BESIDE = "matey.yaml"
@@ -208,9 +208,7 @@ def _outline(file: Path) -> list[str]:
     kind = next((kind for kind in KINDS.values() if kind.recognises(file)), None)
     if kind is not None:
         return [f"{name} {stored.outline}" for name, stored in kind.arrays(file).items()]
-    of_packages = [READERS[name] for name in READERS if name not in READERS.own]
-    others = "".join(f", nor {reader.layout}" for reader in of_packages if file.suffix in reader.suffixes)
-    raise DataError(f"{file} is not an HDF5, classic netCDF or NumPy file{others}: {beginning(file)}.")
+    raise DataError(f"{file} is not an HDF5, classic netCDF or NumPy file: {beginning(file)}.")
 
 
 _SUFFIXES = (".yaml", ".yml")
@@ -473,7 +471,6 @@ def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]
 
 
 def _absolute(path: str | Path) -> Path:
-    _check_name(str(path))
     try:
         return place(path).expanduser().absolute()
     except RuntimeError:
@@ -489,27 +486,14 @@ def _found_at(path: Path, suffixes: Collection[str]) -> list[Path]:
             raise DataError(f"No file matches {path}; {_nearby(path)}")
     else:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
-    files = [
-        file for match in found for file in (search_folder(match, suffixes, [BESIDE]) if is_folder(match) else [match])
-    ]
+    files = files_of(found, suffixes, [BESIDE])
     if not files:
         inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
             f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "
             f"found {listed(map(str, inside))}; give the folder or file that holds the data."
         )
-    for file in files:
-        _check_name(str(file))
     return list(dict.fromkeys(files))
-
-
-def _check_name(name: str) -> None:
-    """Raise DataError if a name cannot be written on one line; Python decodes bytes that are not UTF-8 to surrogates."""
-    if printable(name.encode("utf-8", "replace").decode()) != name:
-        raise DataError(
-            f"{ascii(name)} has a name that is not text in UTF-8, or holds control characters, which no log can hold: "
-            "rename it."
-        )
 
 
 def _nearby(path: Path) -> str:

@@ -13,7 +13,6 @@ import glob
 import hashlib
 import io
 import os
-import re
 import stat
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -24,7 +23,7 @@ from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, NoReturn
 
 from matey.config import DataSection
-from matey.data.trajectories import DataError
+from matey.mistakes import DataError
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 """Files by which a folder is known as a Zarr store."""
@@ -156,7 +155,6 @@ def _unreachable(url: str, error: BaseException) -> NoReturn:
 
 BLOCK = 2**16  # fewest bytes of one request: headers lie all over an HDF5 file
 MOST_AT_ONCE = 2**25  # most bytes of one request
-_NUMBERS = re.compile(r"(?:/[0-9.]+)*$")
 
 
 @contextmanager
@@ -241,6 +239,10 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
     from zarr.storage import FsspecStore
 
     system, path_of_root = system_of(root)
+    # Chunks count as the same as long as the metadata of the whole store does: to ask for the version of each would double
+    # the requests.
+    metadata = (about(f"{root}/{mark}") for mark in ZARR_METADATA)
+    folder = cache_folder() / name_of(root, *(mark.version for mark in metadata if mark))
 
     class Chunks(AbstractFileSystem):  # type: ignore[misc]  # untyped
         """The store's folder; chunks that were read are kept."""
@@ -250,7 +252,7 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
         def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:  # noqa: ANN401
             url = system.unstrip_protocol(path)
             if start is None and end is None:
-                return kept(cache_folder() / name_of(*_versions(url)) / name_of(path), lambda: fetched(url))
+                return kept(folder / name_of(path), lambda: fetched(url))
             file = RemoteFile(url)  # a part of a shard
             first, stop, _step = slice(start, end).indices(file.seek(0, os.SEEK_END))
             file.seek(first)
@@ -266,28 +268,6 @@ def zarr_store(root: str) -> Any:  # noqa: ANN401
             return [self.info(name) for name in names] if detail else names
 
     return FsspecStore(AsyncFileSystemWrapper(Chunks(), asynchronous=True), read_only=True, path=path_of_root)
-
-
-def _versions(url: str) -> list[str]:
-    """Return the address of an array's or a group's folder and the versions of its metadata, for a file of a Zarr store in it.
-
-    Chunks that are written anew under the same metadata count as the same: to ask for the version of each would double the
-    requests.
-    """
-    folder, _, name = url.rpartition("/")
-    if name not in ZARR_METADATA:
-        numbers = _NUMBERS.findall(url)[
-            0
-        ]  # of a chunk: /0.1.2, /0/1/2, those after /c, or none after the /c of a scalar
-        folder = url.removesuffix(numbers)
-        names = (
-            folder,
-            folder.removesuffix("/c"),
-            folder + "/".join(numbers.split("/")[:2]),
-        )  # an array's name may be one
-        folder = next((each for each in names if about(f"{each}/.zarray") or about(f"{each}/zarr.json")), folder)
-    found = (about(f"{folder}/{mark}") for mark in ZARR_METADATA)
-    return [folder, *(mark.version for mark in found if mark)]
 
 
 def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:

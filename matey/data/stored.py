@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from matey.data.trajectories import DataError
-from matey.mistakes import printable
+from matey.mistakes import DataError, printable
 
 # Values that the netCDF library writes where a program has written nothing; those of integers count only in packed arrays.
 _UNWRITTEN = {"f": 9.969209968386869e36, "i2": -32767.0, "i4": -2147483647.0}

@@ -288,15 +288,10 @@ def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_traje
     kept = [size for size, varies in zip(grid, field.varies, strict=True) if varies]
     item = file[field.dataset]
     expected, came = (*lead, *time, *kept, *[len(grid)] * order), item.shape
-    if item.dtype.kind not in "fiub":
+    if came != expected or item.dtype.kind not in "fiub":
         raise DataError(
-            f"{file.filename}, {field.dataset}: expected real numbers, got {item.dtype}; write them as such, complex ones as "
-            "two fields."
-        )
-    if came != expected:
-        raise DataError(
-            f"{file.filename}, {field.dataset}: expected shape {expected} to go with 'dimensions', got {came}; "
-            f"write the file again."
+            f"{file.filename}, {field.dataset}: expected real numbers of shape {expected} to go with 'dimensions', got {came} "
+            f"of {item.dtype}; write the file again."
         )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from matey.config.description import PartName
 from matey.fields import LARGEST
-from matey.mistakes import Mistake, listed, one_line, printable
+from matey.mistakes import DataError as DataError
+from matey.mistakes import listed, one_line, printable
 
 Boundary = Literal["periodic", "open", "wall", "no_flux", "mixed", "none"]
 """Kind of boundary at both ends of an axis; ``mixed`` where they differ, ``none`` for an axis that the data lacks."""
@@ -30,10 +31,6 @@ Part = PartName
 """Part of a split that a trajectory is in."""
 
 PARTS: tuple[Part, ...] = get_args(Part)
-
-
-class DataError(Mistake):
-    """Data that cannot be used: one sentence with the file, what was expected, what came and what to do."""
 
 
 class BadValuesError(DataError):
@@ -366,10 +363,6 @@ class TrajectorySet(ABC):
         if unknown := [str(kind) for kind in boundary if kind not in _ENDS]:
             raise DataError(f"{system}: expected boundaries {', '.join(_ENDS)}, got {', '.join(unknown)}.")
         _check_arrays(system, fields, given, num_axes)
-        if unknown := [name for name in units if name not in (*fields, *given)]:
-            raise DataError(
-                f"{system}: units of {', '.join(unknown)}, which is none of {', '.join((*fields, *given))}."
-            )
         count, *sizes = next(iter(fields.values())).shape
         for axis, size in zip(("time", *"zyx"[3 - num_axes :]), sizes, strict=True):
             if (own := coordinates.get(axis)) and not (len(own.values) == size and (np.diff(own.values) > 0).all()):
@@ -432,12 +425,10 @@ def _check_arrays(system: str, fields: Mapping[str, Array], given: Mapping[str, 
     for name, array in (*fields.items(), *given.items()):
         dtype = str(getattr(array, "dtype", "")).removeprefix("torch.")
         if not dtype.startswith(_REAL) or np.ma.isMaskedArray(array):
-            what = (
-                "no mask"
-                if dtype.startswith(_REAL)
-                else f"an array of real numbers, got {dtype or type(array).__name__}"
+            raise DataError(
+                f"{system}: expected an array of real numbers without a mask for {name}, got {dtype or type(array).__name__}; "
+                "cut a box without masked cells, or fill them."
             )
-            raise DataError(f"{system}: expected {what} for {name}; cut a box without masked cells, or fill them.")
     shapes = {name: tuple(array.shape) for name, array in fields.items()}
     shape = next(iter(shapes.values()), ())
     if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
@@ -465,15 +456,13 @@ def _parameters_of_each(system: str, parameters: Any, count: int) -> list[dict[s
             values = {name: on_the_host(each).astype(float) for name, each in parameters.items()}
             columns = {name: np.broadcast_to(each, (count,)).tolist() for name, each in values.items()}
             return [{name: column[number] for name, column in columns.items()} for number in range(count)]
-        rows = [{name: float(each) for name, each in row.items()} for row in parameters or [{}] * count]
+        of_each = zip(range(count), parameters or [{}] * count, strict=True)
+        return [{name: float(each) for name, each in row.items()} for _, row in of_each]
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
             f"{system}, parameters: expected a number for each name, or an array of one for each of {count} trajectories, or "
             f"the numbers by name for each trajectory, such as [{{'nu': 0.1}}, {{'nu': 0.2}}] ({one_line(error)})."
         ) from None
-    if len(rows) != count:
-        raise DataError(f"{system}: expected parameters of {count} trajectories, got {len(rows)}.")
-    return rows
 
 
 def on_the_host(values: Array) -> np.ndarray:

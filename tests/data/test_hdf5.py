@@ -110,7 +110,7 @@ def test_a_file_whose_program_was_killed_names_what_clears_its_mark(tmp_path):
     path = tmp_path / "a.h5"
     killed = f"import os, h5py; file = h5py.File({str(path)!r}, 'w', libver='latest'); file.flush(); os._exit(0)"
     subprocess.run([sys.executable, "-c", killed], check=True)
-    with pytest.raises(DataError, match="already open for write.*; if it was killed, run h5clear -s on the file.$"):
+    with pytest.raises(DataError, match="already open for write.*; if that was killed, run h5clear -s on the file.$"):
         open_dataset(path)
 
 

@@ -95,17 +95,6 @@ def test_damage_to_groups_or_attributes_is_named_with_the_file(shallow_water_fil
         open_dataset(shallow_water_file)
 
 
-def test_a_file_whose_name_no_log_can_hold_is_refused(tmp_path):
-    (tmp_path / "a\udcff.h5").touch()
-    with pytest.raises(DataError, match=r"a\\udcff.h5' has a name that is not text in UTF-8, .* rename it"):
-        open_dataset(tmp_path)
-    (tmp_path / "a\udcff.h5").rename(tmp_path / "a\nb.h5")
-    for path in (tmp_path, tmp_path / "c\nd", "e\0f"):
-        with pytest.raises(DataError, match="or holds control characters, which no log can hold: rename it") as refused:
-            open_dataset(path)
-        assert len(str(refused.value).splitlines()) == 1
-
-
 def test_a_folder_that_may_not_be_read_is_said_to_be_one():
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)

@@ -64,8 +64,8 @@ WRONG = {
     "no column": ("run,Rey,alpha (deg)\na,1,2\nb,1,2", "expected a column 'Re' .* found Rey, alpha .* mean 'Rey'\\? Correct"),
     "no row": ("run,Re,alpha (deg)\na,1,2", "expected a row 'b.h5' or 'b' for .*b.h5, trajectory b, found a; add it"),
     "a word": (CSV.replace("1e2", "fast"), "expected a number in the column 'Re' of the row 'a', got 'fast'; correct it"),
-    "two rows": (CSV + "a,1,2\n", "is not a table: the row 'a' occurs twice; correct it"),
-    "semicolons": (CSV.replace(",", ";"), "expected a first line .* divided by commas, .* got 'run;Re;alpha .* 2 rows"),
+    "two rows": (CSV + "a,1,2\n", "is not a table: .* each row, once, .* got 'a,1,2' below"),
+    "semicolons": (CSV.replace(",", ";"), "expected a first line .* divided by commas, .* got 'b;200;' below 'run;Re;alpha"),
 }  # fmt: skip
 
 
