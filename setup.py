@@ -44,7 +44,11 @@ setup(
     project_urls={"Paper": "https://arxiv.org/abs/2412.20601"},
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
-    package_data={"matey.planning": ["machines/*.yaml"], "matey.report": ["templates/*.html"]},
+    package_data={
+        "matey.commands": ["plan.txt"],
+        "matey.planning": ["machines/*.yaml"],
+        "matey.report": ["templates/*.html"],
+    },
     cmdclass={"build_py": BuildWithShipped},
     entry_points={"console_scripts": ["matey = matey.commands.subcommands:main"]},
     install_requires=[

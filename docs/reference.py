@@ -9,13 +9,14 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from runpy import run_path
 from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from matey.commands.subcommands import script_main, scripts
+from matey.commands.subcommands import scripts
 from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
 from matey.config.description import DataDescription, FieldSource, ParameterSource, TimeSource
 from matey.config.loading import section_at
@@ -85,7 +86,7 @@ def _parser_of(path: Any, name: str) -> argparse.ArgumentParser:  # noqa: ANN401
 
     parse, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, stop
     try:
-        script_main(path)()
+        run_path(str(path))["main"]()
     except _Parsing as parsing:
         (parser,) = parsing.args
         parser.prog = f"matey {name}"

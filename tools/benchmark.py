@@ -23,11 +23,6 @@ from matey.config import TokenSet, flags
 from matey.config.flags import FlagError
 from matey.process.start import entry_point
 
-# Default sizes of patches in 2-D and 3-D, by token set.
-PATCHES: dict[TokenSet, tuple[int, ...]] = {"uniform": (8,), "mix": (32, 8), "mul": (32, 8)}
-PATCHES_IN_SPACE: dict[TokenSet, tuple[int, ...]] = {"uniform": (16,), "mix": (32, 16), "mul": (32, 16)}
-PRECISIONS = ("float32", "bfloat16")
-
 
 @entry_point
 def main() -> int:
@@ -40,71 +35,54 @@ def main() -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Set the default patches of the token set if none are given; raise FlagError if flags contradict each other."""
+    """Set the default patches of the token set if none are given; raise FlagError for adaptive tokens of one size."""
     if args.what == "blocking":
         return
-    args.patches = args.patches or (PATCHES if len(args.grid) == 2 else PATCHES_IN_SPACE)[args.tokens]
+    finest = 8 if len(args.grid) == 2 else 16
+    args.patches = args.patches or ((finest,) if args.tokens == "uniform" else (32, finest))
     if args.tokens != "uniform" and len(args.patches) < 2:
         raise FlagError(
             f"--tokens {args.tokens} splits patches, got --patches {args.patches[0]} alone: give two levels, as 32,8."
         )
-    if args.what == "sequence" and min(args.ranks) != 1:
-        sizes = ",".join(map(str, sorted(set(args.ranks))))
-        raise FlagError(f"All sizes are compared with one process: --ranks must begin with 1, got {sizes}.")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
-    wait = what.add_parser("blocking", help="count of the calls of a step that would make the host of a GPU wait")
-    wait.add_argument("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
+    add = what.add_parser(
+        "blocking", help="count of the calls of a step that would make a GPU's host wait"
+    ).add_argument
+    add("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
     spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
-    spread.add_argument(
-        "--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group; 1 comes first (1,2,4)"
-    )
+    add = spread.add_argument
+    add("--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group, beside 1 (1,2,4)")
+    add("--out", type=flags.path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)")
     add_case(spread, grid=(256, 256), batch=1, repeat=3)
-    spread.add_argument(
-        "--out", type=flags.path, default=Path("runs/sequence"), help="folder of the table (runs/sequence)"
-    )
     step = what.add_parser("step", help="benchmark of a training step")
+    add = step.add_argument
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of weights and tokens (float32)")
+    add("--device", default="cpu", help="device, cpu or cuda (cpu)")
+    add("--sweep", action="store_true", help="time the table of cases instead of one")
+    add("--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
     add_case(step, grid=(128, 128), batch=2, repeat=10)
-    step.add_argument(
-        "--dtype", choices=PRECISIONS, default="float32", help="precision of weights and tokens (float32)"
-    )
-    step.add_argument("--device", default="cpu", help="device, cpu or cuda (cpu)")
-    step.add_argument("--sweep", action="store_true", help="time the table of cases instead of one")
-    step.add_argument(
-        "--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)"
-    )
     return top
 
 
 def add_case(parser: argparse.ArgumentParser, grid: tuple[int, ...], batch: int, repeat: int) -> None:
     """Add the flags that describe a case, with these defaults."""
-    parser.add_argument("--model", default="Ti", help="micro, mini, Ti, S or B (Ti)")
-    parser.add_argument("--scheme", default="vit", help="vit, svit or avit (vit)")
-    parser.add_argument("--tokens", choices=get_args(TokenSet), default="uniform", help="token set (uniform)")
-    parser.add_argument(
-        "--patches",
-        type=flags.wholes(1, 4096),
-        help="cells along each axis, coarse to fine (uniform: 8, of z,y,x 16; mix and mul: 32,8 and 32,16)",
-    )
-    parser.add_argument(
-        "--refine", type=flags.number(0, 1), default=0.25, help="share of the patches that is split (0.25)"
-    )
-    parser.add_argument(
-        "--grid", type=flags.wholes(1, 65_536, (2, 3)), default=grid, help=f"cells y,x or z,y,x ({grid})"
-    )
-    parser.add_argument("--frames", type=flags.whole(1, 1024), default=4, help="frames of history (4)")
-    parser.add_argument(
-        "--network", choices=("matey", "paper", "cells"), default="matey", help="model.network of a run (matey)"
-    )
-    parser.add_argument("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
-    parser.add_argument("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
-    parser.add_argument(
-        "--repeat", type=flags.whole(1), default=repeat, help=f"steps that are timed after a warm-up ({repeat})"
-    )
+    add = parser.add_argument
+    add("--model", default="Ti", help="micro, mini, Ti, S or B (Ti)")
+    add("--scheme", default="vit", help="vit, svit or avit (vit)")
+    add("--tokens", choices=get_args(TokenSet), default="uniform", help="token set (uniform)")
+    add("--patches", type=flags.wholes(1, 4096), help="cells along an axis, coarse to fine (8 or 32,8; of z,y,x 16)")
+    add("--refine", type=flags.number(0, 1), default=0.25, help="share of the patches that is split (0.25)")
+    add("--grid", type=flags.wholes(1, 65_536, (2, 3)), default=grid, help=f"cells y,x or z,y,x ({grid})")
+    add("--frames", type=flags.whole(1, 1024), default=4, help="frames of history (4)")
+    add("--network", choices=("matey", "paper", "cells"), default="matey", help="model.network of a run (matey)")
+    add("--fields", type=flags.whole(1, 10_000), default=4, help="number of fields (4)")
+    add("--batch", type=flags.whole(1, 100_000), default=batch, help=f"number of samples ({batch})")
+    add("--repeat", type=flags.whole(1), default=repeat, help=f"steps that are timed after a warm-up ({repeat})")
 
 
 if __name__ == "__main__":

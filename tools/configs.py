@@ -3,7 +3,7 @@
 import sys
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
-from matey.commands.configs import configs as main
+from matey.commands.flags import configs as main
 
 if __name__ == "__main__":
     sys.exit(main())

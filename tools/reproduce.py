@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
@@ -63,9 +63,16 @@ def main() -> int:
                 f"{args.study} at the scale paper is meant for {args.size.ranks} ranks: give the command that starts them, as "
                 "in --launcher 'srun python', or --ranks 1 if you mean one."
             )
-    {"data_efficiency": check_data_efficiency, "peers": check_peers, "scaling": check_scaling}.get(
-        args.study, check_pretraining
-    )(args)
+    match args.study:
+        case "data_efficiency":
+            check_data_efficiency(args)
+        case "peers":
+            check_peers(args)
+        case "scaling":
+            load_config(args.config, args.set)
+        case _:
+            names = args.models.split(",") if args.models else []
+            check_overrides(args.set, stated_by(case for case in args.size.cases if not names or case.name in names))
     if "deepspeed_config" in args:
         load_deepspeed_config(args.deepspeed_config)
     from matey.commands.reproduce import main as reproduce
@@ -87,9 +94,7 @@ def parser() -> argparse.ArgumentParser:
         if is_launched:
             engine = "JSON of DeepSpeed (%(default)s)"
             flag("--deepspeed_config", default="ds_configs/zero1.json", metavar="JSON", help=engine)
-            machine = (
-                "machine to plan for: frontier, dgx-h100, cpu, or a YAML file (paper, nodes: frontier; others: cpu)"
-            )
+            machine = "machine to plan for, or a YAML file (paper, nodes: frontier; others: cpu)"
             flag("--machine", metavar="NAME", help=machine)
         if is_launched and scales:
             launcher = "command that starts a training (this Python, on the ranks of the scale; paper: none)"
@@ -109,18 +114,19 @@ def parser() -> argparse.ArgumentParser:
         flag("--models", metavar="NAME,NAME", help="models to train, by their names in --plan (all)")
     title = "MATEY beside other networks, and beside its own without tokens"
     flag = add("peers", title, [*PEERS_SCALES], is_launched=False).add_argument
-    flag("--seconds", metavar="S,S", help="costs of training on each system, in seconds (the scale's)")
-    models = "models to train, joint being MATEY on all systems (%(default)s)"
-    flag("--models", metavar="NAME,NAME", default=",".join(COMPARED), help=models)
+    costs = "costs of training on each system, in seconds (the scale's)"
+    flag("--seconds", type=flags.wholes(1), metavar="S,S", help=costs)
+    models = f"models to train, joint being MATEY on all systems ({','.join(COMPARED)})"
+    flag("--models", type=some_of(COMPARED), metavar="NAME,NAME", default=COMPARED, help=models)
     flag("--data", metavar="PATH,PATH", help="one data set for each system, instead of the scale's data")
     title = "Error against the number of training trajectories"
     flag = add("data_efficiency", title, [*FINETUNE_SCALES["mhd"]]).add_argument
     flag("--system", choices=SYSTEMS, default="thermals", help="system to fine-tune on (thermals)")
-    flag("--sizes", metavar="N,N", help="numbers of training trajectories (the scale's)")
+    flag("--sizes", type=flags.wholes(1), metavar="N,N", help="numbers of training trajectories (the scale's)")
     modes = f"modes of fine-tuning: {', '.join(FINETUNE_MODES.own)} (the scale's)"
-    flag("--modes", metavar="MODE,MODE", help=modes)
-    starts = "initial weights of MATEY, and other models that are trained on the same trajectories (%(default)s)"
-    flag("--starts", metavar="START,START", default=",".join(STARTS), help=starts)
+    flag("--modes", type=some_of(FINETUNE_MODES), metavar="MODE,MODE", help=modes)
+    starts = f"initial weights of MATEY, and other models that are trained on the same data ({','.join(STARTS)})"
+    flag("--starts", type=some_of(STARTS), metavar="START,START", default=STARTS, help=starts)
     flag("--pretrained", metavar="RUN_OR_MODEL", help="folder of the run or model to start from")
     study = add("scaling", "The same steps on several numbers of ranks or nodes")
     flag, sizes = study.add_argument, study.add_mutually_exclusive_group(required=True)
@@ -145,6 +151,18 @@ def command(text: str) -> str:
     return text
 
 
+def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return a parser of names separated by commas."""
+
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if not set(names) <= set(known):
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}, got {text!r}")
+        return names
+
+    return read
+
+
 def scale_of(args: argparse.Namespace) -> Scale:
     """Return the chosen scale of the study."""
     if args.study == "peers":
@@ -154,17 +172,9 @@ def scale_of(args: argparse.Namespace) -> Scale:
     return PRETRAININGS[args.study].scales[args.scale]
 
 
-def check_pretraining(args: argparse.Namespace) -> None:
-    """Check overrides against what the models state themselves."""
-    names = args.models.split(",") if args.models else []
-    check_overrides(args.set, stated_by(case for case in args.size.cases if not names or case.name in names))
-
-
 def check_data_efficiency(args: argparse.Namespace) -> None:
-    """Read the flags that hold lists, and the run's YAML, before slow imports."""
-    args.modes = chosen("--modes", args.modes or args.size.modes, tuple(FINETUNE_MODES))
-    args.starts = chosen("--starts", args.starts, STARTS)
-    args.sizes = numbers("--sizes", args.sizes or args.size.sizes)
+    """Check the flags that the study states itself, and the run's YAML, before slow imports."""
+    args.modes, args.sizes = args.modes or args.size.modes, sorted(set(args.sizes or args.size.sizes))
     if args.scale == "paper" and args.pretrained is None and "pretrained" in args.starts:
         raise StudyError("--scale paper needs --pretrained RUN_OR_MODEL.")
     own = {"finetune.train": "see --modes.", "data.trajectories": "see --sizes."}
@@ -174,13 +184,12 @@ def check_data_efficiency(args: argparse.Namespace) -> None:
 
 
 def check_peers(args: argparse.Namespace) -> None:
-    """Read the flags that hold lists, the data and the YAML before slow imports."""
+    """Check the flags that the study states itself, the data and the YAML before slow imports."""
     own = {"data.sets": "see --data.", "train.steps": "it follows from --seconds."}
     check_overrides(args.set, own | {"data.workers": "the CPU time of other processes would not be counted."})
-    args.seconds = numbers("--seconds", args.seconds or args.size.seconds)
-    args.models = chosen("--models", args.models, COMPARED)
+    args.seconds = sorted(set(args.seconds or args.size.seconds))
     args.paths = {}
-    for path in filter(None, (args.data or args.size.paths).split(",")):
+    for path in args.data.split(",") if args.data else args.size.paths:
         full = str(within(WORK, path))
         try:
             system = open_dataset(full).system
@@ -190,28 +199,6 @@ def check_peers(args: argparse.Namespace) -> None:
             raise StudyError(f"{path} and {args.paths[system]} both hold {system}; give one set for each system.")
         args.paths[system] = full
     load_config(ROOT / DEMO, args.set)
-
-
-def check_scaling(args: argparse.Namespace) -> None:
-    """Read the run's YAML before slow imports."""
-    load_config(args.config, args.set)
-
-
-def chosen(flag: str, text: str, known: Sequence[str]) -> list[str]:
-    """Read comma-separated names."""
-    names = text.split(",")
-    for name in names:
-        if name not in known:
-            raise StudyError(f"{flag} takes {', '.join(known)}, separated by commas; got {name!r}.")
-    return names
-
-
-def numbers(flag: str, text: str) -> list[int]:
-    """Read comma-separated whole numbers above 0."""
-    parts = text.split(",")
-    if not all(part.isdecimal() and int(part) for part in parts):
-        raise StudyError(f"{flag} takes whole numbers such as 1,6,12, got {text!r}.")
-    return sorted({int(part) for part in parts})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -38,14 +38,13 @@ from matey.evaluate.records import write_records
 from matey.evaluate.rollout import go_beyond, longest_rollout
 from matey.mistakes import writing
 from matey.model.boxes import share_of
-from matey.model.matey import quiet
+from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
 from matey.process.launchers import likely_place
 from matey.report.evaluation import describe, describe_context, write_comparison, write_report
 from matey.report.tables import READING, STAR, comparison_text, summary_text
-from matey.train.folder import FileLock
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,21 +57,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
-    """Evaluate as the command line says, while no other evaluation writes to the same folder.
-
-    With several ranks, the first writes and prints the results of all.
-    """
-    lock = FileLock(args.out / RECORDS)
-    try:
-        if rank() == 0:
-            with writing(args.out):
-                lock.take()
-        _run(args, device, environment)
-    finally:
-        lock.release()
-
-
-def _run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
+    """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
     names = distinct_names(args.checkpoint)
@@ -83,23 +68,8 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
         Candidate(name, trained.model.to(device), args.history or trained.num_frames, trained.facts)
         for name, trained in zip(names, models, strict=True)
     ]
-    configs = [each.model.config for each in models if isinstance(each, Trained)]
-    parameters = dict.fromkeys(name for config in configs for name in config.parameters)
-    given = dict.fromkeys(name for config in configs for name in config.given)
-    data = coarsened(args, data)
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
-    data = without_bad_values(args, models, data, given)
-    if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
-        note = f"Trained on one system alone, and not scored on the others: {', '.join(partial)}."
-        data = replace(data, notes=(*data.notes, note))
-    if note := lacking_note([*parameters], [*given], data.sets):
-        data = replace(data, notes=(*data.notes, note))
-    if args.share > 1:
-        data = replace(data, notes=(*data.notes, LEFT_OUT))
-    if args.conserve:
-        chosen = zip(data.sets, data.trajectories, strict=True)
-        kept = dict.fromkeys(kept_note(each, numbers[0]) for each, numbers in chosen if numbers)
-        data = replace(data, notes=(*data.notes, *kept))
+    data = noted(args, candidates, without_bad_values(args, models, data))
     protocol = protocol_of(args, models, data)
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
@@ -118,8 +88,7 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
     if rank() > 0:
         return
     if protocol.rollout_steps < args.rollout and args.share == 1:
-        evaluations, of_following = followed(candidates, data, evaluations, protocol, args.rollout)
-        data = replace(data, notes=(*data.notes, *of_following))
+        evaluations, data = followed(candidates, data, evaluations, protocol, args.rollout)
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     alone = len(models) == 1
     folders = ["" if alone else name.replace("/", "-") for name in names]
@@ -139,6 +108,23 @@ def _run(args: argparse.Namespace, device: torch.device, environment: Environmen
         [summary_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
     )
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
+
+
+def noted(args: argparse.Namespace, candidates: Sequence[Candidate], data: HeldOut) -> HeldOut:
+    """Return the selection with what table and report say of it."""
+    configs = [each.model.config for each in candidates if isinstance(each.model, MateyModel)]
+    parameters, given = (
+        {name for config in configs for name in getattr(config, kind)} for kind in ("parameters", "given")
+    )
+    notes = [lacking_note(sorted(parameters), sorted(given), data.sets)]
+    if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
+        notes.append(f"Trained on one system alone, and not scored on the others: {', '.join(partial)}.")
+    if args.share > 1:
+        notes.append(LEFT_OUT)
+    if args.conserve:
+        chosen = zip(data.sets, data.trajectories, strict=True)
+        notes += dict.fromkeys(kept_note(each, numbers[0]) for each, numbers in chosen if numbers)
+    return replace(data, notes=(*data.notes, *filter(None, notes)))
 
 
 def share_fields(
@@ -162,21 +148,12 @@ def share_fields(
             )
 
 
-def coarsened(args: argparse.Namespace, data: HeldOut) -> HeldOut:
-    """Return the selection coarsened as the command line asks: every n-th frame, means over cells."""
-    if args.every == args.means == 1:
-        return data
-    views = [CoarsenedTrajectories(each, args.every, args.means) for each in data.sets]
-    return replace(data, sets=tuple(views), notes=(*data.notes, f"The data is seen coarser: {views[0].view}."))
-
-
-def without_bad_values(
-    args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut, given: Collection[str]
-) -> HeldOut:
+def without_bad_values(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut) -> HeldOut:
     """Return the selection without NaN and infinity, if the run that it is from skips them in training."""
     run = next((each.run for each in models if each.run is not None), None)
     if args.data or run is None or run.data.bad_values == "refuse":
         return data
+    given = {name for each in models if isinstance(each, Trained) for name in each.model.config.given}
     return sound_beginnings(data, data.num_frames + max(args.rollout, *args.leads), given, shared_out)
 
 
@@ -189,22 +166,27 @@ def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
 
 
 def followed(
-    candidates: Sequence[Candidate], data: HeldOut, found: Sequence[Evaluation], protocol: Protocol, num_steps: int
-) -> tuple[list[Evaluation], list[str]]:
-    """Return evaluations with rollouts beyond the truth, and notes; all models begin at the same frame."""
+    candidates: Sequence[Candidate], data: HeldOut, found: list[Evaluation], protocol: Protocol, num_steps: int
+) -> tuple[list[Evaluation], HeldOut]:
+    """Return evaluations with rollouts beyond the truth, and the data with a note; all models begin at the same frame."""
     own = [as_given_to(candidate.model, candidate.own(data)) for candidate in candidates]
-    varying = dict.fromkeys(name for each in own for source in each.sets for name in source.varying)
-    notes = [
-        f"No rollout goes on beyond the truth where a model is given fields that vary in time ({', '.join(varying)})."
-    ]
-    starts = [data.num_frames - candidate.num_frames for candidate in candidates]
+    if varying := dict.fromkeys(name for each in own for source in each.sets for name in source.varying):
+        note = f"No rollout goes on beyond the truth where a model is given fields that vary in time ({', '.join(varying)})."
+        data = replace(data, notes=(*data.notes, note))
     beyond = [
-        go_beyond(candidate.model, each, protocol.rollout_steps, num_steps, start, protocol.conserve)
-        for candidate, each, start in zip(candidates, own, starts, strict=True)
+        go_beyond(
+            each.model,
+            of_model,
+            protocol.rollout_steps,
+            num_steps,
+            data.num_frames - each.num_frames,
+            protocol.conserve,
+        )
+        for each, of_model in zip(candidates, own, strict=True)
     ]
     if any(each.drifts for each in beyond):
         found = [replace(each, beyond=of_model) for each, of_model in zip(found, beyond, strict=True)]
-    return [*found], notes if varying else []
+    return found, data
 
 
 def load(folder: Path) -> Trained | TrainedPeer:
@@ -217,24 +199,26 @@ def load(folder: Path) -> Trained | TrainedPeer:
 
 def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], names: Sequence[str]) -> HeldOut:
     """Open the data of the command line, or else of the first run, and select the trajectories."""
-    first = next((number for number, each in enumerate(models) if each.run is not None), 0)
-    trained = models[first]
+    trained = next((each for each in models if each.run is not None), models[0])
     of_the_run = None if trained.run is None else trained.run.data
     if args.data:
         sets = [open_dataset(path, share=shared_out) for path in args.data]
     else:
         assert of_the_run is not None, "launch/evaluate.py refuses models without a run and without data"
         sets = open_sets(of_the_run, shared_out)
-    num_frames = args.history or trained.num_frames
     part: Part = args.split or ("all" if args.data else "test")
-    held_out = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
+    num_frames = args.history or trained.num_frames
+    data = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:
-        held_out = with_twins_noted(held_out, trained.seen, shared_out)
+        data = with_twins_noted(data, trained.seen, shared_out)
     for name, other in zip(names, models, strict=True):
         if other is trained and not args.data:
             continue
         try:
-            held_out = without_seen(held_out, other.seen, other.split, args.seen, shared_out)
+            data = without_seen(data, other.seen, other.split, args.seen, shared_out)
         except DataError as error:
             raise DataError(f"{name}: {error}" if len(models) > 1 else str(error)) from None
-    return held_out
+    if args.every == args.means == 1:
+        return data
+    views = [CoarsenedTrajectories(each, args.every, args.means) for each in data.sets]
+    return replace(data, sets=tuple(views), notes=(*data.notes, f"The data is seen coarser: {views[0].view}."))

@@ -8,13 +8,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
+import re
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, first_file, is_peer, is_run, step_folder
 from matey.config import load_config, load_deepspeed_config, parse_config, with_overrides
-from matey.config.files import find_shipped
+from matey.config.files import KINDS, configurations, find_shipped, hint_of_file
 from matey.config.flags import (
     FlagError,
     RanksParser,
@@ -40,11 +44,7 @@ def parser_of(command: Callable[[], int]) -> RanksParser:
 def add_forecast(parser: argparse.ArgumentParser, of_data: str) -> None:
     """Add the flags of commands that forecast on the ranks of a launcher or on one device."""
     add = parser.add_argument
-    add(
-        "--conserve",
-        action="store_true",
-        help="keep what a system is known to conserve, such as mass, momentum, energy",
-    )
+    add("--conserve", action="store_true", help="keep mass, momentum, energy, where a system conserves them")
     add("--history", type=whole(1, 1000), metavar="T", help="frames of history; by default those of the training")
     add("--batch", type=whole(1), default=16, metavar="N", help=f"{of_data} predicted together (16)")
     add("--device", default="auto", help="device of one process: auto, cpu, cuda or cuda:1 (auto)")
@@ -89,25 +89,15 @@ def evaluate() -> int:
     add("--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run")
     add("--out", required=True, type=path, metavar="DIR", help="folder for metrics.json and report.html")
     add("--leads", type=wholes(1), default=(1, 5), help="lead times in snapshots, each predicted at once (1,5)")
-    horizon = "forecast horizon of the rollout in snapshots, which may lie beyond the truth; 0 for none (10)"
-    add("--rollout", type=whole(0), default=10, metavar="N", help=horizon)
-    second = (
-        "step of a second rollout in snapshots; 1 for none; auto: the longest lead trained on, at most --rollout (auto)"
-    )
-    add("--rollout-lead", type=lambda text: None if text == "auto" else whole(1)(text), metavar="N|auto", help=second)
+    add("--rollout", type=whole(0), default=10, metavar="N", help="horizon of the rollout in snapshots; 0: none (10)")
+    second = "step of a second rollout in snapshots; 1: none (the longest lead trained on, at most --rollout)"
+    add("--rollout-lead", type=whole(1), metavar="N", help=second)
     add("--max-windows", type=whole(1), default=200, metavar="N", help="windows per system and lead (200)")
-    parts = "trajectories to take, as the run split them; by default all of --data, else test"
-    add("--split", choices=("all", "train", "valid", "test"), help=parts)
+    add("--split", choices=("all", "train", "valid", "test"), help="part of the data (all of --data, else test)")
     seen = "trajectories of --data that the run trained on, known by their first frames: refused, left out, or scored (refuse)"
     add("--seen", choices=("refuse", "leave_out", "score"), default="refuse", help=seen)
     add("--every", type=whole(1), default=1, metavar="N", help="take every N-th frame of the data as a snapshot (1)")
-    add(
-        "--means",
-        type=whole(1),
-        default=1,
-        metavar="N",
-        help="take means of N cells along each axis, a coarser grid (1)",
-    )
+    add("--means", type=whole(1), default=1, metavar="N", help="take means of N cells along each axis (1)")
     share = "ranks that make a forecast together, each with its part of the fields; errors without pictures (1)"
     add("--share", type=whole(1), default=1, metavar="P", help=share)
     add_forecast(parser, "samples")
@@ -115,8 +105,7 @@ def evaluate() -> int:
     args.leads = tuple(sorted(set(args.leads)))
     if args.rollout_lead is not None and args.rollout_lead > max(1, args.rollout):
         raise FlagError(
-            f"--rollout-lead takes a number of snapshots from 1 to the {args.rollout} of --rollout, or auto; got "
-            f"{args.rollout_lead}."
+            f"--rollout-lead takes a number of snapshots from 1 to the {args.rollout} of --rollout; got {args.rollout_lead}."
         )
     check_device(args.device)
     if looks_for_all():
@@ -124,9 +113,7 @@ def evaluate() -> int:
 
         runs = [folder for folder in args.checkpoint if not is_peer(folder) and is_run(folder)]
         if not args.data and not runs:
-            raise FlagError(
-                f"{args.checkpoint[0]} is a model without a run, which names no data; give some with --data."
-            )
+            raise FlagError(f"{args.checkpoint[0]} is a model without a run, which names no data; give --data.")
         for data in args.data or ():
             check_found(data)
         for each in () if args.data else load_config(find_shipped(runs[0]) / CONFIG).data.sets:
@@ -153,11 +140,9 @@ def predict() -> int:
     add("--data", required=True, metavar="PATH", help="data set: a file, a folder or a glob")
     add("--out", required=True, type=path, metavar="FILE", help="file to make: .nc, .zarr, .h5 or .hdf5")
     add("--steps", type=whole(1), default=20, metavar="N", help="snapshots to forecast (20)")
-    lead = "snapshots predicted from the same frames, before their predictions are built upon (1)"
-    add("--lead", type=whole(1), default=1, metavar="N", help=lead)
+    add("--lead", type=whole(1), default=1, metavar="N", help="snapshots predicted from the same frames (1)")
     add("--start", type=whole(0), default=0, help="first frame that the model is given (0)")
-    numbers = "numbers of the trajectories, counted from 0; by default all"
-    add("--trajectories", type=wholes(0), metavar="N,N", help=numbers)
+    add("--trajectories", type=wholes(0), metavar="N,N", help="their numbers, counted from 0; by default all")
     add("--animate", type=path, metavar="FILM", help="film of the first trajectory: .gif or .mp4")
     add("--field", metavar="NAME", help="field of the film; by default the first")
     cell = "cell, also as Z,Y,X, of which a time series is written as CSV and drawn; may be given several times"
@@ -296,9 +281,23 @@ def convert_data() -> int:
     add("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar="SHARE", help="shares (0.8 0.1 0.1)")
     add("--seed", type=whole(0), default=0, help="seed of the split (0)")
     args = parser.parse_args()
-    from matey.commands import convert as work
+    from tqdm import tqdm
 
-    return work.convert_data(args)
+    from matey.data.registry import open_dataset
+    from matey.data.splits import split_set
+    from matey.data.to_the_well import write_the_well
+    from matey.data.trajectories import PARTS
+
+    data = open_dataset(args.source)
+    split = split_set(data, args.split, args.seed)
+    counts = {part: len(getattr(split, part)) for part in PARTS}
+    total = sum(counts.values())
+    with writing(args.out), tqdm(total=total, desc=data.system, unit=" trajectories", disable=None) as bar:
+        notes = write_the_well(data, split, args.out, bar.update)
+    parts = ", ".join(f"{number} {part}" for part, number in counts.items())
+    print(*notes, f"Wrote {args.out}: {parts} trajectories of {data.system}.", sep="\n")
+    print(f"WellDataset(path={str(args.out)!r}, well_split_name='train') opens it, and so does MATEY.")
+    return 0
 
 
 @entry_point
@@ -318,17 +317,27 @@ def convert_checkpoint() -> int:
     add("--to", choices=("huggingface", "fp32", "universal"), help=forms)
     add("--out", type=path, metavar="DIR", help="folder to make")
     add("--ema", action="store_true", help="take the moving average of the weights (train.ema)")
-    precision = "precision of the weights (float32)"
-    add("--dtype", choices=("float32", "bfloat16"), default="float32", help=precision)
-    what = "print what the checkpoint holds and which files are corrupt; change nothing"
-    add("--describe", action="store_true", help=what)
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of the weights (float32)")
+    add("--describe", action="store_true", help="print what the checkpoint holds and which files are corrupt")
     args = parser.parse_args()
     if args.describe == bool(args.to) or bool(args.to) != bool(args.out):
         parser.error("give either --describe, or --to and --out")
     first_file(step_folder(args.checkpoint))  # raises if there is no checkpoint
-    from matey.commands import convert as work
+    from tqdm import tqdm
 
-    return work.convert_checkpoint(args)
+    from matey.checkpoints.convert import convert, describe
+    from matey.checkpoints.source import find_checkpoint, find_damage
+
+    source, run = find_checkpoint(args.checkpoint)
+    if not args.describe:
+        print(convert(source, run, args.to, args.out, average=args.ema, dtype=args.dtype))
+        return 0
+    print(describe(source, run))
+    damage = find_damage(source, tqdm(source.files(), desc="Checking", unit="file", leave=False))
+    for sentence in damage:
+        print(f"corrupt: {sentence}")
+    print("" if damage else f"All {len(source.files())} files are whole and of step {source.step}.")
+    return 1 if damage else 0
 
 
 @entry_point
@@ -351,11 +360,9 @@ def plan() -> int:
     add("--search", action="store_true", help="rank the other ways to run the same global batch")
     add("--top", type=whole(1), default=10, help="number of them to print (10)")
     add("--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not there yet (128,128)")
-    refined = "share of its patches that the rule threshold splits (0.2)"
-    add("--refined", type=number(0, 1), default=0.2, help=refined)
+    add("--refined", type=number(0, 1), default=0.2, help="share of its patches that the rule threshold splits (0.2)")
     add("--fields", type=whole(1), default=4, help="number of fields of its systems (4)")
-    rate = "MB of float32 a second that one process reads (as read here, if there is data)"
-    add("--read_rate", type=number(1e-6, 1e9), help=rate)
+    add("--read_rate", type=number(1e-6, 1e9), help="MB of float32 a second that one process reads (as read here)")
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
     from matey.planning import check_named, is_at_hand
@@ -402,10 +409,8 @@ def simulate() -> int:
     for name, systems in settings().items():
         add(f"--{name}", type=float, help=f"setting of {' and '.join(systems)} (as published)")
     add("--seed", type=int, default=0, help="seed of the first trajectory; the next ones count up")
-    layouts = (
-        "official: of the published files; the_well: data/{train,valid,test}/*.hdf5 and stats.yaml; npy: of mhd_cavity"
-    )
-    add("--layout", choices=("official", "the_well", *LAYOUTS), default="official", help=f"{layouts} (official)")
+    layouts = "that of the published files, of The Well, or arrays of mhd_cavity (official)"
+    add("--layout", choices=("official", "the_well", *LAYOUTS), default="official", help=layouts)
     add("--workers", type=threads, help="threads (as many as PyTorch takes)")
     add("--overwrite", action="store_true", help="replace a file made with other settings")
     args = parser.parse_args()
@@ -457,6 +462,72 @@ def watch() -> int:
     add("--every", type=whole(1, 3600), default=5, help="seconds between looks (5)")
     add("--once", action="store_true", help="look once, and end")
     args = parser.parse_args()
-    from matey.commands import watch as work
+    from rich.console import Console
+    from rich.live import Live
 
-    return work.watch(args.runs, args.html, args.every, once=args.once)
+    from matey.report.progress import in_terminal, read_runs, write_page
+
+    def write(refresh: int | None) -> None:
+        if args.html is not None:
+            with writing(args.html):
+                write_page(args.html, runs, refresh)
+
+    console, runs = Console(), read_runs(args.runs)
+    with (
+        suppress(KeyboardInterrupt),
+        Live(in_terminal(runs, console.width), console=console, auto_refresh=False) as live,
+    ):
+        while not (args.once or all(run.is_over for run in runs)):
+            write(args.every)
+            time.sleep(args.every)
+            runs = read_runs(args.runs)
+            live.update(in_terminal(runs, console.width), refresh=True)
+    write(None)
+    return 0
+
+
+@entry_point
+def configs() -> int:
+    """List, show or copy the configurations that come with MATEY.
+
+        python tools/configs.py list
+        python tools/configs.py show demo
+        python tools/configs.py copy demo [--out mine.yaml]
+
+    Where a command takes the YAML of a run or the JSON of DeepSpeed, a name of this list will do.
+    """
+    parser = parser_of(configs)
+    what = parser.add_subparsers(required=True, dest="what", metavar="list|show|copy")
+    what.add_parser("list", help="names, and the first sentence on each")
+    show, copy = what.add_parser("show", help="print one"), what.add_parser("copy", help="copy one, to change it")
+    for command in (show, copy):
+        command.add_argument("name", metavar="NAME", help="name in the list, such as demo or zero1")
+    copy.add_argument("--out", type=path, metavar="FILE", help="file to make; by default of the same name, here")
+    args = parser.parse_args()
+    if args.what == "list":
+        for folder, head in zip(KINDS, ("Runs, for --config:", "Engines, for --deepspeed_config:"), strict=True):
+            print(
+                head, *(f"  {name:26}{first_sentence(file)}" for name, file in configurations(folder).items()), sep="\n"
+            )
+        return 0
+    known = {name: file for folder in KINDS for name, file in configurations(folder).items()}
+    source = known.get(Path(args.name).stem)
+    if source is None:
+        raise Mistake(f"There is no configuration {args.name!r}.{hint_of_file(args.name)} See `matey configs list`.")
+    if args.what == "show":
+        print(source.read_text("utf-8"), end="")
+        return 0
+    out = args.out or Path(source.name)
+    with writing(out), out.open("x", encoding="utf-8") as file:
+        file.write(source.read_text("utf-8"))
+    print(f"Wrote {out}.")
+    return 0
+
+
+def first_sentence(file: Path) -> str:
+    """Return the first sentence of a YAML's head comment, or of the row of a JSON in the table beside it."""
+    if file.suffix == ".json":
+        row = re.search(rf"^\| `{file.name}` \| (.*) \|$", file.with_name("README.md").read_text("utf-8"), re.M)
+        return re.split("[;(]", row[1])[0].strip() if row else ""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text("utf-8").splitlines())
+    return re.split(r"[:;] |[.:]$|\. ", " ".join(line.removeprefix("# ") for line in lines))[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,12 +17,13 @@ from matey.config.loading import sentences
 from matey.data import DataError, Trajectory, TrajectorySet, open_dataset
 from matey.data.coordinates import UNEVEN_TIME
 from matey.data.described import DescribedFiles
-from matey.data.describing import Guess, guess_description
+from matey.data.describing import guess_description
 from matey.data.registry import open_each
 from matey.data.remote import place, seen_from
 from matey.data.trajectories import PARTS
 from matey.data.windows import given_stretches, stretches
 from matey.mistakes import Mistake, writing
+from matey.text_table import text_table
 
 _SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes a value by more than a thousandth
 
@@ -37,31 +39,15 @@ class Range:
     count: int = 0
     num_blank: int = 0  # frames in which every field is 0 in all cells
 
-    @classmethod
-    def empty(cls, num_fields: int) -> Range:
-        """Return the range before any frame is added."""
-        nothing = np.zeros(num_fields)
-        return cls(nothing + np.inf, nothing - np.inf, nothing.copy(), nothing.copy())
-
     def add(self, frames: np.ndarray) -> None:
         """Add frames ``(t, f, z, y, x)``."""
         values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1).astype(np.float64)  # (f, t z y x)
         self.low = np.minimum(self.low, values.min(axis=1))
         self.high = np.maximum(self.high, values.max(axis=1))
-        self.total += values.sum(axis=1)
-        self.squares += (values**2).sum(axis=1)
+        self.total = self.total + values.sum(axis=1)
+        self.squares = self.squares + (values**2).sum(axis=1)
         self.count += values.shape[1]
         self.num_blank += int((~frames.any(axis=(1, 2, 3, 4))).sum())
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean over all cells of all frames."""
-        return self.total / self.count
-
-    @property
-    def deviation(self) -> np.ndarray:
-        """Standard deviation over all cells of all frames."""
-        return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 0))
 
 
 def inspect(paths: Sequence[str], sheet: Path | None) -> int:
@@ -99,7 +85,8 @@ def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
 
 def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     """Read every frame; in a trajectory with a fault, only the frames before it count."""
-    values, faults = Range.empty(len(data.fields)), []
+    nothing, faults = np.zeros(len(data.fields)), []
+    values = Range(nothing + np.inf, nothing - np.inf, nothing, nothing)
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
             for _, frames in stretches(data, index):
@@ -114,33 +101,28 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
 
 def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
     """Return the table of a data set's metadata and values."""
-    rows = [
-        (
-            "files",
-            f"{len(data.sources)}: {seen_from(Path(), data.sources[0])}" + (" ..." if len(data.sources) > 1 else ""),
-        ),
-        ("trajectories", f"{data.num_trajectories} of {spread(a.num_frames for a in data.trajectories)} frames"),
-        *((f"along {axis}", along(data.trajectories, number)) for number, axis in enumerate("zyx")),
-        ("time step", spread(about.time_step for about in data.trajectories) + _unevenness(data)),
-    ]
-    names = dict.fromkeys(name for about in data.trajectories for name in about.parameters)
-    for name in names:
-        rows.append((name, spread(a.parameters[name] for a in data.trajectories if name in a.parameters)))
-    if isinstance(data, DescribedFiles):
-        rows += [
-            (name, "expected, and in none of the files") for name in data.description.parameters if name not in names
-        ]
+    known, more = data.trajectories, " ..." if len(data.sources) > 1 else ""
+    parts = [about.split for about in known]
+    rows = {
+        "files": f"{len(data.sources)}: {seen_from(Path(), data.sources[0])}{more}",
+        "trajectories": f"{data.num_trajectories} of {spread(about.num_frames for about in known)} frames",
+        **{f"along {axis}": along(known, number) for number, axis in enumerate("zyx")},
+        "time step": spread(about.time_step for about in known) + _unevenness(data),
+    }
+    for name in dict.fromkeys(name for about in known for name in about.parameters):
+        rows[name] = spread(about.parameters[name] for about in known if name in about.parameters)
+    for name in data.description.parameters if isinstance(data, DescribedFiles) else ():
+        rows.setdefault(name, "expected, and in none of the files")
     if data.given:
-        rows.append(("given", ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)))
-    parts = [about.split for about in data.trajectories]
+        rows["given"] = ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)
     if any(parts):
-        own = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
-        rows.append(("own split", own))
-    rows.append(("all frames", "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"))
+        rows["own split"] = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
+    rows["all frames"] = "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"
     if values.num_blank:
-        rows.append(("empty frames", f"{values.num_blank} hold nothing but 0: were they ever written?"))
-    width = max(len(name) for name, _ in rows) + 2
-    return "\n".join([data.system, *(f"  {name:<{width}}{text}" for name, text in rows), *field_table(data, values)])
+        rows["empty frames"] = f"{values.num_blank} hold nothing but 0: were they ever written?"
+    width = max(map(len, rows)) + 2
+    lines = [f"{name:<{width}}{text}" for name, text in rows.items()]
+    return "\n".join([data.system, indent("\n".join([*lines, *field_table(data, values)]), "  ")])
 
 
 def _unevenness(data: TrajectorySet) -> str:
@@ -153,24 +135,19 @@ def _unevenness(data: TrajectorySet) -> str:
 
 
 def field_table(data: TrajectorySet, values: Range) -> list[str]:
-    """Return a line per field with its unit and range."""
+    """Return lines with the unit and the range of each field."""
     if values.count == 0:
         return []
-    width = max(len(name) for name in ("field", *data.fields)) + 2
-    of_unit = max(len(unit) for unit in ("unit  ", *data.units)) + 2
-    lines = [
-        f"  {'field':<{width}}{'unit':<{of_unit}}" + "".join(f"{h:>13}" for h in ("least", "mean", "most", "deviation"))
+    mean = values.total / values.count
+    deviation = np.sqrt(np.maximum(values.squares / values.count - mean**2, 0))
+    numbers = np.stack([values.low, mean, values.high, deviation], axis=1)
+    named = zip(data.fields, data.units, numbers, strict=True)
+    rows = [[name, unit, *(f"{number:.5g}" for number in own)] for name, unit, own in named]
+    small = [name for name, size in zip(data.fields, deviation, strict=True) if 0 < size < _SMALL]
+    return [
+        text_table(["field", "unit", "least", "mean", "most", "deviation"], rows, num_text=2),
+        *(f"{name}: too small to be told from 0; write smaller units, with a description's scale" for name in small),
     ]
-    columns = zip(data.fields, data.units, values.low, values.mean, values.high, values.deviation, strict=True)
-    for name, unit, *numbers in columns:
-        lines.append(f"  {name:<{width}}{unit:<{of_unit}}" + "".join(f"{number:>13.5g}" for number in numbers))
-    small = [(n, d) for n, d in zip(data.fields, values.deviation, strict=True) if 0 < d < _SMALL]
-    for name, deviation in small:
-        lines.append(
-            f"  {name}: too small to be told from 0; write smaller units, with a description scale: "
-            f"{10.0 ** -np.floor(np.log10(deviation)):.0e} beside its array"
-        )
-    return lines
 
 
 def along(trajectories: Sequence[Trajectory], axis: int) -> str:
@@ -203,25 +180,11 @@ def describe(path: str, out: Path, sheet: Path | None) -> int:
     if guess.questions:
         command = f"{started_as('tools/inspect_data.py', 'inspect')} {out} --plot"
         print(f"to answer in it: {', '.join(guess.questions)}; then: {command}")
-    if sheet is not None:
-        draw_guess(guess, path, sheet)
-    return 0
-
-
-def draw_guess(guess: Guess, path: str, sheet: Path) -> None:
-    """Draw the fields as described by the guess."""
-    from matey.report.pictures import contact_sheet, first_readable, write_png
-
-    if guess.provisional is None:
+    if sheet is not None and guess.provisional is None:
         print("not drawn: the axes must be known first")
-        return
-    try:
-        rows = first_readable(open_dataset(path, DataDescription.model_validate(guess.provisional)))
-        if rows is None:
-            print("not drawn: no trajectory has values that are finite all over in the frames to draw")
-            return
-        write_png(contact_sheet([rows]), sheet)
-    except (DataError, OSError, ValidationError) as error:
-        reason = sentences(error, DataDescription) if isinstance(error, ValidationError) else error
-        raise Mistake(f"{sheet} was not drawn: {reason}") from None
-    print(f"contact sheet: {sheet}")
+    elif sheet is not None:
+        try:
+            draw([open_dataset(path, DataDescription.model_validate(guess.provisional))], sheet)
+        except ValidationError as error:
+            raise Mistake(f"{sheet} was not drawn: {sentences(error, DataDescription)}") from None
+    return 0

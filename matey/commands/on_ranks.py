@@ -18,12 +18,21 @@ TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes
 def run_on_ranks_or_here(
     work: Callable[[torch.device, Environment | None], None], device: str, threads: int | None
 ) -> int:
-    """Do the work on each rank as `run_on_ranks` does, or in this process on a device by name; return the exit code."""
+    """Do the work on each rank as `run_on_ranks` does, or in this process on a device by name; return the exit code.
+
+    The device ``auto`` is the first GPU, if there is one.
+    """
     if likely_place()[1] > 1:
         return run_on_ranks(lambda environment: work(environment.device, environment), threads)
     if threads is not None:
         torch.set_num_threads(threads)
-    work(_find_device(device), None)
+    keep_all_bits()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise FlagError(f"--device {device} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+    work(found, None)
     return 0
 
 
@@ -39,14 +48,3 @@ def run_on_ranks(work: Callable[[Environment], None], threads: int | None) -> in
     except Mistake as error:
         return end_with_error(*likely_place(), f"error: {error}")
     return stop_processes()
-
-
-def _find_device(name: str) -> torch.device:
-    """Return the device by name; ``auto`` is the first GPU, if there is one."""
-    keep_all_bits()
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FlagError(f"--device {name} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
-    return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 import time
@@ -45,31 +46,26 @@ def main(options: argparse.Namespace, sizes: Mapping[str, int], settings: Mappin
         raise ValueError(f"{size}, but the disk of {options.out} has {free / 1e9:.1f} GB free.")
     with alone_in(official):
         written = write(options, ensemble, official)
-    size = f"{sum(path.stat().st_size for path in written) / 1e6:.0f} MB."
     if not written:
         print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    elif len(written) == 1:
-        print(f"Wrote {written[0]}: {size}")
     else:
-        print(f"Wrote {len(written)} files to {options.out}: {size}")
+        what = str(written[0]) if len(written) == 1 else f"{len(written)} files to {options.out}"
+        print(f"Wrote {what}: {sum(path.stat().st_size for path in written) / 1e6:.0f} MB.")
     return 0
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder of data; while another call makes data there, which may be the same, wait for it."""
-    lock, is_told = FileLock(folder / "data"), False
-    while True:
+    lock = FileLock(folder / "data")
+    for second in itertools.count():
         try:
             lock.take()
             break
         except LockedError as refusal:
-            if not is_told:
+            if second == 0:
                 print(f"Waiting: {refusal}", file=sys.stderr, flush=True)
-            is_told = True
             time.sleep(1)
-        except OSError:  # where nothing can be written, all may be there already
-            break
     try:
         yield
     finally:
@@ -78,8 +74,13 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> list[Path]:
     """Solve what is missing, write it, and convert it if the options ask for another layout; return the new files."""
-    if official != options.out:
-        check_the_well(options.out, ensemble)
+    out = options.out
+    if official != out and out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
+    if official != out and ensemble.num_trajectories < 3:
+        raise ValueError(
+            f"The Well's layout has parts train, valid and test: make 3 trajectories, not {ensemble.num_trajectories}."
+        )
     keep_freed_memory()  # otherwise each temporary of the solvers costs page faults, which doubles the time
     workers = options.workers or torch.get_num_threads()
     torch.set_num_threads(1)  # threads work on whole batches instead
@@ -88,21 +89,9 @@ def write(options: argparse.Namespace, ensemble: Ensemble, official: Path) -> li
         return tqdm(trajectories, desc=options.system, total=total, unit="trajectory", disable=None)
 
     written = make(official, ensemble, workers, options.overwrite, show)
-    return to_the_well(official, options.out) if official != options.out else written
-
-
-def check_the_well(out: Path, ensemble: Ensemble) -> None:
-    """Raise ValueError, before anything is solved, if the folder is not empty or trajectories are too few for all parts."""
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something already; choose another --out, or remove it.")
-    if ensemble.num_trajectories < 3:
-        raise ValueError(
-            f"The Well's layout has parts train, valid and test: make 3 trajectories, not {ensemble.num_trajectories}."
-        )
-
-
-def to_the_well(official: Path, out: Path) -> list[Path]:
-    """Convert official files to The Well's layout, the last tenths for validation and testing, and return the new files."""
+    if official == out:
+        return written
+    # The last tenths are for validation and testing.
     if out.exists():
         out.rmdir()  # write_the_well makes it again
     data = open_dataset(official)

@@ -6,11 +6,9 @@ matey inspect ...       tools/inspect_data.py ...       srun python -m matey pre
 
 from __future__ import annotations
 
-import ast
 import sys
-from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
 
 import matey
 from matey.config.files import ROOT
@@ -30,15 +28,13 @@ def main() -> int:
     if words[:1] == ["--version"]:
         print(f"matey {matey.__version__}")
         return 0
-    known = scripts()
-    if not words or words[0].replace("_", "-") not in known:
-        came = f"no command {words[0]!r}.{nearest_name(words[0], known)}" if words else "a command to follow."
-        expected = "There is" if words else "Expected"
-        print(f"error: {expected} {came} Known are {', '.join(known)}; see matey --help.", file=sys.stderr)
+    known, name = scripts(), words[0].replace("_", "-") if words else ""
+    if name not in known:
+        print(f"error: There is no command {name!r}.{nearest_name(name, known)} See matey --help.", file=sys.stderr)
         return 2
-    name = words[0].replace("_", "-")
     sys.argv = [f"matey {name}", *words[1:]]
-    return script_main(known[name])()
+    code: int = run_path(str(known[name]))["main"]()
+    return code
 
 
 def scripts() -> dict[str, Path]:
@@ -47,34 +43,21 @@ def scripts() -> dict[str, Path]:
     return {SHORT.get(path.stem, path.stem.replace("_", "-")): path for path in found}
 
 
-def script_main(path: Path) -> Callable[[], int]:
-    """Return the function that runs a script from the command line."""
-    spec = spec_from_file_location(f"matey_script_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, f"{path} is a Python file"
-    script = module_from_spec(spec)
-    spec.loader.exec_module(script)
-    found: Callable[[], int] = script.main
-    return found
-
-
 def overview() -> str:
-    """Return the list of subcommands, each with the first sentence of its script's docstring."""
+    """Return the list of subcommands, each with the first line of its script, without the command that follows a colon."""
     known = scripts()
     width = max(map(len, known))
-    lines = [f"  {name:{width}}  {_purpose(path)}" for name, path in known.items()]
+    firsts = {
+        name: path.read_text(encoding="utf-8").splitlines()[0].removeprefix("r").strip('".')
+        for name, path in known.items()
+    }
     return "\n".join(
         [
             "usage: matey COMMAND ...\n",
             (matey.__doc__ or "").strip() + "\n",
-            *lines,
+            *(f"  {name:{width}}  {first.partition(': `')[0]}" for name, first in firsts.items()),
             "\nmatey COMMAND --help says more. On several processes:",
             "  torchrun --nproc_per_node 2 -m matey pretrain ...     deepspeed --num_gpus 2 --module matey pretrain ...",
             "  mpirun -np 2 python -m matey pretrain ...             srun python -m matey pretrain ...",
         ]
     )
-
-
-def _purpose(path: Path) -> str:
-    """Return the first line of a script's docstring, without the command that follows a colon."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.splitlines()[0].partition(": `")[0].removesuffix(".")

@@ -117,8 +117,8 @@ class PeersScale(Scale):
         paths: the data that must exist if none is simulated, one set for each system.
     """
 
-    seconds: str
-    paths: str = ""
+    seconds: tuple[int, ...]
+    paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,8 @@ class FinetuneScale(Scale):
         mode_settings: overrides for single modes.
     """
 
-    sizes: str
-    modes: str
+    sizes: tuple[int, ...]
+    modes: tuple[str, ...]
     peer_seconds: float
     new_rows: str = ""
     mode_settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -403,14 +403,14 @@ COMPARED = ("stencil", "ResNet", "small U", "U-Net", "FNO", CELLS, MATEY, JOINT)
 DEMO, _TWO = "launch/runs/demo.yaml", ("shallow_water", "diffusion_reaction")
 PEERS_SCALES = {
     "tiny": PeersScale(
-        config=DEMO, seconds="2", seeds=1, max_windows=16, data=tuple(Simulated(name, 32, 10, 13) for name in _TWO)
+        config=DEMO, seconds=(2,), seeds=1, max_windows=16, data=tuple(Simulated(name, 32, 10, 13) for name in _TWO)
     ),
-    "laptop": PeersScale(config=DEMO, seconds="30,110", data=tuple(Simulated(name, 64, 200, 101) for name in _TWO)),
+    "laptop": PeersScale(config=DEMO, seconds=(30, 110), data=tuple(Simulated(name, 64, 200, 101) for name in _TWO)),
     "paper": PeersScale(
         config=DEMO,
-        seconds="3600",
+        seconds=(3600,),
         max_windows=1000,
-        paths="data/pdebench/2D_rdb_NA_NA.h5,data/pdebench/2D_diff-react_NA_NA.h5",
+        paths=("data/pdebench/2D_rdb_NA_NA.h5", "data/pdebench/2D_diff-react_NA_NA.h5"),
     ),
 }
 """``laptop`` has the demo's data and costs like those of `make demo`; ``paper`` the official files of 128 x 128 cells."""
@@ -422,7 +422,7 @@ STARTED_PEERS = STARTS[2:]
 _LAPTOP = partial(
     FinetuneScale,
     config="launch/runs/finetune_thermals_micro.yaml",
-    modes="prepost,all,lora",
+    modes=("prepost", "all", "lora"),
     peer_seconds=75,  # about the cost of a fine-tuning
     settings=(
         "model.fields=null",
@@ -434,13 +434,13 @@ _LAPTOP = partial(
 )
 _PAPER = partial(
     FinetuneScale,
-    modes="prepost,all,lora",
+    modes=("prepost", "all", "lora"),
     peer_seconds=3600,
     mode_settings={"all": ("train.learning_rate=5.0e-5", "train.weight_decay=0")},
     max_windows=1000,
     ranks=64,
 )
-_SIZES = {"thermals": "1,6,12,24,48,96", "mhd": "1,6,12,24"}
+_SIZES = {"thermals": (1, 6, 12, 24, 48, 96), "mhd": (1, 6, 12, 24)}
 _DATA = {"thermals": Simulated(THERMALS, 64, 120, 51), "mhd": Simulated(SYSTEMS["mhd"], 64, 30, 51)}
 _NEW_ROWS = {
     "thermals": "finetune.new_rows_of={velocity_z: copy:velocity_y}",
@@ -455,8 +455,8 @@ def _finetune_scales(system: str) -> dict[str, FinetuneScale]:
     return {
         "tiny": replace(
             laptop,
-            sizes="1,6",
-            modes="all",
+            sizes=(1, 6),
+            modes=("all",),
             seeds=1,
             peer_seconds=3,
             settings=(*laptop.settings, "train.steps=40"),

@@ -13,7 +13,6 @@ import yaml
 
 from matey.data import open_dataset, split_trajectories
 from matey.data.split_record import seen_text
-from matey.train.folder import FileLock
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -45,16 +44,6 @@ def folder(tmp_path_factory):
 def evaluate(run_here):
     """Return a function that runs the command in this process: exit status, standard output and error."""
     return partial(run_here, "launch/evaluate.py")
-
-
-def test_a_second_evaluation_into_a_folder_is_refused_while_the_first_runs(folder, evaluate, tmp_path):
-    first = FileLock(tmp_path / "metrics.json")
-    first.take()
-    try:
-        status, _, said = evaluate("--checkpoint", folder / "waves", "--out", tmp_path)
-    finally:
-        first.release()
-    assert status == 2 and "metrics.json is in use: process" in said and [*tmp_path.iterdir()] == []
 
 
 @pytest.mark.whole
@@ -148,7 +137,7 @@ def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, t
     ("arguments", "words"),
     [
         (["--checkpoint", "{folder}"], "is neither a run (it has no config.yaml) nor a model (it has no config.json)"),
-        (["--checkpoint", "{folder}/waves/model"], "names no data; give some with --data"),
+        (["--checkpoint", "{folder}/waves/model"], "names no data; give --data"),
         (
             ["--checkpoint", "{folder}/waves/model", "--data", "{folder}/shallow_water", "--split", "test"],
             "--split test needs a run folder",

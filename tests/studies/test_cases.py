@@ -83,7 +83,7 @@ def test_simulated_data_holds_enough_to_train_on_and_costs_are_of_one_thread(sys
     run = load_config(ROOT / scale.config, scale.settings)
     for data in scale.data:
         train = split_trajectories(data.trajectories, run.data.split, run.data.split_seed).train
-        assert len(train) >= max(map(int, scale.sizes.split(","))) and run.parallel.threads == 1
+        assert len(train) >= max(scale.sizes) and run.parallel.threads == 1
 
 
 @pytest.mark.parametrize("setting", ["model.scheme=avit", "tokens.refine = 0.9", "tokens={refine: 0.9}"])

@@ -45,7 +45,6 @@ def waves(tmp_path_factory):
         (["adaptivity", "--scale", "paper"], "is meant for 32 ranks: give the command that starts them"),
         (["data_efficiency", "--scale", "paper", "--ranks", "1"], "--scale paper needs --pretrained RUN_OR_MODEL."),
         (["data_efficiency", "--set", "data.sets=[]"], "this scale simulates its data"),
-        (["peers", "--seconds", "soon"], "--seconds takes whole numbers such as 1,6,12, got 'soon'."),
         (["peers", "--data", "nowhere"], "nowhere does not exist"),
         (["peers", "--scale", "paper"], "2D_rdb_NA_NA.h5 does not exist"),
         (["peers", "--set", "train.steps=3"], "--set train.steps: it follows from --seconds."),

@@ -3,7 +3,6 @@
 import json
 import sys
 
-from matey.commands.watch import watch
 from matey.report.progress import read_progress, run_rows
 from tests.support.programs import clean_environment, in_background, preloaded, start
 from tests.support.runs import pretrain, succeed
@@ -31,11 +30,11 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
     assert "<td>0.5</td>" in (tmp_path / "both.html").read_text()
 
 
-def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, capsys):
+def test_a_run_that_ended_early_is_watched_no_longer(tmp_path, run_here):
     folder = written_run(tmp_path / "run", [0.4, 0.2, 0.2], "steps: 100, patience: 1")
     (folder / "matey.lock").touch()
-    assert watch([folder], None, every=3600) == 0
-    assert "3 of 100" in (printed := capsys.readouterr().out) and "ended" in printed
+    status, printed, _ = run_here("tools/watch.py", folder, "--every", 3600)
+    assert status == 0 and "3 of 100" in printed and "ended" in printed
 
 
 def test_a_run_that_waits_for_its_next_job_or_writes_its_last_weights_is_watched(tmp_path):
