@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,7 +39,6 @@ class Speed:
         model_flops: operations in the matrix products of forward and backward; backward counts twice the forward's.
         matmul_rate: operations per second of a square matrix product, measured between the steps.
         matmul_share: operations per second of the step, divided by ``matmul_rate``.
-        outside_blocks_share: share of the step's time that forward and backward spend outside the transformer blocks.
     """
 
     case: Case
@@ -50,7 +48,6 @@ class Speed:
     model_flops: int
     matmul_rate: float
     matmul_share: float
-    outside_blocks_share: float
 
     def as_row(self) -> dict[str, Any]:
         """Return all values as a flat row for JSON and CSV."""
@@ -82,32 +79,26 @@ class _Stand:
         self.case, self.batch, self.model = case, case.make_batch(), case.make_model()
         groups = parameter_groups(self.model, TrainSection(steps=1))
         self.optimizer = torch.optim.AdamW(groups, lr=1e-4, fused=True)
-        self.marks: list[dict[str, float]] = []
+        self.seconds: list[float] = []
         self.rates: list[float] = []
         for _ in range(WARM_UP):
             self.run()
         self.peak = memory(case.device, peak=True) - before
-        self.marks.clear()
+        self.seconds.clear()
         self.flops = 3 * self._forward_flops()
         self.num_tokens = self.model.count_tokens(self.batch).double().mean().item()
 
     def run(self) -> None:
-        """Take a step and record the time at which each part ended."""
-        mark = {"start": now(self.case.device)}
-        with blocks_noted(self.model, lambda name: mark.update({name: now(self.case.device)})):
-            loss = self._loss()
-            loss.backward()
-            mark["backward"] = now(self.case.device)
+        """Take a step and record its time."""
+        start = now(self.case.device)
+        self._loss().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        mark["optimizer"] = now(self.case.device)
-        self.marks.append(mark)
+        self.seconds.append(now(self.case.device) - start)
 
     def speed(self) -> Speed:
         """Return the median costs."""
-        step = self._median("start", "optimizer")
-        in_blocks = self._median("enter", "leave") + self._median("enter backward", "leave backward")
-        rate = statistics.median(self.rates)
+        step, rate = statistics.median(self.seconds), statistics.median(self.rates)
         return Speed(
             case=self.case,
             num_tokens=self.num_tokens,
@@ -116,7 +107,6 @@ class _Stand:
             model_flops=self.flops,
             matmul_rate=rate,
             matmul_share=self.flops / step / rate,
-            outside_blocks_share=(self._median("start", "backward") - in_blocks) / step,
         )
 
     def _loss(self) -> Tensor:
@@ -127,28 +117,6 @@ class _Stand:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             self._loss()
         return counter.get_total_flops()
-
-    def _median(self, start: str, end: str) -> float:
-        return statistics.median(mark[end] - mark[start] for mark in self.marks)
-
-
-@contextmanager
-def blocks_noted(model: MateyModel, note: Callable[[str], None]) -> Iterator[None]:
-    """Note ``enter``, ``leave``, ``enter backward`` and ``leave backward`` when a pass enters or leaves the blocks."""
-
-    def enter(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if args[0].requires_grad:
-            args[0].register_hook(lambda _: note("leave backward"))
-        note("enter")
-
-    def leave(_module: nn.Module, _args: tuple[Tensor, ...], tokens: Tensor) -> None:
-        note("leave")
-        tokens.register_hook(lambda _: note("enter backward"))
-
-    hooks = [model.blocks[0].register_forward_pre_hook(enter), model.blocks[-1].register_forward_hook(leave)]
-    yield
-    for hook in hooks:
-        hook.remove()
 
 
 @dataclass(frozen=True)

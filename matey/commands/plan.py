@@ -28,8 +28,8 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     if args.grid is not None or not is_at_hand(run):
         assumed = Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields)
     workload = load_workload(run, assumed, pretrained=pretrained)
-    size = {"ranks": args.ranks} if args.ranks else {"nodes": args.nodes}
-    planned = estimate(run, deepspeed_config, machine, workload=workload, **size)
+    ranks = args.ranks or args.nodes * machine.devices_per_node
+    planned = estimate(run, deepspeed_config, machine, ranks=ranks, workload=workload)
     rate = workload.read_rate if args.read_rate is None else args.read_rate * MB
     reading = reading_text(planned.read_bytes / planned.seconds.total, rate, planned.workers, planned.ranks)
     facts = {"run": run, "machine": machine, "assumed": assumed, "workload": workload, "planned": planned}

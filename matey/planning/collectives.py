@@ -17,8 +17,6 @@ from matey.planning.machine import Machine
 from matey.planning.memory import ALL_REDUCE_BUCKET, EngineSettings
 from matey.planning.workload import Workload, parts_of_batch
 
-KINDS = ("all_reduce", "reduce_scatter_tensor", "all_gather_into_tensor", "all_to_all_single", "broadcast")
-
 
 @dataclass(frozen=True)
 class Group:
@@ -45,44 +43,32 @@ class Group:
         return -(-self.num_ranks // self.ranks_on_node)
 
 
-def passes(kind: str, num_bytes: float, group: Group) -> tuple[float, float, float, float]:
-    """Return a collective's messages and bytes on the links.
+def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
+    """Return the seconds that a collective takes.
 
     Args:
-        kind: one of `KINDS`, as DeepSpeed's communication logger names them.
-        num_bytes: bytes that a rank puts into the call; for ``broadcast``, those of the root.
+        kind: ``all_reduce``, ``reduce_scatter_tensor``, ``all_gather_into_tensor`` or ``all_to_all_single``, as DeepSpeed's
+            communication logger names them.
+        num_bytes: bytes that a rank puts into the call.
         group: the placement of the ranks.
-
-    Returns:
-        The number of rounds inside a node, one after another, and the bytes that a device sends in them; the number of rounds
-        between nodes, and the bytes that a node sends in them, including those of its other groups.
+        machine: the machine.
     """
     n, p, d, nodes = num_bytes, group.num_ranks, group.inside, group.num_nodes
-    # Ranks of a node share its links and send at the same time.
-    side_by_side = d * group.sharing
-    log_nodes = math.ceil(math.log2(nodes))
+    # Of rounds, one after another, and bytes: those of a device inside a node, and between nodes those of a node, of whose
+    # links the groups that it has side by side each have a part.
     match kind:
         case "all_reduce":  # reduce-scatter inside, all-reduce of each part between, all-gather inside
-            across = 2 * n / d * (nodes - 1) / nodes
-            return 2 * (d - 1), 2 * n * (d - 1) / d, 2 * log_nodes, across * side_by_side
+            within = 2 * (d - 1), 2 * n * (d - 1) / d
+            across = 2 * math.ceil(math.log2(nodes)), 2 * n / d * (nodes - 1) / nodes
         case "reduce_scatter_tensor":
-            return d - 1, n * (d - 1) / d, nodes - 1, n / d * (nodes - 1) / nodes * side_by_side
+            within, across = (d - 1, n * (d - 1) / d), (nodes - 1, n / d * (nodes - 1) / nodes)
         case "all_gather_into_tensor":  # n is one rank's input
-            return d - 1, n * nodes * (d - 1), nodes - 1, n * (nodes - 1) * side_by_side
-        case "all_to_all_single":  # one partner after another
-            return d - 1, n / p * (d - 1), p - d, n / p * (p - d) * side_by_side
+            within, across = (d - 1, n * nodes * (d - 1)), (nodes - 1, n * (nodes - 1))
         case _:
-            assert kind == "broadcast", kind  # a binomial tree of nodes, then of ranks
-            rounds = math.ceil(math.log2(d))
-            return rounds, n * rounds, log_nodes, n * log_nodes * group.sharing
-
-
-def seconds(kind: str, num_bytes: float, group: Group, machine: Machine) -> float:
-    """Return the seconds that a collective takes."""
-    inside_rounds, inside_bytes, between_rounds, between_bytes = passes(kind, num_bytes, group)
-    inside, between = machine.inside, machine.between
-    took = inside_rounds * inside.latency + inside_bytes / inside.bandwidth
-    took += between_rounds * between.latency + between_bytes / between.bandwidth
+            assert kind == "all_to_all_single", kind  # one partner after another
+            within, across = (d - 1, n / p * (d - 1)), (p - d, n / p * (p - d))
+    took = within[0] * machine.inside.latency + within[1] / machine.inside.bandwidth
+    took += across[0] * machine.between.latency + across[1] * d * group.sharing / machine.between.bandwidth
     return machine.factors.get(kind, 1.0) * took
 
 
@@ -113,8 +99,8 @@ def plan_exchanges(
     run: RunConfig, workload: Workload, engine: EngineSettings, topology: Topology, machine: Machine
 ) -> tuple[Exchange, ...]:
     """Return the exchanges of a step, accumulation included; those of only a few numbers are left out."""
-    sequence = _of_sequence(run, workload, engine, topology, machine)
-    return (*_of_engine(run, workload, engine, topology, machine), *sequence)
+    about = run, workload, engine, topology, machine
+    return (*_of_engine(*about), *_of_sequence(*about))
 
 
 def _exchange(kind: str, purpose: str, calls: float, num_bytes: float, group: Group, machine: Machine) -> Exchange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from matey.config import ConfigError, RunConfig
 from matey.model.configuration import SIZES
@@ -24,7 +24,7 @@ from matey.planning.memory import (
     waiting_bytes,
 )
 from matey.planning.operations import count_kernels
-from matey.planning.workload import Workload, load_workload
+from matey.planning.workload import Workload
 from matey.tokens.refinement import is_of_patches
 from matey.train.memory import group_size
 
@@ -143,22 +143,14 @@ class Estimate:
         """Tokens of all ranks per second."""
         return self.samples_per_step * self.tokens_per_sample / self.seconds.total
 
-    def by_kind(self, what: Literal["num_bytes", "seconds"]) -> dict[str, float]:
-        """Return the bytes that a rank puts into each kind of collective per step, or the seconds if nothing else runs."""
-        totals: dict[str, float] = {}
-        for exchange in self.exchanges:
-            totals[exchange.kind] = totals.get(exchange.kind, 0.0) + getattr(exchange, what)
-        return totals
-
 
 def estimate(
     run: RunConfig,
     deepspeed_config: dict[str, Any],
     machine: Machine,
     *,
-    nodes: int | None = None,
-    ranks: int | None = None,
-    workload: Workload | None = None,
+    ranks: int,
+    workload: Workload,
 ) -> Estimate:
     """Estimate a run.
 
@@ -166,28 +158,18 @@ def estimate(
         run: the run.
         deepspeed_config: the configuration of the engine.
         machine: the machine on which it runs.
-        nodes: number of nodes, with a rank on each of their devices; give either ``nodes`` or ``ranks``.
         ranks: number of ranks; they fill nodes one after another.
-        workload: the result of an earlier call of `load_workload`, so that the data is not read again for every number
-            of ranks. It may belong to a run with another size of micro-batch or sequence group; these sizes are taken
-            from ``run``.
+        workload: what `load_workload` returned for the run, or for one with another size of micro-batch or sequence group.
 
     Raises:
         ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does
             not divide the ranks.
-        DataError: data cannot be opened.
     """
-    if nodes is not None and ranks is None:
-        machine.check_nodes(nodes)
-        ranks = nodes * machine.devices_per_node
-    elif nodes is not None or ranks is None:
-        raise ValueError("Give either nodes or ranks.")
     if machine.nodes_of(ranks) > machine.num_nodes:
         raise ConfigError(
             f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."
         )
     engine = read_engine(deepspeed_config)
-    workload = load_workload(run) if workload is None else workload
     topology = _topology(run, workload, engine, ranks)
     exchanges = plan_exchanges(run, workload, engine, topology, machine)
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
@@ -265,8 +247,9 @@ def _seconds(
         by_purpose["gradients"] = max(last, by_purpose["gradients"] - meanwhile)
     owned = workload.operations.num_parameters / (topology.num_ranks if engine.stage else 1)
     recompute = again * seconds(blocks, kernels.block_forward)
-    together = run.train.micro_batch if run.data.same_system else 1
-    imbalance = workload.imbalance(topology.num_data_ranks, times * run.train.micro_batch, together)
+    # Samples of one system in a micro-batch are about as large as one another, and count as one.
+    drawn = times * (1 if run.data.same_system else run.train.micro_batch)
+    imbalance = workload.imbalance(topology.num_data_ranks, drawn)
     return StepSeconds(
         forward=forward,
         backward=backward,

@@ -58,11 +58,6 @@ class Machine(Section):
         """Return how many nodes a number of ranks fills, one rank per device; ranks that share devices all fit on one node."""
         return 1 if self.shared_devices and self.num_nodes == 1 else -(-num_ranks // self.devices_per_node)
 
-    def check_nodes(self, nodes: int) -> None:
-        """Raise ConfigError if the machine has fewer nodes."""
-        if nodes > self.num_nodes:
-            raise ConfigError(f"{nodes} nodes are asked for and {self.name} has {self.num_nodes}; ask for fewer.")
-
     def on_threads(self, ranks: int, threads: int | None) -> Machine:
         """Return the machine for ranks that compute on ``threads`` cores each, or that share all cores of a node.
 

@@ -186,11 +186,10 @@ def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machin
 @cache
 def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     """Return the bytes of a prepared micro-batch on the rank that has most: its fields in float32, and plans."""
+    plans = micro_batch / ways * plan_bytes_of_token(workload.config)
     return max(
-        held_bytes(workload.config, sample, part)
-        + micro_batch * sample.num_tokens / ways * plan_bytes_of_token(workload.config)
-        for sample in workload.samples
-        for part in parts_of_sample(workload, sample, micro_batch, ways)
+        held_bytes(workload.config, sample, part) + plans * sample.num_tokens
+        for sample, part in _all_parts(workload, micro_batch, ways)
     )
 
 
@@ -316,16 +315,8 @@ def preparation_bytes(workload: Workload, micro_batch: int, ways: int, *, unroll
         unrolled: whether histories are rolled out first, see `matey.train.unroll`; a rank's part then stays in memory while
             the ranks prepare the next frame.
     """
-    # Of samples that differ in their tokens alone, the one with most.
-    largest = {
-        (each.window, each.num_fields, each.num_given, each.given_frames, each.periodic): each
-        for each in sorted(workload.samples, key=lambda sample: sample.num_tokens)
-    }
-    return max(
-        _of_part(workload, sample, part, ways, unrolled and ways > 1)
-        for sample in largest.values()
-        for part in parts_of_sample(workload, sample, micro_batch, ways)
-    )
+    parts = _all_parts(workload, micro_batch, ways)
+    return max(_of_part(workload, *each, ways, unrolled and ways > 1) for each in parts)
 
 
 def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
@@ -347,17 +338,16 @@ def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int)
         ways: number of ranks that share the samples; if several, workers only read parts, and the ranks prepare them.
         workers: number of worker processes of the rank.
     """
-    if ways == 1:
-        return READ_AHEAD * workers * ready_bytes(workload, micro_batch, ways)
-    return (
-        READ_AHEAD
-        * workers
-        * max(
-            _read(sample, part)
-            for sample in workload.samples
-            for part in parts_of_sample(workload, sample, micro_batch, ways)
-        )
-    )
+    parts = _all_parts(workload, micro_batch, ways)
+    of_each = ready_bytes(workload, micro_batch, ways) if ways == 1 else max(_read(*each) for each in parts)
+    return READ_AHEAD * workers * of_each
+
+
+def _all_parts(workload: Workload, micro_batch: int, ways: int) -> list[tuple[Sample, Part]]:
+    """Return each sample with the parts that ranks hold of a micro-batch of its copies."""
+    return [
+        (sample, part) for sample in workload.samples for part in parts_of_sample(workload, sample, micro_batch, ways)
+    ]
 
 
 def _of_part(workload: Workload, sample: Sample, part: Part, ways: int, unrolled: bool) -> float:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from itertools import cycle, islice
+from itertools import chain, cycle, islice, repeat
 
 import numpy as np
 import torch
@@ -181,10 +181,12 @@ def make_samples(
     check_named(run)
     network = config = model_config(run, pretrained)
     if config.tokens.rule == "threshold":
-        config = _with_share(config, assumed.refined)
-    last, count = len(assumed.grids) - 1, len(run.data.sets)
-    of_sets = list(zip(run.data.sets, (assumed.grids[min(number, last)] for number in range(count)), strict=True))
+        tokens = config.tokens.model_copy(
+            update={"rule": "fraction", "refine": assumed.refined}
+        )  # whatever the fields are
+        config = MateyConfig.from_dict(config.to_dict() | {"tokens": tokens})
     views = [(1, 1.0), *((view.cells, view.weight) for view in run.data.coarsened)]
+    of_sets = list(zip(run.data.sets, chain(assumed.grids, repeat(assumed.grids[-1])), strict=False))
     drawn = [(data, _coarser(grid, cells), data.weight * weight) for cells, weight in views for data, grid in of_sets]
     windows = [(run.data.history, *grid) for _, grid, _ in drawn]
     for window, (data, *_) in zip(windows, drawn, strict=True):
@@ -223,12 +225,6 @@ def _spread(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Mix samples ordered by system, so that consecutive samples are like a micro-batch of training."""
     order = np.random.default_rng(0).permutation(len(samples))
     return tuple(samples[number] for number in order)
-
-
-def _with_share(config: MateyConfig, share: float) -> MateyConfig:
-    """Return the configuration that splits a share of all patches, independent of the fields."""
-    tokens = config.tokens.model_copy(update={"rule": "fraction", "refine": share})
-    return MateyConfig.from_dict(config.to_dict() | {"tokens": tokens})
 
 
 NUM_SAMPLES = 32  # number of windows whose tokens are counted
@@ -276,28 +272,18 @@ class Workload:
         """Number of tokens of the largest sample; a long run meets micro-batches made only of such samples."""
         return max(sample.num_tokens for sample in self.samples)
 
-    def imbalance(self, num_groups: int, num_samples: int, together: int = 1) -> float:
+    def imbalance(self, num_groups: int, num_samples: int) -> float:
         """Return the operations of the most loaded group in a step divided by the mean over groups, averaged over steps.
 
         Args:
             num_groups: number of sequence groups, each with its own samples.
             num_samples: number of samples of a group in a step.
-            together: number of samples that are of the same kind in a row, those of a micro-batch with ``data.same_system``.
         """
         if num_groups == 1:
             return 1.0
         costs = np.add(self._block_costs, self._outside_costs)
         num_steps = max(1, DRAWS // (num_groups * num_samples))
-        shape, random = (num_steps, num_groups, num_samples), np.random.default_rng(0)
-        if together == 1:
-            drawn = random.choice(costs, shape)
-        else:
-            kinds = np.unique([f"{sample.system} {sample.window}" for sample in self.samples], return_inverse=True)[1]
-            first = random.integers(len(costs), size=(*shape[:2], num_samples // together))
-            of_kind = np.stack([random.choice(costs[kinds == kind], shape) for kind in range(kinds.max() + 1)])
-            asked = kinds[first].repeat(together, axis=2)
-            drawn = np.take_along_axis(of_kind, asked[None], axis=0)[0]
-        of_groups = drawn.mean(axis=2)
+        of_groups = np.random.default_rng(0).choice(costs, (num_steps, num_groups, num_samples)).mean(axis=2)
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
     def sequence_plans(self, num_samples: int, topology: Topology) -> list[float | None]:

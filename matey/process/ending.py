@@ -16,9 +16,12 @@ from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from matey.process.signals import END_READING
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 # A rank that only lost contact with the others waits before it prints: their error is the cause.
 GRACE_SECONDS = 5.0
@@ -28,19 +31,6 @@ LINGER_SECONDS = 1.0
 FAILED = "matey/failed"
 # A process that reads data is given this long to end, since a file system may be slow.
 WORKER_SECONDS = 2.0
-
-
-class Store(Protocol):
-    """Named values that ranks share once they are connected, kept by rank 0; a part of `torch.distributed.Store`."""
-
-    def add(self, name: str, amount: int, /) -> int:
-        """Add to a number, which is 0 at first, and return it."""
-
-    def set(self, name: str, value: str, /) -> None:
-        """Set a value."""
-
-    def set_timeout(self, timeout: timedelta, /) -> None:
-        """Wait no longer than this for an answer from now on."""
 
 
 _store: Store | None = None

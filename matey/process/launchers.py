@@ -10,9 +10,8 @@ launcher are watched, but no shell above: it may be closed while the run goes on
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import islice
 from pathlib import PurePath
 
 import psutil
@@ -30,13 +29,13 @@ LAUNCHERS = {
 def launcher_has_gone() -> bool:
     """Whether the launcher, or a process between it and this one, has ended since it was found; False if there was none."""
     above = launchers_above()
-    return [*islice(_ancestors(), len(above))] != above
+    return bool(above) and _ancestors()[: len(above)] != above
 
 
 @cache
 def launchers_above() -> list[int]:
     """Return the process numbers above this one, up to the outermost launcher, as they are at the first call."""
-    above, last, is_typed = list(_ancestors()), 0, _is_typed(os.getpid())
+    above, last, is_typed = _ancestors(), 0, _is_typed(os.getpid())
     for place, number in enumerate(above, start=1):
         name = _program(number)
         # slurmstepd above an interactive terminal did not launch the commands that are typed into it.
@@ -54,14 +53,8 @@ def program_of(command: Sequence[str]) -> str:
     return words[0].split(":")[0]  # as slurmstepd calls itself "slurmstepd: [7.0]"
 
 
-def _ancestors() -> Iterator[int]:
-    number = os.getppid()
-    while number > 0:
-        yield number
-        try:
-            number = psutil.Process(number).ppid()
-        except psutil.Error:  # the process has just ended, or is hidden from this user
-            return
+def _ancestors() -> list[int]:
+    return [process.pid for process in psutil.Process().parents()]
 
 
 def _program(number: int) -> str:

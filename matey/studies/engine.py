@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from matey.checkpoints.durable import replace_text
 from matey.config.files import ROOT, is_installed
-from matey.mistakes import Mistake, one_line
+from matey.mistakes import Mistake
 from matey.process.launchers import program_of
 from matey.report.pictures import write_png
 from matey.studies.cases import Simulated, StudyError
@@ -250,14 +250,9 @@ def _write_results(study: Study[PointT]) -> str:
     rows: list[Row] = []
     origins: Counter[str] = Counter()
     for path in files:
-        try:
-            point = json.loads(path.read_text(encoding="utf-8"))
-            rows += point["rows"]
-            origins[point["made"]] += 1
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StudyError(
-                f"{path} cannot be read ({one_line(error)}); remove it, and its training is scored again."
-            ) from None
+        point = json.loads(path.read_text(encoding="utf-8"))
+        rows += point["rows"]
+        origins[point["made"]] += 1
     made = "\n".join(f"{count} training{'s' * (count > 1)} by {origin}." for origin, count in origins.items())
     text = f"{results_table(rows, study.columns, by_system=study.by_system)}\n\n{made}"
     figure = results_figure(study.panels(rows), study.columns)
@@ -286,17 +281,12 @@ def claim(out: Path, facts: Mapping[str, Any]) -> None:
     """Write the study's facts to its folder; refuse another study's folder, whose points would be taken for this one's.
 
     Raises:
-        StudyError: the folder holds trainings of another study, or of none that can be read.
+        StudyError: the folder holds trainings of another study.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / STUDY
     if any((out / "points").glob("[!.]*")):
-        try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise StudyError(
-                f"{path} cannot be read ({one_line(error)}); restore it, or choose another --out."
-            ) from None
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if changed := [key for key in {**before, **facts} if before.get(key) != facts.get(key)]:
             there, here = ({key: each[key] for key in changed if key in each} for each in (before, facts))
             raise StudyError(f"{out} holds a study with {there}, this one has {here}; choose another --out.")

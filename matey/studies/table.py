@@ -15,9 +15,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from matey.report.plots import COLOURS, PERSISTENCE, STYLE
 from matey.text_table import text_table
@@ -126,7 +125,10 @@ def results_figure(panels: Sequence[Sequence[Panel]], columns: Mapping[str, Colu
             axes.axhline(1, color=PERSISTENCE, ls=(0, (4, 3)), lw=1)  # elsewhere it would leave the models no room
     for axes, panel in zip(grid[-1], panels[-1], strict=True):
         axes.set_xlabel(panel.x_title)
-    plain_ticks([axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat])
+    for axis in [axes.xaxis for axes in grid[-1]] + [axes.yaxis for axes in grid.flat]:
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+        axis.set_minor_locator(NullLocator())  # further labels would overlap
     looks = {text: line for axes in grid.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(looks.values(), looks, loc="outside lower center", ncols=4, fontsize=8)
     return figure
@@ -155,26 +157,3 @@ def _line(axes: Axes, number: int, name: str, panel: Panel, rows: Sequence[Row],
         capsize=2,
         label=name,
     )
-
-
-def plain_ticks(shown: Iterable[Axis]) -> None:
-    """Set a few plain numbers on logarithmic axes: 1, 2 and 5 times powers of 10, or others where these are too many or few."""
-    for axis in shown:
-        low, high = axis.get_view_interval()
-        if not 0 < low <= high < math.inf:  # nothing is drawn: all models diverged
-            continue
-        if high < 1.0001 * low:  # one value: Matplotlib does not widen the limits of shared logarithmic axes
-            low, high = low / 2, high * 2
-            set_limits = axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim
-            set_limits(low, high)
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-        for factors in ((1, 2, 5), (1, 3), (1,)):
-            round_numbers = [factor * 10.0**power for power in powers for factor in factors]
-            found = [number for number in round_numbers if low <= number <= high]
-            if len(found) <= 5:  # more would overlap
-                break
-        if len(found) < 3:
-            found = [number for number in MaxNLocator(4).tick_values(low, high) if low <= number <= high]
-        axis.set_major_locator(FixedLocator(found))
-        axis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
-        axis.set_minor_locator(NullLocator())  # further labels would overlap

@@ -27,7 +27,7 @@ def engine(name="frontier_zero1"):
 
 
 def plan(run, workload, nodes=92, config="frontier_zero1"):
-    return estimate(run, engine(config), FRONTIER, nodes=nodes, workload=workload)
+    return estimate(run, engine(config), FRONTIER, ranks=8 * nodes, workload=workload)
 
 
 def test_the_papers_run_has_the_papers_batch_and_fits_its_gpus():
@@ -57,12 +57,12 @@ def test_reduction_hides_behind_the_backward_pass_where_deepspeed_lets_it():
     run, workload = paper(grid=(1, 256, 256))
     config = engine()
     assert zero_settings(config).overlap_comm
-    after = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    after = estimate(run, config, FRONTIER, ranks=92 * 8, workload=workload)
     config["zero_optimization"]["stage"] = 2
-    in_one_bucket = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    in_one_bucket = estimate(run, config, FRONTIER, ranks=92 * 8, workload=workload)
     assert after.seconds.gradients == pytest.approx(in_one_bucket.seconds.gradients) and after.seconds.gradients > 0
     config["zero_optimization"]["reduce_bucket_size"] = 10_000_000
-    in_nine = estimate(run, config, FRONTIER, nodes=92, workload=workload)
+    in_nine = estimate(run, config, FRONTIER, ranks=92 * 8, workload=workload)
     (reduction,) = [exchange for exchange in in_nine.exchanges if exchange.purpose == "gradients"]
     assert in_nine.seconds.gradients == pytest.approx(reduction.seconds / 9)
 

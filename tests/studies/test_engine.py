@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from matey.studies.cases import StudyError
-from matey.studies.engine import ROWS, Study, call, claim, run_study, write_jobs
+from matey.studies.engine import Study, call, claim, run_study, write_jobs
 from matey.studies.table import Column, Panel
 from matey.train.folder import FileLock
 from tests.support.programs import stand_in
@@ -144,27 +144,9 @@ def test_ranks_that_a_launcher_would_kill_or_leave_behind_save_before_a_study_en
     assert saves.read_text() == "began\nsaved\n"
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"[1]", None])
-def test_a_file_of_a_study_that_cannot_be_read_is_named(content, tmp_path):
-    (tmp_path / "points" / "p2").mkdir(parents=True)
-    if content is not None:
-        (tmp_path / "study.json").write_bytes(content)
-    with pytest.raises(StudyError, match="study.json cannot be read .*; restore it, or choose another --out"):
-        claim(tmp_path, {"study": "squares"})
-
-
 def test_a_folder_of_another_study_is_refused_once_it_has_trainings(tmp_path):
     claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
     claim(tmp_path, {"study": "squares", "pretrained": "there"})  # the first came to nothing
     (tmp_path / "points" / "p2").mkdir(parents=True)
     with pytest.raises(StudyError, match="holds a study with {'pretrained': 'there'}, this one has {'pretrained': 'no"):
         claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
-
-
-@pytest.mark.processes  # git says the commit
-def test_a_finished_point_whose_rows_cannot_be_read_is_named(tmp_path):
-    study = Squares(tmp_path / "study", [2, 3])
-    run_study(study)
-    (study.folder(Number(3)) / ROWS).write_text("")
-    with pytest.raises(StudyError, match="points/p3/rows.json cannot be read .*; remove it"):
-        run_study(study)

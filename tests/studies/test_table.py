@@ -2,12 +2,10 @@
 
 import math
 import re
-import warnings
 
 import pytest
-from matplotlib.figure import Figure
 
-from matey.studies.table import Column, Panel, errors_of, plain_ticks, results_figure, results_table
+from matey.studies.table import Column, Panel, errors_of, results_figure, results_table
 
 COLUMNS = {"tokens": Column("tokens", "{:.0f}", 1e-3), "seconds": Column("step", "{:.1f} s")}
 
@@ -55,26 +53,3 @@ def test_the_plot_shows_means_and_deviations_over_seeds():
     assert list(line.get_ydata()) == pytest.approx([0.15 * 2**0.5, 0.075 * 2**0.5])
     assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.15 * 2**0.5 - 0.1, 0.15 * 2**0.5 + 0.1])
     assert list(second.containers[0][0].get_xdata()) == [8, 16]
-
-
-@pytest.mark.parametrize(
-    ("values", "numbers"),
-    [
-        pytest.param([0.012, 9.0], [0.01, 0.1, 1, 10], id="three-decades"),
-        pytest.param([0.9, 11.0], [1, 2, 5, 10], id="one-decade"),
-        pytest.param([256.0], [200, 300, 400, 500], id="one-value"),
-    ],
-)
-def test_panels_that_share_axes_show_plain_numbers_within_their_limits(values, numbers):
-    figure = Figure(layout="constrained")
-    panels = figure.subplots(2, 2, sharex="col", sharey="row")
-    for axes in panels.flat:
-        axes.errorbar(values, values, [0.0] * len(values))
-        axes.set(xscale="log", yscale="log")
-    axis = panels[-1, 0].xaxis
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        plain_ticks([*(axes.xaxis for axes in panels[-1]), *(axes.yaxis for axes in panels[:, 0])])
-        figure.draw_without_rendering()
-    low, high = axis.get_view_interval()
-    assert [number for number in axis.get_majorticklocs() if low <= number <= high] == pytest.approx(numbers)
