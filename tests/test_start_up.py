@@ -44,7 +44,10 @@ NO_DATA = "data.sets=[{path: nowhere}]"
         (["launch/evaluate.py", "--checkpoint", "nowhere", "--out", "x"], "There is no folder nowhere"),
         (["tools/convert_checkpoint.py", "--describe", "nowhere"], "There is no folder nowhere"),
         (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
-        (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes: expected some of all, prepost, lora, head"),
+        (
+            ["tools/reproduce.py", "data_efficiency", "--modes", "none"],
+            "--modes: expected some of all, prepost, lora, head",
+        ),
         (
             ["tools/reproduce.py", "scaling", "--ranks", "1", "--config", "nowhere.yaml"],
             "Cannot read the configuration",

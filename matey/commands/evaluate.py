@@ -40,29 +40,23 @@ from matey.mistakes import writing
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import dealt, rank, shared_out
-from matey.parallel.environment import Environment
 from matey.parallel.sequence import share_samples
-from matey.process.launchers import likely_place
 from matey.report.evaluation import describe, describe_context, write_comparison, write_report
 from matey.report.tables import READING, STAR, comparison_text, summary_text
 
 
 def main(args: argparse.Namespace) -> int:
     """Evaluate, on the ranks of a launcher or in this process; return the exit code."""
-    if args.share > 1 and likely_place()[1] == 1:
-        raise FlagError(
-            f"--share {args.share} needs ranks that a launcher starts, such as deepspeed; there is only one."
-        )
     return run_on_ranks_or_here(partial(run, args), args.device, args.threads)
 
 
-def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
+def run(args: argparse.Namespace, device: torch.device) -> None:
     """Evaluate as the command line says; with several ranks, the first writes and prints the results of all."""
     with quiet():
         models = [load(folder) for folder in args.checkpoint]
     names = distinct_names(args.checkpoint)
-    if environment is not None and args.share > 1:
-        share_fields(names, models, environment, args.share)
+    if args.share > 1:
+        share_fields(names, models, args.share)
     data = select_data(args, models, names)
     candidates = [
         Candidate(name, trained.model.to(device), args.history or trained.num_frames, trained.facts)
@@ -127,16 +121,12 @@ def noted(args: argparse.Namespace, candidates: Sequence[Candidate], data: HeldO
     return replace(data, notes=(*data.notes, *filter(None, notes)))
 
 
-def share_fields(
-    names: Sequence[str], models: Sequence[Trained | TrainedPeer], environment: Environment, size: int
-) -> None:
+def share_fields(names: Sequence[str], models: Sequence[Trained | TrainedPeer], size: int) -> None:
     """Let groups of ``size`` ranks forecast together with each model, every rank with its part of the fields.
 
     Raises:
-        FlagError: the ranks do not divide into such groups, or a model needs whole fields.
+        FlagError: a model needs whole fields.
     """
-    if environment.world_size % size:
-        raise FlagError(f"--share {size} has to divide the {environment.world_size} ranks that were started.")
     for name, trained in zip(names, models, strict=True):
         if isinstance(trained, TrainedPeer):
             raise FlagError(f"--share {size}: {name} is a peer, which needs whole fields; evaluate it without --share.")

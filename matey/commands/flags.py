@@ -31,7 +31,7 @@ from matey.config.flags import (
     wholes,
 )
 from matey.mistakes import Mistake, writing
-from matey.process.launchers import looks_for_all
+from matey.process.launchers import likely_place, looks_for_all
 from matey.process.signals import interrupt_at_signals
 from matey.process.start import INTERRUPTED, entry_point
 
@@ -103,11 +103,11 @@ def evaluate() -> int:
     add_forecast(parser, "samples")
     args = parser.parse_args()
     args.leads = tuple(sorted(set(args.leads)))
-    if args.rollout_lead is not None and args.rollout_lead > max(1, args.rollout):
-        raise FlagError(
-            f"--rollout-lead takes a number of snapshots from 1 to the {args.rollout} of --rollout; got {args.rollout_lead}."
-        )
     check_device(args.device)
+    if likely_place()[1] % args.share:
+        raise FlagError(
+            f"--share {args.share} has to divide the {likely_place()[1]} ranks that a launcher has started."
+        )
     if looks_for_all():
         from matey.data.registry import check_found
 

@@ -15,15 +15,13 @@ from matey.process.launchers import likely_place
 TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes or forecasts
 
 
-def run_on_ranks_or_here(
-    work: Callable[[torch.device, Environment | None], None], device: str, threads: int | None
-) -> int:
+def run_on_ranks_or_here(work: Callable[[torch.device], None], device: str, threads: int | None) -> int:
     """Do the work on each rank as `run_on_ranks` does, or in this process on a device by name; return the exit code.
 
     The device ``auto`` is the first GPU, if there is one.
     """
     if likely_place()[1] > 1:
-        return run_on_ranks(lambda environment: work(environment.device, environment), threads)
+        return run_on_ranks(lambda environment: work(environment.device), threads)
     if threads is not None:
         torch.set_num_threads(threads)
     keep_all_bits()
@@ -32,7 +30,7 @@ def run_on_ranks_or_here(
     found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise FlagError(f"--device {device} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
-    work(found, None)
+    work(found)
     return 0
 
 

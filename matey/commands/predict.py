@@ -23,8 +23,7 @@ from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, closing_
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
-from matey.parallel.collectives import shared_out
-from matey.parallel.environment import Environment
+from matey.parallel.collectives import shared_out, world_size
 from matey.parallel.sequence import share_samples
 from matey.report.film import Film, probes_figure, write_film
 from matey.report.pictures import write_png
@@ -37,14 +36,14 @@ def main(args: argparse.Namespace) -> int:
     return run_on_ranks_or_here(partial(run, args), args.device, args.threads)
 
 
-def run(args: argparse.Namespace, device: torch.device, environment: Environment | None) -> None:
+def run(args: argparse.Namespace, device: torch.device) -> None:
     """Forecast as the command line says.
 
     Several ranks share the samples, each with its part of the fields; the first prints the files written and the final errors.
     """
     with quiet():
         trained = load_trained(args.checkpoint)
-    if environment is not None:
+    if world_size() > 1:
         share_samples(trained.model)
     forecasts = forecast(
         trained,

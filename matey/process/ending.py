@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from matey.process.signals import END_READING
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 # A rank that only lost contact with the others waits before it prints: their error is the cause.
 GRACE_SECONDS = 5.0

@@ -144,14 +144,13 @@ def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, t
         ),
         (["--checkpoint", "{folder}/waves", "--leads", "40"], "expected at least 42 frames"),
         (
-            ["--checkpoint", "{folder}/waves", "--rollout-lead", "11"],
-            "--rollout-lead takes a number of snapshots from 1",
-        ),
-        (
             ["--checkpoint", "{folder}/waves", "--device", "abacus"],
             "--device takes auto, cpu, cuda or cuda:1; got 'abacus'",
         ),
-        (["--checkpoint", "{folder}/waves", "--share", "2"], "--share 2 needs ranks that a launcher starts"),
+        (
+            ["--checkpoint", "{folder}/waves", "--share", "2"],
+            "--share 2 has to divide the 1 ranks that a launcher has started",
+        ),
         (["--checkpoint", "{folder}/waves", "--out", "{folder}/waves/config.yaml/out"], "Cannot write to"),
     ],
 )

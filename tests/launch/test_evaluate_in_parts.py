@@ -1,15 +1,12 @@
 """Evaluation by ranks that share each forecast: none has the fields whole."""
 
 import json
-from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from matey.commands.evaluate import share_fields
-from matey.config.flags import FlagError
 from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
@@ -85,8 +82,3 @@ def test_what_one_of_the_ranks_that_share_a_forecast_meets_ends_all(command, tmp
         file["0002/data"][5, -1, -1] = np.nan
     bad = start_ranks(2, *command, "--share", "2", "--out", tmp_path / "bad")
     assert bad.returncode == 2 and bad.stderr.count("error:") == 1 and "trajectory 0002" in bad.stderr, bad.stderr
-
-
-def test_a_share_that_does_not_divide_the_ranks_is_refused():
-    with pytest.raises(FlagError, match="--share 3 has to divide the 2 ranks that were started"):
-        share_fields([], [], SimpleNamespace(world_size=2), 3)
