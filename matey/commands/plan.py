@@ -109,7 +109,7 @@ def reading_text(needed: float, rate: float | None, workers: int, ranks: int) ->
     if rate is None:
         return f"{text}, so that no step waits; what one process reads is not known (--read_rate)"
     can_read = rate * max(1, workers)
-    text = f"{text}; its {workers or 'no'} data.workers can read {can_read / MB:.1f}"
+    text = f"{text}; {f'its {workers} data.workers' if workers else 'it'} can read {can_read / MB:.1f}"
     if needed <= can_read:
         return f"{text}: enough"
     times, wanted = needed / can_read, math.ceil(needed / rate)
