@@ -12,6 +12,7 @@ from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecaster import make_examples
+from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.evaluate.rollout import show_rollout
 from matey.metrics import error_text
@@ -33,19 +34,15 @@ def draw_forecast(args: argparse.Namespace) -> int:
     field = args.field or data.fields[0]
     if field not in data.fields:
         raise DataError(f"{args.data} has no field {field!r}; its fields are {', '.join(data.fields)}.")
-    if args.trajectory >= data.num_trajectories:
+    num_steps = max(args.steps)
+    request = ForecastRequest(data, (args.trajectory,), args.start, num_frames, num_steps, lead=1)
+    if (num_true := request.num_true(args.trajectory)) < num_steps:
         raise DataError(
-            f"{data.system} has {data.num_trajectories} trajectories here, numbered from 0; got {args.trajectory}."
+            f"{request.first.label}: expected --steps of at most the {num_true} snapshots that follow what the model is given "
+            f"from frame {args.start} on, got {num_steps}; take fewer, or an earlier --start."
         )
     held_out = HeldOut((data,), ((args.trajectory,),), num_frames)
     check_fit(trained.model, held_out)
-    num_steps, about = max(args.steps), data.trajectories[args.trajectory]
-    last_start = num_starts(about, num_frames, num_steps) - 1
-    if args.start > last_start:
-        raise DataError(
-            f"{about.label}: with {num_steps} snapshots to forecast, expected a first frame from 0 to {last_start}, got "
-            f"{args.start}."
-        )
     window = Window(0, args.trajectory, args.start, lead=1)
     shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
     with writing(args.out):

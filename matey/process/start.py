@@ -1,8 +1,8 @@
 """The start of a command: decorators that begin and end it, signals held back, output that may lose its reader, memory.
 
 Imports of PyTorch take seconds, in which a signal would kill a run silently; Slurm sends one at once if the time limit is
-shorter than the requested notice. A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full; daemons
-and some launchers start processes with closed descriptors. The messages of a run are in its folder as well.
+shorter than the requested notice. A pipe into ``head`` or ``tee`` ends, a terminal closes, the disk of a log is full. The
+messages of a run are in its folder as well.
 """
 
 from __future__ import annotations
@@ -129,18 +129,9 @@ class LastingOutput:
 
 
 def make_output_last() -> None:
-    """Put such streams in the place of standard output and error; closed descriptors among 0 to 2 lead nowhere from now on.
-
-    It must be called before this process opens any file, which would get the number of a closed descriptor.
-    """
-    while True:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        if nowhere > 2:
-            break
-        os.set_inheritable(nowhere, True)  # as standard streams are
-    os.close(nowhere)
-    for name, number in (("stdout", 1), ("stderr", 2)):
-        stream = getattr(sys, name) or open(number, "w", encoding="utf-8", closefd=False)
+    """Put such streams in the place of standard output and error; what was closed from the start leads nowhere."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w", encoding="utf-8")
         with suppress(OSError):  # a descriptor that was a file and is a pipe now has no position
             stream.reconfigure(errors="backslashreplace")  # names of files may hold letters that the encoding lacks
         setattr(sys, name, LastingOutput(stream))
