@@ -101,8 +101,8 @@ class BlockingCalls:
         """Take the tensors that a GPU holds from the start."""
         self.where: dict[str, Counter[str]] = {}
         self._since: Counter[str] = Counter()
-        self._held: dict[int, StorageWeakRef] = {}
-        self._literals: dict[int, StorageWeakRef] = {}
+        self._held: set[StorageWeakRef] = set()  # a reference prevents reuse of a storage's number
+        self._literals: set[StorageWeakRef] = set()
         self.hold(on_device)
         self._modes = _Dispatched(self), _Called(self)
 
@@ -126,7 +126,7 @@ class BlockingCalls:
 
     def hold(self, tensors: Iterable[Tensor]) -> None:
         """Note tensors as held by a GPU."""
-        _note(self._held, tensors)
+        self._held.update(map(_storage, tensors))
 
     def mark(self, part: str) -> None:
         """Assign the calls since the last mark to a ``part``; a part may be named several times."""
@@ -145,9 +145,9 @@ class BlockingCalls:
         if waits:
             self._count(name)
         # A tensor made from numbers must be copied to the GPU where it meets a tensor there.
-        for literal in (tensor for tensor in tensors if tensor.ndim and _is_noted(self._literals, tensor)):
+        for literal in {_storage(tensor) for tensor in tensors if tensor.ndim} & self._literals:
             self._count("host to device")
-            self._literals.pop(literal.untyped_storage()._cdata, None)
+            self._literals.discard(literal)
         self.hold(_tensors(results))
 
     def moved(self, tensor: Tensor, result: Tensor, *, to_device: bool, waits: bool) -> None:
@@ -158,22 +158,22 @@ class BlockingCalls:
 
     def copied(self, into: Tensor, values: Tensor, *, waits: bool) -> None:
         """Count a copy of values into a tensor if it waits and only one of the two is on a GPU."""
-        is_assigned = values.ndim == 0 and not self.holds(values) and not _is_noted(self._literals, values)
+        is_assigned = values.ndim == 0 and _storage(values) not in self._held | self._literals
         self._cross(from_device=self.holds(values), to_device=self.holds(into), waits=waits and not is_assigned)
 
     def holds(self, tensor: Tensor) -> bool:
         """Whether a GPU would hold a tensor."""
-        return _is_noted(self._held, tensor)
+        return _storage(tensor) in self._held
 
     def made_there(self, tensor: Tensor, *, waits: bool) -> None:
         """Note a tensor that was made on the device; count the call if it ``waits`` for numbers sent from the host."""
         self._cross(from_device=False, to_device=True, waits=waits)
-        self._literals.pop(tensor.untyped_storage()._cdata, None)
+        self._literals.discard(_storage(tensor))
         self.hold([tensor])
 
     def made(self, tensor: Tensor) -> None:
         """Note a tensor that was made from numbers."""
-        _note(self._literals, [tensor])
+        self._literals.add(_storage(tensor))
 
     def _cross(self, *, from_device: bool, to_device: bool, waits: bool) -> None:
         if waits and from_device != to_device:
@@ -245,15 +245,8 @@ def _tensors(values: Any) -> Iterator[Tensor]:  # noqa: ANN401
     return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
-def _note(noted: dict[int, StorageWeakRef], tensors: Iterable[Tensor]) -> None:
-    # A reference to the storage prevents reuse of its number.
-    for tensor in tensors:
-        storage = tensor.untyped_storage()
-        noted.setdefault(storage._cdata, StorageWeakRef(storage))
-
-
-def _is_noted(noted: dict[int, StorageWeakRef], tensor: Tensor) -> bool:
-    return tensor.untyped_storage()._cdata in noted
+def _storage(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())
 
 
 def _place() -> str:

@@ -52,13 +52,6 @@ def add_forecast(parser: argparse.ArgumentParser, of_data: str) -> None:
     take_local_rank(parser)
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name a run."""
-    parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
-    parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
-    add_settings(parser)
-
-
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the flag that overrides settings of a run."""
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
@@ -352,7 +345,9 @@ def plan() -> int:
     """
     parser = parser_of(plan)
     add = parser.add_argument
-    add_run(parser)
+    add("--config", required=True, help="YAML of the run, see launch/runs/")
+    add("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
+    add_settings(parser)
     add("--machine", required=True, help="frontier, dgx-h100, cpu, or a YAML file")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--nodes", type=whole(1), help="number of nodes, with a rank on each GPU (GCD, core)")
