@@ -135,7 +135,7 @@ def predict() -> int:
     add("--steps", type=whole(1), default=20, metavar="N", help="snapshots to forecast (20)")
     add("--lead", type=whole(1), default=1, metavar="N", help="snapshots predicted from the same frames (1)")
     add("--start", type=whole(0), default=0, help="first frame that the model is given (0)")
-    add("--trajectories", type=wholes(0), metavar="N,N", help="their numbers, counted from 0; by default all")
+    add("--trajectories", type=wholes(0), metavar="N,N", help="numbers of trajectories, from 0; by default all")
     add("--animate", type=path, metavar="FILM", help="film of the first trajectory: .gif or .mp4")
     add("--field", metavar="NAME", help="field of the film; by default the first")
     cell = "cell, also as Z,Y,X, of which a time series is written as CSV and drawn; may be given several times"

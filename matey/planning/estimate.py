@@ -159,7 +159,7 @@ def estimate(
         deepspeed_config: the configuration of the engine.
         machine: the machine on which it runs.
         ranks: number of ranks; they fill nodes one after another.
-        workload: what `load_workload` returned for the run, or for one with another size of micro-batch or sequence group.
+        workload: result of `load_workload` for the run, or for one with another micro-batch or sequence group.
 
     Raises:
         ConfigError: a wrong value in the DeepSpeed configuration, more nodes than there are, or a sequence group that does
