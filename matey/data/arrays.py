@@ -198,16 +198,12 @@ def _store(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is no Zarr store any more; it may have been moved while in use.")
     try:
         yield zarr.open(zarr_store(str(path)) if isinstance(path, RemotePath) else path, mode="r")
-    # Errors that zarr and its codecs were seen to raise on corrupt metadata and chunks.
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError, ArithmeticError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except Exception as error:  # raised by any codec or, of a store elsewhere, by any library below fsspec
         lacks_codec = type(error).__name__ == "UnknownCodecError"  # of zarr or of numcodecs
-        reason = (
-            "install its codec, such as pip install 'numcodecs[...]'"
-            if lacks_codec
-            else "it is incomplete or corrupt: copy it again"
-        )
+        where = "it is incomplete or corrupt, or the network fails" if isinstance(path, RemotePath) else "it is corrupt"
+        reason = "install its codec, such as pip install 'numcodecs[...]'" if lacks_codec else f"{where}: copy it again"
         raise DataError(f"{path} cannot be read as Zarr ({one_line(error)}); {reason}.") from error
 
 

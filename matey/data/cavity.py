@@ -28,74 +28,48 @@ from pathlib import Path
 import numpy as np
 from einops import rearrange
 
+from matey.config import DataDescription
 from matey.data.arrays import NAME, NPY, map_npy
-from matey.data.hdf5 import (
-    attribute_of,
-    attributes_of,
-    axis_sizes,
-    described_hdf5,
-    hdf5_reader,
-    is_npy,
-    numbers,
-    read_part,
-    stored_coordinates,
-    stored_step,
-)
+from matey.data.described import DataFile, DescribedFiles
+from matey.data.hdf5 import attribute_of, hdf5_reader, is_npy, numbers
 from matey.data.stored import as_text
-from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 SYSTEM = "mhd_cavity"
-AXES = {"velocity": "t y x 2", "magnetic": "t y x 2"}
+HDF5 = DataDescription.model_validate(
+    {
+        "system": SYSTEM,
+        "axes": ["time", "y", "x", "component"],
+        "fields": {
+            f"{array}_{axis}": {"array": array, "index": index, "unit": "1"}
+            for array in ("velocity", "magnetic")
+            for index, axis in enumerate("xy")
+        },
+        "spacing": {"y": "y", "x": "x"},
+        "time_step": "t",
+        "boundary": {"y": "wall", "x": "wall"},
+        "parameters": {name: {"attribute": name} for name in ("Bx", "Re", "Re_m")},
+    }
+)
 _NUMPY_NAME = re.compile(r"numpy_Bx_([-+.\de]+)_Re_([-+.\de]+)\.npy")
 _NUMPY_INTERVAL = 0.01
-_BOUNDARY: tuple[Boundary, Boundary, Boundary] = ("none", "wall", "wall")
 
 
-class CavityFile(TrajectorySet):
-    """One HDF5 file, which holds one trajectory."""
+def open_hdf5(path: Path) -> TrajectorySet:
+    """Describe the trajectory of an HDF5 file.
 
-    system = SYSTEM
-    fields = ("velocity_x", "velocity_y", "magnetic_x", "magnetic_y")
-    units = ("1", "1", "1", "1")
-    length_unit = time_unit = "1"
-
-    def __init__(self, path: Path) -> None:
-        """Describe the trajectory of ``path``.
-
-        Raises:
-            DataError: a dataset is missing or does not fit the others.
-        """
-        with described_hdf5(path) as file:
-            sizes = axis_sizes(file, AXES, SYSTEM)
-            step = {axis: stored_step(file, axis, sizes[axis], of_time=axis == "t") for axis in "tyx"}
-            parameters = numbers(attributes_of(file), ("Bx", "Re", "Re_m"))
-        self.trajectories = (
-            Trajectory(
-                source=path,
-                name=path.stem,
-                num_frames=sizes["t"],
-                grid=(1, sizes["y"], sizes["x"]),
-                spacing=(1.0, step["y"], step["x"]),
-                boundary=_BOUNDARY,
-                time_step=step["t"],
-                parameters=parameters,
-            ),
-        )
-
-    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        source = self.trajectories[trajectory].source
-        frames = np.concatenate([read_part(source, name, (slice(start, stop), *cells[1:])) for name in AXES], axis=-1)
-        return rearrange(frames, "t y x f -> t f 1 y x")
-
-    def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        for number in trajectories:
-            yield stored_coordinates(self.trajectories[number].source, "t" if axis == "time" else axis)
+    Raises:
+        DataError: a dataset is missing or does not fit the others.
+    """
+    data = DescribedFiles(HDF5, [DataFile((path,))])
+    data.length_unit = data.time_unit = "1"
+    return data
 
 
 class CavityArray(TrajectorySet):
     """One ``.npy`` file, which holds one trajectory; each read maps it into memory and touches only the frames asked for."""
 
-    system, fields, units = CavityFile.system, CavityFile.fields, CavityFile.units
+    system, fields, units = SYSTEM, tuple(HDF5.fields), ("1",) * len(HDF5.fields)
     length_unit = time_unit = "1"
 
     def __init__(self, path: Path) -> None:
@@ -106,14 +80,12 @@ class CavityArray(TrajectorySet):
         """
         array = map_npy(path)
         shape, dtype = array.shape, array.dtype
-        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or dtype.kind != "f":
+        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or 1 in shape[1:3] or dtype.kind != "f":
             raise DataError(
                 f"{path}: expected an array (t, y, x, 4) of {', '.join(self.fields)}, got {shape} of {dtype}; "
                 f"write the file again in this layout."
             )
         num_frames, num_y, num_x, _ = shape
-        if min(num_y, num_x) < 2:
-            raise DataError(f"{path}: expected a grid with points on all walls, got {num_y} x {num_x}.")
         name = _NUMPY_NAME.fullmatch(path.name)
         assert name is not None, f"{path.name} is no name of this format"
         applied_field, reynolds = name.groups()
@@ -124,7 +96,7 @@ class CavityArray(TrajectorySet):
                 num_frames=num_frames,
                 grid=(1, num_y, num_x),
                 spacing=(1.0, 1 / (num_y - 1), 1 / (num_x - 1)),
-                boundary=_BOUNDARY,
+                boundary=("none", "wall", "wall"),
                 time_step=_NUMPY_INTERVAL,
                 parameters=numbers({"Bx": applied_field, "Re_m": reynolds}, ("Bx", "Re_m")),
             ),
@@ -148,7 +120,7 @@ def recognises_numpy(path: Path) -> bool:
 HDF5_READER = hdf5_reader(
     layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
     holds=lambda file: as_text(attribute_of(file, "system")) == SYSTEM,
-    open=CavityFile,
+    open=open_hdf5,
 )
 ARRAY_READER = Reader(
     layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",

@@ -27,8 +27,6 @@ COUNTERS = {"step", "snapshot", "snapshots", "frame", "frames"}
 """Names of arrays along time that count snapshots; these are taken as times only where the file has no others."""
 NO_TIMES = {"timestep"}
 """Names that a time axis may have, but not the array of its times: such an array holds step sizes or step numbers."""
-COMPONENTS = ("x", "y", "z", "r", "t")
-"""Names of a vector's components where each is an array in a group named after the vector; t is the azimuth."""
 _OF_MANY_USES = {"i", "j", "k", "n", "c", "height", "depth", "dim", "variable", "case"}  # names with several meanings
 MOST_COMPONENTS = 9  # those of a tensor
 

@@ -38,7 +38,7 @@ from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, o
 from matey.data.dates import CALENDAR, UNIT, counted_from, numbers_in, seconds_of
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
-from matey.data.remote import RemotePath, place
+from matey.data.remote import place
 from matey.data.trajectories import Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 
 
@@ -79,7 +79,6 @@ class DescribedFiles(TrajectorySet):
             pieces: list[Located] = []
             shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
             for path in each.paths:
-                _check_partners(path, each.own.get(path, {}))
                 with opened_once(path):
                     own = {
                         field: shared.get(other) or shared.setdefault(other, OpenedFile.opened(other, description, {}))
@@ -97,6 +96,7 @@ class DescribedFiles(TrajectorySet):
         whole = cls.__new__(cls)
         kinds = {file: name for part in parts for file, name in part._kinds.items()}
         whole._fill(parts[0].description, kinds, [located for part in parts for located in part._located])
+        whole.length_unit, whole.time_unit = parts[0].length_unit, parts[0].time_unit
         return whole
 
     def _fill(self, description: DataDescription, kinds: dict[Path, str], located: list[Located]) -> None:
@@ -270,15 +270,6 @@ def _with_tables(description: DataDescription, located: Located) -> Located:
     """Return a trajectory with its parameters from tables added."""
     found = dict(parameters_in_tables(description.parameters, located.about))
     return replace(located, about=replace(located.about, parameters=located.about.parameters | found))
-
-
-def _check_partners(path: Path, own: Mapping[str, Path]) -> None:
-    """Raise DataError if a field's own file is missing on this machine."""
-    for field, other in own.items():
-        if not isinstance(other, RemotePath) and not other.exists():
-            raise DataError(
-                f"{other} does not exist, but should hold the field {field!r} of {path}; put it there, or correct its 'file'."
-            )
 
 
 def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:

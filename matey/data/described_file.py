@@ -240,9 +240,7 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
         )
         remedy = f"correct the axes of the description{without_time}"
         differ = [axis for axis, size in shared.items() if sizes.get(axis, size) != size]
-        if 0 in stored.shape:
-            remedy = "the array is empty: leave this file out"
-        elif fits and all(axis in GRID and abs(own[axis] - sizes[axis]) == 1 for axis in differ):
+        if fits and all(axis in GRID and abs(own[axis] - sizes[axis]) == 1 for axis in differ):
             remedy = (
                 f"what lies between the cells along {' and '.join(differ)}, as on a staggered grid, has to be averaged to the "
                 "cells first: docs/data.md shows how"

@@ -19,7 +19,6 @@ import yaml
 from matey.config.description import TODO, Axis, GridAxis
 from matey.data.arrays import kind_of
 from matey.data.coordinates import (
-    COMPONENTS,
     COUNTERS,
     GRID,
     MOST_COMPONENTS,
@@ -319,15 +318,12 @@ class _Guesser:
             for name, stored in self.arrays.items()
             if name not in (*self.fields, *self.coordinates) and field_name(name) not in used and len(stored.shape) > 1
         }
-        between = [f"{name} {stored.shape}" for name, stored in others.items() if lies_between(stored, self.field)]
-        apart = [f"{name} {stored.shape}" for name, stored in others.items() if not lies_between(stored, self.field)]
-        if between:
+        if others:
+            staggered = any(lies_between(stored, self.field) for stored in others.values())
             notes.append(
-                f"Left out, since they lie between the cells of the fields (a staggered grid): {listed(between)}. Average them "
-                "to the cells first, as docs/data.md shows."
+                f"Left out, of other shapes than the fields: {listed(f'{name} {each.shape}' for name, each in others.items())}."
+                f"{' Average what lies between the cells to them first, as docs/data.md shows.' if staggered else ''}"
             )
-        if apart:
-            notes.append(f"Left out, of other shapes than the fields: {listed(apart)}.")
         return notes
 
 
@@ -437,10 +433,6 @@ def sources(
 
 def field_name(name: str) -> str:
     """Return the field's name in the vocabulary, from the name of its array."""
-    group, _, last = name.rpartition("/")
-    if group and last in COMPONENTS:  # such as E/x
-        vector = plain_name(group)
-        return f"{_VECTORS.get(vector.lower(), vector)}_{last}"
     return _NAMES.get(plain_name(name).lower(), plain_name(name))
 
 

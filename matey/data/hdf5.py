@@ -146,6 +146,9 @@ def is_hdf5(path: Path) -> bool:
 @contextmanager
 def opened_once(path: Path) -> Iterator[None]:
     """Open a file at most once, however many readers look at it meanwhile."""
+    if path in _shared:
+        yield
+        return
     _shared[path] = None
     try:
         yield
@@ -250,17 +253,27 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
 
 def check_values(item: h5py.HLObject | None) -> None:
     """Raise DataError if a dataset has no values that can be read; groups pass, and so does what is missing."""
-    if isinstance(item, h5py.Dataset) and item.shape is not None and (problem := _no_values(item)):
+    if isinstance(item, h5py.Dataset) and item.shape is not None and (problem := _problem(item)):
         raise DataError(f"{item.file.filename}, {item.name}: {problem}.")
 
 
-def _no_values(item: h5py.Dataset) -> str:
-    """Return why a dataset would read as zeros that nobody wrote, or from any file, and what to do; empty if it would not."""
+def _problem(item: h5py.Dataset) -> str:
+    """Return why a dataset would not be read, or as zeros that nobody wrote, or from any file; empty if it would."""
+    created = item.id.get_create_plist()
     if item.is_virtual or item.external:
         return "keeps its values in other files, and any file could be named there: h5repack it where it was written"
-    has_fill = item.id.get_create_plist().fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    has_fill = created.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
     if item.size and not has_fill and not item.id.get_storage_size():
         return "was never written to: write it again"
+    if item.dtype.kind == "O" and not h5py.check_string_dtype(item.dtype):
+        return "holds neither numbers nor texts: leave it out"
+    for code, _, _, name in (created.get_filter(number) for number in range(created.get_nfilters())):
+        if item.size and not filter_avail(code):
+            return (
+                f"is compressed by the filter {name.decode('utf-8', 'replace') or code}, which HDF5 does not have here: pip "
+                "install hdf5plugin, and set HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where "
+                "it can be read"
+            )
     return ""
 
 
@@ -307,28 +320,6 @@ def arrays_of(path: Path) -> dict[str, StoredArray]:
     with described_hdf5(path) as file:
         file.visititems(add)
     return found
-
-
-def _problem(item: h5py.Dataset) -> str:
-    """Return why a dataset has no values that can be read, empty if it has some."""
-    if problem := _no_values(item):
-        return problem
-    if item.dtype.kind == "O" and not h5py.check_string_dtype(item.dtype):
-        return "holds neither numbers nor texts: leave it out"
-    if item.size and (missing := _missing_filter(item)):
-        return (
-            f"is compressed by the filter {missing}, which HDF5 does not have here: pip install hdf5plugin, and set "
-            "HDF5_PLUGIN_PATH to hdf5plugin.PLUGIN_PATH; or h5repack -f GZIP=4 IN OUT where it can be read"
-        )
-    return ""
-
-
-def _missing_filter(item: h5py.Dataset) -> str:
-    """Return the name or number of a filter of a dataset that cannot be undone here, empty if all can."""
-    created = item.id.get_create_plist()
-    filters = (created.get_filter(number) for number in range(created.get_nfilters()))
-    missing = (name.decode("utf-8", "replace") or str(code) for code, _, _, name in filters if not filter_avail(code))
-    return next(missing, "")
 
 
 def _axes(item: h5py.Dataset) -> tuple[str, ...]:

@@ -105,20 +105,15 @@ class SeedGroupFile(TrajectorySet):
 
     def _data_shape(self, file: h5py.File, name: str) -> tuple[int, ...]:
         """Return the shape of one group's ``data``; raise DataError if it does not fit the layout."""
-        group = file.get(name)
-        if not isinstance(group, h5py.Group) or not isinstance(group.get("data"), h5py.Dataset):
-            members = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
-            raise DataError(
-                f"{file.filename}, group {name}: expected a dataset 'data' of shape {self._shape()} ({self.system}), "
-                f"found {members or 'nothing'}; remove the group or write the file again."
-            )
-        shape, dtype = group["data"].shape, group["data"].dtype
-        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or dtype.kind not in "fiu":
+        item = file.get(f"{name}/data")
+        shape: tuple[int, ...] = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
+        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape:
+            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else "none"
             raise DataError(
                 f"{file.filename}, {name}/data: expected shape {self._shape()}, channels {', '.join(self.fields)}, as for "
-                f"{self.system}, got {shape} of {dtype}; write the file again in PDEBench's layout."
+                f"{self.system}, got {came}; write the file again in PDEBench's layout."
             )
-        check_values(group["data"])
+        check_values(item)
         return shape
 
     def _described(self, file: h5py.File, path: Path, name: str, shape: tuple[int, ...]) -> Trajectory:

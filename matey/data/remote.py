@@ -1,8 +1,7 @@
 """Data on other machines: paths such as ``https://host/data.h5`` and ``s3://bucket/set.zarr``, which can stand for any path.
 
-fsspec asks the servers. What is read is fetched and cached on this machine: files in blocks, the chunks of Zarr stores whole.
-Each version of a file (size, etag and modification time) has a folder with a file for each block. A block is moved into place
-when it is whole, so that ranks and workers can share it. Nothing is ever removed.
+fsspec asks the servers and fetches what is read: parts of files, of which it holds the latest in memory, and chunks of Zarr
+stores. Nothing is kept on this machine.
 """
 
 from __future__ import annotations
@@ -14,11 +13,10 @@ import hashlib
 import io
 import os
 import stat
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path, PosixPath, PurePosixPath
 from typing import Any, NoReturn
 
@@ -76,26 +74,6 @@ def existing(url: str) -> About:
     return found
 
 
-def fetched(url: str, start: int = 0, stop: int | None = None) -> bytes:
-    """Fetch bytes of a file, in one request; all of it without ``stop``.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        DataError: the server cannot be reached.
-    """
-    system, path = system_of(url)
-    try:
-        if stop is None or not url.startswith(_WEB):
-            return system.cat_file(path, **({} if stop is None else {"start": start, "end": stop}))
-        with system.open(path, cache_type="none", size=existing(url).size) as file:  # notices if no parts are sent
-            file.seek(start)
-            return file.read(stop - start)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # raised by any library below fsspec
-        _unreachable(url, error)
-
-
 def listing(url: str, kind: str, **options: bool) -> Iterator[str]:
     """Yield the addresses that ``ls``, ``find`` or ``glob`` of the file system finds; none where nothing is there."""
     system, path = system_of(url)
@@ -118,20 +96,23 @@ def system_of(url: str) -> tuple[Any, str]:
         raise DataError(
             f"{url} is a chain of addresses, which is not followed; give the address of the file or folder itself."
         )
-    options: dict[str, Any] = {}
     try:
-        if url.startswith(_WEB):
-            from aiohttp import ClientTimeout
-
-            timeout = ClientTimeout(sock_connect=_CONNECT, sock_read=_SILENCE)
-            options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-        return url_to_fs(url, **options)
+        return url_to_fs(url, **_options(url))
     except ImportError as error:
         raise DataError(f"{url}: {error}; for data on other machines: pip install 'matey-pde[remote]'.") from None
     except ValueError as error:
         raise DataError(f"{url} is of no protocol that fsspec knows ({error}).") from None
     except Exception as error:  # raised by any file system of fsspec that needs more than an address
         _unreachable(url, error)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Return the options of fsspec's file system."""
+    if not url.startswith(_WEB):
+        return {}
+    from aiohttp import ClientTimeout
+
+    return {"client_kwargs": {"timeout": ClientTimeout(sock_connect=_CONNECT, sock_read=_SILENCE), "trust_env": True}}
 
 
 def _understood(url: str, info: dict[str, Any]) -> About:
@@ -153,8 +134,10 @@ def _unreachable(url: str, error: BaseException) -> NoReturn:
     ) from error
 
 
-BLOCK = 2**16  # fewest bytes of one request: headers lie all over an HDF5 file
-MOST_AT_ONCE = 2**25  # most bytes of one request
+BLOCK, NUM_BLOCKS = (
+    2**18,
+    64,
+)  # bytes of one request, as headers lie all over an HDF5 file; blocks of a file held in memory
 
 
 @contextmanager
@@ -174,12 +157,15 @@ def _no_garbage_is_collected() -> Iterator[None]:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file with the interface of Python's files; it holds nothing that processes must not share."""
+    """A remote file with the interface of Python's files."""
 
     def __init__(self, url: str) -> None:
-        found = existing(url)
-        self._url, self._size, self._place = url, found.size, 0
-        self._folder = cache_folder() / name_of(url, found.version)
+        found, (system, path) = existing(url), system_of(url)
+        known = {"size": found.size} if url.startswith(_WEB) else {}  # then fsspec notices if no parts are sent
+        self._url = url
+        self._file = system.open(
+            path, block_size=BLOCK, cache_type="blockcache", cache_options={"maxblocks": NUM_BLOCKS}, **known
+        )
 
     def __repr__(self) -> str:
         """Return the address, by which HDF5 and messages name the file."""
@@ -191,113 +177,23 @@ class RemoteFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a byte, counted from the beginning, from here or from the end."""
-        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
-        return self._place
+        return self._file.seek(offset, whence)
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401
         """Fill a buffer as far as the file goes, and return the number of bytes."""
-        view = memoryview(buffer).cast("B")
-        start, stop = self._place, min(self._place + len(view), self._size)
-        while self._place < stop:
-            number, first = divmod(self._place, BLOCK)
-            block = self._block(number, stop)[first : first + stop - self._place]
-            view[self._place - start : self._place - start + len(block)] = block
-            self._place += len(block)
-        return max(0, stop - start)
-
-    def _block(self, number: int, stop: int) -> bytes:
-        """Return a block; if it is missing, one request fetches it with those after it up to the byte ``stop``."""
-        return kept(self._at(number), lambda: self._fetch(number, stop))
-
-    def _fetch(self, number: int, stop: int) -> bytes:
-        last = min(-(-stop // BLOCK), number + MOST_AT_ONCE // BLOCK)
-        end = next((later for later in range(number + 1, last) if self._at(later).exists()), last)
-        first, after = number * BLOCK, min(end * BLOCK, self._size)
         try:
             with _no_garbage_is_collected():
-                content = fetched(self._url, first, after)
-        except FileNotFoundError:
-            content = b""
-        if len(content) != after - first:
-            raise DataError(
-                f"{self._url}: asked for the bytes {first:,} to {after - 1:,}, the server sent {len(content):,} bytes; "
-                "the file has changed or gone: start again."
-            )
-        blocks = [content[begin : begin + BLOCK] for begin in range(0, len(content), BLOCK)]
-        for later, block in enumerate(blocks[1:], start=number + 1):
-            kept(self._at(later), partial(bytes, block))
-        return blocks[0]
-
-    def _at(self, number: int) -> Path:
-        return self._folder / str(number // 1000) / str(number)
+                return self._file.readinto(buffer)
+        except Exception as error:  # raised by any library below fsspec
+            _unreachable(self._url, error)
 
 
 def zarr_store(root: str) -> Any:  # noqa: ANN401
     """Return a store for the zarr package, whose chunks are fetched as they are read."""
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-    from fsspec.spec import AbstractFileSystem
     from zarr.storage import FsspecStore
 
-    system, path_of_root = system_of(root)
-    # Chunks count as the same as long as the metadata of the whole store does: to ask for the version of each would double
-    # the requests.
-    metadata = (about(f"{root}/{mark}") for mark in ZARR_METADATA)
-    folder = cache_folder() / name_of(root, *(mark.version for mark in metadata if mark))
-
-    class Chunks(AbstractFileSystem):  # type: ignore[misc]  # untyped
-        """The store's folder; chunks that were read are kept."""
-
-        cachable = False
-
-        def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:  # noqa: ANN401
-            url = system.unstrip_protocol(path)
-            if start is None and end is None:
-                return kept(folder / name_of(path), lambda: fetched(url))
-            file = RemoteFile(url)  # a part of a shard
-            first, stop, _step = slice(start, end).indices(file.seek(0, os.SEEK_END))
-            file.seek(first)
-            return file.read(stop - first) or b""
-
-        def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401
-            if (found := about(system.unstrip_protocol(path))) is None:
-                raise FileNotFoundError(path)
-            return {"name": path, "size": found.size, "type": "directory" if found.is_folder else "file"}
-
-        def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # noqa: ANN401
-            names = [system._strip_protocol(url) for url in listing(system.unstrip_protocol(path), "ls")]
-            return [self.info(name) for name in names] if detail else names
-
-    return FsspecStore(AsyncFileSystemWrapper(Chunks(), asynchronous=True), read_only=True, path=path_of_root)
-
-
-def kept(file: Path, fetch: Callable[[], bytes]) -> bytes:
-    """Return the content of a file in the cache, which is fetched first if it is missing."""
-    try:
-        return file.read_bytes()
-    except OSError:
-        content = fetch()
-    new = file.with_name(f"{file.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new.write_bytes(content)
-        new.replace(file)
-    except OSError as error:
-        with suppress(OSError):  # an incomplete file, on a full disk
-            new.unlink()
-        raise DataError(
-            f"{file.parent} cannot keep what is fetched ({error.strerror}); make room, or name another folder: XDG_CACHE_HOME."
-        ) from None
-    return content
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: ``matey`` in the user's folder of caches, which XDG_CACHE_HOME names."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "matey"
-
-
-def name_of(*texts: str) -> str:
-    """Return a name of 32 letters and digits that stands for some texts."""
-    return hashlib.blake2b("\n".join(texts).encode(), digest_size=16).hexdigest()
+    existing(root)
+    return FsspecStore.from_url(root, storage_options=_options(root), read_only=True)
 
 
 def place(path: str | Path) -> Path:
@@ -380,7 +276,8 @@ class RemotePath(PosixPath):
         """Return the size and, as modification time, a number that differs between versions of the file."""
         found = existing(str(self))
         kind = stat.S_IFDIR if found.is_folder else stat.S_IFREG
-        number, version = (int(name_of(text)[:15], 16) for text in (str(self), found.version))
+        texts = (hashlib.blake2b(text.encode(), digest_size=7) for text in (str(self), found.version))
+        number, version = (int(text.hexdigest(), 16) for text in texts)
         return os.stat_result((kind, number, 0, 1, 0, 0, found.size, 0, 0, 0), {"st_mtime_ns": version})
 
     def open(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401

@@ -75,8 +75,7 @@ def packing_of(attributes: Mapping[str, object], kind: np.dtype) -> Packing:
     for name, several in numbers.items():
         most = {"missing_value": several.size, "valid_range": 2}.get(name, 1)
         if several.dtype.kind not in "fiu" or several.size != most:
-            expected = "two numbers" if most == 2 else "a number"
-            return Packing(problem=f"its attribute {name} is {found[name]!r}, expected {expected}: write it as such")
+            return Packing(problem=f"its attribute {name} is {found[name]!r}: write it as netCDF has it")
     one = {name: float(several[0]) for name, several in numbers.items() if several.size == 1}
     low, high = map(float, numbers.get("valid_range", (-np.inf, np.inf)))
     return Packing(

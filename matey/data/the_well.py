@@ -68,9 +68,8 @@ def size_of(file: h5py.File, axis: str) -> int:
     shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else None
     if not shape or 0 in shape:
         came = f"the shape {item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else "a group"
-        remedy = "the array is empty: leave this file out" if shape else "write them as such"
         raise DataError(
-            f"{file.filename}, dimensions/{axis}: expected numbers along {axis}, one or more, got {came}; {remedy}."
+            f"{file.filename}, dimensions/{axis}: expected numbers along {axis}, one or more, got {came}; leave this file out."
         )
     return shape[-1]
 
@@ -192,10 +191,6 @@ class WellFile(TrajectorySet):
             self._order = order_of(self._ours)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
             num_trajectories = int(attribute(file, "n_trajectories"))
-            if num_trajectories < 1:
-                raise DataError(
-                    f"{path}: expected n_trajectories of 1 or more, got {num_trajectories}; remove the file."
-                )
             sizes, num_frames = [size_of(file, axis) for axis in self._axes], size_of(file, "time")
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [num_frames] * (field in stored))

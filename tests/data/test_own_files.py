@@ -109,7 +109,7 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
 
 
 WRONG = {
-    "gone": ({}, r"run_1/q_11.npy does not exist, .* field 'tracer' of .*h_11.npy"),
+    "gone": ({}, r"run_1/q_11.npy does not exist or is no file"),
     "same for all": ({"fields": {"height": None, "tracer": {"file": "run_*/q_0.npy"}}}, "tracer: expected as many wildcards"),
     "too many": ({"fields": {"height": None, "tracer": {"file": "run_*/*_*.npy"}}}, "as .*h_.*npy, does not .*; write a . "),
     "another part": (

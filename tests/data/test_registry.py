@@ -105,8 +105,7 @@ def test_a_folder_that_may_not_be_read_is_said_to_be_one():
     )
 
 
-def test_a_description_that_was_found_beside_data_has_nothing_fetched(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_description_that_was_found_beside_data_has_nothing_fetched(tmp_path):
     described_files.write(tmp_path / "served")
     with serve(tmp_path / "served") as server:
         description = described_files.write(tmp_path / "here", files=f"{server.address}/a.nc")

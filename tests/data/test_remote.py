@@ -1,4 +1,4 @@
-"""Data on other machines: what is read is fetched, once, and nothing else; what cannot be is said in a sentence."""
+"""Data on other machines: little more is fetched than is read; what cannot be is said in a sentence."""
 
 import os
 import pickle
@@ -8,9 +8,9 @@ import fsspec
 import h5py
 import numpy as np
 import pytest
-import zarr
+from fsspec.implementations.http import HTTPFile
 
-from matey.data import DataError, Mixture, micro_batches, open_dataset, remote
+from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.remote import BLOCK, about
 from tests.support import described_files
 from tests.support.laws import law
@@ -21,8 +21,7 @@ FRAME = 4 * 128 * 128
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def nothing_known():
     about.cache_clear()
 
 
@@ -40,7 +39,7 @@ def write_long(path, num_frames=160):
     described_files.describe(path.parent, described_files.flow(ends="periodic", system="puffs", fields={"tracer": "c"}))
 
 
-def test_a_window_of_a_remote_file_is_all_that_is_fetched_of_it_and_once(server, tmp_path):
+def test_little_more_than_a_window_is_fetched_of_a_remote_file(server, tmp_path):
     write_long(tmp_path / "served" / "a.h5")
     data, here = open_dataset(f"{server.address}/a.h5"), open_dataset(tmp_path / "served")
     assert (data.system, data.trajectories[0].num_frames) == ("puffs", 160)
@@ -49,12 +48,12 @@ def test_a_window_of_a_remote_file_is_all_that_is_fetched_of_it_and_once(server,
     assert np.array_equal(frames, here.read(0, 100, 104))
     assert np.array_equal(box, here.read(0, 20, 22)[:, :, :, :8])
     fetched = server.num_bytes("a.h5")
-    assert fetched <= 4 * FRAME + 7 * BLOCK < (tmp_path / "served" / "a.h5").stat().st_size / 10
+    assert fetched <= 4 * FRAME + 6 * BLOCK < (tmp_path / "served" / "a.h5").stat().st_size / 5
     assert np.array_equal(data.read(0, 101, 103), frames[1:3]) and server.num_bytes("a.h5") == fetched
 
 
 @pytest.mark.processes
-def test_workers_read_remote_files_and_share_what_was_fetched(server, tmp_path):
+def test_workers_read_remote_files(server, tmp_path):
     write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
     streams = []
     for place in (f"{server.address}/swe.h5", tmp_path / "served" / "swe.h5"):
@@ -62,8 +61,6 @@ def test_workers_read_remote_files_and_share_what_was_fetched(server, tmp_path):
         streams.append([*micro_batches(mixture, 0, 4, 2, 2, workers=2, start_method="fork")])
     for (one,), (other,) in zip(*streams, strict=True):
         assert one.history.equal(other.history) and one.target.equal(other.target)
-    size = (tmp_path / "served" / "swe.h5").stat().st_size
-    assert server.num_bytes("swe.h5") <= 3 * size  # by two workers and this process at once, at the most
 
 
 @law("kind", ["Zarr 2", "Zarr 3", "netCDF-4", "HDF5 in groups"], quick=["netCDF-4", "HDF5 in groups"])
@@ -73,8 +70,6 @@ def test_each_kind_is_read_from_afar_as_it_is_here(kind, server, tmp_path):
     data, here = open_dataset(f"{server.address}/{name}"), open_dataset(tmp_path / "served")
     assert [about.parameters for about in data.trajectories] == [about.parameters for about in here.trajectories]
     assert data.read(1, 0, 2).tobytes() == here.read(1, 0, 2).tobytes()
-    asked = len(server.asked)
-    assert data.read(1, 0, 2).tobytes() == here.read(1, 0, 2).tobytes() and len(server.asked) == asked
 
 
 def test_a_zarr_store_gives_the_chunks_that_are_read_alone(server, tmp_path):
@@ -121,7 +116,7 @@ def test_what_is_not_there_or_not_known_is_a_sentence(server):
 
 def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(server, tmp_path, monkeypatch):
     write_long(tmp_path / "served" / "a.h5")
-    data, fetch, ended = open_dataset(f"{server.address}/a.h5"), remote.fetched, []
+    data, fetch, ended = open_dataset(f"{server.address}/a.h5"), HTTPFile._fetch_range, []
     file = h5py.File(tmp_path / "served" / "a.h5")
 
     def fetch_beside_a_thread(*arguments):
@@ -135,7 +130,7 @@ def test_a_thread_that_fetches_never_waits_for_the_lock_of_hdf5_by_garbage(serve
         ended.append(not thread.is_alive())
         return fetch(*arguments)
 
-    monkeypatch.setattr(remote, "fetched", fetch_beside_a_thread)
+    monkeypatch.setattr(HTTPFile, "_fetch_range", fetch_beside_a_thread)
     with file:
         data.read(0, 100, 104)
     assert ended and all(ended)
@@ -153,29 +148,3 @@ def test_files_that_are_mapped_into_memory_are_refused_from_afar(kind, server, t
     described_files.write(tmp_path / "served", kind)
     with pytest.raises(DataError, match="is not read from afar, as HDF5, netCDF-4 and Zarr are; download it"):
         open_dataset(f"{server.address}/{described_files.KINDS[kind][0]}")
-
-
-def test_a_cache_that_cannot_be_written_is_a_sentence(server, tmp_path, monkeypatch):
-    write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="cannot keep what is fetched .* name another folder: XDG_CACHE_HOME"):
-        open_dataset(f"{server.address}/swe.h5")
-
-
-def test_a_store_whose_array_grew_is_read_anew_and_not_mixed(server, tmp_path):
-    store = zarr.open_group(str(tmp_path / "served" / "a.zarr"), mode="w", zarr_format=3)
-    array = store.create_array("u", shape=(3, 4, 4), chunks=(1, 4, 4), dtype="f4")
-    array[:] = 1
-    zarr.consolidate_metadata(store.store)
-    keys = {"fields": {"tracer": "u"}, "files": f"{server.address}/a.zarr"}
-    (tmp_path / "own").mkdir()
-    own = described_files.describe(tmp_path / "own", described_files.flow(ends="periodic", system="puffs", **keys))
-    assert open_dataset(own).read(0, 0, 1).mean() == 1
-    array.resize((5, 4, 4))
-    array[:] = 7
-    zarr.consolidate_metadata(store.store)
-    os.utime(tmp_path / "served" / "a.zarr" / "zarr.json", (1, 1))  # of the same size, and the server tells seconds
-    about.cache_clear()  # as in another process
-    data = open_dataset(own)
-    assert data.trajectories[0].num_frames == 5 and (data.read(0, 0, 5) == 7).all()

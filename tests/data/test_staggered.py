@@ -24,7 +24,7 @@ def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):
         file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
     guess = guessed(tmp_path / "a.h5")
     assert guess.tree["fields"] == {"pressure": "p"} and guess.tree["axes"] == ["time", "y", "x"]
-    assert "to the cells first, as docs/data.md shows" in guess.text
+    assert "Average what lies between the cells to them first" in guess.text
 
 
 def test_components_one_more_than_others_are_no_staggered_grid(tmp_path):
