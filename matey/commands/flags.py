@@ -357,7 +357,7 @@ def plan() -> int:
     add("--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not there yet (128,128)")
     add("--refined", type=number(0, 1), default=0.2, help="share of its patches that the rule threshold splits (0.2)")
     add("--fields", type=whole(1), default=4, help="number of fields of its systems (4)")
-    add("--read_rate", type=number(1e-6, 1e9), help="MB of float32 a second that one process reads (as read here)")
+    add("--read_rate", type=number(1e-6, 1e9), help="MB of float32 a second that one process reads")
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
     from matey.planning import check_named, is_at_hand

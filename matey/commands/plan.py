@@ -30,7 +30,7 @@ def main(args: argparse.Namespace, run: RunConfig, deepspeed_config: dict[str, A
     workload = load_workload(run, assumed, pretrained=pretrained)
     ranks = args.ranks or args.nodes * machine.devices_per_node
     planned = estimate(run, deepspeed_config, machine, ranks=ranks, workload=workload)
-    rate = workload.read_rate if args.read_rate is None else args.read_rate * MB
+    rate = None if args.read_rate is None else args.read_rate * MB
     reading = reading_text(planned.read_bytes / planned.seconds.total, rate, planned.workers, planned.ranks)
     facts = {"run": run, "machine": machine, "assumed": assumed, "workload": workload, "planned": planned}
     print(PAGES.get_template("plan.txt").render(facts, notes=notes, reading=reading))

@@ -193,9 +193,7 @@ def estimate(
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.accumulation * read_bytes(workload, run.train.micro_batch, parts),
-        preparation_bytes=preparation_bytes(
-            workload, run.train.micro_batch, topology.sequence_parallel_size, unrolled=run.train.unroll > 0
-        ),
+        preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
         waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, workers),
         pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
         workers=workers,

@@ -1,6 +1,6 @@
 """Predicts the memory of a rank: on its device by part, for each of DeepSpeed's stages, and in main memory to read and prepare.
 
-What DeepSpeed holds was measured on its version 0.19; what preparation takes follows `matey.model.prepare`.
+What DeepSpeed holds was measured on its version 0.19, and so was what preparation takes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from matey.parallel.topology import Topology
 from matey.planning.machine import Machine
 from matey.planning.workload import Part, Sample, Workload, num_cells, parts_of_sample
 from matey.tokens.neighbours import places_around
-from matey.tokens.normalisation import AT_ONCE as SUMMED_AT_ONCE
 from matey.train.memory import activation_bytes, is_copied_ahead
 
 GRADIENT_COPY = 4  # bytes per parameter: contiguous gradients of the slice that AdamW updates
@@ -299,24 +298,20 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
     )
 
 
-SUMMING = 1.75  # times the fields that are summed over patches together, measured
-PLANNING = 2.0  # times the plans of tokens while they are made, assumed
+PREPARING = 1.6  # times what is read and what is prepared from it, with temporaries; measured 1.0 to 1.8
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
-@cache
-def preparation_bytes(workload: Workload, micro_batch: int, ways: int, *, unrolled: bool = False) -> float:
-    """Return the peak of memory in bytes: values read, values prepared from them, and temporaries.
+def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
+    """Return about the peak of memory in bytes: values read, values prepared from them, and temporaries.
 
     Args:
         workload: the samples and the network.
         micro_batch: number of samples.
         ways: number of ranks that share the samples; each prepares its part.
-        unrolled: whether histories are rolled out first, see `matey.train.unroll`; a rank's part then stays in memory while
-            the ranks prepare the next frame.
     """
-    parts = _all_parts(workload, micro_batch, ways)
-    return max(_of_part(workload, *each, ways, unrolled and ways > 1) for each in parts)
+    read = max(_read(*each) for each in _all_parts(workload, micro_batch, ways))
+    return PREPARING * (read + ready_bytes(workload, micro_batch, ways))
 
 
 def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
@@ -348,26 +343,6 @@ def _all_parts(workload: Workload, micro_batch: int, ways: int) -> list[tuple[Sa
     return [
         (sample, part) for sample in workload.samples for part in parts_of_sample(workload, sample, micro_batch, ways)
     ]
-
-
-def _of_part(workload: Workload, sample: Sample, part: Part, ways: int, unrolled: bool) -> float:
-    """Return the bytes on a rank that prepares its part of a micro-batch of copies of a sample."""
-    config, (cut,), num_frames = workload.config, part.cuts, sample.window[0]
-    number = part.num_samples
-    read, wide = _read(sample, part), 4 * number * sample.num_inputs * num_cells(cut.spans)
-    own = 4 * number * num_frames * math.prod(side.stop - side.start for side in cut.box.cells)
-    history = num_frames * wide
-    plans = PLANNING * part.layout.num_tokens * plan_bytes_of_token(config)
-    # A few fields of the box are summed over patches at once; for refinement, the box is normalised beside them.
-    summing = SUMMING * min(sample.num_inputs * own, max(own, 4 * SUMMED_AT_ONCE))
-    refining = summing + sample.num_inputs * own * (len(config.patches) > 1)
-    normalising = plans + 2 * history  # one copy without the mean, one divided by the deviation
-    # Inputs of cells are made beside the normalised history; the history of a part is then copied out of it.
-    held = held_bytes(config, sample, part)
-    whole = held - sample.num_inputs * own + history
-    making = plans + (whole if ways == 1 else whole + sample.num_inputs * own)
-    reading = read * (ways > 1)  # pieces are brought together by sample
-    return read * (1 + unrolled) + max(reading, refining, normalising, making)
 
 
 def _read(sample: Sample, part: Part) -> float:

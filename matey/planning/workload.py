@@ -6,7 +6,6 @@ Samples are drawn as in training or, if the data does not exist yet, made on ass
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -17,26 +16,25 @@ import torch
 from torch import Tensor
 
 from matey.config import ConfigError, RunConfig
-from matey.data.reading import read_parts, samples_of_windows, unpacked_cells
+from matey.data.reading import samples_of_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
 from matey.model.blocks import scheme_keys
 from matey.model.boxes import Cut, reach_of
 from matey.model.configuration import MateyConfig, model_config
 from matey.model.prepare import TokenPlaces
-from matey.nested import num_bytes_of
 from matey.parallel.sequence import cheaper_tokens_plan
 from matey.parallel.topology import Topology, shares
 from matey.planning import check_named
 from matey.planning.operations import Costs, Operations, count_operations
-from matey.samples import Box, Samples
+from matey.samples import Samples
 from matey.tokens.decomposition import Frames, Span
 from matey.tokens.layout import TokenLayout, joined, layout_tokens, stacked
 from matey.tokens.neighbours import neighbours_of
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.refinement import check_window, split_by
 from matey.tokens.segments import segment
-from matey.train.network import boxes_at_once, check_fit, layout_of_windows, with_vocabulary
+from matey.train.network import check_fit, layout_of_windows, with_vocabulary
 from matey.train.run_data import open_data
 
 WindowSize = tuple[int, int, int, int]
@@ -119,11 +117,11 @@ def one_batch(sample: Sample, num_samples: int) -> Samples:
 
 def draw_samples(
     run: RunConfig, num_samples: int, pretrained: MateyConfig | None = None
-) -> tuple[MateyConfig, tuple[Sample, ...], float]:
-    """Return a run's network, samples drawn from its data as in training, and the rate of reading in bytes per second.
+) -> tuple[MateyConfig, tuple[Sample, ...]]:
+    """Return a run's network, and samples drawn from its data as in training.
 
-    No field is held whole: the rate is that of a box of each sample, and tokens are counted in boxes. Only a criterion of a
-    package, which may look beyond a patch, is given whole windows.
+    No field is held whole: tokens are counted in boxes. Only a criterion of a package, which may look beyond a patch, is given
+    whole windows.
     """
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets, pretrained)
@@ -136,33 +134,13 @@ def draw_samples(
         for number in numbers
     )
     windows = data.mixture.global_batch(0, min(num_samples, max(MOST_BYTES // largest, _least(len(sets)))))
-    rate = _reading_rate(sets, windows, num_frames, config)
     in_order = [window for group in alike(sets, windows) for window in group]
-    return config, _spread([_counted(sets, window, num_frames, config) for window in in_order]), rate
+    return config, _spread([_counted(sets, window, num_frames, config) for window in in_order])
 
 
 def _least(num_sets: int) -> int:
     """Return the number of samples that are looked at however large they are, so that each data set has some."""
     return 1 if num_sets == 1 else 4 * num_sets
-
-
-def _reading_rate(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, config: MateyConfig
-) -> float:
-    """Return the bytes per second at which a box of each window is read, history and target; chunks count whole."""
-    times: list[float] = []  # as many cells are unpacked as are read
-
-    def first_box(samples: Sequence[Samples]) -> list[list[Box]]:
-        (about,) = samples
-        box = next(boxes_at_once(about, config.patches[0]))
-        cells = math.prod(side.stop - side.start for side in box[1])
-        times.append(max(unpacked_cells([box], about.chunk, about.window[1:]) / cells, 1))
-        return [[box]]
-
-    start = time.perf_counter()
-    read = [num_bytes_of(read_parts(sets, [window], num_frames, first_box)) for window in windows]
-    num_bytes = sum(each * unpacked for each, unpacked in zip(read, times, strict=True))
-    return num_bytes / (time.perf_counter() - start)
 
 
 def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, config: MateyConfig) -> Sample:
@@ -238,12 +216,10 @@ class Workload:
     Attributes:
         config: the model's configuration.
         samples: the samples, drawn or assumed.
-        read_rate: bytes per second at which the samples were read; None if they are assumed.
     """
 
     config: MateyConfig
     samples: tuple[Sample, ...]
-    read_rate: float | None = None
 
     @cached_property
     def operations(self) -> Operations:

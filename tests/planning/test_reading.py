@@ -1,16 +1,13 @@
 """Whether the loader keeps up with the steps."""
 
-import itertools
 from dataclasses import replace
 
 import pytest
 
 from matey.benchmark.step import Case
 from matey.commands.plan import MB, reading_text
-from matey.config import load_config
-from matey.data import TrajectorySet
 from matey.planning.memory import read_bytes
-from matey.planning.workload import Workload, load_workload
+from matey.planning.workload import Workload
 from tests.support.planned import samples_of
 
 
@@ -46,14 +43,3 @@ def test_a_rank_reads_every_chunk_whole_that_its_part_touches(chunk, ways, share
     workload = Workload(config, (replace(sample, chunk=chunk),))
     assert read_bytes(workload, 1, ways) == sample.num_bytes * share
     assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
-
-
-def test_the_rate_of_reading_counts_what_is_unpacked_beside_a_box(run_yaml, monkeypatch):
-    run, clock = load_config(run_yaml()), itertools.count()
-    monkeypatch.setattr("matey.planning.workload.time.perf_counter", lambda: next(clock))
-    whole = load_workload(run, num_samples=4)
-    assert whole.read_rate == pytest.approx(sum(sample.num_bytes for sample in whole.samples), rel=0.01)
-    monkeypatch.setattr("matey.train.network.AT_ONCE", 1)  # boxes of one patch
-    assert load_workload(run, num_samples=4).read_rate < 0.5 * whole.read_rate
-    monkeypatch.setattr(TrajectorySet, "chunk", lambda self, trajectory: self.trajectories[trajectory].grid)
-    assert load_workload(run, num_samples=4).read_rate == pytest.approx(whole.read_rate, rel=0.1)

@@ -111,7 +111,7 @@ def test_of_large_data_few_windows_are_read_and_only_in_boxes(run_yaml, monkeypa
     monkeypatch.setattr("matey.planning.workload.open_data", lambda run: (open_data(run), sizes.clear())[0])
     found = load_workload(run, num_samples=8)
     assert [sample.num_tokens for sample in found.samples] == [sample.num_tokens for sample in expected.samples]
-    assert 0 < max(sizes) <= num_bytes / 4 and found.read_rate > 0
+    assert 0 < max(sizes) <= num_bytes / 4
     monkeypatch.setattr("matey.planning.workload.MOST_BYTES", 3 * num_bytes)
     assert len(load_workload(run, num_samples=8).samples) == 3
 
