@@ -63,7 +63,6 @@ NO_DATA = "data.sets=[{path: nowhere}]"
             ["launch/evaluate.py", "--checkpoint", "models/matey-micro", "--out", "x", "--device", "tpu"],
             "--device takes auto, cpu, cuda or cuda:1; got 'tpu'",
         ),
-        (["tools/benchmark.py", "step", "--tokens", "mul", "--patches", "8"], "splits patches"),
         (["launch/finetune.py", *RUN], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["launch/finetune.py", *RUN, "--pretrained", "none"], "the run YAML has to state"),
         (["launch/finetune.py", *RUN, "--pretrained", "docs"], "--pretrained: docs is neither a run"),

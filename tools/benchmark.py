@@ -20,7 +20,6 @@ from typing import get_args
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.config import TokenSet, flags
-from matey.config.flags import FlagError
 from matey.process.start import entry_point
 
 
@@ -28,22 +27,17 @@ from matey.process.start import entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
-    check(args)
+    if args.what != "blocking":
+        set_patches(args)
     from matey.commands.benchmark import main as benchmark
 
     return benchmark(args)
 
 
-def check(args: argparse.Namespace) -> None:
-    """Set the default patches of the token set if none are given; raise FlagError for adaptive tokens of one size."""
-    if args.what == "blocking":
-        return
+def set_patches(args: argparse.Namespace) -> None:
+    """Set the default patches of the token set if none are given."""
     finest = 8 if len(args.grid) == 2 else 16
     args.patches = args.patches or ((finest,) if args.tokens == "uniform" else (32, finest))
-    if args.tokens != "uniform" and len(args.patches) < 2:
-        raise FlagError(
-            f"--tokens {args.tokens} splits patches, got --patches {args.patches[0]} alone: give two levels, as 32,8."
-        )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
@@ -55,7 +55,9 @@ def main() -> int:
     args = parser().parse_args()
     check_overrides(args.set, OF_ALL)
     if args.study != "scaling":
-        args.size = scale_of(args)
+        scales: dict[str, Mapping[str, Scale]] = {name: study.scales for name, study in PRETRAININGS.items()}
+        scales |= {"peers": PEERS_SCALES, "data_efficiency": FINETUNE_SCALES[getattr(args, "system", "thermals")]}
+        args.size = scales[args.study][args.scale]
         args.seeds = args.seeds or args.size.seeds
         is_launched = args.study == "peers" or args.launcher or args.ranks
         if args.scale == "paper" and not (is_launched or args.plan):
@@ -98,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
             flag("--machine", metavar="NAME", help=machine)
         if is_launched and scales:
             launcher = "command that starts a training (this Python, on the ranks of the scale; paper: none)"
-            flag("--launcher", type=command, metavar="COMMAND", help=launcher)
+            flag("--launcher", type=shlex.split, metavar="COMMAND", help=launcher)
             flag("--ranks", type=flags.whole(1), metavar="N", help="ranks of a training (the scale's)")
         flag("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value of the YAML")
         flag("--out", type=Path, default=Path("runs/paper"), metavar="DIR", help="folder of all studies (%(default)s)")
@@ -142,15 +144,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def command(text: str) -> str:
-    """Read a command; it is one if a shell could take it apart."""
-    try:
-        shlex.split(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no command: {error}") from None
-    return text
-
-
 def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
     """Return a parser of names separated by commas."""
 
@@ -161,15 +154,6 @@ def some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
         return names
 
     return read
-
-
-def scale_of(args: argparse.Namespace) -> Scale:
-    """Return the chosen scale of the study."""
-    if args.study == "peers":
-        return PEERS_SCALES[args.scale]
-    if args.study == "data_efficiency":
-        return FINETUNE_SCALES[args.system][args.scale]
-    return PRETRAININGS[args.study].scales[args.scale]
 
 
 def check_data_efficiency(args: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from matey.peers.networks import fno_class
 from matey.planning.machine import load_machine
 from matey.process.signals import interrupt_at_signals
 from matey.studies import data_efficiency, peers, pretraining, scaling
-from matey.studies.engine import Study, run_study, write_jobs
+from matey.studies.engine import Study, on_this_machine, run_study, write_jobs
 
 SCRIPTS = {"frontier": Path("launch/frontier/pretrain.sbatch")}  # other machines: launch/slurm/pretrain.sbatch
 
@@ -114,13 +114,10 @@ def sizes(args: argparse.Namespace) -> Study[Any]:
 def trained(args: argparse.Namespace) -> dict[str, Any]:
     """Return how trainings are started and planned; those with the paper's settings are planned for the paper's machine."""
     ranks = args.ranks or args.size.ranks
-    launcher = [sys.executable]
-    if ranks > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     return {
         "work": WORK,
         "settings": tuple(args.set),
-        "launcher": args.launcher or shlex.join(launcher),
+        "launcher": args.launcher or on_this_machine(ranks),
         "deepspeed_config": str(find_shipped(args.deepspeed_config).absolute()),
         "machine": args.machine or ("frontier" if args.scale == "paper" else "cpu"),
         "ranks": ranks,

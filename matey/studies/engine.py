@@ -82,7 +82,7 @@ class Study(ABC, Generic[PointT]):
     work: Path
     points: Sequence[PointT]
     settings: tuple[str, ...] = ()
-    launcher: str = shlex.quote(sys.executable)
+    launcher: Sequence[str] = (sys.executable,)
     deepspeed_config: str = "ds_configs/zero1.json"
     machine: str = "cpu"
     ranks: int = 1
@@ -159,7 +159,7 @@ class Study(ABC, Generic[PointT]):
             StudyError: it failed.
         """
         flags = {"deepspeed_config": self.deepspeed_config, "config": config, "resume": True, **flags}
-        call(self.out, point.name, script(path, flags, settings, shlex.split(self.launcher)), self.work)
+        call(self.out, point.name, script(path, flags, settings, self.launcher), self.work)
 
 
 def run_study(study: Study[PointT], only: str | None = None) -> str:
@@ -324,6 +324,12 @@ def script(
     for name, value in flags.items():
         command += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return [*command, *(part for setting in settings for part in ("--set", setting))]
+
+
+def on_this_machine(ranks: int) -> list[str]:
+    """Return the command that starts a script on a number of ranks of this machine."""
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [sys.executable, *(several if ranks > 1 else [])]
 
 
 def call(

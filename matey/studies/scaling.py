@@ -19,7 +19,7 @@ from matey.planning.estimate import estimate
 from matey.planning.machine import Machine, load_machine
 from matey.planning.workload import Workload, load_workload
 from matey.studies.cases import StudyError
-from matey.studies.engine import Study, call, digest, script
+from matey.studies.engine import Study, call, digest, on_this_machine, script
 from matey.studies.table import Column, Panel, Row, results_table
 from matey.studies.trainings import steps_of
 
@@ -134,10 +134,8 @@ class ScalingStudy(Study[Point]):
                     f"{point.name} is not measured yet: --slurm writes its job, and this command then reads the log."
                 )
             flags = {"deepspeed_config": self.deepspeed_config, "config": self._yaml(point), "resume": True}
-            launcher = [sys.executable]
-            if point.ranks > 1:
-                launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(point.ranks)]
-            call(self.out, point.name, script("launch/pretrain.py", flags, launcher=launcher), self.work)
+            command = script("launch/pretrain.py", flags, launcher=on_this_machine(point.ranks))
+            call(self.out, point.name, command, self.work)
         return [self._measured(point, run, log), self._planned(point)]
 
     def job(self, point: Point, command: Sequence[str]) -> list[str]:
