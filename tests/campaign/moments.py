@@ -25,6 +25,7 @@ from matey.checkpoints.run_files import latest_tag
 from matey.checkpoints.source import WEIGHTS, find_checkpoint, find_damage
 from tests.support.watched import EVERY, NUM_STEPS, Kind, Ranks, started, training, write_config
 
+SECONDS = 240  # that a run may take, or may keep an event waiting
 PHASES = ("start", "step", "validation", "model", "save", "prune")
 
 
@@ -91,7 +92,9 @@ class Moment:
 
     def wait(self, run: Path, has_ended: Callable[[], bool]) -> None:
         """Wait for it, or for the end of the run."""
+        until = time.monotonic() + SECONDS
         while not self.has_come(run) and not has_ended():
+            assert time.monotonic() < until, f"nobody has seen {self} in {run}"
             time.sleep(0.0005)
         time.sleep(self.seconds)
 
@@ -156,7 +159,7 @@ def watch(ranks: Ranks) -> dict[tuple[str, int], float]:
         seen = {(event, step) for event, step in pending if EVENTS[event](ranks.run, step)}
         times |= dict.fromkeys(seen, time.monotonic() - begun)
         pending -= seen
-        assert not (has_ended and pending), ranks.text()
+        assert not (pending and (has_ended or time.monotonic() > begun + SECONDS)), ranks.text()
         time.sleep(0.0005)
     return times
 

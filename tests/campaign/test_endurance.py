@@ -31,12 +31,13 @@ def test_memory_descriptors_and_threads_are_level_after_the_first_steps(tmp_path
     config.write_text(yaml.safe_dump(tree))
     seen = []
     with started(folder, training(folder, kind)) as ranks:
-        process = psutil.Process(ranks.programs[0].pid)
+        process, until = psutil.Process(ranks.programs[0].pid), time.monotonic() + 7200
         while not ranks.has_ended():
             try:
                 usage = (process.memory_info().rss, process.num_fds(), process.num_threads())
             except psutil.NoSuchProcess:
                 break
+            assert time.monotonic() < until, ranks.text()
             seen.append((last_step(ranks.run), usage))
             time.sleep(0.2)
         assert ranks.codes(60) == [0], ranks.text()

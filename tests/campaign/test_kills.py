@@ -82,6 +82,7 @@ def test_a_conversion_that_is_killed_is_whole_or_not_there_and_repeated(tmp_path
     begun = time.monotonic()
     with started(folder, [[*command, str(out)]]) as programs:
         while not new.exists() and not programs.has_ended():
+            assert time.monotonic() < begun + SECONDS, programs.text()
             time.sleep(0.0005)
         time.sleep(random.uniform(0, 0.1 * (time.monotonic() - begun)))
         programs.signal(SIGKILL, 1, random)

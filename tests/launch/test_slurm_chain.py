@@ -92,8 +92,9 @@ def test_the_last_job_of_a_chain_alone_starts_what_then_says(cluster, site, tmp_
     site |= {"MAX_JOBS": "9", "THEN": "sbatch --job-name=later --wrap='echo evaluated ${THEN-alone}' && echo submitted"}
     shape = [*SHAPE[1:-1], "--nodes=1", "--ntasks-per-node=1", "--job-name=first", "--time=30"]
     cluster.wait(cluster.submit(*shape, "launch/slurm/pretrain.sbatch", **site))
-    while len(jobs := cluster.jobs("first")) < 3:
-        cluster.wait(jobs[-1])
+    for number in range(2):
+        cluster.wait(cluster.jobs("first")[number])
+    jobs = cluster.jobs("first")
     *before, last = [cluster.wait(job) for job in jobs]
     assert last[0] == "COMPLETED 0:0" and last[1].endswith("submitted\n"), last
     assert not any("submitted\n" in output for _, output in before)

@@ -19,9 +19,9 @@ load_inline("async_io", "int one() { return 1; }", functions="one")
 def test_a_killed_compilation_is_done_again(tmp_path):
     environment = clean_environment() | {"TORCH_EXTENSIONS_DIR": str(tmp_path)}
     with in_background([sys.executable, "-c", COMPILES], environment) as process:
-        lock = tmp_path / "async_io" / "lock"
+        lock, until = tmp_path / "async_io" / "lock", time.monotonic() + 120
         while not lock.exists():
-            assert process.poll() is None
+            assert process.poll() is None and time.monotonic() < until
             time.sleep(0.01)
     assert lock.exists()
     result = start([sys.executable, "-c", COMPILES], env=environment)

@@ -103,8 +103,10 @@ def test_a_rank_whose_others_never_come_ends_when_asked_to_and_says_so(run_yaml,
         # Of two jobs one rank each: neither the one that answers the other nor the one that calls has ever met it.
         alone = [preloaded().start(command, environments(tmp_path, 2)[rank], said, said) for rank in range(2)]
         try:
+            until = time.monotonic() + 120
             for rank in alone:
                 while signal.SIGTERM not in held_back(rank.pid):
+                    assert time.monotonic() < until
                     time.sleep(0.1)
                 os.kill(rank.pid, signal.SIGTERM)
             codes = [rank.wait(120) for rank in alone]

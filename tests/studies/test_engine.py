@@ -4,7 +4,7 @@ import csv
 import os
 import signal
 import subprocess
-import threading
+import sys
 import time
 from dataclasses import dataclass
 
@@ -14,13 +14,21 @@ from matey.studies.cases import StudyError
 from matey.studies.engine import Study, call, claim, run_study, write_jobs
 from matey.studies.table import Column, Panel
 from matey.train.folder import FileLock
-from tests.support.programs import stand_in
+from tests.support.programs import forked, stand_in
 
 RANK = "trap 'sleep 0.7; echo saved >> saves; exit 75' TERM USR1; echo began >> saves; while :; do sleep 0.1; done"
 LAUNCHERS = {
     "srun": f"({RANK}) & trap 'kill -KILL $!; exit 137' TERM; trap 'kill -USR1 $!' USR1; wait; wait $!",
     "deepspeed": f"({RANK}) & trap 'kill -TERM $!; exit 143' TERM; wait",
 }
+CALL = """
+import signal, sys
+from pathlib import Path
+from matey.studies.engine import call
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests behind `&` ignore
+folder = Path(sys.argv[1]).parent
+call(folder, "p3", [sys.argv[1]], folder)
+"""
 
 
 @dataclass(frozen=True)
@@ -130,18 +138,18 @@ def test_a_command_that_cannot_be_started_is_named(tmp_path):
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_that_a_launcher_would_kill_or_leave_behind_save_before_a_study_ends(launcher, tmp_path):
     stand_in(tmp_path / launcher, LAUNCHERS[launcher])
-    saves = tmp_path / "saves"
-
-    def interrupt():
+    saves, until = tmp_path / "saves", time.monotonic() + 240
+    with (
+        (tmp_path / "said").open("w+b") as said,
+        forked([sys.executable, "-c", CALL, str(tmp_path / launcher)], said) as study,
+    ):
         while not saves.exists():
+            assert study.poll() is None and time.monotonic() < until, (tmp_path / "said").read_text()
             time.sleep(0.05)
         time.sleep(0.5)  # a signal just before the call to wait would wake nobody
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        call(tmp_path, "p3", [str(tmp_path / launcher)], tmp_path)
-    assert saves.read_text() == "began\nsaved\n"
+        os.kill(study.pid, signal.SIGINT)
+        study.wait(60)
+    assert saves.read_text() == "began\nsaved\n" and "KeyboardInterrupt" in (tmp_path / "said").read_text()
 
 
 def test_a_folder_of_another_study_is_refused_once_it_has_trainings(tmp_path):

@@ -46,7 +46,7 @@ class Group:
     """Ranks in threads, which tell each other what `matey.model.sequence_group.Exchange` says."""
 
     def __init__(self, size):
-        self.barrier, self.told = threading.Barrier(size), [None] * size
+        self.barrier, self.told = threading.Barrier(size, timeout=60), [None] * size
 
     def run(self, work):
         """Return what `work(rank, exchange)` gives on each rank."""
@@ -64,9 +64,9 @@ class Group:
             thread.start()
         for thread in threads:
             thread.join()
-        for error in found:
-            if isinstance(error, BaseException) and not isinstance(error, threading.BrokenBarrierError):
-                raise error
+        errors = [error for error in found if isinstance(error, BaseException)]
+        if errors:  # one that the others' barriers broke at tells less
+            raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError))
         return found
 
 

@@ -43,14 +43,14 @@ class Program:
         """Return its exit code if it has ended."""
         return self.wait() if self.returncode is not None or select.select([self], [], [], 0)[0] else None
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: float = 240) -> int:
         """Wait for its end and return its exit code; raises `subprocess.TimeoutExpired`."""
         if self.returncode is None:
             self._connection.settimeout(timeout)
             try:
                 status = int(self._answers.readline())
             except TimeoutError:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0) from None
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout) from None
             self.returncode = os.waitstatus_to_exitcode(status)
             self._connection.close()
         return self.returncode
@@ -84,6 +84,7 @@ class Server:
         """Start a command that it can run, which may have a terminal of its own, from which it reads then."""
         sys.audit("tests.program", command)
         connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(240)  # it may be importing still
         try:
             connection.connect(self._address)
         except OSError as error:

@@ -60,12 +60,13 @@ def stand_in(path: Path, body: str) -> None:
 
 def kill(process: subprocess.Popen) -> None:
     """Kill a process, its group and its descendants, as launchers give their ranks groups of their own."""
-    descendants = []
+    family = []
     with suppress(psutil.NoSuchProcess):
-        descendants = psutil.Process(process.pid).children(recursive=True)
-    with suppress(ProcessLookupError):
+        outermost = psutil.Process(process.pid)
+        family = [outermost, *outermost.children(recursive=True)]
+    with suppress(ProcessLookupError):  # it has ended, or has yet to get its group
         os.killpg(process.pid, signal.SIGKILL)
-    for each in descendants:
+    for each in family:
         with suppress(psutil.NoSuchProcess):
             each.kill()
 

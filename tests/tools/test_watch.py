@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 
 from matey.report.progress import read_progress, run_rows
 from tests.support.programs import clean_environment, in_background, preloaded, start
@@ -17,8 +18,10 @@ def test_a_run_is_watched_to_its_last_step_and_compared_with_another(run_yaml, t
     watching = [preloaded().python, "tools/watch.py", run, "--html", page, "--every", "1"]
     (run / "metrics.jsonl").write_text("".join((tmp_path / "all").open().readlines()[:1]))
     with in_background(watching, clean_environment() | {"COLUMNS": "90"}, stdout=-1) as process:
+        until = time.monotonic() + 60
         while not page.exists():
-            assert process.poll() is None
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
         assert '<meta http-equiv="refresh" content="1">' in page.read_text()
         (tmp_path / "all").rename(run / "metrics.jsonl")
         (run / "matey.lock").write_text("")
