@@ -13,16 +13,7 @@ from matey.parallel.engine import is_bf16
 from matey.parallel.topology import Topology
 from matey.planning.collectives import RECOMPUTED, Exchange, num_rolled_on_average, plan_exchanges
 from matey.planning.machine import Machine
-from matey.planning.memory import (
-    EngineSettings,
-    MemoryPlan,
-    pinned_bytes,
-    plan_memory,
-    preparation_bytes,
-    read_bytes,
-    read_engine,
-    waiting_bytes,
-)
+from matey.planning.memory import EngineSettings, MemoryPlan, main_memory, plan_memory, read_bytes, read_engine
 from matey.planning.operations import count_kernels
 from matey.planning.workload import Workload
 from matey.tokens.refinement import is_of_patches
@@ -91,11 +82,8 @@ class Estimate:
             that all devices could do at their peak rate in the time of a step.
         days: days that all steps of the run take.
         read_bytes: bytes of float32 that a rank reads for a step; compressed chunks are read whole.
-        preparation_bytes: bytes of main memory that a process needs to read and prepare a micro-batch of a rank.
-        waiting_bytes: most bytes of main memory of the micro-batches that the workers of a rank have read ahead.
-        pinned_bytes: bytes of pinned main memory from which a rank's micro-batches are copied to its GPU before the step.
+        main_memory: bytes of main memory that a rank needs for micro-batches.
         workers: number of processes of a rank that read ahead.
-        num_preparing: number of processes of a rank that prepare micro-batches at once.
         ranks_on_node: number of ranks of a full node.
         node_memory: bytes of main memory of a node; None if unknown, or if it is the devices' own memory.
     """
@@ -114,11 +102,8 @@ class Estimate:
     mfu: float
     days: float
     read_bytes: float
-    preparation_bytes: float
-    waiting_bytes: float
-    pinned_bytes: float
+    main_memory: float
     workers: int
-    num_preparing: int
     ranks_on_node: int
     node_memory: float | None
 
@@ -135,8 +120,7 @@ class Estimate:
     @property
     def on_node(self) -> float:
         """Bytes of main memory that the ranks of a node need for micro-batches and offloaded state."""
-        of_batches = self.num_preparing * self.preparation_bytes + self.waiting_bytes + self.pinned_bytes
-        return self.ranks_on_node * (of_batches + self.memory.offloaded)
+        return self.ranks_on_node * (self.main_memory + self.memory.offloaded)
 
     @property
     def tokens_per_second(self) -> float:
@@ -193,12 +177,8 @@ def estimate(
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.accumulation * read_bytes(workload, run.train.micro_batch, parts),
-        preparation_bytes=preparation_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size),
-        waiting_bytes=waiting_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, workers),
-        pinned_bytes=pinned_bytes(workload, run.train.micro_batch, topology.sequence_parallel_size, machine),
+        main_memory=main_memory(workload, run.train.micro_batch, topology.sequence_parallel_size, workers, machine),
         workers=workers,
-        # Ranks of a group prepare together; otherwise the workers prepare, if there are any.
-        num_preparing=1 if topology.sequence_parallel_size > 1 else max(workers, 1),
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,
     )

@@ -302,6 +302,16 @@ PREPARING = 1.6  # times what is read and what is prepared from it, with tempora
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
+def main_memory(workload: Workload, micro_batch: int, ways: int, workers: int, machine: Machine) -> float:
+    """Return the bytes of main memory that a rank needs for micro-batches: prepared, read ahead, and pinned.
+
+    Ranks of a group prepare together; otherwise the workers prepare, if there are any. For the arguments see `waiting_bytes`.
+    """
+    num_preparing = 1 if ways > 1 else max(workers, 1)
+    waiting = waiting_bytes(workload, micro_batch, ways, workers) + pinned_bytes(workload, micro_batch, ways, machine)
+    return num_preparing * preparation_bytes(workload, micro_batch, ways) + waiting
+
+
 def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     """Return about the peak of memory in bytes: values read, values prepared from them, and temporaries.
 
