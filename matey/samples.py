@@ -29,7 +29,6 @@ class Samples:
         given_fields: names of the fields that are known and not predicted.
         parameters: physical parameters by name: ``(b,)``, NaN for a sample with an unknown value.
         conserved: fields whose sum over the domain is conserved, see `matey.fields.FieldBatch`.
-        chunk: shape ``z, y, x`` of the compressed chunks that the first sample is read from; None where any part can be read.
         order: the axes ``z, y, x``, as 0, 1 and 2, from the slowest to the fastest of the file of the first sample.
     """
 
@@ -43,7 +42,6 @@ class Samples:
     given_fields: tuple[str, ...] = ()
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
     conserved: tuple[str, ...] = ()
-    chunk: tuple[int, int, int] | None = None
     order: tuple[int, int, int] = (0, 1, 2)
 
     @property

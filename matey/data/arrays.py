@@ -159,7 +159,6 @@ def _in_store(item: Any, path: Path, name: str) -> StoredArray:  # noqa: ANN401
         calendar=as_text(own.get("calendar")),
         packing=packing_of(own | _missing(item, own), dtype),
         problem="" if item.ndim < 2 or _has_chunks(folder) else "was never written to: write it again",
-        chunk=tuple(item.chunks),
     )
 
 

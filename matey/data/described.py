@@ -167,15 +167,6 @@ class DescribedFiles(TrajectorySet):
             return Coordinates(values, UNIT, CALENDAR)
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the largest chunk size of the fields' arrays along each axis."""
-        piece = next(iter(self._located[trajectory].pieces), self._located[trajectory])
-        chunks = [dict(zip(axes, piece.stored[name].chunk, strict=False)) for name, axes in self._arrays(piece)]
-        if not any(chunks):
-            return None
-        z, y, x = (max(chunk.get(axis, 1) for chunk in chunks) for axis in GRID)
-        return z, y, x
-
     def order(self, trajectory: int) -> tuple[int, int, int]:
         """Return the order of the grid axes of the first field's array."""
         return order_of(self.description.axes_of(next(iter(self.description.fields.values()))))

@@ -277,17 +277,6 @@ def _problem(item: h5py.Dataset) -> str:
     return ""
 
 
-def compressed_chunk(item: h5py.Dataset) -> tuple[int, ...]:
-    """Return the shape of a dataset's chunks if they are compressed, and so read whole; else ()."""
-    return tuple(item.chunks or ()) if item.id.get_create_plist().get_nfilters() else ()
-
-
-def chunk_on_grid(item: h5py.Dataset, axes: str) -> tuple[int, int, int] | None:
-    """Return the shape ``z, y, x`` of compressed chunks of a dataset with these axes; None where any part can be read."""
-    sizes = dict(zip(axes.split(), compressed_chunk(item), strict=False))
-    return (sizes.get("z", 1), sizes.get("y", 1), sizes.get("x", 1)) if sizes else None
-
-
 _handles = Handles()
 
 
@@ -314,7 +303,6 @@ def arrays_of(path: Path) -> dict[str, StoredArray]:
             calendar=as_text(attribute_of(item, "calendar")),
             packing=packing_of({key: attribute_of(item, key) for key in READ}, np.dtype(item.dtype)),
             problem=_problem(item),
-            chunk=compressed_chunk(item),
         )
 
     with described_hdf5(path) as file:

@@ -33,7 +33,6 @@ from matey.data.hdf5 import (
     attributes_of,
     axis_sizes,
     check_values,
-    chunk_on_grid,
     described_hdf5,
     hdf5_reader,
     numbers,
@@ -77,7 +76,6 @@ class SeedGroupFile(TrajectorySet):
                         f"put runs of different shape into files of their own."
                     )
             self.trajectories = tuple(self._described(file, path, name, shapes[0]) for name in names)
-            self._chunk = chunk_on_grid(file[names[0]]["data"], self.disk_axes)
             self._order = order_of(self.disk_axes.split())
 
     @classmethod
@@ -194,7 +192,6 @@ class CompressibleFile(TrajectorySet):
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(file, dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), "PDEBench's compressible flow")
-            self._chunk = chunk_on_grid(file[DATASETS[0]], COMPRESSIBLE_AXES)
             self._order = order_of(COMPRESSIBLE_AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
@@ -270,7 +267,6 @@ class IncompressibleFile(TrajectorySet):
             size_x, size_y = _domain_size(config)
             parameters = numbers(config, PARAMETERS)
             times = file["t"][:, :num_frames]
-            self._chunk = chunk_on_grid(file["velocity"], INCOMPRESSIBLE_AXES["velocity"])
             self._order = order_of(INCOMPRESSIBLE_AXES["velocity"].split())
             self.given = FORCE if _has_force(file, sizes) else ()
         self.trajectories = tuple(

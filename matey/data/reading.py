@@ -20,24 +20,6 @@ from matey.fields import FieldBatch
 from matey.samples import BatchPart, Box, Piece, Samples
 
 
-def unpacked_cells(boxes: Sequence[Box], chunk: Sequence[int] | None, grid: Sequence[int]) -> int:
-    """Return the number of cells that are unpacked to read boxes: those of whole chunks, counted again for each box.
-
-    Args:
-        boxes: boxes of cells.
-        chunk: shape ``z, y, x`` of the compressed chunks; None where any part can be read.
-        grid: cells ``z, y, x`` of a sample; chunks end there.
-    """
-    total = 0
-    for _, box in boxes:
-        sides = zip(box, chunk or (1, 1, 1), grid, strict=True)
-        total += math.prod(
-            sum(min(-(-span.stop // n) * n, size) - span.start // n * n for span in _spans(side, size))
-            for side, n, size in sides
-        )
-    return total
-
-
 def read_box(
     source: TrajectorySet,
     trajectory: int,
@@ -184,7 +166,6 @@ def samples_of_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window],
         given_fields=source.given,
         parameters=_parameters([sets[window.set_index].trajectories[window.trajectory] for window in windows]),
         conserved=about.conserved,
-        chunk=source.chunk(windows[0].trajectory),
         order=source.order(windows[0].trajectory),
     )
 

@@ -103,7 +103,6 @@ class StoredArray:
         calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
         problem: reason why the array has no values, empty if it has some.
-        chunk: shape of chunks that can only be read whole, such as compressed ones; empty where any part can be read.
     """
 
     shape: tuple[int, ...]
@@ -114,7 +113,6 @@ class StoredArray:
     calendar: str = ""
     packing: Packing = field(default_factory=Packing)
     problem: str = ""
-    chunk: tuple[int, ...] = ()
 
     def numbers(self, raw: np.ndarray) -> np.ndarray:
         """Return values as they lie on disk, unpacked, in double precision."""

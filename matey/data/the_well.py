@@ -27,7 +27,6 @@ from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step, order_of
 from matey.data.hdf5 import (
     attribute_of,
     check_values,
-    compressed_chunk,
     described_hdf5,
     hdf5_reader,
     read_part,
@@ -195,20 +194,11 @@ class WellFile(TrajectorySet):
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [num_frames] * (field in stored))
             self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
-            chunks = [self._on_grid(field, compressed_chunk(file[field.dataset])) for field in stored]
-        if any(chunks):
-            z, y, x = (max(chunk.get(axis, 1) for chunk in chunks) for axis in "zyx")
-            self._chunk = z, y, x
         self._stored = tuple(stored)
         self.fields = tuple(name for field in stored for name in field.names)
         self.units = ("?",) * len(self.fields)
         self._constant = {name: (field, number) for field in constant for number, name in enumerate(field.names)}
         self.given = tuple(self._constant)
-
-    def _on_grid(self, field: StoredField, chunk: tuple[int, ...]) -> dict[str, int]:
-        """Return the size of a field's chunk in cells, by our axis."""
-        varying = [axis for axis, varies in zip(self._ours, field.varies, strict=True) if varies]
-        return dict(zip(varying, chunk[field.per_trajectory + 1 :], strict=False))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, sides = self.trajectories[trajectory].source, [cells["zyx".index(axis)] for axis in self._ours]

@@ -199,7 +199,6 @@ class TrajectorySet(ABC):
     given_in_time: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
     made_of: tuple[TrajectorySet, ...] = ()
-    _chunk: tuple[int, int, int] | None = None  # of all trajectories, see `chunk`
     _order: tuple[int, int, int] = (0, 1, 2)  # of all trajectories, see `order`
 
     @property
@@ -277,10 +276,6 @@ class TrajectorySet(ABC):
         frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
         check_finite(about, self.given, frames, start, [side.start for side in cells])
         return frames
-
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the shape ``z, y, x`` of a compressed chunk, which is read whole; None where any part can be read."""
-        return self._chunk
 
     def order(self, trajectory: int) -> tuple[int, int, int]:
         """Return the axes ``z, y, x``, as 0, 1 and 2, from the slowest to the fastest of the file."""

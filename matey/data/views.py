@@ -33,11 +33,6 @@ class View(TrajectorySet):
         """Return the set of a trajectory, and its number and first frame there."""
         return self.made_of[0], trajectory, 0
 
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk shape in the trajectory's own set."""
-        part, number, _ = self._located(trajectory)
-        return part.chunk(number)
-
     def order(self, trajectory: int) -> tuple[int, int, int]:
         """Return the order of the axes in the trajectory's own set."""
         part, number, _ = self._located(trajectory)
@@ -134,14 +129,6 @@ class CoarsenedTrajectories(View):
 
     def _block(self, size: int) -> int:
         return self._cells if size > 1 else 1
-
-    def chunk(self, trajectory: int) -> tuple[int, int, int] | None:
-        """Return the chunk shape of the source set, in coarse cells."""
-        chunk, grid = self._source.chunk(trajectory), self._source.trajectories[trajectory].grid
-        if chunk is None:
-            return None
-        z, y, x = (-(-cells // self._block(size)) for cells, size in zip(chunk, grid, strict=True))
-        return z, y, x
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         return self._coarse(partial(self._source._read_frames, trajectory), trajectory, start, stop, cells)

@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any
 
 from matey.config import ConfigError, RunConfig
-from matey.data.reading import unpacked_cells
 from matey.model.boxes import grain_of
 from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
@@ -362,18 +361,14 @@ def _read(sample: Sample, part: Part) -> float:
 
 @cache
 def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
-    """Return the bytes of float32 that a rank reads of a micro-batch of average samples, compressed chunks counted whole.
+    """Return the bytes of float32 that a rank reads of a micro-batch of average samples.
 
     Args:
         workload: the samples and the network.
         num_samples: number of samples of the micro-batch.
-        ways: number of ranks that read a part each, with the cells around it; of these, the one that unpacks most counts.
+        ways: number of ranks that read a part each, with the cells around it; of these, the one that reads most counts.
     """
-    total = 0
-    for sample in workload.samples:
-        if ways == 1:
-            total += num_samples * sample.num_bytes
-            continue
-        boxes = (part.cuts[0].to_read() for part in parts_of_sample(workload, sample, num_samples, ways))
-        total += sample.bytes_of_cell * max(unpacked_cells(each, sample.chunk, sample.window[1:]) for each in boxes)
-    return total / len(workload.samples)
+    if ways == 1:
+        return num_samples * sum(sample.num_bytes for sample in workload.samples) / len(workload.samples)
+    parts = {sample: parts_of_sample(workload, sample, num_samples, ways) for sample in workload.samples}
+    return sum(max(_read(sample, part) for part in own) for sample, own in parts.items()) / len(parts)

@@ -40,9 +40,6 @@ from matey.train.run_data import open_data
 WindowSize = tuple[int, int, int, int]
 """Size ``t, z, y, x`` of a sample in frames and cells."""
 
-Chunk = tuple[int, int, int] | None
-"""Shape ``z, y, x`` of the compressed chunks of a sample's file; None where any part can be read, or nothing is known."""
-
 MOST_PATCHES = 2**16
 """Most finest patches in all assumed samples together; on a large grid chance evens out, so one sample is enough."""
 
@@ -76,7 +73,6 @@ class Sample:
         layout: the layout of the sample's tokens.
         num_given: number of given fields.
         given_frames: number of frames of the given fields; 1 if they are constant in time.
-        chunk: chunks of the sample's file.
         periodic: whether the domain wraps around along ``z, y, x``.
     """
 
@@ -86,7 +82,6 @@ class Sample:
     layout: TokenLayout
     num_given: int = 0
     given_frames: int = 0
-    chunk: Chunk = None
     periodic: tuple[bool, bool, bool] = (False, False, False)
 
     @property
@@ -149,7 +144,7 @@ def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, con
     layout = layout_of_windows(sets, [window], num_frames, config)
     given_frames = num_frames + window.lead if source.varying else bool(source.given)
     given = len(source.given), int(given_frames)
-    return Sample(about.system, about.window, len(about.fields), layout, *given, about.chunk, about.periodic)
+    return Sample(about.system, about.window, len(about.fields), layout, *given, about.periodic)
 
 
 def make_samples(

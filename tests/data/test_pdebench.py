@@ -1,6 +1,5 @@
 """PDEBench readers: orientation, descriptions, and what is said about files that are not as they should be."""
 
-from functools import partial
 
 import h5py
 import numpy as np
@@ -12,7 +11,6 @@ from tests.support.layout_files import (
     NUM_X,
     NUM_Y,
     coded_groups,
-    write_compressible,
     write_incompressible,
     write_seed_groups,
 )
@@ -49,27 +47,6 @@ def test_description_holds_grid_spacing_time_step_and_parameters(path, system):
 def test_a_file_without_yaml_is_told_by_its_number_of_channels(tmp_path, system):
     trajectories = open_dataset(write_seed_groups(tmp_path / "a.h5", system, config=False))
     assert trajectories.system == system and trajectories.trajectories[0].parameters == {}
-
-
-@pytest.mark.parametrize(
-    ("write", "name", "chunks", "expected"),
-    [
-        (partial(write_seed_groups, system="shallow_water"), "0000/data", (2, 3, 4, 1), (1, 4, 3)),
-        (partial(write_seed_groups, system="diffusion_reaction"), "0000/data", (2, 3, 4, 2), (1, 3, 4)),
-        (write_incompressible, "velocity", (1, 1, 3, 4, 2), (1, 4, 3)),
-        (write_compressible, "Vx", (1, 1, 3, 4), (1, 4, 3)),
-    ],
-    ids=[*SYSTEMS, "incompressible", "compressible"],
-)
-def test_compressed_chunks_are_told_along_our_axes(tmp_path, write, name, chunks, expected):
-    path = write(tmp_path / "a.h5")
-    with h5py.File(path, "a") as file:
-        values = file[name][...]
-        for how, told in (({}, None), ({"chunks": chunks, "compression": "lzf"}, expected)):
-            del file[name]
-            file.create_dataset(name, data=values, **how)
-            file.flush()
-            assert open_dataset(path).chunk(0) == told
 
 
 @pytest.mark.parametrize("shape", [(11, NUM_X, 1), (11, NUM_X, NUM_Y, 3)])

@@ -149,13 +149,3 @@ def test_the_real_dam_break_has_the_heights_of_pdebench(real_file):
     heights = np.concatenate([trajectories.read(index, 0, 21) for index in range(2, 10)]).astype(np.float64)
     assert heights.mean() == pytest.approx(1.0355, abs=1e-4)  # stats.yaml, of the training part
     assert heights.std() == pytest.approx(0.11732, abs=1e-5)
-
-
-def test_chunks_are_those_of_the_largest_compressed_field_along_our_axes(path):
-    assert open_dataset(path).chunk(0) is None
-    with h5py.File(path, "a") as file:
-        for name, chunks in (("t0_fields/height", (1, 2, 3, 4)), ("t0_fields/pressure", (2, 6))):
-            values, about = file[name][...], dict(file[name].attrs)
-            del file[name]
-            file.create_dataset(name, data=values, chunks=chunks, compression="lzf").attrs.update(about)
-    assert open_dataset(path).chunk(1) == (1, 4, 6)  # z, y, x; the file has x, y
