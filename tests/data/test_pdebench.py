@@ -1,6 +1,5 @@
 """PDEBench readers: orientation, descriptions, and what is said about files that are not as they should be."""
 
-
 import h5py
 import numpy as np
 import pytest
