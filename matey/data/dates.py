@@ -11,6 +11,7 @@ import numpy as np
 
 from matey.config.description import DATE_DIGITS, NUMBER
 from matey.data.stored import StoredArray
+from matey.mistakes import DataError
 
 UNIT, CALENDAR = "seconds since 1970-01-01", "proleptic_gregorian"
 _NUMBER = re.compile(r"\d+\.?\d*([eE][+-]?\d+)?")
@@ -56,10 +57,10 @@ def count_from_a_date(unit: str, calendar: str) -> bool:
 def in_order(names: Sequence[str], dates: str | None = None) -> list[str]:
     """Sort names by the number in which they differ; where there are several, by each of these from left to right.
 
-    Where ``dates`` is a form of date that all names hold, they are sorted by date.
+    Where ``dates`` is a form of date, they are sorted by the date in each.
     """
-    if dates and (seconds := seconds_of(names, dates)) is not None:
-        return [name for _, name in sorted(zip(seconds, names, strict=True))]
+    if dates:
+        return sorted(names, key=lambda name: date_in(name, dates))
     numbers = numbers_in(names)
     if numbers is not None:
         return [name for _, name in sorted(zip(numbers, names, strict=True))]
@@ -84,22 +85,21 @@ def numbers_in(names: Sequence[str]) -> list[float] | None:
     return [float(text) for text in rest]
 
 
-def seconds_of(names: Sequence[str], form: str) -> list[float] | None:
-    """Return the seconds from 1970 to the date in each name; None where a name has no valid date.
+def date_in(name: str, form: str) -> float:
+    """Return the seconds from 1970 to the last date in a name, of the form that `datetime.strptime` reads.
 
-    Args:
-        names: the names; the last date in each counts.
-        form: form of the dates, as `datetime.strptime` reads them.
+    Raises:
+        DataError: the name has no valid date.
 
-    >>> seconds_of(["out_2020-02-28_12.nc", "out_2020-03-01_00.nc"], "%Y-%m-%d_%H")
-    [1582891200.0, 1583020800.0]
+    >>> date_in("out_2020-02-28_12.nc", "%Y-%m-%d_%H")
+    1582891200.0
     """
-    found = [re.findall(date_pattern(form), name) for name in names]
     try:
-        dates = [datetime.strptime(each[-1], form).replace(tzinfo=UTC) for each in found]
+        return datetime.strptime(re.findall(date_pattern(form), name)[-1], form).replace(tzinfo=UTC).timestamp()
     except (IndexError, ValueError):
-        return None
-    return [date.timestamp() for date in dates]
+        raise DataError(
+            f"{name}: expected a date of the form {form} in its name; correct date_in_name of time_step."
+        ) from None
 
 
 def number_in(name: str, form: str) -> float | None:

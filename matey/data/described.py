@@ -35,7 +35,7 @@ from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
 from matey.data.arrays import KINDS
 from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, order_of
-from matey.data.dates import CALENDAR, UNIT, counted_from, numbers_in, seconds_of
+from matey.data.dates import CALENDAR, UNIT, counted_from, date_in, numbers_in
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
 from matey.data.remote import place
@@ -293,7 +293,7 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
     if isinstance(step, TimeSource) and step.number_in_name is not None:
         times = tuple(number * step.number_in_name for number in _numbers(pieces))
     elif isinstance(step, TimeSource) and step.date_in_name is not None:
-        times = tuple(_seconds(pieces, step.date_in_name))
+        times = tuple(date_in(_label(piece), step.date_in_name) for piece in pieces)
     else:
         times = tuple(time for piece in pieces for time in _times(first, piece))
     whole = replace(first, times=times, pieces=tuple(pieces))
@@ -359,20 +359,6 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
             "trajectories apart, such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )
     return numbers
-
-
-def _seconds(pieces: Sequence[Located], form: str) -> list[float]:
-    """Return the seconds from 1970 to the date in the name of each piece.
-
-    Raises:
-        DataError: a name has no date of this form.
-    """
-    labels = [_label(piece) for piece in pieces]
-    seconds = seconds_of(labels, form)
-    if seconds is None:
-        wrong = next(label for label in labels if seconds_of([label], form) is None)
-        raise DataError(f"{wrong}: expected a date of the form {form} in its name; correct date_in_name of time_step.")
-    return seconds
 
 
 def _check_numbers(pieces: Sequence[Located]) -> None:

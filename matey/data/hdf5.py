@@ -128,7 +128,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Errors that h5py was seen to raise after bytes of the metadata were overwritten, or where datasets or axes were missing;
 # AttributeError comes from a link that leads nowhere, or a group in place of a dataset.
-_SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
+_SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError, yaml.YAMLError)
 
 # Files that are being looked at, see `opened_once`.
 _shared: dict[Path, h5py.File | None] = {}
@@ -467,23 +467,13 @@ def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[st
 
 
 def read_config(item: h5py.Group) -> dict[str, Any]:
-    """Return the mapping in PDEBench's attribute ``config`` of a file or group, empty if there is none.
-
-    Raises:
-        DataError: the attribute is text that is not YAML.
-    """
+    """Return the mapping in PDEBench's attribute ``config`` of a file or group, empty if there is none."""
     text = attribute_of(item, "config")
     if isinstance(text, bytes):
         text = text.decode()  # also numpy's bytes_, which h5py gives for fixed-length strings and YAML refuses
     if not isinstance(text, str):
         return {}
-    try:
-        config = yaml.load(text, Loader=_YamlLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise DataError(
-            f"{item.file.filename}, group {item.name}: expected YAML in the attribute 'config', got what cannot be "
-            f"parsed ({one_line(error)}); write it again or delete it."
-        ) from error
+    config = yaml.load(text, Loader=_YamlLoader)
     return config if isinstance(config, dict) else {}
 
 

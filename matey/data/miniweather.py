@@ -19,7 +19,7 @@ from einops import rearrange
 
 from matey.data.arrays import NETCDF, kind_of
 from matey.data.coordinates import mean_step
-from matey.data.hdf5 import described_hdf5, is_classic_netcdf, is_hdf5
+from matey.data.hdf5 import HDF5
 from matey.data.stored import StoredArray
 from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
 
@@ -92,14 +92,8 @@ def neutral_background(num_z: int) -> np.ndarray:
 
 def recognises(path: Path) -> bool:
     """Whether at least two of the four variables are there; opening names the missing ones."""
-    if is_classic_netcdf(path):
-        names = set(NETCDF.arrays(path))
-    elif is_hdf5(path):
-        with described_hdf5(path) as file:
-            names = set(file)
-    else:
-        return False
-    return len(names.intersection((*PERTURBATIONS, *WINDS))) >= 2
+    kind = next((kind for kind in (NETCDF, HDF5) if kind.recognises(path)), None)
+    return kind is not None and len(kind.arrays(path).keys() & {*PERTURBATIONS, *WINDS}) >= 2
 
 
 READER = Reader(

@@ -306,17 +306,9 @@ def described_files(path: Path, description: DataDescription) -> list[DataFile]:
     Raises:
         DataError: a pattern has no match, or a file is in two parts or occurs twice.
     """
-    if not isinstance(description.files, dict):
-        return _each_once([*_all_of(path, description.files, description)])
-    known: dict[Path, Part] = {}
-    found: list[DataFile] = []
-    for part, patterns in description.files.items():
-        for each in _all_of(path, patterns, description, part):
-            for file in each.paths:
-                if known.setdefault(file, part) != part:
-                    raise DataError(f"{path}: {file} is in {known[file]} and in {part}; correct 'files'.")
-            found.append(each)
-    return _each_once(found)
+    files = description.files
+    of_parts: list[tuple[Part | None, Any]] = [*files.items()] if isinstance(files, dict) else [(None, files)]
+    return _each_once([each for part, of in of_parts for each in _all_of(path, of, description, part)])
 
 
 def would_describe(path: Path, file: Path) -> bool:
@@ -337,14 +329,15 @@ def description_beside(file: Path) -> Path | None:
 
 
 def _each_once(files: list[DataFile]) -> list[DataFile]:
-    """Return the files; raise DataError if one occurs twice under different names, since held-out data would be trained on."""
-    known: dict[tuple[int, int], Path] = {}
-    for file in (path for each in files for path in each.paths):
-        about = file.stat()
-        before = known.setdefault((about.st_dev, about.st_ino), file)
-        if before != file:
+    """Return the files; raise DataError if one occurs twice, maybe by another name, since held-out data would be trained on."""
+    known: dict[tuple[int, int], tuple[Path, Part | None]] = {}
+    for path, part in ((path, each.part) for each in files for path in each.paths):
+        about = path.stat()
+        before = known.setdefault((about.st_dev, about.st_ino), (path, part))
+        if before != (path, part):
+            parts = f" in {before[1]} and in {part}" if before[1] != part else ""
             raise DataError(
-                f"{file} and {before} are the same file; name it once, or one part trains on what another holds out."
+                f"{path} and {before[0]} are the same file{parts}; name it once, or one part trains on what another holds out."
             )
     return files
 
@@ -353,8 +346,6 @@ def _all_of(
     path: Path, patterns: str | tuple[str, ...] | None, description: DataDescription, part: Part | None = None
 ) -> Iterator[DataFile]:
     """Yield the files that patterns match, each once, and the files of a trajectory together."""
-    if patterns is None and not gridded_files(path.parent):
-        raise DataError(f"{path}: there is no data in its folder; put it there, or say in 'files' where it lies.")
     step = description.time_step
     dates = step.date_in_name if isinstance(step, TimeSource) else None
     known: dict[Path, Path] = {}  # the pattern of each file
@@ -364,7 +355,7 @@ def _all_of(
         found = gridded_files(whole)
         if not found:
             raise DataError(
-                f"{path}: no file matches {pattern!r}; correct 'files', which start from the description's folder."
+                f"{path}: no data file matches {pattern!r}; put it there, or correct 'files', which start from this folder."
             )
         for file in found:
             if file in known:

@@ -22,7 +22,7 @@ import yaml
 from matey.data.splits import Split
 from matey.data.trajectories import PARTS, DataError, Trajectory, TrajectorySet, check_storable
 from matey.data.windows import stretches
-from matey.well_file import KINDS, PARAMETERS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
+from matey.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 
 ROOM = 2**20  # bytes of a file beyond the values of its fields
 
@@ -168,11 +168,6 @@ def _begin(file: h5py.File, data: TrajectorySet, numbers: Sequence[int], fields:
     ends = {axis: KINDS[end] for axis, end in boundary.items()}
     begin(file, data.system, len(numbers), counted if times is None else times.values, places, ends)
     alike, of_each = _parameters(abouts)
-    if reserved := [name for name in alike if name in (*file.attrs, PARAMETERS)]:
-        raise DataError(
-            f"{first.label}: The Well's layout has a meaning of its own for {', '.join(reserved)}, which is a parameter here; "
-            "give it another name."
-        )
     add_scalars(file, alike, of_each)
     for each in fields:
         add_fields(file, each.order, [each.name], num_frames=first.num_frames if each.varies else None)

@@ -23,7 +23,7 @@ WRONG = {
     "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
     "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
     "what is to be filled in": ({"boundary": {"y": "TODO", "x": "TODO"}}, "boundary.y, boundary.x still say TODO"),
-    "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc is in train and in test"),
+    "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc are the same file in train and in test"),
     "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got .0.0, 0.25"),
     "fields of unlike axes": (
         {"fields": {"height": "h", "tracer": {"array": "q", "axes": ["time", "y", "x"]}}},
@@ -113,7 +113,7 @@ def save_objects(path):
             lambda path: np.savez(path.open("wb"), a=np.zeros(3)),
             r"a.npy is none of .*: it begins with b.PK.*docs/data.md says",
         ),
-        (lambda path: path.unlink(), "matey.yaml: there is no data in its folder; put it there, or say in 'files'"),
+        (lambda path: path.unlink(), "matey.yaml: no data file matches '.'; put it there, or correct 'files'"),
     ],
 )
 def test_a_file_that_holds_no_array_says_what_it_is(tmp_path, save, words):
