@@ -65,16 +65,21 @@ def from_xarray(
     for what, told in (("boundary", boundary), ("spacing", dict.fromkeys(grid) | {**spacing})):
         if not isinstance(told, Mapping) or {*told} != {*grid}:
             raise DataError(f"{system}, {what}: expected the dimensions {listed(grid)}, got {told}.")
-    dataset = dataset.isel({dim: slice(None, None, -1) for dim in grid if _falls(dataset, dim)})
-    steps = [spacing[dim] if dim in spacing else _step(system, dataset, dim, "spacing", UNEVEN_SPACE) for dim in grid]
-    of_time = None if time_step is not None else _coordinates(dataset, time)
-    labels = {"time": of_time, **{roles[dim]: _coordinates(dataset, dim) for dim in grid}}
+    falling = [dim for dim in grid if (own := _places(dataset, dim)) and (np.diff(own.values) < 0).all()]
+    dataset = dataset.isel(dict.fromkeys(falling, slice(None, None, -1)))
+    places = {dim: _places(dataset, dim) for dim in (time, *grid)}
+    steps = [
+        spacing[dim] if dim in spacing else _step(system, dim, places[dim], "spacing", UNEVEN_SPACE) for dim in grid
+    ]
+    labels = {str(roles[dim]): own for dim, own in places.items() if own and (np.diff(own.values) > 0).all()}
+    if time_step is not None:
+        labels.pop("time", None)
     data = TrajectorySet.from_arrays(
         system,
         {str(name): _Lazy.turned(system, dataset[name], order, roles) for name in names},
         spacing=steps,
         boundary=[boundary[dim] for dim in grid],
-        time_step=_step(system, dataset, time, "time_step", UNEVEN_TIME) if time_step is None else time_step,
+        time_step=_step(system, time, places[time], "time_step", UNEVEN_TIME) if time_step is None else time_step,
         units={str(name): _unit(dataset[name]) for name in names},
         parameters={name: _parameter(system, dataset[name], order, roles) for name in parameters},
         given={
@@ -83,10 +88,10 @@ def from_xarray(
             )
             for name in given
         },
-        coordinates={str(axis): own for axis, own in labels.items() if own is not None},
+        coordinates=labels,
     )
-    if time_step is None:
-        data.time_unit = "s" if _is_date(dataset[time]) else _unit(dataset[time])
+    if time_step is None and (own := places[time]):
+        data.time_unit = "s" if own.unit == UNIT else own.unit
     of_grid = {"?" if dim in spacing else _unit(dataset[dim]) for dim in grid}
     data.length_unit = of_grid.pop() if len(of_grid) == 1 else "?"
     return data
@@ -116,62 +121,29 @@ def _order(system: str, dims: Sequence[Any], roles: Mapping[Any, Axis | None]) -
     return sorted(dims, key=lambda dim: ranks.index(roles[dim]))
 
 
-def _step(system: str, dataset: Dataset, dim: Hashable, key: str, tolerance: float) -> float:
+def _step(system: str, dim: Hashable, places: Coordinates | None, key: str, tolerance: float) -> float:
     """Return the spacing of the coordinates along a dimension."""
-    if dim not in dataset.coords:
-        raise DataError(f"{system}: the dimension {dim} has no coordinates; give {key}.")
-    places = _numbers(dataset, dim)
     if places is None:
-        kind = dataset[dim].values.dtype
-        raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, got {kind}; give {key}.")
-    if _is_date(dataset[dim]):
-        places = places - places[0]  # the tolerance must not grow with the time since 1970
-    return even_step(places, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
+        raise DataError(f"{system}, {dim}: expected numbers or dates as coordinates, found none; give {key}.")
+    values = places.values - (places.values[0] if places.unit == UNIT else 0)  # else the tolerance grew from 1970 on
+    return even_step(values, f"{system}, {dim}", tolerance, f"interpolate to even ones, or give {key}")
 
 
-def _coordinates(dataset: Dataset, dim: Hashable) -> Coordinates | None:
-    """Return the coordinates along a dimension; None where there are none or they do not increase."""
-    numbers = _numbers(dataset, dim)
-    if numbers is None or not (np.diff(numbers) > 0).all():
-        return None
-    values = dataset[dim].values
-    if not _is_date(dataset[dim]):
-        return Coordinates(numbers, _unit(dataset[dim]))
-    if values.dtype.kind == "m":
-        return Coordinates(numbers, "s")
-    return Coordinates(numbers, UNIT, CALENDAR if values.dtype.kind == "M" else values[0].calendar)
-
-
-def _falls(dataset: Dataset, dim: Hashable) -> bool:
-    """Whether the coordinates along a dimension decrease."""
-    numbers = _numbers(dataset, dim)
-    return numbers is not None and len(numbers) > 1 and bool((np.diff(numbers) < 0).all())
-
-
-def _numbers(dataset: Dataset, dim: Hashable) -> np.ndarray | None:
-    """Return the coordinates along a dimension in double precision; None where there are none, or other ones than numbers.
-
-    Dates are in seconds since 1970, and durations in seconds.
-    """
-    if dim not in dataset.coords or not (dataset[dim].dtype.kind in "fiu" or _is_date(dataset[dim])):
+def _places(dataset: Dataset, dim: Hashable) -> Coordinates | None:
+    """Return the coordinates along a dimension, dates and durations in seconds; None where they are neither, nor numbers."""
+    if dim not in dataset.coords:
         return None
     values = dataset[dim].values
     if values.dtype.kind == "M":
-        values = values - np.datetime64(0, "s")
+        return Coordinates((values - np.datetime64(0, "s")) / np.timedelta64(1, "s"), UNIT, CALENDAR)
     if values.dtype.kind == "m":
-        values = values / np.timedelta64(1, "s")
-    elif values.dtype.kind == "O":
-        import cftime  # installed wherever such dates were made
+        return Coordinates(values / np.timedelta64(1, "s"), "s")
+    if values.dtype.kind == "O" and hasattr(values[0], "calendar"):
+        import cftime  # late, as most data has no dates
 
-        values = cftime.date2num(values, UNIT, values[0].calendar)
-    return values.astype(np.float64)
-
-
-def _is_date(coordinate: Variable) -> bool:
-    """Whether coordinates are dates, NumPy's or those of other calendars."""
-    if coordinate.dtype.kind == "O":
-        return bool(coordinate.size) and hasattr(coordinate.values[0], "calendar")
-    return coordinate.dtype.kind in "mM"
+        calendar = values[0].calendar
+        return Coordinates(np.asarray(cftime.date2num(values, UNIT, calendar), np.float64), UNIT, calendar)
+    return Coordinates(values.astype(np.float64), _unit(dataset[dim])) if values.dtype.kind in "fiu" else None
 
 
 def _unit(variable: Variable) -> str:

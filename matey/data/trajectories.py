@@ -493,24 +493,12 @@ def lacking_note(parameters: Sequence[str], given: Sequence[str], sets: Sequence
         given: names of the given fields that the model takes; a field that a set has to predict is not lacking there.
         sets: the data sets.
     """
-    said, counts = [], []
-    lacking: set[str] = set()
+    said = []
     for data in sets:
-        of_each = [
-            {name for name in parameters if math.isnan(about.parameters.get(name, math.nan))}
-            for about in data.trajectories
-        ]
-        lacking.update(*of_each)
-        counts += (
-            [f"{number} of {data.num_trajectories} of {data.system}"] if (number := sum(map(bool, of_each))) else []
-        )
-        if missing := [name for name in given if name not in (*data.given, *data.left_out, *data.fields)]:
-            said.append(
-                f"The model takes the given fields {listed(missing)}, which {data.system} lacks: it does without them."
-            )
-    if lacking:
-        names = listed(sorted(lacking))
-        said.append(
-            f"The model takes {names}, which trajectories lack, {', '.join(counts)}: it is told that they are not known."
-        )
+        missing = [name for name in given if name not in (*data.given, *data.left_out, *data.fields)]
+        for name in parameters:
+            if number := sum(math.isnan(about.parameters.get(name, math.nan)) for about in data.trajectories):
+                missing.append(f"{name} (in {number} of {data.num_trajectories} trajectories)")
+        if missing:
+            said.append(f"The model takes {listed(missing)}, which {data.system} lacks: it does without them.")
     return " ".join(said)

@@ -175,10 +175,10 @@ def puffs(parameters, **given):
 def test_what_trajectories_lack_of_a_models_parameters_is_said():
     data = puffs([{"nu": 1.0}, {"nu": 2.0, "u": 1.0}])
     assert lacking_note(["nu", "u"], [], [data]).startswith(
-        "The model takes u, which trajectories lack, 1 of 2 of puffs"
+        "The model takes u (in 1 of 2 trajectories), which puffs lacks"
     )
     unknown = puffs([{"nu": 1.0}, {"nu": float("nan")}])
-    assert "takes nu, which trajectories lack, 1 of 2 of puffs" in lacking_note(["nu"], [], [data, unknown])
+    assert "takes nu (in 1 of 2 trajectories), which puffs lacks" in lacking_note(["nu"], [], [data, unknown])
     assert lacking_note(["nu"], [], [data]) == lacking_note([], [], [data]) == ""
 
 
@@ -186,5 +186,5 @@ def test_given_fields_that_a_set_lacks_are_said_but_not_one_that_it_has_to_predi
     data = puffs([], land=np.zeros((2, 4, 4)))
     assert lacking_note([], ["land", "u"], [data, data.with_given([])]) == ""
     assert lacking_note([], ["land", "sun"], [data]) == (
-        "The model takes the given fields sun, which puffs lacks: it does without them."
+        "The model takes sun, which puffs lacks: it does without them."
     )
