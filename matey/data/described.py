@@ -146,18 +146,10 @@ class DescribedFiles(TrajectorySet):
                 arrays[file, name] = stored.numbers(raw)
             values = arrays[file, name]
             if axis == "time":
-                of_all = values.size == self._num_stored(located)
-                values = values.reshape(-1) if of_all else values[located.sample] if values.ndim > 1 else values
+                values = values[located.sample] if values.ndim > 1 else values
                 values = values[self._times(0, located.about.num_frames)]
-            else:
-                values = values.reshape(-1)
             values = values[::-1] if axis in located.turned else values
             yield Coordinates(values, stored.unit or "?", stored.calendar)
-
-    def _num_stored(self, located: Located) -> int:
-        """Return the number of snapshots in the arrays of a trajectory, skipped ones included."""
-        axes = self.description.axes_of(next(iter(self.description.fields.values())))
-        return located.stored[located.arrays[0]].shape[axes.index("time")] if "time" in axes else 1
 
     def _joined_times(self, located: Located) -> Coordinates:
         """Return the times of the snapshots used of a trajectory that lies in several pieces."""

@@ -283,7 +283,6 @@ def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int]) -> floa
         raise DataError(
             f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; {remedy}."
         )
-    places = places.reshape(-1)  # MATLAB writes vectors with two axes
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
 
@@ -303,7 +302,7 @@ def _times(file: OpenedFile, size: int, sample: int, count: int) -> np.ndarray |
     if not isinstance(source, str):
         return None
     times = file.values(source, " of the times")
-    times = times[sample] if times.shape == (count, size) else times.reshape(-1) if times.size == size else times
+    times = times[sample] if times.shape == (count, size) else times
     if times.shape != (size,):
         raise DataError(
             f"{file.path}, {source}: expected {size} times, one for each snapshot, got the shape {times.shape}; correct the "

@@ -253,7 +253,7 @@ class _Guesser:
         if stored is None or math.prod(stored.shape) != size or size < 2:
             return name is not None
         raw = self.kind.read(self.path, str(name), (slice(None),) * len(stored.shape))
-        places = stored.packing.unpacked(raw).astype(np.float64).reshape(-1)
+        places = stored.numbers(raw)
         try:
             even_step(places if places[-1] > places[0] else places[::-1], str(name), UNEVEN_SPACE, "")
         except DataError:

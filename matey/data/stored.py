@@ -115,8 +115,8 @@ class StoredArray:
     problem: str = ""
 
     def numbers(self, raw: np.ndarray) -> np.ndarray:
-        """Return values as they lie on disk, unpacked, in double precision."""
-        return self.packing.unpacked(raw).astype(np.float64)
+        """Return values from disk unpacked, in double precision, without axes of length 1, as MATLAB's vectors have one."""
+        return np.atleast_1d(self.packing.unpacked(raw).astype(np.float64).squeeze())
 
     @property
     def outline(self) -> str:

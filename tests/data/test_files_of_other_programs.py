@@ -59,7 +59,7 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
             np.arange(NUM_X + 1) / 8,
             r"expected 8 coordinates of x, got the shape \(9,\); .* the edges .* such as x: 0.125",
         ),
-        (np.arange(NUM_X + 1)[None] / 8, r"got the shape \(1, 9\); these may be the edges of the cells"),
+        (np.arange(NUM_X + 1)[None] / 8, r"got the shape \(9,\); these may be the edges of the cells"),
         (X + 0.1 * Y[:, None], r"got the shape \(6, 8\); curvilinear grids are not supported"),
         (np.arange(NUM_X + 2), r"got the shape \(10,\); correct the order of the axes"),
         (np.where(X > 0.3, np.nan, X), r"x: expected increasing coordinates, got 0.0 to nan"),
