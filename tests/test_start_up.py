@@ -52,7 +52,7 @@ NO_DATA = "data.sets=[{path: nowhere}]"
             ["tools/reproduce.py", "scaling", "--ranks", "1", "--config", "nowhere.yaml"],
             "Cannot read the configuration",
         ),
-        (["tools/show_tokens.py", "nowhere", "--out", "x.png"], "nowhere does not exist"),
+        (["tools/show_tokens.py", "nowhere", "--config", "demo", "--out", "x.png"], "nowhere does not exist"),
         (["tools/simulate.py", "moon", "--out", "x"], "there is no system 'moon'"),
         (
             ["tools/simulate.py", "compressible_rand", "--out", "x", "--mach", "99"],

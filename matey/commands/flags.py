@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, first_file, is_peer, is_run, step_folder
-from matey.config import load_config, load_deepspeed_config, parse_config, with_overrides
+from matey.config import load_config, load_deepspeed_config
 from matey.config.files import KINDS, configurations, find_shipped, hint_of_file
 from matey.config.flags import (
     FlagError,
@@ -189,15 +189,11 @@ def show_forecast() -> int:
     return draw_forecast(args)
 
 
-# Settings that a run must have but that a mesh does not depend on.
-NO_RUN = {"data": {"sets": [{"path": "unused"}]}, "train": {"steps": 1}, "output": {"dir": "unused"}}
-
-
 @entry_point
 def show_tokens() -> int:
     """Draw the mesh that a run's tokenizer chooses over a field.
 
-        python tools/show_tokens.py FILE [--config RUN.yaml] [--set tokens.refine=0.1] --out mesh.png
+        python tools/show_tokens.py FILE --config RUN.yaml [--set tokens.refine=0.1] --out mesh.png
 
     The first, middle and last window of one trajectory are drawn; their tokens are counted per level beside the uniform fine
     grid.
@@ -205,12 +201,12 @@ def show_tokens() -> int:
     parser = parser_of(show_tokens)
     add = parser.add_argument
     add("file", metavar="FILE", help="data set: a file, a folder or a glob")
-    add("--config", help="run YAML whose tokens and history are taken; by default the schema's own")
+    add("--config", required=True, help="YAML of a run, see launch/runs/, whose tokens and history are taken")
     add_settings(parser)
     add("--trajectory", type=whole(0), default=0, help="number of the trajectory, counted from 0 (0)")
     add("--out", required=True, type=path, help="PNG to write")
     args = parser.parse_args()
-    run = load_config(args.config, args.set) if args.config else parse_config(with_overrides(NO_RUN, args.set), "--set")
+    run = load_config(args.config, args.set)
     from matey.data import DataError, open_dataset
 
     data = open_dataset(args.file)
@@ -218,9 +214,6 @@ def show_tokens() -> int:
         raise DataError(
             f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
         )
-    if not args.config:  # no history was asked for, and a short trajectory has a shorter one
-        history = max(1, min(run.data.history, data.trajectories[args.trajectory].num_frames - 1))
-        run = run.model_copy(update={"data": run.data.model_copy(update={"history": history})})
     from matey.commands.show import draw_tokens
 
     return draw_tokens(data, run, args.trajectory, args.out)

@@ -29,11 +29,8 @@ CPU = load_machine("cpu").model_copy(update={"reserved_memory": 0})
 NOTHING = {"bytes": 0}
 QUICK = Case("Ti", grid=(64, 96), batch=1)
 SLOW = [
-    (1, Case("Ti", scheme="svit", batch=1)),
     (1, Case("Ti", scheme="avit", batch=1)),
     (1, Case("Ti", grid=(256, 256), tokens="mul", patches=(32, 8), batch=1)),
-    (2, Case("S", batch=1)),
-    (4, Case("Ti", batch=1)),
     (2, Case("Ti", tokens="mul", patches=(32, 8), batch=3)),
     (4, Case("Ti", grid=(32, 64, 64), patches=(16, 8), tokens="mix", batch=1, frames=2)),
 ]

@@ -19,11 +19,3 @@ def test_the_mesh_is_drawn_and_its_tokens_counted(run_yaml, tmp_path):
     rows = [line.split() for line in result.stdout.splitlines()[2:]]
     # 16 x 16 cells and two frames: 2 x 4 coarse tokens, 6 more per split, 32 in the fine grid
     assert [row[1:] for row in rows] == [["4", "16", "20", "32", "62%"]] * 3
-
-
-def test_without_a_run_the_schemas_tokens_are_taken(tmp_path):
-    data = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 1, num_frames=3, resolution=64)  # two of history, fewer than usual
-    command = [sys.executable, "tools/show_tokens.py", data, "--set", "tokens.set=mul", "--out", tmp_path / "mesh.png"]
-    result = start(command)
-    assert result.returncode == 0, result.stderr
-    assert "patch 1x1x32x32" in result.stdout and "patch 1x1x8x8" in result.stdout
