@@ -26,7 +26,6 @@ from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import count_traffic, stop_counting, take_traffic
 from matey.parallel.sequence import share_samples
-from matey.parallel.topology import shares
 from matey.train.loss import LossScale, training_loss
 
 Point = dict[str, Any]
@@ -111,13 +110,11 @@ def main(settings: dict[str, Any]) -> None:
     return_freed_memory(at_once=False)
     times = step_times(model, batch, repeat) if repeat else None
     num_tokens = int(model.count_tokens(batch).sum())
-    own = [num_tokens] if size == 1 else [s.stop - s.start for s in shares(num_tokens, size)]
     everyone = collectives.from_all_ranks((activations, traffic, times))
     if rank == 0:
         point = {
             "ranks": size,
             "num_tokens": num_tokens,
-            "tokens_of_ranks": own,
             "activation_bytes": [of_rank[0] for of_rank in everyone],
             **{way: mean_traffic([of_rank[1][way] for of_rank in everyone]) for way in traffic},
             "width": model.config.width,

@@ -36,7 +36,6 @@ def test_with_too_few_heads_keys_and_values_are_gathered_and_gradients_scattered
     # What is handed over in the decoding goes back as well, and over gloo sums are scattered by an exchange.
     there, back = (point[way]["all_to_all_single"]["bytes"] for way in ("traffic_forward", "traffic_backward"))
     assert back - there == 2 * own
-    assert point["tokens_of_ranks"] == [point["num_tokens"] / 2] * 2
 
 
 def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
