@@ -37,7 +37,7 @@ from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
-from matey.nested import Packed, tensors_in
+from matey.model.nested import Packed, tensors_in
 from matey.parallel import collectives
 from matey.parallel.engine import build_engine
 from matey.parallel.environment import find_environment, start_processes, stop_processes

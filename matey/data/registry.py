@@ -104,7 +104,7 @@ def open_sets(section: DataSection, share: Share = alone) -> list[TrajectorySet]
     """
     opened = [open_dataset(each.path, each.description, share) for each in section.sets]
     return [
-        TimeBlocks(data, section.split) if each.split_by == "time" else data
+        TimeBlocks.by_shares(data, section.split) if each.split_by == "time" else data
         for each, data in zip(section.sets, opened, strict=True)
     ]
 

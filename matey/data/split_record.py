@@ -14,10 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -51,7 +50,7 @@ class _Line(BaseModel):
     set: int
     file: str
     bytes: int
-    changed: int = 0
+    changed: int = 0  # in records of before; nothing reads it
     content: str
     prints: dict[str, str] = {}
     train: tuple[str, ...] = ()
@@ -68,14 +67,12 @@ class FileParts:
         num_bytes: size of the file.
         content: hash of the names, shapes and time steps of its trajectories.
         parts: name of each trajectory mapped to ``train``, ``valid``, ``test`` or ``unused``.
-        changed: modification time of the file in nanoseconds; 0 where it has none.
         prints: fingerprints of all or some of its trajectories, by name of the trajectory.
     """
 
     num_bytes: int
     content: str
-    parts: dict[str, str]
-    changed: int = 0
+    parts: dict[str, str] = field(default_factory=dict)
     prints: dict[str, str] = field(default_factory=dict)
 
     def is_as(self, other: FileParts) -> bool:
@@ -118,7 +115,7 @@ class SplitRecord:
                 named: dict[str, list[str]] = {}
                 for name, part in file.parts.items():
                     named.setdefault(part, []).append(name)
-                about = {"set": index, "file": label, "bytes": file.num_bytes, "changed": file.changed}
+                about = {"set": index, "file": label, "bytes": file.num_bytes}
                 lines.append(json.dumps(about | {"content": file.content, "prints": file.prints} | named))
         return "\n".join(lines) + "\n"
 
@@ -177,16 +174,31 @@ class SplitRecord:
 
 
 def record_split(
-    sets: Sequence[TrajectorySet], splits: Sequence[Split], fractions: Sequence[float], seed: int, num_train: int | None
+    sets: Sequence[TrajectorySet],
+    splits: Sequence[Split],
+    prints: Sequence[Mapping[int, str]],
+    fractions: Sequence[float],
+    seed: int,
+    num_train: int | None,
 ) -> SplitRecord:
-    """Return the record of the files and trajectories in each part; of files, only size and modification time are read."""
+    """Return the record of the files and trajectories in each part; ``prints`` are the fingerprints of each set by number."""
     settings = SplitSettings(
         split=tuple(fractions),
         split_seed=seed,
         trajectories=num_train,
         folders=tuple(folder_of(data) for data in sets),
     )
-    return SplitRecord(settings, tuple(_files_of(data, split) for data, split in zip(sets, splits, strict=True)))
+    files = []
+    for data, split, of_set in zip(sets, splits, prints, strict=True):
+        part_of = {number: part for part in PARTS for number in getattr(split, part)}
+        labels, described = labels_of(data), described_files(data)
+        for number, about in enumerate(data.trajectories):
+            file = described[labels[about.source]]
+            file.parts[about.name] = part_of.get(number, "unused")
+            if number in of_set:
+                file.prints[about.name] = of_set[number]
+        files.append(described)
+    return SplitRecord(settings, tuple(files))
 
 
 def read_record(path: Path) -> SplitRecord | None:
@@ -202,7 +214,7 @@ def read_record(path: Path) -> SplitRecord | None:
         for text in lines:
             line = _Line.model_validate_json(text)
             parts = {name: part for part in (*PARTS, "unused") for name in getattr(line, part)}
-            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts, line.changed, line.prints)
+            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts, line.prints)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -217,16 +229,6 @@ def read_record(path: Path) -> SplitRecord | None:
     return SplitRecord(settings, sets)
 
 
-def _files_of(data: TrajectorySet, split: Split) -> dict[str, FileParts]:
-    part_of = {number: part for part in PARTS for number in getattr(split, part)}
-    labels = labels_of(data)
-    named = {
-        labels[source]: {data.trajectories[number].name: part_of.get(number, "unused") for number in numbers}
-        for source, numbers in by_file(data).items()
-    }
-    return {label: replace(file, parts=named[label]) for label, file in described_files(data).items()}
-
-
 def described_files(data: TrajectorySet) -> dict[str, FileParts]:
     """Return size and content of each file of a set, by its label in a record, without parts."""
     labels = labels_of(data)
@@ -236,11 +238,10 @@ def described_files(data: TrajectorySet) -> dict[str, FileParts]:
         for about in (data.trajectories[number] for number in numbers):
             digest.update(repr((about.name, about.num_frames, about.grid, about.time_step)).encode())
         try:
-            stat = None if source.is_dir() else source.stat()  # a folder's size and time say nothing of a store
+            size = 0 if source.is_dir() else source.stat().st_size  # a folder's size says nothing of a store
         except OSError as error:
             raise DataError(f"{source} cannot be read ({error.strerror}); it may have been moved.") from None
-        size, changed = (stat.st_size, stat.st_mtime_ns) if stat else (0, 0)
-        found[labels[source]] = FileParts(size, digest.hexdigest()[:16], {}, changed)
+        found[labels[source]] = FileParts(size, digest.hexdigest()[:16])
     return found
 
 
@@ -286,8 +287,7 @@ class RecordedParts:
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
         self._files = [file for files in record.sets for file in files.values()]
-        self._has_blocks = any(Span.named(name).is_block for file in self._files for name in file.parts)
-        self._begun: dict[tuple[Path, str], FileParts | None] = {}  # results of `_begun_as`
+        self._names = [name for file in self._files for name in file.parts]
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
@@ -326,31 +326,18 @@ class RecordedParts:
     def cut_as_then(self, data: TrajectorySet, fractions: Sequence[float]) -> TrajectorySet:
         """Return a data set cut in time if the record has it cut, else as it is.
 
-        Args:
-            data: the data set.
-            fractions: shares of train, valid and test of the run.
+        A trajectory that may have more frames by now is cut as before, and one that was moved by the ``fractions`` of the run.
         """
-        has_parts = any(about.split for about in data.trajectories)
-        if not self._has_blocks or isinstance(data, TimeBlocks) or has_parts or any(self.parts_of(data)):
+        is_open = not isinstance(data, TimeBlocks) and not any(about.split for about in data.trajectories)
+        if not is_open or any(self.parts_of(data)) or not any(Span.named(name).is_block for name in self._names):
             return data
-        cuts = [self._blocks_of(about, file) for about, file in self._files_of(data)]
-        # where no blocks are found, as of a file that was moved since, new cuts may be those of the record
-        cut = TimeBlocks(data, fractions, cuts if any(cuts) else [])
+        found = [[] if file is None else file.spans_of(Span(about.name)) for about, file in self._files_of(data)]
+        cuts = [[(own, None) for own, _ in sorted(spans, key=lambda pair: pair[0].first)] for spans in found]
+        lengths = [about.num_frames for about in data.trajectories]
+        if any(own.last >= length for spans, length in zip(cuts, lengths, strict=True) for own, _ in spans):
+            return data
+        cut = TimeBlocks(data, cuts) if any(cuts) else TimeBlocks.by_shares(data, fractions)
         return cut if any(self.parts_of(cut)) else data
-
-    def _blocks_of(self, about: Trajectory, file: FileParts | None) -> list[Span]:
-        """Return the recorded blocks of a trajectory, which may have more frames by now; none if it has fewer."""
-        blocks = [] if file is None else [span for span, _ in file.spans_of(Span(about.name))]
-        are_there = all(span.is_block and span.last < about.num_frames for span in blocks)
-        return sorted(blocks, key=lambda span: span.first) if are_there else []
-
-    def cut_otherwise(self, data: TrajectorySet, index: int) -> tuple[Trajectory, str] | None:
-        """Return a trajectory or block that the record cuts differently, and the name of a recorded block; else None."""
-        for about, file in self._files_of(data, index):
-            if file is not None and about.name not in file.parts:
-                for span, _ in file.spans_of(Span.named(about.name)):
-                    return about, span.name
-        return None
 
     def begun_otherwise(self, now: SplitRecord) -> tuple[str, str] | None:
         """Return a trajectory of a later record that begins like recorded frames but ends elsewhere, and their name; or None.
@@ -369,17 +356,9 @@ class RecordedParts:
 
     def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
         """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
-        folder, labels = folder_of(data), labels_of(data)
+        folder, labels, described = folder_of(data), labels_of(data), described_files(data)
         order = sorted(range(len(self._by_path)), key=lambda number: number != index)
-        described, numbers = described_files(data), by_file(data)
-        files = {}
-        for source, label in labels.items():
-            file = self._find(folder, label, described[label], order)
-            if file is None:
-                if (source, label) not in self._begun:  # this reads first frames
-                    self._begun[source, label] = self._begun_as(data, numbers[source], label, order)
-                file = self._begun[source, label]
-            files[source] = file
+        files = {source: self._find(folder, label, described[label], order) for source, label in labels.items()}
         yield from ((about, files[about.source]) for about in data.trajectories)
 
     def _find(self, folder: str, label: str, described: FileParts, order: Sequence[int]) -> FileParts | None:
@@ -389,31 +368,6 @@ class RecordedParts:
         for number in order:
             file = self._by_label[number].get(label)
             if file is not None and file.is_as(described):
-                return file
-        return None
-
-    def _begun_as(
-        self, data: TrajectorySet, numbers: Sequence[int], label: str, order: Sequence[int]
-    ) -> FileParts | None:
-        """Find a recorded file that was moved and has changed since, such as a continued simulation, by its beginning.
-
-        Its path inside the folder of its data set is the same, and so are the first frames of all of its trajectories.
-
-        Args:
-            data: the data set.
-            numbers: numbers of the file's trajectories.
-            label: path of the file inside the folder of the data set.
-            order: numbers of the recorded data sets, in the order of the search.
-        """
-        spans = {number: Span.named(data.trajectories[number].name) for number in numbers}
-        for file in (self._by_label[number][label] for number in order if label in self._by_label[number]):
-            begun = {
-                span.trajectory: text for name, text in file.prints.items() if (span := Span.named(name)).first == 0
-            }
-            known = {
-                n: begun[span.trajectory] for n, span in spans.items() if span.first == 0 and span.trajectory in begun
-            }
-            if known and fingerprints(data, [*known]) == known:
                 return file
         return None
 
@@ -430,68 +384,6 @@ def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> 
     for number, (part, trajectory) in enumerate(zip(parts.parts_of(data, index), data.trajectories, strict=True)):
         found[part or trajectory.split or "train"].append(number)
     return Split(*(tuple(found[part]) for part in PARTS))
-
-
-def with_values(
-    record: SplitRecord,
-    sets: Sequence[TrajectorySet],
-    before: SplitRecord | None,
-    share: Share,
-    known: Sequence[Mapping[int, str]] = (),
-) -> SplitRecord:
-    """Return a record with the fingerprints of its trajectories.
-
-    Args:
-        record: the record of these sets.
-        sets: the data sets.
-        before: an earlier record, which has the fingerprints of unchanged files.
-        share: see `fingerprints`.
-        known: fingerprints of trajectories by their numbers for each set, if they are known already.
-
-    Raises:
-        DataError: a file is gone or corrupt.
-    """
-    filled = []
-    for index, (data, now) in enumerate(zip(sets, record.sets, strict=True)):
-        labels, earlier = labels_of(data), _earlier(record, index, before)
-        unchanged = {label for label, file in earlier.items() if file.prints and _is_unchanged(file, now[label])}
-        # Of files that changed, the trajectories with recorded fingerprints are read; of new files, all.
-        asked = [
-            number
-            for number, about in enumerate(data.trajectories)
-            if (label := labels[about.source]) not in earlier
-            or (label not in unchanged and about.name in earlier[label].prints)
-        ]
-        found = known[index] if known else fingerprints(data, asked, share)
-        kept = {label: dict(earlier[label].prints) if label in unchanged else {} for label in now}
-        for number, text in found.items():
-            about = data.trajectories[number]
-            kept[labels[about.source]][about.name] = text
-        filled.append({label: replace(file, prints=kept[label]) for label, file in now.items()})
-    return replace(record, sets=tuple(filled))
-
-
-def recorded_prints(record: SplitRecord, sets: Sequence[TrajectorySet]) -> list[dict[int, str]]:
-    """Return the recorded fingerprints of the trajectories of each set, by their numbers."""
-    found = []
-    for files, data in zip(record.sets, sets, strict=True):
-        labels = labels_of(data)
-        of_each = (files[labels[about.source]].prints.get(about.name) for about in data.trajectories)
-        found.append({number: text for number, text in enumerate(of_each) if text})
-    return found
-
-
-def _is_unchanged(before: FileParts, now: FileParts) -> bool:
-    """Whether a file has the same trajectories, size and modification time."""
-    return before.is_as(now) and before.changed == now.changed != 0
-
-
-def _earlier(record: SplitRecord, index: int, before: SplitRecord | None) -> dict[str, FileParts]:
-    """Return the entries of an earlier record for the files of a set, by their names in this record."""
-    if before is None:
-        return {}
-    there, present = with_common_names(before, record, index)
-    return {label: there[name] for label, name in zip(record.sets[index], present, strict=True) if name in there}
 
 
 def trained_on(
@@ -542,39 +434,20 @@ def read_seen(path: Path) -> frozenset[str]:
         return frozenset()
 
 
-def seen_text(
-    sets: Iterable[TrajectorySet],
-    trained: Iterable[Sequence[int]],
-    share: Share = alone,
-    known: Iterable[Mapping[int, str]] | None = None,
-) -> str:
-    """Return the text that `read_seen` reads, for the trajectories of each set that are trained on.
-
-    Args:
-        sets: the sets.
-        trained: numbers of these trajectories for each of the sets.
-        share: see `fingerprints`.
-        known: fingerprints of each set that are known already, by the numbers of the trajectories.
-    """
-    known = repeat({}) if known is None else known
-    found = (fingerprints(data, numbers, share, of) for data, numbers, of in zip(sets, trained, known, strict=False))
-    prints = {text for of_set in found for text in of_set.values()}
-    return "".join(f"{text}\n" for text in sorted(prints))
+def seen_text(prints: Sequence[Mapping[int, str]], trained: Sequence[Sequence[int]]) -> str:
+    """Return the text that `read_seen` reads, from the fingerprints of each set by number, and the numbers trained on."""
+    pairs = zip(prints, trained, strict=True)
+    seen = {of_set[number] for of_set, numbers in pairs for number in numbers if number in of_set}
+    return "".join(f"{text}\n" for text in sorted(seen))
 
 
-def twins_note(
-    data: TrajectorySet,
-    held_out: Sequence[int],
-    seen: frozenset[str],
-    share: Share = alone,
-    known: Mapping[int, str] | None = None,
-) -> str:
+def twins_note(data: TrajectorySet, held_out: Sequence[int], seen: frozenset[str], prints: Mapping[int, str]) -> str:
     """Return how many held-out trajectories begin like trained ones or like each other, as a note; empty where none does.
 
     Solvers that start from a few rough states make the same trajectory again and again, as the dam break does on a coarse grid.
-    For ``known``, see `fingerprints`.
+    ``prints`` are the fingerprints of the trajectories by number.
     """
-    found = list(fingerprints(data, held_out, share, known).values())
+    found = [prints[number] for number in held_out if number in prints]
     said = []
     if same := sum(print_ in seen for print_ in found):
         said.append(

@@ -45,9 +45,7 @@ OF_LARGE_FRAMES = MOST_BYTES // 16
 MOST_BOXES = 16
 
 
-def fingerprints(
-    data: TrajectorySet, numbers: Sequence[int], share: Share = alone, known: Mapping[int, str] | None = None
-) -> dict[int, str]:
+def fingerprints(data: TrajectorySet, numbers: Sequence[int], share: Share = alone) -> dict[int, str]:
     """Return fingerprints of trajectories by their numbers; where there are very many, only an even spread is read.
 
     A trajectory whose first frames hold NaN or infinity has none.
@@ -56,15 +54,12 @@ def fingerprints(
         data: the set.
         numbers: numbers of the trajectories.
         share: function that shares the reading out over ranks; all ranks then call this function.
-        known: fingerprints that are known already, by the numbers of the trajectories.
 
     Raises:
         DataError: a file is gone or corrupt.
     """
-    known = known or {}
-    chosen = _spread(data, [number for number in numbers if number not in known])
-    read = dict(zip(chosen, share(partial(_fingerprint_of, data), chosen), strict=True))
-    found = ((number, known.get(number) or read.get(number)) for number in numbers)
+    chosen = _spread(data, numbers)
+    found = zip(chosen, share(partial(_fingerprint_of, data), chosen), strict=True)
     return {number: text for number, text in found if text is not None}
 
 

@@ -21,8 +21,8 @@ import yaml
 
 from matey.data.splits import Split
 from matey.data.trajectories import PARTS, DataError, Trajectory, TrajectorySet, check_storable
+from matey.data.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 from matey.data.windows import stretches
-from matey.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 
 ROOM = 2**20  # bytes of a file beyond the values of its fields
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from matey.data.splits import check_fractions, sizes_of
-from matey.data.trajectories import PARTS, Cells, Coordinates, DataError, Trajectory, TrajectorySet
+from matey.data.trajectories import PARTS, Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 
 
 class View(TrajectorySet):
@@ -204,30 +204,29 @@ class TimeBlocks(View):
         wholes: number of each block's trajectory in that set.
     """
 
-    def __init__(self, whole: TrajectorySet, fractions: Sequence[float], cuts: Sequence[Sequence[Span]] = ()) -> None:
-        """Cut the trajectories of ``whole``.
+    def __init__(self, whole: TrajectorySet, cuts: Sequence[Sequence[tuple[Span, Part | None]]]) -> None:
+        """Cut the trajectories of ``whole`` into the blocks of each, and their parts; one without blocks stays whole."""
+        self._show(whole)
+        blocks = [
+            (number, span.first, replace(about, name=span.name, num_frames=int(span.last) - span.first + 1, split=part))
+            if span.is_block
+            else (number, 0, about)
+            for number, (about, spans) in enumerate(zip(whole.trajectories, cuts, strict=True))
+            for span, part in spans or [(Span(about.name), about.split)]
+        ]
+        self.whole = whole
+        self.wholes, self._firsts, self.trajectories = zip(*blocks, strict=True)
 
-        Args:
-            whole: the set.
-            fractions: shares of train, valid and test, in which the frames of each trajectory are cut in this order.
-            cuts: blocks of each trajectory, one for each part that has a share, if they are known; by number of the
-                trajectory, since names do not tell trajectories of several files apart. One without blocks stays whole.
+    @classmethod
+    def by_shares(cls, whole: TrajectorySet, fractions: Sequence[float]) -> TimeBlocks:
+        """Cut the frames of each trajectory into shares of train, valid and test, in this order.
 
         Raises:
             DataError: the fractions are invalid, the files state the part of a trajectory, or a trajectory has fewer frames
                 than there are parts.
         """
         check_fractions(fractions)
-        self._show(whole)
-        blocks = [
-            (number, first, block)
-            for number, about in enumerate(whole.trajectories)
-            for first, block in _blocks(about, fractions, cuts[number] if cuts else [*_spans(about, fractions)])
-        ]
-        self.whole = whole
-        self.wholes = tuple(number for number, _, _ in blocks)
-        self._firsts = tuple(first for _, first, _ in blocks)
-        self.trajectories = tuple(block for _, _, block in blocks)
+        return cls(whole, [[*_spans(about, fractions)] for about in whole.trajectories])
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -243,19 +242,8 @@ class TimeBlocks(View):
             yield replace(found, values=found.values[first:stop]) if found and axis == "time" else found
 
 
-def _blocks(about: Trajectory, fractions: Sequence[float], spans: Sequence[Span]) -> Iterator[tuple[int, Trajectory]]:
-    """Yield the first frame of each block of a trajectory, and the block as a trajectory of its own."""
-    if not spans:
-        yield 0, about
-        return
-    parts = [part for part, fraction in zip(PARTS, fractions, strict=True) if fraction > 0]
-    for part, span in zip(parts, spans, strict=True):
-        assert isinstance(span.last, int)
-        yield span.first, replace(about, name=span.name, num_frames=span.last - span.first + 1, split=part)
-
-
-def _spans(about: Trajectory, fractions: Sequence[float]) -> Iterator[Span]:
-    """Yield the frames of each part of a trajectory that has a share."""
+def _spans(about: Trajectory, fractions: Sequence[float]) -> Iterator[tuple[Span, Part]]:
+    """Yield the frames of each part of a trajectory that has a share, and the part."""
     if about.split is not None:
         raise DataError(
             f"{about.label}: split_by: time cuts only trajectories whose part is left open, but its files or their "
@@ -267,6 +255,6 @@ def _spans(about: Trajectory, fractions: Sequence[float]) -> Iterator[Span]:
             "leave out split_by, or put this trajectory's files into another set."
         )
     sizes = sizes_of(about.num_frames, fractions)
-    yield from (
-        Span(about.name, end - size, end - 1) for size, end in zip(sizes, accumulate(sizes), strict=True) if size
-    )
+    for part, size, end in zip(PARTS, sizes, accumulate(sizes), strict=True):
+        if size:
+            yield Span(about.name, end - size, end - 1), part

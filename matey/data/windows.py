@@ -14,7 +14,6 @@ import numpy as np
 
 from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
 from matey.data.views import Span
-from matey.hashing import GOLDEN, mixed
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 VALUES_AT_ONCE = 2**24
@@ -140,34 +139,6 @@ def cut(num_frames: int, num_fields: int, grid: tuple[int, int, int]) -> Iterato
         yield start, min(start + length, num_frames)
 
 
-_ROUNDS = 8  # rounds of the Feistel network: with 4, a few places are permuted unevenly
-
-
-def shuffled(places: np.ndarray, size: int, key: int) -> np.ndarray:
-    """Return the images of some of ``size`` places under the permutation that ``key`` chooses.
-
-    A Feistel network permutes the smallest square of a power of two that holds all places; an image outside is permuted
-    again until it is inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
-
-    Args:
-        places: uint64, each below ``size``.
-        size: number of places.
-        key: key of the permutation, below 2^63.
-    """
-    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    moved = places.copy()
-    outside = np.ones(len(moved), dtype=bool)
-    while outside.any():
-        left, right = moved[outside] >> half, moved[outside] & mask
-        for turn in range(_ROUNDS):
-            state = right + np.uint64((key + turn * GOLDEN) % 2**64)
-            left, right = right, left ^ (mixed(state.view(np.int64)).view(np.uint64) & mask)
-        moved[outside] = (left << half) | right
-        outside = moved >= size
-    return moved
-
-
 # Most windows drawn in place of a bad one; if all of them are bad, the data has little to learn from.
 _MAX_DRAWS = 100
 
@@ -202,18 +173,10 @@ class Mixture:
             temperature: exponent of the number of windows in the share of a set: 0 ignores sizes, 1 is proportional to them.
 
         Raises:
-            DataError: a trajectory is shorter than ``num_frames + 1``, a set has nothing to draw from, or a weight is
-                not positive.
+            DataError: a trajectory is shorter than ``num_frames + 1``, or a set has nothing to draw from.
         """
-        if not len(sets) == len(train_trajectories) == len(weights) > 0:
-            raise DataError(
-                f"Expected trajectories and a weight for each of {len(sets)} data sets, "
-                f"got {len(train_trajectories)} and {len(weights)}."
-            )
         sizes = []
-        for source, trajectories, weight in zip(sets, train_trajectories, weights, strict=True):
-            if not 0 < weight < float("inf"):
-                raise DataError(f"The weight of {source.system} must be positive, got {weight}; or leave the set out.")
+        for source, trajectories in zip(sets, train_trajectories, strict=True):
             if len(trajectories) == 0:
                 raise DataError(f"No trajectory of {source.system} is left for training; raise its train fraction.")
             sizes.append(sum(num_starts(source.trajectories[t], num_frames, follow=1) for t in trajectories))
@@ -245,11 +208,10 @@ class Mixture:
             slots: the windows to draw, by their places in the global batch; by default all.
         """
         assert size % run_length == 0, f"{size} windows in runs of {run_length}"
-        num_runs = size // run_length
-        chosen = np.asarray(range(size) if slots is None else slots, dtype=np.uint64)
+        chosen = np.asarray(range(size) if slots is None else slots)
         random = np.random.default_rng([self._seed, step])
-        offset, key = random.random(), int(random.integers(2**63))
-        points = (offset + shuffled(chosen // np.uint64(run_length), num_runs, key)) / num_runs
+        offset, order = random.random(), random.permutation(size // run_length)
+        points = (offset + order[chosen // run_length]) / len(order)
         set_indices = np.searchsorted(self._borders, points, side="right")
         return [
             self._draw(step, int(slot), 0, int(set_index), self._first_draw + step * size + int(slot))

@@ -15,7 +15,7 @@ from matey.data import Window, read_windows
 from matey.evaluate.held_out import HeldOut
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
-from matey.nested import with_tensors
+from matey.model.nested import with_tensors
 from matey.samples import Samples
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch, cover, patch_grid

@@ -13,7 +13,7 @@ from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
 from matey.data import DataError, Trajectory, TrajectorySet, Window, split_set
 from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twins_note
-from matey.data.splits import Share, alone
+from matey.data.splits import Share, alone, fingerprints
 from matey.data.trajectories import BadValuesError
 from matey.data.windows import cut
 
@@ -126,7 +126,8 @@ def with_twins_noted(data: HeldOut, seen: frozenset[str], share: Share = alone) 
     """
     if data.part in ("all", "train"):
         return data
-    notes = [twins_note(each, numbers, seen, share) for each, numbers in zip(data.sets, data.trajectories, strict=True)]
+    pairs = zip(data.sets, data.trajectories, strict=True)
+    notes = [twins_note(each, numbers, seen, fingerprints(each, numbers, share)) for each, numbers in pairs]
     return replace(data, notes=(*data.notes, *filter(None, notes)))
 
 

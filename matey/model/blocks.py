@@ -11,9 +11,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from matey.config.choices import SCHEMES
-from matey.hashing import GOLDEN, mixed, shifted_right
 from matey.model.attention import turned
 from matey.model.sequence_group import BlockPlan, Plan, SequenceGroup, reordered
+from matey.tokens.criteria import GOLDEN, mixed, shifted_right
 from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import Neighbours
 from matey.tokens.patches import Patch

@@ -38,8 +38,8 @@ from matey.model.cells import Reach
 from matey.model.configuration import MateyConfig
 from matey.model.given import given_of, in_history, parameters_of, rows_of, scales_of, with_given, with_known
 from matey.model.modules import Rows
+from matey.model.nested import with_tensors
 from matey.model.sequence_group import BlockPlan, CellRoute, Exchange, RankGroup, Route
-from matey.nested import with_tensors
 from matey.samples import BatchPart, Samples
 from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import TokenLayout

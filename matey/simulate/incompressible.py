@@ -5,7 +5,7 @@
 
 Velocity and force live on the faces between cells and the tracer in the cells (Harlow and Welch 1965, Phys. Fluids 8,
 2182), so that a projection makes the flow divergence-free to round-off. The Laplacian between walls without flux is diagonal
-in the cosine transform (DCT-II, by FFT). The random initial state and force are smooth noise, as phiflow's ``Noise`` draws it.
+in the cosine transform (DCT-II). The random initial state and force are smooth noise, as phiflow's ``Noise`` draws it.
 
 Layout and names of PDEBench's files are those of ``pdebench/data_gen/src/data_io.py``, and fields those of
 ``sim_ns_incomp_2d.py``. Three things differ: a file is named by the seed of its first trajectory, since each trajectory has its
@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import torch
 import yaml
+from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from matey.simulate.ensemble import Ensemble, System, Trajectory
@@ -99,7 +100,8 @@ class _Box:
             face.select(dim, -1).zero_()
         differences = (face - _lower(face, dim) for face, dim in _by_axis(velocity))
         divergence = sum(differences, start=velocity.new_zeros(())) / self.spacing
-        pressure = inverse_cosine(cosine(divergence) / self.eigenvalues)
+        in_cosines = dctn(divergence.numpy(), axes=(-2, -1)) / self.eigenvalues.numpy()
+        pressure = torch.from_numpy(idctn(in_cosines, axes=(-2, -1)))
         for face, dim in _by_axis(velocity):
             face.narrow(dim, 0, face.shape[dim] - 1).sub_(pressure.diff(dim=dim) / self.spacing)
         return velocity
@@ -159,48 +161,6 @@ def _eigenvalues(resolution: int) -> Tensor:
     eigenvalues = along[:, None] + along
     eigenvalues[0, 0] = 1.0  # the mean of a divergence is zero
     return eigenvalues
-
-
-def cosine(field: Tensor) -> Tensor:
-    """Return ``sum_x field[x] cos(pi k (x + 1/2) / n)`` over both of the last axes, of the same shape."""
-    return _transposed(_forward(_transposed(_forward(field))))
-
-
-def inverse_cosine(amplitude: Tensor) -> Tensor:
-    """Undo ``cosine``."""
-    return _transposed(_backward(_transposed(_backward(amplitude))))
-
-
-def _transposed(field: Tensor) -> Tensor:
-    # Copied: FFTs of strided tensors round differently in a larger batch when their length is odd.
-    return field.mT.contiguous()
-
-
-def _forward(field: Tensor) -> Tensor:
-    # Makhoul 1980, IEEE Trans. Acoust. 28, 27: even cells forwards, then odd ones backwards, need one FFT of length n.
-    folded = torch.cat((field[..., ::2], field[..., 1::2].flip(-1)), dim=-1)
-    spectrum = torch.fft.fft(folded)
-    cos, sin = _quarter_turn(field)
-    return spectrum.real * cos + spectrum.imag * sin
-
-
-def _backward(amplitude: Tensor) -> Tensor:
-    size = amplitude.shape[-1]
-    mirrored = torch.cat((torch.zeros_like(amplitude[..., :1]), amplitude[..., 1:].flip(-1)), dim=-1)
-    cos, sin = _quarter_turn(amplitude)
-    spectrum = torch.complex(amplitude * cos + mirrored * sin, amplitude * sin - mirrored * cos)
-    folded = torch.fft.ifft(spectrum).real
-    field = torch.empty_like(amplitude)
-    num_even = (size + 1) // 2
-    field[..., ::2], field[..., 1::2] = folded[..., :num_even], folded[..., num_even:].flip(-1)
-    return field
-
-
-def _quarter_turn(field: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of ``pi k / 2 n``."""
-    size = field.shape[-1]
-    angle = math.pi / (2 * size) * torch.arange(size, dtype=field.dtype, device=field.device)
-    return angle.cos(), angle.sin()
 
 
 SCALE, SMOOTHNESS = 0.4, 1.0  # for velocity and tracer

@@ -108,7 +108,7 @@ class SingleFiles:
     """Files of one kind, made from four functions; see ``ensemble.Layout``.
 
     Attributes:
-        path: function of (folder, seed) that returns the path of the trajectory's file.
+        name: function of a seed that returns the name of the trajectory's file.
         config: function of (ensemble, seed) that returns the settings that a file records, by which it is recognised
             later.
         read_config: function of a path that returns the result of ``config``, or None if another program wrote the
@@ -116,7 +116,7 @@ class SingleFiles:
         write_one: function of (path, ensemble, seed, trajectory) that writes a file.
     """
 
-    path: Callable[[Path, int], Path]
+    name: Callable[[int], str]
     config: Callable[[Ensemble, int], str]
     read_config: Callable[[Path], str | None]
     write_one: Callable[[Path, Ensemble, int, Trajectory], object]
@@ -124,7 +124,7 @@ class SingleFiles:
     def files(self, ensemble: Ensemble) -> Mapping[str, Sequence[int]]:
         """Return the name of each trajectory's file, and its seed; ``config`` may raise ValueError if no file can hold it."""
         self.config(ensemble, ensemble.first_seed)
-        return {self.path(Path(), seed).name: [seed] for seed in ensemble.seeds}
+        return {self.name(seed): [seed] for seed in ensemble.seeds}
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
         """Return whether a file records the settings with which this one would be made."""

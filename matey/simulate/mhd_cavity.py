@@ -32,7 +32,6 @@ from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.layouts import SingleFiles
 from matey.simulate.time_stepping import check_steps
 
-FRAME_INTERVAL = CAVITY_INTERVAL
 HALF_WIDTH = 0.5  # the domain is [-0.5, 0.5]^2
 COURANT = 0.8
 FIELDS, REYNOLDS_NUMBERS = range(5, 31), range(50, 201)  # of the ensemble: applied field in hundredths, and Re_m
@@ -55,25 +54,6 @@ class Cavity:
     field: float
     magnetic_reynolds: float
     reynolds: float = 100.0
-
-
-def solve(seeds: Sequence[int], resolution: int, num_frames: int, interval: float = FRAME_INTERVAL) -> Tensor:
-    """Drive the cavity of each seed, one after the other: matrix products of a batch would round differently.
-
-    Args:
-        seeds: seeds of ``draw_cavity``.
-        resolution: nodes along each axis, those on the walls included.
-        num_frames: number of frames of each trajectory, the initial one included.
-        interval: time between frames.
-
-    Returns:
-        Velocity and magnetic field, ``(b, t, y, x, f)``, f = (v_x, v_y, B_x, B_y), float32.
-    """
-    frames = torch.empty(len(seeds), num_frames, resolution, resolution, 4)  # (b, t, y, x, f)
-    for trajectory, seed in zip(frames, seeds, strict=True):
-        for index, frame in enumerate(drive(draw_cavity(seed), resolution, num_frames, interval)):
-            trajectory[index] = frame
-    return frames
 
 
 def draw_cavity(seed: int) -> Cavity:
@@ -274,45 +254,42 @@ SYSTEM = "mhd_cavity"
 
 
 def solve_cavities(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
-    """Return velocity and magnetic field, each ``(t, y, x, 2)``, of each seed."""
-    frames = solve(seeds, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"])
-    return [{"velocity": one[..., :2], "magnetic": one[..., 2:]} for one in frames.numpy()]
+    """Drive the cavity of each seed, one after the other: matrix products of a batch would round differently.
+
+    Returns:
+        Velocity and magnetic field, each ``(t, y, x, 2)``, float32, of each seed.
+    """
+    resolution, found = ensemble.resolution, list[Trajectory]()
+    for seed in seeds:
+        frames = np.empty((ensemble.num_frames, resolution, resolution, 4), np.float32)  # (t, y, x, f)
+        driven = drive(draw_cavity(seed), resolution, ensemble.num_frames, ensemble.settings["interval"])
+        for index, frame in enumerate(driven):
+            frames[index] = frame
+        found.append({"velocity": frames[..., :2], "magnetic": frames[..., 2:]})
+    return found
 
 
-def trajectory_path(folder: Path, seed: int) -> Path:
-    """Return the HDF5 file that holds the trajectory of a seed."""
-    return folder / f"{SYSTEM}_{seed:04d}.h5"
+def config(ensemble: Ensemble, seed: int) -> str:
+    """Return the YAML text that records the contents of a file; equal settings give equal text."""
+    sizes = {"seed": seed, "resolution": ensemble.resolution, "num_frames": ensemble.num_frames}
+    sim = sizes | {"interval": ensemble.settings["interval"]} | asdict(draw_cavity(seed))
+    return yaml.safe_dump({"name": SYSTEM, "generator": "matey.simulate.mhd_cavity", "sim": sim}, sort_keys=False)
 
 
-def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = FRAME_INTERVAL) -> None:
+def write_trajectory(path: Path, ensemble: Ensemble, seed: int, trajectory: Trajectory) -> None:
     """Write one trajectory as HDF5.
 
     The root's attributes ``system``, ``Bx``, ``Re`` and ``Re_m`` describe the cavity; ``velocity`` and ``magnetic`` are
     ``(t, y, x, 2)``, the component along x first, and ``x``, ``y`` and ``t`` are the coordinates and times.
-
-    Args:
-        path: the file.
-        seed: seed of the cavity.
-        frames: ``(t, y, x, f)``, the frames as solved.
-        interval: time between frames.
     """
-    num_frames, resolution = frames.shape[:2]
     cavity = draw_cavity(seed)
-    place = np.linspace(-HALF_WIDTH, HALF_WIDTH, resolution)
+    place = np.linspace(-HALF_WIDTH, HALF_WIDTH, ensemble.resolution)
+    times = np.arange(ensemble.num_frames) * ensemble.settings["interval"]
     with h5py.File(path, "w") as file:
-        file.attrs["system"], file.attrs["config"] = SYSTEM, config(seed, resolution, num_frames, interval)
+        file.attrs["system"], file.attrs["config"] = SYSTEM, config(ensemble, seed)
         file.attrs.update({"Bx": cavity.field, "Re": cavity.reynolds, "Re_m": cavity.magnetic_reynolds})
-        for name, values in (("velocity", frames[..., :2]), ("magnetic", frames[..., 2:])):
+        for name, values in (*trajectory.items(), ("x", place), ("y", place), ("t", times)):
             file.create_dataset(name, data=values, dtype="f4")
-        for name, values in (("x", place), ("y", place), ("t", np.arange(num_frames) * interval)):
-            file.create_dataset(name, data=values, dtype="f4")
-
-
-def config(seed: int, resolution: int, num_frames: int, interval: float = FRAME_INTERVAL) -> str:
-    """Return the YAML text that records the contents of a file; equal settings give equal text."""
-    sim = {"seed": seed, "resolution": resolution, "num_frames": num_frames, "interval": interval}
-    sim |= asdict(draw_cavity(seed))
-    return yaml.safe_dump({"name": SYSTEM, "generator": "matey.simulate.mhd_cavity", "sim": sim}, sort_keys=False)
 
 
 def read_config(path: Path) -> str | None:
@@ -324,28 +301,13 @@ def read_config(path: Path) -> str | None:
         return None
 
 
-def array_path(folder: Path, seed: int) -> Path:
-    """Return the ``npy`` file of a seed's cavity; MATEY's reader expects 4 characters for Bx and 3 for Re_m."""
+LAYOUT = SingleFiles(lambda seed: f"{SYSTEM}_{seed:04d}.h5", config, read_config, write_trajectory)
+
+
+def array_name(seed: int) -> str:
+    """Return the name of the ``npy`` file of a seed's cavity; MATEY's reader expects 4 characters for Bx and 3 for Re_m."""
     cavity = draw_cavity(seed)
-    return folder / f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
-
-
-def write_array(path: Path, frames: np.ndarray) -> None:
-    """Write one trajectory as the bare array ``(t, y, x, 4)``.
-
-    MATEY's first reader looked for ``*_sol.exo`` files beside it, to count time steps; none are written.
-    """
-    np.save(path, np.asarray(frames, dtype="f4"))
-
-
-LAYOUT = SingleFiles(
-    path=trajectory_path,
-    config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames, ensemble.settings["interval"]),
-    read_config=read_config,
-    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
-        path, seed, np.concatenate(list(trajectory.values()), axis=-1), ensemble.settings["interval"]
-    ),
-)
+    return f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
 
 
 def _array_config(ensemble: Ensemble, seed: int) -> str:
@@ -354,10 +316,9 @@ def _array_config(ensemble: Ensemble, seed: int) -> str:
     Raises:
         ValueError: the interval between frames is not the one that readers assume.
     """
-    if ensemble.settings["interval"] != FRAME_INTERVAL:
-        interval = ensemble.settings["interval"]
+    if (interval := ensemble.settings["interval"]) != CAVITY_INTERVAL:
         raise ValueError(
-            f"An array does not say its interval, which is taken to be {FRAME_INTERVAL:g}: got {interval:g}; "
+            f"An array does not say its interval, which is taken to be {CAVITY_INTERVAL:g}: got {interval:g}; "
             "write HDF5 instead."
         )
     return str((ensemble.num_frames, ensemble.resolution, ensemble.resolution, 4))
@@ -370,13 +331,11 @@ def _array_shape(path: Path) -> str | None:
         return None
 
 
-ARRAYS = SingleFiles(
-    path=array_path,
-    config=_array_config,
-    read_config=_array_shape,
-    write_one=lambda path, ensemble, seed, trajectory: write_array(
-        path, np.concatenate(list(trajectory.values()), axis=-1)
-    ),
-)
+def _write_array(path: Path, ensemble: Ensemble, seed: int, trajectory: Trajectory) -> None:
+    """Write one trajectory as the bare array ``(t, y, x, 4)``, float32."""
+    np.save(path, np.concatenate(list(trajectory.values()), axis=-1).astype("f4"))
+
+
+ARRAYS = SingleFiles(array_name, _array_config, _array_shape, _write_array)
 
 MHD_CAVITY = System.published(SYSTEM, solve_cavities, LAYOUT)

@@ -212,25 +212,8 @@ class Bubble:
     radius: float
 
 
-def solve(seeds: Sequence[int], resolution: int, num_frames: int) -> Tensor:
-    """Let the bubbles of each seed collide, on ``resolution`` cells along x and half as many along z.
-
-    Returns:
-        Frames 20 s apart as miniWeather stores them: departures of density (kg/m3), winds u and w (m/s) and departure
-        of potential temperature (K), ``(b, t, f, z, x)``, float64.
-
-    Raises:
-        ValueError: the resolution is odd.
-        FloatingPointError: the solution stopped being finite.
-    """
-    if resolution % 2:
-        raise ValueError(f"Thermals have half as many cells along z as along x, so {resolution} cells must be even.")
-    times = torch.arange(num_frames, dtype=torch.float64) * FRAME_INTERVAL
-    return collide([draw_bubbles(seed) for seed in seeds], Slice(resolution // 2, resolution), times)
-
-
 def collide(bubbles: Sequence[Sequence[Bubble]], grid: Slice, times: Tensor) -> Tensor:
-    """Release bubbles in air at rest and return the frames at the given times, as ``solve`` does.
+    """Release bubbles in air at rest and return the frames at the given times, ``(b, t, f, z, x)`` in the order of `VARIABLES`.
 
     Args:
         bubbles: the bubbles of each trajectory.
@@ -303,45 +286,46 @@ VARIABLES = ("dens", "uwnd", "wwnd", "theta")  # in the order of the solver's fi
 
 
 def solve_thermals(ensemble: Ensemble, seeds: Sequence[int]) -> list[Trajectory]:
-    """Return the fields, each ``(t, z, x)``, of each seed."""
-    frames = solve(seeds, ensemble.resolution, ensemble.num_frames).numpy()  # (b, t, f, z, x)
+    """Let the bubbles of each seed collide, on as many cells along x as the resolution says and half as many along z.
+
+    Returns:
+        Departures of density (kg/m3), winds u and w (m/s) and departures of potential temperature (K) as miniWeather stores
+        them, each ``(t, z, x)``, float64, of each seed.
+
+    Raises:
+        ValueError: the resolution is odd.
+        FloatingPointError: the solution stopped being finite.
+    """
+    num_x = ensemble.resolution
+    if num_x % 2:
+        raise ValueError(f"Thermals have half as many cells along z as along x, so {num_x} cells must be even.")
+    times = torch.arange(ensemble.num_frames, dtype=torch.float64) * FRAME_INTERVAL
+    frames = collide([draw_bubbles(seed) for seed in seeds], Slice(num_x // 2, num_x), times).numpy()  # (b, t, f, z, x)
     return [dict(zip(VARIABLES, one.swapaxes(0, 1), strict=True)) for one in frames]
 
 
-def trajectory_path(folder: Path, seed: int) -> Path:
-    """Return the file that holds the trajectory of a seed."""
-    return folder / f"thermals_{seed:04d}.nc"
+def config(ensemble: Ensemble, seed: int) -> str:
+    """Return the YAML text that records the contents of a file; equal settings give equal text."""
+    warm, cold = (asdict(bubble) for bubble in draw_bubbles(seed))
+    sim: dict[str, Any] = {"seed": seed, "nx": ensemble.resolution, "nz": ensemble.resolution // 2}
+    sim |= {"num_frames": ensemble.num_frames, "out_freq": FRAME_INTERVAL}
+    sim |= {"xlen": WIDTH, "zlen": HEIGHT, "warm_bubble": warm, "cold_bubble": cold}
+    return yaml.safe_dump({"name": "thermals", "generator": "matey.simulate.thermals", "sim": sim}, sort_keys=False)
 
 
-def write_trajectory(path: Path, seed: int, frames: np.ndarray, interval: float = FRAME_INTERVAL) -> None:
-    """Write one trajectory of ``thermals.solve``.
-
-    Args:
-        path: the file.
-        seed: seed of the trajectory in the ensemble.
-        frames: ``(t, f, z, x)``, the frames as solved.
-        interval: time between frames (s).
-    """
-    num_frames, _, num_z, num_x = frames.shape
+def write_trajectory(path: Path, ensemble: Ensemble, seed: int, trajectory: Trajectory) -> None:
+    """Write one trajectory, fields ``(t, z, x)`` as solved."""
+    num_z, num_x = ensemble.resolution // 2, ensemble.resolution
     with netcdf_file(path, "w", version=1) as file:
-        file.config = config(seed, num_x, num_frames, interval)
+        file.config = config(ensemble, seed)
         for axis, length in (("t", None), ("x", num_x), ("z", num_z)):  # None: time may be appended to
             file.createDimension(axis, length)
-        file.createVariable("t", "d", ("t",))[:] = np.arange(num_frames) * interval
-        for index, name in enumerate(VARIABLES):
-            file.createVariable(name, "d", ("t", "z", "x"))[:] = np.asarray(frames[:, index])
+        file.createVariable("t", "d", ("t",))[:] = np.arange(ensemble.num_frames) * FRAME_INTERVAL
+        for name, values in trajectory.items():
+            file.createVariable(name, "d", ("t", "z", "x"))[:] = values
         density = background_density(Slice(num_z, num_x).z_centres())
         for name, background in (("hy_dens", density), ("hy_theta", torch.full_like(density, THETA))):
             file.createVariable(name, "d", ("z",))[:] = background.numpy()
-
-
-def config(seed: int, resolution: int, num_frames: int, interval: float = FRAME_INTERVAL) -> str:
-    """Return the YAML text that records the contents of a file; equal settings give equal text."""
-    warm, cold = (asdict(bubble) for bubble in draw_bubbles(seed))
-    sim: dict[str, Any] = {"seed": seed, "nx": resolution, "nz": resolution // 2}
-    sim |= {"num_frames": num_frames, "out_freq": interval}
-    sim |= {"xlen": WIDTH, "zlen": HEIGHT, "warm_bubble": warm, "cold_bubble": cold}
-    return yaml.safe_dump({"name": "thermals", "generator": "matey.simulate.thermals", "sim": sim}, sort_keys=False)
 
 
 def read_config(path: Path) -> str | None:
@@ -353,13 +337,6 @@ def read_config(path: Path) -> str | None:
         return None
 
 
-LAYOUT = SingleFiles(
-    path=trajectory_path,
-    config=lambda ensemble, seed: config(seed, ensemble.resolution, ensemble.num_frames),
-    read_config=read_config,
-    write_one=lambda path, ensemble, seed, trajectory: write_trajectory(
-        path, seed, np.stack([trajectory[name] for name in VARIABLES], axis=1)
-    ),
-)
+LAYOUT = SingleFiles(lambda seed: f"thermals_{seed:04d}.nc", config, read_config, write_trajectory)
 
 COLLIDING_THERMALS = System.published("colliding_thermals", solve_thermals, LAYOUT)

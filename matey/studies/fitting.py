@@ -103,7 +103,7 @@ def run_peer(kind: str, run: RunConfig, seconds: float, max_windows: int, folder
             history=run.data.history,
             lead_max=run.data.lead_max,
         )
-        write_peer(folder, peer, facts, data.record, seen_text(data.sets, [split.train for split in data.splits]))
+        write_peer(folder, peer, facts, data.record, seen_text(data.prints, [split.train for split in data.splits]))
         protocol, held_out = (
             protocol_of(run.data.lead_max, max_windows),
             hold_out(data.sets, "test", run.data.history, run.data),

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matey.hashing import mixed
 from matey.tokens.normalisation import few_fields, folded, in_patches, num_cells, off_mean, over_patches
 from matey.tokens.patches import Patch, holds_cells
 
@@ -127,3 +126,20 @@ def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch
         number = over_patches(counts) * fields.shape[1] * fields.shape[2]
         total = total + folded(over_patches(squares), 1) / number[:, 0].clamp_min(1)
     return total.expand(len(fields), *cells.shape[3:8:2])
+
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""2^64 divided by the golden ratio: the increment from one state of SplitMix64 to the next."""
+
+
+def mixed(numbers: Tensor) -> Tensor:
+    """Mix all 64 bits of int64 as in the last step of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ shifted_right(numbers, shift)) * (factor - 2**64)
+    return numbers ^ shifted_right(numbers, 31)
+
+
+def shifted_right(numbers: Tensor, bits: int) -> Tensor:
+    """Shift int64 to the right and fill with zeros from the left."""
+    shifted: Tensor = (numbers >> bits) & (2 ** (64 - bits) - 1)
+    return shifted

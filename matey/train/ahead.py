@@ -29,9 +29,9 @@ from matey.fields import FieldBatch
 from matey.model.boxes import share_of
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
+from matey.model.nested import Packed, num_bytes_of, packed
 from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.nested import Packed, num_bytes_of, packed
 from matey.parallel.exchange import HostExchange
 from matey.parallel.topology import Topology
 from matey.samples import BatchPart

@@ -23,8 +23,8 @@ from torch import Tensor
 from matey.fields import FieldBatch
 from matey.metrics import NRMSE_EPSILON, nrmse
 from matey.model.forecast import Forecast
+from matey.model.nested import with_tensors
 from matey.model.sequence_group import SequenceGroup
-from matey.nested import with_tensors
 from matey.tokens.patches import extend
 
 

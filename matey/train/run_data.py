@@ -29,18 +29,16 @@ from matey.data.split_record import (
     read_record,
     read_seen,
     record_split,
-    recorded_prints,
     seen_text,
     split_as_recorded,
     trained_on,
     twins_note,
-    with_values,
 )
 from matey.data.splits import Split, fingerprints, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Mixture, Window, spread_windows
-from matey.mistakes import listed, regular
+from matey.mistakes import listed
 from matey.model.configuration import Ranges
 from matey.model.given import ranges_of, united, widened
 from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
@@ -59,6 +57,7 @@ class RunData:
         others: the data sets that are only validated on.
         mixture: the stream of samples: of the training sets first, then of coarser views of them.
         record: the trajectories of each part, recorded for the run's folder.
+        prints: the fingerprints of the trajectories of each of the training sets, by number.
         notes: sentences about the splits, if there is anything to say.
     """
 
@@ -67,6 +66,7 @@ class RunData:
     others: tuple[TrajectorySet, ...]
     mixture: Mixture
     record: SplitRecord
+    prints: tuple[Mapping[int, str], ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,11 +100,12 @@ def open_data(run: RunConfig) -> RunData:
         done_by_rank_zero(lambda: _check_others(run, sets, others))
     if len({each.split_by for each in run.data.sets}) > 1:
         done_by_rank_zero(lambda: _check_cuts(run, sets))
-    splits, record, notes = split_run(run, sets)
+    prints = tuple(fingerprints(data, range(data.num_trajectories), shared_out) for data in sets)
+    splits, record, notes = split_run(run, sets, prints)
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
     mixed, train, weights = zip(*views, strict=True)
     mixture = Mixture(mixed, train, weights, run.data.history, run.data.lead_max, run.train.seed, run.data.temperature)
-    return RunData(sets, splits, others, mixture, record, notes)
+    return RunData(sets, splits, others, mixture, record, prints, notes)
 
 
 def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
@@ -200,14 +201,6 @@ def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
             )
 
 
-def bytes_of(path: Path) -> bytes:
-    """Return the bytes of a file of the run's folder; none if it cannot be read, as before the run has started."""
-    try:
-        return regular(path).read_bytes()
-    except OSError:
-        return b""
-
-
 def _identity(source: Path) -> tuple[int, int]:
     """Return the identity of a file, the same for all links to it, symbolic or hard."""
     about = source.stat()
@@ -280,8 +273,10 @@ Splits = tuple[Split, ...]
 _MOST_NAMED = 3
 
 
-def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
-    """Split the data sets of a run; all ranks must call.
+def split_run(
+    run: RunConfig, sets: Sequence[TrajectorySet], prints: Sequence[Mapping[int, str]]
+) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
+    """Split the data sets of a run, whose fingerprints by number are ``prints``; all ranks must call.
 
     Returns:
         The splits; the record of them, for the run's folder; sentences about the source of the splits, if there is
@@ -294,16 +289,9 @@ def split_run(run: RunConfig, sets: Sequence[TrajectorySet]) -> tuple[Splits, Sp
     path = Path(run.output.dir) / SPLIT
     before = done_by_rank_zero(lambda: read_record(path)) if run.output.resume == "auto" else None
     if before is not None:
-        splits, now = done_by_rank_zero(lambda: _split_as_before(run, sets, before, path))
-        now = with_values(now, sets, before, shared_out)
-        changes = done_by_rank_zero(lambda: _changes(run, before, now, path))
-        splits, now, note = done_by_rank_zero(lambda: _held_out_still(run, sets, splits, before, now))
-        notes = (f"Changed since the run was split: {changes}.",) if changes else ()
-        return splits, now.with_what_went(before), (*notes, *note)
-    prints = [fingerprints(data, range(data.num_trajectories), shared_out) for data in sets]
+        return done_by_rank_zero(lambda: _split_as_before(run, sets, prints, before, path))
     splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
-    record = done_by_rank_zero(lambda: _record(run, sets, splits))
-    return splits, with_values(record, sets, None, shared_out, prints), ()
+    return splits, done_by_rank_zero(lambda: _record(run, sets, splits, prints)), ()
 
 
 def check_unseen(
@@ -338,56 +326,32 @@ def check_unseen(
 
 
 def _split_as_before(
-    run: RunConfig, sets: Sequence[TrajectorySet], before: SplitRecord, path: Path
-) -> tuple[Splits, SplitRecord]:
-    """Split as a record says, and record the split of the present files."""
-    _check_settings(run, before, path)
-    parts = RecordedParts(before)
-    for index, data in enumerate(sets):
-        if cut := parts.cut_otherwise(data, index):
-            raise _cut_otherwise(cut[0].label, cut[1], path)
-    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
-    return splits, _record(run, sets, splits)
-
-
-def _held_out_still(
-    run: RunConfig, sets: Sequence[TrajectorySet], splits: Splits, before: SplitRecord, now: SplitRecord
+    run: RunConfig, sets: Sequence[TrajectorySet], prints: Sequence[Mapping[int, str]], before: SplitRecord, path: Path
 ) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
-    """Return splits, their record and notes, with trajectories of new names held out that begin like what was held out."""
-    parts, prints = RecordedParts(before), recorded_prints(now, sets)
-    held = [parts.held_out_before(data, index, prints[index]) for index, data in enumerate(sets)]
-    labels = [data.trajectories[number].label for data, own in zip(sets, held, strict=True) for number in own]
-    if not labels:
-        return splits, now, ()
-    splits = tuple(split.with_moved(own) for split, own in zip(splits, held, strict=True))
-    anew = _record(run, sets, splits)
-    files = zip(now.sets, anew.sets, strict=True)
-    record = replace(
-        anew, sets=tuple({name: replace(own[name], parts=each[name].parts) for name in own} for own, each in files)
-    )
-    note = f"Held out, since they begin like what was held out before: {listed(labels, _MOST_NAMED)}."
-    return splits, record, (note,)
-
-
-def _changes(run: RunConfig, before: SplitRecord, now: SplitRecord, path: Path) -> str:
-    """Return a text on the files that differ from a record; raise ConfigError if they must not differ."""
-    if begun := RecordedParts(before).begun_otherwise(now):
-        raise _cut_otherwise(*begun, path)
-    changes = before.changes(now)
-    if changes and run.data.changed == "refuse":
+    """Split as a record says, with trajectories of new names held out that begin like what was held out; see `split_run`."""
+    _check_settings(run, before, path)
+    parts, notes = RecordedParts(before), []
+    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
+    now = _record(run, sets, splits, prints)
+    if begun := parts.begun_otherwise(now):
+        label, then = begun
         raise ConfigError(
-            f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to 'keep': "
-            "what was held out stays held out, and new files are trained on."
+            f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that "
+            "were held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
         )
-    return changes
-
-
-def _cut_otherwise(label: str, then: str, path: Path) -> ConfigError:
-    """Return the error for a trajectory or block, named by a label, that was ``then`` when it was recorded."""
-    return ConfigError(
-        f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that were "
-        "held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
-    )
+    if changes := before.changes(now):
+        if run.data.changed == "refuse":
+            raise ConfigError(
+                f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to "
+                "'keep': what was held out stays held out, and new files are trained on."
+            )
+        notes.append(f"Changed since the run was split: {changes}.")
+    held = [parts.held_out_before(data, index, prints[index]) for index, data in enumerate(sets)]
+    if labels := [data.trajectories[number].label for data, own in zip(sets, held, strict=True) for number in own]:
+        splits = tuple(split.with_moved(own) for split, own in zip(splits, held, strict=True))
+        now = _record(run, sets, splits, prints)
+        notes.append(f"Held out, since they begin like what was held out before: {listed(labels, _MOST_NAMED)}.")
+    return splits, now.with_what_went(before), tuple(notes)
 
 
 def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
@@ -400,8 +364,10 @@ def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
             )
 
 
-def _record(run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split]) -> SplitRecord:
-    return record_split(sets, splits, run.data.split, run.data.split_seed, run.data.trajectories)
+def _record(
+    run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], prints: Sequence[Mapping[int, str]]
+) -> SplitRecord:
+    return record_split(sets, splits, prints, run.data.split, run.data.split_seed, run.data.trajectories)
 
 
 def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Split:
@@ -414,17 +380,12 @@ def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Sp
 
 def write_split(folder: Path, data: RunData) -> list[str]:
     """Record the trajectories of each part of the data, for later runs; return notes on duplicates among those held out."""
-    path, seen, text = folder / SPLIT, folder / SEEN, data.record.text()
-    recorded = recorded_prints(data.record, data.sets)
-    prints = None
-    if not from_rank_zero(seen.is_file() and bytes_of(path) == text.encode()):
-        prints = seen_text(data.sets, [split.train for split in data.splits], shared_out, recorded)
-    refusal = None
+    seen, refusal = folder / SEEN, None
     if rank() == 0:
-        try:
-            if prints is not None:  # data that a resumed run was trained on before still counts
-                replace_text(seen, "".join(f"{text}\n" for text in sorted({*prints.split(), *read_seen(seen)})))
-            replace_text(path, text)
+        try:  # data that a resumed run was trained on before still counts
+            now = seen_text(data.prints, [split.train for split in data.splits]).split()
+            replace_text(seen, "".join(f"{text}\n" for text in sorted({*now, *read_seen(seen)})))
+            replace_text(folder / SPLIT, data.record.text())
         except OSError as error:
             refusal = ConfigError(cannot_write(folder, error))
     if refusal := from_rank_zero(refusal):
@@ -432,8 +393,9 @@ def write_split(folder: Path, data: RunData) -> list[str]:
     known = from_rank_zero(read_seen(seen))
     held_out = [(*split.valid, *split.test) for split in data.splits]
     held_out += [tuple(range(source.num_trajectories)) for source in data.others]
-    parts = zip(data.all_sets, held_out, [*recorded, *({} for _ in data.others)], strict=True)
-    notes = [twins_note(source, numbers, known, shared_out, prints) for source, numbers, prints in parts]
+    prints = [*data.prints, *(fingerprints(each, range(each.num_trajectories), shared_out) for each in data.others)]
+    parts = zip(data.all_sets, held_out, prints, strict=True)
+    notes = [twins_note(source, numbers, known, of_set) for source, numbers, of_set in parts]
     return [note for note in notes if note]
 
 

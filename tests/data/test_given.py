@@ -130,7 +130,7 @@ def test_what_is_given_is_read_in_boxes_by_every_reader(described, tmp_path_fact
     memory = from_memory()
     sets = [open_dataset(described), open_dataset(write_the_well(other / "a.hdf5")), open_dataset(flow), memory]
     sets += [CoarsenedTrajectories(memory, 2, 2), JoinedTrajectories([from_memory(1), memory])]
-    sets.append(TimeBlocks(memory, (0.5, 0.25, 0.25)))
+    sets.append(TimeBlocks.by_shares(memory, (0.5, 0.25, 0.25)))
     for data in sets:
         whole, (_, height, width) = data.read_given(1, 0, 2), data.trajectories[1].grid
         for y, x in ((slice(1, 3), slice(2, width)), (slice(0, height), slice(1, 2))):

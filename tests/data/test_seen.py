@@ -34,7 +34,8 @@ def trained(tmp_path_factory):
     """A data set, the record of its split, and the fingerprints of what is trained on."""
     data = simulate(tmp_path_factory.mktemp("trained") / "data", first_seed=0, num_trajectories=8)
     split = split_set(data, *SPLIT)
-    return data, split, record_split([data], [split], *SPLIT), seen_text([data], [split.train])
+    prints = [fingerprints(data, range(8))]
+    return data, split, record_split([data], [split], prints, *SPLIT), seen_text(prints, [split.train])
 
 
 @pytest.fixture
@@ -75,8 +76,7 @@ def test_what_was_held_out_was_not_trained_on(trained, known):
 def test_of_very_many_a_spread_is_read_and_the_record_tells_of_the_others(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MOST_TRAJECTORIES", 2)
     data, split, record, _ = trained
-    (tmp_path / "seen.txt").write_text(seen_text([data], [split.train]))
-    known = read_seen(tmp_path / "seen.txt")
+    known = frozenset(seen_text([fingerprints(data, split.train)], [split.train]).split())
     assert len(known) == 2
     moved = shutil.copytree(data.sources[0].parent, tmp_path / "moved")
     assert trained_on(open_dataset(moved), split.train, known, record) == list(split.train)
@@ -84,16 +84,19 @@ def test_of_very_many_a_spread_is_read_and_the_record_tells_of_the_others(traine
 
 def test_what_is_held_out_and_begins_as_trained_or_as_other_held_out_is_counted(trained, known, tmp_path):
     data, split, _, _ = trained
-    assert twins_note(data, [*split.valid, *split.test], known) == ""
+    assert twins_note(data, [*split.valid, *split.test], known, fingerprints(data, range(8))) == ""
     # On so coarse a grid, the released columns of all dam breaks are the same few cells.
     make(tmp_path, SYSTEMS["shallow_water"].ensemble(num_trajectories=8, resolution=8, num_frames=3))
     dams = open_dataset(tmp_path)
-    seen = frozenset(fingerprints(dams, range(6)).values())
+    prints = fingerprints(dams, range(8))
+    seen = frozenset(prints[number] for number in range(6))
     assert len(seen) < 6
-    assert twins_note(dams, [6, 7], seen).startswith("shallow_water: 2 of the 2 trajectories held out begin exactly as")
-    alike = next(pair for pair in combinations(range(8), 2) if len(set(fingerprints(dams, pair).values())) == 1)
+    assert twins_note(dams, [6, 7], seen, prints).startswith(
+        "shallow_water: 2 of the 2 trajectories held out begin exactly as"
+    )
+    alike = next(pair for pair in combinations(range(8), 2) if prints[pair[0]] == prints[pair[1]])
     said = "shallow_water: different trajectories among those held out: 1 of 2; errors tell of these alone."
-    assert twins_note(dams, alike, frozenset()) == said
+    assert twins_note(dams, alike, frozenset(), prints) == said
 
 
 @pytest.fixture

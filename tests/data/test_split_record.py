@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 def record_of(folder):
     data = open_dataset(folder)
-    return record_split([data], [split_set(data, *SPLIT)], *SPLIT)
+    return record_split([data], [split_set(data, *SPLIT)], [{}], *SPLIT)
 
 
 def names(folder, split):
@@ -77,7 +77,9 @@ def test_what_went_keeps_its_part_should_it_come_back(folder, tmp_path):
     held_out = open_dataset(folder).trajectories[split.test[0]].source
     held_out.rename(tmp_path / "aside.h5")
     data = open_dataset(folder)
-    second = record_split([data], [split_as_recorded(RecordedParts(first), data, 0)], *SPLIT).with_what_went(first)
+    second = record_split([data], [split_as_recorded(RecordedParts(first), data, 0)], [{}], *SPLIT).with_what_went(
+        first
+    )
     assert second.changes(record_of(folder)) == "", "accepted once, that is no news"
     (tmp_path / "aside.h5").rename(held_out)
     assert second.changes(record_of(folder)).endswith(f"came: {held_out}")

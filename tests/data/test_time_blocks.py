@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from matey.data import DataError, Mixture, TrajectorySet, open_dataset, split_set, spread_windows
-from matey.data.split_record import RecordedParts, record_split, seen_text, split_as_recorded, trained_on, with_values
-from matey.data.splits import alone
+from matey.data.split_record import RecordedParts, record_split, seen_text, split_as_recorded, trained_on
+from matey.data.splits import fingerprints
 from matey.data.trajectories import Coordinates
 from matey.data.views import Span, TimeBlocks
 from tests.support.described_files import flow
@@ -27,7 +27,7 @@ def long_run(num_trajectories=1, num_frames=20, **more):
 
 def test_blocks_hold_the_frames_of_their_trajectory_in_order():
     values, whole = long_run(2)
-    blocks = TimeBlocks(whole, SHARES)
+    blocks = TimeBlocks.by_shares(whole, SHARES)
     assert [about.name for about in blocks.trajectories] == [
         f"{n}, frames {first} to {last}" for n in (0, 1) for first, last in CUTS
     ]
@@ -43,14 +43,14 @@ def test_blocks_hold_the_frames_of_their_trajectory_in_order():
 @pytest.mark.parametrize("shares", [(0.8, 0.1, 0.1), (0.5, 0.5, 0.0), (1.0, 0.0, 0.0), (0.34, 0.33, 0.33)])
 def test_every_frame_is_in_one_block_and_every_part_asked_for_has_one(num_frames, shares):
     _, whole = long_run(num_frames=num_frames)
-    spans = [Span.named(about.name) for about in TimeBlocks(whole, shares).trajectories]
+    spans = [Span.named(about.name) for about in TimeBlocks.by_shares(whole, shares).trajectories]
     assert len(spans) == sum(share > 0 for share in shares)
     assert [frame for s in spans for frame in range(s.first, s.last + 1)] == list(range(num_frames))
 
 
 def test_no_window_for_training_reads_a_frame_that_is_held_out():
     _, whole = long_run(2)
-    blocks = TimeBlocks(whole, SHARES)
+    blocks = TimeBlocks.by_shares(whole, SHARES)
     split = split_set(blocks, SHARES, seed=0)
     mixture = Mixture([blocks], [split.train], [1.0], num_frames=3, lead_max=4)
     for window in mixture.global_batch(0, 500):
@@ -66,7 +66,7 @@ def test_a_given_field_and_times_are_cut_along():
     depth = np.random.default_rng(1).normal(size=(1, 3, 4))
     _, whole = long_run(given={"wind": wind, "depth": depth})
     whole._read_coordinates = lambda axis, numbers: (Coordinates(np.arange(20.0), "s") for _ in numbers)
-    blocks = TimeBlocks(whole, SHARES)
+    blocks = TimeBlocks.by_shares(whole, SHARES)
     np.testing.assert_allclose(blocks.read_given(2, 1, 3)[:, 0, 0], wind[0, 17:19], rtol=1e-6)
     np.testing.assert_allclose(blocks.with_given(["depth"]).read_given(2, 1, 3)[:, 0, 0], depth, rtol=1e-6)
     np.testing.assert_array_equal(blocks.coordinates("time", [2]).values, np.arange(16.0, 20.0))
@@ -82,15 +82,15 @@ def test_cutting_what_its_files_mean_for_a_part_is_refused(stated):
     with pytest.raises(
         DataError, match=f"trajectory {stated[0]}: .* for valid; leave out split_by, or put .* into another set"
     ):
-        TimeBlocks(whole, SHARES)
+        TimeBlocks.by_shares(whole, SHARES)
 
 
 def test_a_trajectory_shorter_than_the_parts_is_refused():
     _, whole = long_run(num_frames=2)
     with pytest.raises(DataError, match=r"memory, trajectory 0: expected at least 3 frames to cut in time, .* got 2;"):
-        TimeBlocks(whole, SHARES)
+        TimeBlocks.by_shares(whole, SHARES)
     with pytest.raises(DataError, match="none negative and summing to 1"):
-        TimeBlocks(whole, (0.5, 0.1, 0.1))
+        TimeBlocks.by_shares(whole, (0.5, 0.1, 0.1))
 
 
 def test_names_and_frames_of_blocks_tell_each_other():
@@ -115,16 +115,17 @@ def described(tmp_path):
 
 def record(data, shares=SHARES):
     split = split_set(data, shares, 0)
-    prints = frozenset(seen_text([data], [split.train]).split())
-    return split, record_split([data], [split], shares, 0, None), prints
+    prints = [fingerprints(data, range(data.num_trajectories))]
+    seen = frozenset(seen_text(prints, [split.train]).split())
+    return split, record_split([data], [split], prints, shares, 0, None), seen
 
 
 def test_a_record_knows_blocks_again_and_how_to_cut(described):
     whole = described()
-    blocks = TimeBlocks(whole, SHARES)
+    blocks = TimeBlocks.by_shares(whole, SHARES)
     split, then, _ = record(blocks)
     parts = RecordedParts(then)
-    assert split_as_recorded(parts, blocks, 0) == split and parts.cut_otherwise(blocks, 0) is None
+    assert split_as_recorded(parts, blocks, 0) == split
     for data in (whole, described("copy")):
         again = parts.cut_as_then(data, SHARES)
         assert parts.parts_of(again) == ["train", "valid", "test"]
@@ -132,17 +133,17 @@ def test_a_record_knows_blocks_again_and_how_to_cut(described):
 
 
 def test_a_record_cuts_a_simulation_that_has_got_longer_where_it_was_cut(described):
-    _, then, seen = record(TimeBlocks(described(), SHARES))
+    _, then, seen = record(TimeBlocks.by_shares(described(), SHARES))
     longer = RecordedParts(then).cut_as_then(described(num_frames=30), SHARES)
     assert [about.name for about in longer.trajectories] == [f"les, frames {first} to {last}" for first, last in CUTS]
-    assert RecordedParts(then).parts_of(longer) == [about.split for about in longer.trajectories]
+    assert RecordedParts(then).parts_of(longer) == ["train", "valid", "test"]
     assert trained_on(longer, range(3), seen, then) == [0]
     shorter = described(num_frames=18)
     assert RecordedParts(then).cut_as_then(shorter, SHARES) is shorter
 
 
 def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_others(described, tmp_path):
-    _, then, _ = record(TimeBlocks(described(), SHARES))
+    _, then, _ = record(TimeBlocks.by_shares(described(), SHARES))
     np.save(tmp_path / "data" / "new.npy", np.random.default_rng(2).normal(size=(50, 3, 4)).astype("f4"))
     described(num_frames=30)
     both = RecordedParts(then).cut_as_then(open_dataset(tmp_path / "data", DESCRIPTION), SHARES)
@@ -152,45 +153,31 @@ def test_a_trajectory_that_the_record_does_not_know_stays_whole_beside_others(de
 
 def test_frames_that_were_trained_on_are_known_however_the_rest_is_cut(described):
     whole = described()
-    _, then, seen = record(TimeBlocks(whole, SHARES))
+    _, then, seen = record(TimeBlocks.by_shares(whole, SHARES))
     for shares, trained in (
         (SHARES, [0]),
         ((0.5, 0.2, 0.3), [0, 1]),
         ((0.5, 0.3, 0.2), [0, 1]),
         ((0.9, 0.05, 0.05), [0]),
     ):
-        blocks = TimeBlocks(whole, shares)
+        blocks = TimeBlocks.by_shares(whole, shares)
         assert trained_on(blocks, range(3), seen, then) == trained, shares
         assert trained_on(blocks, range(3), frozenset(), then) == trained, "by the record alone"
         assert trained_on(blocks, range(3), seen, None) == [0, 1, 2], "nothing tells how far it was trained on"
     assert trained_on(whole, [0], seen, then) == trained_on(whole, [0], seen, None) == [0]
     _, of_all, seen = record(whole, (1.0, 0.0, 0.0))
-    assert trained_on(TimeBlocks(whole, SHARES), range(3), seen, of_all) == [0, 1, 2]
+    assert trained_on(TimeBlocks.by_shares(whole, SHARES), range(3), seen, of_all) == [0, 1, 2]
 
 
-def test_a_trajectory_that_is_cut_at_other_frames_is_noticed(described):
+def test_a_simulation_that_is_cut_at_other_frames_is_noticed_in_a_file_of_any_name(described, tmp_path):
     whole = described()
-    then = RecordedParts(record(TimeBlocks(whole, SHARES))[1])
-    about, name = then.cut_otherwise(TimeBlocks(described(num_frames=30), SHARES), 0)
-    assert about.name == "les, frames 0 to 20" and name == "les, frames 0 to 13"
-    assert then.cut_otherwise(whole, 0)[0].name == "les"
-    then = RecordedParts(record(whole, (1.0, 0.0, 0.0))[1])
-    assert then.cut_otherwise(TimeBlocks(whole, SHARES), 0)[1] == "les"
-
-
-def with_prints(then, data):
-    return with_values(then, [data], None, alone)
-
-
-def test_a_simulation_that_goes_on_is_known_again_in_a_file_of_another_name(described, tmp_path):
-    blocks = TimeBlocks(described(), SHARES)
-    then = with_prints(record(blocks)[1], blocks)
+    then = RecordedParts(record(TimeBlocks.by_shares(whole, SHARES))[1])
+    assert then.begun_otherwise(record(TimeBlocks.by_shares(whole, SHARES))[1]) is None
+    assert then.begun_otherwise(record(whole, (1.0, 0.0, 0.0))[1]) == ("les.npy, trajectory les", "les, frames 0 to 13")
     described("moved", num_frames=30)
     (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
-    for num_frames, found in (
-        (30, ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")),
-        (20, None),
-    ):
-        np.save(tmp_path / "moved" / "longer.npy", np.load(tmp_path / "moved" / "longer.npy")[:num_frames])
-        moved = TimeBlocks(open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION), SHARES)
-        assert RecordedParts(then).begun_otherwise(with_prints(record(moved)[1], moved)) == found
+    longer = open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION)
+    found = then.begun_otherwise(record(TimeBlocks.by_shares(longer, SHARES))[1])
+    assert found == ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")
+    then = RecordedParts(record(whole, (1.0, 0.0, 0.0))[1])
+    assert then.begun_otherwise(record(TimeBlocks.by_shares(whole, SHARES))[1])[1] == "les"

@@ -2,7 +2,7 @@ import pytest
 
 from matey.config import DataSection
 from matey.data import DataError, open_dataset, split_trajectories
-from matey.data.split_record import fingerprints
+from matey.data.splits import fingerprints
 from matey.evaluate.held_out import hold_out, without_seen
 from tests.support.layout_files import write_the_well
 

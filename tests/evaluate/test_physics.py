@@ -75,7 +75,7 @@ def described(folder, **keys):
 
 
 def test_the_drift_of_fields_that_a_description_calls_conserved_is_reported(tmp_path):
-    data = TimeBlocks(described(tmp_path, conserved=["tracer", "dye"]), (0.5, 0, 0.5))
+    data = TimeBlocks.by_shares(described(tmp_path, conserved=["tracer", "dye"]), (0.5, 0, 0.5))
     (batch,) = read_windows([data], spread_windows(data, [1], 2, 3, 1), 2)
     sums = ErrorSums()
     forecast = batch.known_target + torch.tensor([0.35, 0.0]).view(1, 2, 1, 1, 1)  # of a mean of 3.5

@@ -14,8 +14,8 @@ import torch
 
 from matey.benchmark.step import Case, memory, now
 from matey.config import TrainSection
+from matey.model.nested import packed
 from matey.model.prepare import prepare
-from matey.nested import packed
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.train.ahead import on_device

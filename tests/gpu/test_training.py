@@ -10,8 +10,8 @@ import torch
 
 from matey.benchmark.step import Case, measure, now
 from matey.model import attention
+from matey.model.nested import num_bytes_of, packed, tensors_in
 from matey.model.prepare import prepare
-from matey.nested import num_bytes_of, packed, tensors_in
 from matey.parallel.topology import Topology
 from matey.planning.machine import load_machine
 from matey.planning.memory import plan_memory, read_engine

@@ -13,6 +13,7 @@ import yaml
 
 from matey.data import open_dataset, split_trajectories
 from matey.data.split_record import seen_text
+from matey.data.splits import fingerprints
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -118,7 +119,7 @@ def test_data_can_be_seen_coarser_in_time_and_space(folder, tmp_path, evaluate, 
 def test_data_that_the_run_trained_on_is_refused_or_scored_with_a_note(folder, tmp_path, evaluate):
     run = shutil.copytree(folder / "waves", tmp_path / "run")
     data = open_dataset(folder / "shallow_water")
-    (run / "seen.txt").write_text(seen_text([data], [range(4)]))
+    (run / "seen.txt").write_text(seen_text([fingerprints(data, range(4))], [range(4)]))
     command = ["--checkpoint", run, "--data", folder / "shallow_water", "--out", tmp_path / "out", "--leads", "1"]
     command += ["--rollout", "0", "--max-windows", "2"]
     status, _, error = evaluate(*command)

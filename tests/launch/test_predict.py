@@ -11,6 +11,7 @@ from PIL import Image
 
 from matey.data import open_dataset
 from matey.data.split_record import seen_text
+from matey.data.splits import fingerprints
 from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
@@ -57,7 +58,7 @@ def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
 def test_errors_on_what_the_model_was_trained_on_are_said_to_flatter_it(model_folder, predict, tmp_path):
     data = open_dataset(tmp_path)
     seen = model_folder / "seen.txt"
-    seen.write_text(seen_text([data], [[0, 2]]))
+    seen.write_text(seen_text([fingerprints(data, [0, 2])], [[0, 2]]))
     try:
         known, new = predict("--trajectories", "0,1,2"), predict("--trajectories", "1", "--overwrite")
     finally:

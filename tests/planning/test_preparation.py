@@ -7,8 +7,8 @@ import pytest
 
 from matey.benchmark.step import Case
 from matey.model.boxes import reach_of
+from matey.model.nested import num_bytes_of
 from matey.model.prepare import prepare
-from matey.nested import num_bytes_of
 from matey.planning.memory import preparation_bytes, ready_bytes, waiting_bytes
 from matey.planning.workload import Workload
 from tests.support.planned import samples_of

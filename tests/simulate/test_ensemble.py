@@ -129,5 +129,5 @@ def test_a_write_that_is_broken_off_leaves_nothing(tmp_path, system, layout, nam
     ensemble = SYSTEMS[system].ensemble(num_trajectories=1, resolution=32, num_frames=2)
     broken = {name: np.full((2, 1, 1, 1)[: 4 if system == "mhd_cavity" else 3], "no numbers") for name in names}
     with pytest.raises((ValueError, TypeError)):
-        layout.write(layout.path(tmp_path, 0), ensemble, [0], [broken])
+        layout.write(tmp_path / layout.name(0), ensemble, [0], [broken])
     assert list(tmp_path.iterdir()) == []

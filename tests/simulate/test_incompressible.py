@@ -1,7 +1,5 @@
 """Incompressible flow against the published solver, the cavity of Ghia et al. and its conservation laws.
 
-The transform against its defining sum.
-
 Noise against its spectrum and that of the published file.
 
 Files of incompressible flow against those of the published generator.
@@ -17,7 +15,7 @@ import yaml
 
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make
-from matey.simulate.incompressible import Flow, cosine, flow_in_box, inverse_cosine, noise, noise_in_box
+from matey.simulate.incompressible import Flow, flow_in_box, noise, noise_in_box
 from tests.support.paths import published_file
 
 
@@ -162,15 +160,6 @@ def test_force_acts_on_the_tracer_alone():
     flow = flow_in_box(still, force, torch.tensor([0.0, 1e-4], dtype=torch.float64), viscosity=0.01)
     assert flow.velocity[0].abs().max() == 0
     torch.testing.assert_close(flow.velocity[1, 1], 1e-4 * force[1], rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("size", [8, 9])
-def test_transform_is_the_sum_of_cosines_and_has_an_inverse(size):
-    field = torch.rand(3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    index = torch.arange(size, dtype=torch.float64)
-    cosines = torch.cos(math.pi * torch.outer(index, index + 0.5) / size)  # (k, x)
-    torch.testing.assert_close(cosine(field), torch.einsum("kx,bxy,ly->bkl", cosines, field, cosines))
-    torch.testing.assert_close(inverse_cosine(cosine(field)), field)
 
 
 def power_by_wave(field):

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from matey.simulate.ensemble import make
 from matey.simulate.mhd_cavity import (
+    MHD_CAVITY,
     Cavity,
     CavityFlow,
     NoSlipDiffusion,
     ScalarDiffusion,
     SineTransform,
-    array_path,
+    array_name,
     draw_cavity,
     drive,
     read_config,
-    solve,
-    write_trajectory,
 )
 
 # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, tables I and II, Re = 100: through the middle of the cavity.
@@ -187,25 +187,21 @@ def test_vorticity_satisfies_its_equation_with_thoms_formula_on_the_walls(amount
     torch.testing.assert_close(solved, source, rtol=0, atol=1e-10)
 
 
-@pytest.fixture(scope="module")
-def frames():
-    return solve([4], resolution=20, num_frames=3, interval=0.5)[0].numpy()
-
-
-def test_published_names_have_four_and_three_characters_and_never_collide(tmp_path):
-    names = [array_path(tmp_path, seed).stem for seed in range(1000)]
+def test_published_names_have_four_and_three_characters_and_never_collide():
+    names = [array_name(seed).removesuffix(".npy") for seed in range(1000)]
     assert len(set(names)) == 1000
     for name in names:
         _, _, field, _, number = name.split("_")
         assert (len(field), len(number)) == (4, 3)
 
 
-def test_file_of_something_else_or_cut_short_has_no_settings(tmp_path, frames):
-    path = tmp_path / "a.h5"
-    write_trajectory(path, 4, frames)
+def test_file_of_something_else_or_cut_short_has_no_settings(tmp_path):
+    ensemble = MHD_CAVITY.ensemble({"interval": 0.5}, num_trajectories=1, resolution=20, num_frames=3)
+    (path,) = make(tmp_path, ensemble)
+    assert read_config(path)
     for content in (b"", b"CDF\x01", path.read_bytes()[:2000]):
         path.write_bytes(content)
         assert read_config(path) is None
     with h5py.File(path, "w") as file:
-        file["velocity"] = frames
+        file["velocity"] = np.zeros((3, 20, 20, 2))
     assert read_config(path) is None

@@ -8,7 +8,9 @@ import pytest
 import torch
 from scipy.io import netcdf_file
 
+from matey.simulate.ensemble import make
 from matey.simulate.thermals import (
+    COLLIDING_THERMALS,
     GAMMA,
     GAS_CONSTANT,
     HEAT_CAPACITY,
@@ -16,6 +18,7 @@ from matey.simulate.thermals import (
     PRESSURE_FACTOR,
     SURFACE_PRESSURE,
     THETA,
+    VARIABLES,
     WIDTH,
     Bubble,
     Slice,
@@ -23,7 +26,6 @@ from matey.simulate.thermals import (
     collide,
     draw_bubbles,
     read_config,
-    solve,
     write_trajectory,
 )
 from tests.support.paths import SHARED
@@ -108,9 +110,9 @@ def check_bubbles(seed):
     assert min(apart, WIDTH - apart) <= 0.5 * (warm.radius + cold.radius)
 
 
-def test_odd_resolution_is_refused():
+def test_odd_resolution_is_refused(tmp_path):
     with pytest.raises(ValueError, match="half as many cells along z as along x, so 25 cells must be even"):
-        solve([0], resolution=25, num_frames=2)
+        make(tmp_path, COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=25, num_frames=2))
 
 
 def structure(file):
@@ -124,7 +126,8 @@ def test_file_is_laid_out_as_miniweathers_with_the_background_added(tmp_path):
     if not published.exists():
         pytest.skip("no collision_100x50.nc of the published generator beside the repository")
     ours = tmp_path / "a.nc"
-    write_trajectory(ours, 7, np.zeros((3, 4, 50, 100)))
+    ensemble = COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=100, num_frames=3)
+    write_trajectory(ours, ensemble, 7, dict.fromkeys(VARIABLES, np.zeros((3, 50, 100))))
     assert ours.read_bytes()[:4] == published.read_bytes()[:4] == b"CDF\x01"
     with netcdf_file(ours, mmap=False) as our_file, netcdf_file(published, mmap=False) as their_file:
         our_dimensions, our_variables = structure(our_file)
@@ -135,8 +138,7 @@ def test_file_is_laid_out_as_miniweathers_with_the_background_added(tmp_path):
 
 
 def test_file_cut_short_has_no_settings(tmp_path):
-    path = tmp_path / "a.nc"
-    write_trajectory(path, 0, np.zeros((3, 4, 8, 16)))
+    (path,) = make(tmp_path, COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=16, num_frames=3))
     whole = path.read_bytes()
     for length in (20, 200, 700, len(whole) - 1):
         path.write_bytes(whole[:length])

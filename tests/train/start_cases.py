@@ -15,8 +15,8 @@ import torch.distributed as dist
 
 from matey.checkpoints.run_files import SPLIT
 from matey.config import load_config
-from matey.data.split_record import recorded_prints, seen_text
-from matey.parallel.collectives import barrier, from_all_ranks, rank, shared_out, world_size
+from matey.data.split_record import seen_text
+from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.exchange import make_groups
 from matey.parallel.package import deepspeed
 from matey.parallel.topology import Topology
@@ -68,19 +68,15 @@ def main():
     data = open_data(run)
     found["described"] = opens()
     found["trajectories"] = repr([each.trajectories for each in data.all_sets])
-    known = recorded_prints(data.record, data.sets)
-    found["seen"] = seen_text(data.sets, [split.train for split in data.splits], shared_out, known)
-    found["read for seen"] = opens()
+    found["seen"] = seen_text(data.prints, [split.train for split in data.splits])
     found["scales"] = repr(loss_scales(run, data))
     found["is everywhere"] = len(set(from_all_ranks(json.dumps([found, data.record.text()])))) == 1
     if rank() == 0:
         Path(run.output.dir).mkdir(parents=True)
         (Path(run.output.dir) / SPLIT).write_text(data.record.text())
     barrier()
-    opens()
     again = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     assert open_data(again).record == data.record
-    found["described again"] = opens()
     found["groups"] = [made_for(num_heads) for num_heads in (world_size(), world_size() // 2 or 1, 1)]
     if rank() == 0:
         sys.stdout.write(json.dumps(found) + "\n")

@@ -9,9 +9,9 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from matey.config import TrainSection
 from matey.model.boxes import BoxShare
+from matey.model.nested import packed, tensors_in
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup
-from matey.nested import packed, tensors_in
 from matey.parallel.meter import Meter
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology

@@ -13,7 +13,7 @@ from matey.data import open_dataset
 from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.model.configuration import model_config
-from matey.nested import tensors_in
+from matey.model.nested import tensors_in
 from matey.tokens.tokenize import tokenize
 from matey.train import network as sample_layout
 from matey.train.network import check_attention, check_fit, layout_of, with_vocabulary

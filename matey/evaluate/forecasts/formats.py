@@ -141,14 +141,14 @@ def layers_of_chunk(contents: Contents) -> int:
 
 
 def make_well(path: Path, contents: Contents) -> None:
-    """Make The Well's HDF5 layout (`matey.well_file`), which its reader and ``matey.open_dataset`` open as trajectories.
+    """Make The Well's HDF5 layout (`matey.data.well_file`), which its reader and ``matey.open_dataset`` open as trajectories.
 
     Every field is stored in ``t0_fields``, also each component of a vector.
     """
     import h5py
     import numpy as np
 
-    from matey.well_file import KINDS, add_fields, add_scalars, begin
+    from matey.data.well_file import KINDS, add_fields, add_scalars, begin
 
     values = {name: coordinate.values for name, coordinate in contents.coordinates.items()}
     axes = [axis for axis in "xyz" if axis in contents.sizes]

@@ -107,8 +107,6 @@ def _replaced(nested: Any, kind: type, replace: Callable[[Any], Any]) -> Any:  #
         return other
     if isinstance(nested, dict):
         return {key: _replaced(value, kind, replace) for key, value in nested.items()}
-    if isinstance(nested, tuple) and hasattr(nested, "_fields"):
-        return type(nested)(*(_replaced(value, kind, replace) for value in nested))
     if isinstance(nested, list | tuple):
         return type(nested)(_replaced(value, kind, replace) for value in nested)
     return nested

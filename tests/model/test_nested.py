@@ -2,11 +2,10 @@
 
 import pickle
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
-from matey.nested import packed, tensors_in, with_tensors
+from matey.model.nested import packed, tensors_in, with_tensors
 
 
 @dataclass(frozen=True)
@@ -18,24 +17,17 @@ class Inner:
         assert self.values.device.type == "cpu", "made once"
 
 
-class Named(NamedTuple):
-    inner: Inner
-    mask: torch.Tensor
-
-
 def nouns():
     inner = Inner(torch.arange(7, dtype=torch.int32), (slice(1, 2),))
-    return [Named(inner, torch.tensor([True, False, True])), {"one": torch.tensor(1.5)}, (None, "x"), torch.zeros(0, 3)]
+    return [(inner, torch.tensor([True, False, True])), {"one": torch.tensor(1.5)}, (None, "x"), torch.zeros(0, 3)]
 
 
 def test_every_tensor_is_found_in_order_and_replaced():
     shapes = [tuple(tensor.shape) for tensor in tensors_in(nouns())]
     assert shapes == [(7,), (3,), (), (0, 3)]
-    (named, one, rest, none) = with_tensors(nouns(), lambda tensor: tensor.to("meta"))
-    assert (
-        named.inner.values.device.type == named.mask.device.type == one["one"].device.type == none.device.type == "meta"
-    )
-    assert named.inner.box == (slice(1, 2),) and rest == (None, "x")
+    ((inner, mask), one, rest, none) = with_tensors(nouns(), lambda tensor: tensor.to("meta"))
+    assert {each.device.type for each in (inner.values, mask, one["one"], none)} == {"meta"}
+    assert inner.box == (slice(1, 2),) and rest == (None, "x")
 
 
 def test_what_is_packed_travels_as_one_buffer_and_comes_out_as_it_was():
@@ -46,4 +38,4 @@ def test_what_is_packed_travels_as_one_buffer_and_comes_out_as_it_was():
         assert before.dtype == after.dtype and torch.equal(before, after)
     start = there.buffer.untyped_storage().data_ptr()
     assert {tensor.untyped_storage().data_ptr() for tensor in tensors_in(came)} == {start}
-    assert isinstance(came[0], Named) and came[0].inner.box == (slice(1, 2),)
+    assert came[0][0].box == (slice(1, 2),)
