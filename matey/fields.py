@@ -283,10 +283,8 @@ def _as_tensor(name: str, value: object) -> Tensor:
     import torch
 
     try:
-        # PyTorch refuses arrays with negative strides or a foreign byte order, and warns about read-only arrays.
-        if isinstance(value, np.ndarray):
-            value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
-            value = value if value.flags.writeable else value.copy()
+        if isinstance(value, np.ndarray):  # PyTorch refuses negative strides and a foreign byte order
+            value = np.array(value, value.dtype.newbyteorder("="), order="C")
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(

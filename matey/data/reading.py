@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -81,12 +82,11 @@ def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_f
 
 def all_cells(batches: Sequence[Samples]) -> list[list[Box]]:
     """Return a box of all cells of each sample, as ranks do that share out nothing."""
-    return [[(sample, _cells_of(batch.window[1:])) for sample in range(batch.number)] for batch in batches]
-
-
-def _cells_of(grid: Sequence[int]) -> Cells:
-    z, y, x = (slice(0, size) for size in grid)
-    return z, y, x
+    found = []
+    for batch in batches:
+        _, z, y, x = (slice(0, size) for size in batch.window)
+        found.append([(sample, (z, y, x)) for sample in range(batch.number)])
+    return found
 
 
 def _whole(sets: Sequence[TrajectorySet], first: Window, part: BatchPart) -> FieldBatch:
@@ -124,24 +124,6 @@ def read_history(
     """
     part = read_history_part(data, trajectories, start, num_frames, all_cells, follow)
     return _whole([data], Window(0, trajectories[0], start, 1), part)
-
-
-def histories_of(
-    data: TrajectorySet, trajectories: Sequence[int], start: int, num_frames: int, follow: int
-) -> list[Window]:
-    """Return histories as windows.
-
-    Raises:
-        DataError: given fields that vary in time end before the ``follow`` frames after the histories do.
-    """
-    end = start + num_frames + follow
-    for about in (data.trajectories[trajectory] for trajectory in trajectories):
-        if data.varying and end > about.num_frames:
-            raise DataError(
-                f"{about.label}: expected {', '.join(data.varying)}, which the model is given, up to frame {end - 1}, got "
-                f"{about.num_frames} frames; forecast fewer snapshots."
-            )
-    return [Window(0, trajectory, start, follow) for trajectory in trajectories]
 
 
 def samples_of(data: TrajectorySet, trajectories: Sequence[int], num_frames: int) -> Samples:
@@ -223,15 +205,10 @@ def read_rollouts(
 
 
 def _parameters(abouts: Sequence[Trajectory]) -> dict[str, Tensor]:
-    """Return the parameters of trajectories by name, ``(b,)``."""
+    """Return the parameters of trajectories by name, ``(b,)``, NaN where one is missing or beyond the range of float32."""
     names = dict.fromkeys(name for about in abouts for name in about.parameters)
-    return {name: torch.tensor([_number(about, name) for about in abouts]) for name in names}
-
-
-def _number(about: Trajectory, name: str) -> float:
-    """Return a parameter of a trajectory, NaN where it is missing or beyond the range of float32."""
-    value = about.parameters.get(name, np.nan)
-    return value if abs(value) <= np.finfo(np.float32).max else np.nan
+    found = {name: torch.tensor([about.parameters.get(name, np.nan) for about in abouts]) for name in names}
+    return {name: values.masked_fill(values.isinf(), np.nan) for name, values in found.items()}
 
 
 def given_in(source: TrajectorySet, window: Window, num_frames: int, total: int, cells: Cells) -> np.ndarray:
@@ -291,14 +268,17 @@ def read_history_part(
     Raises:
         DataError: see `read_history`.
     """
-    windows = histories_of(data, trajectories, start, num_frames, follow)
-    about = samples_of(data, trajectories, num_frames)
-    (boxes,) = share([about])
-    pieces = []
-    for sample, cells in boxes:
-        values = read_box(data, trajectories[sample], start, start + num_frames, cells)
-        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
-    return _with_given([data], windows, BatchPart(about, tuple(pieces), has_target=False), follow)
+    end = start + num_frames + follow
+    for about in (data.trajectories[trajectory] for trajectory in trajectories):
+        if data.varying and end > about.num_frames:
+            raise DataError(
+                f"{about.label}: expected {', '.join(data.varying)}, which the model is given, up to frame {end - 1}, got "
+                f"{about.num_frames} frames; forecast fewer snapshots."
+            )
+    windows = [Window(0, trajectory, start, follow) for trajectory in trajectories]
+    about_all = samples_of(data, trajectories, num_frames)
+    pieces = tuple(_read_pieces([data], windows, num_frames, *share([about_all]), has_target=False))
+    return _with_given([data], windows, BatchPart(about_all, pieces, has_target=False), follow)
 
 
 def read_truth_part(
@@ -310,27 +290,26 @@ def read_truth_part(
         DataError: see ``TrajectorySet.read``.
     """
     about = samples_of_windows(sets, windows, 1)
-    (boxes,) = share([about])
-    pieces = []
-    for sample, cells in boxes:
-        window = windows[sample]
-        at = window.start + num_frames - 1 + step
-        values = read_box(sets[window.set_index], window.trajectory, at, at + 1, cells)
-        pieces.append(Piece(sample, _first_cell(cells), torch.from_numpy(values)))
-    return BatchPart(about, tuple(pieces), has_target=False)
+    then = [replace(window, start=window.start + num_frames - 1 + step) for window in windows]
+    return BatchPart(about, tuple(_read_pieces(sets, then, 1, *share([about]), has_target=False)), has_target=False)
 
 
 def _read_pieces(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, boxes: Sequence[Box]
+    sets: Sequence[TrajectorySet],
+    windows: Sequence[Window],
+    num_frames: int,
+    boxes: Sequence[Box],
+    *,
+    has_target: bool = True,
 ) -> Iterator[Piece]:
     for sample, cells in boxes:
         window = windows[sample]
+        read = partial(read_box, sets[window.set_index], window.trajectory, cells=cells)
         end = window.start + num_frames
-        history, target = (
-            torch.from_numpy(read_box(sets[window.set_index], window.trajectory, start, stop, cells))
-            for start, stop in ((window.start, end), (end - 1 + window.lead, end + window.lead))
-        )
-        yield Piece(sample, _first_cell(cells), history, target[0])
+        history = torch.from_numpy(read(window.start, end))
+        target = torch.from_numpy(read(end - 1 + window.lead, end + window.lead)[0]) if has_target else None
+        z, y, x = (side.start for side in cells)
+        yield Piece(sample, (z, y, x), history, target)
 
 
 def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: BatchPart, follow: int) -> BatchPart:
@@ -346,8 +325,3 @@ def _with_given(sets: Sequence[TrajectorySet], windows: Sequence[Window], part: 
         values = given_in(sets[window.set_index], window, end, total, piece.cells)
         pieces.append(replace(piece, given=torch.from_numpy(values)))
     return replace(part, pieces=tuple(pieces), num_given=total if source.varying else 1)
-
-
-def _first_cell(cells: tuple[slice, slice, slice]) -> tuple[int, int, int]:
-    z, y, x = (side.start for side in cells)
-    return z, y, x
