@@ -438,34 +438,6 @@ def stored_step(file: h5py.File, name: str, size: int, *, of_time: bool = False,
     return even_step(places, label, UNEVEN_SPACE, "resample the data on an even grid")
 
 
-def axis_sizes(file: h5py.File, axes: Mapping[str, str], system: str) -> dict[str, int]:
-    """Return the length of each axis that the datasets of a file share.
-
-    Args:
-        file: the file.
-        axes: the axes of each dataset in order, each a name or a fixed length, such as ``"t y x 2"``.
-        system: name of the system that the file is read as; the message cites it.
-
-    Raises:
-        DataError: a dataset is missing, was never written, holds no numbers, or its shape does not fit those before it.
-    """
-    sizes: dict[str, int] = {}
-    for name, pattern in axes.items():
-        item = file.get(name)
-        check_values(item)
-        shape = item.shape if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" else ()
-        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in pattern.split()]
-        fits = len(shape) == len(expected) and 0 not in shape
-        if not fits or any(e not in (s, a) for e, s, a in zip(expected, shape, pattern.split(), strict=True)):
-            came = f"{item.shape} of {item.dtype}" if isinstance(item, h5py.Dataset) else f"only {', '.join(file)}"
-            raise DataError(
-                f"{file.filename}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, "
-                f"as for {system}, got {came}; write the file again in this layout."
-            )
-        sizes.update(zip(pattern.split(), shape, strict=True))
-    return sizes
-
-
 def read_config(item: h5py.Group) -> dict[str, Any]:
     """Return the mapping in PDEBench's attribute ``config`` of a file or group, empty if there is none."""
     text = attribute_of(item, "config")

@@ -20,14 +20,13 @@ from einops import rearrange
 from matey.data.arrays import NETCDF, kind_of
 from matey.data.coordinates import mean_step
 from matey.data.hdf5 import HDF5
-from matey.data.stored import StoredArray
-from matey.data.trajectories import Cells, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.stored import axis_sizes
+from matey.data.trajectories import Cells, Reader, Trajectory, TrajectorySet
 
 LENGTH, HEIGHT = 2e4, 1e4  # size of the domain in m; fixed in the code and not stored
 PERTURBATIONS = ("dens", "theta")
 WINDS = ("uwnd", "wwnd")
 BACKGROUND = ("hy_dens", "hy_theta")
-AXES = ("t", "z", "x")
 
 
 class MiniWeatherFile(TrajectorySet):
@@ -45,10 +44,11 @@ class MiniWeatherFile(TrajectorySet):
             DataError: a variable is missing or its axes are not t, z, x.
         """
         variables = kind_of(path).arrays(path)
-        for name in (*PERTURBATIONS, *WINDS):
-            _check(path, variables, name, AXES, variables["dens"].shape if "dens" in variables else None)
-        num_frames, num_z, num_x = variables["dens"].shape
-        _check(path, variables, "t", ("t",), (num_frames,))
+        has_background = any(name in variables for name in BACKGROUND)
+        along = dict.fromkeys((*PERTURBATIONS, *WINDS), "t z x") | {"t": "t"}
+        along |= dict.fromkeys(BACKGROUND, "z") if has_background else {}
+        sizes = axis_sizes(path, variables, along, self.system)
+        num_frames, num_z, num_x = (sizes[axis] for axis in "tzx")
         self.trajectories = (
             Trajectory(
                 source=path,
@@ -60,12 +60,9 @@ class MiniWeatherFile(TrajectorySet):
                 time_step=mean_step(_read(path, ("t",), slice(0, num_frames))[0], f"{path}, t"),
             ),
         )
-        if any(name in variables for name in BACKGROUND):
-            for name in BACKGROUND:
-                _check(path, variables, name, ("z",), (num_z,))
-            self._background = np.stack(_read(path, BACKGROUND, slice(0, num_z)))  # (f, z)
-        else:
-            self._background = neutral_background(num_z)  # (f, z)
+        self._background = neutral_background(num_z)  # (f, z)
+        if has_background:
+            self._background = np.stack(_read(path, BACKGROUND, slice(0, num_z)))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source = self.trajectories[trajectory].source
@@ -108,23 +105,3 @@ def _read(path: Path, names: Sequence[str], *part: slice) -> list[np.ndarray]:
     """Read a part of some variables."""
     kind = kind_of(path)
     return [kind.read(path, name, part) for name in names]
-
-
-def _check(
-    path: Path, variables: dict[str, StoredArray], name: str, axes: tuple[str, ...], shape: tuple[int, ...] | None
-) -> None:
-    """Raise DataError unless a variable is there with these axes, and of this shape if one is given."""
-    expected = f"axes ({', '.join(axes)})" + (f" of lengths {shape}" if shape else "")
-    if name not in variables:
-        raise DataError(
-            f"{path}, {name}: expected a variable with {expected}, found only {', '.join(variables)}; "
-            f"write the file again with it."
-        )
-    came = variables[name]
-    named = came.axes == axes or (not came.axes and len(came.shape) == len(axes))
-    if not named or 0 in came.shape or (shape and came.shape != shape):
-        raise DataError(
-            f"{path}, {name}: expected {expected}, got ({', '.join(came.axes)}) of lengths {came.shape}; "
-            f"write the file again as miniWeather does."
-        )
-    came.check_readable(f"{path}, {name}")

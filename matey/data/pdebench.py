@@ -29,9 +29,9 @@ from einops import rearrange
 
 from matey.data.coordinates import mean_step, order_of
 from matey.data.hdf5 import (
+    arrays_of,
     attribute_of,
     attributes_of,
-    axis_sizes,
     check_values,
     described_hdf5,
     hdf5_reader,
@@ -41,6 +41,7 @@ from matey.data.hdf5 import (
     stored_coordinates,
     stored_step,
 )
+from matey.data.stored import axis_sizes
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
 
@@ -191,7 +192,7 @@ class CompressibleFile(TrajectorySet):
             DataError: a dataset is missing or does not fit the others.
         """
         with described_hdf5(path) as file:
-            sizes = axis_sizes(file, dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), "PDEBench's compressible flow")
+            sizes = axis_sizes(path, arrays_of(path), dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), RANDOM)
             self._order = order_of(COMPRESSIBLE_AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
             step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
@@ -261,7 +262,7 @@ class IncompressibleFile(TrajectorySet):
             DataError: a dataset is missing or does not fit the others, or no frame was written.
         """
         with described_hdf5(path) as file:
-            sizes = axis_sizes(file, INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
+            sizes = axis_sizes(path, arrays_of(path), INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
             num_frames = _num_written(file, sizes["t"])
             config = read_config(file)
             size_x, size_y = _domain_size(config)

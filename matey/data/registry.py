@@ -20,10 +20,10 @@ from matey.config.description import WILDCARD, ParameterSource, TimeSource, patt
 from matey.config.files import PlainTextError, parse_yaml, read_text
 from matey.config.flags import started_as
 from matey.config.loading import sentences
-from matey.data.arrays import KINDS, files_of, gridded_files, is_folder, is_zarr
+from matey.data.arrays import files_of, gridded_files, is_folder, is_zarr, kind_of
 from matey.data.dates import date_pattern, in_order
 from matey.data.described import DataFile, DescribedFiles
-from matey.data.hdf5 import beginning, opened_once
+from matey.data.hdf5 import opened_once
 from matey.data.remote import RemotePath, matches, place, within, would_match
 from matey.data.splits import Share, alone
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_fields, check_printable
@@ -205,10 +205,7 @@ def _other_description(file: Path) -> str:
 
 def _outline(file: Path) -> list[str]:
     """Describe the contents of a file of any kind that some reader reads."""
-    kind = next((kind for kind in KINDS.values() if kind.recognises(file)), None)
-    if kind is not None:
-        return [f"{name} {stored.outline}" for name, stored in kind.arrays(file).items()]
-    raise DataError(f"{file} is not an HDF5, classic netCDF or NumPy file: {beginning(file)}.")
+    return [f"{name} {stored.outline}" for name, stored in kind_of(file).arrays(file).items()]
 
 
 _SUFFIXES = (".yaml", ".yml")

@@ -129,6 +129,40 @@ class StoredArray:
             raise DataError(f"{label}: {problem}.")
 
 
+def axis_sizes(path: Path, arrays: Mapping[str, StoredArray], axes: Mapping[str, str], system: str) -> dict[str, int]:
+    """Return the length of each axis that the arrays of a file share.
+
+    Args:
+        path: the file.
+        arrays: its arrays.
+        axes: the axes of each array in order, each a name or a fixed length, such as ``"t y x 2"``.
+        system: name of the system that the file is read as; the message cites it.
+
+    Raises:
+        DataError: an array is missing, was never written, holds no numbers, or does not fit those before it.
+    """
+    sizes: dict[str, int] = {}
+    for name, pattern in axes.items():
+        item, along = arrays.get(name), pattern.split()
+        expected = [int(axis) if axis.isdigit() else sizes.get(axis, axis) for axis in along]
+        shape = item.shape if item and item.dtype.kind in "fiu" else ()
+        in_order = not item or {*item.axes} != {*along} or [*item.axes] == along
+        if not in_order or len(shape) != len(along) or 0 in shape or any(map(_differ, expected, shape)):
+            came = f"{item.shape} of {item.dtype} on {item.axes}" if item else f"only {', '.join(arrays)}"
+            raise DataError(
+                f"{path}, {name}: expected numbers of shape ({', '.join(map(str, expected))}), axes {pattern}, as for "
+                f"{system}, got {came}; write the file again in this layout."
+            )
+        assert item is not None
+        item.check_readable(f"{path}, {name}")
+        sizes.update(zip(along, shape, strict=True))
+    return sizes
+
+
+def _differ(expected: int | str, size: int) -> bool:
+    return isinstance(expected, int) and expected != size
+
+
 @dataclass(frozen=True)
 class FileKind:
     """A kind of file that holds arrays.

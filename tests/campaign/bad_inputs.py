@@ -53,7 +53,7 @@ CASES = [
     *SETTINGS,
     # Data.
     Case("HDF5 in half", FRESH, "is truncated: expected", half(SWE)),
-    Case("HDF5 of text", FRESH, "is not an HDF5", text(SWE, "not data")),
+    Case("HDF5 of text", FRESH, "is none of HDF5", text(SWE, "not data")),
     Case("HDF5 of nothing", FRESH, "it is empty", text(SWE, "")),
     Case("HDF5 foreign", FRESH, "a layout that no reader knows", lambda here: h5py.File(here / SWE, "w").close()),
     Case("HDF5 of NaN", FRESH, "is nan in frame", nothing_finite),
@@ -66,7 +66,7 @@ CASES = [
     Case("a Well of 1e9", f"{INSPECT} {{here}}/well", "of shape", well(n_trajectories=10**9), 1),
     Case("netCDF cut", f"{INSPECT} {{here}}/a.nc", "truncated or corrupt", netcdf(0, 300), 1),
     Case("netCDF CDF-5", f"{INSPECT} {{here}}/a.nc", "CDF-5", netcdf(4, None, b"CDF\x05"), 1),
-    Case("netCDF of text", f"{INSPECT} {{here}}/a.nc", "is not an HDF5", text("a.nc", "none"), 1),
+    Case("netCDF of text", f"{INSPECT} {{here}}/a.nc", "is none of HDF5", text("a.nc", "none"), 1),
     Case(
         "npy of 1e12",
         f"{INSPECT} {{here}}/a.npy",
@@ -228,7 +228,7 @@ CASES = [
     Case("a trajectory that is not there", f"{SHOW} {{here}}/a.png --trajectory 99", "trajectories, numbered from 0"),
     # Once for all ranks.
     Case("a key misspelt on two ranks", f"{FRESH} --set train.stepps=3", "Did you mean", num_ranks=2),
-    Case("a file of text on two ranks", FRESH, "is not an HDF5", text(SWE, "not data"), num_ranks=2),
+    Case("a file of text on two ranks", FRESH, "is none of HDF5", text(SWE, "not data"), num_ranks=2),
     Case("a damaged shard on two ranks", RESUME, "by 1 ranks", num_ranks=2),
     Case(
         "a full disk on two ranks",

@@ -71,7 +71,7 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
         ("nan.h5, trajectory 0002", "inf in frame 11"),
         ("time.h5, 0001/grid/t", "expected increasing coordinates"),
         ("truncated.h5", "truncated"),
-        ("text.nc", "is not an HDF5, classic netCDF or NumPy file"),
+        ("text.nc", "is none of HDF5, classic netCDF, NumPy"),
         ("other.h5", "a layout that no reader knows: it holds rain (3,)"),
     ):
         assert len([line for line in found if all(word in line for word in words)]) == 1
