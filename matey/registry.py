@@ -92,12 +92,8 @@ class Registry(Generic[Thing]):
         """
 
         def decorate(thing: Decorated) -> Decorated:
-            if name in self.reserved:
-                raise RegistryError(
-                    f"The name {name!r} has another meaning already; give the {self.kind} another name."
-                )
-            if name in self.own or _differs(self._loaded.get(name), thing):
-                raise RegistryError(f"There is a {self.kind} {name!r} already; register another name.")
+            if name in self.reserved or name in self.own or _differs(self._loaded.get(name), thing):
+                raise RegistryError(f"The name {name!r} of a {self.kind} is taken already; register another one.")
             self._loaded[name] = self._typed(thing, f"The {self.kind} {name!r}")
             return thing
 
@@ -111,8 +107,6 @@ class Registry(Generic[Thing]):
             raise RegistryError(
                 f"{about} cannot be imported ({type(error).__name__}: {one_line(error)}); repair or uninstall that package."
             ) from error
-        if _differs(self._loaded.get(point.name), thing):
-            raise RegistryError(f"{about} has the name of one that is registered already; rename one of them.")
         return self._typed(thing, about)
 
     def _typed(self, thing: object, about: str) -> Thing:
@@ -123,15 +117,14 @@ class Registry(Generic[Thing]):
 
     @cached_property
     def _of_packages(self) -> dict[str, EntryPoint]:
-        """The entry points of installed packages by name; a name that is used twice is an error."""
-        found: dict[str, EntryPoint] = {}
-        for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
-            if point.name in self.reserved:
-                raise RegistryError(f"{self._about(point)} has a name that has another meaning already; rename it.")
-            if point.name in self.own or found.setdefault(point.name, point) != point:
-                first = self._about(found[point.name]) if point.name in found else f"MATEY's own {self.kind}"
-                raise RegistryError(f"{self._about(point)} has the same name as {first}; rename or uninstall one.")
-        return found
+        """The entry points of installed packages by name; a name that has another meaning is an error."""
+        found = {point.name: point for point in entry_points(group=self.group)}
+        for name, point in found.items():
+            if name in self.reserved or name in self.own:
+                raise RegistryError(
+                    f"{self._about(point)} has a name that is taken already; rename it, or uninstall it."
+                )
+        return dict(sorted(found.items()))
 
     def _about(self, point: EntryPoint) -> str:
         package = "an unknown package" if point.dist is None else f"the package {point.dist.name}"

@@ -29,7 +29,7 @@ from matey.data.splits import Share, alone
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_fields, check_printable
 from matey.data.views import JoinedTrajectories, TimeBlocks
 from matey.mistakes import listed
-from matey.registry import Registry, RegistryError
+from matey.registry import Registry
 
 BESIDE = "matey.yaml"
 """Name of a description that is found without being named, in the folder of the data or the one above."""
@@ -126,7 +126,7 @@ def describe(file: DataFile) -> TrajectorySet | None:
     with opened_once(file.path):
         if is_zarr(file.path):
             return None
-        reader = next((reader for reader in _readers() if reader.recognises(file.path)), None)
+        reader = next((reader for _, reader in READERS.items() if reader.recognises(file.path)), None)
         return None if reader is None else reader.open(file.path)
 
 
@@ -169,15 +169,8 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
     return data
 
 
-def _readers() -> Iterator[Reader]:
-    try:
-        yield from (reader for _, reader in READERS.items())
-    except RegistryError as error:
-        raise DataError(str(error)) from None
-
-
 def _suffixes() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(suffix for reader in _readers() for suffix in reader.suffixes))
+    return tuple(dict.fromkeys(suffix for _, reader in READERS.items() for suffix in reader.suffixes))
 
 
 def _refuse(file: DataFile) -> NoReturn:
@@ -186,21 +179,14 @@ def _refuse(file: DataFile) -> NoReturn:
         raise DataError(
             f"{file.path} is a forecast in a format that is not read as data; forecast into .h5 (The Well) instead."
         )
-    found = listed(held)
-    known = "; ".join(reader.layout for reader in _readers())
+    found, beside = listed(held), description_beside(file.path)
+    hint = f". {beside} does not name it in 'files'." if beside else ""
+    known = "; ".join(reader.layout for _, reader in READERS.items())
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
         f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
-        f"{_other_description(file.path)}"
+        f"{hint}"
     )
-
-
-def _other_description(file: Path) -> str:
-    """Return a hint on a description near a file that leaves it out, or has another name; empty where there is none."""
-    if (beside := description_beside(file)) is not None:
-        return f". {beside} does not name it in 'files'."
-    others = [] if isinstance(file, RemotePath) else sorted(file.parent.glob("*.y*ml"))
-    return f". If {others[0]} describes it, call that {BESIDE}, or give it as the path." if others else ""
 
 
 def _outline(file: Path) -> list[str]:

@@ -67,7 +67,8 @@ def _spread(data: TrajectorySet, numbers: Sequence[int]) -> list[int]:
     """Return the numbers, or an even spread of as many as may be read."""
     if not numbers:
         return []
-    largest = max(OF_LARGE_FRAMES if _is_large(data, number) else _bytes_of(data, number) for number in numbers)
+    sizes = (_bytes_of(data, number) for number in numbers)
+    largest = max(OF_LARGE_FRAMES if size > MOST_BYTES else size for size in sizes)
     count = max(1, min(len(numbers), MOST_TRAJECTORIES, MOST_BYTES // largest))
     return [numbers[index * len(numbers) // count] for index in range(count)]
 
@@ -76,29 +77,22 @@ def _bytes_of(data: TrajectorySet, number: int) -> int:
     return 2 * 4 * len(data.fields) * math.prod(data.trajectories[number].grid)
 
 
-def _is_large(data: TrajectorySet, number: int) -> bool:
-    return _bytes_of(data, number) > MOST_BYTES
-
-
 def _fingerprint_of(data: TrajectorySet, number: int) -> str | None:
+    """Return the hash of the first two frames, in whatever order the fields come."""
     about = data.trajectories[number]
     boxes: list[Cells | None] = [None]  # all cells
-    if _is_large(data, number):
+    if _bytes_of(data, number) > MOST_BYTES:
         boxes = [*spread_boxes(about.grid, OF_LARGE_FRAMES // (2 * 4 * len(data.fields)))]
     digest = hashlib.blake2b(repr(tuple(map(int, about.grid))).encode(), digest_size=8)
     try:
         for box in boxes:
-            _add(digest, data.fields, data.read(number, 0, min(2, about.num_frames), box))  # (t, f, z, y, x)
+            frames = data.read(number, 0, min(2, about.num_frames), box)  # (t, f, z, y, x)
+            for name, index in sorted(zip(data.fields, range(len(data.fields)), strict=True)):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(frames[:, index]).data)
     except BadValuesError:
         return None
     return digest.hexdigest()
-
-
-def _add(digest: hashlib.blake2b, fields: Sequence[str], frames: np.ndarray) -> None:
-    """Hash frames ``(t, f, z, y, x)`` of float32, in whatever order the fields come."""
-    for name, index in sorted(zip(fields, range(len(fields)), strict=True)):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(frames[:, index]).data)
 
 
 def spread_boxes(grid: Sequence[int], most: int) -> Iterator[Cells]:
