@@ -134,7 +134,7 @@ def axis_sizes(path: Path, arrays: Mapping[str, StoredArray], axes: Mapping[str,
 
     Args:
         path: the file.
-        arrays: its arrays.
+        arrays: arrays of the file by name.
         axes: the axes of each array in order, each a name or a fixed length, such as ``"t y x 2"``.
         system: name of the system that the file is read as; the message cites it.
 
