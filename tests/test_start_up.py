@@ -2,13 +2,17 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from matey.commands.subcommands import scripts
+from matey.config import ConfigError, load_config, load_deepspeed_config
+from matey.config.files import configurations
 from tests.support.paths import ROOT
-from tests.support.programs import imports_of
+from tests.support.programs import clean_environment, imports_of, start_ranks
 from tests.support.small_files import write_swe
 
 COMMANDS = sorted([*(ROOT / "launch").glob("*.py"), *(ROOT / "tools").glob("*.py")])
@@ -48,21 +52,8 @@ NO_DATA = "data.sets=[{path: nowhere}]"
             ["tools/reproduce.py", "data_efficiency", "--modes", "none"],
             "--modes: expected some of all, prepost, lora, head",
         ),
-        (
-            ["tools/reproduce.py", "scaling", "--ranks", "1", "--config", "nowhere.yaml"],
-            "Cannot read the configuration",
-        ),
         (["tools/show_tokens.py", "nowhere", "--config", "demo", "--out", "x.png"], "nowhere does not exist"),
         (["tools/simulate.py", "moon", "--out", "x"], "there is no system 'moon'"),
-        (
-            ["tools/simulate.py", "compressible_rand", "--out", "x", "--mach", "99"],
-            "setting mach must be above 0 and at most 10, got 99",
-        ),
-        (["tools/reproduce.py", "peers", "--data", "nowhere"], "nowhere does not exist"),
-        (
-            ["launch/evaluate.py", "--checkpoint", "models/matey-micro", "--out", "x", "--device", "tpu"],
-            "--device takes auto, cpu, cuda or cuda:1; got 'tpu'",
-        ),
         (["launch/finetune.py", *RUN], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["launch/finetune.py", *RUN, "--pretrained", "none"], "the run YAML has to state"),
         (["launch/finetune.py", *RUN, "--pretrained", "docs"], "--pretrained: docs is neither a run"),
@@ -92,24 +83,6 @@ def test_data_is_inspected_without_pytorch_or_deepspeed(tmp_path):
     path = write_swe(tmp_path / "data" / "a.h5", 2)
     code, printed, imported = imports_of("tools/inspect_data.py", path, "--plot", "--out", tmp_path / "sheet.png")
     assert code == 0 and "shallow_water" in printed and (tmp_path / "sheet.png").exists(), printed
-    assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
-
-
-def test_data_that_is_not_there_is_said_without_matplotlib():
-    code, printed, imported = imports_of("tools/inspect_data.py", "nowhere")
-    assert code == 1 and "nowhere does not exist" in printed, printed
-    assert imported.isdisjoint({"torch", "deepspeed", "matplotlib", "scipy"})
-
-
-def test_what_a_described_set_names_is_looked_for_before_pytorch_is_imported(tmp_path):
-    (tmp_path / "mine.yaml").write_text(
-        "system: mine\nfiles: 'none*.h5'\naxes: [time, y, x]\nfields: {u: {array: u}}\n"
-        "spacing: {y: 1, x: 1}\ntime_step: 1\nboundary: {y: wall, x: wall}\n"
-    )
-    code, printed, imported = imports_of(
-        "launch/pretrain.py", *RUN, "--set", f"data.sets=[{{path: {tmp_path / 'mine.yaml'}}}]"
-    )
-    assert code == 2 and "no file matches 'none*.h5'" in printed, printed
     assert imported.isdisjoint({"torch", "deepspeed", "transformers"})
 
 
@@ -146,3 +119,108 @@ def test_the_first_of_several_ranks_tells_a_mistake_before_pytorch_is_imported(s
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ranks)
     assert result.returncode == 2 and "[rank 0] error: " in result.stderr and "nowhere" in result.stderr
     assert not re.search(r"\| +(torch|deepspeed)$", result.stderr, re.MULTILINE)
+
+
+def matey(*words, cwd=ROOT):
+    command = [sys.executable, "-m", "matey", *map(str, words)]
+    environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_every_script_is_a_subcommand():
+    stems = {path.stem for folder in ("launch", "tools") for path in (ROOT / folder).glob("*.py")}
+    assert {path.stem for path in scripts().values()} == stems
+    asked = "pretrain finetune evaluate predict simulate inspect plan convert convert-data benchmark"
+    assert {*asked.split(), "reproduce", "show-tokens", "configs"} <= set(scripts())
+
+
+def test_help_names_all_and_imports_nothing_that_takes_long():
+    code, printed, imported = imports_of(ROOT / "matey" / "__main__.py", "--help")
+    assert code == 0 and imported.isdisjoint({"torch", "deepspeed", "transformers", "numpy"})
+    assert all(f"\n  {name} " in printed for name in scripts())
+
+
+def test_a_subcommand_has_its_own_flags_name_and_exit_code(tmp_path):
+    asked = matey("simulate", "--help", cwd=tmp_path)
+    assert asked.returncode == 0 and asked.stdout.startswith("usage: matey simulate ")
+    wrong = matey("evaluate", "--checkpoint", "nowhere", "--out", "x", cwd=tmp_path)
+    assert wrong.returncode == 2 and "There is no folder nowhere" in wrong.stderr
+    unknown = matey("pretrian", cwd=tmp_path)
+    assert unknown.returncode == 2 and "Did you mean 'pretrain'?" in unknown.stderr
+    assert matey(cwd=tmp_path).returncode == 2
+
+
+def test_configurations_are_listed_shown_and_copied_but_over_nothing(tmp_path):
+    listed = matey("configs", "list", cwd=tmp_path).stdout
+    assert all(f"\n  {name} " in listed for folder in ("launch/runs", "ds_configs") for name in configurations(folder))
+    assert matey("configs", "show", "zero1", cwd=tmp_path).stdout == (ROOT / "ds_configs/zero1.json").read_text()
+    assert matey("configs", "copy", "demo", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "demo.yaml").read_text() == (ROOT / "launch/runs/demo.yaml").read_text()
+    again = matey("configs", "copy", "demo", cwd=tmp_path)
+    assert again.returncode == 2 and "Cannot write to demo.yaml (File exists)" in again.stderr
+
+
+def test_names_stand_for_what_comes_with_the_program_unless_a_file_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_deepspeed_config("zero1") == load_deepspeed_config(ROOT / "ds_configs/zero1.json")
+    assert load_config("demo") == load_config("launch/runs/demo.yaml") == load_config(ROOT / "launch/runs/demo.yaml")
+    shutil.copy(ROOT / "ds_configs/zero2.json", "zero1")
+    assert load_deepspeed_config("zero1")["zero_optimization"]["stage"] == 2
+    with pytest.raises(ConfigError, match="Cannot read the configuration deom: No such file.* Did you mean 'demo'"):
+        load_config("deom")
+    with pytest.raises(ConfigError, match="launch/runs/demo.yml: No such file.* Did you mean 'demo'"):
+        load_config("launch/runs/demo.yml")
+    with pytest.raises(ConfigError, match="ds_configs/zer1.json: No such file.* Did you mean 'zero1'"):
+        load_deepspeed_config("ds_configs/zer1.json")
+
+
+@pytest.mark.parametrize("before", [[], ["--local_rank=0"]], ids=["torchrun", "deepspeed"])
+def test_ranks_train_by_the_command_whichever_launcher_starts_them(before, run_yaml, tmp_path):
+    words = ["pretrain", "--deepspeed_config", "zero1", "--config", run_yaml(train={"steps": 2}), "--describe"]
+    result = start_ranks(2, ROOT / "matey" / "__main__.py", *before, *words)
+    assert result.returncode == 0 and "2 ranks" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_a_wheel_in_a_new_environment_simulates_trains_and_forecasts(tmp_path):
+    source, empty = tmp_path / "source", tmp_path / "empty"
+    empty.mkdir()
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
+    for name in filter(None, tracked):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    build = ["pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), str(source)]
+    subprocess.run([sys.executable, "-m", *build], check=True)
+    (wheel,) = tmp_path.glob("matey_pde-*.whl")
+    assert wheel.stat().st_size < 4_500_000  # of which the model takes 3.3
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    (packages,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
+    install = ["pip", "--python", tmp_path / "env/bin/python", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run([sys.executable, "-m", *install], check=True)
+    # What MATEY needs is taken from this environment; a line of a .pth file is a path, and its own .pth files do not count.
+    (packages / "needed.pth").write_text(
+        f"{next(path for path in map(str, sys.path) if path.endswith('site-packages'))}\n"
+    )
+    environment = {**clean_environment(), "PATH": f"{tmp_path}/env/bin:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    environment.pop("PYTHONPATH", None)
+
+    def run(*words):
+        result = subprocess.run([*map(str, words)], cwd=empty, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+        return result.stdout
+
+    where = run("python", "-c", "import matey; print(matey.__file__)")
+    assert where.startswith(str(tmp_path / "env"))
+    run("matey", "simulate", "shallow_water", "--out", "d", "--trajectories", 12, "--resolution", 32, "--frames", 12)
+    sets = ["--set", "data.sets=[{path: d}]", "--set", "train.steps=4", "--set", "train.validate_every=4"]
+    sets += ["--set", "train.checkpoint_every=4", "--set", "train.validation_windows=4"]
+    deepspeed = "python -m deepspeed.launcher.runner --num_gpus 2 --module matey".split()
+    torchrun = "python -m torch.distributed.run --nproc_per_node 2 -m matey".split()
+    for number, launcher in enumerate((["matey"], torchrun, deepspeed)):
+        settings = [*sets, "--set", f"output.dir=run{number}"]
+        run(*launcher, "pretrain", "--deepspeed_config", "zero1", "--config", "demo", *settings)
+    run("matey", "evaluate", "--checkpoint", "run2", "--out", "run2", "--max-windows", 4)
+    run("matey", "predict", "--checkpoint", "matey-micro", "--data", "d", "--out", "d.h5", "--steps", 3)
+    assert (empty / "run2" / "report.html").is_file() and (empty / "d.h5").is_file()

@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run as they stand, and what they claim holds."""
+"""The notebooks and the sweep of examples/ run as they stand, and what they claim holds."""
 
 import ast
 import base64
@@ -6,12 +6,15 @@ import importlib
 import io
 import json
 import re
+import sys
 
 import pytest
 from PIL import Image
 
+from matey.config import load_config
 from tests.support.notebooks import EXAMPLES, NOTEBOOKS, code_hash, run_notebook, shown_by
-from tests.support.programs import clean_environment
+from tests.support.paths import ROOT
+from tests.support.programs import clean_environment, start
 from tests.support.slurm_cluster import start_slurm, what_is_missing
 
 STORED = [json.loads((EXAMPLES / f"{name}.ipynb").read_text()) for name in NOTEBOOKS]
@@ -111,3 +114,25 @@ def test_a_notebook_is_stored_as_its_code_ran_from_top_to_bottom_without_an_erro
     assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
     outputs = [output for cell in code for output in cell["outputs"]]
     assert outputs and all(output["output_type"] != "error" and output.get("name") != "stderr" for output in outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_trials_are_runs_with_other_settings_and_the_study_goes_on(run_yaml, tmp_path):
+    pytest.importorskip("optuna", reason="the sweep needs Optuna: pip install optuna")
+    command = [sys.executable, ROOT / "examples" / "sweep.py", "--config", run_yaml(), "--out", tmp_path / "sweep"]
+    first, second = (start([*command, "--trials", count]) for count in (2, 1))
+    assert first.returncode == 0 and "\nbest: --set train.learning_rate=" in first.stdout, first.stderr
+    assert second.returncode == 0 and second.stdout.count("\ntrial ") + second.stdout.startswith("trial ") == 3
+    trials = study_in(tmp_path / "sweep").trials
+    rates = [
+        load_config(tmp_path / "sweep" / f"trial_00{number}" / "config.yaml").train.learning_rate for number in range(3)
+    ]
+    assert rates == pytest.approx([trial.params["train.learning_rate"] for trial in trials], rel=1e-3)
+    assert len({*rates}) == 3
+
+
+def study_in(folder):
+    import optuna
+
+    return optuna.load_study(study_name="matey", storage=f"sqlite:///{folder}/study.db")

@@ -11,6 +11,8 @@ A moment lies at a share of the time that the undisturbed run took from what it 
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +27,14 @@ from matey.checkpoints.run_files import latest_tag
 from matey.checkpoints.source import WEIGHTS, find_checkpoint, find_damage
 from tests.support.watched import EVERY, NUM_STEPS, Kind, Ranks, started, training, write_config
 
+SHARE = float(os.environ.get("CAMPAIGN_SHARE", "1"))  # of the cases of a campaign, such as 0.05 for a quick look
 SECONDS = 240  # that a run may take, or may keep an event waiting
 PHASES = ("start", "step", "validation", "model", "save", "prune")
+
+
+def scaled(count: int) -> int:
+    """Return the share of a count of cases that is run, at least one."""
+    return max(1, math.ceil(count * SHARE))
 
 
 def logged(run: Path) -> list[dict]:

@@ -9,9 +9,8 @@ import sys
 import pytest
 import yaml
 
-from tests.campaign.bad_input_case import EVALUATE, NAME, PRETRAIN, Case
-from tests.campaign.bad_inputs import CASES
-from tests.campaign.size import SHARE
+from tests.campaign.bad_inputs import CASES, EVALUATE, NAME, PRETRAIN, Case
+from tests.campaign.moments import SHARE
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start, start_ranks
 from tests.support.small_files import write_swe

@@ -6,8 +6,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.campaign.moments import last_step
-from tests.campaign.size import scaled
+from tests.campaign.moments import last_step, scaled
 from tests.support.watched import Kind, started, training, write_config
 
 NUM_STEPS, FIRST = 10_000, 1_000

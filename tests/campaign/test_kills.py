@@ -9,8 +9,7 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.campaign.moments import check_saved, go_on_to_the_end, place_of, saved_step
-from tests.campaign.size import scaled
+from tests.campaign.moments import check_saved, go_on_to_the_end, place_of, saved_step, scaled
 from tests.support.watched import EVERY, KINDS, NUM_STEPS, started, training, write_config
 
 NUM_RUNS, NUM_CONVERSIONS = 17, 15

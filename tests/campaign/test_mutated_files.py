@@ -24,8 +24,8 @@ from matey.checkpoints.run_files import CheckpointError, ShardError
 from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError
 from matey.data import DataError, open_dataset
+from tests.campaign.moments import scaled
 from tests.campaign.mutations import mutated
-from tests.campaign.size import scaled
 from tests.support import layout_files as layouts
 from tests.support.paths import ROOT
 from tests.support.watched import Kind

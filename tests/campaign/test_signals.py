@@ -9,8 +9,7 @@ from signal import SIGINT, SIGTERM, SIGUSR1
 import psutil
 import pytest
 
-from tests.campaign.moments import PHASES, check_saved, go_on_to_the_end, last_step, place_of, saved_step
-from tests.campaign.size import scaled
+from tests.campaign.moments import PHASES, check_saved, go_on_to_the_end, last_step, place_of, saved_step, scaled
 from tests.support.launchers import LAUNCHERS
 from tests.support.programs import clean_environment, in_background
 from tests.support.watched import KINDS, NUM_STEPS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config

@@ -62,6 +62,7 @@ def cells_of(text, system, forecast, head="NRMSE"):
     raise AssertionError(f"no {system} in {text}")
 
 
+@pytest.mark.slow
 def test_peers_are_scored_beside_matey_on_the_same_windows(site, evaluate):
     names = ["stencil-shallow_water", "unet-shallow_water", "fno-shallow_water", "waves", "stencil-diffusion_reaction"]
     status, out, error = evaluate(*names)

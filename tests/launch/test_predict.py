@@ -1,7 +1,6 @@
 """Forecasts into a file from the command line, with film and series."""
 
 import csv
-import os
 import sys
 
 import numpy as np
@@ -12,7 +11,6 @@ from PIL import Image
 from matey.data import open_dataset
 from matey.data.split_record import seen_text
 from matey.data.splits import fingerprints
-from matey.train.folder import FileLock
 from tests.support.paths import ROOT
 from tests.support.programs import start, start_ranks
 from tests.support.small_files import write_waves
@@ -112,17 +110,6 @@ def test_a_file_that_is_there_is_replaced_only_on_demand(predict, tmp_path):
     assert predict("--overwrite").returncode == 0
     with xarray.open_dataset(tmp_path / "swe.nc") as found:
         assert found.sizes["trajectory"] == 3
-
-
-def test_a_second_command_with_the_same_out_is_refused_in_a_sentence(predict, tmp_path):
-    lock = FileLock(tmp_path / "swe.nc")
-    lock.take()
-    result = predict()
-    lock.release()
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
-    assert f"swe.nc is in use: process {os.getpid()} on " in result.stderr and "choose another name" in result.stderr
-    assert not [item for item in tmp_path.iterdir() if item.name.startswith(".")]
-    assert predict().returncode == 0
 
 
 def test_a_mistyped_flag_is_said_once_for_all_ranks():

@@ -101,8 +101,9 @@ def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site)
     assert "--ntasks-per-node=8 -c 7 --gpus-per-task=1 --gpu-bind=closest --kill-on-bad-exit=1" in steps[-1]
 
 
-@pytest.mark.parametrize(("nodes", "network"), [(1, "Socket"), (2, "OFI"), (2, "AWS Libfabric")])
-@pytest.mark.parametrize("launcher", ["mpi", "slurm"])
+@pytest.mark.parametrize(
+    ("nodes", "network", "launcher"), [(1, "Socket", "mpi"), (2, "OFI", "slurm"), (2, "AWS Libfabric", "mpi")]
+)
 def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_disk(site, nodes, network, launcher):
     site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher, "CRAY_LD_LIBRARY_PATH": "/opt/cray"}
     site |= {"NETWORK": network} if network == "AWS Libfabric" else {}

@@ -1,14 +1,22 @@
-"""The network of a run: what its YAML does not say comes from the pretrained model."""
+"""The network of a run, how it is found, and what it is called with."""
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.run_files import CheckpointError
 from matey.checkpoints.trained import load_model
 from matey.config import load_config, parse_config
 from matey.model.configuration import FIXED, STATED, model_config, place_of, with_network_of
+from matey.model.prepare import micro_batch
+from tests.support.models import make_batch, make_model
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
 
 def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
@@ -82,3 +90,71 @@ def test_the_model_that_comes_with_the_program_is_known_by_name_in_any_folder(tm
         assert MateyConfig.from_pretrained(name).model_type == "matey"
     with pytest.raises(FileNotFoundError, match="There is no folder zero1 here"):
         MateyConfig.from_pretrained("zero1")
+
+
+# A new interpreter has imported neither; one that is forked, transformers.
+@pytest.mark.parametrize(
+    ("order", "anew"),
+    [
+        ("from matey import MateyModel; from transformers import {}", True),
+        ("from transformers import {}; from matey import MateyModel", False),
+    ],
+    ids=["matey_first", "transformers_first"],
+)
+def test_transformers_load_a_model_by_its_own_name(tmp_path, order, anew):
+    make_model(dtype=torch.float32).save_pretrained(tmp_path / "model")
+    code = (
+        f"{order.format('AutoConfig, AutoModel')}; print(type(AutoModel.from_pretrained({str(tmp_path / 'model')!r})))"
+    )
+    code += f"; print(type(AutoConfig.from_pretrained({str(tmp_path / 'model')!r})))"
+    (tmp_path / "load.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}")
+    result = start([sys.executable, tmp_path / "load.py"], anew=anew)
+    assert "MateyModel" in result.stdout and "MateyConfig" in result.stdout, result.stderr
+
+
+def test_importing_matey_does_not_import_transformers():
+    code = "import matey, sys; print('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_batch_and_a_list_of_batches_are_a_micro_batch():
+    batch = make_batch()
+    assert micro_batch(batch) == micro_batch([batch]) == micro_batch((batch,)) == [batch]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], "got list of none; make one by matey.FieldBatch"),
+        (torch.zeros(1, 2, 1, 1, 8, 8), "takes a FieldBatch .* got Tensor; make one"),
+        ([torch.zeros(2)], "got list of Tensor"),
+        ({"history": 1}, "got dict"),
+    ],
+)
+def test_a_model_says_what_it_takes(given, words):
+    with pytest.raises(ValueError, match=words):
+        make_model()(given)
+
+
+def test_predict_takes_a_single_batch_and_says_so():
+    model, batch = make_model(), make_batch()
+    with pytest.raises(ValueError, match="predict takes one FieldBatch, got list; call the model itself"):
+        model.predict([batch])
+    with pytest.raises(ValueError, match="got Tensor"):
+        model.predict(batch.history)
+    assert model.predict(batch).shape == batch.last.shape
+
+
+def test_a_gradient_of_the_history_is_refused_since_it_would_be_missing():
+    model, batch = make_model(), make_batch()
+    asked = batch.with_tensors(history=batch.history.clone().requires_grad_())
+    with pytest.raises(ValueError, match=r"history requires a gradient, which would be missing.*history.detach\(\)"):
+        model(asked)
+    assert torch.equal(model.predict(asked), model.predict(batch))
+
+
+def test_a_batch_that_is_refused_leaves_a_model_in_training():
+    model, batch = make_model().train(), make_batch()
+    with pytest.raises(ValueError, match="vocabulary"):
+        model.predict(replace(batch, fields=("a", "b")[: len(batch.fields)]))
+    assert model.training and model.predict(batch).isfinite().all() and model.training

@@ -1,10 +1,11 @@
-"""What bfloat16 weights may round, and what not: differences of neighbouring cells, what is told, sums over tokens."""
+"""What bfloat16 weights may round, and what not; and sums are added up in one order."""
 
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from matey.model.cells import CellsAfter, Reach, Sides
 from matey.model.embedding import PatchEmbedding
@@ -106,3 +107,24 @@ def test_gradients_in_bfloat16_are_those_of_float32_with_8192_tokens():
     wide, half = in_both_precisions(gradients, patches=((1, 1, 2, 2),), scheme="avit")
     off = {name: ((half[name] - wide[name]).norm() / wide[name].norm()).item() for name in wide}
     assert not {name: value for name, value in off.items() if value > 0.03}
+
+
+class Indices(TorchDispatchMode):
+    """Notes where what is added up at an index has its places."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket is torch.ops.aten.index_put and args[3]:
+            self.found.append(torch.stack([index.flatten() for index in args[1] if index is not None], dim=1))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"scheme": "avit"}, {"network": "paper"}])
+def test_no_gradient_is_added_up_at_an_index_where_threads_may_meet(options):
+    loss = make_model(set="mix", **options)(make_batch()).loss
+    with Indices() as indices:
+        loss.backward()
+    assert all(len(index.unique(dim=0)) == len(index) for index in indices.found)

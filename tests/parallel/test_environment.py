@@ -1,7 +1,8 @@
-"""How a process finds out about its run: from variables as launchers set them, and from real launchers."""
+"""How a process finds out about its run and its device, from variables and from real launchers."""
 
 import os
 import pty
+import re
 import socket
 import subprocess
 import sys
@@ -10,10 +11,17 @@ import pytest
 import torch
 
 from matey.config import ConfigError
-from matey.parallel.environment import check_address, check_port_is_free, expand_counts, find_environment, first_node
+from matey.parallel.environment import (
+    check_address,
+    check_port_is_free,
+    expand_counts,
+    find_environment,
+    first_node,
+    variables_for_deepspeed,
+)
 from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
-from tests.support.paths import ROOT
-from tests.support.programs import clean_environment, start
+from tests.support.paths import BIN, ROOT
+from tests.support.programs import clean_environment, preloaded, start
 
 PLACE = """
 from matey.process.launchers import likely_place
@@ -234,3 +242,52 @@ def test_tasks_per_node_expand():
 def test_a_broken_node_list_is_quoted(text):
     with pytest.raises(ConfigError, match="node list"):
         first_node(text)
+
+
+CASES = "tests/parallel/device_cases.py"
+
+
+def devices_asked_for(output, num_ranks):
+    """The one number that each rank asks for wherever it asks."""
+    asked = {
+        int(rank): set(re.findall(r", (\d+)\)", what)) for rank, what in re.findall(r"rank (\d+) asks for (.*)", output)
+    }
+    assert sorted(asked) == list(range(num_ranks)), output
+    assert all(len(numbers) == 1 for numbers in asked.values()), output
+    return [int(*asked[rank]) for rank in range(num_ranks)]
+
+
+def test_ranks_of_mpirun_ask_for_the_one_device_they_are_shown():
+    script = f"CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_RANK {preloaded().python} {CASES} --devices=1"
+    result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
+    assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        [BIN / "torchrun", "--nproc_per_node", "2"],
+        pytest.param([BIN / "deepspeed", "--num_gpus", "2"], marks=pytest.mark.slow),
+    ],
+)
+def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
+    result = start([*launcher, CASES, "--devices=2"])
+    assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("variables", "devices", "local_rank", "expected"),
+    [
+        (FRONTIER, 1, 3, 0),
+        (FRONTIER, 8, 3, 3),
+        (STEP, 8, 3, 3),
+        ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 8, 1, 1),
+        (STEP, 0, 3, 3),
+    ],
+)
+def test_the_local_rank_stays_known_where_the_device_has_another_number(variables, devices, local_rank, expected):
+    environment = find_environment(variables, devices)
+    assert environment.local_rank == local_rank
+    told = variables_for_deepspeed(environment, {"OMPI_COMM_WORLD_LOCAL_RANK": str(local_rank)})
+    assert told["LOCAL_RANK"] == told["OMPI_COMM_WORLD_LOCAL_RANK"] == str(expected)
+    assert "OMPI_COMM_WORLD_LOCAL_RANK" not in variables_for_deepspeed(environment, {})

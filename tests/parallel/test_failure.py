@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.support.launchers import LAUNCHERS
-from tests.support.programs import held_back, in_background, kill, preloaded, start
+from tests.support.programs import held_back, in_background, kill, preloaded, start, start_ranks
 from tests.support.watched import environments
 
 SCRIPT = "tests/parallel/one_rank_fails.py"
@@ -169,3 +169,30 @@ def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(name
         assert "[rank 0] A collective did not finish within 5 s (parallel.timeout)" in text, text
         assert "It was in step 3. Here:" in text, text
         assert "sum_over_ranks (matey/parallel/collectives.py" in text, text
+
+
+AGREE = """
+import sys
+from matey.config import ConfigError
+from matey.parallel.agreement import check_agreement
+from matey.parallel.environment import find_environment, start_processes, stop_processes
+environment = find_environment()
+start_processes(environment, 60, 1)
+facts = {"the code": "1", "the data": "a" if environment.rank == 0 or sys.argv[1] == "same" else "b"}
+try:
+    check_agreement(facts)
+    sys.stdout.write(f"rank {environment.rank} agrees\\n")
+except ConfigError as error:
+    sys.stdout.write(f"rank {environment.rank}: {error}\\n")
+stop_processes()
+"""
+
+
+@pytest.mark.parametrize("data", ["same", "other"])
+def test_every_rank_says_what_differs_and_on_which_rank(tmp_path, data):
+    (tmp_path / "agree.py").write_text(AGREE)
+    result = start_ranks(2, tmp_path / "agree.py", data)
+    assert result.returncode == 0, result.stderr[-2000:]
+    for rank in (0, 1):
+        expected = f"rank {rank} agrees" if data == "same" else f"rank {rank}: Rank 1 has the data with fingerprint b"
+        assert expected in result.stdout

@@ -1,18 +1,21 @@
-"""Bytes and calls, counted by DeepSpeed's communication logger on real ranks."""
+"""What a step takes: bytes and calls, counted on real ranks, and time."""
 
 import json
+import time
 
 import pytest
+import torch
 
 from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
+from matey.parallel.meter import Meter
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed
 
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("forked")
-@pytest.mark.parametrize("network", ["paper", "matey"])
+@pytest.mark.parametrize("network", [pytest.param("paper", marks=pytest.mark.slow), "matey"])
 def test_tokens_for_heads_take_two_exchanges_a_block_of_the_formulas_bytes(network):
     case = Case("S", grid=(48, 40), frames=3, fields=2, batch=1, network=network)
     point = run_point(case, 2)
@@ -52,3 +55,25 @@ def test_a_run_logs_the_bytes_and_calls_of_every_step(run_yaml, tmp_path):
     assert all(each["calls"] >= 2 and each["bytes"] > 0 for each in gathered)  # of the optimizer
     # And of keys and values, where the cut goes through a sample: between two of one length it does not.
     assert max(each["calls"] for each in gathered) >= 4
+
+
+def test_the_parts_of_a_step_add_up_to_it_and_a_part_may_come_twice():
+    meter = Meter(torch.device("cpu"))
+    for part, seconds in (("forward", 0.02), ("backward", 0.01), ("forward", 0.03)):
+        time.sleep(seconds)
+        meter.mark(part)
+    parts = meter.read().numbers()["seconds_by_part"]
+    assert list(parts) == ["forward", "backward"]
+    assert parts["forward"] >= 0.05 and parts["backward"] >= 0.01
+    assert sum(parts.values()) <= meter.seconds()
+
+
+def test_cpu_time_is_that_of_work_and_not_of_waiting():
+    meter = Meter(torch.device("cpu"))
+    end = time.process_time() + 0.05
+    while time.process_time() < end:
+        pass
+    worked = meter.read().numbers()["cpu_seconds"]
+    meter.start()
+    time.sleep(0.05)
+    assert worked >= 0.05 > meter.read().numbers()["cpu_seconds"]

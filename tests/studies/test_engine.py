@@ -1,7 +1,9 @@
-"""The engine of all studies, with one whose trainings take no time: each writes the square of its number."""
+"""The engine of all studies, with one whose trainings take no time; tables and plots."""
 
 import csv
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from matey.studies.cases import StudyError
 from matey.studies.engine import Study, call, claim, run_study, write_jobs
-from matey.studies.table import Column, Panel
+from matey.studies.table import Column, Panel, errors_of, results_figure, results_table
 from matey.train.folder import FileLock
 from tests.support.programs import forked, stand_in
 
@@ -69,6 +71,12 @@ class Squares(Study[Number]):
         return [[Panel(rows, "label", "n", "square", "square")]]
 
 
+@pytest.fixture
+def without_plot(monkeypatch):
+    """Studies draw nothing, which takes most of their time."""
+    monkeypatch.setattr("matey.studies.engine.write_png", lambda figure, path: None)
+
+
 def results(out):
     with (out / "results.csv").open() as file:
         return [(int(row["label"]), int(row["square"])) for row in csv.DictReader(file)]
@@ -89,6 +97,7 @@ def test_a_study_runs_what_is_not_done_and_writes_table_text_and_plot(tmp_path):
 
 
 @pytest.mark.processes  # git says the commit
+@pytest.mark.usefixtures("without_plot")
 def test_points_that_fail_are_named_at_the_end_and_all_others_are_run(tmp_path):
     study = Squares(tmp_path / "study", [13, 5, 26, 6])
     with pytest.raises(StudyError, match="^2 of 4 trainings are not done: p13 ended .* p26 ended"):
@@ -97,6 +106,7 @@ def test_points_that_fail_are_named_at_the_end_and_all_others_are_run(tmp_path):
 
 
 @pytest.mark.processes  # git says the commit
+@pytest.mark.usefixtures("without_plot")
 def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
     study = Squares(tmp_path / "study", [2, 3])
     lock = FileLock(study.folder(Number(2)))
@@ -114,6 +124,7 @@ def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("without_plot")
 def test_a_script_submits_what_is_not_done_with_the_users_options(tmp_path, monkeypatch):
     study = Squares(tmp_path / "a study", [2, 3, 4])
     run_study(study, only="p3")
@@ -158,3 +169,51 @@ def test_a_folder_of_another_study_is_refused_once_it_has_trainings(tmp_path):
     (tmp_path / "points" / "p2").mkdir(parents=True)
     with pytest.raises(StudyError, match="holds a study with {'pretrained': 'there'}, this one has {'pretrained': 'no"):
         claim(tmp_path, {"study": "squares", "pretrained": "nowhere"})
+
+
+COLUMNS = {"tokens": Column("tokens", "{:.0f}", 1e-3), "seconds": Column("step", "{:.1f} s")}
+
+
+def rows_of(models, systems=("a", "b"), seeds=(0, 1)):
+    """Rows of two systems, of which the second has twice the error, as the second seed has."""
+    return [
+        {"series": series, "label": label, "seed": seed, "system": system, "forecast": forecast}
+        | {"ratio": error * (1 + seed) * 2**number * lead, "tokens": tokens, "seconds": tokens / 10e3 + seed}
+        for series, label, error, tokens in models
+        for seed in seeds
+        for number, system in enumerate(systems)
+        for forecast, lead in (("lead 1", 1), ("lead 5", 2))
+    ]
+
+
+ROWS = rows_of([("uniform", "16", 0.1, 10e3), ("uniform", "8", 0.05, 40e3)])
+
+
+def cells(line):
+    return re.split("  +", line)
+
+
+def test_an_error_is_the_geometric_mean_over_the_systems_of_each_seed():
+    own = [row for row in ROWS if row["label"] == "16" and row["forecast"] == "lead 1"]
+    assert errors_of(own) == pytest.approx({0: math.sqrt(2) * 0.1, 1: 2 * math.sqrt(2) * 0.1})
+
+
+def test_the_table_has_means_and_deviations_over_the_seeds():
+    head, _, first, second = results_table(ROWS, COLUMNS).splitlines()
+    assert head.split() == ["tokens", "step", "lead", "1", "lead", "5", "seeds"]
+    assert cells(first) == ["uniform, 16", "10", "1.5 s", "0.212 ± 0.100", "0.424 ± 0.200", "2"]
+    apart = results_table(ROWS, COLUMNS, by_system=True).splitlines()
+    assert cells(apart[2])[3:5] == ["0.150 ± 0.071", "0.300 ± 0.141"] and "b, lead 5" in apart[0]
+    lost = [{**row, "ratio": math.inf, "tokens": None} for row in ROWS[:8]]
+    assert cells(results_table(lost, COLUMNS).splitlines()[2])[1:4] == ["-", "1.5 s", "diverged"]
+
+
+def test_the_plot_shows_means_and_deviations_over_seeds():
+    own = [row for row in ROWS if row["forecast"] == "lead 1"]
+    panels = [Panel(own, "tokens", "kilotokens", "error"), Panel(own, "label", "cells", "tokens", "tokens")]
+    first, second = results_figure([panels], COLUMNS).axes
+    line, _, (bars,) = first.containers[0]
+    assert list(line.get_xdata()) == pytest.approx([10, 40])
+    assert list(line.get_ydata()) == pytest.approx([0.15 * 2**0.5, 0.075 * 2**0.5])
+    assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.15 * 2**0.5 - 0.1, 0.15 * 2**0.5 + 0.1])
+    assert list(second.containers[0][0].get_xdata()) == [8, 16]

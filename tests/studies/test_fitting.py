@@ -90,7 +90,9 @@ def test_a_stencil_predicts_every_sample_at_its_own_lead(tmp_path):
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("kind", ["FNO", "small U"])  # complex weights have a kernel of their own
+@pytest.mark.parametrize(
+    "kind", [pytest.param("FNO", marks=pytest.mark.slow), "small U"]
+)  # complex weights have a kernel of their own
 def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(kind, tmp_path):
     run, data = run_on(write_waves(tmp_path, "shallow_water", num_trajectories=10), "data.lead_max=3")
     peer = network_of(kind)

@@ -1,10 +1,12 @@
-"""Where tokens lie."""
+"""Where tokens lie, how the cells of a batch are divided among ranks, and segments of equal keys."""
 
 import pytest
 import torch
 
 from matey.parallel.topology import shares
+from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import layout_tokens
+from matey.tokens.segments import segment
 
 LEVELS = [(1, 1, 16, 16), (1, 1, 8, 8), (1, 1, 4, 4)]
 
@@ -95,3 +97,96 @@ def test_centres_and_extents_are_in_the_unit_domain():
     assert torch.allclose(layout.extent[layout.is_last].prod(dim=1).sum() * 2, torch.tensor(1.0))
     coarse = layout.level == 0
     assert torch.allclose(layout.centre[coarse], torch.tensor([[0.25, 0.5, 0.5, 0.75], [0.75, 0.5, 0.5, 0.75]]))
+
+
+def frames_of(num_samples, grid, patch):
+    covered = tuple(-(-size // cells) * cells for size, cells in zip(grid, patch[1:], strict=True))
+    return Frames(num_samples, (2, *grid), (False, True, False), covered)
+
+
+CASES = [(1, (1, 64, 64)), (3, (1, 50, 70)), (2, (24, 16, 40)), (5, (1, 16, 16))]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 7, 8, 12])
+@pytest.mark.parametrize(("num_samples", "grid"), CASES)
+def test_each_cell_is_held_by_one_rank(num_samples, grid, num_ranks):
+    patch = (1, 8 if grid[0] > 1 else 1, 8, 8)
+    cut = Decomposition.among(num_ranks, frames_of(num_samples, grid, patch), patch, (4, 4, 4))
+    held = torch.zeros(num_samples, *grid, dtype=torch.long)
+    of_patches = cut.rank_of_coarsest()
+    for axis, cells in enumerate(patch[1:], start=1):
+        of_patches = of_patches.repeat_interleave(cells, dim=axis)
+    for rank in range(num_ranks):
+        box = cut.box(rank)
+        held[box.samples, *box.cells] += 1
+        assert (of_patches[:, : grid[0], : grid[1], : grid[2]][box.samples, *box.cells] == rank).all()
+    assert (held == 1).all()
+
+
+def test_samples_are_divided_before_the_domain_and_long_sides_before_short_ones():
+    patch, halo = (1, 1, 8, 8), (0, 4, 4)
+    assert Decomposition.among(4, frames_of(4, (1, 64, 64), patch), patch, halo).ways == (4, 1, 1, 1)
+    assert Decomposition.among(2, frames_of(1, (1, 32, 128), patch), patch, halo).ways == (1, 1, 1, 2)
+    assert Decomposition.among(16, frames_of(1, (1, 256, 256), patch), patch, halo).ways == (1, 1, 4, 4)
+    assert Decomposition.among(8, frames_of(2, (1, 128, 32), patch), patch, halo).ways == (2, 1, 4, 1)
+
+
+def test_of_ways_that_are_as_good_the_slowest_axis_of_the_file_is_divided():
+    patch, halo = (1, 1, 8, 8), (0, 4, 4)
+    ways = (
+        Decomposition.among(2, frames_of(1, (1, 64, 64), patch), patch, halo, *order).ways
+        for order in ((), ((2, 1, 0),))
+    )
+    assert [*ways] == [(1, 1, 2, 1), (1, 1, 1, 2)]
+
+
+def test_736_ranks_share_one_large_sample_evenly():
+    patch = (1, 1, 16, 16)
+    cut = Decomposition.among(736, frames_of(1, (1, 4096, 4096), patch), patch, (0, 8, 8))
+    counts = torch.bincount(cut.rank_of_coarsest().flatten(), minlength=736)
+    assert counts.min() > 0 and counts.max() / counts.float().mean() < 1.1
+
+
+def test_keys_that_lie_together_need_no_order():
+    segmentation = segment(torch.tensor([0, 0, 1, 1, 5, 5]))
+    assert segmentation.queries is None and segmentation.keys is None and segmentation.inverse is None
+    assert segmentation.runs == ((3, 2, 2),)
+
+
+def test_order_brings_equal_keys_together_and_inverse_undoes_it():
+    key = torch.tensor([2, 0, 1, 0, 2, 2, 1, 0])
+    segmentation = segment(key)
+    assert torch.equal(key[segmentation.queries][segmentation.inverse], key)
+    assert torch.equal(segmentation.queries, segmentation.keys)
+    packed = key[segmentation.queries]
+    assert torch.unique_consecutive(packed).numel() == key.unique().numel()
+    assert sum(count * length for count, length, _ in segmentation.runs) == len(key)
+
+
+def test_segments_of_one_length_far_apart_become_one_run():
+    key = torch.repeat_interleave(torch.arange(6), torch.tensor([2, 3, 2, 3, 2, 3]))
+    segmentation = segment(key)
+    assert segmentation.runs == ((3, 2, 2), (3, 3, 3))
+    assert torch.unique_consecutive(key[segmentation.queries]).numel() == 6
+
+
+def test_offsets_are_where_segments_begin():
+    segmentation = segment(torch.tensor([0, 0, 1, 2, 2, 2]), slice(1, 5))
+    assert segmentation.runs == ((1, 1, 2), (1, 1, 1), (1, 2, 3))
+    assert segmentation.offsets.tolist() == [[0, 1, 2, 4], [0, 2, 3, 6]]
+
+
+@pytest.mark.parametrize("bounds", [(0, 3), (2, 7), (5, 9), (4, 4)])
+def test_queries_of_a_slice_meet_all_keys_of_their_segments_and_no_others(bounds):
+    key = torch.tensor([3, 0, 0, 3, 1, 3, 2, 2, 0])
+    queries = slice(*bounds)
+    segmentation = segment(key, queries)
+    own = key[queries] if segmentation.queries is None else key[queries][segmentation.queries]
+    others = key if segmentation.keys is None else key[segmentation.keys]
+    query = other = 0
+    for count, num_queries, num_keys in segmentation.runs:
+        for _ in range(count):
+            (value,) = own[query : query + num_queries].unique()
+            assert (others[other : other + num_keys] == value).all() and num_keys == (key == value).sum()
+            query, other = query + num_queries, other + num_keys
+    assert query == queries.stop - queries.start

@@ -1,10 +1,12 @@
-"""Cutting fields into patches."""
+"""From fields to tokens: statistics of a sample, and cutting fields into patches."""
 
 import math
 
 import pytest
 import torch
 
+from matey.fields import FieldBatch
+from matey.tokens.normalisation import SMALLEST_CHANGE, normalisation_of
 from matey.tokens.patches import (
     cover,
     extend,
@@ -18,6 +20,8 @@ from matey.tokens.patches import (
     unpatchify,
     unravelled,
 )
+from matey.tokens.refinement import Refinement
+from matey.tokens.tokenize import tokenize
 
 
 @pytest.mark.parametrize("patch", [(1, 1, 4, 8), (2, 1, 8, 2), (2, 3, 1, 4), (4, 3, 16, 24)])
@@ -81,3 +85,56 @@ def test_the_stages_of_a_stem_multiply_to_its_patch(patch):
     stages = factor_stages(patch)
     assert tuple(math.prod(stage[axis] for stage in stages) for axis in range(4)) == patch
     assert all(cells <= 4 for cells in stages[0])
+
+
+def history(*shape, seed=0):
+    return 5 + 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_normalised_fields_have_mean_zero_and_variance_one():
+    values = history(2, 4, 3, 1, 8, 8)
+    normalised = normalisation_of(values).apply(values)
+    assert normalised.mean(dim=(1, 3, 4, 5)).abs().max() < 1e-12
+    assert torch.allclose(normalised.square().mean(dim=(1, 3, 4, 5)), torch.ones(2, 3).double())
+
+
+def test_the_change_is_the_root_mean_square_between_the_last_two_frames():
+    values = history(2, 4, 3, 1, 8, 8)
+    expected = (values[:, 3] - values[:, 2]).square().mean(dim=(2, 3, 4)).sqrt()
+    assert torch.allclose(normalisation_of(values).change, expected)
+
+
+def test_a_single_frame_shows_no_change_and_its_deviation_stands_for_it():
+    found = normalisation_of(history(2, 1, 3, 1, 8, 8))
+    assert torch.equal(found.change, found.std)
+
+
+def test_a_field_that_rests_has_no_change_of_rounding_blown_up():
+    values = history(1, 1, 1, 1, 8, 8).repeat(1, 3, 1, 1, 1, 1)
+    found = normalisation_of(values)
+    assert torch.equal(found.change, SMALLEST_CHANGE * found.std) and (found.change > 0).all()
+
+
+@pytest.mark.parametrize("name", ["std", "change"])
+def test_scales_go_with_the_unit_and_not_with_its_zero(name):
+    values = history(2, 3, 2, 1, 8, 8)
+    one, other = normalisation_of(values), normalisation_of(1000 * values + 7)
+    assert torch.allclose(getattr(other, name), 1000 * getattr(one, name), rtol=1e-10)
+
+
+PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
+
+
+def test_raw_values_decide_what_is_refined_and_tokens_are_normalised_all_the_same():
+    history = torch.zeros(1, 2, 2, 1, 32, 32)
+    history[:, :, 0, :, 2:6, 2:6] = 1
+    history[:, :, 1, :, 18:22, 18:22] = 1e5
+    batch = FieldBatch("gas", ("density", "pressure"), history, torch.tensor([1]), history[:, -1])
+    split = {}
+    for values in ("normalised", "raw"):
+        tokens = tokenize([batch], PATCHES, Refinement("threshold", 0.5, values=values))
+        fine = tokens.layout.place[tokens.layout.level == 1] // 2
+        split[values] = fine.unique(dim=0).tolist()
+        normalised = tokens.normalisations[0].apply(history)
+        assert torch.allclose(normalised.var(dim=(1, 3, 4, 5), correction=0), torch.ones(1, 2))
+    assert split == {"normalised": [[0, 0, 0], [0, 2, 2]], "raw": [[0, 2, 2]]}

@@ -1,4 +1,4 @@
-"""The command that converts and describes checkpoints, as a user starts it."""
+"""The commands that convert checkpoints and data, as a user starts them."""
 
 import os
 import shutil
@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 
+from matey.data import open_dataset
 from tests.support.programs import TWO_RANKS, start
 from tests.support.runs import metrics, pretrain, succeed
+from tests.support.small_files import write_swe
 
 
 def convert(*arguments):
@@ -101,3 +103,19 @@ def test_resuming_runs_no_code_from_a_checkpoint_of_deepspeed(run_yaml, tmp_path
     assert not (tmp_path / "made_by_a_pickle").exists()
     shard.write_bytes(whole)
     succeed(pretrain(run_yaml(train={"steps": 2}), "--resume", **zero3))
+
+
+def convert_data(*words):
+    return start([sys.executable, "tools/convert_data.py", *words])
+
+
+def test_data_is_converted_split_and_opened_again(tmp_path):
+    write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
+    done = convert_data(tmp_path / "swe", "--to", "the_well", "--out", tmp_path / "out", "--split", "0.5", "0.3", "0.2")
+    assert done.returncode == 0, done.stderr
+    assert f"Wrote {tmp_path / 'out'}: 5 train, 3 valid, 2 test trajectories of shallow_water." in done.stdout
+    assert open_dataset(tmp_path / "out").num_trajectories == 10
+    again = convert_data(tmp_path / "swe", "--out", tmp_path / "out")
+    assert again.returncode == 2 and "exists already; choose another --out" in again.stderr
+    missing = convert_data(tmp_path / "nowhere", "--out", tmp_path / "other")
+    assert missing.returncode == 2 and "nowhere" in missing.stderr and "Traceback" not in missing.stderr

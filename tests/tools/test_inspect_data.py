@@ -1,4 +1,4 @@
-"""What the inspection says of good data, and its line for each fault."""
+"""What the inspection says of good data and of each fault; pictures of meshes and rollouts."""
 
 import re
 import sys
@@ -84,3 +84,37 @@ def test_frames_that_nobody_ever_wrote_are_counted():
     data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
     found, faults = check(data)
     assert not faults and "2 hold nothing but 0: were they ever written?" in contents(data, found, 0)
+
+
+def show_forecast(tmp_path, *more):
+    data = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 2, resolution=64)
+    command = [sys.executable, "tools/show_forecast.py", "--checkpoint", "models/matey-micro", "--data", data]
+    return start([*command, "--out", tmp_path / "forecast.png", *more])
+
+
+def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
+    result = show_forecast(tmp_path, "--start", "3", "--steps", "5,2")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    known, *forecasts = result.stdout.splitlines()
+    assert re.fullmatch(r" +0 snapshots later: \d+ tokens, known", known)
+    assert [line.split()[0] for line in forecasts] == ["2", "5"]
+    errors = [re.search(r"NRMSE (\S+), persistence (\S+)", line) for line in forecasts]
+    assert all(0 < float(error[1]) < 1 and 0 < float(error[2]) < 1 for error in errors)
+    tokens = [int(line.split()[3]) for line in result.stdout.splitlines()]
+    assert all(16 <= number <= 256 for number in tokens)  # of 8 x 8 or 4 x 4 cells
+
+
+def show_tokens(run_yaml, tmp_path, *more):
+    data = write_swe(tmp_path / "drawn" / "2D_rdb_NA_NA.h5", 2)
+    command = [sys.executable, "tools/show_tokens.py", data, "--config", run_yaml(), "--out", tmp_path / "mesh.png"]
+    return start([*command, *more])
+
+
+def test_the_mesh_is_drawn_and_its_tokens_counted(run_yaml, tmp_path):
+    result = show_tokens(run_yaml, tmp_path, "--set", "tokens.rule=budget", "--set", "tokens.refine=20")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "mesh.png").read_bytes().startswith(b"\x89PNG")
+    rows = [line.split() for line in result.stdout.splitlines()[2:]]
+    # 16 x 16 cells and two frames: 2 x 4 coarse tokens, 6 more per split, 32 in the fine grid
+    assert [row[1:] for row in rows] == [["4", "16", "20", "32", "62%"]] * 3
