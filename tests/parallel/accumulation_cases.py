@@ -1,4 +1,4 @@
-"""The gradient's norm with one and three equal micro-batches, and the type of messages; see whole_cases.py, which is started."""
+"""The gradient's norm with one and three equal micro-batches, and the type of messages; whole_cases.py starts it."""
 
 from matey.config import TrainSection
 from matey.parallel.engine import build_engine, take_step

@@ -1,4 +1,4 @@
-"""Started by test_devices.py on ranks that have no GPU: prints which devices DeepSpeed's own code would ask for.
+"""Started by test_environment.py on ranks that have no GPU: prints which devices DeepSpeed's own code would ask for.
 
 What would touch a device is recorded in its place; environment, ranks, process group and DeepSpeed are real.
 """
