@@ -46,5 +46,5 @@ SYSTEM = System(
     num_values=1,
     settings={"diffusivity": 0.01},
     solve=solve,
-    layout=SingleFiles(lambda folder, seed: folder / f"plate_{seed:04d}.npz", config, read_config, write),
+    layout=SingleFiles(lambda seed: f"plate_{seed:04d}.npz", config, read_config, write),
 )
