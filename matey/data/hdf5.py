@@ -34,15 +34,20 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         DataError: the file is missing or may not be read.
     """
+    if path in _firsts:
+        return _firsts[path]
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     try:
         with path.open("rb") as file:
-            return file.read(8)
+            found = file.read(8)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); check its permissions, and the disk that it lies on."
         ) from error
+    if path in _shared:
+        _firsts[path] = found
+    return found
 
 
 def is_classic_netcdf(path: Path) -> bool:
@@ -130,8 +135,9 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 # AttributeError comes from a link that leads nowhere, or a group in place of a dataset.
 _SPOILT = (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError, yaml.YAMLError)
 
-# Files that are being looked at, see `opened_once`.
+# Files that are being looked at, and how they begin, see `opened_once`.
 _shared: dict[Path, h5py.File | None] = {}
+_firsts: dict[Path, bytes] = {}
 
 # Bytes that HDF5 reads at once where rows are shorter. The default, 64 KiB, is more than a layer of a small field, so a rank
 # would also read the gaps between the rows of its part. Much less sends a parallel file system too many requests.
@@ -145,7 +151,7 @@ def is_hdf5(path: Path) -> bool:
 
 @contextmanager
 def opened_once(path: Path) -> Iterator[None]:
-    """Open a file at most once, however many readers look at it meanwhile."""
+    """Open a file at most once, and once more for how it begins, however many readers look at it meanwhile."""
     if path in _shared:
         yield
         return
@@ -154,6 +160,7 @@ def opened_once(path: Path) -> Iterator[None]:
         yield
     finally:
         file = _shared.pop(path)
+        _firsts.pop(path, None)
         if file is not None:
             file.close()
 
