@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.model.blocks import Near
+from matey.model.blocks import Near, Norm
 from matey.model.modules import ModuleList
 from matey.model.sequence_group import SequenceGroup
 from matey.tokens.patches import Patch, factor_stages, parts_along, patches_at
@@ -65,16 +65,27 @@ class Taking(nn.Module):
 
 
 class NeighbourMap(nn.Linear):
-    """A dense map of a token and its neighbours, added to the token."""
+    """A dense map of a token and its neighbours, norm first, added to the token."""
 
     def __init__(self, width: int, num_places: int) -> None:
         super().__init__(num_places * width, width)
+        self.norm = Norm(width)
 
     def forward(self, tokens: Tensor, sequence_group: SequenceGroup, near: Near) -> Tensor:  # type: ignore[override]
         """Map ``(n, e)`` to ``(n, e)``."""
         route, neighbours = near
-        seen = sequence_group.exchange_tokens(F.gelu(tokens), route)
+        seen = sequence_group.exchange_tokens(F.gelu(self.norm(tokens)), route)
         return tokens + super().forward(neighbours.around(seen).flatten(1))
+
+
+class Bound(nn.Module):
+    """Bound the root mean square of every token at `LARGEST`; small tokens, as those of flat regions, stay nearly as they are."""
+
+    LARGEST = 10.0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``(n, e)`` to ``(n, e)``."""
+        return F.rms_norm(tokens, tokens.shape[1:], eps=self.LARGEST**2) * self.LARGEST
 
 
 class Giving(nn.Linear):

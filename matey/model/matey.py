@@ -25,7 +25,7 @@ from matey.model.blocks import Block, Norm, SelfAttention, keep_scale, scheme_ke
 from matey.model.boxes import grain_of, reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig, place_of
-from matey.model.cycle import Giving, NeighbourMap, Taking
+from matey.model.cycle import Bound, Giving, NeighbourMap, Taking
 from matey.model.embedding import (
     ConditionEmbedding,
     LeadTimeEmbedding,
@@ -89,7 +89,7 @@ class MateyModel(PreTrainedModel):
         )
         self.maps_after = ModuleList([NeighbourMap(width, num_places) for _ in range(num_maps)])
         # A norm would amplify what tokens of flat regions give the cells to the size of a front's.
-        self.norm = nn.Identity() if config.has_cells else Norm(width)
+        self.norm = Bound() if config.has_cells else Norm(width)
         self.giving = ModuleList([Giving(patch, grain_of(exchanged), channels, width) for patch in exchanged])
         self.cells_after = CellsAfter(reach_of(config), num_fields, width, channels) if config.has_cells else None
         decoded = () if config.has_cells else patches

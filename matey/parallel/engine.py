@@ -147,8 +147,8 @@ def _in_a_sentence() -> Iterator[None]:
 def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, Any]]:
     """Return the optimizer's groups: parameters with the same decay and the same ``factor`` on the run's learning rate.
 
-    Parameters that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps, not
-    on norms, biases, rows of fields and kernels of cells. The grouping follows from `train.groups` and depth alone,
+    Parameters that Muon steps are in groups of their own, with a ``momentum``. Decay acts on the matrices of linear maps and
+    the kernels of cells, not on norms, biases and rows of fields. The grouping follows from `train.groups` and depth alone,
     so that a resumed run may change the other rates and decays and still has the groups of its checkpoint.
     """
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -159,7 +159,7 @@ def parameter_groups(model: MateyModel, train: TrainSection) -> list[dict[str, A
             if not parameter.requires_grad:
                 continue
             name = f"{path}.{last}"
-            is_matrix = isinstance(module, nn.Linear) and last == "weight"
+            is_matrix = last == "kernels" or (isinstance(module, nn.Linear) and last == "weight")
             kind = "muon" if name in by_muon else "decayed" if is_matrix else "plain"
             own = train.groups.get(part_of(name), GroupSection())
             below = num_blocks + 1 - depth_of(name, num_blocks) if train.layer_decay < 1 else 0
