@@ -65,6 +65,7 @@ def dense():
     parameters = dict(model.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     decayed = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    decayed |= {name for name in parameters if name.endswith(".kernels")}
     matrices = {
         name
         for name, parameter in parameters.items()

@@ -15,14 +15,15 @@ from tests.support.models import make_model
 from tests.support.programs import cases_of, clean_environment, in_background, start, start_ranks
 
 
-def test_weight_decay_acts_on_matrices_of_linear_maps_only():
+def test_weight_decay_acts_on_matrices_of_linear_maps_and_kernels_of_cells_only():
     model = make_model()
     decayed, plain = parameter_groups(model, TrainSection(steps=1, weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    assert all(parameter.ndim == 2 for parameter in decayed["params"])
+    kernels = {name for name in names.values() if name.endswith("kernels")}
+    assert kernels == {names[id(parameter)] for parameter in decayed["params"] if parameter.ndim != 2}
     plain_names = [names[id(parameter)] for parameter in plain["params"]]
-    ends = ("bias", "kernels", "near")  # and weights of windows
+    ends = ("bias", "near")  # and weights of windows
     assert all(name.endswith(ends) or "norm" in name or part_of(name).endswith("_fields") for name in plain_names)
     assert len(decayed["params"]) + len(plain["params"]) == len(names)
 
