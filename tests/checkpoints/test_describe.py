@@ -43,7 +43,7 @@ def test_a_whole_checkpoint_is_described_without_a_complaint(two_ranks, kind, st
     for words in (
         "step        3\n",
         f"by 2 ranks with ZeRO stage {stage}",
-        "781,522 trained in 75",
+        "782,290 trained in 83",
         "micro vit, mix patches",
         "data/made_up",
         "optimizer   Muon on 221,184 of these, AdamW on the others\n" if "muon" in kind else "optimizer   AdamW\n",
