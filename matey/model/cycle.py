@@ -79,7 +79,7 @@ class NeighbourMap(nn.Linear):
 
 
 class Bound(nn.Module):
-    """Bound the root mean square of every token at `LARGEST`; small tokens, as those of flat regions, stay nearly as they are."""
+    """Bound the root mean square of every token at `LARGEST`; small tokens, as of flat regions, stay nearly as they are."""
 
     LARGEST = 10.0
 
