@@ -1,9 +1,10 @@
 """The network of a run, how it is found, and what it is called with."""
 
 import json
+import pickle
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from matey.checkpoints.run_files import CheckpointError
 from matey.checkpoints.trained import load_model
 from matey.config import load_config, parse_config
 from matey.model.configuration import FIXED, STATED, model_config, place_of, with_network_of
+from matey.model.nested import packed, tensors_in, with_tensors
 from matey.model.prepare import micro_batch
 from tests.support.models import make_batch, make_model
 from tests.support.paths import ROOT
@@ -96,7 +98,7 @@ def test_the_model_that_comes_with_the_program_is_known_by_name_in_any_folder(tm
 @pytest.mark.parametrize(
     ("order", "anew"),
     [
-        ("from matey import MateyModel; from transformers import {}", True),
+        pytest.param("from matey import MateyModel; from transformers import {}", True, marks=pytest.mark.slow),
         ("from transformers import {}; from matey import MateyModel", False),
     ],
     ids=["matey_first", "transformers_first"],
@@ -158,3 +160,36 @@ def test_a_batch_that_is_refused_leaves_a_model_in_training():
     with pytest.raises(ValueError, match="vocabulary"):
         model.predict(replace(batch, fields=("a", "b")[: len(batch.fields)]))
     assert model.training and model.predict(batch).isfinite().all() and model.training
+
+
+@dataclass(frozen=True)
+class Inner:
+    values: torch.Tensor
+    box: tuple[slice, ...]
+
+    def __post_init__(self):
+        assert self.values.device.type == "cpu", "made once"
+
+
+def nouns():
+    inner = Inner(torch.arange(7, dtype=torch.int32), (slice(1, 2),))
+    return [(inner, torch.tensor([True, False, True])), {"one": torch.tensor(1.5)}, (None, "x"), torch.zeros(0, 3)]
+
+
+def test_every_tensor_is_found_in_order_and_replaced():
+    shapes = [tuple(tensor.shape) for tensor in tensors_in(nouns())]
+    assert shapes == [(7,), (3,), (), (0, 3)]
+    ((inner, mask), one, rest, none) = with_tensors(nouns(), lambda tensor: tensor.to("meta"))
+    assert {each.device.type for each in (inner.values, mask, one["one"], none)} == {"meta"}
+    assert inner.box == (slice(1, 2),) and rest == (None, "x")
+
+
+def test_what_is_packed_travels_as_one_buffer_and_comes_out_as_it_was():
+    there = pickle.loads(pickle.dumps(packed(nouns())))
+    assert there.buffer.dtype == torch.uint8 and tensors_in(there.outline) == []
+    came = there.unpacked()
+    for before, after in zip(tensors_in(nouns()), tensors_in(came), strict=True):
+        assert before.dtype == after.dtype and torch.equal(before, after)
+    start = there.buffer.untyped_storage().data_ptr()
+    assert {tensor.untyped_storage().data_ptr() for tensor in tensors_in(came)} == {start}
+    assert came[0][0].box == (slice(1, 2),)

@@ -12,8 +12,7 @@ from matey.mistakes import Mistake
 from matey.peers.inputs import peer_inputs
 from matey.peers.kinds import NETWORKS
 from matey.peers.networks import FourierOperator
-from tests.support.models import make_batch
-from tests.support.peers import network_of
+from tests.support.models import make_batch, network_of
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -92,6 +92,7 @@ def page_faults(mode, **variables):
     return int(subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | variables).stdout)
 
 
+@pytest.mark.slow  # two new interpreters import PyTorch
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
 def test_the_same_tensors_again_take_few_new_pages():
     # Nearly none as a rule; a third where a mapping lies in the heap's way, as addresses are drawn at random.

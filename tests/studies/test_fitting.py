@@ -14,9 +14,8 @@ from matey.peers.stencil import StencilPeer
 from matey.studies.fitting import BATCH, fit_stencil, train_network
 from matey.studies.trainings import protocol_of
 from matey.train.run_data import loss_scales, open_data
-from tests.support.models import make_batch
+from tests.support.models import make_batch, network_of
 from tests.support.paths import ROOT
-from tests.support.peers import network_of
 from tests.support.small_files import NAMES, write_groups, write_waves
 
 COUPLING, DIFFUSION = 0.03, 0.1

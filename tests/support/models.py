@@ -4,6 +4,7 @@ import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
 from matey.config.schema import TokensSection
+from matey.peers.kinds import untrained
 
 VOCABULARY = ("water_height", "activator", "inhibitor")
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16
@@ -47,3 +48,9 @@ def make_model(patches=((1, 1, 16, 16), (1, 1, 4, 4)), dtype=torch.float64, trai
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
     return model.eval()
+
+
+def network_of(kind, num_fields=1):
+    """Return a peer's network for two frames, the same at every call."""
+    torch.manual_seed(0)
+    return untrained(kind, 2, num_fields)
