@@ -23,9 +23,7 @@ from matey.data.views import CoarsenedTrajectories
 from matey.evaluate.conservation import kept_note
 from matey.evaluate.evaluation import (
     Candidate,
-    Evaluation,
     Protocol,
-    as_given_to,
     chunks,
     evaluate,
     plan_comparison,
@@ -35,7 +33,7 @@ from matey.evaluate.forecaster import has_tokens
 from matey.evaluate.held_out import HeldOut, Part, hold_out, sound_beginnings, with_twins_noted, without_seen
 from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
-from matey.evaluate.rollout import go_beyond, longest_rollout
+from matey.evaluate.rollout import longest_rollout
 from matey.mistakes import writing
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
@@ -65,6 +63,9 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
     data = noted(args, candidates, without_bad_values(args, models, data))
     protocol = protocol_of(args, models, data)
+    if protocol.rollout_steps < args.rollout:
+        note = f"Rollouts end with the truth, after {protocol.rollout_steps} snapshots."
+        data = replace(data, notes=(*data.notes, note))
     plans = plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
@@ -81,8 +82,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         ]
     if rank() > 0:
         return
-    if protocol.rollout_steps < args.rollout and args.share == 1:
-        evaluations, data = followed(candidates, data, evaluations, protocol, args.rollout)
     date, command = f"{datetime.now():%Y-%m-%d %H:%M}", command_line()
     alone = len(models) == 1
     folders = ["" if alone else name.replace("/", "-") for name in names]
@@ -153,30 +152,6 @@ def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
     longest = max(1, min(num_true, *(trained.lead_max or 1 for trained in models)))
     rollout_lead = min(args.rollout_lead or longest, max(1, num_true))
     return Protocol(args.leads, num_true, args.max_windows, args.batch, rollout_lead, args.conserve)
-
-
-def followed(
-    candidates: Sequence[Candidate], data: HeldOut, found: list[Evaluation], protocol: Protocol, num_steps: int
-) -> tuple[list[Evaluation], HeldOut]:
-    """Return evaluations with rollouts beyond the truth, and the data with a note; all models begin at the same frame."""
-    own = [as_given_to(candidate.model, candidate.own(data)) for candidate in candidates]
-    if varying := dict.fromkeys(name for each in own for source in each.sets for name in source.varying):
-        note = f"No rollout goes on beyond the truth where a model is given fields that vary in time ({', '.join(varying)})."
-        data = replace(data, notes=(*data.notes, note))
-    beyond = [
-        go_beyond(
-            each.model,
-            of_model,
-            protocol.rollout_steps,
-            num_steps,
-            data.num_frames - each.num_frames,
-            protocol.conserve,
-        )
-        for each, of_model in zip(candidates, own, strict=True)
-    ]
-    if any(each.drifts for each in beyond):
-        found = [replace(each, beyond=of_model) for each, of_model in zip(found, beyond, strict=True)]
-    return found, data
 
 
 def load(folder: Path) -> Trained | TrainedPeer:

@@ -82,7 +82,7 @@ def evaluate() -> int:
     add("--data", nargs="+", metavar="PATH", help="files, folders or globs; by default those of the run")
     add("--out", required=True, type=path, metavar="DIR", help="folder for metrics.json and report.html")
     add("--leads", type=wholes(1), default=(1, 5), help="lead times in snapshots, each predicted at once (1,5)")
-    add("--rollout", type=whole(0), default=10, metavar="N", help="horizon of the rollout in snapshots; 0: none (10)")
+    add("--rollout", type=whole(0), default=10, metavar="N", help="snapshots of the rollout, with truth; 0: none (10)")
     second = "step of a second rollout in snapshots; 1: none (the longest lead trained on, at most --rollout)"
     add("--rollout-lead", type=whole(1), metavar="N", help=second)
     add("--max-windows", type=whole(1), default=200, metavar="N", help="windows per system and lead (200)")

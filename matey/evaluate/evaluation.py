@@ -27,7 +27,7 @@ from matey.evaluate.forecaster import (
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.parts import score_lead_in_parts, score_rollout_in_parts
 from matey.evaluate.records import ErrorSums, Kind, Record, patches_of_cells, rollout_kind, with_tokens_worth
-from matey.evaluate.rollout import Beyond, ShownRollout, rollout, show_rollouts
+from matey.evaluate.rollout import ShownRollout, rollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums, with_power
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
@@ -107,7 +107,6 @@ class Evaluation:
         spectra: power spectra per system, at the last step of each kind of rollout.
         worst: one forecast per system, at the largest lead in the middle of the trajectory with the largest error there.
         shown_rollouts: a rollout of each system from the same trajectory; empty without rollouts.
-        beyond: quantities of rollouts that continue beyond the end of the truth; None without such rollouts.
     """
 
     records: list[Record]
@@ -116,7 +115,6 @@ class Evaluation:
     spectra: list[Spectra] = field(default_factory=list)
     worst: list[Example] = field(default_factory=list)
     shown_rollouts: list[ShownRollout] = field(default_factory=list)
-    beyond: Beyond | None = None
 
 
 def tasks_of(data: HeldOut, protocol: Protocol) -> list[Task]:

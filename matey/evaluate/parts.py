@@ -26,8 +26,8 @@ from matey.model.matey import MateyModel
 from matey.physics import Measure, measures_of
 
 LEFT_OUT = (
-    "Ranks held parts of the fields: there are no pictures, spectra, seams, divergences nor anything beyond the truth, and no "
-    "numbers of metrics that a package measures on whole fields."
+    "Ranks held parts of the fields: there are no pictures, spectra, seams or divergences, and no numbers of metrics "
+    "that a package measures on whole fields."
 )
 
 

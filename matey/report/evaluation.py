@@ -6,12 +6,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from markupsafe import Markup
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
@@ -28,15 +26,12 @@ from matey.report.page import PAGES, page
 from matey.report.plots import patch_text
 from matey.tokens.patches import padding_note
 
-MOST_BYTES = 10**7
-"""Largest size of a page in bytes, so that it can be sent; if pictures compress badly, films have fewer of them."""
-
-PAGES.globals.update(plots=plots, tables=tables)
+PAGES.globals.update(film_of=film_of, plots=plots, tables=tables)
 
 
 def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
     """Write the report, which can be read without other files and without a network."""
-    record, films = evaluation.records[0], "<!-- films -->"
+    record = evaluation.records[0]
     example = "Of a forecast that left all bounds there is no number: it diverged."
     if math.isfinite(record.nrmse):
         error = tables.error_text(record.nrmse)
@@ -47,16 +42,10 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
         about=about,
         evaluation=evaluation,
         example=example,
-        films=Markup(films),
         metrics={name: METRICS[name] for name in record.errors if name in METRICS},
         training=_training(about.log),
         worst=sorted(evaluation.worst, key=_over_persistence, reverse=True),
     )
-    if rollouts := evaluation.shown_rollouts:
-        # base64 needs four letters for three bytes; the rest is for words
-        most = int(0.7 * (MOST_BYTES - len(text.encode())) / len(rollouts))
-        shown = PAGES.get_template("films.html").render(rollouts=rollouts, film_of=partial(film_of, most_bytes=most))
-        text = text.replace(films, shown, 1)
     replace_text(path, text)
 
 

@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -24,11 +23,10 @@ from matey.evaluate.forecasts.views import ProbeSeries
 from matey.evaluate.rollout import ShownRollout, View
 from matey.report.plots import (
     COLOURS,
-    LEVEL_COLOURS,
     PICTURE_STYLE,
     STYLE,
+    draw_mesh,
     height_over_width,
-    patches_in_plane,
     plane,
     show_field,
     words,
@@ -117,11 +115,7 @@ class Film:
         axes.set_title(f"mesh: {layout.num_tokens} tokens")
         for collection in list(axes.collections):
             collection.remove()
-        for level in layout.level.unique().tolist():
-            own = layout.select(layout.level == level)
-            outlines = patches_in_plane(own, self._grid, self._spacing)
-            colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-            axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=0.8))
+        draw_mesh(axes, layout, self._grid, self._spacing, 0.8)
 
 
 def write_film(
@@ -143,19 +137,15 @@ def write_film(
     unfinished.replace(path)
 
 
-def film_of(rollout: ShownRollout, most_bytes: int) -> bytes:
-    """Return the film of a rollout as a looping GIF of at most ``most_bytes``; steps are halved until it fits."""
+def film_of(rollout: ShownRollout) -> bytes:
+    """Return the film of a rollout as a looping GIF."""
     pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
     limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
     largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
     film = Film(rollout.views[0], rollout.spacing, rollout.field, limits, largest or 1.0)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
-        views = rollout.views
-        write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
-        while path.stat().st_size > most_bytes and len(views) > 1:
-            views = views[::-2][::-1]  # every second view, the last one included
-            write_film(path, film, views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        write_film(path, film, rollout.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
         return path.read_bytes()
 
 

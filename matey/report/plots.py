@@ -56,61 +56,63 @@ LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
-    """Draw, for each field, the last known frame, the truth, the prediction and its error; in 3-D, in three planes."""
-    cells = example.last.shape[1:]
-    rows = [(index, normal) for index in range(len(example.fields)) for normal in normals_of(cells)]
-    heights = [2.0 * height_over_width(cells, example.spacing, normal) for _, normal in rows]
-    figure = Figure(figsize=(10, sum(heights) + 0.6), layout="constrained")
-    grid = figure.subplots(len(rows), 4, squeeze=False, sharex="row", sharey="row", height_ratios=heights)
-    for panels, (index, normal) in zip(grid, rows, strict=True):
-        last, target, prediction = (plane(f[index], normal) for f in (example.last, example.target, example.prediction))
+    """Draw, for each field, the last known frame, the truth, the prediction and its error."""
+    height = 2.0 * height_over_width(example.last.shape[1:], example.spacing)
+    figure = Figure(figsize=(10, height * len(example.fields) + 0.6), layout="constrained")
+    grid = figure.subplots(len(example.fields), 4, squeeze=False, sharex=True, sharey=True)
+    of_fields = zip(example.fields, example.units, example.last, example.target, example.prediction, strict=True)
+    for panels, (name, unit, *frames) in zip(grid, of_fields, strict=True):
+        last, target, prediction = map(plane, frames)
         error = prediction - target
         for axes, field in zip(panels, (last, target, prediction), strict=False):
-            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max(), normal)
+            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max())
         _add_colour_bar(figure, image, panels[:3])
         largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
-        image = show_field(panels[3], error, example.spacing, "RdBu_r", -largest, largest, normal)
+        image = show_field(panels[3], error, example.spacing, "RdBu_r", -largest, largest)
         _add_colour_bar(figure, image, panels[3:])
-        up, right = axes_of(normal)
-        panels[0].set_ylabel(f"{_with_unit(example.fields[index], example.units[index])}\n\n{up}")
-        for axes in panels if len(normals_of(cells)) > 1 or panels is grid[-1] else ():
-            axes.set_xlabel(right)
+        label = words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"
+        panels[0].set_ylabel(f"{label}\n\ny")
     titles = (
         "last known frame",
         f"truth, {example.lead} snapshots later",
         "prediction",
         "prediction \N{MINUS SIGN} truth",
     )
-    for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(title)
+    for top, bottom, title in zip(grid[0], grid[-1], titles, strict=True):
+        top.set_title(title)
+        bottom.set_xlabel("x")
     return figure
 
 
 @matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
-    """Draw the patches of the last frame's tokens over the first field, for examples of one system; in 3-D, in three planes."""
-    cells, spacing = examples[0].last.shape[1:], examples[0].spacing
-    heights = [3.2 * height_over_width(cells, spacing, normal) for normal in normals_of(cells)]
-    figure = Figure(figsize=(10 * len(examples) / 3, sum(heights) + 0.9), layout="constrained")
-    rows = figure.subplots(len(heights), len(examples), squeeze=False, height_ratios=heights)
-    for panels, normal in zip(rows, normals_of(cells), strict=True):
-        up, right = axes_of(normal)
-        for axes, example in zip(panels, examples, strict=True):
-            field = plane(example.last[0], normal)
-            show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max(), normal)
-            assert example.layout is not None  # peers have no mesh
-            for level, patch in enumerate(example.patches):
-                own = example.layout.select(example.layout.level == level)
-                outlines = patches_in_plane(own, example.last.shape[1:], example.spacing, normal)
-                colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
-                axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=1))
-                axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
-            axes.set_xlabel(right)
-        panels[0].set_ylabel(up)
-    for axes, example in zip(rows[0], examples, strict=True):
-        axes.set_title(f"frame {example.frame}: {sum(example.tokens_per_level)} of {example.num_uniform_tokens} tokens")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
+    """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
+    grid = examples[0].last.shape[1:]
+    height = 3.2 * height_over_width(grid, examples[0].spacing)
+    figure = Figure(figsize=(10 * len(examples) / 3, height + 0.9), layout="constrained")
+    panels = figure.subplots(1, len(examples), squeeze=False)[0]
+    for axes, example in zip(panels, examples, strict=True):
+        field = plane(example.last[0])
+        show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max())
+        assert example.layout is not None  # peers have no mesh
+        draw_mesh(axes, example.layout, grid, example.spacing)
+        for patch, colour in zip(example.patches, itertools.cycle(LEVEL_COLOURS)):
+            axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
+        title = f"frame {example.frame}: {sum(example.tokens_per_level)} of {example.num_uniform_tokens} tokens"
+        axes.set(title=title, xlabel="x")
+    panels[0].set_ylabel("y")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(example.patches))
     return figure
+
+
+def draw_mesh(
+    axes: Axes, layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float], width: float = 1.0
+) -> None:
+    """Draw the outlines of the last frame's patches in the middle plane, each level in its colour."""
+    for level in layout.level.unique().tolist():
+        outlines = patches_in_plane(layout.select(layout.level == level), grid, spacing)
+        colour = LEVEL_COLOURS[level % len(LEVEL_COLOURS)]
+        axes.add_collection(PatchCollection(outlines, facecolor="none", edgecolor=colour, linewidth=width))
 
 
 MESH_COLOUR = (1, 1, 1, 0.75)
@@ -159,81 +161,47 @@ def words(name: str) -> str:
     return literal(name.replace("_", " "))
 
 
-def normals_of(grid: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers of the axes ``z, y, x`` normal to the drawn planes: z alone in 2-D."""
-    return (0,) if grid[0] == 1 else (0, 1, 2)
-
-
-def axes_of(normal: int) -> tuple[str, str]:
-    """Return the names of the vertical and the horizontal axis of a plane."""
-    up, right = (name for axis, name in enumerate("zyx") if axis != normal)
-    return up, right
-
-
-def plane(field: Tensor, normal: int = 0) -> np.ndarray:
-    """Return the middle plane of a field ``(z, y, x)`` across the axis ``normal``: ``(y, x)``, ``(z, x)`` or ``(z, y)``."""
-    return field.select(normal, field.shape[normal] // 2).numpy()
+def plane(field: Tensor) -> np.ndarray:
+    """Return the middle plane ``(y, x)`` of a field ``(z, y, x)``."""
+    return field[field.shape[0] // 2].numpy()
 
 
 def show_field(
-    axes: Axes,
-    field: np.ndarray,
-    spacing: tuple[float, float, float],
-    colours: str,
-    low: float,
-    high: float,
-    normal: int = 0,
+    axes: Axes, field: np.ndarray, spacing: tuple[float, float, float], colours: str, low: float, high: float
 ) -> AxesImage:
-    """Draw a plane of cells of size ``spacing`` along ``z, y, x``; in a plane ``(y, x)``, x runs to the right and y upwards."""
-    dy, dx = (size for axis, size in enumerate(spacing) if axis != normal)
+    """Draw a plane ``(y, x)`` of cells of size ``spacing`` along ``z, y, x``; x runs to the right and y upwards."""
     height, width = field.shape
-    up, right = height * dy, width * dx
-    image = axes.imshow(
-        field,
-        cmap=colours,
-        vmin=low,
-        vmax=high,
-        origin="lower",
-        extent=(0, right, 0, up),
-        aspect=aspect_of(height, up, right),
-    )
+    up, right = height * spacing[1], width * spacing[2]
+    extent, aspect = (0, right, 0, up), aspect_of(height, up, right)
+    image = axes.imshow(field, cmap=colours, vmin=low, vmax=high, origin="lower", extent=extent, aspect=aspect)
     axes.locator_params(nbins=4)
     for spine in axes.spines.values():
         spine.set_visible(False)
     return image
 
 
-def patches_in_plane(
-    layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0
-) -> list[Rectangle]:
+def patches_in_plane(layout: TokenLayout, grid: Sequence[int], spacing: tuple[float, float, float]) -> list[Rectangle]:
     """Return the outlines of the last frame's patches that cut the drawn plane, the middle one.
 
     Args:
         layout: tokens of one sample.
         grid: number of cells along ``z, y, x``.
         spacing: cell size along ``z, y, x``.
-        normal: number of the axis normal to the plane.
     """
     own = layout.select(layout.is_last)
-    up, right = (axis for axis in range(3) if axis != normal)
-    middle = (grid[normal] // 2 + 0.5) / grid[normal]
-    width, height = (grid[axis] * spacing[axis] for axis in (right, up))
-    patches = []
-    for (_, *centre), (_, *extent) in zip(own.centre.tolist(), own.extent.tolist(), strict=True):
-        if abs(centre[normal] - middle) < extent[normal] / 2:
-            corner = (
-                (centre[right] - extent[right] / 2) * width,
-                (centre[up] - extent[up] / 2) * height,
-            )
-            patches.append(Rectangle(corner, extent[right] * width, extent[up] * height))
-    return patches
+    middle = (grid[0] // 2 + 0.5) / grid[0]
+    height, width = grid[1] * spacing[1], grid[2] * spacing[2]
+    return [
+        Rectangle(((x - dx / 2) * width, (y - dy / 2) * height), dx * width, dy * height)
+        for (_, z, y, x), (_, dz, dy, dx) in zip(own.centre.tolist(), own.extent.tolist(), strict=True)
+        if abs(z - middle) < dz / 2
+    ]
 
 
-def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float], normal: int = 0) -> float:
+def height_over_width(grid: Sequence[int], spacing: tuple[float, float, float]) -> float:
     """Return the height of the drawn plane divided by its width, within the limits of a page; a line becomes a strip."""
-    up, right = (cells * size for axis, (cells, size) in enumerate(zip(grid, spacing, strict=True)) if axis != normal)
-    is_line = 1 in (cells for axis, cells in enumerate(grid) if axis != normal)
-    return 0.25 if is_line else min(2.0, max(0.25, up / right))
+    _, y, x = grid
+    return 0.25 if 1 in (y, x) else min(2.0, max(0.25, y * spacing[1] / (x * spacing[2])))
 
 
 def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> None:
@@ -243,10 +211,6 @@ def _add_colour_bar(figure: Figure, image: AxesImage, beside: np.ndarray) -> Non
     bar.outline.set_visible(False)
     assert isinstance(bar.formatter, ScalarFormatter)
     bar.formatter.set_powerlimits((-3, 4))
-
-
-def _with_unit(name: str, unit: str) -> str:
-    return words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"
 
 
 def patch_text(patch: Patch) -> str:

@@ -13,7 +13,6 @@ from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.evaluation import Evaluation, best_of, one_of, side_by_side
 from matey.evaluate.forecaster import Cost, Example
 from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTENCE, TRUTH, Record
-from matey.evaluate.rollout import Beyond
 from matey.evaluate.spectra import POWER
 from matey.metrics import METRICS
 from matey.physics import measure
@@ -57,7 +56,6 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
         ._replace(head=("tokens per sample", label, "uniform fine", "share", "time"))
         .text(),
         physics_table([label], [evaluation]).text(merge=2),
-        beyond_table([label], [evaluation]).text(),
     ]
     return "\n\n".join(filter(None, tables))
 
@@ -70,7 +68,6 @@ def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> 
         compared_worth(names, evaluations).text(),
         compared_costs(names, evaluations).text(),
         physics_table(names, evaluations).text(merge=2),
-        beyond_table(names, evaluations).text(),
     ]
     return "\n\n".join(filter(None, tables))
 
@@ -266,18 +263,3 @@ def _longest(records: Sequence[Record]) -> list[Record]:
     chosen = summary_records(records)
     longest = {record.system: record.lead for record in chosen if not record.is_rollout}
     return [record for record in chosen if record.is_rollout or record.lead == longest[record.system]]
-
-
-def beyond_table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
-    """Return what became of rollouts beyond the end of the truth, in two columns for each model; no rows without such."""
-    of_models: list[Beyond] = [each.beyond for each in evaluations if each.beyond is not None]
-    if not of_models:
-        return Table((), ())
-    first, rows = of_models[0], []
-    for key in dict.fromkeys(key for beyond in of_models for key in beyond.drifts):
-        row = [beyond.drifts.get(key) for beyond in of_models]
-        truth = next(drift[0] for drift in row if drift is not None)
-        shown = [truth, *(value for drift in row for value in ((None, None) if drift is None else drift[1:]))]
-        rows.append((*key, *("-" if v is None else f"{v:.3g}" if math.isfinite(v) else "diverged" for v in shown)))
-    steps = [f"{name} at {step}" for name in names for step in (first.num_true, first.num_steps)]
-    return Table(("beyond the truth", "quantity", f"truth at {first.num_true}", *steps), rows, 2)

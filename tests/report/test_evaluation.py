@@ -1,6 +1,5 @@
 import re
 from base64 import b64decode
-from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -9,11 +8,10 @@ from PIL import Image
 
 from matey.checkpoints.trained import Trained
 from matey.data import Window
-from matey.evaluate.evaluation import Evaluation, Protocol
+from matey.evaluate.evaluation import Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
-from matey.report.evaluation import MOST_BYTES, About, describe, write_report
-from matey.report.film import film_of
+from matey.report.evaluation import describe, write_report
 from matey.report.page import Table, page
 from matey.report.tables import forecast_text
 
@@ -83,28 +81,6 @@ def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(mod
     assert sum(len(rollout.views) for rollout in rollouts) <= MOST_VIEWS and all(
         rollout.views[-1].step == 5 for rollout in rollouts
     )
-
-
-@pytest.fixture(scope="module")
-def bare(evaluation, tmp_path_factory):
-    """An evaluation without pictures, the bytes of its page, and those of a film of one step."""
-    path, rollout = tmp_path_factory.mktemp("bare") / "r.html", evaluation.shown_rollouts[0]
-    bare = Evaluation([record for record in evaluation.records if record.kind == "lead"], evaluation.costs, [])
-    write_report(path, bare, About("m", []))
-    return bare, path.stat().st_size, len(film_of(replace(rollout, views=rollout.views[-1:]), 10**9))
-
-
-@pytest.mark.whole
-def test_a_page_stays_below_its_size_by_films_of_fewer_steps(evaluation, bare, tmp_path, monkeypatch):
-    path, about, rollout = tmp_path / "r.html", About("m", []), evaluation.shown_rollouts[0]
-    bare, without, of_one = bare
-    most = without + int(2.5 * of_one / 0.7)
-    assert MOST_BYTES == 10**7
-    monkeypatch.setattr("matey.report.evaluation.MOST_BYTES", most)
-    write_report(path, replace(bare, shown_rollouts=[rollout]), about)
-    assert path.stat().st_size < most
-    (film,) = re.findall(r"data:image/gif;base64,([^\"]+)", path.read_text(encoding="utf-8"))
-    assert Image.open(BytesIO(b64decode(film))).n_frames in range(1, len(rollout.views))
 
 
 @pytest.mark.whole
