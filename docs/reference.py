@@ -17,10 +17,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from matey.commands.subcommands import scripts
-from matey.config.choices import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES
 from matey.config.description import DataDescription, FieldSource, ParameterSource, TimeSource
 from matey.config.loading import section_at
-from matey.config.schema import RunConfig
+from matey.config.schema import BACKENDS, CRITERIA, FINETUNE_MODES, LOSSES, SCHEMES, RunConfig
 from matey.config.section import Section
 
 REGISTRIES = {registry.check: registry for registry in (SCHEMES, BACKENDS, CRITERIA, LOSSES, FINETUNE_MODES)}

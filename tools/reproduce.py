@@ -27,7 +27,7 @@ from pathlib import Path
 import matey  # noqa: F401 (is it not found? Activate its environment: source .venv/bin/activate)
 from matey.commands import ROOT, WORK
 from matey.config import flags, load_config, load_deepspeed_config
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 from matey.data import DataError, open_dataset
 from matey.data.remote import within
 from matey.process.start import entry_point

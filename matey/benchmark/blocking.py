@@ -31,7 +31,7 @@ import matey
 from matey.benchmark.sequence import Point, points_of_ranks
 from matey.benchmark.step import Case
 from matey.config import TrainSection
-from matey.config.choices import LOSSES
+from matey.config.schema import LOSSES
 from matey.data.reading import read_parts
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window

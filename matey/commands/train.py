@@ -29,7 +29,7 @@ def pretrain() -> int:
 def finetune() -> int:
     """Fine-tune a trained model, with the same exit codes."""
     hold()
-    from matey.config.choices import FINETUNE_MODES
+    from matey.config.schema import FINETUNE_MODES
     from matey.train.command import named_source, read_settings, training_parser
 
     flags = "--deepspeed_config JSON --config YAML --pretrained RUN_OR_MODEL"

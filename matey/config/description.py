@@ -53,33 +53,34 @@ WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 class FieldSource(Section):
     """The place of a field in a file; a text alone is the name of its array."""
 
-    array: ArrayPath | None = Field(
-        None, description="path of the array in the file; it may be left out of a file with one array, such as .npy"
-    )
-    axes: Axes | None = Field(None, description="axes of this array, where they are not those of all others")
-    index: int | None = Field(None, ge=0, le=10**6, description="position of the field along the axis 'component'")
-    unit: FieldName = Field("?", description="unit of the values, scaled as they may be")
-    scale: float = Field(
-        1.0, gt=0, description="factor for the stored values, where these are very large or small: 1e-25"
-    )
-    file: PathText | dict[PartName, PathText] | None = Field(
-        None, description="path of a file of its own; each '*' stands for what that of 'files' does"
-    )
+    array: ArrayPath | None = None
+    """path of the array in the file; it may be left out of a file with one array, such as .npy"""
+    axes: Axes | None = None
+    """axes of this array, where they are not those of all others"""
+    index: int | None = Field(None, ge=0, le=10**6)
+    """position of the field along the axis 'component'"""
+    unit: FieldName = "?"
+    """unit of the values, scaled as they may be"""
+    scale: float = Field(1.0, gt=0)
+    """factor for the stored values, where these are very large or small: 1e-25"""
+    file: PathText | dict[PartName, PathText] | None = None
+    """path of a file of its own; each '*' stands for what that of 'files' does"""
 
 
 class ParameterSource(Section):
     """The place in a file of a parameter that differs between trajectories."""
 
-    array: ArrayPath | None = Field(None, description="array of a number, or of one for each trajectory")
-    attribute: FieldName | None = Field(None, description="attribute of the file, or of the first field's array")
-    in_name: NumberForm | None = Field(
-        None, description="text around it in the name of its file or folder, with '{}' for the number: 'Re{}'"
-    )
+    array: ArrayPath | None = None
+    """array of a number, or of one for each trajectory"""
+    attribute: FieldName | None = None
+    """attribute of the file, or of the first field's array"""
+    in_name: NumberForm | None = None
+    """text around it in the name of its file or folder, with '{}' for the number: 'Re{}'"""
 
-    table: PathText | None = Field(
-        None, description="path of a table, .csv or .json, with a row for each file or trajectory"
-    )
-    column: FieldName | None = Field(None, description="column of the table; by default the name of the parameter")
+    table: PathText | None = None
+    """path of a table, .csv or .json, with a row for each file or trajectory"""
+    column: FieldName | None = None
+    """column of the table; by default the name of the parameter"""
 
     @model_validator(mode="after")
     def _either(self) -> ParameterSource:
@@ -95,14 +96,12 @@ class ParameterSource(Section):
 class TimeSource(Section):
     """The place of the time of a snapshot."""
 
-    attribute: FieldName | None = Field(None, description="attribute of the file")
-    number_in_name: Length | None = Field(
-        None, description="unit of the number that tells the snapshot's file from the others"
-    )
-    date_in_name: DateForm | None = Field(
-        None,
-        description="form of the date in the name of its file, such as '%Y-%m-%d_%H:%M:%S'; times are seconds",
-    )
+    attribute: FieldName | None = None
+    """attribute of the file"""
+    number_in_name: Length | None = None
+    """unit of the number that tells the snapshot's file from the others"""
+    date_in_name: DateForm | None = None
+    """form of the date in the name of its file, such as '%Y-%m-%d_%H:%M:%S'; times are seconds"""
 
     @model_validator(mode="after")
     def _either(self) -> TimeSource:
@@ -133,39 +132,32 @@ class DataDescription(Section):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
 
-    system: FieldName = Field(description="name of the PDE system, the same for all data of one kind")
-    files: Patterns | dict[PartName, Patterns] | None = Field(
-        None,
-        description="paths or globs from the folder of the description, of all files or of those of train, valid and test",
-    )
-    fields: dict[FieldName, FieldSource] = Field(
-        min_length=1, max_length=1000, description="each field by its name in the vocabulary, and where it lies"
-    )
-    given: dict[FieldName, FieldSource] = Field(
-        {},
-        max_length=1000,
-        description="fields that are known and never predicted, such as a forcing; without axes along which they are constant",
-    )
-    axes: Axes | None = Field(None, description="axes of the arrays in the order of the file")
-    spacing: dict[GridAxis, Length | ArrayPath] = Field(
-        description="cell size along each grid axis, or the array of its coordinates"
-    )
-    time_step: Length | ArrayPath | TimeSource = Field(
-        description="time between snapshots, the array of times, or the place of the time of a snapshot by itself"
-    )
-    concat: Literal["time"] | None = Field(
-        None,
-        description="'time' where files of a trajectory follow each other, each with an axis 'time'",
-    )
-    boundary: dict[GridAxis, Ends] = Field(description="kind of boundary at the ends of each grid axis")
-    parameters: dict[FieldName, float | ParameterSource] = Field(
-        {}, description="numbers that set trajectories apart: values, or where they lie"
-    )
-    conserved: tuple[FieldName, ...] = Field(
-        (), description="fields whose sum over the domain equations and boundaries keep; evaluation reports their drift"
-    )
-    first_frame: int = Field(0, ge=0, le=10**9, description="snapshots to leave out at the beginning")
-    stride: int = Field(1, ge=1, le=10**9, description="every so many snapshots are taken")
+    system: FieldName
+    """name of the PDE system, the same for all data of one kind"""
+    files: Patterns | dict[PartName, Patterns] | None = None
+    """paths or globs from the folder of the description, of all files or of those of train, valid and test"""
+    fields: dict[FieldName, FieldSource] = Field(min_length=1, max_length=1000)
+    """each field by its name in the vocabulary, and where it lies"""
+    given: dict[FieldName, FieldSource] = Field({}, max_length=1000)
+    """fields that are known and never predicted, such as a forcing; without axes along which they are constant"""
+    axes: Axes | None = None
+    """axes of the arrays in the order of the file"""
+    spacing: dict[GridAxis, Length | ArrayPath]
+    """cell size along each grid axis, or the array of its coordinates"""
+    time_step: Length | ArrayPath | TimeSource
+    """time between snapshots, the array of times, or the place of the time of a snapshot by itself"""
+    concat: Literal["time"] | None = None
+    """'time' where files of a trajectory follow each other, each with an axis 'time'"""
+    boundary: dict[GridAxis, Ends]
+    """kind of boundary at the ends of each grid axis"""
+    parameters: dict[FieldName, float | ParameterSource] = {}
+    """numbers that set trajectories apart: values, or where they lie"""
+    conserved: tuple[FieldName, ...] = ()
+    """fields whose sum over the domain equations and boundaries keep; evaluation reports their drift"""
+    first_frame: int = Field(0, ge=0, le=10**9)
+    """snapshots to leave out at the beginning"""
+    stride: int = Field(1, ge=1, le=10**9)
+    """every so many snapshots are taken"""
 
     @model_validator(mode="before")
     @classmethod

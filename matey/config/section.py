@@ -44,4 +44,4 @@ FieldName = Annotated[str, Field(min_length=1, max_length=200)]
 class Section(BaseModel):
     """A part of the run YAML; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd import Function
 
-from matey.config.choices import BACKENDS
+from matey.config.schema import BACKENDS
 from matey.tokens.segments import Segmentation
 
 MOST_SEGMENTS = 65_535

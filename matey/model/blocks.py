@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from matey.config.choices import SCHEMES
+from matey.config.schema import SCHEMES
 from matey.model.attention import turned
 from matey.model.sequence_group import BlockPlan, Plan, SequenceGroup, reordered
 from matey.tokens.criteria import GOLDEN, mixed, shifted_right

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from matey.config.choices import CRITERIA
+from matey.config.schema import CRITERIA
 from matey.mistakes import Mistake
 
 THERMALS = "colliding_thermals"

@@ -13,7 +13,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from matey.config.choices import CRITERIA, RefineRule, RefineValues
+from matey.config.schema import CRITERIA, RefineRule, RefineValues
 from matey.tokens.criteria import LOCAL_CRITERIA, ONE_FRAME, drawn, patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from matey.config import RunConfig, TrainSection
-from matey.config.choices import LOSSES
+from matey.config.schema import LOSSES
 from matey.data.stream import micro_batches
 from matey.data.windows import Mixture
 from matey.fields import FieldBatch

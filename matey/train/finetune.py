@@ -13,7 +13,7 @@ import torch
 
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, Part, RunConfig
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 from matey.mistakes import listed
 from matey.model.configuration import model_config, with_network_of
 from matey.model.lora import add_adapters, is_adapter, plain_names

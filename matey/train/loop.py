@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from matey.config import TrainSection
-from matey.config.choices import LOSSES
+from matey.config.schema import LOSSES
 from matey.parallel.collectives import rank
 from matey.parallel.engine import forget_order_of_modules, set_learning_rate, take_step
 from matey.parallel.failure import during

@@ -19,7 +19,7 @@ import torch
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
-from matey.config.choices import LOSSES
+from matey.config.schema import LOSSES
 from matey.data import open_dataset, open_sets
 from matey.data.reading import read_box, read_windows, sound_windows
 from matey.data.split_record import (

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from matey.config.choices import SCHEMES
+from matey.config.schema import SCHEMES
 from matey.model.blocks import Block, scheme_keys
 from matey.model.prepare import prepare
 from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup, reordered

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from matey.config import ConfigError, FinetuneSection, TrainSection
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 from matey.parallel.engine import build_engine, parameter_groups
 from matey.parallel.muon import matrices_of_blocks, orthogonalized
 from tests.parallel.muon_cases import ENGINES

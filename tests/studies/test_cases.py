@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from matey.config import ConfigError, load_config
-from matey.config.choices import CRITERIA
+from matey.config.schema import CRITERIA
 from matey.data.splits import split_trajectories
 from matey.model.configuration import model_config
 from matey.peers.kinds import PEERS

@@ -13,7 +13,7 @@ import torch
 from matey.checkpoints.convert import convert
 from matey.checkpoints.source import find_checkpoint
 from matey.config import FinetuneSection, parse_config
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, rank, world_size

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matey.config.choices import CRITERIA
+from matey.config.schema import CRITERIA
 from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.refinement import Refinement, refine

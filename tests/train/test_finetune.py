@@ -6,7 +6,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError, load_config
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from tests.support.laws import law

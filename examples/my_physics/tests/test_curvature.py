@@ -1,7 +1,7 @@
 import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
-from matey.config.choices import LOSSES
+from matey.config.schema import LOSSES
 from matey.model.sequence_group import SequenceGroup
 from matey.train.loss import errors_of
 

@@ -1,6 +1,6 @@
 from matey import MateyConfig, MateyModel
 from matey.config import FinetuneSection
-from matey.config.choices import FINETUNE_MODES
+from matey.config.schema import FINETUNE_MODES
 
 
 def test_of_the_blocks_only_norms_are_trained():
