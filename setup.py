@@ -45,6 +45,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["matey", "matey.*"]),
     package_data={
+        "matey.checkpoints": ["*.jinja"],
         "matey.commands": ["plan.txt"],
         "matey.planning": ["machines/*.yaml"],
         "matey.report": ["templates/*.html"],

@@ -69,7 +69,7 @@ def test_text_names_modules_of_other_rooms_for_the_choices_of_the_run_yaml_alone
     for path in (ROOT / "matey").rglob("*.py"):
         room, *_ = path.relative_to(ROOT / "matey").with_suffix("").parts
         upward |= {path.name for other in place.findall(path.read_text()) if other != room}
-    assert upward == {"choices.py"}
+    assert upward == {"schema.py"}
 
 
 def test_no_module_of_tests_is_imported_by_another_nor_from_another_folder():

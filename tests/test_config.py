@@ -106,8 +106,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
         (b"# " + b"x" * 2**23, "is larger than 4 MiB"),
         (BOMB.encode(), "uses the alias .a; write out what it stands for"),
         (b"train: " + b"[" * 100_000, "exceeded maximum nesting depth|is not YAML"),
-        (b"train: {steps: 2020-13-45}", "holds a value that cannot be read: month must be in 1..12"),
-        (b"train: {steps: " + b"9" * 5000 + b"}", "holds a value that cannot be read"),
+        (b"train: {steps: 2020-13-45}", "is not YAML: month must be in 1..12"),
         (b"1: x", "Keys should be strings"),
         (b"x" * 1000 + b": 1", "unknown key 'x{80}'"),
         (b"- a", "must hold sections such as"),
@@ -128,17 +127,12 @@ def test_what_is_no_plain_yaml_is_one_short_sentence(tmp_path, content, message)
         ("train.learning_rate", "1.0e+300", "less than or equal to 10"),
         ("train.betas", "[.nan, 0.9]", "train.betas.0: .* finite number"),
         ("data.split", "[2, -1, 0]", "data.split.1: .* greater than or equal to 0"),
-        ("output.dir", '"a\\ud800"', "holds a value that cannot be read|valid string|is not YAML"),
+        ("output.dir", '"a\\ud800"', "valid string|is not YAML"),
     ],
 )
 def test_values_beyond_all_sense_are_refused_by_the_schema(path, key, value, message):
     with pytest.raises(ConfigError, match=message):
         load_config(path, [f"{key}={value}"])
-
-
-def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
-    with pytest.raises(ConfigError, match="micro_batch 2048 x train.accumulation 1024 are 2,097,152 samples in a step"):
-        load_config(path, ["train.micro_batch=2048", "train.accumulation=1024"])
 
 
 @pytest.mark.parametrize(
@@ -148,9 +142,7 @@ def test_so_many_samples_in_a_step_that_drawing_them_hangs_are_refused(path):
         ('{"bf16": {"enabled": "yes"}}', "bf16.enabled: .* boolean"),
         ('{"zero_optimization": {"stage": true}}', "zero_optimization.stage: .* integer"),
         ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: expected keys"),
-        ("[" * 100_000, "is nested too deeply"),
-        ('{"compile": ' + "9" * 5000 + "}", "holds a value that cannot be read"),
-        ('{"zero_optimization": {"stage": 1, "stage": 3}}', "has the key 'stage' twice; remove one"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tmp_path, text, message):

@@ -10,11 +10,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from huggingface_hub import save_torch_state_dict
+from jinja2 import StrictUndefined, Template
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -203,13 +202,12 @@ _WRITERS: dict[str, Callable[[Source, Path | None, Path, str, torch.dtype], str]
 }
 
 
-LOADING = """```python
-from matey import MateyModel
-
-model = MateyModel.from_pretrained("this folder")
-```
-
-After that import, `transformers.AutoModel.from_pretrained` loads it as well; no code comes with the weights."""
+CARD = Template(
+    Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8"),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
 
 
 def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool) -> str:
@@ -223,72 +221,19 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
     """
     lines = read_log(run / METRICS)
     validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
-    head = {"library_name": "matey-pde", "tags": ["physics", "partial-differential-equations"]}
-    kind = f"moving average of the weights (decay {settings.train.ema:g})" if is_average else "weights"
-    commands = run / COMMANDS
-    card = "\n".join(
-        [
-            f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",
-            f"# {run.resolve().name}\n",
-            f"A MATEY model: {kind} after step {source.step} of {settings.train.steps}.\n",
-            "It predicts a frame of a physical system from the frames before it; every field of every sample is normalised by "
-            "its own mean and deviation over the history, so that units do not matter.\n",
-            LOADING,
-            f"\n## Model\n\n{_model(settings)}",
-            f"\n## Training data and splits\n\n{_data(settings, run)}",
-            f"\n## Metrics\n\n{_metrics(validation, settings)}",
-            "\n## Command\n\n```",
-            commands.read_text(encoding="utf-8").strip() if commands.is_file() else "not recorded",
-            "```\n",
-        ]
+    about, commands = (
+        path.read_text(encoding="utf-8").strip() if path.is_file() else "" for path in (run / ABOUT, run / COMMANDS)
+    )
+    card = CARD.render(
+        dict(settings),
+        name=run.resolve().name,
+        step=source.step,
+        is_average=is_average,
+        validation=validation,
+        about=about,
+        commands=commands,
     )
     return re.sub("<(?=[/!?a-zA-Z])", "&lt;", card)  # no name of a run, file or field becomes HTML
-
-
-def _model(settings: RunConfig) -> str:
-    model, tokens = settings.model, settings.tokens
-    decoded = model.predict or ("field" if model.network == "paper" else "rate")
-    return (
-        f"* network {model.network}, size {model.size}, attention {model.scheme}, decodes the {decoded}\n"
-        f"* patches [t, z, y, x]: {', '.join(str(list(patch)) for patch in tokens.patches)}; {tokens.set}, split by "
-        f"{tokens.rule} {tokens.refine:g}\n"
-        f"* history of {settings.data.history} frames, leads of 1 to {settings.data.lead_max} snapshots\n"
-        f"* fields: {', '.join(model.fields or ())}"
-        + (f"\n* given, not predicted: {', '.join(model.given)}" if model.given else "")
-        + (f"\n* parameters: {', '.join(model.parameters)}" if model.parameters else "")
-    )
-
-
-def _data(settings: RunConfig, run: Path) -> str:
-    data, about = settings.data, run / ABOUT
-    shares = "/".join(f"{share:g}" for share in data.split)
-    split = f"Split by trajectory, {shares} train/valid/test, with seed {data.split_seed}; data's own splits are kept."
-    if cut := [entry.path for entry in data.sets if entry.split_by == "time"]:
-        split += f" The frames of each trajectory of {', '.join(cut)} are cut in time: train, valid, test."
-    if about.is_file():
-        return f"```\n{about.read_text(encoding='utf-8').strip()}\n```\n\n{split}"
-    return "".join(f"* `{entry.path}`\n" for entry in data.sets) + f"\n{split}"
-
-
-def _metrics(validation: dict[str, Any] | None, settings: RunConfig) -> str:
-    if validation is None:
-        return "No validation before this step."
-    persistence = validation["valid_persistence_by_system"]
-    rows = [
-        f"| {system} | {error:.4f} | {persistence[system]:.4f} |"
-        for system, error in validation["valid_nrmse_by_system"].items()
-    ]
-    leads = sorted({1, settings.data.lead_max})
-    weights = "the moving average" if settings.train.ema else "the weights"
-    return "\n".join(
-        [
-            f"NRMSE of {weights} at step {validation['step']} on validation trajectories, at lead "
-            f"{' and '.join(map(str, leads))}, beside that of persistence (the last frame again):\n",
-            "| system | MATEY | persistence |",
-            "|---|---|---|",
-            *rows,
-        ]
-    )
 
 
 def describe(source: Source, run: Path | None) -> str:
@@ -297,13 +242,13 @@ def describe(source: Source, run: Path | None) -> str:
         common, shapes = source.common, source.shapes
         versions = {"deepspeed": common["ds_version"], **common["versions"]}
         by_muon = sum(math.prod(shapes[name]) for name in source.by_muon)
-        trained, num_frozen = sum(map(math.prod, shapes.values())), source.num_frozen
+        trained = sum(map(math.prod, shapes.values()))
     stage = f"{common['zero_stage']}, now universal" if source.stage is None else source.stage
     facts = [
         ("checkpoint", str(source.folder)),
         ("step", f"{source.step}"),
         ("saved", f"by {source.num_ranks} ranks with ZeRO stage {stage}"),
-        ("parameters", f"{trained:,} trained in {len(shapes)} tensors, {num_frozen:,} frozen"),
+        ("parameters", f"{trained:,} trained in {len(shapes)} tensors"),
         ("optimizer", f"Muon on {by_muon:,} of these, AdamW on the others" if by_muon else "AdamW"),
         ("average", "moving average of the weights" if source.has_average else "none"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

@@ -83,16 +83,9 @@ def still_there(new: Path) -> str | None:
     return f"{new} was left by a save that was cut off, and cannot be removed; remove it, and go on with --resume."
 
 
-def remove_if_it_goes(folder: Path, stuck: set[Path]) -> None:
-    """Remove a folder that is no longer needed; one that cannot be removed only costs disk space and does not stop the run.
-
-    Args:
-        folder: the folder.
-        stuck: folders already reported as not removable; this one is added if it cannot be removed.
-    """
+def remove_if_it_goes(folder: Path) -> None:
+    """Remove a folder that is no longer needed; one that cannot be removed only costs disk space and does not stop the run."""
     try:
         shutil.rmtree(folder)
     except OSError as error:
-        if folder not in stuck:
-            tqdm.write(f"{folder} is no longer needed and cannot be removed ({error.strerror}); it stays.", sys.stderr)
-        stuck.add(folder)
+        tqdm.write(f"{folder} is no longer needed and cannot be removed ({error.strerror}); it stays.", sys.stderr)

@@ -55,21 +55,15 @@ def open_shard(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(STAND_INS):
             return torch.load(regular(path), map_location="cpu", mmap=True, weights_only=True)
-    except FileNotFoundError:
-        raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
     except UnpicklingError as error:
         if stranger := re.search(r"GLOBAL (\S+)", str(error)):
             raise ShardError(
                 f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that "
                 "could run code of the person who wrote the file."
             ) from None
-        raise ShardError(_damaged(path)) from None
-    except PermissionError as error:
-        raise ShardError(
-            f"{path} cannot be read ({error.strerror}); ask its owner, or take an older checkpoint."
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError):
-        raise ShardError(_damaged(path)) from None
+        raise _unusable(path, error) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise _unusable(path, error) from None
 
 
 def average_file(rank: int) -> str:
@@ -87,11 +81,9 @@ def average_stretches(path: Path) -> tuple[int, Iterator[Stretch]]:
         file = safe_open(regular(path), "pt")
         metadata = file.metadata()
         step, starts = int(metadata["step"]), {name: int(metadata[name]) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ShardError(f"{path} is missing; copy it again, or take an older checkpoint.") from None
     # The last three: metadata that is absent, lacks a name, or has text in place of a number.
-    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
-        raise ShardError(f"{path} is cut short or corrupt; copy it again, or take an older checkpoint.") from None
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
+        raise _unusable(path, error) from None
     return step, ((name, start, file.get_tensor(name)) for name, start in starts.items())
 
 
@@ -113,9 +105,15 @@ def laid_out(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _damaged(path: Path) -> str:
-    size = path.stat().st_size if path.exists() else 0  # a link may lead to itself
-    return f"{path} ({size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."
+def _unusable(path: Path, error: Exception) -> ShardError:
+    """Return the error for a file that is missing, that this user may not read, or that is not whole."""
+    if isinstance(error, FileNotFoundError):
+        why = "is missing"
+    elif isinstance(error, PermissionError):
+        why = f"cannot be read ({error.strerror})"
+    else:
+        why = "is cut short or corrupt"
+    return ShardError(f"{path} {why}; copy it again, or take an older checkpoint.")
 
 
 # A stretch of a parameter: its name, where it starts in the flattened parameter, and its values.
@@ -245,15 +243,6 @@ class Source:
         """Rank and alpha of the adapters beside the weights; None without any."""
         found: tuple[int, float] | None = self.common.get("adapters")
         return found
-
-    @property
-    def num_frozen(self) -> int:
-        """Number of values in frozen parameters and buffers, counted without opening another file."""
-        trained, module = self.shapes, self.common["module"]
-        if self.stage != 3:
-            return sum(values.numel() for name, values in module.items() if name not in trained)
-        buffers = sum(module[name].numel() for name in self.common["buffer_names"])
-        return buffers + sum(map(math.prod, self.common["frozen_param_shapes"].values()))
 
     @property
     def has_average(self) -> bool:
@@ -412,17 +401,6 @@ def universal_file(folder: Path, what: str, name: str) -> Path:
     return folder / AVERAGE / f"{name}.pt" if what == AVERAGE else folder / "zero" / name / f"{what}.pt"
 
 
-WRITTEN: dict[str, type | tuple[type, ...]] = {
-    "zero_stage": int,
-    "global_steps": int,
-    "dp_world_size": int,
-    "param_shapes": (list, type(None)),
-    "ds_version": str,
-    "versions": dict,
-}
-"""Names and types of the facts that every checkpoint holds about itself."""
-
-
 def find_checkpoint(path: Path) -> tuple[Source, Path | None]:
     """Open the checkpoint of a run folder (its newest), of its ``checkpoints/``, or of a folder of one step.
 
@@ -444,11 +422,6 @@ def open_checkpoint(folder: Path) -> Source:
     common = open_shard(path)
     if not isinstance(common, dict) or "zero_stage" not in common:
         raise ShardError(f"{path} was not written by this version of MATEY; resume the run and save it again.")
-    if strange := [key for key, kinds in WRITTEN.items() if not isinstance(common.get(key), kinds)]:
-        raise ShardError(
-            f"{path} has {str(common.get(strange[0]))[:80]!r} as {strange[0]}, which no run writes; copy it again, or take an "
-            "older checkpoint."
-        )
     return Source(folder, None if (folder / "zero").is_dir() else common["zero_stage"], common)
 
 
@@ -482,5 +455,5 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
                 source.check_step(path, shard["global_steps"])
     except ShardError as error:
         yield str(error)
-    except BadZipFile:
-        yield f"{path} ({path.stat().st_size:,} bytes) is cut short or corrupt; copy it again, or take an older checkpoint."
+    except BadZipFile as error:
+        yield str(_unusable(path, error))

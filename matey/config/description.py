@@ -124,8 +124,6 @@ def patterns_in(files: Patterns | dict[PartName, Patterns] | None) -> list[str]:
 TODO = "TODO"
 """Value in a guessed description for facts that the file does not tell; it is refused until the user replaces it."""
 
-_MASKS = ("mask", "masks", "geometry")
-
 
 class DataDescription(Section):
     """The contents of files that no reader knows."""
@@ -168,12 +166,6 @@ class DataDescription(Section):
             )
         if open_questions := [*_unanswered(tree, "")]:
             raise ValueError(f"{', '.join(open_questions)} still say {TODO}; write there what the files do not tell")
-        for key in _MASKS:
-            if key in tree:
-                raise ValueError(
-                    f"{key}: cells that are left out of a domain are not supported; cut out a box without them, or fill them "
-                    "and name the mask in 'given'"
-                )
         tree = {
             key: _numbers(value) if key in ("spacing", "time_step", "parameters") else value
             for key, value in tree.items()

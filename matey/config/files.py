@@ -5,9 +5,8 @@
 
 A configuration is named after its file: ``demo`` is launch/runs/demo.yaml, ``zero1`` is ds_configs/zero1.json.
 
-Text is in UTF-8, of moderate size and depth, made of plain values. Content that a parser accepts but that can break a program
-is refused: aliases, which can expand to more than any memory holds, merges, tags, keys that come twice, deep nesting, null
-characters, and numbers of thousands of digits.
+Text is in UTF-8, of moderate size and depth, made of plain values. YAML that a parser accepts but that can break a program is
+refused: aliases, which can expand to more than any memory holds, merges, tags, and keys that come twice.
 """
 
 from __future__ import annotations
@@ -63,13 +62,11 @@ def parse_yaml(text: str) -> Any:  # noqa: ANN401
             return None if node is None else loader.construct_document(node)
         finally:
             loader.dispose()
-    except (yaml.YAMLError, RecursionError) as error:
-        raise PlainTextError(f"is not YAML: {one_line(error)}") from None
+    except PlainTextError:
+        raise
     # Python itself refuses a date such as 2020-13-45, or an integer of thousands of digits.
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, PlainTextError):
-            raise
-        raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        raise PlainTextError(f"is not YAML: {one_line(error)}") from None
 
 
 def _check_keys(node: yaml.Node | None) -> None:
@@ -92,29 +89,12 @@ def parse_json(text: str) -> Any:  # noqa: ANN401
     """Return the value of a text in JSON.
 
     Raises:
-        PlainTextError: the text is not JSON, or not plain.
+        PlainTextError: the text is not JSON.
     """
     try:
-        tree = json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        raise PlainTextError(f"is not JSON: {error}") from None
-    except RecursionError:
-        raise PlainTextError("is nested too deeply; no configuration is") from None
-    except ValueError as error:  # Python itself refuses an integer of thousands of digits
-        if isinstance(error, PlainTextError):
-            raise
-        raise PlainTextError(f"holds a value that cannot be read: {one_line(error)}") from None
-    return tree
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of JSON; raise PlainTextError if it has a key twice, of which Python would take the last one."""
-    tree: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in tree:
-            raise PlainTextError(f"has the key {key[:80]!r} twice; remove one")
-        tree[key] = value
-    return tree
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PlainTextError(f"is not JSON: {one_line(error)}") from None
 
 
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -1,10 +1,12 @@
-"""The few collectives that training and its bookkeeping need outside the engine."""
+"""The few collectives that training and its bookkeeping need outside the engine, and the check that all ranks agree."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from matey.config import ConfigError, RunConfig, dump_config
 from matey.mistakes import Mistake
 
 Item = TypeVar("Item")
@@ -29,20 +32,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """Return the sum of ``values`` over all ranks, on every rank."""
+def sum_over_ranks(values: Tensor, *, largest: bool = False) -> Tensor:
+    """Return the sum of ``values`` over all ranks, or the ``largest`` of each, on every rank."""
     total = values.clone()
     if dist.is_initialized():
-        dist.all_reduce(total)
+        dist.all_reduce(total, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
     return total
-
-
-def largest_over_ranks(value: Tensor) -> Tensor:
-    """Return the largest ``value`` of all ranks, on every rank."""
-    largest = value.clone()
-    if dist.is_initialized():
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
-    return largest
 
 
 def barrier() -> None:
@@ -167,3 +162,38 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def fingerprint(text: str) -> str:
+    """Return a short hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_same_run(run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
+    """Raise ConfigError unless all ranks run the same code on the same configuration."""
+    root, code = Path(__file__).resolve().parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        code.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    check_agreement(
+        {
+            "the code": code.hexdigest()[:12],
+            "the run's configuration": fingerprint(dump_config(run)),
+            "the DeepSpeed configuration": fingerprint(json.dumps(deepspeed_config, sort_keys=True)),
+        }
+    )
+
+
+def check_agreement(facts: Mapping[str, str]) -> None:
+    """Raise ConfigError, on every rank, unless all ranks have equal facts.
+
+    Args:
+        facts: fingerprints by name, such as ``the code``.
+    """
+    everyone = from_all_ranks(dict(facts))
+    for what, value in everyone[0].items():
+        others = [number for number, own in enumerate(everyone) if own[what] != value]
+        if others:
+            raise ConfigError(
+                f"Rank {others[0]} has {what} with fingerprint {everyone[others[0]][what]}, rank 0 has {value} "
+                f"({len(others)} of {len(everyone)} ranks differ from rank 0); give all nodes the same files."
+            )

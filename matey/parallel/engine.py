@@ -25,12 +25,10 @@ from matey.config import ConfigError, GroupSection, TrainSection
 from matey.mistakes import nearest_name, one_line
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
-from matey.parallel.agreement import is_first_of_node
 from matey.parallel.collectives import barrier, rank
 from matey.parallel.master import masters
 from matey.parallel.muon import Muon, matrices_of_blocks
 from matey.parallel.package import Engine, deepspeed
-from matey.process.ending import is_first_to_say
 
 if TYPE_CHECKING:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
@@ -77,7 +75,8 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     else:
         config["optimizer"] = {"type": "AdamW", "params": _adam(train, is_compiled)}
     groups = parameter_groups(model, train)
-    if model.is_compiled:
+    if train.compile:
+        model.compile_blocks(deepspeed().get_accelerator().current_device_name())
         # So that ZeRO 3 gathers all weights of an MLP before its call: hooks inside would break up the compiled graph.
         for block in model.blocks:
             deepspeed().utils.set_z3_leaf_module(block.mlp, True)
@@ -237,16 +236,12 @@ def whole_parameters(engine: Engine) -> dict[str, Tensor]:
     return weights if rank() == 0 else {}
 
 
-_UNIVERSAL = "--resume tells a universal checkpoint from DeepSpeed's own, and loads either"
 REFUSED = {
     "torch_autocast.enabled": "the network itself chooses what it computes in float32; use bf16, or float32 without either",
     "fp16.enabled": "its loss scaling skips steps; use bf16, or float32 without either",
     "zero_optimization.elastic_checkpoint": "neither --resume nor conversion reads what it saves",
     "zero_optimization.round_robin_gradients": "with it DeepSpeed 0.19 keeps weights in another order than their names, so "
     "that each would be saved under the name of another",
-    "load_universal_checkpoint": _UNIVERSAL,
-    "checkpoint.load_universal": _UNIVERSAL,
-    "checkpoint.writer": "a checkpoint has to be whole before it gets its name, and such a writer may go on in the background",
 }
 """Keys of the DeepSpeed JSON that must not be set, and why."""
 
@@ -310,13 +305,9 @@ def wait_for_compilations(quiet: float = QUIET) -> None:
     Args:
         quiet: seconds without a new file after which a compilation counts as killed.
     """
-    for lock, age in locks() if is_first_of_node() else ():
-        if age < quiet and is_first_to_say(str(lock)) is not False:
-            sys.stderr.write(
-                f"Another process seems to compile DeepSpeed's {lock.parent.name}; waiting until it removes {lock}, or has "
-                f"written nothing beside it for {quiet:g} s.\n"
-            )
-            sys.stderr.flush()
+    for lock, age in locks():
+        if age < quiet and rank() == 0:
+            sys.stderr.write(f"Waiting until {lock} is removed, or nothing was written beside it for {quiet:g} s.\n")
         with suppress(FileNotFoundError):  # it has been removed
             while _age(lock) < quiet:
                 time.sleep(0.5)

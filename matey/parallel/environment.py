@@ -24,7 +24,6 @@ import torch
 
 from matey.config import ConfigError
 from matey.mistakes import nearest_name
-from matey.parallel.agreement import note_place
 from matey.parallel.failure import end_with_launcher, look_out, meeting, name_failures, set_timeouts, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.package import deepspeed
@@ -139,7 +138,6 @@ def start_processes(
     # DeepSpeed calls collectives by names that newer PyTorch deprecates, and binds no device to a single rank on a GPU.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated|barrier\(\): using the device")
     os.environ.update(variables_for_deepspeed(environment, os.environ))
-    note_place(environment.local_rank, environment.local_world_size)
     if environment.device.type == "cuda":
         torch.cuda.set_device(environment.device)
         keep_all_bits()
@@ -199,14 +197,9 @@ def _alone(variables: Mapping[str, str]) -> Environment:
 def _from_torch(variables: Mapping[str, str]) -> Environment:
     missing = [name for name in TORCH_VARIABLES if name not in variables]
     if missing:
-        said = (
-            "RANK and WORLD_SIZE are set"
-            if "RANK" in variables and "WORLD_SIZE" in variables
-            else "MATEY_LAUNCHER is torch"
-        )
         raise ConfigError(
-            f"{said} but {' and '.join(missing)} not; start with deepspeed, torchrun, mpirun or srun, or unset RANK, "
-            "WORLD_SIZE and MATEY_LAUNCHER for a single process."
+            f"{' and '.join(missing)} not set, as torchrun and deepspeed do; start with one of them, mpirun or srun, or unset "
+            "RANK, WORLD_SIZE and MATEY_LAUNCHER for a single process."
         )
     world_size = whole_number(variables, "WORLD_SIZE")
     # Variables that were set by hand under srun do not say how many ranks run on this node.

@@ -7,7 +7,6 @@ step. Each rank makes only its own groups, at most three for any number of ranks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -172,30 +171,20 @@ Partition = Sequence[Sequence[int]]
 """All ranks, in groups."""
 
 
-@dataclass(frozen=True)
-class SequenceGroups:
-    """The groups of a rank; None for a group of this rank alone.
+def make_groups(topology: Topology) -> list[ProcessGroup | None]:
+    """Make the groups of this rank; all ranks must call.
 
-    Attributes:
-        sequence: group of the ranks that share samples with this rank.
-        heads: group in which this rank exchanges tokens for heads.
-        queries: group of the ranks that hold the same heads.
+    Returns:
+        The group of the ranks that share samples with this rank, the one in which it exchanges tokens for heads, and that of
+        the ranks that hold the same heads; None for a group of this rank alone.
     """
-
-    sequence: ProcessGroup | None
-    heads: ProcessGroup | None
-    queries: ProcessGroup | None
-
-
-def make_groups(topology: Topology) -> SequenceGroups:
-    """Make the groups of this rank; all ranks must call."""
     made: list[tuple[Partition, ProcessGroup | None]] = []
     chosen = []
     for partition in (topology.sequence_groups(), topology.head_groups(), topology.query_groups()):
         group = next((group for same, group in made if same == partition), None) or _own_of(partition)
         made.append((partition, group))
         chosen.append(group)
-    return SequenceGroups(*chosen)
+    return chosen
 
 
 def _own_of(partition: Partition) -> ProcessGroup | None:

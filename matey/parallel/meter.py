@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from matey.parallel.collectives import from_all_ranks, largest_over_ranks, peak_memory_bytes, sum_over_ranks
+from matey.parallel.collectives import from_all_ranks, peak_memory_bytes, sum_over_ranks
 from matey.parallel.package import deepspeed
 
 
@@ -101,7 +101,7 @@ class Meter:
         """Collect the cost of the step up to its last mark from all ranks; all ranks must call."""
         memory = peak_memory_bytes()
         own = sent([time.process_time() - self._cpu, memory, _cores], self._device)
-        return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(largest_over_ranks(own)))
+        return Reading(tuple(self._marks), Late(sum_over_ranks(own)), Late(sum_over_ranks(own, largest=True)))
 
     def _now(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":

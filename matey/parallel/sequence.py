@@ -124,8 +124,7 @@ class DistributedSequenceGroup(SequenceGroup):
         self.topology = topology
         self._gathers_again = True
         self.exchange = HostExchange(topology.sequence_groups())
-        groups = make_groups(topology)
-        self.group, self._heads, self._queries = groups.sequence, groups.heads, groups.queries
+        self.group, self._heads, self._queries = make_groups(topology)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, plan: HeadsPlan | TokensPlan) -> Tensor:
         """Attend within the segments of the whole token list; inputs and result ``(n, h, d)`` are of this rank's tokens."""
@@ -177,7 +176,7 @@ class DistributedSequenceGroup(SequenceGroup):
             return gathered if keys is None or not segmentation.runs else gathered[keys]
 
         gathered = gather()
-        with not_kept(gathered, gather) if self._gathers_again else nullcontext(_as_it_is) as asked_for:
+        with not_kept(gathered, gather) if self._gathers_again else nullcontext(lambda values: values) as asked_for:
             if not segmentation.runs:
                 # A rank without queries must still take part in the exchanges of the backward pass.
                 return asked_for(q + 0 * gathered.sum())
@@ -191,10 +190,6 @@ class DistributedSequenceGroup(SequenceGroup):
         q, k, v = exchange_rows(rows, plan.send, plan.receive, self.group).unbind(1)
         attended = self._attend_here(q, k, v, plan)
         return exchange_rows(attended, plan.receive, plan.send, self.group)[plan.inverse]
-
-
-def _as_it_is(values: Tensor) -> Tensor:
-    return values
 
 
 def share_samples(model: MateyModel, size: int | None = None) -> None:

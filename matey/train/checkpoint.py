@@ -12,7 +12,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -64,6 +64,7 @@ from matey.parallel.muon import stepped_by_muon
 from matey.parallel.package import Engine
 from matey.train.average import MovingAverage
 from matey.train.folder import (
+    DONE,
     FolderLock,
     LockedError,
     cannot_write,
@@ -87,7 +88,6 @@ class RunFolder:
         self.model = self.path / MODEL
         self._old_model = self.path / MODEL_BEFORE
         self._lock = FolderLock(self.path)
-        self._stuck: set[Path] = set()  # folders that could not be removed, which has been reported
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -158,6 +158,12 @@ class RunFolder:
             note = log.note(self.metrics)
         return note, from_rank_zero(is_later)
 
+    def record_done(self, steps: int) -> None:
+        """Record that the run has ended with all of so many steps done, unless its disk is full."""
+        if rank() == 0:
+            with suppress(OSError):
+                record(self.path, DONE.format(steps))
+
     def write_about(self, text: str) -> None:
         """Write the run's description into the folder, for its readers and for the card of an exported model."""
         if rank() == 0:
@@ -208,7 +214,7 @@ class RunFolder:
         if rank() == 0:
             self._check_lock()
             if before.exists():
-                remove_if_it_goes(before, self._stuck)
+                remove_if_it_goes(before)
             self._prune(step, keep)
         barrier()
 
@@ -243,7 +249,7 @@ class RunFolder:
         steps = self._steps()
         kept = sorted(number for number in steps if number <= step)[-keep:]
         for old in (*(steps[number] for number in steps.keys() - kept), *self._steps(".new").values()):
-            remove_if_it_goes(old, self._stuck)
+            remove_if_it_goes(old)
 
     def _steps(self, suffix: str = "") -> dict[int, Path]:
         """Return the folders of checkpoints by their step; with ``.new``, those whose writing was cut off."""
@@ -351,9 +357,7 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
 
 def _make_way(old: Path) -> None:
     """Remove earlier weights; a folder that cannot be removed, as on NFS while a program reads it, gets a number and stays."""
-    numbered = [path for path in old.parent.glob(f"{old.name}.*") if path.suffix[1:].isdigit()]
-    for path in (old, *numbered):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     if old.exists():
         old.rename(free_name(old))
 

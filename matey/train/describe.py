@@ -10,8 +10,8 @@ from typing import Any, get_args
 from matey.checkpoints.run_files import METRICS, MODEL, best_validation
 from matey.config import Part, RunConfig
 from matey.config.flags import started_as
-from matey.data.trajectories import TrajectorySet, lacking_note
-from matey.data.views import Span, TimeBlocks
+from matey.data.trajectories import lacking_note
+from matey.data.views import TimeBlocks
 from matey.metrics import error_text
 from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
@@ -33,7 +33,8 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     sets, mixture = run_data.sets, run_data.mixture
     shares = mixture.shares[: len(sets)]
     for data, split, share, section in zip(sets, run_data.splits, shares, run.data.sets, strict=True):
-        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test {_what(data)}"
+        what = "blocks of trajectories cut in time" if isinstance(data, TimeBlocks) else "trajectories"
+        counts = f"{len(split.train)}/{len(split.valid)}/{len(split.test)} train/valid/test {what}"
         lines.append(f"{data.system}: {', '.join(data.fields)}; {counts}; {share:.1%} of the samples; {section.path}")
     for data, share in list(zip(mixture.sets, mixture.shares, strict=True))[len(sets) :]:
         lines.append(f"{data.system}: {share:.1%} of the samples")
@@ -60,16 +61,6 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     return "\n".join(lines)
 
 
-def _what(data: TrajectorySet) -> str:
-    """Return a phrase for the things that a data set is split into, with their frames where the split is in time."""
-    if not isinstance(data, TimeBlocks):
-        return "trajectories"
-    if data.whole.num_trajectories > 1:
-        return "blocks of trajectories cut in time"
-    spans = (Span.named(about.name) for about in data.trajectories)
-    return f"blocks of a trajectory cut in time, frames {', '.join(f'{span.first} to {span.last}' for span in spans)}"
-
-
 def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
     """Yield a sentence on the weights that Muon trains, if it is asked for."""
     if run.train.optimizer != "muon":
@@ -82,13 +73,10 @@ def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
 
 
 def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
-    """Yield lines on the padding of each data set's grids, and of coarser views' grids that no data set has."""
-    own = {trajectory.grid for data in run_data.all_sets for trajectory in data.trajectories}
-    for number, data in enumerate(run_data.sets_and_views):
-        is_view = number >= len(run_data.all_sets)
-        grids = dict.fromkeys(trajectory.grid for trajectory in data.trajectories)
-        for grid in grids:
-            if (note := padding_note(grid, run.tokens.patches[0])) and not (is_view and grid in own):
+    """Yield lines on the padding of each data set's grids."""
+    for data in run_data.all_sets:
+        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
+            if note := padding_note(grid, run.tokens.patches[0]):
                 yield f"{data.system}: {note}"
 
 

@@ -14,13 +14,12 @@ import torch
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, Part, RunConfig
 from matey.config.schema import FINETUNE_MODES
-from matey.mistakes import listed
 from matey.model.configuration import model_config, with_network_of
-from matey.model.lora import add_adapters, is_adapter, plain_names
+from matey.model.lora import add_adapters, is_adapter
 from matey.model.matey import MateyModel, quiet
 from matey.model.parts import OUTPUT, part_of
 from matey.model.transfer import Transfer, transfer, weights_fingerprint
-from matey.parallel.agreement import check_same_run
+from matey.parallel.collectives import check_same_run
 from matey.train.command import named_source, reading_source
 from matey.train.describe import parts_table
 from matey.train.network import check_fit, with_vocabulary
@@ -59,27 +58,11 @@ def finetune(
     torch.manual_seed(run.train.seed)
     model = MateyModel(config)
     moved = None if source is None else move_weights(source, model, settings)
-    _choose_parameters(model, settings)
+    FINETUNE_MODES[settings.train](model, settings)
     notes = ["Initial weights are random."] if moved is None else [f"From {settings.pretrained}:", *moved.sentences]
     notes.append(parts_table(model, moved))
     facts = {"the initial weights": weights_fingerprint(model)}
     return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes, facts=facts)
-
-
-def _choose_parameters(model: MateyModel, settings: FinetuneSection) -> None:
-    """Let the fine-tuning mode choose the parameters that are trained.
-
-    Raises:
-        ConfigError: the mode changes the network so that its weights could not be saved as those of a plain model.
-    """
-    before = set(model.state_dict())
-    FINETUNE_MODES[settings.train](model, settings)
-    if changed := before ^ plain_names(model.state_dict()):
-        raise ConfigError(
-            f"finetune.train: the mode {settings.train!r} adds, renames or removes parameters ({listed(sorted(changed), 3)}), "
-            "and the trained model could not be saved without them; freeze parameters only, or add low-rank adapters as "
-            "matey.model.lora.add_adapters does."
-        )
 
 
 def load_source(run: RunConfig) -> Trained | None:

@@ -29,7 +29,7 @@ import time
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Event, Thread
 from typing import ClassVar
 
 from matey.checkpoints.run_files import (
@@ -61,18 +61,12 @@ class LockedError(Mistake):
 
 
 Holder = dict[str, str | int]
-Number = tuple[int, int, int]  # of a process, a file system and a file there
-
-_ONE_THREAD = RLock()
-_held: dict[Number, Lock] = {}
-"""The locks that this process holds; those of the process that it was forked from are not its own."""
 
 
 class Lock:
     """A lock that is held from `take` until `release` or the end of this process.
 
     Meanwhile no other code of this process may open its file: the kernel releases the lock when any descriptor is closed.
-    It would also grant the process the lock a second time; that is refused here.
 
     Attributes:
         path: file that carries the lock.
@@ -88,7 +82,6 @@ class Lock:
         self.path, self.place = path, place
         self._made_folder = False
         self._file: int | None = None
-        self._number: Number = (0, 0, 0)
         self.holder: Holder = {}
         self._ended = Event()
         self._heart = Thread(target=self._beat, daemon=True)
@@ -97,26 +90,22 @@ class Lock:
         """Take the lock, in a folder that is made if it is not there; `LEASE` seconds may pass if another node holds it.
 
         Raises:
-            LockedError: another process holds it, or this one does already.
+            LockedError: another process holds it.
             OSError: the folder cannot be written.
         """
         self._made_folder = not self.path.parent.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         node, started, first_touch = socket.gethostname(), time.monotonic(), None
         while self._file is None:
-            with _ONE_THREAD:
-                self._check_own()
-                file, is_granted = self._open()
-                holder, touch = _read(file), os.fstat(file).st_mtime_ns
-                first_touch = first_touch or touch
-                is_here, waited = holder.get("node") == node, time.monotonic() - started
-                may_be_ours = is_granted is not False
-                if may_be_ours and (not holder or waited > SILENCE) or is_granted and is_here:
-                    self._file, self._number = file, _number(os.fstat(file))
-                    _held[self._number] = self
-                else:
-                    os.close(file)
-            if self._file is None:
+            file, is_granted = self._open()
+            holder, touch = _read(file), os.fstat(file).st_mtime_ns
+            first_touch = first_touch or touch
+            is_here, waited = holder.get("node") == node, time.monotonic() - started
+            may_be_ours = is_granted is not False
+            if may_be_ours and (not holder or waited > SILENCE) or is_granted and is_here:
+                self._file = file
+            else:
+                os.close(file)
                 if touch != first_touch or waited > LEASE or is_here and not may_be_ours:
                     raise LockedError(self._refusal(holder, touch))
                 time.sleep(LOOK)
@@ -143,17 +132,8 @@ class Lock:
                     self.path.unlink()
                     if self._made_folder:
                         self.path.parent.rmdir()
-            with _ONE_THREAD:
-                os.close(self._file)
-                self._file = None
-                _held.pop(self._number)
-
-    def _check_own(self) -> None:
-        """Raise LockedError if this process holds the lock already."""
-        with suppress(OSError):
-            about = self.path.lstat()
-            if (other := _held.get(_number(about))) is not None:
-                raise LockedError(other._refusal(other.holder, about.st_mtime_ns))
+            os.close(self._file)
+            self._file = None
 
     def _stays(self) -> bool:
         """Whether the file of the lock stays when the lock is released."""
@@ -273,10 +253,6 @@ def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str 
         time.sleep(0.5)
 
 
-def _number(about: os.stat_result) -> Number:
-    return os.getpid(), about.st_dev, about.st_ino
-
-
 def _read(file: int) -> Holder:
     """Return the holder that the file names; empty if it names nobody, or holds something else."""
     try:
@@ -288,7 +264,7 @@ def _read(file: int) -> Holder:
 
 # DeepSpeed looks for a checkpoint's files by `glob`, where these letters form patterns.
 PATTERN_LETTERS = "*?["
-_DONE = "done: train.steps={}"
+DONE = "done: train.steps={}"
 FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
 
 
@@ -333,16 +309,10 @@ def record(path: Path, text: str) -> None:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M} {text}\n")
 
 
-def record_done(path: Path, steps: int) -> None:
-    """Record that a run has ended with all of so many steps done, unless its disk is full."""
-    with suppress(OSError):
-        record(path, _DONE.format(steps))
-
-
 def is_done(path: Path, steps: int) -> bool:
     """Whether the last run in a folder has ended, with all of so many steps done; a launcher's exit code may not tell."""
     with suppress(OSError):
-        return (path / COMMANDS).read_text(encoding="utf-8").endswith(f"{_DONE.format(steps)}\n")
+        return (path / COMMANDS).read_text(encoding="utf-8").endswith(f"{DONE.format(steps)}\n")
     return False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,13 +58,15 @@ def train(
         progress = _validate(engine, validate, progress, folder, log, average)
         if progress.owes_validation or progress.is_done(settings):
             return progress  # the checkpoint is whole: it is not written again to say that the validation is done
-    bar = step_bar(settings.steps, progress.step, is_shown=rank() == 0)
+    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY
+    counts: dict[str, Any] = {"total": settings.steps, "initial": progress.step, "unit": "step", "miniters": 1}
+    bar = tqdm(**counts, mininterval=interval, dynamic_ncols=True, disable=rank() > 0)
     meter = Meter(engine.device)
     before: TakenStep | None = None
     for step in range(progress.step + 1, settings.steps + 1):
         if step > settings.steps - settings.count_traffic:
             count_traffic()
-        with during(f"step {step}"), _read_at_an_error(before, log, folder):
+        with during(f"step {step}"):
             taken = take_step_of(engine, stream, scales, settings, average, step, meter)
         # A step's numbers are read once the device has the next step to do, or before anything is saved.
         leaves = before is not None and _note(before, log, bar, folder)
@@ -97,17 +98,6 @@ def _note(taken: TakenStep, log: MetricsLog, bar: tqdm[Any], folder: RunFolder) 
     bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / taken.seconds:,.0f} tokens/s", refresh=False)
     bar.update()
     return totals.leave
-
-
-@contextmanager
-def _read_at_an_error(before: TakenStep | None, log: MetricsLog, folder: RunFolder) -> Iterator[None]:
-    """Log the step before if the next one fails, since it may be the cause."""
-    try:
-        yield
-    except Exception:
-        if before is not None:
-            before.read(log, folder)
-        raise
 
 
 def _validate(
@@ -221,43 +211,7 @@ class Progress:
         return {name: value for name, value in vars(self).items() if name != "step"}
 
 
-LINE_EVERY = 30.0  # seconds between two lines where standard error is no terminal
-
-
-def step_bar(num_steps: int, done: int, *, is_shown: bool) -> tqdm[Any]:
-    """Return a bar of ``num_steps`` steps that begins at ``done``; it stays silent unless ``is_shown``."""
-    interval = 0.1 if sys.stderr.isatty() else LINE_EVERY
-    return StepBar(
-        total=num_steps,
-        initial=done,
-        unit="step",
-        disable=not is_shown,
-        dynamic_ncols=True,
-        miniters=1,
-        mininterval=interval,
-    )
-
-
-class StepBar(tqdm):  # type: ignore[type-arg]  # tqdm is generic in its annotations alone
-    """A bar that is redrawn in place in a terminal only; elsewhere each drawing is a line of its own."""
-
-    @staticmethod
-    def status_printer(file: Any) -> Callable[[str], None]:  # noqa: ANN401 what tqdm was given
-        """Return the function that shows a text in ``file`` in place of the text before."""
-        if file.isatty():
-            return tqdm.status_printer(file)
-
-        def print_line(text: str) -> None:
-            if text:
-                file.write(f"{text}\n")
-                file.flush()
-
-        return print_line
-
-    def clear(self, nolock: bool = False) -> None:  # noqa: FBT001, FBT002 as tqdm has it
-        """Take the bar off the screen, if the output is a terminal."""
-        if self.fp.isatty():
-            super().clear(nolock)
+LINE_EVERY = 30.0  # seconds between two states of the bar where standard error is no terminal
 
 
 def learning_rate(step: int, train: TrainSection) -> float:

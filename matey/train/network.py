@@ -123,18 +123,12 @@ def check_attention(backend: str, is_bf16: bool) -> None:
     """Raise ConfigError if an attention backend that is asked for by name cannot run here, before anything is computed."""
     if backend not in ("varlen", "flash_attn"):
         return
-    missing = ""
-    if not torch.cuda.is_available():
-        missing = "a GPU, and PyTorch sees none"
-    elif not has_flash():
-        missing = "a GPU of at least compute capability 8.0 (NVIDIA's Ampere), which this one is not"
-    elif not is_bf16:
-        missing = "bf16, which the DeepSpeed configuration does not turn on"
-    elif backend == "flash_attn" and not find_spec("flash_attn"):
-        missing = "the package flash-attn, which is not installed"
-    if missing:
+    is_installed = backend == "varlen" or find_spec("flash_attn")
+    if not (torch.cuda.is_available() and has_flash() and is_bf16 and is_installed):
+        package = "" if is_installed else ", and the package flash-attn"
         raise ConfigError(
-            f"model.attention: {backend!r} needs {missing}; use 'auto', which chooses among those available."
+            f"model.attention: {backend!r} needs bf16 in the DeepSpeed configuration, on a GPU of at least compute "
+            f"capability 8.0 (NVIDIA's Ampere){package}; use 'auto', which chooses among those available."
         )
 
 

@@ -17,12 +17,11 @@ from matey.config import RunConfig, dump_config
 from matey.mistakes import Mistake
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
-from matey.parallel.agreement import check_agreement, check_same_run, fingerprint
-from matey.parallel.collectives import from_rank_zero, rank
+from matey.parallel.collectives import check_agreement, check_same_run, fingerprint, from_rank_zero, rank
 from matey.parallel.engine import build_engine, is_bf16
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.failure import name_failures
-from matey.parallel.package import Engine, deepspeed
+from matey.parallel.package import Engine
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
 from matey.process.ending import end_with_error
@@ -32,9 +31,7 @@ from matey.process.start import keep_freed_memory
 from matey.train.ahead import stream_of
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
-from matey.train.command import check_no_source
 from matey.train.describe import closing, describe, describe_tokens
-from matey.train.folder import record_done
 from matey.train.loop import Progress, train, warm_up_notes
 from matey.train.network import check_attention, check_fit, layout_of, topology_of, with_vocabulary
 from matey.train.run_data import (
@@ -77,8 +74,6 @@ def train_run(
     check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
-    if run.train.compile and not only_describe:
-        model.compile_blocks(deepspeed().get_accelerator().current_device_name())
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
     model.offload_activations = run.parallel.offload_activations
     notes = (*data.notes, *notes, *warm_up_notes(run.train))
@@ -117,8 +112,7 @@ def _train_in(
     folder.write_about(opening)
     if progress.is_done(run.train):
         say(_nothing_to_do(run, progress))
-        if rank() == 0:
-            record_done(folder.path, run.train.steps)
+        folder.record_done(run.train.steps)
         return True
     stream = stream_of(run, data.mixture, model, engine.device, topology, progress.step)
     check = partial(
@@ -134,7 +128,7 @@ def _train_in(
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
     if rank() == 0:
         say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
-        record_done(folder.path, run.train.steps)
+    folder.record_done(run.train.steps)
     return True
 
 
@@ -216,7 +210,6 @@ def pretrain(
         say: function that prints a line on rank 0.
         only_describe: whether to describe the run only, without training.
     """
-    check_no_source(run)
     check_same_run(run, deepspeed_config)
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets)

@@ -150,7 +150,6 @@ SETTINGS = [
     Case("JSON with our number", PRETRAIN, "is set in the run YAML", text("ds.json", '{"train_batch_size": 4}')),
     Case("JSON stage 7", PRETRAIN, "stage", text("ds.json", '{"zero_optimization": {"stage": 7}}')),
     Case("JSON a number for a section", PRETRAIN, "bf16", text("ds.json", '{"bf16": 3}')),
-    Case("JSON with a key twice", PRETRAIN, "twice; remove one", text("ds.json", '{"bf16": {}, "bf16": {}}')),
     Case("JSON of a timer", FRESH, "JSON (deepspeed", text("ds.json", '{"timers": {"throughput": 3}}')),
     Case("JSON deep", PRETRAIN, "ds.json", text("ds.json", f'{{"bf16": {DEEP}}}')),
     Case("JSON of bytes", PRETRAIN, "ds.json", text("ds.json", b"\xff\xfe\x00")),

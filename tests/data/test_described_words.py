@@ -21,7 +21,6 @@ WRONG = {
     "no axis of time": ({"axes": ["trajectory", "y", "x"]}, "which without time are those of a single snapshot"),
     "spacing of zero": ({"spacing": {"y": 0, "x": 0.1}}, r"spacing.y: Input should be greater than 0 .got 0"),
     "an unknown key": ({"strid": 2}, "unknown key 'strid'. Did you mean 'stride'"),
-    "a mask": ({"mask": "land"}, "mask: cells that are left out of a domain are not supported"),
     "what is to be filled in": ({"boundary": {"y": "TODO", "x": "TODO"}}, "boundary.y, boundary.x still say TODO"),
     "a file of two parts": ({"files": {"train": "*", "test": "a.nc"}}, "a.nc are the same file in train and in test"),
     "a parameter for others": ({"parameters": {"a": {"array": "lat"}}}, "one for each of 2 trajectories, .* got .0.0, 0.25"),

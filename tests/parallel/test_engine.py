@@ -87,8 +87,6 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
         ),
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
         ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
-        ({"checkpoint": {"load_universal": True}}, "checkpoint.load_universal is not supported: --resume tells"),
-        ({"checkpoint": {"writer": {"type": "FAST"}}}, "checkpoint.writer is not supported"),
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
         (
             {"timers": {"throughput": {"enabled": "x"}}},

@@ -174,7 +174,7 @@ def test_a_collective_that_hangs_ends_after_the_timeout_and_names_the_place(name
 AGREE = """
 import sys
 from matey.config import ConfigError
-from matey.parallel.agreement import check_agreement
+from matey.parallel.collectives import check_agreement
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 environment = find_environment()
 start_processes(environment, 60, 1)

@@ -54,15 +54,19 @@ def train(stage, size, accumulation, clip, offload, recompute, freeze, is_compil
         model.sequence_group = DistributedSequenceGroup(topology)
     model.offload_activations = recompute == "offloaded"
     model.checkpoint_blocks = "none" if recompute == "none" else "all"
-    if is_compiled:
-        model.compile_blocks(find_environment().device)
     if freeze:
         model.blocks.requires_grad_(False)
     calls = []
     for block in model.blocks:
         block.register_forward_pre_hook(lambda *_: calls.append(1))
     settings = TrainSection(
-        steps=STEPS, micro_batch=micro, accumulation=accumulation, clip_norm=clip, learning_rate=1e-3, weight_decay=0.1
+        steps=STEPS,
+        micro_batch=micro,
+        accumulation=accumulation,
+        clip_norm=clip,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        compile=is_compiled,
     )
     # Of a small model, ZeRO 3 would part no weight.
     zero = {"stage": stage, "stage3_param_persistence_threshold": 0}

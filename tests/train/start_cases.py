@@ -51,7 +51,7 @@ def made_for(num_heads):
     groups = make_groups(Topology(rank(), world_size(), world_size(), num_heads))
     dist.new_group = plain
     sums = {}
-    for name, group in vars(groups).items():
+    for name, group in zip(("sequence", "heads", "queries"), groups, strict=True):
         if group is not None:
             dist.all_reduce(total := torch.ones(1), group=group)
             sums[name] = int(total)

@@ -6,7 +6,6 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError, load_config
-from matey.config.schema import FINETUNE_MODES
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from tests.support.laws import law
@@ -117,17 +116,6 @@ def test_random_weights_want_the_network_stated(described):
 def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(described, overrides, message):
     with pytest.raises(ConfigError, match=message):
         described(*overrides)
-
-
-def test_a_mode_of_a_package_that_adds_what_cannot_be_saved_is_refused(described, monkeypatch):
-    def with_a_gain(model, settings):
-        model.gain = torch.nn.Parameter(torch.ones(()))
-
-    monkeypatch.setitem(FINETUNE_MODES._loaded, "gain", with_a_gain)
-    with pytest.raises(
-        ConfigError, match=r"finetune.train: the mode 'gain' adds, renames or removes parameters \(gain\), and"
-    ):
-        described("finetune.train=gain")
 
 
 def test_merged_adapters_predict_as_adapters_do(tmp_path):

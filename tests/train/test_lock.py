@@ -67,25 +67,6 @@ def test_a_second_process_is_refused_and_told_who_since_when_and_what_to_do(tmp_
             FolderLock(tmp_path).take()
 
 
-def test_a_process_is_refused_what_it_holds_already_and_goes_on_holding_it(tmp_path):
-    own = FileLock(tmp_path / "forecast.nc")
-    own.take()
-    for _ in range(2):
-        with pytest.raises(LockedError, match=rf"forecast.nc is in use: process {os.getpid()} on .* makes it since 20"):
-            FileLock(tmp_path / "forecast.nc").take()
-    own.check()
-    child = subprocess.run(
-        [sys.executable, "-c", HOLDER, own.place, "of_a_file"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert f"process {os.getpid()} on" in child.stderr and child.stdout == ""
-    own.release()
-    with holder(own.place, "of_a_file"):
-        assert own.path.exists()
-    own = FileLock(own.place)
-    own.take()
-    own.release()
-
-
 @pytest.mark.parametrize("more", [(), ("with_a_worker",)])
 def test_the_lock_of_a_killed_process_can_be_taken_while_its_child_lives_on(tmp_path, more):
     with holder(tmp_path, *more) as process:
