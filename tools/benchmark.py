@@ -3,12 +3,9 @@
     python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
     python tools/benchmark.py step --sweep --out runs/bench
     python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
-    python tools/benchmark.py blocking
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
 times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv.
-`blocking` counts the calls of a step that would make the host of a GPU wait, on any machine: a line of JSON for each scheme,
-token set and number of ranks.
 """
 
 from __future__ import annotations
@@ -27,8 +24,7 @@ from matey.process.start import entry_point
 def main() -> int:
     """Run from the command line; 0 if all went well, 2 for a mistake that the printed sentence explains."""
     args = parser().parse_args()
-    if args.what != "blocking":
-        set_patches(args)
+    set_patches(args)
     from matey.commands.benchmark import main as benchmark
 
     return benchmark(args)
@@ -44,10 +40,6 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = top.add_subparsers(required=True, metavar="WHAT", dest="what")
-    add = what.add_parser(
-        "blocking", help="count of the calls of a step that would make a GPU's host wait"
-    ).add_argument
-    add("--ranks", type=flags.wholes(1, 1024), default=(1, 2), help="sizes of the sequence group (1,2)")
     spread = what.add_parser("sequence", help="benchmark of a training step on sequence groups of several sizes")
     add = spread.add_argument
     add("--ranks", type=flags.wholes(1, 1024), default=(1, 2, 4), help="sizes of the group, beside 1 (1,2,4)")

@@ -44,22 +44,13 @@ def run_point(case: Case, ranks: int, repeat: int = 0, before: Case | None = Non
         RuntimeError: a rank failed; the message holds the end of its output.
     """
     settings = case.to_json() | {"repeat": repeat, "before": (before or case).grid}
-    (point,) = points_of_ranks("matey.benchmark.sequence", settings, ranks)
-    return point
-
-
-def points_of_ranks(module: str, settings: Point, ranks: int) -> list[Point]:
-    """Run a module on a number of ranks of this machine and return the points that it printed as lines ``point JSON``.
-
-    Raises:
-        RuntimeError: a rank failed; the message holds the end of its output.
-    """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-    result = subprocess.run([*command, "-m", module, json.dumps(settings)], capture_output=True, text=True, check=False)
-    lines = [line[6:] for line in result.stdout.splitlines() if line.startswith("point ")]
-    if result.returncode or not lines:
+    command += ["-m", "matey.benchmark.sequence", json.dumps(settings)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    points: list[Point] = [json.loads(line[6:]) for line in result.stdout.splitlines() if line.startswith("point ")]
+    if result.returncode or not points:
         raise RuntimeError(f"The benchmark on {ranks} ranks failed:\n{result.stderr[-2000:]}")
-    return [json.loads(line) for line in lines]
+    return points[0]
 
 
 def longer(case: Case, factor: float) -> Case:

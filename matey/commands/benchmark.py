@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from matey.benchmark.blocking import blocking_points
 from matey.benchmark.sequence import Point, longer, longest, run_point, summarise
 from matey.benchmark.step import Case, cases_of_sweep, measure
 from matey.mistakes import Mistake, writing
@@ -31,11 +30,7 @@ def main(args: argparse.Namespace) -> int:
     if args.what == "step" and args.device == "cpu":
         keep_freed_memory()  # as training does
     try:
-        if args.what == "blocking":
-            for ranks in args.ranks:
-                for point in blocking_points(ranks):
-                    print(json.dumps(point))
-        elif args.what == "sequence":
+        if args.what == "sequence":
             tabulate(args.out / "sequence.csv", sequence(args))
         elif args.sweep:
             tabulate(args.out / "step.csv", sweep(args.repeat), OF_SWEEP)
