@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset, open_sets
-from matey.data.splits import Split, split_set, split_trajectories
+from matey.data.splits import Split, split_set
 from matey.data.trajectories import Coordinates, DataError, Trajectory, TrajectorySet
 from matey.registry import on_first_use
 
@@ -31,7 +31,6 @@ __all__ = [
     "read_rollouts",
     "read_windows",
     "split_set",
-    "split_trajectories",
     "spread_windows",
 ]
 

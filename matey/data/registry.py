@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import glob
-import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from matey.data.arrays import files_of, gridded_files, is_folder, is_zarr, kind_
 from matey.data.dates import date_pattern, in_order
 from matey.data.described import DataFile, DescribedFiles
 from matey.data.hdf5 import opened_once
-from matey.data.remote import RemotePath, matches, place, within, would_match
+from matey.data.remote import RemotePath, matches, place, within
 from matey.data.splits import Share, alone
 from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_fields, check_printable
 from matey.data.views import JoinedTrajectories, TimeBlocks
@@ -174,12 +173,7 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _refuse(file: DataFile) -> NoReturn:
-    held = _outline(file.path)
-    if any(item.startswith("forecast_period ") for item in held):
-        raise DataError(
-            f"{file.path} is a forecast in a format that is not read as data; forecast into .h5 (The Well) instead."
-        )
-    found, beside = listed(held), description_beside(file.path)
+    found, beside = listed(_outline(file.path)), description_beside(file.path)
     hint = f". {beside} does not name it in 'files'." if beside else ""
     known = "; ".join(reader.layout for _, reader in READERS.items())
     raise DataError(
@@ -294,16 +288,6 @@ def described_files(path: Path, description: DataDescription) -> list[DataFile]:
     return _each_once([each for part, of in of_parts for each in _all_of(path, of, description, part)])
 
 
-def would_describe(path: Path, file: Path) -> bool:
-    """Whether the description at ``path`` would cover a future file; an invalid description covers none."""
-    try:
-        files = read_description(path).files
-    except DataError:
-        return False
-    listed = patterns_in(files) or ["."]
-    return any(would_match(Path(os.path.abspath(within(path.parent, one))), file) for one in listed)
-
-
 def description_beside(file: Path) -> Path | None:
     """Return the description that may cover a file: ``matey.yaml`` in its folder, or in the one above."""
     if file.suffix in _SUFFIXES:
@@ -394,25 +378,6 @@ def find_files(
         raise DataError(
             f"{error.filename or path} cannot be read ({error.strerror}); ask its owner for read permission."
         ) from None
-
-
-def would_find(file: Path, named: str | Path | None = None) -> Path | None:
-    """Return the folder, glob or description that would take a future file for data; None if none would.
-
-    Args:
-        file: path of the future file.
-        named: path by which data is opened; descriptions in the folders above the file are checked first.
-    """
-    new = Path(os.path.abspath(file))
-    known = [folder / BESIDE for folder in new.parents]
-    for path in [*known, *([] if named is None else [Path(os.path.abspath(_absolute(named)))])]:
-        if is_description(path):
-            found = would_describe(path, new)
-        else:
-            found = (path.is_dir() or glob.has_magic(str(path))) and would_match(path, new)
-        if found:
-            return path
-    return None
 
 
 def _folder_of(path: Path) -> Path:

@@ -6,7 +6,6 @@ stores. Nothing is kept on this machine.
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 import glob
 import hashlib
@@ -224,14 +223,6 @@ def matches(pattern: Path) -> list[Path]:
     if isinstance(pattern, RemotePath):
         return sorted(map(RemotePath, listing(str(pattern), "glob")))
     return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
-
-
-def would_match(pattern: Path, file: Path) -> bool:
-    """Whether a path, folder or glob would stand for a future file; both are absolute."""
-    parts = (file, *file.parents)
-    if "**" in pattern.parts:  # stands for no folder or several
-        return any(fnmatch.fnmatch(str(part), str(pattern).replace("**/", "*")) for part in parts)
-    return any(part == pattern or part.match(str(pattern)) for part in parts)
 
 
 class RemotePath(PosixPath):

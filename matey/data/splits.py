@@ -3,14 +3,14 @@
 A solver that starts from a few rough states makes the same trajectory again and again; those that begin alike stay in one part.
 They are found by fingerprints, hashes of the first two frames: the same seed simulated anew, or a copy in another folder or
 layout, has the same fingerprint; another seed of the same sizes does not. Two frames are hashed, since different runs of a
-solver may share the first one; of large frames, only boxes.
+solver may share the first one; of large frames, only the middle.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from matey.data.trajectories import PARTS, BadValuesError, Cells, DataError, TrajectorySet
+from matey.data.trajectories import PARTS, BadValuesError, DataError, TrajectorySet
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -42,7 +42,6 @@ MOST_BYTES = 2**31
 
 # Bytes read of a trajectory whose two frames alone exceed MOST_BYTES: no process could hold them.
 OF_LARGE_FRAMES = MOST_BYTES // 16
-MOST_BOXES = 16
 
 
 def fingerprints(data: TrajectorySet, numbers: Sequence[int], share: Share = alone) -> dict[int, str]:
@@ -80,36 +79,19 @@ def _bytes_of(data: TrajectorySet, number: int) -> int:
 def _fingerprint_of(data: TrajectorySet, number: int) -> str | None:
     """Return the hash of the first two frames, in whatever order the fields come."""
     about = data.trajectories[number]
-    boxes: list[Cells | None] = [None]  # all cells
-    if _bytes_of(data, number) > MOST_BYTES:
-        boxes = [*spread_boxes(about.grid, OF_LARGE_FRAMES // (2 * 4 * len(data.fields)))]
+    grid, most = about.grid, OF_LARGE_FRAMES if _bytes_of(data, number) > MOST_BYTES else MOST_BYTES
+    most //= 2 * 4 * len(data.fields)  # cells: layers or, if one is too large, rows of the middle layer
+    sizes = [min(size, max(1, most // math.prod(grid[axis + 1 :]))) for axis, size in enumerate(grid)]
+    z, y, x = (slice((whole - size) // 2, (whole + size) // 2) for whole, size in zip(grid, sizes, strict=True))
     digest = hashlib.blake2b(repr(tuple(map(int, about.grid))).encode(), digest_size=8)
     try:
-        for box in boxes:
-            frames = data.read(number, 0, min(2, about.num_frames), box)  # (t, f, z, y, x)
-            for name, index in sorted(zip(data.fields, range(len(data.fields)), strict=True)):
-                digest.update(name.encode())
-                digest.update(np.ascontiguousarray(frames[:, index]).data)
+        frames = data.read(number, 0, min(2, about.num_frames), (z, y, x))  # (t, f, z, y, x)
     except BadValuesError:
         return None
+    for name, index in sorted(zip(data.fields, range(len(data.fields)), strict=True)):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(frames[:, index]).data)
     return digest.hexdigest()
-
-
-def spread_boxes(grid: Sequence[int], most: int) -> Iterator[Cells]:
-    """Yield evenly spread boxes of at most ``most`` cells in all: layers or, if one is too large, rows of the middle layer.
-
-    The cells of a box lie together in the file, and few fields are at rest in all boxes.
-    """
-    axis = next(axis for axis in range(3) if math.prod(grid[axis + 1 :]) <= most)
-    layers = min(grid[axis], most // math.prod(grid[axis + 1 :]))
-    number = min(layers, MOST_BOXES)
-    length = layers // number
-    for box in range(number):
-        first = (2 * box + 1) * grid[axis] // (2 * number) - length // 2
-        sides = [slice(size // 2, size // 2 + 1) if along < axis else slice(0, size) for along, size in enumerate(grid)]
-        sides[axis] = slice(first, first + length)
-        z, y, x = sides
-        yield z, y, x
 
 
 _ORDER_OF_TRAINING = 1  # added to the seed, so that this permutation differs from that of the split
@@ -200,15 +182,6 @@ def _split_as_files_say(trajectory_set: TrajectorySet, fractions: Sequence[float
                 f"expected some for {name}; give the folder that holds data/{name} too, or set its fraction to 0."
             )
     return split
-
-
-def split_trajectories(num_trajectories: int, fractions: Sequence[float], seed: int) -> Split:
-    """Split trajectories that all begin differently, by a permutation that depends on ``seed`` and their number alone.
-
-    Raises:
-        DataError: see `split_groups`.
-    """
-    return split_groups([[number] for number in range(num_trajectories)], fractions, seed)
 
 
 def split_groups(groups: Sequence[Sequence[int]], fractions: Sequence[float], seed: int) -> Split:

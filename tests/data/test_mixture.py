@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from matey.data import DataError, Mixture, micro_batches, open_dataset, split_trajectories, spread_windows
+from matey.data import DataError, Mixture, micro_batches, open_dataset, spread_windows
 from matey.data.reading import sound_windows
+from matey.data.splits import split_groups
 from matey.train.ahead import on_any_of
 from tests.support.laws import law
 from tests.support.layout_files import NUM_X, NUM_Y, coded_value, write_seed_groups
@@ -63,7 +64,7 @@ def test_drawing_a_part_of_a_batch_draws_no_other_window(mixture, monkeypatch):
 def test_windows_are_of_training_trajectories_and_inside_them(tmp_path):
     lengths = (30,) * 10
     trajectories = open_dataset(write_seed_groups(tmp_path / "a.h5", "shallow_water", num_frames=lengths))
-    split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
+    split = split_groups([[n] for n in range(10)], (0.6, 0.2, 0.2), seed=0)
     mixture = Mixture([trajectories], [split.train], weights=[1], num_frames=3, lead_max=4, seed=0)
     windows = [window for step in range(200) for window in mixture.global_batch(step, 16)]
     assert {window.trajectory for window in windows} == set(split.train)

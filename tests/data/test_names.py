@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import matey
-from matey.data import DataError, TrajectorySet, open_dataset, split_trajectories
+from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.describing import guess_description
+from matey.data.splits import split_groups
 from matey.data.to_the_well import write_the_well
 from tests.support.described_files import flow
 from tests.support.models import make_model
@@ -43,7 +44,7 @@ def test_names_that_stand_for_a_place_in_a_file_are_refused_first(data, name, tm
     with pytest.raises(DataError, match=f"got {name}: rename it"):
         matey.forecast(model, data, steps=2).write(tmp_path / "out.h5")
     with pytest.raises(DataError, match=f"got {name}: rename it"):
-        write_the_well(data, split_trajectories(4, (0.5, 0.25, 0.25), 0), tmp_path / "well")
+        write_the_well(data, split_groups([[n] for n in range(4)], (0.5, 0.25, 0.25), 0), tmp_path / "well")
     assert list(tmp_path.iterdir()) == []
 
 

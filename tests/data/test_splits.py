@@ -5,7 +5,7 @@ import itertools
 import h5py
 import pytest
 
-from matey.data import DataError, open_dataset, split_set, split_trajectories
+from matey.data import DataError, open_dataset, split_set
 from matey.data.splits import split_groups
 from tests.support.layout_files import write_the_well
 from tests.support.small_files import write_swe
@@ -14,7 +14,7 @@ from tests.support.small_files import write_swe
 @pytest.mark.parametrize("num", [3, 4, 5, 10, 11, 1000])
 @pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.34, 0.33, 0.33), (0.98, 0.01, 0.01), (0.6, 0.4, 0.0)])
 def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(num, fractions):
-    split = split_trajectories(num, fractions, seed=1)
+    split = split_groups([[n] for n in range(num)], fractions, seed=1)
     parts = (split.train, split.valid, split.test)
     assert sorted(itertools.chain(*parts)) == list(range(num))
     for part, fraction in zip(parts, fractions, strict=True):
@@ -24,18 +24,18 @@ def test_a_split_covers_every_trajectory_once_and_leaves_no_wanted_part_empty(nu
 
 def test_too_few_trajectories_to_split_says_how_many_are_needed():
     with pytest.raises(DataError, match="need at least 3 trajectories, one for each part, got 2; add data or set"):
-        split_trajectories(2, (0.8, 0.1, 0.1), seed=0)
+        split_groups([[n] for n in range(2)], (0.8, 0.1, 0.1), seed=0)
 
 
 @pytest.mark.parametrize("fractions", [(0.8, 0.1), (0.8, 0.3, -0.1), (0.5, 0.1, 0.1), (float("nan"), 0.5, 0.5)])
 def test_fractions_that_are_no_fractions_are_refused(fractions):
     with pytest.raises(DataError, match="none negative and summing to 1, got"):
-        split_trajectories(10, fractions, seed=0)
+        split_groups([[n] for n in range(10)], fractions, seed=0)
 
 
 def test_the_permutation_of_a_split_is_fixed_for_good():
     """A trained model's held-out trajectories must stay held out, whatever is changed here."""
-    split = split_trajectories(10, (0.6, 0.2, 0.2), seed=0)
+    split = split_groups([[n] for n in range(10)], (0.6, 0.2, 0.2), seed=0)
     assert (split.train, split.valid, split.test) == ((2, 3, 4, 5, 6, 7), (0, 9), (1, 8))
 
 

@@ -1,8 +1,8 @@
 import pytest
 
 from matey.config import DataSection
-from matey.data import DataError, open_dataset, split_trajectories
-from matey.data.splits import fingerprints
+from matey.data import DataError, open_dataset
+from matey.data.splits import fingerprints, split_groups
 from matey.evaluate.held_out import hold_out, without_seen
 from tests.support.layout_files import write_the_well
 
@@ -14,7 +14,7 @@ def section(*split):
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_a_part_is_what_the_run_split_off(part, shallow_water, diffusion_reaction):
     data = hold_out([shallow_water, diffusion_reaction], part, 2, section(0.4, 0.3, 0.3))
-    expected = getattr(split_trajectories(3, (0.4, 0.3, 0.3), 3), part)
+    expected = getattr(split_groups([[n] for n in range(3)], (0.4, 0.3, 0.3), 3), part)
     assert data.trajectories == (expected, expected)
     assert data.part == part
 

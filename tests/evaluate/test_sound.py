@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from matey.data import DataError, TrajectorySet, split_trajectories
+from matey.data import DataError, TrajectorySet
+from matey.data.splits import split_groups
 from matey.evaluate.held_out import HeldOut, sound_beginnings
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
@@ -52,7 +53,7 @@ def test_a_run_that_skipped_bad_values_is_scored_without_them(tmp_path, run_here
     path = write_waves(tmp_path / "data", "shallow_water", num_trajectories=5, num_frames=12)
     with h5py.File(path, "r+") as file:
         names = sorted(name for name in file if name.isdecimal())
-        held_out = [names[number] for number in split_trajectories(5, SPLIT, 1).test]
+        held_out = [names[number] for number in split_groups([[n] for n in range(5)], SPLIT, 1).test]
         file[held_out[0]]["data"][3], file[held_out[1]]["data"][9] = np.nan, np.nan
     make_model(PATCHES, torch.float32).save_pretrained(tmp_path / "run" / "model")
     flags = ("--checkpoint", tmp_path / "run", "--leads", "1", "--rollout", "5", "--out", tmp_path / "out")

@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
-from matey.data import open_dataset, split_trajectories
+from matey.data import open_dataset
 from matey.data.split_record import seen_text
-from matey.data.splits import fingerprints
+from matey.data.splits import fingerprints, split_groups
 from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
@@ -65,7 +65,7 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     }
     # The run was trained on leads of up to three snapshots.
     assert {r["kind"] for r in records} == {"lead", "rollout", "rollout by 3"}
-    num_trajectories = len(split_trajectories(5, (0.4, 0.2, 0.4), 1).test)
+    num_trajectories = len(split_groups([[n] for n in range(5)], (0.4, 0.2, 0.4), 1).test)
     for record in records:
         # A window has two frames of history, and what follows it must be there as well.
         follow = record["lead"] if record["kind"] == "lead" else 4

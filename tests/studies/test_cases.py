@@ -11,7 +11,7 @@ import pytest
 
 from matey.config import ConfigError, load_config
 from matey.config.schema import CRITERIA
-from matey.data.splits import split_trajectories
+from matey.data.splits import split_groups
 from matey.model.configuration import model_config
 from matey.peers.kinds import PEERS
 from matey.studies import data_efficiency, peers, scaling
@@ -105,7 +105,7 @@ def test_simulated_data_holds_enough_to_train_on_and_costs_are_of_one_thread(sys
     scale = FINETUNE_SCALES[system][name]
     run = load_config(ROOT / scale.config, scale.settings)
     for data in scale.data:
-        train = split_trajectories(data.trajectories, run.data.split, run.data.split_seed).train
+        train = split_groups([[n] for n in range(data.trajectories)], run.data.split, run.data.split_seed).train
         assert len(train) >= max(scale.sizes) and run.parallel.threads == 1
 
 

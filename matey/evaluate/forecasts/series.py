@@ -24,7 +24,6 @@ from torch import Tensor
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.reading import read_history, read_history_part
-from matey.data.registry import would_find
 from matey.data.trajectories import lacking_note
 from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of, origin_of
@@ -162,8 +161,10 @@ class Forecasts:
     def _check(self, path: Path, overwrite: bool) -> None:
         """Raise FormatError if the file must not be made."""
         check_path(path, overwrite=overwrite, inputs=self.request.data.inputs)
-        if (covers := would_find(path, self.found_by)) is not None:
-            raise FormatError(f"{path} would be taken for data, since {covers} matches it; write it to another folder.")
+        if self.found_by and path.resolve().is_relative_to(Path(self.found_by).expanduser().resolve()):
+            raise FormatError(
+                f"{path} would be taken for data, since it lies in {self.found_by}; choose another folder."
+            )
 
     def _write(self, path: Path, lock: FileLock, on_frames: Callable[[int], object]) -> None:
         """Forecast into a file whose lock the first rank holds."""

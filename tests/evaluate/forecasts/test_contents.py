@@ -84,31 +84,14 @@ def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_fil
     assert made.time.values[-1] == pytest.approx(3 + 0.01 * (STEPS + 5))
 
 
-@pytest.mark.parametrize(
-    ("files", "named", "out", "covers"),
-    [
-        pytest.param("*.nc", "data", "data/f.nc", "data/matey.yaml", marks=pytest.mark.whole),
-        (None, "data/0.nc", "data/far/away/f.zarr", "data/matey.yaml"),
-        ({"train": "0.nc", "test": ["**/1.nc"]}, "other", "data/deep/1.nc", "data/matey.yaml"),
-        pytest.param(["0.nc", "1.nc"], "data", "data/f.nc", "data", marks=pytest.mark.whole),
-        (["0.nc", "1.nc"], "data/[0-9].nc", "data/2.nc", r"data/\[0-9\].nc"),
-    ],
-)
-def test_a_forecast_that_would_become_data_is_refused(tmp_path, model, files, named, out, covers):
-    for folder in ("data", "other", "data/deep"):
-        (tmp_path / folder).mkdir()
-    write(tmp_path / "other")
-    write(tmp_path / "data", files=files)
-    made = matey.forecast(model, tmp_path / named, steps=1)
-    with pytest.raises(FormatError, match=f"{out} would be taken for data, since .*{covers} matches it; write it"):
-        made.write(tmp_path / out)
+def test_a_forecast_in_the_folder_of_its_data_is_refused_and_one_beside_it_is_not(tmp_path, model):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    write(tmp_path / "data")
+    made = matey.forecast(model, tmp_path / "data", steps=1)
+    for out in ("f.h5", "deep/f.zarr"):
+        with pytest.raises(FormatError, match=f"{out} would be taken for data, since it lies in .*data; choose"):
+            made.write(tmp_path / "data" / out)
     made.write(tmp_path / "f.nc")
-
-
-def test_a_forecast_may_lie_beside_data_that_is_named_file_by_file(tmp_path, model):
-    write(tmp_path, files=["0.nc", "1.nc"])
-    matey.forecast(model, tmp_path / "0.nc", steps=1).write(tmp_path / "f.nc")
-    assert matey.open_dataset(tmp_path / "matey.yaml").num_trajectories == 2
 
 
 def test_the_wells_layout_keeps_times_that_float32_cannot_tell_apart(tmp_path, model):

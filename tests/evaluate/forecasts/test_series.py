@@ -52,12 +52,6 @@ def test_the_iterator_yields_each_batch_of_trajectories_frame_by_frame(forecasts
         assert np.allclose(frame.values.numpy(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_forecast_that_is_opened_as_data_is_known_for_one(written):
-    for suffix in (".nc", ".zarr"):
-        with pytest.raises(matey.data.DataError, match=rf"swe\{suffix} is a forecast in a format that is not read"):
-            matey.open_dataset(written / f"swe{suffix}")
-
-
 def test_xarray_opens_what_netcdf_zarr_and_the_iterator_say_alike(forecasts, whole, written):
     made = forecasts.to_xarray()
     assert np.allclose(made.water_height.values, whole[:, :, 0, 0], rtol=0, atol=1e-5)
