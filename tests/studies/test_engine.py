@@ -15,7 +15,6 @@ import pytest
 from matey.studies.cases import StudyError
 from matey.studies.engine import Study, call, claim, run_study, write_jobs
 from matey.studies.table import Column, Panel, errors_of, results_figure, results_table
-from matey.train.folder import FileLock
 from tests.support.programs import forked, stand_in
 
 RANK = "trap 'sleep 0.7; echo saved >> saves; exit 75' TERM USR1; echo began >> saves; while :; do sleep 0.1; done"
@@ -109,12 +108,16 @@ def test_points_that_fail_are_named_at_the_end_and_all_others_are_run(tmp_path):
 @pytest.mark.usefixtures("without_plot")
 def test_a_point_that_another_call_runs_or_has_run_is_not_run_again(tmp_path):
     study = Squares(tmp_path / "study", [2, 3])
-    lock = FileLock(study.folder(Number(2)))
     study.folder(Number(2)).parent.mkdir(parents=True)
-    lock.take()
-    with pytest.raises(StudyError, match="p2 is being trained by another call; the same command continues from here"):
-        run_study(study)
-    lock.release()
+    take = "import sys; from pathlib import Path; from matey.train.folder import FileLock; FileLock(Path(sys.argv[1])).take()"
+    command = [sys.executable, "-c", f"{take}; print(flush=True); input()", study.folder(Number(2))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(
+            StudyError, match="p2 is being trained by another call; the same command continues from here"
+        ):
+            run_study(study)
+        other.communicate(b"\n", timeout=60)
     run_study(study, only="p3")
     assert study.ran == [3]
     run_study(study, only="p2")

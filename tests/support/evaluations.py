@@ -36,7 +36,10 @@ def held_out(shallow_water, diffusion_reaction):
 @pytest.fixture(scope="session")
 def model():
     """Return a model whose predictions differ from persistence, by less than where a rollout limits them."""
-    return make_model(PATCHES, torch.float32)
+    model = make_model(PATCHES, torch.float32)
+    with torch.no_grad():
+        model.cells_after.field_out *= 0.2
+    return model
 
 
 @pytest.fixture(scope="session")
