@@ -15,7 +15,6 @@ from matey.config import DataDescription
 from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, Trajectory, TrajectorySet, open_dataset
-from matey.data.coordinates import UNEVEN_TIME
 from matey.data.described import DescribedFiles
 from matey.data.describing import guess_description
 from matey.data.registry import open_each
@@ -25,19 +24,16 @@ from matey.data.windows import given_stretches, stretches
 from matey.mistakes import Mistake, writing
 from matey.text_table import text_table
 
-_SMALL = 1e-9  # below this size, the 1e-12 in normalisation and errors changes a value by more than a thousandth
-
 
 @dataclass
 class Range:
-    """Extremes and sums of the fields' values, and empty frames, counted block by block; each array is ``(f)``."""
+    """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``."""
 
     low: np.ndarray
     high: np.ndarray
     total: np.ndarray
     squares: np.ndarray
     count: int = 0
-    num_blank: int = 0  # frames in which every field is 0 in all cells
 
     def add(self, frames: np.ndarray) -> None:
         """Add frames ``(t, f, z, y, x)``."""
@@ -47,7 +43,6 @@ class Range:
         self.total = self.total + values.sum(axis=1)
         self.squares = self.squares + (values**2).sum(axis=1)
         self.count += values.shape[1]
-        self.num_blank += int((~frames.any(axis=(1, 2, 3, 4))).sum())
 
 
 def inspect(paths: Sequence[str], sheet: Path | None) -> int:
@@ -107,7 +102,7 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
         "files": f"{len(data.sources)}: {seen_from(Path(), data.sources[0])}{more}",
         "trajectories": f"{data.num_trajectories} of {spread(about.num_frames for about in known)} frames",
         **{f"along {axis}": along(known, number) for number, axis in enumerate("zyx")},
-        "time step": spread(about.time_step for about in known) + _unevenness(data),
+        "time step": spread(about.time_step for about in known),
     }
     for name in dict.fromkeys(name for about in known for name in about.parameters):
         rows[name] = spread(about.parameters[name] for about in known if name in about.parameters)
@@ -118,20 +113,9 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
     if any(parts):
         rows["own split"] = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
     rows["all frames"] = "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"
-    if values.num_blank:
-        rows["empty frames"] = f"{values.num_blank} hold nothing but 0: were they ever written?"
     width = max(map(len, rows)) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows.items()]
     return "\n".join([data.system, indent("\n".join([*lines, *field_table(data, values)]), "  ")])
-
-
-def _unevenness(data: TrajectorySet) -> str:
-    """Say how uneven the times of the first trajectory are, where its reader takes them as even."""
-    times = data.coordinates("time", [0])
-    steps = np.diff([] if times is None else times.values)
-    if not len(steps) or np.abs(steps - steps.mean()).max() <= UNEVEN_TIME * steps.mean():
-        return ""
-    return f", uneven: {steps.min():.4g} to {steps.max():.4g} in the first; a lead counts snapshots, however far apart"
 
 
 def field_table(data: TrajectorySet, values: Range) -> list[str]:
@@ -143,11 +127,7 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
     numbers = np.stack([values.low, mean, values.high, deviation], axis=1)
     named = zip(data.fields, data.units, numbers, strict=True)
     rows = [[name, unit, *(f"{number:.5g}" for number in own)] for name, unit, own in named]
-    small = [name for name, size in zip(data.fields, deviation, strict=True) if 0 < size < _SMALL]
-    return [
-        text_table(["field", "unit", "least", "mean", "most", "deviation"], rows, num_text=2),
-        *(f"{name}: too small to be told from 0; write smaller units, with a description's scale" for name in small),
-    ]
+    return text_table(["field", "unit", "least", "mean", "most", "deviation"], rows, num_text=2).splitlines()
 
 
 def along(trajectories: Sequence[Trajectory], axis: int) -> str:

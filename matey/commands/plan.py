@@ -108,9 +108,6 @@ def reading_text(needed: float, rate: float | None, workers: int, ranks: int) ->
     text = f"reading, MB a second    {needed / MB:10.1f}   of a rank, {ranks * needed / 1e9:,.1f} GB of all"
     if rate is None:
         return f"{text}, so that no step waits; what one process reads is not known (--read_rate)"
-    can_read = rate * max(1, workers)
-    text = f"{text}; {f'its {workers} data.workers' if workers else 'it'} can read {can_read / MB:.1f}"
-    if needed <= can_read:
-        return f"{text}: enough"
-    times, wanted = needed / can_read, math.ceil(needed / rate)
-    return f"{text}: reading is the bottleneck, a step takes {times:.1f} times as long; set data.workers to {wanted}"
+    wanted = math.ceil(needed / rate)
+    verdict = "enough" if wanted <= max(1, workers) else f"reading is the bottleneck; set data.workers to {wanted}"
+    return f"{text}; with data.workers {workers} it can read {rate * max(1, workers) / MB:.1f}: {verdict}"

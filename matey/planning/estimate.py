@@ -177,7 +177,7 @@ def estimate(
         mfu=operations / seconds.total / peak,
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.accumulation * read_bytes(workload, run.train.micro_batch, parts),
-        main_memory=main_memory(workload, run.train.micro_batch, topology.sequence_parallel_size, workers, machine),
+        main_memory=main_memory(workload, run.train.micro_batch, topology.sequence_parallel_size, workers),
         workers=workers,
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,

@@ -156,6 +156,8 @@ def _activations(
     of_tokens, on_cells, of_fields = workload.outside_values(num_samples, ways)
     # A single rank that unrolls histories first has read them to its device; parts wait in main memory.
     read = num_samples * max(sample.num_bytes for sample in workload.samples) * (run.train.unroll > 0 and ways == 1)
+    ready = ready_bytes(workload, num_samples, ways)
+    is_ahead = not machine.shared_devices and is_copied_ahead(ready, machine.memory)  # CPU cores need no copy
     return {
         "blocks": activation_bytes(
             workload.config,
@@ -167,18 +169,9 @@ def _activations(
         ),
         "embedding, decoding": engine.value_bytes * of_tokens,
         "layers on cells": engine.value_bytes * on_cells + 4 * of_fields,
-        "fields": ready_bytes(workload, num_samples, ways) + read,
-        "next micro-batch": ahead_bytes(workload, num_samples, ways, machine),
+        "fields": ready + read,
+        "next micro-batch": ready * is_ahead,
     }
-
-
-def ahead_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
-    """Return the bytes of the next micro-batch on a rank's GPU, copied while another is in use, see `matey.train.ahead`.
-
-    CPU cores need no copy, and a micro-batch that is large compared with the GPU's memory is not copied ahead.
-    """
-    num_bytes = ready_bytes(workload, micro_batch, ways)
-    return num_bytes * (not machine.shared_devices and is_copied_ahead(num_bytes, machine.memory))
 
 
 @cache
@@ -187,7 +180,8 @@ def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     plans = micro_batch / ways * plan_bytes_of_token(workload.config)
     return max(
         held_bytes(workload.config, sample, part) + plans * sample.num_tokens
-        for sample, part in _all_parts(workload, micro_batch, ways)
+        for sample in workload.samples
+        for part in parts_of_sample(workload, sample, micro_batch, ways)
     )
 
 
@@ -301,65 +295,22 @@ PREPARING = 1.6  # times what is read and what is prepared from it, with tempora
 READ_AHEAD = 2  # micro-batches that a worker of PyTorch's loader reads ahead
 
 
-def main_memory(workload: Workload, micro_batch: int, ways: int, workers: int, machine: Machine) -> float:
-    """Return the bytes of main memory that a rank needs for micro-batches: prepared, read ahead, and pinned.
-
-    Ranks of a group prepare together; otherwise the workers prepare, if there are any. For the arguments see `waiting_bytes`.
-    """
-    num_preparing = 1 if ways > 1 else max(workers, 1)
-    waiting = waiting_bytes(workload, micro_batch, ways, workers) + pinned_bytes(workload, micro_batch, ways, machine)
-    return num_preparing * preparation_bytes(workload, micro_batch, ways) + waiting
-
-
-def preparation_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
-    """Return about the peak of memory in bytes: values read, values prepared from them, and temporaries.
+def main_memory(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
+    """Return about the bytes of main memory that a rank needs to read and prepare micro-batches, now and ahead.
 
     Args:
         workload: the samples and the network.
         micro_batch: number of samples.
-        ways: number of ranks that share the samples; each prepares its part.
+        ways: number of ranks that share the samples. If several, each reads and prepares its part; a single rank leaves the
+            preparing to its workers, if there are any.
+        workers: number of processes of the rank that read ahead.
     """
-    read = max(_read(*each) for each in _all_parts(workload, micro_batch, ways))
-    return PREPARING * (read + ready_bytes(workload, micro_batch, ways))
+    ready = ready_bytes(workload, micro_batch, ways)
+    read = max(_most_read(workload, sample, micro_batch, ways) for sample in workload.samples)
+    num_preparing, ahead = (max(workers, 1), ready) if ways == 1 else (1, read)
+    return num_preparing * PREPARING * (read + ready) + READ_AHEAD * workers * ahead
 
 
-def pinned_bytes(workload: Workload, micro_batch: int, ways: int, machine: Machine) -> float:
-    """Return the bytes of pinned memory from which a rank's micro-batches are copied to its GPU ahead of the step.
-
-    PyTorch allocates a power of two and keeps it for the next micro-batch.
-    """
-    num_bytes = ahead_bytes(workload, micro_batch, ways, machine)
-    return 2 ** math.ceil(math.log2(num_bytes)) if num_bytes else 0.0
-
-
-@cache
-def waiting_bytes(workload: Workload, micro_batch: int, ways: int, workers: int) -> float:
-    """Return the most bytes of a rank's micro-batches that its workers have read ahead and that still wait for a step.
-
-    Args:
-        workload: the samples and the network.
-        micro_batch: number of samples.
-        ways: number of ranks that share the samples; if several, workers only read parts, and the ranks prepare them.
-        workers: number of worker processes of the rank.
-    """
-    parts = _all_parts(workload, micro_batch, ways)
-    of_each = ready_bytes(workload, micro_batch, ways) if ways == 1 else max(_read(*each) for each in parts)
-    return READ_AHEAD * workers * of_each
-
-
-def _all_parts(workload: Workload, micro_batch: int, ways: int) -> list[tuple[Sample, Part]]:
-    """Return each sample with the parts that ranks hold of a micro-batch of its copies."""
-    return [
-        (sample, part) for sample in workload.samples for part in parts_of_sample(workload, sample, micro_batch, ways)
-    ]
-
-
-def _read(sample: Sample, part: Part) -> float:
-    """Return the bytes that a rank reads of a micro-batch of copies of a sample."""
-    return part.num_samples * sample.bytes_of_cell * num_cells(part.cuts[0].spans)
-
-
-@cache
 def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
     """Return the bytes of float32 that a rank reads of a micro-batch of average samples.
 
@@ -368,7 +319,11 @@ def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
         num_samples: number of samples of the micro-batch.
         ways: number of ranks that read a part each, with the cells around it; of these, the one that reads most counts.
     """
-    if ways == 1:
-        return num_samples * sum(sample.num_bytes for sample in workload.samples) / len(workload.samples)
-    parts = {sample: parts_of_sample(workload, sample, num_samples, ways) for sample in workload.samples}
-    return sum(max(_read(sample, part) for part in own) for sample, own in parts.items()) / len(parts)
+    samples = workload.samples
+    return sum(_most_read(workload, sample, num_samples, ways) for sample in samples) / len(samples)
+
+
+def _most_read(workload: Workload, sample: Sample, num_samples: int, ways: int) -> int:
+    """Return the bytes of a micro-batch of copies of a sample that the rank with the largest part reads."""
+    parts = parts_of_sample(workload, sample, num_samples, ways)
+    return sample.bytes_of_cell * max(part.num_samples * num_cells(part.cuts[0].spans) for part in parts)

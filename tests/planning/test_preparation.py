@@ -1,4 +1,4 @@
-"""Main memory that is planned for a preparation, beside what a fresh process takes for it."""
+"""Main memory that is planned to read and prepare, beside what a fresh process takes; whether reading keeps up with steps."""
 
 import json
 import sys
@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from matey.benchmark.step import Case
-from matey.model.boxes import reach_of
+from matey.commands.plan import MB, reading_text
 from matey.model.nested import num_bytes_of
 from matey.model.prepare import prepare
-from matey.planning.memory import preparation_bytes, ready_bytes, waiting_bytes
+from matey.planning.memory import main_memory, read_bytes, ready_bytes
 from matey.planning.workload import Workload
 from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start, start_ranks
@@ -63,20 +63,39 @@ def test_each_rank_that_reads_and_prepares_its_part_takes_the_memory_that_is_pla
 
 
 def compare(name, workload, case, ways, measured):
-    planned = preparation_bytes(workload, case.batch, ways)
+    planned = main_memory(workload, case.batch, ways, workers=0)
     PROVED.append(f"{name}: planned over measured preparation {planned / measured:.2f}")
     assert 0.9 * measured < planned < 1.9 * measured, name
 
 
-def test_two_micro_batches_wait_for_each_worker():
+def test_each_worker_prepares_and_reads_two_micro_batches_ahead():
     case = CASES[0]
     config = case.make_config()
-    samples = tuple(samples_of(case.make_batch(), config))
-    workload = Workload(config, samples)
-    assert waiting_bytes(workload, 1, 1, 0) == 0
-    halo = reach_of(config).inputs[1]
-    of_rank = samples[0].bytes_of_cell * (256 + halo) * 512  # as they were read
-    assert waiting_bytes(workload, 1, 2, 5) == 2 * 5 * of_rank
-    num_bytes = num_bytes_of(prepare([case.make_batch()], config))
-    assert waiting_bytes(workload, 1, 1, 1) == pytest.approx(2 * num_bytes, rel=0.15)
-    assert ready_bytes(workload, 1, 1) == pytest.approx(num_bytes, rel=0.15)
+    workload = Workload(config, tuple(samples_of(case.make_batch(), config)))
+    ready = ready_bytes(workload, 1, 1)
+    assert ready == pytest.approx(num_bytes_of(prepare([case.make_batch()], config)), rel=0.15)
+    alone = main_memory(workload, 1, 1, 0)
+    assert main_memory(workload, 1, 1, 3) == pytest.approx(3 * alone + 6 * ready)
+
+
+@pytest.mark.parametrize("ways", [1, 4])
+def test_a_rank_reads_its_part(ways):
+    case = Case("micro", grid=(64, 64), batch=1, network="paper")
+    config = case.make_config()
+    (sample,) = samples_of(case.make_batch(), config)
+    workload = Workload(config, (sample,))
+    assert read_bytes(workload, 1, ways) == sample.num_bytes / ways
+    assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
+
+
+@pytest.mark.parametrize(
+    ("workers", "rate", "words"),
+    [
+        (2, 60, "can read 120.0: enough"),
+        (2, 40, "set data.workers to 3"),
+        (0, 40, "can read 40.0: reading is the bottleneck"),
+    ],
+)
+def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, rate, words):
+    text = reading_text(100 * MB, rate * MB, workers, 8)
+    assert "of a rank, 0.8 GB of all" in text and words in text

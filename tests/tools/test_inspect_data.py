@@ -7,8 +7,6 @@ import h5py
 import numpy as np
 import pytest
 
-from matey.commands.inspect_data import check, contents
-from matey.data import TrajectorySet
 from tests.support.described_files import write
 from tests.support.programs import start
 from tests.support.small_files import write_swe
@@ -76,14 +74,6 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
     ):
         assert len([line for line in found if all(word in line for word in words)]) == 1
     assert len(found) == 6 and "6 of 12 frames" in result.stdout and "faults in 2 trajectories" in result.stdout
-
-
-def test_frames_that_nobody_ever_wrote_are_counted():
-    values = np.ones((1, 6, 8, 8), "f4")
-    values[0, 4:] = 0
-    data = TrajectorySet.from_arrays("a", {"u": values}, spacing=(1, 1), boundary=("open", "open"))
-    found, faults = check(data)
-    assert not faults and "2 hold nothing but 0: were they ever written?" in contents(data, found, 0)
 
 
 def show_forecast(tmp_path, *more):
