@@ -53,7 +53,7 @@ def tracers(number: int, seed: int) -> TrajectorySet:
         spacing=(1 / SIZE, 1 / SIZE),
         boundary=("periodic", "periodic"),
         time_step=STEP,
-        parameters=[{"u": u, "v": v, "nu": of_one} for (u, v), of_one in zip(wind, nu, strict=True)],
+        parameters={"u": wind[:, 0], "v": wind[:, 1], "nu": nu},
         given={"source": source},
     )
 

@@ -8,12 +8,12 @@ from matey.data.from_xarray import from_xarray
 from matey.data.registry import open_dataset, open_sets
 from matey.data.splits import Split, split_set
 from matey.data.trajectories import Coordinates, DataError, Trajectory, TrajectorySet
+from matey.data.windows import Mixture, Window, spread_windows
 from matey.registry import on_first_use
 
 if TYPE_CHECKING:
     from matey.data.reading import Rollout, read_rollouts, read_windows
     from matey.data.stream import micro_batches
-    from matey.data.windows import Mixture, Window, spread_windows
 
 __all__ = [
     "Coordinates",
@@ -37,8 +37,6 @@ __all__ = [
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 __getattr__, __dir__ = on_first_use(
     __name__,
-    Mixture="matey.data.windows",
     micro_batches="matey.data.stream",
     **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
-    **dict.fromkeys(("Window", "spread_windows"), "matey.data.windows"),
 )

@@ -61,9 +61,13 @@ def open_hdf5(path: Path) -> TrajectorySet:
     Raises:
         DataError: a dataset is missing or does not fit the others.
     """
-    data = DescribedFiles(HDF5, [DataFile((path,))])
-    data.length_unit = data.time_unit = "1"
-    return data
+    return CavityFiles(HDF5, [DataFile((path,))])
+
+
+class CavityFiles(DescribedFiles):
+    """Files of the HDF5 layout."""
+
+    length_unit = time_unit = "1"
 
 
 class CavityArray(TrajectorySet):

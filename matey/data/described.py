@@ -67,14 +67,16 @@ class DataFile:
 class DescribedFiles(TrajectorySet):
     """The trajectories in the files of a description."""
 
-    def __init__(self, description: DataDescription, files: Sequence[DataFile]) -> None:
-        """Describe the trajectories of ``files``.
+    def __init__(
+        self, description: DataDescription, files: Sequence[DataFile], parts: Sequence[DescribedFiles] = ()
+    ) -> None:
+        """Describe the trajectories of ``files``, after those of ``parts`` that have the same description.
 
         Raises:
-            DataError: a file does not fit the description.
+            DataError: a file does not fit the description, or the files state different units.
         """
-        kinds: dict[Path, str] = {}
-        located: list[Located] = []
+        kinds = {file: name for part in parts for file, name in part._kinds.items()}
+        located = [each for part in parts for each in part._located]
         for each in files:
             pieces: list[Located] = []
             shared: dict[Path, OpenedFile] = {}  # files of single fields, each opened once
@@ -87,23 +89,13 @@ class DescribedFiles(TrajectorySet):
                     file = OpenedFile.opened(path, description, own)
                     kinds |= {opened.path: opened.kind.name for opened in (file, *own.values())}
                     pieces += describe_file(file, each.part)
-            located += put_together(description, pieces) if description.in_files else pieces
-        self._fill(description, kinds, [_with_tables(description, each) for each in located])
-
-    @classmethod
-    def joined(cls, parts: Sequence[DescribedFiles]) -> DescribedFiles:
-        """Return one set with the files of several sets that have the same description."""
-        whole = cls.__new__(cls)
-        kinds = {file: name for part in parts for file, name in part._kinds.items()}
-        whole._fill(parts[0].description, kinds, [located for part in parts for located in part._located])
-        whole.length_unit, whole.time_unit = parts[0].length_unit, parts[0].time_unit
-        return whole
-
-    def _fill(self, description: DataDescription, kinds: dict[Path, str], located: list[Located]) -> None:
+            whole = put_together(description, pieces) if description.in_files else pieces
+            located += [_with_tables(description, own) for own in whole]
         self.system, self.fields = description.system, tuple(description.fields)
+
         self.description = description
-        self._kinds = kinds
-        self._located = located
+        self._kinds: dict[Path, str] = kinds
+        self._located: list[Located] = located
         self.trajectories: tuple[Trajectory, ...] = tuple(each.about for each in located)
         self.units = self._units()
         self.given = tuple(description.given)

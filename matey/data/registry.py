@@ -160,7 +160,7 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
     for _, alike in groupby(parts, key=lambda part: part.description if isinstance(part, DescribedFiles) else None):
         group = [*alike]
         described = [part for part in group if isinstance(part, DescribedFiles)]
-        together += [DescribedFiles.joined(described)] if described else group
+        together += [type(described[0])(described[0].description, [], described)] if described else group
     check_fields(parts[0].system, parts[0].fields)
     data = together[0] if len(together) == 1 else JoinedTrajectories(together)
     of_each = (name for about in data.trajectories for name in (str(about.source), *about.parameters))

@@ -42,23 +42,6 @@ class SplitSettings(BaseModel):
     folders: tuple[str, ...]
 
 
-class _Line(BaseModel):
-    """Any other line: one file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    set: int
-    file: str
-    bytes: int
-    changed: int = 0  # in records of before; nothing reads it
-    content: str
-    prints: dict[str, str] = {}
-    train: tuple[str, ...] = ()
-    valid: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
-
-
 @dataclass(frozen=True)
 class FileParts:
     """A file and the part of each of its trajectories.
@@ -212,16 +195,17 @@ def read_record(path: Path) -> SplitRecord | None:
         settings = SplitSettings.model_validate_json(first)
         sets: tuple[dict[str, FileParts], ...] = tuple({} for _ in settings.folders)
         for text in lines:
-            line = _Line.model_validate_json(text)
-            parts = {name: part for part in (*PARTS, "unused") for name in getattr(line, part)}
-            sets[line.set][line.file] = FileParts(line.bytes, line.content, parts, line.prints)
+            line = json.loads(text)
+            known = sets[line["set"]]
+            parts = {name: part for part in (*PARTS, "unused") for name in line.get(part, ())}
+            known[line["file"]] = FileParts(line["bytes"], line["content"], parts, line.get("prints", {}))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); it says what the run held out: make it readable."
         ) from None
-    except (ValueError, IndexError):
+    except (ValueError, LookupError, TypeError):
         raise DataError(
             f"{path} says what the run held out, and is corrupt; restore it, or remove it to split the files that are there "
             "now anew; trajectories that were trained on may then be held out."

@@ -317,7 +317,7 @@ class TrajectorySet(ABC):
         boundary: Sequence[Boundary],
         time_step: float = 1.0,
         units: Mapping[str, str] | None = None,
-        parameters: Sequence[Mapping[str, float]] | Mapping[str, Array | float] | None = None,
+        parameters: Mapping[str, Array | float] | None = None,
         given: Mapping[str, Array] | None = None,
         coordinates: Mapping[str, Coordinates] | None = None,
     ) -> TrajectorySet:
@@ -333,8 +333,8 @@ class TrajectorySet(ABC):
             boundary: kind of boundary at the ends of each grid axis.
             time_step: time between two snapshots.
             units: unit of a field by its name.
-            parameters: numbers that set trajectories apart: an array ``(n,)`` or a number for each name, or the numbers by
-                name for each trajectory. NaN stands for one that is not known.
+            parameters: numbers that set trajectories apart: an array ``(n,)`` or a number for each name. NaN stands for one
+                that is not known.
             given: an array for each field that is known beforehand and not predicted: ``(n, t, [[z,] y,] x)`` where it varies
                 in time, ``(n, [[z,] y,] x)`` where not.
             coordinates: coordinates of frames or cells along ``time``, ``z``, ``y`` or ``x``, which forecasts get as well; by
@@ -343,7 +343,7 @@ class TrajectorySet(ABC):
         Raises:
             DataError: arrays are not of this shape, or differ in shape.
         """
-        units, given, coordinates = units or {}, given or {}, coordinates or {}
+        units, given, coordinates, parameters = units or {}, given or {}, coordinates or {}, parameters or {}
         num_axes = len(spacing)
         check_fields(system, fields)
         if (
@@ -440,24 +440,21 @@ def _check_arrays(system: str, fields: Mapping[str, Array], given: Mapping[str, 
             )
 
 
-def _parameters_of_each(system: str, parameters: Any, count: int) -> list[dict[str, float]]:  # noqa: ANN401
+def _parameters_of_each(system: str, parameters: Mapping[str, Array], count: int) -> list[dict[str, float]]:
     """Return the parameters of each of ``count`` trajectories.
 
     Raises:
         DataError: parameters are not numbers, or not one for each trajectory.
     """
     try:
-        if isinstance(parameters, Mapping):
-            values = {name: on_the_host(each).astype(float) for name, each in parameters.items()}
-            columns = {name: np.broadcast_to(each, (count,)).tolist() for name, each in values.items()}
-            return [{name: column[number] for name, column in columns.items()} for number in range(count)]
-        of_each = zip(range(count), parameters or [{}] * count, strict=True)
-        return [{name: float(each) for name, each in row.items()} for _, row in of_each]
+        values = {name: on_the_host(each).astype(float) for name, each in parameters.items()}
+        columns = {name: np.broadcast_to(each, (count,)).tolist() for name, each in values.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
-            f"{system}, parameters: expected a number for each name, or an array of one for each of {count} trajectories, or "
-            f"the numbers by name for each trajectory, such as [{{'nu': 0.1}}, {{'nu': 0.2}}] ({one_line(error)})."
+            f"{system}, parameters: expected a number for each name, or an array of one for each of {count} trajectories "
+            f"({one_line(error)})."
         ) from None
+    return [{name: column[number] for name, column in columns.items()} for number in range(count)]
 
 
 def on_the_host(values: Array) -> np.ndarray:

@@ -158,7 +158,7 @@ def test_parts_of_windows_hold_what_is_given_in_their_boxes():
 
 
 def test_samples_without_a_parameter_have_none_in_a_batch():
-    data = from_memory(parameters=[{"nu": 0.5, "M": 1}, {"M": float("inf")}])
+    data = from_memory(parameters={"nu": [0.5, torch.nan], "M": [1, torch.inf]})
     (batch,) = read_windows([data], [Window(0, number, 0, lead=1) for number in (0, 1)], num_frames=2)
     nan = torch.nan
     torch.testing.assert_close(
@@ -173,17 +173,17 @@ def puffs(parameters, **given):
 
 
 def test_what_trajectories_lack_of_a_models_parameters_is_said():
-    data = puffs([{"nu": 1.0}, {"nu": 2.0, "u": 1.0}])
+    data = puffs({"nu": [1.0, 2.0], "u": [torch.nan, 1.0]})
     assert lacking_note(["nu", "u"], [], [data]).startswith(
         "The model takes u (in 1 of 2 trajectories), which puffs lacks"
     )
-    unknown = puffs([{"nu": 1.0}, {"nu": float("nan")}])
+    unknown = puffs({"nu": [1.0, torch.nan]})
     assert "takes nu (in 1 of 2 trajectories), which puffs lacks" in lacking_note(["nu"], [], [data, unknown])
     assert lacking_note(["nu"], [], [data]) == lacking_note([], [], [data]) == ""
 
 
 def test_given_fields_that_a_set_lacks_are_said_but_not_one_that_it_has_to_predict():
-    data = puffs([], land=np.zeros((2, 4, 4)))
+    data = puffs({}, land=np.zeros((2, 4, 4)))
     assert lacking_note([], ["land", "u"], [data, data.with_given([])]) == ""
     assert lacking_note([], ["land", "sun"], [data]) == (
         "The model takes sun, which puffs lacks: it does without them."

@@ -24,7 +24,7 @@ def test_arrays_and_tensors_are_read_frame_by_frame_without_a_copy():
     array = np.zeros(tensor.shape, np.int16)
     data = TrajectorySet.from_arrays(
         "waves", {"height": tensor, "tracer": array}, **PLANE, time_step=0.1, units={"height": "m"},
-        parameters=[{"speed": 1}, {"speed": 2}],
+        parameters={"speed": np.array([1, 2])},
     )  # fmt: skip
     about = data.trajectories[1]
     assert (about.grid, about.spacing, about.boundary) == ((1, 16, 16), (1.0, 0.25, 0.5), ("none", "wall", "periodic"))
@@ -35,15 +35,12 @@ def test_arrays_and_tensors_are_read_frame_by_frame_without_a_copy():
     np.testing.assert_array_equal(frames[:, 0, 0], tensor.detach()[1, 1:3].float())
 
 
-def test_parameters_are_an_array_for_each_name_or_numbers_for_each_trajectory():
+def test_parameters_are_an_array_or_a_number_for_each_name():
     arrays = {"nu": np.array([0.1, np.nan]), "Re": torch.tensor([10, 20]), "M": 0.3, "g": [9, 8]}
     of_arrays = TrajectorySet.from_arrays("waves", FIELD, **PLANE, parameters=arrays)
     first, second = (about.parameters for about in of_arrays.trajectories)
     assert first == {"nu": 0.1, "Re": 10, "M": 0.3, "g": 9} and {*map(type, first.values())} == {float}
     assert np.isnan(second.pop("nu")) and second == {"Re": 20, "M": 0.3, "g": 8}
-    of_each = [{"nu": np.float32(0.5)}, {"nu": torch.tensor(1)}]
-    of_lists = TrajectorySet.from_arrays("waves", FIELD, **PLANE, parameters=of_each)
-    assert [about.parameters for about in of_lists.trajectories] == [{"nu": 0.5}, {"nu": 1}]
 
 
 def test_types_of_pytorch_and_other_orders_of_bytes_are_read():

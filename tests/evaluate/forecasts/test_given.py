@@ -32,7 +32,7 @@ def data(tmp_path_factory):
     wind = np.random.default_rng(0).normal(size=height.shape)
     return TrajectorySet.from_arrays(
         "waves", {"water_height": height}, spacing=(1, 1), boundary=("open", "open"),
-        given={"wind": wind, "depth": wind[:, 0], "unknown": wind * np.nan}, parameters=[{"gravity": 1.0}] * 3,
+        given={"wind": wind, "depth": wind[:, 0], "unknown": wind * np.nan}, parameters={"gravity": 1.0},
     )  # fmt: skip
 
 
