@@ -1,11 +1,13 @@
 """Layouts of well-known models: axes by the names that these give them, what lies between cells, blocks, numbered groups."""
 
+import h5py
 import numpy as np
 import pytest
 import xarray
 
+from matey.data import DataError, open_dataset
 from matey.data.describing import guess_description
-from tests.support.described_files import answered, guessed
+from tests.support.described_files import answered, flow, guessed
 from tests.support.laws import law
 from tests.support.snapshot_files import LAYOUTS, NUM_SNAPSHOTS, VALUES, write_hdf5
 
@@ -87,3 +89,30 @@ def test_files_that_a_number_tells_apart_are_said_to_be_snapshots(tmp_path):
     assert guess.tree["time_step"] == {"attribute": "time"} and list(guess.tree["parameters"]) == ["nu"]
     alone = guessed(tmp_path / "run_0" / "plt_0.h5")
     assert alone.tree["files"] == "plt_*.h5"
+
+
+def test_a_description_of_fields_and_what_lies_between_them_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["p"], file["u"] = np.zeros((5, 8, 12), "f4"), np.zeros((5, 8, 13), "f4")
+    for fields in ({"p": "p", "u": "u"}, {"u": "u", "p": "p"}):
+        with pytest.raises(
+            DataError, match=r"lies between the cells along x, .* averaged .* first: docs/data.md shows how"
+        ):
+            open_dataset(tmp_path / "a.h5", flow(fields=fields))
+
+
+def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["p"], file["u"], file["v"] = (np.zeros((5, 8 + y, 12 + x), "f4") for y, x in ((0, 0), (0, 1), (1, 0)))
+        file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
+    guess = guessed(tmp_path / "a.h5")
+    assert guess.tree["fields"] == {"pressure": "p"} and guess.tree["axes"] == ["time", "y", "x"]
+    assert "Average what lies between the cells to them first" in guess.text
+
+
+def test_components_one_more_than_others_are_no_staggered_grid(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["velocity"], file["b"] = np.zeros((5, 8, 12, 3), "f4"), np.zeros((5, 8, 12, 2), "f4")
+        file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
+    vectors = {"velocity_x", "velocity_y", "velocity_z", "magnetic_x", "magnetic_y"}
+    assert guessed(tmp_path / "a.h5").tree["fields"].keys() == vectors
