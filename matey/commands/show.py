@@ -10,10 +10,9 @@ from matey.config import RunConfig
 from matey.data import DataError, TrajectorySet, Window, open_dataset
 from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
-from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecaster import make_examples
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.held_out import HeldOut, without_seen
+from matey.evaluate.held_out import HeldOut, check_fit, without_seen
 from matey.evaluate.rollout import show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing

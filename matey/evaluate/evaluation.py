@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
 from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
 from matey.evaluate.forecaster import (
-    BatchCost,
     Cost,
     Example,
     Forecaster,
-    batch_cost,
+    cost_of,
     has_tokens,
     make_example,
     make_examples,
@@ -24,16 +23,14 @@ from matey.evaluate.forecaster import (
     patches_of,
     predict_with_tokens,
 )
-from matey.evaluate.held_out import HeldOut
-from matey.evaluate.parts import score_lead_in_parts, score_rollout_in_parts
-from matey.evaluate.records import ErrorSums, Kind, Record, patches_of_cells, rollout_kind, with_tokens_worth
+from matey.evaluate.held_out import HeldOut, check_fit
+from matey.evaluate.parts import score_in_parts
+from matey.evaluate.records import ErrorSums, Record, Task, patches_of_cells, rollout_kind, with_tokens_worth
 from matey.evaluate.rollout import ShownRollout, rollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums, with_power
-from matey.fields import field_rows
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import dealt_out, rank
 from matey.peers.kinds import PeerFacts
-from matey.tokens.refinement import check_window
 
 
 @dataclass(frozen=True)
@@ -59,41 +56,12 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Forecasts of one kind from the windows of one data set.
-
-    Attributes:
-        kind: kind of forecast, see `matey.evaluate.records.Record`.
-        lead: number of snapshots to the target, or to the end of a rollout.
-        windows: the windows to start from.
-        rollout_lead: number of snapshots in a step of a rollout.
-        conserve: see `Protocol`.
-    """
-
-    kind: Kind
-    lead: int
-    windows: tuple[Window, ...]
-    rollout_lead: int = 1
-    conserve: bool = False
-
-    @property
-    def num_forecasts(self) -> int:
-        """Number of frames that the model predicts."""
-        return len(self.windows) * (1 if self.kind == "lead" else self.lead)
-
-    def chunks(self, size: int) -> Iterator[Task]:
-        """Yield tasks of ``size`` windows each."""
-        for start in range(0, len(self.windows), size):
-            yield replace(self, windows=self.windows[start : start + size])
-
-
-@dataclass(frozen=True)
 class _Sums:
     """Sums of one chunk of forecasts; added in the order of the chunks, they are the same for any number of ranks."""
 
     errors: ErrorSums = field(default_factory=ErrorSums)
     spectra: SpectraSums = field(default_factory=SpectraSums)
-    costs: list[BatchCost] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -141,21 +109,9 @@ def worth_tasks(tasks: Sequence[Task]) -> list[Task]:
 
 def chunks(tasks: Sequence[Task], protocol: Protocol) -> list[Task]:
     """Split tasks into chunks of forecasts made together, each by one rank, see `matey.parallel.collectives.dealt`."""
-    return [chunk for task in tasks for chunk in task.chunks(protocol.batch_size)]
-
-
-def check_fit(model: MateyModel, data: HeldOut) -> None:
-    """Raise DataError if the model cannot take the data."""
-    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
-        try:
-            field_rows(trajectory_set.fields, model.config.fields)
-        except ValueError as error:
-            raise DataError(f"{trajectory_set.system}: {error}") from None
-        for trajectory in (trajectory_set.trajectories[index] for index in trajectories):
-            try:
-                check_window((data.num_frames, *trajectory.grid), model.config.patches, model.config.refinement)
-            except ValueError as error:
-                raise DataError(f"{trajectory.source}: {error}") from None
+    size = protocol.batch_size
+    starts = [(task, start) for task in tasks for start in range(0, len(task.windows), size)]
+    return [replace(task, windows=task.windows[start : start + size]) for task, start in starts]
 
 
 def score(
@@ -171,16 +127,13 @@ def score(
     def of_chunk(task: Task) -> _Sums:
         sums = _Sums()
         for windows in alike(data.sets, task.windows):
+            own = replace(task, windows=tuple(windows))
             if isinstance(model, MateyModel) and num_ranks > 1:
-                if task.kind == "lead":
-                    sums.costs.append(score_lead_in_parts(model, data, windows, task.lead, sums.errors))
-                else:
-                    how = task.kind, task.lead, task.rollout_lead, task.conserve
-                    score_rollout_in_parts(model, data, windows, *how, sums.errors)
+                sums.costs.extend(score_in_parts(model, data, own, sums.errors))
             elif task.kind == "lead":
-                sums.costs.append(_score_lead(model, data, windows, task.lead, sums.errors))
+                sums.costs.append(_score_lead(model, data, own, sums.errors))
             else:
-                _score_rollout(model, data, windows, task, sums)
+                _score_rollout(model, data, own, sums)
         on_forecasts(task.num_forecasts)
         return sums
 
@@ -245,25 +198,25 @@ def as_given_to(model: Forecaster, data: HeldOut) -> HeldOut:
     return replace(data, sets=tuple(each.with_given(given) for each in data.sets))
 
 
-def _score_rollout(model: Forecaster, data: HeldOut, windows: Sequence[Window], task: Task, sums: _Sums) -> None:
+def _score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: _Sums) -> None:
     """Roll out from windows of the same shape, and add errors and spectra to the sums."""
-    (known,) = read_rollouts(data.sets, windows, data.num_frames, task.lead)
+    (known,) = read_rollouts(data.sets, task.windows, data.num_frames, task.lead)
     frames = rollout(model, known.batch, task.lead, task.rollout_lead, conserve=task.conserve)
     for step, frame in enumerate(frames, start=1):
         frame, truth = frame.cpu(), known.truth[:, step - 1]
-        sums.errors.add(known.batch, task.kind, step, frame, truth, trajectories=data.labels(windows))
+        sums.errors.add(known.batch, task.kind, step, frame, truth, trajectories=data.labels(task.windows))
     sums.spectra.add(known.batch, task.kind, task.lead, frame, truth)
 
 
-def _score_lead(model: Forecaster, data: HeldOut, windows: Sequence[Window], lead: int, sums: ErrorSums) -> BatchCost:
+def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -> Cost:
     """Forecast at a lead from windows of the same shape and add the errors to the sums; return the costs."""
-    (batch,) = read_windows(data.sets, windows, data.num_frames)
+    (batch,) = read_windows(data.sets, task.windows, data.num_frames)
     start = time.perf_counter()
     prediction, layout = predict_with_tokens(model, batch)
     num_tokens = math.nan if layout is None else layout.num_tokens
-    cost = batch_cost(model, batch.samples, num_tokens, time.perf_counter() - start)
+    cost = cost_of(model, batch.samples, num_tokens, time.perf_counter() - start)
     patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
-    sums.add(batch, "lead", lead, prediction, batch.known_target, patch_of_cell, data.labels(windows))
+    sums.add(batch, "lead", task.lead, prediction, batch.known_target, patch_of_cell, data.labels(task.windows))
     return cost
 
 

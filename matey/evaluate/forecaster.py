@@ -56,34 +56,15 @@ def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, T
 
 
 @dataclass(frozen=True)
-class BatchCost:
-    """Costs of the forecasts of one batch.
-
-    Attributes:
-        system: name of the PDE system.
-        num_samples: number of forecasts in the batch.
-        num_tokens: number of tokens of all samples together; NaN for a peer, which has none.
-        num_uniform_tokens: number of tokens of all samples together if each were cut into the finest patches
-            everywhere; NaN for a peer.
-        seconds: seconds for the whole batch, from the fields in main memory to the prediction there.
-    """
-
-    system: str
-    num_samples: int
-    num_tokens: float
-    num_uniform_tokens: float
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Cost:
-    """Mean cost of one forecast of a system.
+    """Mean cost of one forecast of a system, over one batch or several.
 
     Attributes:
         system: name of the PDE system.
         tokens: mean number of tokens per sample; NaN for a peer, which has none.
         uniform_tokens: mean number of tokens per sample of the uniform grid of the finest patches; NaN for a peer.
-        seconds: median over the batches of the seconds per sample, so that the first batch's warm-up does not count.
+        seconds: seconds per sample, from the fields in main memory to the prediction there; of several batches the median, so
+            that the first batch's warm-up does not count.
         num_forecasts: number of forecasts in these means.
     """
 
@@ -99,10 +80,10 @@ class Cost:
         return self.tokens / self.uniform_tokens
 
 
-def batch_cost(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> BatchCost:
-    """Return the cost of a batch; ``num_tokens`` is NaN for a model without tokens."""
-    uniform = num_uniform_tokens(model, samples) * samples.number
-    return BatchCost(samples.system, samples.number, num_tokens, uniform, seconds)
+def cost_of(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> Cost:
+    """Return the cost of a batch from its tokens, NaN for a model without any, and its seconds."""
+    number, uniform = samples.number, num_uniform_tokens(model, samples)
+    return Cost(samples.system, num_tokens / number, uniform, seconds / number, number)
 
 
 def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
@@ -113,21 +94,15 @@ def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
     return math.prod(patch_grid(cover(samples.window, finest), finest))
 
 
-def mean_costs(batches: Sequence[BatchCost]) -> list[Cost]:
-    """Average batches into one cost per system, in the order in which the systems first appear."""
+def mean_costs(batches: Sequence[Cost]) -> list[Cost]:
+    """Average the costs of batches into one per system, in the order in which the systems first appear."""
     costs = []
     for system in dict.fromkeys(batch.system for batch in batches):
         own = [batch for batch in batches if batch.system == system]
-        num_forecasts = sum(batch.num_samples for batch in own)
-        costs.append(
-            Cost(
-                system=system,
-                tokens=sum(batch.num_tokens for batch in own) / num_forecasts,
-                uniform_tokens=sum(batch.num_uniform_tokens for batch in own) / num_forecasts,
-                seconds=statistics.median(batch.seconds / batch.num_samples for batch in own),
-                num_forecasts=num_forecasts,
-            )
-        )
+        number = sum(batch.num_forecasts for batch in own)
+        tokens = sum(batch.tokens * batch.num_forecasts for batch in own) / number
+        uniform = sum(batch.uniform_tokens * batch.num_forecasts for batch in own) / number
+        costs.append(Cost(system, tokens, uniform, statistics.median(batch.seconds for batch in own), number))
     return costs
 
 
@@ -137,15 +112,12 @@ class Example:
 
     Attributes:
         system: name of the PDE system.
-        fields: names along axis ``f``.
+        batch: the sample: histories, target, fields and spacing.
         units: unit of each field; ``1`` for a field without one.
         trajectory: file and name of the trajectory.
         frame: index of the last known frame in its trajectory.
         lead: number of snapshots from the last known frame to the target.
         time_step: time between two snapshots.
-        spacing: cell size along ``z, y, x``.
-        last: ``(f, z, y, x)``, the last known frame.
-        target: ``(f, z, y, x)``, the truth.
         prediction: ``(f, z, y, x)``, the forecast.
         layout: the sample's tokens; None for a peer, which has none.
         patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; empty for a peer.
@@ -153,15 +125,12 @@ class Example:
     """
 
     system: str
-    fields: tuple[str, ...]
+    batch: FieldBatch
     units: tuple[str, ...]
     trajectory: str
     frame: int
     lead: int
     time_step: float
-    spacing: tuple[float, float, float]
-    last: Tensor
-    target: Tensor
     prediction: Tensor
     layout: TokenLayout | None
     patches: tuple[Patch, ...]
@@ -193,15 +162,12 @@ def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
     trajectory = trajectory_set.trajectories[window.trajectory]
     return Example(
         system=batch.system,
-        fields=batch.fields,
+        batch=batch,
         units=trajectory_set.units,
         trajectory=f"{trajectory.source.name}, trajectory {trajectory.name}",
         frame=window.start + data.num_frames - 1,
         lead=window.lead,
         time_step=trajectory.time_step,
-        spacing=batch.spacing,
-        last=batch.last[0],
-        target=batch.known_target[0],
         prediction=prediction[0],
         layout=with_tensors(layout, Tensor.cpu),
         patches=patches_of(model),

@@ -16,6 +16,9 @@ from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twin
 from matey.data.splits import Share, alone, fingerprints
 from matey.data.trajectories import BadValuesError
 from matey.data.windows import cut
+from matey.fields import field_rows
+from matey.model.matey import MateyModel
+from matey.tokens.refinement import check_window
 
 Part = Literal["all", "train", "valid", "test"]
 Seen = Literal["refuse", "leave_out", "score"]
@@ -58,6 +61,20 @@ class HeldOut:
         own = [index for index, trajectory_set in enumerate(self.sets) if trajectory_set.system == system]
         trajectories = tuple(self.trajectories[index] for index in own)
         return replace(self, sets=tuple(self.sets[index] for index in own), trajectories=trajectories)
+
+
+def check_fit(model: MateyModel, data: HeldOut) -> None:
+    """Raise DataError if the model cannot take the data."""
+    for trajectory_set, trajectories in zip(data.sets, data.trajectories, strict=True):
+        try:
+            field_rows(trajectory_set.fields, model.config.fields)
+        except ValueError as error:
+            raise DataError(f"{trajectory_set.system}: {error}") from None
+        for trajectory in (trajectory_set.trajectories[index] for index in trajectories):
+            try:
+                check_window((data.num_frames, *trajectory.grid), model.config.patches, model.config.refinement)
+            except ValueError as error:
+                raise DataError(f"{trajectory.source}: {error}") from None
 
 
 def hold_out(

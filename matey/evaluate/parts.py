@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matey.data import Window
-from matey.data.reading import ShareOut, read_parts, read_truth_part
-from matey.evaluate.forecaster import BatchCost, batch_cost
+from matey.data.reading import read_parts, read_truth_part
+from matey.evaluate.forecaster import Cost, cost_of
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.histories import Boxes
-from matey.evaluate.records import PERSISTENCE, TRUTH, ErrorSums, Kind
+from matey.evaluate.records import PERSISTENCE, TRUTH, ErrorSums, Kind, Task
 from matey.evaluate.rollout import Rollout
 from matey.metrics import CELLS, METRICS, CellSums
 from matey.model.boxes import share_of
@@ -32,52 +31,34 @@ LEFT_OUT = (
 
 
 @torch.no_grad()
-def score_lead_in_parts(
-    model: MateyModel, data: HeldOut, windows: Sequence[Window], lead: int, sums: ErrorSums
-) -> BatchCost:
-    """Forecast at a lead from windows of the same shape and add the errors to the sums; return the costs."""
-    group, (part,) = model.sequence_group, read_parts(data.sets, windows, data.num_frames, _share(model), lead)
-    targets = [piece.target for piece in part.pieces if piece.target is not None]
+def score_in_parts(model: MateyModel, data: HeldOut, task: Task, sums: ErrorSums) -> list[Cost]:
+    """Make forecasts from windows of the same shape and add their errors to the sums; return the costs of those at a lead."""
+    group, windows = model.sequence_group, task.windows
+    share = share_of(model.config, group.ranks)
+    assert share is not None, "a model whose ranks hold whole fields"
+    (part,) = read_parts(data.sets, windows, data.num_frames, share, task.lead)
+    targets = [piece.target for piece in part.pieces if piece.target is not None] if task.kind == "lead" else []
     histories = Boxes(model, part, data.about(windows[0]).spacing)
-    truth, scored, start = histories.of_own(targets), ScoredBoxes(histories), time.perf_counter()
-    del part  # of the histories two frames are kept
-    prepared = histories.prepared(lead)
-    num_own = torch.tensor([prepared.layout.num_tokens])
-    (forecast,) = model.eval()(prepared)
-    frame, samples = forecast.values.to("cpu", truth.dtype), forecast.samples
-    num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
-    cost = batch_cost(model, samples, num_tokens, time.perf_counter() - start)
-    scored.add(sums, "lead", lead, frame, truth, data.labels(windows))
-    return cost
-
-
-def score_rollout_in_parts(
-    model: MateyModel,
-    data: HeldOut,
-    windows: Sequence[Window],
-    kind: Kind,
-    num_steps: int,
-    lead: int,
-    conserve: bool,
-    sums: ErrorSums,
-) -> None:
-    """Roll out from windows of the same shape in steps of ``lead`` snapshots and add the errors to the sums."""
-    share = _share(model)
-    (part,) = read_parts(data.sets, windows, data.num_frames, share, num_steps)
-    rolled = Rollout(Boxes(model, part, data.about(windows[0]).spacing), conserve)
-    del part  # the first histories are released as the rollout moves on
-    assert isinstance(rolled.histories, Boxes)
-    scored = ScoredBoxes(rolled.histories)
-    for step, frame in enumerate(rolled.frames(num_steps, lead), start=1):
+    del part  # of the first histories two frames are kept
+    scored, names = ScoredBoxes(histories), data.labels(windows)
+    if task.kind == "lead":
+        truth, start = histories.of_own(targets), time.perf_counter()
+        prepared = histories.prepared(task.lead)
+        num_own = torch.tensor([prepared.layout.num_tokens])
+        (forecast,) = model.eval()(prepared)
+        frame = forecast.values.to("cpu", truth.dtype)
+        num_tokens = int(group.exchange.gather(num_own, [1] * group.size).sum())
+        cost = cost_of(model, forecast.samples, num_tokens, time.perf_counter() - start)
+        scored.add(sums, task.kind, task.lead, frame, truth, names)
+        return [cost]
+    rolled = Rollout(histories, task.conserve)
+    del histories  # so that the first are released as the rollout moves on
+    for step, frame in enumerate(rolled.frames(task.lead, task.rollout_lead), start=1):
+        assert isinstance(rolled.histories, Boxes)
         read = read_truth_part(data.sets, windows, data.num_frames, step, share)
         truth = rolled.histories.of_own([piece.history[0] for piece in read.pieces])
-        scored.add(sums, kind, step, frame, truth, data.labels(windows))
-
-
-def _share(model: MateyModel) -> ShareOut:
-    share = share_of(model.config, model.sequence_group.ranks)
-    assert share is not None, "a model whose ranks hold whole fields"
-    return share
+        scored.add(sums, task.kind, step, frame, truth, names)
+    return []
 
 
 class ScoredBoxes:

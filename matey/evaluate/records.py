@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
+from matey.data import Window
 from matey.data.trajectories import ALL_FIELDS
 from matey.fields import FieldBatch
 from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
@@ -124,6 +125,30 @@ def rollout_kind(lead: int) -> Kind:
     return "rollout" if lead == 1 else f"rollout by {lead}"
 
 
+@dataclass(frozen=True)
+class Task:
+    """Forecasts of one kind from the windows of one data set.
+
+    Attributes:
+        kind: kind of forecast, see `Record`.
+        lead: number of snapshots to the target, or to the end of a rollout.
+        windows: the windows to start from.
+        rollout_lead: number of snapshots in a step of a rollout.
+        conserve: see `matey.evaluate.evaluation.Protocol`.
+    """
+
+    kind: Kind
+    lead: int
+    windows: tuple[Window, ...]
+    rollout_lead: int = 1
+    conserve: bool = False
+
+    @property
+    def num_forecasts(self) -> int:
+        """Number of frames that the model predicts."""
+        return len(self.windows) * (1 if self.kind == "lead" else self.lead)
+
+
 class ErrorSums:
     """Sums errors of the model, persistence and extrapolation batch by batch."""
 
@@ -133,12 +158,8 @@ class ErrorSums:
         Raises:
             RegistryError: a package's metric or measure cannot be used.
         """
-        self._metrics = [name for name, _ in METRICS.items()]
-        self._names = [before + name for before in ("", PERSISTENCE) for name in self._metrics]
-        dict(MEASURES.items())  # import errors appear here, not after the first forecasts
-        self._sums: dict[Key, tuple[Tensor, int]] = {}
-        self._physics: dict[Key, Totals] = {}
-        self._of_trajectories: dict[Key, Totals] = {}
+        dict(METRICS.items()), dict(MEASURES.items())  # import errors appear here, not after the first forecasts
+        self._sums: dict[Key, Totals] = {}
 
     def add(
         self,
@@ -193,55 +214,45 @@ class ErrorSums:
             seams: jumps ``(2, b, f)`` across the borders of patches and inside them, over the target's size; None if unknown.
         """
         across, inside = (torch.full_like(extrapolated, math.nan),) * 2 if seams is None else seams
-        rows = [*(errors[name] for name in self._names), extrapolated, across, inside]
-        of_fields = torch.stack(rows).double()  # (m, b, f)
-        for row, name in enumerate(samples.fields):
-            self._add((samples.system, name, kind, lead), of_fields[:, :, row], trajectories)
-        overall = samples.system, ALL_FIELDS, kind, lead
-        self._add(overall, of_fields.mean(dim=2), trajectories)
-        totals = {name: (values.sum().item(), len(values)) for name, values in physics.items()}
-        add_up(self._physics.setdefault(overall, {}), totals)
+        found = {("errors", name): error for name, error in errors.items()}
+        found |= {("", "extrapolation"): extrapolated, ("", "across"): across, ("", "inside"): inside}
+        of_fields = torch.stack([*found.values()]).double()  # (m, b, f)
+        values = (*of_fields.unbind(dim=2), of_fields.mean(dim=2))
+        for name, own in zip((*samples.fields, ALL_FIELDS), values, strict=True):
+            totals = self._sums.setdefault((samples.system, name, kind, lead), {})
+            sums = zip(found, own.sum(dim=1).tolist(), strict=True)
+            add_up(totals, {key: (total, samples.number) for key, total in sums})
+            of_samples = own[[*found].index(("errors", "nrmse"))].tolist()
+            for trajectory, error in zip(trajectories, of_samples, strict=False):
+                add_up(totals, {("trajectories", trajectory): (error, 1)})
+        add_up(totals, {("physics", name): (each.sum().item(), len(each)) for name, each in physics.items()})
 
     def merge(self, later: ErrorSums) -> None:
         """Add the sums of windows that come after these."""
-        for key, (sums, num_windows) in later._sums.items():
-            before, count = self._sums.get(key, (torch.zeros_like(sums), 0))
-            self._sums[key] = before + sums, count + num_windows
-        for own, more in ((self._physics, later._physics), (self._of_trajectories, later._of_trajectories)):
-            for key, totals in more.items():
-                add_up(own.setdefault(key, {}), totals)
+        for key, totals in later._sums.items():
+            add_up(self._sums.setdefault(key, {}), totals)
 
     def records(self) -> list[Record]:
         """Return the mean errors, in the order in which their first windows were added."""
         records = []
-        for key, (sums, num_windows) in self._sums.items():
-            system, name, kind, lead = key
-            *of_metrics, extrapolated, across, inside = (sums / num_windows).tolist()
-            means = dict(zip(self._names, of_metrics, strict=True))
+        for (system, name, kind, lead), totals in self._sums.items():
+            means, others = means_of(totals, "errors"), means_of(totals, "")
             records.append(
                 Record(
                     system=system,
                     field=name,
                     kind=kind,
                     lead=lead,
-                    errors={name: means[name] for name in self._metrics},
-                    persistence={name: means[PERSISTENCE + name] for name in self._metrics},
-                    num_windows=num_windows,
-                    seams=across / inside if inside else math.nan,
-                    extrapolation_nrmse=extrapolated,
-                    **_spread(self._of_trajectories.get(key, {})),
-                    physics=means_of(self._physics.get(key, {})),
+                    errors={metric: means[metric] for metric, _ in METRICS.items()},
+                    persistence={metric: means[PERSISTENCE + metric] for metric, _ in METRICS.items()},
+                    num_windows=totals["errors", "nrmse"][1],
+                    seams=others["across"] / others["inside"] if others["inside"] else math.nan,
+                    extrapolation_nrmse=others["extrapolation"],
+                    **_spread(means_of(totals, "trajectories")),
+                    physics=means_of(totals, "physics"),
                 )
             )
         return _with_correlation_times(records)
-
-    def _add(self, key: Key, errors: Tensor, trajectories: Sequence[str]) -> None:
-        """Add errors ``(m, b)`` to the sums of a record, and the model's NRMSE to the sums of the trajectories."""
-        of_trajectories = self._of_trajectories.setdefault(key, {})
-        for name, error in zip(trajectories, errors[self._names.index("nrmse")].tolist(), strict=False):
-            add_up(of_trajectories, {name: (error, 1)})
-        sums, num_windows = self._sums.get(key, (torch.zeros(len(errors), dtype=torch.float64), 0))
-        self._sums[key] = (sums + errors.sum(dim=1), num_windows + errors.shape[1])
 
 
 def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
@@ -265,11 +276,10 @@ def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
     return [replace(r, physics={**r.physics, **last[id(r)]}) if id(r) in last else r for r in records]
 
 
-def _spread(of_trajectories: Totals) -> dict[str, Any]:
+def _spread(means: dict[str, float]) -> dict[str, Any]:
     """Return the smallest and the largest mean error of a trajectory; errors that are not finite count as the largest."""
-    if not of_trajectories:
+    if not means:
         return {}
-    means = means_of(of_trajectories)
     ordered = sorted(means, key=lambda name: means[name] if math.isfinite(means[name]) else math.inf)
     return {"best_trajectory": means[ordered[0]], "worst_trajectory": means[ordered[-1]], "worst": ordered[-1]}
 
@@ -319,8 +329,8 @@ LEAST_CORRELATION = 0.8
 
 CORRELATION_TIME = "correlation_time"
 
-Totals = dict[str, tuple[float, int]]
-"""Sums by name, each with the number of its terms."""
+Totals = dict[tuple[str, str], tuple[float, int]]
+"""Sums by kind (errors, trajectories, physics, none) and name, each with the number of its terms."""
 
 
 def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -340,9 +350,9 @@ def add_up(totals: Totals, more: Totals) -> None:
         totals[name] = before + total, number + count
 
 
-def means_of(totals: Totals) -> dict[str, float]:
-    """Return the mean of each sum."""
-    return {name: total / count for name, (total, count) in totals.items()}
+def means_of(totals: Totals, kind: str) -> dict[str, float]:
+    """Return the mean of each sum of a kind, by name."""
+    return {name: total / count for (own, name), (total, count) in totals.items() if own == kind}
 
 
 def correlation_time(leads: Sequence[int], correlations: Sequence[float]) -> float:

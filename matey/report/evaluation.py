@@ -72,7 +72,8 @@ def write_comparison(
 
 
 def _over_persistence(example: Example) -> float:
-    return _size(example.prediction - example.target) / max(_size(example.last - example.target), 1e-30)
+    last, target = example.batch.last[0], example.batch.known_target[0]
+    return _size(example.prediction - target) / max(_size(last - target), 1e-30)
 
 
 def _size(values: Tensor) -> float:

@@ -57,18 +57,19 @@ LEVEL_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 @matplotlib.rc_context(PICTURE_STYLE)
 def forecast_figure(example: Example) -> Figure:
     """Draw, for each field, the last known frame, the truth, the prediction and its error."""
-    height = 2.0 * height_over_width(example.last.shape[1:], example.spacing)
-    figure = Figure(figsize=(10, height * len(example.fields) + 0.6), layout="constrained")
-    grid = figure.subplots(len(example.fields), 4, squeeze=False, sharex=True, sharey=True)
-    of_fields = zip(example.fields, example.units, example.last, example.target, example.prediction, strict=True)
+    batch = example.batch
+    height = 2.0 * height_over_width(batch.grid, batch.spacing)
+    figure = Figure(figsize=(10, height * len(batch.fields) + 0.6), layout="constrained")
+    grid = figure.subplots(len(batch.fields), 4, squeeze=False, sharex=True, sharey=True)
+    of_fields = zip(batch.fields, example.units, batch.last[0], batch.known_target[0], example.prediction, strict=True)
     for panels, (name, unit, *frames) in zip(grid, of_fields, strict=True):
         last, target, prediction = map(plane, frames)
         error = prediction - target
         for axes, field in zip(panels, (last, target, prediction), strict=False):
-            image = show_field(axes, field, example.spacing, "viridis", target.min(), target.max())
+            image = show_field(axes, field, batch.spacing, "viridis", target.min(), target.max())
         _add_colour_bar(figure, image, panels[:3])
         largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
-        image = show_field(panels[3], error, example.spacing, "RdBu_r", -largest, largest)
+        image = show_field(panels[3], error, batch.spacing, "RdBu_r", -largest, largest)
         _add_colour_bar(figure, image, panels[3:])
         label = words(name) if unit in ("", "1") else f"{words(name)} [{literal(unit)}]"
         panels[0].set_ylabel(f"{label}\n\ny")
@@ -87,15 +88,15 @@ def forecast_figure(example: Example) -> Figure:
 @matplotlib.rc_context(PICTURE_STYLE)
 def mesh_figure(examples: Sequence[Example]) -> Figure:
     """Draw the patches of the last frame's tokens over the first field, for examples of one system."""
-    grid = examples[0].last.shape[1:]
-    height = 3.2 * height_over_width(grid, examples[0].spacing)
+    grid, spacing = examples[0].batch.grid, examples[0].batch.spacing
+    height = 3.2 * height_over_width(grid, spacing)
     figure = Figure(figsize=(10 * len(examples) / 3, height + 0.9), layout="constrained")
     panels = figure.subplots(1, len(examples), squeeze=False)[0]
     for axes, example in zip(panels, examples, strict=True):
-        field = plane(example.last[0])
-        show_field(axes, field, example.spacing, "Greys_r", field.min(), field.max())
+        field = plane(example.batch.last[0, 0])
+        show_field(axes, field, spacing, "Greys_r", field.min(), field.max())
         assert example.layout is not None  # peers have no mesh
-        draw_mesh(axes, example.layout, grid, example.spacing)
+        draw_mesh(axes, example.layout, grid, spacing)
         for patch, colour in zip(example.patches, itertools.cycle(LEVEL_COLOURS)):
             axes.plot([], [], "s", markerfacecolor="none", color=colour, label=f"patch {patch_text(patch)}")
         title = f"frame {example.frame}: {sum(example.tokens_per_level)} of {example.num_uniform_tokens} tokens"

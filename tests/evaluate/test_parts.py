@@ -16,8 +16,8 @@ from matey.data.reading import read_parts
 from matey.data.windows import Window
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.histories import Boxes
-from matey.evaluate.parts import ScoredBoxes, score_lead_in_parts
-from matey.evaluate.records import ErrorSums
+from matey.evaluate.parts import ScoredBoxes, score_in_parts
+from matey.evaluate.records import ErrorSums, Task
 from matey.metrics import METRICS, Metric
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
@@ -109,7 +109,7 @@ def test_histories_that_were_read_are_gone_when_the_model_forecasts(monkeypatch)
         group = SimpleNamespace(ranks=ranks, exchange=exchange, size=2)
         about = {"eval": lambda self: self, "config": config, "sequence_group": group, "device": torch.device("cpu")}
         model = type("Model", (), {**about, "__call__": lambda self, prepared: forecast(prepared)})()
-        score_lead_in_parts(model, HeldOut((data,), ((0,),), 2), [Window(0, 0, 1, 1)], 1, ErrorSums())
+        score_in_parts(model, HeldOut((data,), ((0,),), 2), Task("lead", 1, (Window(0, 0, 1, 1),)), ErrorSums())
 
     monkeypatch.setattr("matey.evaluate.parts.read_parts", noted)
     with pytest.raises(Reached):

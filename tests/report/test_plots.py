@@ -34,8 +34,8 @@ def rollout_records(errors, persistence, system="gas", kind="rollout"):
 def test_truth_and_prediction_share_their_colours_and_the_error_is_symmetric(evaluation):
     for example in evaluation.examples[::3]:  # one of each system
         shown = pictures(plots.forecast_figure(example))
-        assert len(shown) == 4 * len(example.fields)
-        for row, target in enumerate(example.target):
+        assert len(shown) == 4 * len(example.batch.fields)
+        for row, target in enumerate(example.batch.target[0]):
             last, truth, prediction, error = shown[4 * row : 4 * row + 4]
             assert last.get_clim() == truth.get_clim() == prediction.get_clim() == (target.min(), target.max())
             low, high = error.get_clim()
@@ -44,9 +44,9 @@ def test_truth_and_prediction_share_their_colours_and_the_error_is_symmetric(eva
 
 def test_x_runs_to_the_right_and_y_upwards(evaluation):
     example = evaluation.examples[0]
-    last = example.last.clone()
-    last[0, 0, 0, 15] = 99.0  # the lower right corner
-    image = pictures(plots.forecast_figure(replace(example, last=last)))[0]
+    history = example.batch.history.clone()
+    history[0, -1, 0, 0, 0, 15] = 99.0  # the lower right corner
+    image = pictures(plots.forecast_figure(replace(example, batch=replace(example.batch, history=history))))[0]
     assert image.origin == "lower"
     assert np.argwhere(image.get_array() == 99).tolist() == [[0, 15]]
     assert image.get_extent() == pytest.approx([0, 1, 0, 1])
@@ -104,14 +104,14 @@ def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
 def in_space(example):
     """An example like another on a grid of 8 x 16 x 16 cells whose corner is refined."""
     batch = make_batch(num_samples=1, grid=(8, 16, 16))
+    batch = replace(batch, target=batch.last, spacing=(1.0, 0.5, 0.25))
     patches = ((1, 8, 8, 8), (1, 4, 4, 4))
     layout = tokenize([batch], patches, Refinement("budget", 22)).layout
-    frames = {name: batch.last[0] for name in ("last", "target", "prediction")}
-    return replace(example, fields=("density",), units=("1",), layout=layout, patches=patches, **frames)
+    return replace(example, batch=batch, prediction=batch.last[0], units=("1",), layout=layout, patches=patches)
 
 
 def test_in_space_the_middle_plane_is_drawn_and_the_mesh_covers_it(evaluation):
-    example = replace(in_space(evaluation.examples[0]), spacing=(1.0, 0.5, 0.25))
+    example = in_space(evaluation.examples[0])
     image = pictures(plots.forecast_figure(example))[0]
     assert image.get_array().shape == (16, 16) and image.get_extent() == [0, 4, 0, 8]
     (axes,) = plots.mesh_figure([example]).axes

@@ -25,11 +25,10 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.reading import read_history, read_history_part
 from matey.data.trajectories import lacking_note
-from matey.evaluate.evaluation import check_fit
 from matey.evaluate.forecasts.contents import Contents, contents_of, origin_of
 from matey.evaluate.forecasts.formats import FORMATS, FormatError, check_path, errors_of_disks
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.held_out import HeldOut
+from matey.evaluate.held_out import HeldOut, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, rollout
 from matey.mistakes import one_line, regular
