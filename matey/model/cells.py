@@ -50,11 +50,6 @@ class Sides:
     inside: tuple[tuple[bool, bool], ...]
     wraps: tuple[bool, ...]
 
-    @classmethod
-    def of_whole(cls, wraps: Sequence[bool]) -> Sides:
-        """Return the sides of a box that is the whole domain."""
-        return cls(((False, False),) * 3, tuple(wraps))
-
     def padded(self, values: Tensor, reach: Sequence[int]) -> Tensor:
         """Extend values ``(b, c, z, y, x)`` by ``reach`` cells beyond the ends of the domain, but not where they have a halo.
 

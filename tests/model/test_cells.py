@@ -13,6 +13,7 @@ from tests.support.models import VOCABULARY, make_batch, make_model
 
 CHANNELS, WIDTH, FIELDS = 6, 8, 3
 ROWS = Rows(torch.tensor([0, 2]), torch.tensor([0, 2]))
+WHOLE = ((False, False),) * 3  # nowhere does the domain go on
 
 
 def network(patches, seed=0):
@@ -47,7 +48,7 @@ def test_a_box_with_its_halo_gives_what_the_whole_domain_gives_there(wraps):
         torch.randn(2, 2, 2, 1, 24, 40, dtype=torch.float64),
         torch.randn(2, WIDTH, dtype=torch.float64),
     )
-    whole = changes(halves, inputs, conditions, Sides.of_whole(wraps))
+    whole = changes(halves, inputs, conditions, Sides(WHOLE, wraps))
     far = reach.inputs[2]
     middle = changes(
         halves,
@@ -66,7 +67,7 @@ def test_a_box_in_three_dimensions_gives_what_the_whole_domain_gives_there():
     halves, reach = network([(1, 4, 4, 4)])
     inputs, conditions = torch.randn(1, 2, 2, 20, 8, 8, dtype=torch.float64), torch.randn(1, WIDTH, dtype=torch.float64)
     wraps, far = (False, True, False), reach.inputs[0]
-    whole = changes(halves, inputs, conditions, Sides.of_whole(wraps))
+    whole = changes(halves, inputs, conditions, Sides(WHOLE, wraps))
     top = changes(
         halves, inputs[..., 12 - far :, :, :], conditions, Sides(((True, False), (False, False), (False, False)), wraps)
     )
@@ -79,7 +80,7 @@ def test_a_shift_of_a_periodic_domain_shifts_the_changes():
         torch.randn(1, 2, 2, 1, 16, 16, dtype=torch.float64),
         torch.randn(1, WIDTH, dtype=torch.float64),
     )
-    sides = Sides.of_whole((False, True, True))
+    sides = Sides(WHOLE, (False, True, True))
     shifted = changes(halves, inputs.roll((3, 5), (-2, -1)), conditions, sides)
     torch.testing.assert_close(shifted, changes(halves, inputs, conditions, sides).roll((3, 5), (-2, -1)))
 
@@ -90,7 +91,7 @@ def test_a_box_without_samples_has_gradients():
         halves,
         torch.zeros(0, 2, 2, 1, 8, 8, dtype=torch.float64),
         torch.zeros(0, WIDTH, dtype=torch.float64),
-        Sides.of_whole((False, True, True)),
+        Sides(WHOLE, (False, True, True)),
     )
     empty.sum().backward()
     assert all(weight.grad is not None for half in halves for weight in half.parameters())

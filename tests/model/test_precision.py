@@ -42,7 +42,7 @@ def of_cells():
         cells.field_stencil[0, :, 0] = laplacian((5, 5))
     inputs = torch.stack([waves()] * 2, dim=1)  # the last frame, and a change that no weight looks at
     features, conditions = (torch.zeros(*shape, dtype=torch.float64) for shape in ((1, 4, 1, SIZE, SIZE), (1, 24)))
-    sides = [Sides.of_whole((True, True, True))]
+    sides = [Sides(((False, False),) * 3, (True, True, True))]
     return lambda dtype, fields: cells.to(dtype)([inputs.to(fields)], [features.to(dtype)], conditions, [FIRST], sides)
 
 
