@@ -90,7 +90,9 @@ class DescribedFiles(TrajectorySet):
                     kinds |= {opened.path: opened.kind.name for opened in (file, *own.values())}
                     pieces += describe_file(file, each.part)
             whole = put_together(description, pieces) if description.in_files else pieces
-            located += [_with_tables(description, own) for own in whole]
+            for one in whole:
+                parameters = one.about.parameters | dict(parameters_in_tables(description.parameters, one.about))
+                located.append(replace(one, about=replace(one.about, parameters=parameters)))
         self.system, self.fields = description.system, tuple(description.fields)
 
         self.description = description
@@ -239,12 +241,6 @@ class DescribedFiles(TrajectorySet):
             unit = next(iter(own), "") or "?"
             found.append(source.unit if source.unit != "?" else "?" if unit == "?" else f"{scaled}{unit}")
         return tuple(found)
-
-
-def _with_tables(description: DataDescription, located: Located) -> Located:
-    """Return a trajectory with its parameters from tables added."""
-    found = dict(parameters_in_tables(description.parameters, located.about))
-    return replace(located, about=replace(located.about, parameters=located.about.parameters | found))
 
 
 def put_together(description: DataDescription, pieces: Sequence[Located]) -> list[Located]:

@@ -173,7 +173,8 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _refuse(file: DataFile) -> NoReturn:
-    found, beside = listed(_outline(file.path)), description_beside(file.path)
+    arrays, beside = kind_of(file.path).arrays(file.path), description_beside(file.path)
+    found = listed(f"{name} {stored.outline}" for name, stored in arrays.items())
     hint = f". {beside} does not name it in 'files'." if beside else ""
     known = "; ".join(reader.layout for _, reader in READERS.items())
     raise DataError(
@@ -181,11 +182,6 @@ def _refuse(file: DataFile) -> NoReturn:
         f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
         f"{hint}"
     )
-
-
-def _outline(file: Path) -> list[str]:
-    """Describe the contents of a file of any kind that some reader reads."""
-    return [f"{name} {stored.outline}" for name, stored in kind_of(file).arrays(file).items()]
 
 
 _SUFFIXES = (".yaml", ".yml")
@@ -370,19 +366,14 @@ def find_files(
     whole = _absolute(path)
     try:
         if description is not None:
-            if description.tables:
-                description = with_tables_in(_folder_of(whole), description)
-            return files_in(whole, description)
+            # The folder of the data: the path itself, or the one above a file, a store or a pattern.
+            folder = whole if is_folder(whole) else next(at for at in whole.parents if not glob.has_magic(str(at)))
+            return files_in(whole, with_tables_in(folder, description))
         return list(_with_descriptions(_found_at(whole, suffixes), whole))
     except PermissionError as error:
         raise DataError(
             f"{error.filename or path} cannot be read ({error.strerror}); ask its owner for read permission."
         ) from None
-
-
-def _folder_of(path: Path) -> Path:
-    """Return the folder of the data that a path stands for: the path itself, or the folder of a file, a store or a pattern."""
-    return path if is_folder(path) else next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
 def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]:
