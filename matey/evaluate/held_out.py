@@ -173,14 +173,12 @@ def without_seen(
             words = (
                 f"{trajectory_set.system}: the model was trained on {len(known)} of these {len(numbers)} trajectories"
             )
-            if rule == "refuse":
+            if rule == "refuse" or (rule == "leave_out" and len(known) == len(numbers)):
                 raise DataError(
                     f"{words}, known by their first frames, such as {first}: its errors on them would be too small. Take other "
-                    "data; or what its run held out, with --split test; or --seen leave_out to score the others alone, --seen "
-                    "score to score all."
+                    "data; or what its run held out, with --split test; or --seen leave_out to score the others alone, if "
+                    "there are any, --seen score to score all."
                 )
-            if rule == "leave_out" and len(known) == len(numbers):
-                raise DataError(f"{words}, such as {first}, and --seen leave_out leaves nothing; take other data.")
             notes.append(
                 f"{words}, which are left out." if rule == "leave_out" else f"{words}: their errors flatter it."
             )

@@ -111,19 +111,13 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]
-    is_held, has_ended = _lock_of(folder)
+    lock = folder / LOCK
+    is_held = lock.is_file() and lock.stat().st_size > 0
+    has_ended = lock.is_file() and not is_held
     so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, is_held, has_ended, patience)
     return replace(
         so_far, silence=0.0 if so_far.is_over else _silence(folder, (20 + log_every) * so_far.seconds_per_step)
     )
-
-
-def _lock_of(folder: Path) -> tuple[bool, bool]:
-    """Return whether the run's lock, see `matey.train.folder`, names a process, and whether it is there and names none."""
-    lock = folder / LOCK
-    is_there = lock.is_file()
-    is_held = is_there and lock.stat().st_size > 0
-    return is_held, is_there and not is_held
 
 
 def _silence(folder: Path, usual: float) -> float:

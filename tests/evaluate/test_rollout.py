@@ -1,3 +1,5 @@
+import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,8 +8,10 @@ import torch
 from matey import FieldBatch
 from matey.evaluate.histories import OwnCells, described
 from matey.evaluate.rollout import largest_change, rollout
+from tests.evaluate.rollout_parts_cases import CASES
 from tests.support.laws import law
 from tests.support.models import PATCHES, VOCABULARY, make_model
+from tests.support.programs import cases_of, start_ranks
 
 
 class Fibonacci:
@@ -138,3 +142,22 @@ def test_a_rollout_from_rest_stays_finite(value, predict):
     frames = torch.stack(list(rollout(model, batch, 60)))  # without limits the sizes pass 4 by step 17
     sizes = (frames - value).double().square().mean(dim=(-3, -2, -1)).sqrt()
     assert sizes.isfinite().all() and 0 < sizes[0].min() and sizes.max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "names", "network"),
+    [
+        (3, [*CASES][::2], "matey"),
+        pytest.param(3, [*CASES][1::2], "matey", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "matey", marks=pytest.mark.slow),
+        (3, [*CASES][1::2], "paper"),
+        pytest.param(4, [*CASES][::2], "paper", marks=pytest.mark.slow),
+        pytest.param(2, [*CASES], "paper", marks=pytest.mark.slow),
+    ],
+    ids=["three", "three_others", "two_all", "three_paper", "four_paper", "two_all_paper"],
+)
+def test_ranks_that_hold_parts_of_fields_roll_out_as_one_process(num_ranks, names, network):
+    command = ("-m", "tests.evaluate.rollout_parts_cases", json.dumps(names), network)
+    cases = dict(cases_of(start_ranks(num_ranks, *command, timeout=600)))
+    assert [*cases] == names and all(map(math.isfinite, cases.values())), cases
+    assert max(cases.values()) < 1e-10, cases

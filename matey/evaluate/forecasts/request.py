@@ -8,9 +8,9 @@ truth         as far as the trajectory reaches; the forecast may continue beyond
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -147,21 +147,11 @@ class ForecastRequest:
             )
 
     def _check_alike(self) -> None:
-        expected = self.first
-        for number in self.trajectories:
-            about = self.data.trajectories[number]
-            for what in ("grid", "boundary"):
-                if getattr(about, what) != getattr(expected, what):
-                    raise DataError(_different(what, number, getattr(about, what), getattr(expected, what)))
-            pairs = zip(about.spacing, expected.spacing, strict=True)
-            if not all(math.isclose(own, other, rel_tol=SAME_STEP) for own, other in pairs):
-                raise DataError(_different("spacing", number, about.spacing, expected.spacing))
-            if not math.isclose(about.time_step, expected.time_step, rel_tol=SAME_STEP):
-                raise DataError(_different("time step", number, about.time_step, expected.time_step))
-
-
-def _different(what: str, number: int, came: object, expected: object) -> str:
-    return (
-        f"Trajectories that are forecast together need the same {what}, but number {number} has {came} and the first "
-        f"{expected}; choose those that have the same with --trajectories."
-    )
+        for number, what in product(self.trajectories, ("grid", "boundary", "spacing", "time_step")):
+            own, first = (getattr(each, what) for each in (self.data.trajectories[number], self.first))
+            is_measured = what in ("spacing", "time_step")
+            if own != first and not (is_measured and np.allclose(own, first, rtol=SAME_STEP, atol=0)):
+                raise DataError(
+                    f"Trajectories that are forecast together need the same {what.replace('_', ' ')}, but number {number} has "
+                    f"{own} and the first {first}; choose those that have the same with --trajectories."
+                )
