@@ -209,10 +209,8 @@ class Forecasts:
         asked, group, contents = self.request, self.model.sequence_group, self.contents
         form, place = FORMATS[progress.path.suffix], group.ranks.place
         open_file = partial(form.open_file, progress.unfinished, contents)
-        done, together = (
-            int(state[0, 0]),
-            asked.lead * max(1, STRETCH_BYTES // (4 * asked.lead * math.prod(contents.shape[2:]))),
-        )
+        done, step_bytes = int(state[0, 0]), 4 * asked.lead * math.prod(contents.shape[2:])
+        together = asked.lead * max(1, STRETCH_BYTES // step_bytes)
         rolled = Rollout(self._histories(first, first + len(state)), asked.conserve)
         boxes = boxes_of_ranks(rolled.histories, group.size)
         if done:
@@ -332,7 +330,7 @@ def _chosen(trajectories: object, num_trajectories: int) -> tuple[int, ...]:
         raise DataError(f"trajectories: expected their numbers, counted from 0, or None for all, got {trajectories!r}.")
     if not numbers:
         raise DataError("No trajectory is chosen; expected one or more.")
-    return tuple(dict.fromkeys(int(number) for number in numbers if isinstance(number, Integral)))
+    return tuple(dict.fromkeys(map(int, numbers)))
 
 
 def _trained(model: str | Path | MateyModel) -> Trained:
