@@ -283,7 +283,7 @@ class TrainSection(Section):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """AdamW's moment decay"""
     weight_decay: float = Field(0.01, ge=0, le=1e3)
-    """weight decay of matrices; norms, biases, embeddings and kernels have none"""
+    """weight decay of matrices and of kernels of cells; norms, biases and embeddings have none"""
     groups: dict[Part, GroupSection] = {}
     """learning rate and weight decay of parts of the network"""
     layer_decay: float = Field(1.0, gt=0, le=1)
