@@ -9,10 +9,10 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from matey.checkpoints.run_files import (
@@ -31,6 +31,8 @@ from matey.config import RunConfig, load_config
 from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
 from matey.config.flags import started_as
 from matey.config.loading import sentences, shortened
+from matey.config.schema import Count, ModelSection, TokensSection
+from matey.config.section import FieldName
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.model.matey import MateyModel
@@ -123,6 +125,29 @@ def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
     return [lines[key] for key in sorted(lines)]
 
 
+class _ModelJson(ModelSection):
+    """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
+
+    Other keys are Hugging Face's.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
+    given: tuple[FieldName, ...] = Field((), max_length=10_000)
+    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
+    attention: str = "auto"  # the backend of the machine that wrote the file
+    tokens: TokensSection = TokensSection()
+    history: Count = 1
+    num_heads: int = Field(3, ge=1, le=1024)
+    width: int = Field(192, ge=4, le=65_536)
+    num_blocks: int = Field(12, ge=1, le=1024)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
+    scales: Any = None  # see `matey.model.configuration.check_ranges`
+    num_wavelengths: int = Field(16, ge=1, le=1024)
+    longest_lead: float = Field(256.0, gt=0, le=1e9)
+
+
 def load_model(folder: Path) -> MateyModel:
     """Load a model on the CPU; its attention backend is chosen for the device, because results do not depend on it.
 
@@ -161,6 +186,7 @@ def _check_config(folder: Path) -> None:
         raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
     if kind != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
+    validated(_ModelJson, tree, folder / MODEL_CONFIG)
 
 
 def read_json(path: Path) -> dict[str, Any]:
