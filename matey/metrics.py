@@ -129,12 +129,12 @@ def _correlation_of(sums: CellSums) -> Tensor:
 
 
 def error_text(error: float) -> str:
-    """Format an error with four decimals, or with two significant digits where these decimals would all be zero.
+    """Format an error with three significant digits.
 
-    >>> error_text(0.12345), error_text(4.5e-7)
-    ('0.1235', '4.5e-07')
+    >>> error_text(0.12345), error_text(0.5), error_text(4.5e-7)
+    ('0.123', '0.500', '4.50e-07')
     """
-    return f"{error:.1e}" if 0 < error < 5e-5 else f"{error:.4f}" if error < 1000 else f"{error:.3g}"
+    return f"{error:#.3g}".rstrip(".")
 
 
 def _root_mean_square(field: Tensor) -> Tensor:

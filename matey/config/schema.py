@@ -292,8 +292,8 @@ class TrainSection(Section):
     """largest norm of the gradient; 0 does not clip"""
     ema: float = Field(0.0, ge=0, lt=1)
     """decay of the moving average of the weights, such as 0.999, which validation and model/ use; 0: none"""
-    loss: LossName = "nrmse"
-    """NRMSE; balanced: over persistence's mean on the system at the lead time; gradient: of values and slopes"""
+    loss: LossName = "balanced"
+    """balanced: NRMSE over persistence's mean on the system at the lead time; nrmse; gradient: of values and slopes"""
     unroll: int = Field(0, ge=0, le=1000)
     """most steps that the model is rolled out before it is trained on what it made; 0: never"""
     unroll_share: float = Field(0.25, ge=0, le=1)

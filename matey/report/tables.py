@@ -20,9 +20,10 @@ from matey.report.page import Table
 from matey.report.plots import patch_text
 
 READING = (
-    "NRMSE: error over the size of the field, 0.01 is 1 %. persistence: the last frame again. ratio: NRMSE over\n"
-    "persistence's, below 1 is better. seams: jumps of the error at patch borders, 1 is none. tokens' worth: NRMSE\n"
-    "without what tokens contribute over that with it, 1 is nothing. docs/evaluation.md says more."
+    "NRMSE: error over the size of the field, 0.01 is 1 %. VRMSE: over its deviation, 1 is a forecast of its mean.\n"
+    "of last: of the last frame again, persistence. ratio: NRMSE over persistence's, below 1 is better. seams: jumps\n"
+    "of the error at patch borders, 1 is none. tokens' worth: NRMSE without what tokens contribute over that with it,\n"
+    "1 is nothing. docs/evaluation.md says more."
 )
 """Legend of the numbers in `summary_text`."""
 
@@ -33,12 +34,11 @@ STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
     """Format the results of one model as plain tables, with the kind of the model above its numbers."""
     chosen = summary_records(evaluation.records)
-    head = ("NRMSE", "", label, "persistence", "extrapolation", "ratio", "seams", "windows")
+    head = (label, "", "NRMSE", "of last", "VRMSE", "of last", "ratio", "seams", "windows")
     errors = [
         (
             *about_of(r),
-            error_text(r.nrmse),
-            *baseline_cells(r),
+            *(error_text(errors[name]) for name in ("nrmse", "vrmse") for errors in (r.errors, r.persistence)),
             number(r.ratio, ".3f"),
             number(r.seams),
             f"{r.num_windows}",

@@ -8,7 +8,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.data import DataError
 from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
-from matey.report.tables import comparison_text
+from matey.report.tables import comparison_text, error_text
 from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 
@@ -54,6 +54,6 @@ def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error
     assert "two" in lines[0] and "a model of four frames" in lines[0] and "persistence" in lines[0]
     first = next(record for record in evaluations[0].records if record.field == "all")
     other = next(record for record in evaluations[1].records if record.field == "all")
-    errors = [f"{first.nrmse:.4f}", f"{other.nrmse:.4f}"]
+    errors = [error_text(first.nrmse), error_text(other.nrmse)]
     errors[first.nrmse > other.nrmse] += "*"
     assert lines[2].split()[:5] == ["shallow_water", "lead", "1", *errors]

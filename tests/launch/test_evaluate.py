@@ -14,6 +14,7 @@ import yaml
 from matey.data import open_dataset
 from matey.data.split_record import seen_text
 from matey.data.splits import fingerprints, split_groups
+from matey.metrics import error_text
 from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
 from tests.support.paths import ROOT
@@ -73,7 +74,7 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     (chosen,) = (
         r for r in records if (r["system"], r["field"], r["kind"], r["lead"]) == ("shallow_water", "all", "lead", 3)
     )
-    row = f"{chosen['nrmse']:.4f} {chosen['persistence_nrmse']:.4f} {chosen['extrapolation_nrmse']:.4f}"
+    row = f"{error_text(chosen['nrmse'])} {error_text(chosen['persistence_nrmse'])} {error_text(chosen['vrmse'])}"
     assert row in " ".join(result.stdout.split())
 
 

@@ -15,6 +15,7 @@ from matey.checkpoints.trained import load_trained
 from matey.config import load_config
 from matey.data import open_dataset
 from matey.data.split_record import read_seen
+from matey.metrics import error_text
 from matey.train.finetune import finetune
 from tests.support.described_files import describe, flow
 from tests.support.launchers import LAUNCHERS
@@ -56,9 +57,9 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
     result, run = whole
     errors = metrics(run, "valid_nrmse")
     for step, error in errors.items():
-        assert f"Step {step}: validation NRMSE {error:.4f}" in result.stdout
+        assert f"Step {step}: validation NRMSE {error_text(error)}" in result.stdout
     table = result.stdout.partition("best validation")[2].split()
-    assert table[table.index("shallow_water") + 1] == f"{min(errors.values()):.4f}"
+    assert table[table.index("shallow_water") + 1] == error_text(min(errors.values()))
     assert f"Next: python launch/evaluate.py --checkpoint {run} --out {run}" in result.stdout
     assert (run / "checkpoints" / "latest").read_text() == "step_000004"
     assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]

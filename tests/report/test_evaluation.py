@@ -13,7 +13,7 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
 from matey.report.evaluation import describe, write_report
 from matey.report.page import Table, page
-from matey.report.tables import forecast_text
+from matey.report.tables import error_text, forecast_text
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}
@@ -87,7 +87,7 @@ def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(mod
 def test_the_report_holds_every_record(report, evaluation):
     cells = "|".join(Reader(report).words)
     for record in evaluation.records:
-        row = [record.system, record.field, forecast_text(record), f"{record.nrmse:.4f}"]
+        row = [record.system, record.field, forecast_text(record), error_text(record.nrmse)]
         assert "|".join(row) in cells
 
 

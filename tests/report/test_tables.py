@@ -4,7 +4,7 @@ import math
 
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record
-from matey.report.tables import number, physics_table, summary_records, summary_text
+from matey.report.tables import error_text, number, physics_table, summary_records, summary_text
 
 GAS = {"mass": 0.5, "truth_mass": 1e-7}
 
@@ -56,9 +56,7 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         first.system,
         "lead",
         "1",
-        f"{first.nrmse:.4f}",
-        f"{first.persistence_nrmse:.4f}",
-        f"{first.extrapolation_nrmse:.4f}",
+        *(error_text(each[name]) for name in ("nrmse", "vrmse") for each in (first.errors, first.persistence)),
         f"{first.ratio:.3f}",
         number(first.seams),
         "5",
