@@ -56,7 +56,7 @@ NO_DATA = "data.sets=[{path: nowhere}]"
         (["tools/simulate.py", "moon", "--out", "x"], "there is no system 'moon'"),
         (["launch/finetune.py", *RUN], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["launch/finetune.py", *RUN, "--pretrained", "none"], "the run YAML has to state"),
-        (["launch/finetune.py", *RUN, "--pretrained", "docs"], "--pretrained: docs is neither a run"),
+        (["launch/finetune.py", *RUN, "--pretrained", "docs"], "docs is neither a run"),
         (["launch/pretrain.py", *RUN, "--set", "finetune={pretrained: none}"], "has a section 'finetune'"),
         (["launch/pretrain.py", *RUN, "--set", NO_DATA], "nowhere does not exist"),
         (["launch/pretrain.py", *RUN, "--set", "data.sets=[{path: ds_configs}]"], "ds_configs holds no data file"),

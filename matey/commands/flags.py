@@ -353,9 +353,9 @@ def plan() -> int:
     add("--read_rate", type=number(1e-6, 1e9), help="MB of float32 a second that one process reads")
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
+    from matey.commands.training import check_data
     from matey.planning import check_named, is_at_hand
     from matey.planning.machine import load_machine
-    from matey.train.command import check_data
 
     machine = load_machine(args.machine)
     if args.grid is None and is_at_hand(run):

@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from matey.config import ConfigError, RunConfig
+from matey.config import RunConfig
+from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig, with_network_of
 from matey.planning import is_at_hand
 from matey.planning.estimate import Choice, Estimate, choice_of, estimate, nearest_that_fits, search
@@ -57,7 +58,7 @@ def as_pretrained(run: RunConfig) -> tuple[RunConfig, MateyConfig | None, list[s
     notes = [] if parts == "all" else [f"All weights count as trained, though finetune.train is {parts}."]
     try:
         source = load_source(run)
-    except ConfigError as error:
+    except Mistake as error:
         absent = f"The network is that of the YAML alone, since its pretrained model is not there: {error}"
         return run, None, [absent, *notes]
     if source is None:

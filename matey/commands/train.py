@@ -11,16 +11,16 @@ FINETUNE_FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train"
 
 @interruptible
 def pretrain() -> int:
-    """Pretrain one model on many PDE systems, with the exit codes of `matey.train.run.run_training`."""
+    """Pretrain one model on many PDE systems, with the exit codes of `matey.commands.training.run_training`."""
     hold()  # before the imports that take seconds
-    from matey.train.command import check_no_source, read_settings, training_parser
+    from matey.commands.training import check_no_source, read_settings, run_training, training_parser
 
     usage = (
         "Pretrain one model on many PDE systems: `deepspeed launch/pretrain.py --deepspeed_config JSON --config YAML`."
     )
     args = training_parser(usage).parse_args()
     run, deepspeed_config = read_settings(args, check_no_source)
-    from matey.train.run import pretrain, run_training
+    from matey.train.run import pretrain
 
     return run_training(pretrain, run, deepspeed_config, only_describe=args.describe)
 
@@ -29,8 +29,9 @@ def pretrain() -> int:
 def finetune() -> int:
     """Fine-tune a trained model, with the same exit codes."""
     hold()
+    from matey.commands.training import read_settings, run_training, training_parser
+    from matey.config import source_of
     from matey.config.schema import FINETUNE_MODES
-    from matey.train.command import named_source, read_settings, training_parser
 
     flags = "--deepspeed_config JSON --config YAML --pretrained RUN_OR_MODEL"
     parser = training_parser(f"Fine-tune a trained model: `deepspeed launch/finetune.py {flags}`.")
@@ -43,8 +44,7 @@ def finetune() -> int:
     args = parser.parse_args()
     given = {key: getattr(args, flag) for flag, key in FINETUNE_FLAGS.items() if getattr(args, flag) is not None}
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
-    run, deepspeed_config = read_settings(args, named_source, settings)
+    run, deepspeed_config = read_settings(args, source_of, settings)
     from matey.train.finetune import finetune
-    from matey.train.run import run_training
 
     return run_training(finetune, run, deepspeed_config, only_describe=args.describe)

@@ -8,6 +8,7 @@ from matey.config.loading import (
     load_deepspeed_config,
     parse_config,
     read_yaml,
+    source_of,
     with_overrides,
 )
 from matey.config.schema import (

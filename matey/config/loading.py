@@ -136,6 +136,29 @@ def dump_config(config: RunConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def source_of(run: RunConfig) -> str | None:
+    """Return the run or model that a run which fine-tunes starts from; None for random weights.
+
+    Raises:
+        ConfigError: no source is named, or random weights are asked for without the settings of the network.
+    """
+    if run.finetune is None or run.finetune.pretrained is None:
+        raise ConfigError(
+            "Name the run or model to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
+            "(finetune.pretrained in the run YAML)."
+        )
+    if run.finetune.pretrained != "none":
+        return run.finetune.pretrained
+    stated = {"model": run.model.model_fields_set, "tokens": run.tokens.model_fields_set}
+    for section, key in (("model", "size"), ("model", "scheme"), ("tokens", "set"), ("tokens", "patches")):
+        if key not in stated[section]:
+            raise ConfigError(
+                "With --pretrained none there is no model to take the network from: the run YAML has to state "
+                f"{section}.{key}; the config.yaml of a run from a pretrained model states all, its vocabulary too."
+            )
+    return None
+
+
 def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
     """Read a DeepSpeed JSON, which owns ZeRO, precision, offload, communication and monitors.
 

@@ -181,10 +181,11 @@ def _empty_group(kind: str, own: GroupSection, below: int, train: TrainSection) 
     return group | ({"momentum": train.muon.momentum} if kind == "muon" else {})
 
 
-def set_learning_rate(engine: Engine, learning_rate: float) -> None:
-    """Set the learning rate of the next step; each group multiplies it by its factor."""
+def set_learning_rate(engine: Engine, learning_rate: float) -> dict[str, float]:
+    """Set the learning rate of the next step, which each group multiplies by its factor; return the groups' rates by name."""
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate * group["factor"]
+    return {group["name"]: group["lr"] for group in engine.optimizer.param_groups}
 
 
 def take_step(engine: Engine) -> Tensor | None:
@@ -332,7 +333,7 @@ def _age(lock: Path) -> float:
 # DeepSpeed lets PyTorch run any code in the files. PyTorch's first variable overrules that; the second, which a site or a user
 # may have set, does the opposite. With both, PyTorch refuses to load anything.
 ONLY_WEIGHTS, ANYTHING = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-FROM_CONFIGURATION = frozenset({"weight_decay", "betas", "eps", "factor", "momentum"})
+FROM_CONFIGURATION = frozenset({"name", "weight_decay", "betas", "eps", "factor", "momentum"})
 """Settings of a group of parameters that come from the run's configuration; its rate is set in every step."""
 CLIP_NORM = "clip_grad"  # as DeepSpeed's optimizers call it; without one, the engine clips as it is configured
 

@@ -17,7 +17,7 @@ from matey.planning.memory import EngineSettings, MemoryPlan, main_memory, plan_
 from matey.planning.operations import count_kernels
 from matey.planning.workload import Workload
 from matey.tokens.refinement import is_of_patches
-from matey.train.memory import group_size
+from matey.train.network import group_size
 
 ADAM_BYTES = 28  # per parameter: AdamW reads weight, gradient and both moments, and writes all but the gradient
 

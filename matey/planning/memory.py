@@ -20,7 +20,8 @@ from matey.parallel.topology import Topology
 from matey.planning.machine import Machine
 from matey.planning.workload import Part, Sample, Workload, num_cells, parts_of_sample
 from matey.tokens.neighbours import places_around
-from matey.train.memory import activation_bytes, is_copied_ahead
+from matey.train.ahead import is_copied_ahead
+from matey.train.network import activation_bytes
 
 GRADIENT_COPY = 4  # bytes per parameter: contiguous gradients of the slice that AdamW updates
 PLAN_BYTES = 80  # per token, besides 16 for each place around it

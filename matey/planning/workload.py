@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from matey.config import ConfigError, RunConfig
-from matey.data.reading import samples_of_windows
+from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
 from matey.model.blocks import scheme_keys
@@ -34,7 +34,8 @@ from matey.tokens.neighbours import neighbours_of
 from matey.tokens.patches import cover, patch_grid
 from matey.tokens.refinement import check_window, split_by
 from matey.tokens.segments import segment
-from matey.train.network import check_fit, layout_of_windows, with_vocabulary
+from matey.tokens.tokenize import tokenize
+from matey.train.network import check_fit, with_vocabulary
 from matey.train.run_data import open_data
 
 WindowSize = tuple[int, int, int, int]
@@ -113,11 +114,7 @@ def one_batch(sample: Sample, num_samples: int) -> Samples:
 def draw_samples(
     run: RunConfig, num_samples: int, pretrained: MateyConfig | None = None
 ) -> tuple[MateyConfig, tuple[Sample, ...]]:
-    """Return a run's network, and samples drawn from its data as in training.
-
-    No field is held whole: tokens are counted in boxes. Only a criterion of a package, which may look beyond a patch, is given
-    whole windows.
-    """
+    """Return a run's network, and samples drawn from its data as in training; one window is held at a time."""
     data = open_data(run)
     run = with_vocabulary(run, data.all_sets, pretrained)
     config = model_config(run, pretrained)
@@ -140,8 +137,8 @@ def _least(num_sets: int) -> int:
 
 def _counted(sets: Sequence[TrajectorySet], window: Window, num_frames: int, config: MateyConfig) -> Sample:
     """Return a window of the data with the layout of its tokens."""
-    source, about = sets[window.set_index], samples_of_windows(sets, [window], num_frames)
-    layout = layout_of_windows(sets, [window], num_frames, config)
+    source, (batch,) = sets[window.set_index], read_windows(sets, [window], num_frames)
+    about, layout = batch.samples, tokenize([batch], config.patches, config.refinement).layout
     given_frames = num_frames + window.lead if source.varying else bool(source.given)
     given = len(source.given), int(given_frames)
     return Sample(about.system, about.window, len(about.fields), layout, *given, about.periodic)

@@ -7,7 +7,7 @@ Ranks that each read a part of the fields prepare a micro-batch together, in the
 
 While one micro-batch is in use, the next is prepared. If it is small compared with the device's memory, it is copied there at
 once, so that the device holds two. A large one waits in main memory until the step has released the one before
-(`matey.train.memory.is_copied_ahead`), and no second copy of it is made there. On a CPU there is nothing to copy and, without
+(`is_copied_ahead`), and no second copy of it is made there. On a CPU there is nothing to copy and, without
 workers, no core to spare: micro-batches are then made when they are asked for.
 """
 
@@ -36,7 +36,6 @@ from matey.parallel.exchange import HostExchange
 from matey.parallel.topology import Topology
 from matey.samples import BatchPart
 from matey.train.loss import NRMSE, Loss, halo_of
-from matey.train.memory import is_copied_ahead
 from matey.train.unroll import is_part, num_rolled
 
 
@@ -197,6 +196,15 @@ class _OnItsWay:
 
     item: Packed
     copied: torch.cuda.Event
+
+
+AHEAD_SHARE = 1 / 8
+"""Share of a GPU's memory that a micro-batch may take to be copied there while the one before is in use."""
+
+
+def is_copied_ahead(num_bytes: float, memory: float) -> bool:
+    """Return whether a micro-batch is copied to a GPU with ``memory`` bytes before the step has released the one before."""
+    return num_bytes <= AHEAD_SHARE * memory
 
 
 class _WayTo:

@@ -222,8 +222,8 @@ class RunFolder:
         """Load the checkpoint of ``step``, DeepSpeed's or universal, and return the state saved with it; nothing is written.
 
         Raises:
-            RunError: the run in this folder has another model, tokenizer or history, or trains other parts or at other rates;
-                or the checkpoint is corrupt, or DeepSpeed's with other ranks or another ZeRO stage.
+            RunError: the run in this folder has another model, tokenizer or history, or trains other parts; or the checkpoint
+                is corrupt, or DeepSpeed's with other ranks, another ZeRO stage or other groups of weights.
         """
         check_kept(self.path, run)
         barrier()
@@ -363,7 +363,7 @@ def _make_way(old: Path) -> None:
 
 
 # Settings that a resumed run must keep: whole sections where no keys are named, else these keys.
-KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer", "groups", "layer_decay"))
+KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimizer",))
 
 
 class RunError(Mistake):
@@ -371,7 +371,7 @@ class RunError(Mistake):
 
 
 def check_kept(folder: Path, run: RunConfig) -> None:
-    """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts or at other rates."""
+    """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts."""
     saved = load_config(folder / CONFIG)
     for section, keys in KEPT.items():
         before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
@@ -394,8 +394,17 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
     try:
         source = open_checkpoint(folder)
         layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
+        groups, stated = trained_names(engine), source.common.get("trained")
         if source.stage is not None and (source.num_ranks, source.layout) != (world_size(), layout):
-            raise RunError(_convert_first(source, layout))
+            of_ranks = f"by {source.num_ranks} ranks {source.layout}", f"{world_size()} ranks {layout}"
+            raise RunError(_convert_first(source, *of_ranks))
+        if source.stage is not None and stated not in (None, groups):
+            sizes = (
+                f"groups of {' and '.join(str(len(group)) for group in each)} weights" for each in (stated, groups)
+            )
+            raise RunError(
+                _convert_first(source, f"in {next(sizes)}", f"{next(sizes)}, by train.groups and layer_decay")
+            )
         # DeepSpeed would not name a corrupt file, and would accept a file of another step or with changed bytes.
         if damage := find_damage(source, source.files()[rank() :: world_size()]):
             raise RunError(f"{damage[0]} Or {older}")
@@ -419,14 +428,14 @@ def let_lost_contact_through(error: Exception) -> None:
         raise error
 
 
-def _convert_first(source: Source, layout: str) -> str:
+def _convert_first(source: Source, then: str, now: str) -> str:
     run = source.folder.parent.parent
     new = run.with_name(f"{run.name}_universal")
     convert = started_as("tools/convert_checkpoint.py", "convert")
     return (
-        f"{source.folder} was saved by {source.num_ranks} ranks {source.layout}, and this run has {world_size()} ranks "
-        f"{layout}. Convert it with `{convert} {quote(str(run))} --to universal --out {quote(str(new))}` and go on "
-        f"with --resume --set output.dir={quote(str(new))}."
+        f"{source.folder} was saved {then}, and this run has {now}. Start it as before, or convert the checkpoint with "
+        f"`{convert} {quote(str(run))} --to universal --out {quote(str(new))}` and go on with --resume --set "
+        f"output.dir={quote(str(new))}."
     )
 
 

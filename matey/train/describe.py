@@ -23,7 +23,7 @@ from matey.parallel.topology import Topology
 from matey.text_table import text_table
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import padding_note
-from matey.train.memory import activation_bytes
+from matey.train.network import activation_bytes
 from matey.train.run_data import RunData
 
 

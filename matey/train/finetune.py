@@ -12,7 +12,7 @@ from typing import Any, get_args
 import torch
 
 from matey.checkpoints.trained import Trained, load_trained
-from matey.config import ConfigError, FinetuneSection, Part, RunConfig
+from matey.config import ConfigError, FinetuneSection, Part, RunConfig, source_of
 from matey.config.schema import FINETUNE_MODES
 from matey.model.configuration import model_config, with_network_of
 from matey.model.lora import add_adapters, is_adapter
@@ -20,7 +20,6 @@ from matey.model.matey import MateyModel, quiet
 from matey.model.parts import OUTPUT, part_of
 from matey.model.transfer import Transfer, transfer, weights_fingerprint
 from matey.parallel.collectives import check_same_run
-from matey.train.command import named_source, reading_source
 from matey.train.describe import parts_table
 from matey.train.network import check_fit, with_vocabulary
 from matey.train.run import train_run
@@ -69,12 +68,12 @@ def load_source(run: RunConfig) -> Trained | None:
     """Load the model to start from; None for random weights.
 
     Raises:
-        ConfigError: no source is named, or it cannot be loaded, or random weights lack the settings of the network.
+        ConfigError: no source is named, or random weights lack the settings of the network.
+        CheckpointError: the model cannot be loaded.
     """
-    source = named_source(run)
-    if source is None:
+    if (source := source_of(run)) is None:
         return None
-    with reading_source(), quiet():
+    with quiet():
         return load_trained(source)
 
 

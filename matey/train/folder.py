@@ -77,10 +77,10 @@ class Lock:
     does: ClassVar[str]  # what the holder does with the place
     instead: ClassVar[str]  # what a process that is refused may choose
     once_lost: ClassVar[str]  # what to do when the lock was lost
+    stays: ClassVar[bool]  # whether the file of the lock stays when the lock is released
 
     def __init__(self, path: Path, place: Path) -> None:
         self.path, self.place = path, place
-        self._made_folder = False
         self._file: int | None = None
         self.holder: Holder = {}
         self._ended = Event()
@@ -93,7 +93,6 @@ class Lock:
             LockedError: another process holds it.
             OSError: the folder cannot be written.
         """
-        self._made_folder = not self.path.parent.exists()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         node, started, first_touch = socket.gethostname(), time.monotonic(), None
         while self._file is None:
@@ -119,7 +118,7 @@ class Lock:
         self._heart.start()
 
     def release(self) -> None:
-        """Release the lock, if it is held; its file stays and names nobody, or is removed, and so is a folder made for it."""
+        """Release the lock, if it is held; its file stays and names nobody, or is removed."""
         if self._file is not None:
             self._ended.set()
             if self._heart.is_alive():  # on a full disk it was never started
@@ -128,16 +127,10 @@ class Lock:
                 is_ours = not self.loss()
                 if is_ours or not self._is_there(self._file):
                     os.ftruncate(self._file, 0)
-                if is_ours and not self._stays():
+                if is_ours and not self.stays:
                     self.path.unlink()
-                    if self._made_folder:
-                        self.path.parent.rmdir()
             os.close(self._file)
             self._file = None
-
-    def _stays(self) -> bool:
-        """Whether the file of the lock stays when the lock is released."""
-        return False
 
     def loss(self) -> str | None:
         """Return a sentence if the lock is no longer ours: its file, or the folder, was moved, removed or taken over."""
@@ -196,25 +189,19 @@ class Lock:
 
 
 class FolderLock(Lock):
-    """The lock of a run's folder, ``matey.lock``; the file stays there, and names nobody after a run that ended normally.
+    """The lock of a run's folder, ``matey.lock``; the file stays there, and names nobody after a run that ended normally."""
 
-    If nothing else is in the folder, the run never began: the file is removed, and the folder too if `take` made it.
-    """
-
-    does, instead = "trains there", "another output.dir"
+    does, instead, stays = "trains there", "another output.dir", True
     once_lost = "go on from the last checkpoint with --resume, where the folder is now"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / LOCK, folder)
 
-    def _stays(self) -> bool:
-        return os.listdir(self.place) != [LOCK]
-
 
 class FileLock(Lock):
     """The lock of a file while it is being made, ``.NAME.lock`` beside it, which is removed at the end."""
 
-    does, instead = "makes it", "another name"
+    does, instead, stays = "makes it", "another name", False
     once_lost = "start the same command again when no other makes this file"
 
     def __init__(self, file: Path) -> None:

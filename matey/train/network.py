@@ -1,41 +1,26 @@
-"""Checks whether a run's network fits its data and the machine, and lays out the tokens of a micro-batch.
-
-The layout is made before sequence groups exist: for fields of any size, in boxes divided among all ranks.
-"""
+"""Checks whether a run's network fits its data and the machine: its fields, its tokens, and the memory of its activations."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from itertools import product
 
 import torch
-from torch import Tensor
 
 from matey.config import ConfigError, RunConfig
-from matey.data.reading import read_box, read_windows, samples_of_windows
+from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.views import CoarsenedTrajectories
-from matey.data.windows import Window, alike
 from matey.mistakes import nearest_name
 from matey.model.attention import has_flash
+from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
-from matey.parallel.collectives import rank, shared_out, world_size
+from matey.parallel.collectives import done_by_rank_zero, rank, world_size
 from matey.parallel.topology import Topology
-from matey.samples import Box, Samples
-from matey.tokens.layout import TokenLayout, layout_tokens
-from matey.tokens.patches import Patch, cover, patch_grid
-from matey.tokens.refinement import check_window, is_of_patches
-from matey.tokens.tokenize import (
-    check_samples,
-    criteria_by_coarsest,
-    refined_from,
-    statistics_from,
-    sums_by_coarsest,
-    tokenize,
-)
-from matey.train.memory import group_size
+from matey.tokens.layout import TokenLayout
+from matey.tokens.neighbours import places_around
+from matey.tokens.refinement import check_window
+from matey.tokens.tokenize import tokenize
 from matey.train.run_data import RunData
 
 
@@ -110,7 +95,7 @@ def topology_of(run: RunConfig, data: RunData, config: MateyConfig, value_bytes:
     """
 
     def most_tokens() -> int:
-        return max(layout_of(run, data, config, step).num_tokens for step in range(AUTO_DRAWS))
+        return done_by_rank_zero(lambda: max(layout_of(run, data, config, n).num_tokens for n in range(AUTO_DRAWS)))
 
     size = group_size(run, config, most_tokens, value_bytes, world_size())
     try:
@@ -132,80 +117,78 @@ def check_attention(backend: str, is_bf16: bool) -> None:
         )
 
 
-AT_ONCE = 2**28
-"""Bytes of a history that a rank reads at once."""
+PER_ATTENTION, PER_MLP = 7, 10
+"""Number of values of a token's width that a block keeps for the backward pass, for each attention and for its MLP.
+
+Attention: input, its norm, queries, keys and values, the gathered result, and the residual. MLP: input, norm, residual, and two
+values of the hidden width, which counts as four.
+"""
+
+PER_MIXING = 2
+"""Number of further values that mixing neighbours keeps, besides those of the neighbours: before and after its nonlinearity."""
+
+
+def activation_bytes(
+    config: MateyConfig,
+    num_tokens: float,
+    num_attentions: int,
+    checkpoint_blocks: str = "none",
+    value_bytes: int = 4,
+    *,
+    offloaded: bool = False,
+) -> int:
+    """Return the bytes that activations of ``num_tokens`` tokens take on one rank, in blocks and in maps of neighbours.
+
+    Args:
+        config: the model's configuration.
+        num_tokens: number of tokens of a micro-batch that the rank holds.
+        num_attentions: number of attentions in a block: 1 for ``vit``, 2 for ``svit``, 3 or 4 for ``avit``.
+        checkpoint_blocks: the setting ``parallel.checkpoint_blocks``.
+        value_bytes: size of a value in bytes: 4 for float32, 2 for bfloat16.
+        offloaded: whether the inputs of recomputed blocks wait in main memory, and do not count.
+    """
+    mixing = (len(places_around(config.patches)) + PER_MIXING) * config.mixes_neighbours
+    block = num_attentions * PER_ATTENTION + PER_MLP * config.mlp_ratio / 4 + mixing
+    blocks = config.num_blocks * config.has_tokens
+    given = 0 if offloaded else 1  # of a recomputed block, its input
+    kept = {"none": blocks * block, "all": blocks * given + block, "every_other": blocks / 2 * (block + given) + block}
+    return int(num_tokens * config.width * value_bytes * (kept[checkpoint_blocks] + 2 * config.maps * mixing))
+
+
+def group_size(
+    run: RunConfig, config: MateyConfig, most_tokens: Callable[[], int], value_bytes: int, num_ranks: int
+) -> int:
+    """Return ``parallel.sequence_parallel_size`` or, if that is ``auto``, the smallest size that the memory limit allows.
+
+    Args:
+        run: the run.
+        config: the configuration of its model.
+        most_tokens: function that returns the number of tokens of the largest micro-batch; called for ``auto`` alone.
+        value_bytes: size of a value in bytes.
+        num_ranks: number of all ranks.
+
+    Raises:
+        ConfigError: even all ranks together are too few.
+    """
+    settings = run.parallel
+    if settings.sequence_parallel_size != "auto":
+        return settings.sequence_parallel_size
+    assert settings.memory_limit is not None, "the schema wants a limit with auto"
+    num_attentions = len(scheme_keys(config.scheme, config.patches))
+    how = settings.checkpoint_blocks, value_bytes
+    kept = activation_bytes(config, most_tokens(), num_attentions, *how, offloaded=settings.offload_activations) / 2**30
+    for size in range(1, num_ranks + 1):
+        if num_ranks % size == 0 and kept / size <= settings.memory_limit:
+            return size
+    raise ConfigError(
+        f"The activations of a micro-batch take {kept:.3g} GiB, which {num_ranks} ranks with parallel.memory_limit "
+        f"{settings.memory_limit:g} GiB each cannot hold; raise that limit, start more ranks, set "
+        "parallel.checkpoint_blocks to 'all', or lower train.micro_batch."
+    )
 
 
 def layout_of(run: RunConfig, data: RunData, config: MateyConfig, step: int = 0) -> TokenLayout:
-    """Lay out the tokens of a micro-batch of a step, the same on every rank; all ranks must call.
-
-    Raises:
-        ValueError: see `matey.tokens.tokenize.tokenize`.
-        DataError: see ``TrajectorySet.read``.
-    """
+    """Lay out the tokens of a micro-batch of a step, whose fields are read whole."""
     windows = data.mixture.global_batch(step, run.train.micro_batch)
-    return layout_of_windows(data.mixture.sets, windows, run.data.history, config)
-
-
-def layout_of_windows(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, config: MateyConfig
-) -> TokenLayout:
-    """Lay out the tokens of windows, see `layout_of`."""
-    if not is_of_patches(config.refinement):  # a criterion from a package may look beyond a patch
-        return tokenize(read_windows(sets, windows, num_frames), config.patches, config.refinement).layout
-    groups = alike(sets, windows)
-    samples = [samples_of_windows(sets, group, num_frames) for group in groups]
-    check_samples(samples, config.patches, config.refinement)
-    return layout_tokens(
-        [(batch.number, *batch.window) for batch in samples],
-        [_refined(sets, *of_batch, config) for of_batch in zip(groups, samples, strict=True)],
-        config.patches,
-        keep_parents=config.refinement.keep_parents,
-    )
-
-
-def boxes_at_once(samples: Samples, coarsest: Patch) -> Iterator[Box]:
-    """Yield boxes with histories of about `AT_ONCE` bytes, at least a coarsest patch, that together hold all cells of a batch.
-
-    They come in the order of their patches along ``b Z Y X``, and each holds consecutive patches.
-    """
-    bytes_of_patch = 4 * samples.window[0] * len(samples.fields) * math.prod(coarsest[1:])
-    most, grid = max(AT_ONCE // bytes_of_patch, 1), _grid(samples, coarsest)
-    inner = [math.prod(grid[axis:]) for axis in range(2, 5)]
-    # As many whole layers, rows or patches as may be read at once: only one of the axes has more than one patch beyond it.
-    steps = [max(min(most // beyond, size), 1) for size, beyond in zip(grid[1:], inner, strict=True)]
-    starts = (range(0, size, step) for size, step in zip(grid[1:], steps, strict=True))
-    for sample, *first in product(range(samples.number), *starts):
-        sides = zip(first, steps, coarsest[1:], samples.window[1:], strict=True)
-        z, y, x = (slice(at * cells, min((at + step) * cells, length)) for at, step, cells, length in sides)
-        yield sample, (z, y, x)
-
-
-def _grid(samples: Samples, coarsest: Patch) -> tuple[int, int, int, int]:
-    """Return the number of samples and of coarsest patches along ``z, y, x``."""
-    return samples.number, *patch_grid(cover((coarsest[0], *samples.window[1:]), coarsest), coarsest)[1:]
-
-
-def _refined(
-    sets: Sequence[TrajectorySet], windows: Sequence[Window], samples: Samples, config: MateyConfig
-) -> list[Tensor]:
-    """Decide which patches of a batch are split; with one level of patches nothing is read."""
-    patches, coarsest = config.patches, config.patches[0]
-    if len(patches) == 1:
-        return []
-    grid, boxes = _grid(samples, coarsest), list(boxes_at_once(samples, coarsest))
-
-    def history_of(box: Box) -> Tensor:
-        sample, sides = box
-        window = windows[sample]
-        values = read_box(
-            sets[window.set_index], window.trajectory, window.start, window.start + samples.window[0], sides
-        )
-        return torch.from_numpy(values)[None]  # (1, t, f, z, y, x)
-
-    sums = shared_out(lambda box: sums_by_coarsest(history_of(box), coarsest), boxes)
-    normalisation = statistics_from(torch.cat(sums), samples, grid, coarsest)
-    rows = shared_out(
-        lambda box: criteria_by_coarsest(history_of(box), normalisation.of([box[0]]), patches, config.refinement), boxes
-    )
-    return refined_from(torch.cat(rows), samples, grid, patches, config.refinement)
+    batches = read_windows(data.mixture.sets, windows, run.data.history)
+    return tokenize(batches, config.patches, config.refinement).layout

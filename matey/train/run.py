@@ -1,11 +1,10 @@
-"""A training run from its processes to its last step: agreement of ranks, engine, folder, resuming, the loop.
+"""A training run from the agreement of its ranks to its last step: engine, folder, resuming, the loop.
 
 A pretraining run takes the vocabulary of its data and random weights.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,20 +13,20 @@ import torch
 
 from matey.checkpoints.run_files import read_metrics
 from matey.config import RunConfig, dump_config
-from matey.mistakes import Mistake
 from matey.model.configuration import model_config
 from matey.model.matey import MateyModel
-from matey.parallel.collectives import check_agreement, check_same_run, fingerprint, from_rank_zero, rank
+from matey.parallel.collectives import (
+    check_agreement,
+    check_same_run,
+    done_by_rank_zero,
+    fingerprint,
+    from_rank_zero,
+    rank,
+)
 from matey.parallel.engine import build_engine, is_bf16
-from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.failure import name_failures
 from matey.parallel.package import Engine
 from matey.parallel.sequence import DistributedSequenceGroup
 from matey.parallel.topology import Topology
-from matey.process.ending import end_with_error
-from matey.process.launchers import likely_place
-from matey.process.signals import EXIT_CODE
-from matey.process.start import keep_freed_memory
 from matey.train.ahead import stream_of
 from matey.train.average import MovingAverage
 from matey.train.checkpoint import RunFolder
@@ -79,7 +78,8 @@ def train_run(
     notes = (*data.notes, *notes, *warm_up_notes(run.train))
     if only_describe:
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
-        say(describe_tokens(run, model, topology, layout_of(run, data, model.config)))
+        layout = done_by_rank_zero(lambda: layout_of(run, data, model.config))
+        say(describe_tokens(run, model, topology, layout))
         return True
     folder = RunFolder(run.output.dir)
     with folder.in_use():
@@ -165,38 +165,6 @@ def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
     if progress.has_stopped_early(run.train):
         return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
     return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
-
-
-Train = Callable[..., bool]
-"""`matey.train.run.pretrain` or `matey.train.finetune.finetune`."""
-
-
-def run_training(train: Train, run: RunConfig, deepspeed_config: dict[str, Any], *, only_describe: bool) -> int:
-    """Start the processes, train, and return the exit code.
-
-    Returns:
-        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
-        mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.
-    """
-    rank, world_size = likely_place()
-    name_failures(rank, world_size)
-    try:
-        environment = find_environment()
-        rank, world_size = environment.rank, environment.world_size
-        start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
-        if environment.device.type == "cpu":
-            keep_freed_memory()
-        tell = _print if rank == 0 else lambda line: None
-        tell(f"Started: {environment}")
-        is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
-    except Mistake as error:
-        return end_with_error(rank, world_size, f"error: {error}")
-    return stop_processes(0 if is_done else EXIT_CODE)
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def pretrain(

@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.schema import LOSSES
 from matey.data import open_dataset, open_sets
-from matey.data.reading import read_box, read_windows, sound_windows
+from matey.data.reading import read_windows, sound_windows
 from matey.data.split_record import (
     RecordedParts,
     SplitRecord,
@@ -96,10 +94,7 @@ def open_data(run: RunConfig) -> RunData:
     """
     sets = tuple(data.with_given(run.model.given) for data in open_sets(run.data, shared_out))
     others = tuple(open_dataset(path, share=shared_out).with_given(run.model.given) for path in run.data.validate_on)
-    if others:
-        done_by_rank_zero(lambda: _check_others(run, sets, others))
-    if len({each.split_by for each in run.data.sets}) > 1:
-        done_by_rank_zero(lambda: _check_cuts(run, sets))
+    done_by_rank_zero(lambda: _check_apart(run, sets, others))
     prints = tuple(fingerprints(data, range(data.num_trajectories), shared_out) for data in sets)
     splits, record, notes = split_run(run, sets, prints)
     views = [each for view in (None, *run.data.coarsened) for each in _views(run, sets, splits, view)]
@@ -176,35 +171,30 @@ def _views(
             yield coarser, split.train, section.weight * view.weight
 
 
-def _check_others(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequence[TrajectorySet]) -> None:
-    """Raise ConfigError if a file that is only to be validated on is trained on."""
-    known = {_identity(source) for data in sets for source in data.sources}
-    for path, data in zip(run.data.validate_on, others, strict=True):
-        if both := [source for source in data.sources if _identity(source) in known]:
-            raise ConfigError(
-                f"data.validate_on: {path} holds {min(both)}, which data.sets trains on; leave it out there, since every "
-                "set is validated on its own valid part."
-            )
-
-
-def _check_cuts(run: RunConfig, sets: Sequence[TrajectorySet]) -> None:
-    """Raise ConfigError if a file is cut in time in one data set but not in another, which may train on held-out frames."""
-    kinds = [each.split_by for each in run.data.sets]
-    known = {
-        _identity(source) for data, kind in zip(sets, kinds, strict=True) if kind == "time" for source in data.sources
-    }
-    for data, kind in zip(sets, kinds, strict=True):
-        if kind != "time" and (both := [source for source in data.sources if _identity(source) in known]):
-            raise ConfigError(
-                f"data.sets: {min(both)} is in a set that split_by: time cuts and in one that stays whole, which would train "
-                "on frames that are held out; leave it out of one of them, or cut both."
-            )
-
-
-def _identity(source: Path) -> tuple[int, int]:
-    """Return the identity of a file, the same for all links to it, symbolic or hard."""
-    about = source.stat()
-    return about.st_dev, about.st_ino
+def _check_apart(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequence[TrajectorySet]) -> None:
+    """Raise ConfigError if training may see frames that are held out: of a file that is in two data sets in two ways."""
+    kinds = [(data, each.split_by == "time") for data, each in zip(sets, run.data.sets, strict=True)]
+    cut, whole = ([data for data, is_cut in kinds if is_cut is wanted] for wanted in (True, False))
+    for one, two, words in (
+        (
+            sets,
+            others,
+            "data.validate_on holds {}, which data.sets trains on; leave it out there, since every set is validated on its own "
+            "valid part.",
+        ),
+        (
+            cut,
+            whole,
+            "data.sets: {} is in a set that split_by: time cuts and in one that stays whole, which would train on frames that "
+            "are held out; leave it out of one of them, or cut both.",
+        ),
+    ):
+        # The identity of a file is the same for all links to it, symbolic or hard.
+        known = {(about.st_dev, about.st_ino) for data in one for source in data.sources for about in [source.stat()]}
+        for source in (source for data in two for source in data.sources if known):
+            about = source.stat()
+            if (about.st_dev, about.st_ino) in known:
+                raise ConfigError(words.format(source))
 
 
 def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
@@ -222,10 +212,6 @@ def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Seq
         for lead in leads:
             windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
     return sound_windows(sets, windows, run.data.history, shared_out) if run.data.bad_values == "skip" else windows
-
-
-AT_ONCE = 2**28
-"""Bytes of a frame that are read at once; a larger frame is read a few layers at a time."""
 
 
 def persistence_by_system(
@@ -248,25 +234,8 @@ def persistence_by_system(
 
 
 def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
-    """Return the error on a pair of frames; of large ones a few layers of the slowest axis are read at a time."""
-    source = sets[pair.set_index]
-    grid = source.trajectories[pair.trajectory].grid
-    axis = 0 if grid[0] > 1 else 1
-    layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
-    if loss.halo or layers >= grid[axis]:
-        (batch,) = read_windows(sets, [pair], num_frames=1)
-        return loss.of_frame(batch.last, batch).mean().item()
-    sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
-    sides = [slice(0, size) for size in grid]
-    for first in range(0, grid[axis], layers):
-        sides[axis] = slice(first, min(first + layers, grid[axis]))
-        last, target = (
-            torch.from_numpy(read_box(source, pair.trajectory, frame, frame + 1, (sides[0], sides[1], sides[2])))
-            for frame in (pair.start, pair.start + pair.lead)
-        )
-        for total, values in zip(sums, (last - target, target), strict=True):
-            total += loss.squares(values, ()).sum(dim=(2, 3, 4), dtype=torch.float64)
-    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item() if sums[0].any() else 0.0
+    (batch,) = read_windows(sets, [pair], num_frames=1)
+    return loss.of_frame(batch.last, batch).mean().item()
 
 
 Splits = tuple[Split, ...]

@@ -8,9 +8,8 @@ the lead time is predicted at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from torch import Tensor
 from matey.config import TrainSection
 from matey.fields import FieldBatch
 from matey.model.blocks import uniform_hash
-from matey.model.forecast import Frames, hold, next_frames
+from matey.model.forecast import hold, next_frames
 from matey.model.prepare import Prepared, prepare_parts
 from matey.parallel.package import Engine
 from matey.samples import BatchPart, Piece
@@ -44,107 +43,92 @@ def is_part(item: Any) -> TypeGuard[list[BatchPart]]:  # noqa: ANN401
 def rolled_out(
     engine: Engine, batches: list[FieldBatch] | list[BatchPart], num_steps: int
 ) -> Prepared | list[FieldBatch]:
-    """Roll a micro-batch out by ``num_steps`` frames, and return it in the form that the engine takes; all ranks must call."""
+    """Roll a micro-batch out by ``num_steps`` frames, and return it in the form that the engine takes; all ranks must call.
+
+    A list of parts is emptied, so that what was read does not lie in memory beside what follows from it.
+    """
     if not is_part(batches):
-        return push_forward(engine, cast(list[FieldBatch], batches), num_steps)
+        return push_forward(engine, batches.copy(), num_steps)
     group, config = engine.module.sequence_group, engine.module.config
-    parts = push_parts_forward(engine, batches, num_steps)
+    parts: list[BatchPart] = batches.copy()
+    batches.clear()
+    hold(parts, config, group.ranks)
+    parts = push_forward(engine, parts, num_steps)
     return prepare_parts(parts, config, group.ranks, group.exchange).to(engine.device)
 
 
 @torch.no_grad()
-def push_forward(engine: Engine, batches: Sequence[FieldBatch], num_steps: int) -> list[FieldBatch]:
+def push_forward(engine: Engine, batches: list[Any], num_steps: int) -> list[Any]:
     """Replace the newest frames of the histories by predictions. All ranks must call with the same number of steps.
 
     Args:
         engine: the engine of the model.
-        batches: the batches of a micro-batch.
+        batches: the batches of a micro-batch; or this rank's part of them, see `matey.model.forecast.hold`. Later
+            ones take their place in the list while it is rolled out.
         num_steps: number of frames to predict; at most ``L - 1`` for a sample with lead time ``L``.
 
     Returns:
         The batches with later histories and shorter lead times; the targets are the same.
     """
-    if not num_steps:
-        return list(batches)
-    steps = [(batch.lead_time.long() - 1).clamp(max=num_steps) for batch in batches]
-    histories = [batch.history for batch in batches]
+    steps = [(_lead_time(batch).long() - 1).clamp(max=num_steps) for batch in batches]
     engine.eval()
     for step in range(num_steps):
-        known = [
-            batch.with_tensors(
-                history=history,
-                lead_time=torch.ones_like(batch.lead_time),
-                target=None,
-                given=_given_from(batch, of_batch.clamp(max=step)),
-            )
-            for batch, history, of_batch in zip(batches, histories, steps, strict=True)
-        ]
-        frames = [forecast.field() for forecast in engine(known)]
-        histories = [_shifted(*of_batch, step) for of_batch in zip(histories, frames, steps, strict=True)]
+        for number, frames in enumerate(_next_frames(engine, batches)):
+            batches[number] = _later(batches[number], frames, steps[number] > step)
     engine.train()
-    return [
-        batch.with_tensors(
-            history=history,
-            lead_time=batch.lead_time - of_batch.to(batch.lead_time.dtype),
-            given=_given_from(batch, of_batch),
-        )
-        for batch, history, of_batch in zip(batches, histories, steps, strict=True)
-    ]
+    return [_at(batch, _lead_time(batch) - of_batch) for batch, of_batch in zip(batches, steps, strict=True)]
 
 
-@torch.no_grad()
-def push_parts_forward(engine: Engine, parts: list[BatchPart], num_steps: int) -> list[BatchPart]:
-    """Do the same as `push_forward` for fields that ranks of a group have read in parts; all of these ranks must call.
+def _lead_time(batch: FieldBatch | BatchPart) -> Tensor:
+    return batch.lead_time if isinstance(batch, FieldBatch) else batch.samples.lead_time
 
-    The list is emptied, so that what was read does not lie in memory beside what follows from it.
-    """
+
+def _at(batch: FieldBatch | BatchPart, lead_time: Tensor) -> FieldBatch | BatchPart:
+    """Return a batch with other lead times ``(b,)``."""
+    if isinstance(batch, FieldBatch):
+        return batch.with_tensors(lead_time=lead_time)
+    return replace(batch, samples=replace(batch.samples, lead_time=lead_time))
+
+
+def _next_frames(engine: Engine, batches: list[Any]) -> list[Any]:
+    """Predict the frame after the histories: ``(b, f, z, y, x)`` of each batch, or in the box of each piece of a part."""
+    if not is_part(batches):
+        known = [_at(batch, torch.ones_like(_lead_time(batch))) for batch in batches]
+        return [forecast.field() for forecast in engine(known)]
     group, config = engine.module.sequence_group, engine.module.config
-    hold(parts, config, group.ranks)
-    held = parts.copy()
-    parts.clear()
-    steps = [(part.samples.lead_time.long() - 1).clamp(max=num_steps) for part in held]
-    engine.eval()
-    for step in range(num_steps):
-        for number, frames in enumerate(_next_frames(engine, held)):
-            later = (_later(*each, steps[number], step) for each in zip(held[number].pieces, frames, strict=True))
-            held[number] = replace(held[number], pieces=tuple(later))
-    engine.train()
-    return [
-        replace(part, samples=replace(part.samples, lead_time=part.samples.lead_time - of_batch))
-        for part, of_batch in zip(held, steps, strict=True)
-    ]
-
-
-def _next_frames(engine: Engine, held: Sequence[BatchPart]) -> list[Frames]:
-    """Predict the frame after the histories of all batches, in the box of each piece."""
-    group, config = engine.module.sequence_group, engine.module.config
-    known = [part.without_targets().at_lead(1) for part in held]
-    prepared = prepare_parts([*known], config, group.ranks, group.exchange).to(engine.device)
+    parts = [part.without_targets().at_lead(1) for part in batches]
+    prepared = prepare_parts([*parts], config, group.ranks, group.exchange).to(engine.device)
     forecasts = engine(prepared)
     del prepared  # before frames come back, which take memory as well
-    return next_frames(forecasts, known, config, group.ranks, group.exchange)
+    return next_frames(forecasts, parts, config, group.ranks, group.exchange)
 
 
-def _later(piece: Piece, frame: Tensor, steps: Tensor, step: int) -> Piece:
-    """Append a frame ``(f, z, y, x)`` to the history of a piece, if its sample is rolled out as far as this step."""
-    if steps[piece.sample] <= step:
-        return piece
+def _later(batch: FieldBatch | BatchPart, frames: Any, moves: Tensor) -> FieldBatch | BatchPart:  # noqa: ANN401
+    """Append the next frames to the histories of the samples that ``moves`` ``(b,)`` names; given fields move on with them.
+
+    Of fields given in time the last frame is repeated, but nothing uses the copies.
+    """
+    if isinstance(batch, FieldBatch):
+        history, given = batch.history, batch.given
+        with_frame = _moved(history, frames.to(history.dtype), moves)
+        moved = given if given is None or given.shape[1] == 1 else _moved(given, given[:, -1], moves)
+        return batch.with_tensors(history=with_frame, given=moved)
+    pieces = (
+        _later_piece(piece, frame) if moves[piece.sample] else piece
+        for piece, frame in zip(batch.pieces, frames, strict=True)
+    )
+    return replace(batch, pieces=tuple(pieces))
+
+
+def _moved(frames: Tensor, new: Tensor, moves: Tensor) -> Tensor:
+    """Return frames ``(b, t, f, z, y, x)`` with a new one ``(b, f, z, y, x)`` at the end, of the samples that move."""
+    later = torch.cat([frames[:, 1:], new[:, None]], dim=1)
+    return later.where(moves.view(-1, 1, 1, 1, 1, 1), frames)
+
+
+def _later_piece(piece: Piece, frame: Tensor) -> Piece:
+    """Append a frame ``(f, z, y, x)`` to the history of a piece."""
     given = piece.given
-    if given is not None and len(given) > 1:  # the last frame again, which nothing uses
+    if given is not None and len(given) > 1:
         given = torch.cat([given[1:], given[-1:]])
     return replace(piece, history=torch.cat([piece.history[1:], frame[None]]), given=given)
-
-
-def _shifted(history: Tensor, frame: Tensor, steps: Tensor, step: int) -> Tensor:
-    """Append a frame to the histories ``(b, t, f, z, y, x)`` of the samples that are rolled out as far as this step."""
-    later = torch.cat([history[:, 1:], frame.to(history.dtype)[:, None]], dim=1)
-    return later.where((steps > step).view(-1, 1, 1, 1, 1, 1), history)
-
-
-def _given_from(batch: FieldBatch, steps: Tensor) -> Tensor | None:
-    """Return the given fields of each sample from frame ``steps`` on; the last is repeated, but nothing uses the copies."""
-    if batch.given is None or batch.given.shape[1] == 1:
-        return batch.given
-    frames = torch.arange(batch.given.shape[1], device=steps.device) + steps[:, None]  # (b, t)
-    samples = torch.arange(batch.num_samples, device=steps.device)[:, None]
-    return batch.given[samples, frames.clamp(max=batch.given.shape[1] - 1)]

@@ -19,8 +19,8 @@ from matey.parallel.package import Engine
 from matey.parallel.topology import Topology
 from matey.process.signals import asked_to_leave
 from matey.train.ahead import on_device
+from matey.train.loop import Tally
 from matey.train.loss import errors_of
-from matey.train.step import Tally
 
 
 @torch.no_grad()

@@ -20,8 +20,8 @@ from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.sequence import share_samples
 from matey.train.ahead import for_loss
+from matey.train.loop import Tally
 from matey.train.loss import LossScale, training_loss
-from matey.train.step import Tally
 
 OPERATIONS = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "bincount", "_unique2", "unique_dim"}
 MASKED = {"index", "index_put", "index_put_", "_index_put_impl_"}

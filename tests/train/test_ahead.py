@@ -107,7 +107,7 @@ class Alone:
 
     def __init__(self, model, accumulation):
         self.module, self.device, self.num_left = model, model.device, accumulation
-        self.optimizer = torch.optim.SGD([{"params": [*model.parameters()], "factor": 1.0}])
+        self.optimizer = torch.optim.SGD([{"params": [*model.parameters()], "factor": 1.0, "name": "all"}])
 
     def __call__(self, batches):
         return self.module(batches)

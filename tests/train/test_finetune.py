@@ -6,6 +6,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError, load_config
+from matey.mistakes import Mistake
 from matey.model.lora import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from tests.support.laws import law
@@ -101,7 +102,7 @@ def test_random_weights_want_the_network_stated(described):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["finetune.pretrained=nowhere"], "--pretrained: There is no folder nowhere"),
+        (["finetune.pretrained=nowhere"], "There is no folder nowhere"),
         (["finetune.pretrained=null"], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["model.size=Ti"], "has width 96, the run asks for 192"),
         (["model.scheme=avit"], "has scheme vit, the run asks for avit"),
@@ -114,7 +115,7 @@ def test_random_weights_want_the_network_stated(described):
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused_in_a_sentence(described, overrides, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(Mistake, match=message):
         described(*overrides)
 
 

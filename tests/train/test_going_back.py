@@ -36,6 +36,8 @@ def test_a_run_that_may_not_go_on_is_left_as_it_was(of_four_steps, run):
     changed = (f"output.dir={run}", "train.micro_batch=2", "train.steps=6")
     flags = [item for setting in changed for item in ("--set", setting)]
     fail(pretrain(of_four_steps, "--resume", *flags, deepspeed_config="ds_configs/zero3.json"), "with ZeRO 3")
+    apart = ("--set", f"output.dir={run}", "--set", "train.groups={cells: {learning_rate: 0.01}}")
+    fail(pretrain(of_four_steps, "--resume", *apart), "was saved in groups of", "train.groups", "--to universal")
     assert texts(run) == before
 
 

@@ -138,18 +138,6 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     assert (tmp_path / "other").read_text() == "mine"
 
 
-def test_a_folder_in_which_nothing_began_is_left_as_it_was_found(tmp_path):
-    found, link, made = tmp_path / "found", tmp_path / "link", tmp_path / "a" / "made"
-    found.mkdir(0o2770)
-    link.symlink_to(found)
-    for folder in (found, link, made):
-        own = FolderLock(folder)
-        own.take()
-        assert (folder / LOCK).exists()
-        own.release()
-    assert found.is_dir() and not any(found.iterdir()) and link.is_symlink() and not made.exists()
-
-
 @pytest.mark.parametrize("loss", ["file removed", "folder removed", "folder moved", "another's file", "taken over"])
 def test_a_lock_whose_file_has_gone_is_noticed_and_what_is_there_now_stays(tmp_path, loss):
     folder = tmp_path / "run"
@@ -198,7 +186,3 @@ def test_the_lock_of_a_file_ends_with_its_process_and_leaves_nothing(tmp_path):
         own.check()
         own.release()
     assert not any(file.parent.iterdir())
-    own = FileLock(tmp_path / "new" / "forecast.nc")
-    own.take()
-    own.release()
-    assert not (tmp_path / "new").exists()

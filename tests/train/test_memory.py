@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from matey.benchmark.step import Case
-from matey.config import ConfigError
+from matey.config import ConfigError, load_config
 from matey.train.loss import LossScale, training_loss
-from matey.train.memory import activation_bytes, smallest_group
+from matey.train.network import activation_bytes, group_size
 from tests.support.laws import law
 
 
@@ -45,8 +45,11 @@ def test_checkpointed_blocks_are_planned_to_keep_their_input_and_one_block_at_wo
     assert everything < every_other < plain and everything == 1000 * 192 * 4 * everywhere
 
 
-def test_the_smallest_group_that_fits_is_taken_among_the_divisors():
-    assert smallest_group(1000, 1000, 6) == 1
-    assert smallest_group(1000, 400, 6) == 3
+def test_the_smallest_group_that_fits_is_taken_among_the_divisors(run_yaml):
+    run = load_config(run_yaml(), ["parallel.sequence_parallel_size=auto", "parallel.memory_limit=1"])
+    config = Case().make_model().config
+    per_token = activation_bytes(config, 1, 1)
+    for gibibytes, expected in ((1, 1), (2.5, 3)):
+        assert group_size(run, config, lambda size=gibibytes: size * 2**30 // per_token, 4, 6) == expected
     with pytest.raises(ConfigError, match="6 ranks with parallel.memory_limit .* cannot hold"):
-        smallest_group(1000, 100, 6)
+        group_size(run, config, lambda: 10 * 2**30 // per_token, 4, 6)

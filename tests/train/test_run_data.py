@@ -1,8 +1,6 @@
 """Scales of the loss, and windows to validate on where trajectories are shorter than history and largest lead.
 
 The ranges of scales that a network is told of: those of the trajectories that are trained on.
-
-Persistence's error from slabs of frames, beside that of whole ones.
 """
 
 from collections import Counter
@@ -12,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from matey.checkpoints.run_files import LOCK
 from matey.config import ConfigError, load_config
 from matey.data.reading import read_windows
-from matey.data.trajectories import DataError, TrajectorySet
-from matey.data.windows import Window
-from matey.train import run_data
-from matey.train.loss import BALANCED, LossScale
+from matey.data.trajectories import DataError
+from matey.train.loss import LossScale
 from matey.train.run import pretrain
-from matey.train.run_data import loss_scales, open_data, persistence_by_system, seen_scales, validation_windows
+from matey.train.run_data import loss_scales, open_data, seen_scales, validation_windows
 from tests.support.laws import law
 from tests.support.small_files import write_swe, write_waves
 
@@ -101,12 +98,12 @@ def test_leads_are_cut_to_what_the_trajectories_of_a_set_allow(run_yaml, tmp_pat
     assert drawn == {1, 2} and list(loss_scales(run, opened)) == ["shallow_water"]
 
 
-def test_a_trajectory_too_short_to_validate_on_leaves_the_runs_folder_untouched(run_yaml, tmp_path):
+def test_a_trajectory_too_short_to_validate_on_is_refused_before_anything_is_written(run_yaml, tmp_path):
     path = write_swe(tmp_path / "short" / "2D_rdb_NA_NA.h5", 1, num_frames=2)
     run = load_config(run_yaml(data={"validate_on": [str(path)]}))
     with pytest.raises(DataError, match="expected at least 3 frames, 2 of history and 1 to predict, got 2"):
         pretrain(run, {}, print)
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 
 def ranges_by_hand(path, trajectories, history):
@@ -143,34 +140,3 @@ def test_ranges_of_a_pretrained_model_are_widened_by_what_it_is_fine_tuned_on(ru
     low, high = ranges["water_height"]
     assert ranges["tracer"] == before["tracer"]
     assert low == [-9.0, own[0][1], min(own[0][2], 0.0)] and high == [own[1][0], own[1][1], 9.0]
-
-
-def data_of(shape, boundary):
-    random = np.random.default_rng(0)
-    fields = {name: random.random((2, 4, *shape), dtype=np.float32) for name in ("density", "pressure")}
-    return TrajectorySet.from_arrays("gas", fields, spacing=(1,) * len(shape), boundary=boundary)
-
-
-@pytest.mark.parametrize(
-    ("shape", "boundary"),
-    [((7, 6, 5), ("wall", "periodic", "open")), ((8, 3, 4), ("periodic",) * 3), ((9, 5), ("wall", "periodic"))],
-)
-def test_persistence_of_frames_read_in_slabs_is_that_of_whole_ones(monkeypatch, shape, boundary):
-    data = data_of(shape, boundary)
-    windows = [
-        Window(0, trajectory, start, lead) for trajectory in range(2) for start, lead in ((0, 1), (0, 2), (1, 1))
-    ]
-    whole = persistence_by_system([data], windows, 2, BALANCED)
-    layer = 4 * 2 * np.prod(shape[1:])
-    sizes, read = [], data.read
-
-    def counted(*args):
-        frames = read(*args)
-        sizes.append(frames.nbytes)
-        return frames
-
-    monkeypatch.setattr(data, "read", counted)
-    for layers in (1, 2, 3):
-        monkeypatch.setattr(run_data, "AT_ONCE", layers * layer)
-        assert persistence_by_system([data], windows, 2, BALANCED)["gas"] == pytest.approx(whole["gas"], rel=1e-6)
-        assert max(sizes) <= layers * layer

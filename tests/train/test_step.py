@@ -6,7 +6,7 @@ What a step logs of the systems in it.
 import pytest
 import torch
 
-from matey.train.step import Tally
+from matey.train.loop import Tally
 from tests.support.programs import cases_of, start_ranks
 
 

@@ -1,4 +1,4 @@
-"""The command line that pretraining and fine-tuning share, read and checked before PyTorch is imported.
+"""Trains as a command line says: its flags and files are checked before PyTorch and DeepSpeed, which take seconds.
 
 A run needs both files, a model to start from, data, and a folder that can be written. Settings are the same for all ranks.
 Rank 0 checks the disks for all; tasks of srun do so once they are connected.
@@ -9,22 +9,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from matey.checkpoints.run_files import CONFIG, CheckpointError, is_run
-from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config
+from matey.checkpoints.run_files import is_run
+from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config, source_of
 from matey.config.flags import RanksParser, started_as, take_local_rank
 from matey.mistakes import Mistake
 from matey.process.ending import end_with_error
 from matey.process.launchers import likely_place, looks_for_all
+from matey.process.signals import EXIT_CODE
+from matey.process.start import keep_freed_memory
 from matey.train.folder import cannot_write, check_folder, is_done
 
 
-def training_parser(description: str | None) -> argparse.ArgumentParser:
+def training_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every training run."""
     parser = RanksParser(description=description)
     parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
@@ -56,7 +57,7 @@ def read_settings(
         deepspeed_config = load_deepspeed_config(args.deepspeed_config)
         check(run)
         if args.is_done:
-            sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else os.EX_TEMPFAIL)
+            sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else EXIT_CODE)
         if looks_for_all():
             check_disks(run, only_describe=args.describe)
     except Mistake as error:
@@ -66,46 +67,11 @@ def read_settings(
     return run, deepspeed_config
 
 
-RANDOM = "none"
-
-
 def check_no_source(run: RunConfig) -> None:
     """Raise ConfigError if a run that pretrains has settings of fine-tuning."""
     if run.finetune is not None:
         finetune = started_as("launch/finetune.py", "finetune")
         raise ConfigError(f"The run YAML has a section 'finetune': start it with `{finetune}`, or remove that.")
-
-
-def named_source(run: RunConfig) -> str | None:
-    """Return the run or model to start from; None for random weights.
-
-    Raises:
-        ConfigError: no source is named, or random weights are asked for without the settings of the network.
-    """
-    if run.finetune is None or run.finetune.pretrained is None:
-        raise ConfigError(
-            "Name the run or model to start from: --pretrained RUN_OR_MODEL, or --pretrained none for random weights "
-            "(finetune.pretrained in the run YAML)."
-        )
-    if run.finetune.pretrained != RANDOM:
-        return run.finetune.pretrained
-    for section, keys in (("model", ("size", "scheme")), ("tokens", ("set", "patches"))):
-        for key in keys:
-            if key not in getattr(run, section).model_fields_set:
-                raise ConfigError(
-                    "With --pretrained none there is no model to take the network from: the run YAML has to state "
-                    f"{section}.{key}; the {CONFIG} of a run from a pretrained model states all, its vocabulary too."
-                )
-    return None
-
-
-@contextmanager
-def reading_source() -> Iterator[None]:
-    """Turn an error in the folder of a trained model into a mistake in the flag that names it."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise ConfigError(f"--pretrained: {error}") from None
 
 
 def check_disks(run: RunConfig, *, only_describe: bool) -> None:
@@ -116,12 +82,12 @@ def check_disks(run: RunConfig, *, only_describe: bool) -> None:
         only_describe: whether the run writes nothing, so that its folder need not be writable.
 
     Raises:
-        ConfigError: the folder to start from is not that of a run or a model, or the run's own folder cannot be used.
+        CheckpointError: the folder to start from is not that of a run or a model.
+        ConfigError: the run's own folder cannot be used.
         DataError: there are no files of a data set.
     """
-    if run.finetune is not None and (source := named_source(run)) is not None:
-        with reading_source():
-            is_run(Path(source))
+    if run.finetune is not None and (source := source_of(run)) is not None:
+        is_run(Path(source))
     check_data(run)
     if not only_describe:
         folder = Path(run.output.dir)
@@ -141,3 +107,31 @@ def check_data(run: RunConfig) -> None:
         check_found(data.path, data.description)
     for path in run.data.validate_on:
         check_found(path)
+
+
+def run_training(
+    train: Callable[..., bool], run: RunConfig, deepspeed_config: dict[str, Any], *, only_describe: bool
+) -> int:
+    """Start the processes, train by `matey.train.run.pretrain` or `matey.train.finetune.finetune`, and return the exit code.
+
+    Returns:
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
+        mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.
+    """
+    from matey.parallel.environment import find_environment, start_processes, stop_processes
+    from matey.parallel.failure import name_failures
+
+    rank, world_size = likely_place()
+    name_failures(rank, world_size)
+    try:
+        environment = find_environment()
+        rank, world_size = environment.rank, environment.world_size
+        start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
+        if environment.device.type == "cpu":
+            keep_freed_memory()
+        tell = (lambda line: print(line, flush=True)) if rank == 0 else lambda line: None
+        tell(f"Started: {environment}")
+        is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
+    except Mistake as error:
+        return end_with_error(rank, world_size, f"error: {error}")
+    return stop_processes(0 if is_done else EXIT_CODE)
