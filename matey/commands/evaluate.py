@@ -22,6 +22,7 @@ from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories
 from matey.evaluate.conservation import kept_note
 from matey.evaluate.evaluation import (
+    LEFT_OUT,
     Candidate,
     Protocol,
     chunks,
@@ -31,7 +32,6 @@ from matey.evaluate.evaluation import (
 )
 from matey.evaluate.forecaster import has_tokens
 from matey.evaluate.held_out import HeldOut, Part, hold_out, sound_beginnings, with_twins_noted, without_seen
-from matey.evaluate.parts import LEFT_OUT
 from matey.evaluate.records import write_records
 from matey.evaluate.rollout import longest_rollout
 from matey.mistakes import writing

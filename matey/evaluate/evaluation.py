@@ -1,4 +1,9 @@
-"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, compared with simple baselines."""
+"""Evaluates a model on held-out trajectories: forecasts at chosen leads and rollouts, compared with simple baselines.
+
+Of fields that the ranks of a sequence group hold in boxes, each rank reads, forecasts and compares its own box of cells, frame
+by frame. Sums over cells are added over the ranks, so that all find the same errors. Measures that need neighbouring cells are
+left out: seams, spectra, divergence.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+from torch import Tensor
+
 from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
+from matey.data.reading import read_parts, read_truth_part
 from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
 from matey.evaluate.forecaster import (
@@ -24,13 +33,26 @@ from matey.evaluate.forecaster import (
     predict_with_tokens,
 )
 from matey.evaluate.held_out import HeldOut, check_fit
-from matey.evaluate.parts import score_in_parts
-from matey.evaluate.records import ErrorSums, Record, Task, patches_of_cells, rollout_kind, with_tokens_worth
-from matey.evaluate.rollout import ShownRollout, rollout, show_rollouts
+from matey.evaluate.histories import Boxes
+from matey.evaluate.records import (
+    PERSISTENCE,
+    TRUTH,
+    ErrorSums,
+    Kind,
+    Record,
+    Task,
+    patches_of_cells,
+    rollout_kind,
+    with_tokens_worth,
+)
+from matey.evaluate.rollout import Rollout, ShownRollout, rollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums, with_power
+from matey.metrics import CELLS, METRICS, CellSums
+from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import dealt_out, rank
 from matey.peers.kinds import PeerFacts
+from matey.physics import Measure, measures_of
 
 
 @dataclass(frozen=True)
@@ -327,3 +349,89 @@ def check_peer(facts: PeerFacts, data: HeldOut) -> None:
 
 def _later(task: Task, frames: int) -> Task:
     return replace(task, windows=tuple(replace(window, start=window.start + frames) for window in task.windows))
+
+
+LEFT_OUT = (
+    "Ranks held parts of the fields: there are no pictures, spectra, seams or divergences, and no numbers of metrics "
+    "that a package measures on whole fields."
+)
+
+
+@torch.no_grad()
+def score_in_parts(model: MateyModel, data: HeldOut, task: Task, sums: ErrorSums) -> list[Cost]:
+    """Make forecasts from windows of the same shape and add their errors to the sums; return the costs of those at a lead."""
+    windows, share = task.windows, share_of(model.config, model.sequence_group.ranks)
+    assert share is not None, "a model whose ranks hold whole fields"
+    (part,) = read_parts(data.sets, windows, data.num_frames, share, task.lead)
+    targets = [piece.target for piece in part.pieces if piece.target is not None] if task.kind == "lead" else []
+    histories = Boxes(model, part, data.about(windows[0]).spacing)
+    del part  # of the first histories two frames are kept
+    scored, names = ScoredBoxes(histories), data.labels(windows)
+    if task.kind == "lead":
+        start = time.perf_counter()
+        frame, truth = histories.predict(task.lead), histories.of_own(targets)
+        cost = cost_of(model, histories.part.samples, histories.num_tokens, time.perf_counter() - start)
+        scored.add(sums, task.kind, task.lead, frame, truth, names)
+        return [cost]
+    rolled = Rollout(histories, task.conserve)
+    del histories  # so that the first are released as the rollout moves on
+    for step, frame in enumerate(rolled.frames(task.lead, task.rollout_lead), start=1):
+        assert isinstance(rolled.histories, Boxes)
+        read = read_truth_part(data.sets, windows, data.num_frames, step, share)
+        truth = rolled.histories.of_own([piece.history[0] for piece in read.pieces])
+        scored.add(sums, task.kind, step, frame, truth, names)
+    return []
+
+
+class ScoredBoxes:
+    """Scores forecasts in a rank's box of cells; it keeps the last two frames of the histories there."""
+
+    def __init__(self, histories: Boxes) -> None:
+        self._samples, self._cells = histories.part.samples, histories.cells
+        newest = histories.history[:, -2:].clone()
+        self._before, self._last = newest[:, 0], newest[:, -1]  # of a single frame, the last again
+
+    def add(
+        self, sums: ErrorSums, kind: Kind, lead: int, frame: Tensor, truth: Tensor, trajectories: Sequence[str]
+    ) -> None:
+        """Add the errors of a frame ``(k, f, z, y, x)`` in own cells, and those of the baselines."""
+        extrapolated = self._last + lead * (self._last - self._before)
+        found = self._cell_sums(frame, self._last, extrapolated, truth)  # (3, b, f)
+        errors: dict[str, Tensor] = {}
+        for name, metric in METRICS.items():
+            of_all = torch.full_like(found.error, math.nan) if metric.of_sums is None else metric.of_sums(found)
+            errors[name], errors[PERSISTENCE + name], of_extrapolation = of_all
+            if name == "nrmse":
+                extrapolation = of_extrapolation
+        sums.add_found(self._samples, kind, lead, errors, extrapolation, self._physics(frame, truth), trajectories)
+
+    def _cell_sums(self, *frames: Tensor) -> CellSums:
+        """Return the sums ``(g, b, f)`` over all cells of several guesses of the same frame, and of the truth, the last one."""
+        cells, num_guesses = self._cells, len(frames) - 1
+        totals = cells.summed(lambda *slabs: torch.stack([slab.sum(dim=CELLS) for slab in slabs], dim=1), *frames)
+        means = cells.of_own(totals / cells.num_cells)  # (k, g + 1, f, 1, 1, 1)
+
+        def sums_of(*slabs: Tensor) -> Tensor:
+            values = torch.stack(slabs, dim=1)
+            off = values - means
+            products = (values[:, :-1] - values[:, -1:]).square(), off[:, :-1].square(), off[:, :-1] * off[:, -1:]
+            return torch.cat([*products, values[:, -1:].square(), off[:, -1:].square()], dim=1).sum(dim=CELLS)
+
+        found = cells.summed(sums_of, *frames).transpose(0, 1)  # (s, b, f)
+        error, deviation, product = found[:-2].unflatten(0, (3, num_guesses))
+        return CellSums(cells.num_cells, error, found[-2], deviation, found[-1], product)
+
+    def _physics(self, frame: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Return the numbers ``(b,)`` of the measures that need each cell alone, by name, as `numbers_of` does."""
+        about, numbers = self._cells.about, dict[str, Tensor]()
+        for name, measure in measures_of(about):
+            if not measure.is_of_cells or measure.sums(about.last[..., :1, :1, :1], about) is None:
+                continue
+
+            def sums_of(*slabs: Tensor, measure: Measure = measure) -> Tensor:
+                of_slabs = [measure.sums(slab, about) for slab in slabs]
+                return torch.stack([sums for sums in of_slabs if sums is not None], dim=1).double()
+
+            ours, true, before = self._cells.summed(sums_of, frame, truth, self._last).unbind(1)
+            numbers[name], numbers[TRUTH + name] = measure.value(ours, before), measure.value(true, before)
+        return numbers

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 from matey.checkpoints.run_files import CONFIG
@@ -15,7 +14,6 @@ from matey.data import DataError, Trajectory, TrajectorySet, Window, split_set
 from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twins_note
 from matey.data.splits import Share, alone, fingerprints
 from matey.data.trajectories import BadValuesError
-from matey.data.windows import cut
 from matey.fields import field_rows
 from matey.model.matey import MateyModel
 from matey.tokens.refinement import check_window
@@ -224,19 +222,12 @@ def sound_beginnings(data: HeldOut, least: int, given: Collection[str] = (), sha
 
 def _num_sound(data: TrajectorySet, number: int) -> int:
     """Return the number of frames of a trajectory before the first that is not finite."""
-    about, num_given = data.trajectories[number], len(data.given)
-    bad = [_first_bad(partial(data.read, number), cut(about.num_frames, len(data.fields), about.grid))]
-    if num_given:
-        spans = cut(about.num_frames if data.varying else 1, num_given, about.grid)
-        bad.append(_first_bad(partial(data.read_given, number), spans))
-    return min((frame for frame in bad if frame is not None), default=about.num_frames)
-
-
-def _first_bad(read: Callable[[int, int], object], spans: Iterable[tuple[int, int]]) -> int | None:
-    """Return the first frame that cannot be read for its values; None if all can."""
-    for start, stop in spans:
+    num_frames = data.trajectories[number].num_frames
+    for frame in range(num_frames):
         try:
-            read(start, stop)
+            data.read(number, frame, frame + 1)
+            if data.given and (data.varying or frame == 0):
+                data.read_given(number, frame, frame + 1)
         except BadValuesError:
-            return start if stop == start + 1 else _first_bad(read, pairwise(range(start, stop + 1)))
-    return None
+            return frame
+    return num_frames

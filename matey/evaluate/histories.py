@@ -177,19 +177,19 @@ class Boxes:
     def predict(self, ahead: int) -> Tensor:
         """See `Whole.predict`."""
         if self._prepared is None or (ahead > 1 and self.part.num_given > 1):  # given fields at their own time
-            self._prepared = self._prepare([self.part.at_lead(ahead)])
+            group, config = self._group, self._model.config
+            prepared = prepare_parts([self.part.at_lead(ahead)], config, group.ranks, group.exchange)
+            self._prepared = prepared.to(self._model.device)
         with torch.no_grad():
             (forecast,) = self._model.eval()(self._prepared.at_lead(ahead))
         return forecast.values.to("cpu", self.part.samples.dtype)
 
-    def _prepare(self, parts: list[BatchPart]) -> Prepared:
-        return prepare_parts(parts, self._model.config, self._group.ranks, self._group.exchange).to(self._model.device)
-
-    def prepared(self, ahead: int) -> Prepared:
-        """Return what the model takes for a forecast ``ahead`` snapshots ahead, and release the histories."""
-        parts = [self.part.at_lead(ahead)]
-        del self.part
-        return self._prepare(parts)
+    @property
+    def num_tokens(self) -> int:
+        """Number of tokens of the last forecast, on all ranks together."""
+        assert self._prepared is not None, "the model has made a forecast"
+        own = torch.tensor([self._prepared.layout.num_tokens])
+        return int(self._group.exchange.gather(own, [1] * self._group.size).sum())
 
     def moved_on(self, frames: Tensor, num_new: int) -> Boxes:
         """See `Whole.moved_on`."""

@@ -257,23 +257,19 @@ class ErrorSums:
 
 def _with_correlation_times(records: Sequence[Record]) -> list[Record]:
     """Write the correlation times of every system's rollouts into the record of their last step."""
-    rollouts: dict[tuple[str, Kind], list[Record]] = {}
+    rollouts: dict[tuple[str, Kind], dict[int, Record]] = {}
     for record in records:
         if record.field == ALL_FIELDS and record.is_rollout:
-            rollouts.setdefault((record.system, record.kind), []).append(record)
-    last = {}
-    for steps in rollouts.values():
-        steps.sort(key=lambda record: record.lead)
-        leads = [record.lead for record in steps]
-        times = {
-            before + CORRELATION_TIME: correlation_time(leads, [errors["correlation"] for errors in of_steps])
-            for before, of_steps in (
-                ("", [record.errors for record in steps]),
-                (PERSISTENCE, [record.persistence for record in steps]),
-            )
-        }
-        last[id(steps[-1])] = times
-    return [replace(r, physics={**r.physics, **last[id(r)]}) if id(r) in last else r for r in records]
+            rollouts.setdefault((record.system, record.kind), {})[record.lead] = record
+    times: dict[Key, dict[str, float]] = {}
+    for of_leads in rollouts.values():
+        leads = sorted(of_leads)
+        own, of_persistence = (
+            correlation_time(leads, [getattr(of_leads[lead], whose)["correlation"] for lead in leads])
+            for whose in ("errors", "persistence")
+        )
+        times[of_leads[leads[-1]].key] = {CORRELATION_TIME: own, PERSISTENCE + CORRELATION_TIME: of_persistence}
+    return [replace(record, physics={**record.physics, **times.get(record.key, {})}) for record in records]
 
 
 def _spread(means: dict[str, float]) -> dict[str, Any]:

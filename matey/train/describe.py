@@ -18,7 +18,6 @@ from matey.model.matey import MateyModel
 from matey.model.parts import part_of
 from matey.model.transfer import Transfer
 from matey.parallel.muon import matrices_of_blocks
-from matey.parallel.sequence import HeadsPlan, TokensPlan
 from matey.parallel.topology import Topology
 from matey.text_table import text_table
 from matey.tokens.layout import TokenLayout
@@ -105,29 +104,16 @@ def parts_table(model: MateyModel, transferred: Transfer | None) -> str:
 
 
 def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layout: TokenLayout) -> str:
-    """Return lines on the tokens of one micro-batch, the activations of a rank, and the plan of each attention of a block."""
+    """Return a sentence on the tokens of one micro-batch and the activations of a rank."""
     counts = layout.level.bincount(minlength=len(model.config.patches)).tolist()
     by_level = ", ".join(f"{count} of {list(p)}" for count, p in zip(counts, model.config.patches, strict=True))
     share = -(-layout.num_tokens // topology.sequence_parallel_size)
     recompute, offloaded = run.parallel.checkpoint_blocks, run.parallel.offload_activations
     kept = activation_bytes(model.config, share, len(model.keys), recompute, offloaded=offloaded)
-    lines = [
+    return (
         f"A micro-batch of {run.train.micro_batch} samples has {layout.num_tokens} tokens ({by_level}); a rank holds {share} "
         f"and keeps about {kept / 2**20:.0f} MiB in its blocks for the backward pass, in float32."
-    ]
-    for number, key in enumerate(model.keys, start=1):
-        plan = model.sequence_group.ranks.plan(key(layout))
-        lines.append(f"Attention {number} of a block: {_how(plan, model.config.width)}")
-    return "\n".join(lines)
-
-
-def _how(plan: object, width: int) -> str:
-    """Return a phrase on how an attention crosses ranks, and how many MiB of float32 leave ranks in a forward pass."""
-    if isinstance(plan, TokensPlan | HeadsPlan):
-        moved = f"{plan.num_moved * width * 4 / 2**20:.2f} MiB leave the ranks of a group in a forward pass"
-        way = "segments come whole to one rank" if isinstance(plan, TokensPlan) else "tokens for heads, queries shared"
-        return f"{way}; {moved}"
-    return "on one rank"
+    )
 
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:

@@ -104,7 +104,9 @@ def train(
 def _note(taken: TakenStep, log: MetricsLog, bar: tqdm[Any], folder: RunFolder) -> bool:
     """Log a step, show it, and return whether some rank was asked to leave by then."""
     totals = taken.read(log, folder)
-    bar.set_postfix_str(f"loss {totals}, {totals.num_tokens / taken.seconds:,.0f} tokens/s", refresh=False)
+    bar.set_postfix_str(
+        f"loss {totals.per_sample:.4f}, {totals.num_tokens / taken.seconds:,.0f} tokens/s", refresh=False
+    )
     bar.update()
     return totals.leave
 
@@ -274,7 +276,7 @@ class Totals:
     """Sums over all ranks of a step or a validation: errors and counts by system, tokens, and whether a rank wants to leave."""
 
     def __init__(self, systems: list[str], sums: list[list[float]]) -> None:
-        self._systems, self._errors, self._counts = systems, sums[0][:-1], sums[1][:-1]
+        self._errors, self._counts = sums[0][:-1], sums[1][:-1]
         self.num_tokens = int(sums[0][-1])
         self.leave = sums[1][-1] > 0
         self.by_system = {
@@ -287,19 +289,6 @@ class Totals:
     def per_sample(self) -> float:
         """Mean error over all samples."""
         return sum(self._errors) / sum(self._counts)
-
-    @property
-    def share_by_system(self) -> dict[str, float]:
-        """Share of each system in the sum of all samples' errors, which shows a system that dominates the loss."""
-        total = sum(self._errors) or 1.0
-        errors = dict(zip(self._systems, self._errors, strict=True))
-        return {system: errors[system] / total for system in self.by_system}
-
-    def __str__(self) -> str:
-        """The mean error and, if there are several systems, the system with the largest share of it."""
-        shares = self.share_by_system
-        most = max(shares, key=shares.__getitem__)
-        return f"{self.per_sample:.4f}" + (f" ({shares[most]:.0%} {most})" if len(shares) > 1 else "")
 
     def mean_over(self, systems: Sequence[str]) -> float:
         """Mean over some systems of their mean errors."""
@@ -345,7 +334,6 @@ class TakenStep:
                 step=self.step,
                 loss=totals.per_sample,
                 loss_by_system=totals.by_system,
-                loss_share_by_system=totals.share_by_system,
                 learning_rate=self.learning_rate,
                 **({"learning_rate_by_group": self.rates} if len({*self.rates.values()}) > 1 else {}),
                 grad_norm=grad_norm,

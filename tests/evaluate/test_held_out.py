@@ -96,8 +96,7 @@ def held_out(bad, given_bad=()):
     return HeldOut((data,), ((0, 1, 2, 4),), num_frames=2)
 
 
-def test_trajectories_end_before_their_first_bad_frame_and_short_ones_are_left_out(monkeypatch):
-    monkeypatch.setattr("matey.data.windows.VALUES_AT_ONCE", 5 * 24)  # five frames are read at once
+def test_trajectories_end_before_their_first_bad_frame_and_short_ones_are_left_out():
     data = held_out(bad=[(0, 9), (0, 11), (1, 3), (3, 0)], given_bad=[(4, 8)])
     found = sound_beginnings(data, least=7, given=["f"])
     assert found.trajectories == ((0, 2, 4),)

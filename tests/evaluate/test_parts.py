@@ -1,9 +1,6 @@
 """Scores of forecasts of which each rank holds a part, beside those of whole fields."""
 
 import math
-import threading
-import weakref
-from collections import defaultdict
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -11,17 +8,12 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.data import TrajectorySet
-from matey.data.reading import read_parts
-from matey.data.windows import Window
-from matey.evaluate.held_out import HeldOut
+from matey.evaluate.evaluation import ScoredBoxes
 from matey.evaluate.histories import Boxes
-from matey.evaluate.parts import ScoredBoxes, score_in_parts
-from matey.evaluate.records import ErrorSums, Task
+from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
 from matey.parallel.sequence import SequenceRanks
 from matey.parallel.topology import Topology
-from tests.support.models import VOCABULARY, make_model
 from tests.support.parts import Group, parts_of, piece_of, share_in
 
 GAS = ("density", "pressure", "velocity_x", "velocity_y", "velocity_z")
@@ -83,34 +75,3 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_
             assert ours.extrapolation_nrmse == pytest.approx(one.extrapolation_nrmse, rel=1e-6)
             same = ("system", "field", "kind", "lead", "num_windows", "worst")
             assert [asdict(ours)[name] for name in same] == [asdict(one)[name] for name in same]
-
-
-class Reached(Exception):
-    """The model is called."""
-
-
-def test_histories_that_were_read_are_gone_when_the_model_forecasts(monkeypatch):
-    config, held = make_model().config, defaultdict(list)
-    values = {name: torch.rand(1, 4, 1, 20, 16) for name in VOCABULARY[:1]}
-    data = TrajectorySet.from_arrays("shallow_water", values, spacing=(1.0,) * 3, boundary=("open",) * 3)
-
-    def noted(*args):
-        parts = read_parts(*args)
-        held[threading.get_ident()] += [weakref.ref(piece.history) for part in parts for piece in part.pieces]
-        return parts
-
-    def forecast(_prepared):
-        histories = held[threading.get_ident()]
-        assert histories and all(history() is None for history in histories)
-        raise Reached
-
-    def scored(rank, exchange):
-        ranks = SequenceRanks(Topology(rank, 2, 2, 3))
-        group = SimpleNamespace(ranks=ranks, exchange=exchange, size=2)
-        about = {"eval": lambda self: self, "config": config, "sequence_group": group, "device": torch.device("cpu")}
-        model = type("Model", (), {**about, "__call__": lambda self, prepared: forecast(prepared)})()
-        score_in_parts(model, HeldOut((data,), ((0,),), 2), Task("lead", 1, (Window(0, 0, 1, 1),)), ErrorSums())
-
-    monkeypatch.setattr("matey.evaluate.parts.read_parts", noted)
-    with pytest.raises(Reached):
-        Group(2).run(scored)

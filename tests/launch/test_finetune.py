@@ -99,3 +99,5 @@ def test_a_resumed_run_has_the_losses_of_the_uninterrupted_one_with_rates_by_par
     succeed(finetune(site, "halves", *more, "--set", "train.steps=2", stage=stage))
     succeed(finetune(site, "halves", *more, "--resume", stage=stage))
     assert metrics(site / "halves") == metrics(site / "whole") and len(metrics(site / "whole")) == 3
+    of_groups = metrics(site / "whole", "learning_rate_by_group")[1]
+    assert len({*of_groups.values()}) > 3 and max(of_groups.values()) <= 0.01

@@ -1,12 +1,7 @@
-"""Validation by ranks that each read a part of every window, beside one process.
-
-What a step logs of the systems in it.
-"""
+"""Validation by ranks that each read a part of every window, beside one process."""
 
 import pytest
-import torch
 
-from matey.train.loop import Tally
 from tests.support.programs import cases_of, start_ranks
 
 
@@ -20,18 +15,3 @@ def test_ranks_that_read_parts_of_windows_validate_as_one_process():
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=1e-5), (size, name)
         assert read < 1.4 / size  # whole patches, and what lies beyond a periodic axis
-
-
-def totals(**errors):
-    tally = Tally(errors, torch.device("cpu"))
-    for system, values in errors.items():
-        if values:
-            tally.add_errors(system, torch.tensor(values))
-    return tally.reduce().read()
-
-
-def test_a_system_that_dominates_the_loss_is_named_with_its_share():
-    step = totals(gas=[0.5, 0.5], water=[8.0], plasma=[1.0])
-    assert step.by_system == {"gas": 0.5, "water": 8, "plasma": 1}
-    assert step.share_by_system == {"gas": 0.1, "water": 0.8, "plasma": 0.1}
-    assert str(step) == "2.5000 (80% water)"

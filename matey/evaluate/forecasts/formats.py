@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a file's name is checked before slow imports
     import numpy as np
 
     from matey.data.trajectories import Cells
-    from matey.evaluate.forecasts.contents import Contents
+    from matey.evaluate.forecasts.request import Contents
 
 Mode = Literal["r", "r+"]
 WELL_GROUP = "t0_fields"
@@ -62,14 +62,11 @@ class Format(NamedTuple):
     Attributes:
         make: makes a file without values.
         open_file: opens a file that was made, to read (``r``), or to read and write (``r+``).
-        layers_together: returns how many layers along the slowest axis of the grid are always written together, by one process
-            at a time; None where only one process at a time may have the file open to write.
         needs: package that has to be installed in addition to MATEY.
     """
 
     make: Callable[[Path, Contents], None]
     open_file: Callable[[Path, Contents, Mode], ForecastFile]
-    layers_together: Callable[[Contents], int] | None = None
     needs: str | None = None
 
 
@@ -118,8 +115,9 @@ def make_zarr(path: Path, contents: Contents) -> None:
         about = {"_ARRAY_DIMENSIONS": list(coordinate.dims), **coordinate.attributes}
         # No fill value: xarray would read a 0 as missing.
         group.create_array(name, data=values, fill_value=None, attributes=about)
-    steps = min(contents.shape[1], max(1, CHUNK // 4 // math.prod(contents.shape[2:])))
-    chunks = (1, steps, layers_of_chunk(contents), *contents.shape[3:])
+    _, num_steps, num_layers, *layer = contents.shape
+    steps = min(num_steps, max(1, CHUNK // 4 // math.prod(contents.shape[2:])))
+    chunks = (1, steps, min(num_layers, max(1, CHUNK // math.prod(layer))), *layer)
     for name, field in contents.fields.items():
         about = {"_ARRAY_DIMENSIONS": [*contents.sizes], **field, "coordinates": contents.further}
         made = {"shape": contents.shape, "chunks": chunks, "dtype": "f4", "fill_value": np.nan}
@@ -132,12 +130,6 @@ def open_zarr(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
     import zarr
 
     return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None)
-
-
-def layers_of_chunk(contents: Contents) -> int:
-    """Return the number of layers of a Zarr chunk along the slowest axis of the grid."""
-    _, _, layers, *layer = contents.shape
-    return min(layers, max(1, CHUNK // math.prod(layer)))
 
 
 def make_well(path: Path, contents: Contents) -> None:
@@ -190,8 +182,8 @@ class _Turned:
 
 WELL = Format(make_well, open_well)
 FORMATS = {
-    ".nc": Format(make_netcdf, open_netcdf, needs="netCDF4"),
-    ".zarr": Format(make_zarr, open_zarr, layers_of_chunk, needs="zarr"),
+    ".nc": Format(make_netcdf, open_netcdf, "netCDF4"),
+    ".zarr": Format(make_zarr, open_zarr, "zarr"),
     ".h5": WELL,
     ".hdf5": WELL,
 }

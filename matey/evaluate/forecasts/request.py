@@ -1,24 +1,34 @@
-"""The request for forecasts: trajectories of one data set, from one frame of each, over a number of snapshots.
+"""The request for forecasts, and what a file of them says beside the values: axes, coordinates, units and origin.
 
 known         start ... start + T - 1                              T frames of each trajectory, read from its file
 forecast                             step 1, 2, ... num_steps      each one snapshot after the previous one
 truth         as far as the trajectory reaches; the forecast may continue beyond it
+
+Dimensions of a file are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
+https://cfconventions.org, 1.11: units as UDUNITS writes them, omitted if the data set does not name them. Coordinates are
+taken from the data's files if they have some and all trajectories have the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import product
 
 import numpy as np
 
+import matey
+from matey.checkpoints.trained import Trained
 from matey.data import DataError, Trajectory, TrajectorySet
-from matey.data.reading import samples_of
-from matey.data.trajectories import BadValuesError, Cells
+from matey.data.dates import count_from_a_date
+from matey.data.trajectories import BadValuesError, Cells, check_storable
 from matey.data.windows import num_starts
-from matey.samples import Samples
+from matey.evaluate.conservation import kept_names
+from matey.mistakes import listed
+from matey.model.transfer import weights_fingerprint
 
 SAME_STEP = 1e-4  # relative; times in a file need not be exact multiples of a step
 
@@ -65,10 +75,6 @@ class ForecastRequest:
     def last_known(self) -> int:
         """Number of the last frame that the model is given."""
         return self.start + self.num_frames - 1
-
-    def samples(self, first: int, end: int) -> Samples:
-        """Return the metadata of the histories of some trajectories, before their frames are read."""
-        return samples_of(self.data, self.trajectories[first:end], self.num_frames)
 
     def times(self, frames: np.ndarray) -> np.ndarray:
         """Return the times of frames: the data's own, continued beyond its end, or else times since the trajectories began."""
@@ -155,3 +161,194 @@ class ForecastRequest:
                     f"Trajectories that are forecast together need the same {what.replace('_', ' ')}, but number {number} has "
                     f"{own} and the first {first}; choose those that have the same with --trajectories."
                 )
+
+
+CONVENTIONS = "CF-1.11"
+UNKNOWN = "?"
+PARAMETER = "parameter_"
+# CF counts seconds from a date, and a simulation has none.
+REFERENCE = "since 2000-01-01 00:00:00"
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A coordinate.
+
+    Attributes:
+        dims: names of its dimensions.
+        values: values of the coordinate.
+        attributes: attributes of the coordinate.
+    """
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+    attributes: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file of forecasts without the values of its fields.
+
+    Attributes:
+        sizes: lengths of the dimensions by name, in order.
+        coordinates: coordinates by name: those of the dimensions, and further ones.
+        fields: attributes of the fields, by name.
+        attributes: attributes of the whole file.
+    """
+
+    sizes: Mapping[str, int]
+    coordinates: Mapping[str, Coordinate]
+    fields: Mapping[str, Mapping[str, str]]
+    attributes: Mapping[str, str]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a field."""
+        return tuple(self.sizes.values())
+
+    @property
+    def further(self) -> str:
+        """Names of the coordinates that are not dimensions, as CF's attribute ``coordinates`` lists them."""
+        return " ".join(name for name in self.coordinates if name not in self.sizes)
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Values of each parameter of the trajectories."""
+        found = ((name, each.values) for name, each in self.coordinates.items() if name.startswith(PARAMETER))
+        return {name.removeprefix(PARAMETER): values for name, values in found}
+
+    def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
+        """Return frames ``(..., f, z, y, x)`` by field, each with the grid axes of the file."""
+        fields = np.moveaxis(frames, -4, 0)  # (f, ..., z, y, x)
+        kept = fields if "z" in self.sizes else fields[..., 0, :, :]
+        return dict(zip(self.fields, kept, strict=True))
+
+    def box(self, cells: Cells | None) -> tuple[slice, ...]:
+        """Return the slices of a box of cells along the grid axes of the file; of all cells by default."""
+        if cells is None:
+            return (slice(None),) * (len(self.sizes) - 2)
+        return cells if "z" in self.sizes else cells[1:]
+
+    def frames_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return values by field as frames ``(..., f, z, y, x)``."""
+        fields = np.stack([values[name] for name in self.fields])
+        return np.moveaxis(fields if "z" in self.sizes else fields[..., None, :, :], 0, -4)
+
+
+def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
+    """Return the contents of a request's file without the values of its fields.
+
+    Args:
+        request: the request.
+        facts: attributes of the whole file, such as the model and the command.
+
+    Raises:
+        DataError: a field has the name of a coordinate, or one that no file can hold.
+    """
+    data = request.data
+    axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
+    grid = dict(zip("zyx", request.first.grid, strict=True))
+    sizes = {"trajectory": len(request.trajectories), "time": request.num_steps} | {axis: grid[axis] for axis in axes}
+    coordinates = {**_of_trajectories(request), **_of_times(request)}
+    for axis in axes:
+        coordinates[axis] = _of_cells(request, axis)
+    parameters = {name for number in request.trajectories for name in data.trajectories[number].parameters}
+    check_storable(data.system, (*data.fields, *sorted(parameters)))
+    if clash := [name for name in data.fields if name in coordinates]:
+        raise DataError(
+            f"{data.system}: no field may have the name of a coordinate of forecasts, {listed(coordinates)}; got "
+            f"{listed(clash)}: rename it in fields."
+        )
+    fields = {
+        name: {"long_name": name.replace("_", " "), **_units(unit)}
+        for name, unit in zip(data.fields, data.units, strict=True)
+    }
+    whole = {
+        "Conventions": CONVENTIONS,
+        "title": f"Forecast of {data.system.replace('_', ' ')}",
+        "system": data.system,
+        **facts,
+    }
+    return Contents(sizes, coordinates, fields, whole)
+
+
+def _of_trajectories(request: ForecastRequest) -> dict[str, Coordinate]:
+    dims = ("trajectory",)
+    chosen = [request.data.trajectories[number] for number in request.trajectories]
+    numbers = np.array(request.trajectories, dtype=np.int32)
+    names = np.array([about.name for about in chosen], dtype=object)
+    found = {
+        "trajectory": Coordinate(dims, numbers, {"long_name": "number of the trajectory in the data set"}),
+        "trajectory_name": Coordinate(dims, names, {"long_name": "name of the trajectory in its file"}),
+    }
+    for name in dict.fromkeys(name for about in chosen for name in about.parameters):
+        values = np.array([about.parameters.get(name, np.nan) for about in chosen])
+        found[f"{PARAMETER}{name}"] = Coordinate(dims, values, {"long_name": f"{name} of the simulation"})
+    return found
+
+
+def _of_times(request: ForecastRequest) -> dict[str, Coordinate]:
+    dims, own = ("time",), request.data.coordinates("time", request.trajectories)
+    steps = np.arange(1, request.num_steps + 1, dtype=np.int32)
+    frames, unit = request.last_known + steps, request.data.time_unit
+    if own is not None:
+        unit, *since = re.split(r"\s+since\s", own.unit, maxsplit=1, flags=re.IGNORECASE)
+        is_date = count_from_a_date(own.unit, own.calendar)
+        of_time = {"long_name": "time as in the data", **_units(own.unit if is_date else unit)}
+        if is_date:
+            of_time |= {"standard_name": "time", "calendar": own.calendar or "standard"}
+        elif since:  # such as "the start of a simulation", which other programs try to read as a date
+            of_time["comment"] = f"In the data: {own.unit}."
+    else:
+        of_time = {"long_name": "time since the trajectory began", **_units(unit)}
+        if unit == "s":
+            of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
+            of_time["units_metadata"] = "leap_seconds: none"
+            of_time["comment"] = "The date is a reference without meaning: the simulation has none."
+    period = {"long_name": "time since the last frame that the model was given", **_units(unit)}
+    if unit == "s":
+        period["standard_name"] = "forecast_period"
+    return {
+        "time": Coordinate(dims, request.times(frames), of_time),
+        "forecast_period": Coordinate(dims, steps * request.first.time_step, period),
+        "step": Coordinate(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
+    }
+
+
+def _of_cells(request: ForecastRequest, axis: str) -> Coordinate:
+    place = "zyx".index(axis)
+    about, own = {"boundary": str(request.first.boundary[place])}, request.data.coordinates(axis, request.trajectories)
+    if own is not None:
+        return Coordinate((axis,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
+    spacing, size = request.first.spacing[place], request.first.grid[place]
+    about["long_name"] = f"distance of the centre of the cell from the lower end of the {axis} axis"
+    return Coordinate((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})
+
+
+def _units(unit: str) -> dict[str, str]:
+    return {} if unit == UNKNOWN else {"units": unit}
+
+
+METHOD = "MATEY, https://arxiv.org/abs/2412.20601"
+
+
+def origin_of(trained: Trained, request: ForecastRequest, command: str | None) -> dict[str, str]:
+    """Return the attributes of a file of forecasts that describe its origin.
+
+    Args:
+        trained: the model.
+        request: the request.
+        command: command that makes the file; None if it is made from Python.
+    """
+    model = trained.model
+    kind = "at once" if request.lead >= request.num_steps else f"in steps of {request.lead} snapshots"
+    kept = kept_names(request.data, request.trajectories[0]) if request.conserve else []
+    kind += f", with the totals kept of {', '.join(kept)}" if kept else ""
+    facts = {
+        "source": f"matey {matey.__version__}, model {trained.name}",
+        "references": METHOD,
+        "history": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}: {command or 'matey.forecast'}",
+        "forecast": f"{request.num_frames} frames from frame {request.start} on are known; predicted {kind}",
+        "model_weights": f"{weights_fingerprint(model)}, {model.num_parameters()} parameters",
+    }
+    return {**facts, **({"model_card": trained.card} if trained.card else {})}

@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,13 +24,12 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.reading import read_history, read_history_part
 from matey.data.trajectories import lacking_note
-from matey.evaluate.forecasts.contents import Contents, contents_of, origin_of
 from matey.evaluate.forecasts.formats import FORMATS, FormatError, check_path, errors_of_disks
-from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.forecasts.request import Contents, ForecastRequest, contents_of, origin_of
 from matey.evaluate.held_out import HeldOut, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, rollout
-from matey.mistakes import one_line, regular
+from matey.mistakes import regular
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
 from matey.model.sequence_group import SequenceGroup
@@ -83,11 +81,6 @@ class Forecasts:
     facts: Mapping[str, str] = field(default_factory=dict)
     found_by: str | Path | None = None
     note: str = ""
-
-    def __repr__(self) -> str:
-        """Return one line, because a network would print hundreds."""
-        asked = self.request
-        return f"Forecasts({asked.data.system}, trajectories {list(asked.trajectories)}, {asked.num_steps} snapshots)"
 
     @property
     def contents(self) -> Contents:
@@ -141,7 +134,7 @@ class Forecasts:
         All ranks of the model's sequence group must call, and reach the file; each writes its part.
 
         Raises:
-            FormatError: the file exists already, the suffix names no format, a package is missing, or ranks see other files.
+            FormatError: the file exists already, the suffix names no format, or a package is missing.
             LockedError: another process makes this file.
             DataError: see ``TrajectorySet.read``.
             OSError: the file cannot be written.
@@ -180,11 +173,6 @@ class Forecasts:
                     FORMATS[path.suffix].make(progress.unfinished, self.contents)
                 progress.note(state)
         state = told_by_first(state.flatten(), group).view(state.shape)
-        if len(group.exchange.gather(torch.tensor([progress.token]), [1] * group.size).unique()) > 1:
-            raise FormatError(
-                f"The {group.size} ranks, which write into one file, do not see the same {progress.unfinished}; choose a "
-                "folder that all of them share."
-            )
         on_frames(int(state[:, 0].sum()))
         for first, end in asked.batches(self.batch_size, state[:, 0].int().tolist()):
             for num_new in self._write_batch(progress, lock, first, state[first:end]):
@@ -199,6 +187,7 @@ class Forecasts:
         """Forecast some trajectories together, from the steps in ``state`` on; yield the number of frames just written.
 
         A stretch of frames ends with a group of frames from the same history, so that the rest is the same as without a break.
+        Ranks write one after another, since HDF5 has one writer and a chunk of Zarr may hold cells of several.
 
         Args:
             progress: the files.
@@ -207,8 +196,8 @@ class Forecasts:
             state: completed steps and largest changes ``(b, 1 + f)``, which are kept up to date.
         """
         asked, group, contents = self.request, self.model.sequence_group, self.contents
-        form, place = FORMATS[progress.path.suffix], group.ranks.place
-        open_file = partial(form.open_file, progress.unfinished, contents)
+        place = group.ranks.place
+        open_file = partial(FORMATS[progress.path.suffix].open_file, progress.unfinished, contents)
         done, step_bytes = int(state[0, 0]), 4 * asked.lead * math.prod(contents.shape[2:])
         together = asked.lead * max(1, STRETCH_BYTES // step_bytes)
         rolled = Rollout(self._histories(first, first + len(state)), asked.conserve)
@@ -219,7 +208,6 @@ class Forecasts:
                 box = ((first + at, first + at + 1, max(0, done - asked.num_frames), done, cells) for at, cells in held)
                 known = [torch.from_numpy(file.read(*each)[0]) for each in box]
             rolled.go_on(torch.stack(known) if known else rolled.histories.history, done, state[:, 1:])
-        turns = turns_of(boxes, None if form.layers_together is None else form.layers_together(contents))
         frames: list[Tensor] = []
         for step, frame in enumerate(rolled.frames(asked.num_steps - done, asked.lead), start=done + 1):
             frames.append(frame.float().cpu())
@@ -228,12 +216,12 @@ class Forecasts:
             if place == 0:
                 lock.check()
             told_by_first(torch.zeros(1), group)  # otherwise the first rank ends here, and so do all
-            for turn in range(max(turns) + 1):
-                if turn == turns[place] and boxes[place]:
+            for writer in (rank for rank, own in enumerate(boxes) if own):
+                if writer == place:
                     with errors_of_disks(), closing(open_file("r+")) as file:
                         for (at, cells), values in zip(boxes[place], torch.stack(frames, dim=1), strict=True):
                             file.write(first + at, step - len(frames), values.numpy(), cells)
-                told_by_first(torch.zeros(1), group)  # all have written
+                told_by_first(torch.zeros(1), group)  # it has written
             state[:, 0], state[:, 1:] = step, rolled.largest
             yield len(frames)
             frames = []
@@ -248,13 +236,12 @@ class Forecasts:
 
     def _digest(self, suffix: str) -> str:
         """Return a digest that differs between forecasts and between formats."""
-        request = self.request
-        chosen = [request.data.trajectories[number] for number in request.trajectories]
+        asked = {name: value for name, value in vars(self.request).items() if name != "data"}
+        chosen = [self.request.data.trajectories[number] for number in self.request.trajectories]
         physics = [(each.parameters, each.grid, each.spacing, each.boundary, each.time_step) for each in chosen]
-        asked = {name: value for name, value in vars(request).items() if name != "data"}
         model = weights_fingerprint(self.model), vars(self.model.config.tokens)
-        facts = request.sources(), physics, request.data.told, request.data.given, asked, model, suffix
-        return hashlib.sha256(repr(facts).encode()).hexdigest()
+        told = self.request.data.told, self.request.data.given
+        return hashlib.sha256(repr((self.request.sources(), physics, told, asked, model, suffix)).encode()).hexdigest()
 
 
 def forecast(
@@ -306,31 +293,16 @@ def forecast(
     trained = model if isinstance(model, Trained) else _trained(model)
     found_by, data = (None, data) if isinstance(data, TrajectorySet) else (data, open_dataset(data))
     data = data.with_given(trained.model.config.given)
-    chosen = _chosen(trajectories, data.num_trajectories)
+    asked = range(data.num_trajectories) if trajectories is None else trajectories
+    chosen = (asked,) if isinstance(asked, int) else tuple(dict.fromkeys(asked))
     num_frames = trained.num_frames if history is None else history
     request = ForecastRequest(data, chosen, start, num_frames, steps, lead, conserve)
     check_fit(trained.model, HeldOut((data,), (chosen,), num_frames))
-    try:
-        network = trained.model if device is None else trained.model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise DataError(
-            f"device: expected one that PyTorch has, such as cpu, got {device!r} ({one_line(error)})."
-        ) from None
+    network = trained.model if device is None else trained.model.to(device)
     note = lacking_note(trained.model.config.parameters, trained.model.config.given, [data])
     if note and command is None:
         warnings.warn(note, stacklevel=2)
     return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by, note)
-
-
-def _chosen(trajectories: object, num_trajectories: int) -> tuple[int, ...]:
-    """Return the numbers of the chosen trajectories, each once."""
-    asked = range(num_trajectories) if trajectories is None else trajectories
-    numbers = [asked] if isinstance(asked, Integral) else [*asked] if isinstance(asked, Iterable) else [None]
-    if not all(isinstance(number, Integral) for number in numbers):
-        raise DataError(f"trajectories: expected their numbers, counted from 0, or None for all, got {trajectories!r}.")
-    if not numbers:
-        raise DataError("No trajectory is chosen; expected one or more.")
-    return tuple(dict.fromkeys(map(int, numbers)))
 
 
 def _trained(model: str | Path | MateyModel) -> Trained:
@@ -372,19 +344,10 @@ class Progress:
             return None
         return torch.tensor(record["done"], dtype=torch.float64)
 
-    @property
-    def token(self) -> int:
-        """A number drawn when the unfinished file was made, which tells it from all others; -1 if there is no record."""
-        try:
-            return int(json.loads(regular(self.record).read_text(encoding="utf-8"))["token"])
-        except (OSError, ValueError, TypeError, KeyError):
-            return -1
-
     def note(self, state: Tensor) -> None:
         """Record completed steps and largest changes ``(b, 1 + f)`` of the trajectories."""
-        new, token = self.record.with_name(f"{self.record.name}.new"), self.token
-        about = {"made_as": self.made_as, "token": secrets.randbits(62) if token < 0 else token, "done": state.tolist()}
-        new.write_text(json.dumps(about), encoding="utf-8")
+        new = self.record.with_name(f"{self.record.name}.new")
+        new.write_text(json.dumps({"made_as": self.made_as, "done": state.tolist()}), encoding="utf-8")
         os.replace(new, self.record)
 
     def clear(self) -> None:
@@ -413,28 +376,6 @@ def boxes_of_ranks(histories: Histories, num_ranks: int) -> list[list[Box]]:
         return histories.of_ranks
     z, y, x = (slice(0, length) for length in histories.batch.grid)
     return [[(sample, (z, y, x)) for sample in range(histories.batch.num_samples)], *[[]] * (num_ranks - 1)]
-
-
-def turns_of(boxes: Sequence[Sequence[Box]], layers: int | None) -> list[int]:
-    """Return the turn in which each rank writes its boxes, from 0; ranks with the same turn share no layers.
-
-    Args:
-        boxes: the boxes of each rank.
-        layers: layers that are written together along the slowest axis of the grid; None: all of the file.
-    """
-    axis = 0 if any(cells[0].stop > 1 for own in boxes for _, cells in own) else 1
-    turns, written = list[int](), list[set[tuple[int, int]]]()  # what is written in each turn
-    for own in boxes:
-        of_rank = {
-            (sample, layer) if layers else (0, 0)
-            for sample, cells in own
-            for layer in range(cells[axis].start // (layers or 1), -(-cells[axis].stop // (layers or 1)))
-        }
-        turn = next((turn for turn, before in enumerate(written) if before.isdisjoint(of_rank)), len(written))
-        written += [set()] if turn == len(written) else []
-        written[turn] |= of_rank
-        turns.append(turn)
-    return turns
 
 
 def told_by_first(numbers: Tensor, group: SequenceGroup) -> Tensor:

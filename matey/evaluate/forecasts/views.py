@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,11 +12,11 @@ import torch
 
 from matey.data import DataError
 from matey.data.reading import read_history
-from matey.data.trajectories import BadValuesError, Cells
+from matey.data.trajectories import Cells
 from matey.evaluate.forecasts.formats import ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
 from matey.evaluate.rollout import View
-from matey.metrics import NRMSE_EPSILON, error_text
+from matey.metrics import CELLS, NRMSE_EPSILON, error_text
 from matey.model.matey import MateyModel
 from matey.text_table import text_table
 from matey.tokens.tokenize import tokenize
@@ -139,66 +138,36 @@ def _box(cell: Cell) -> Cells:
     return z, y, x
 
 
-AT_ONCE = 2**21
-"""Number of cells that are read at once, unless a single layer has more."""
-
-Read = Callable[[int, Cells], np.ndarray]
-"""Reads a frame ``(f, z, y, x)`` at a step after the last known one, in a box of cells."""
-
-
 def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     """Return a table with a line for each field and means over the trajectories.
 
     The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
-    quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame.
+    quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame. Errors
+    are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have.
     """
-    known, last, drifts, errors, unknown = [], [], [], [], []
+    known, last, drifts, errors = [], [], [], []
     counts: set[int] = set()  # of the true frames at which errors are taken
     for place, number in enumerate(request.trajectories):
-
-        def true(step: int, cells: Cells, number: int = number) -> np.ndarray:
-            frame = request.last_known + step
-            return np.asarray(request.data.read(number, frame, frame + 1, cells)[0])
-
-        def made(step: int, cells: Cells, place: int = place) -> np.ndarray:
-            return np.asarray(file.read(place, place + 1, step - 1, step, cells)[0, 0])
-
-        def off(step: int, cells: Cells, true: Read = true, made: Read = made) -> np.ndarray:
-            target = true(step, cells)
-            return np.concatenate([made(step, cells) - target, target])
-
-        (before, size), (after, _) = _means(request, true, 0), _means(request, made, request.num_steps)
-        known.append(before)
-        last.append(after)
-        drifts.append((after - before) / np.maximum(np.sqrt(size), 1e-30))
-        if num_true := request.num_true(number):
-            try:
-                missed, target = np.split(np.sqrt(_means(request, off, num_true)[1]), 2)
-            except BadValuesError as bad:
-                unknown.append(f"No error of trajectory {number}: {bad}")
-                continue
+        before = request.data.read(number, request.last_known, request.last_known + 1)[0].astype(np.float64)
+        after = file.read(place, place + 1, request.num_steps - 1, request.num_steps)[0, 0].astype(np.float64)
+        known.append(before.mean(axis=CELLS))
+        last.append(after.mean(axis=CELLS))
+        drifts.append((last[-1] - known[-1]) / np.maximum(_size(before), 1e-30))
+        num_true = request.num_true(number)
+        if num_true and (target := request.truth(number, num_true)) is not None:
+            missed = file.read(place, place + 1, num_true - 1, num_true)[0, 0] - target
             counts.add(num_true)
-            errors.append(missed / (target + NRMSE_EPSILON))
+            errors.append(_size(missed) / (_size(target) + NRMSE_EPSILON))
     most = f" to {max(counts)}" if len(counts) > 1 else ""
     error_head = [f"NRMSE at step {min(counts)}{most}"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
     for index, name in enumerate(request.data.fields):
-        before, after, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
+        start, end, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
         error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
-        rows.append([name, f"{before:.5g}", f"{after:.5g}", f"{drift:+.2%}", *error])
-    return "\n".join([text_table(head, rows), *unknown])
+        rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{drift:+.2%}", *error])
+    return text_table(head, rows)
 
 
-def _means(request: ForecastRequest, read: Read, step: int) -> np.ndarray:
-    """Return the means of fields and of their squares over all cells, ``(2, f)`` in float64, read a few layers at a time."""
-    grid = request.first.grid
-    axis, num_cells = (0 if grid[0] > 1 else 1), math.prod(grid)
-    layers = max(1, AT_ONCE * grid[axis] // num_cells)
-    sums: list[np.ndarray] = []
-    for start in range(0, grid[axis], layers):
-        box = [slice(0, length) for length in grid]
-        box[axis] = slice(start, min(start + layers, grid[axis]))
-        z, y, x = box
-        values = read(step, (z, y, x)).astype(np.float64)
-        sums.append(np.stack([values.sum(axis=(1, 2, 3)), np.square(values).sum(axis=(1, 2, 3))]))
-    return np.asarray(np.sum(sums, axis=0) / num_cells)
+def _size(frame: np.ndarray) -> np.ndarray:
+    """Return the root mean square ``(f,)`` of a frame ``(f, z, y, x)``."""
+    return np.asarray(np.sqrt(np.square(frame, dtype=np.float64).mean(axis=CELLS)))

@@ -267,16 +267,8 @@ def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, 
         ({"start": 11}, "can begin at 0 to 10; got start 11"),
         ({"history": 13}, "expected at least 13 frames"),
         ({"lead": 0}, "lead: expected a whole number of 1 or more, got 0"),
-        ({"steps": 2.5}, "steps: expected a whole number of 1 or more, got 2.5"),
-        ({"steps": "3"}, "steps: expected a whole number .* got '3'"),
-        ({"trajectories": "all"}, "trajectories: expected their numbers, .* got 'all'"),
-        ({"device": "gpu"}, r"device: expected one that PyTorch has, such as cpu, got 'gpu' \("),
-        ({"trajectories": ()}, "No trajectory is chosen"),
-        ({"trajectories": 1.5}, "trajectories: expected their numbers, .* got 1.5"),
         ({"trajectories": -1}, "3 trajectories here, numbered from 0; got -1"),
         ({"history": -2}, "history: expected a whole number of 1 or more, got -2"),
-        ({"history": 0}, "history: expected a whole number of 1 or more, got 0"),
-        ({"history": 2.0}, "history: expected a whole number of 1 or more, got 2.0"),
     ):
         with pytest.raises(matey.data.DataError, match=sentence):
             matey.forecast(model, shallow_water, **{"steps": 2, **arguments})
