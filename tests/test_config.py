@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config
-from matey.config.loading import ALIASES, section_at
 from tests.support.paths import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
@@ -32,11 +31,8 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("train.step=3", "unknown key 'train.step'. Did you mean 'train.steps'?"),
         ("trian.steps=3", "unknown key 'trian'. Did you mean 'train'?"),
         ("data.sets=[{path: a, wieght: 2}]", "unknown key 'data.sets.0.wieght'. Did you mean 'data.sets.0.weight'?"),
-        ("train.lr=0.1", "unknown key 'train.lr'. Did you mean 'train.learning_rate'?"),
         ("train.history=4", "unknown key 'train.history'. Did you mean 'data.history'?"),
-        ("model.token_set=mix", "unknown key 'model.token_set'. Did you mean 'tokens.set'?"),
         ("train.bf16=true", "unknown key 'train.bf16'. That is DeepSpeed's: set it in the JSON"),
-        ("train.groups={cells: {lr: 1}}", "'train.groups.cells.lr'. Did you mean 'train.groups.cells.learning_rate'?"),
         (
             "tokens.patches=[[1, 1, 16, 16], [1, 1, 6, 8]]",
             r"has \[1, 1, 6, 8\] after \[1, 1, 16, 16\]; each size .* divide",
@@ -45,7 +41,6 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ("tokens.set=uniform", "one patch size"),
         ("data.sets=x", r"--set: data.sets: expected a list, such as \[a, b\] \(got 'x'\)"),
         ("train.steps", "--set takes key=value"),
-        ("train.steps.x=2", "'steps' is a value, not a section"),
         (
             "data.split_by=time",
             r"'data.sets.split_by'\? It belongs to a data set: data.sets=\[\{path: ..., split_by: ...\}\]",
@@ -139,9 +134,7 @@ def test_values_beyond_all_sense_are_refused_by_the_schema(path, key, value, mes
     ("text", "message"),
     [
         ('{"bf16": true}', "bf16: expected keys with values"),
-        ('{"bf16": {"enabled": "yes"}}', "bf16.enabled: .* boolean"),
-        ('{"zero_optimization": {"stage": true}}', "zero_optimization.stage: .* integer"),
-        ('{"zero_optimization": {"offload_optimizer": "cpu"}}', "offload_optimizer: expected keys"),
+        ('{"dump_state": {}}', "dump_state: expected a value"),
         ("[" * 100_000, "is not JSON"),
     ],
 )
@@ -154,13 +147,6 @@ def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tm
 @pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.stem)
 def test_the_configurations_that_come_with_the_package_are_taken(path):
     assert load_deepspeed_config(path) == json.loads(path.read_text())
-
-
-def test_what_others_call_a_setting_leads_to_one_that_there_is():
-    for alias, key in ALIASES.items():
-        *section, name = key.split(".")
-        assert name in section_at(section).model_fields, key
-        assert alias not in section_at(section).model_fields, alias
 
 
 def test_a_folder_under_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):

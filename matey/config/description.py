@@ -78,7 +78,7 @@ class ParameterSource(Section):
     """text around it in the name of its file or folder, with '{}' for the number: 'Re{}'"""
 
     table: PathText | None = None
-    """path of a table, .csv or .json, with a row for each file or trajectory"""
+    """path of a table in CSV with a row for each file or trajectory"""
     column: FieldName | None = None
     """column of the table; by default the name of the parameter"""
 
@@ -88,8 +88,6 @@ class ParameterSource(Section):
             raise ValueError("expected one of 'array', 'attribute', 'in_name' and 'table'")
         if self.column is not None and self.table is None:
             raise ValueError("'column' goes with 'table'")
-        if self.table is not None and not self.table.endswith((".csv", ".json")):
-            raise ValueError(f"expected a table in .csv or .json, got {self.table!r}")
         return self
 
 

@@ -1,9 +1,8 @@
 """Reads the run YAML and the DeepSpeed JSON, with error messages for their author.
 
-An unknown key is met with a guess: another code's name, a wrong section or a wrong spelling. The schema of the DeepSpeed JSON
-is for mistakes that DeepSpeed itself does not report or hangs on. It checks the names in ``zero_optimization``, and reads
-other sections as it comes to them: a number instead of a section ends in a traceback, a bucket of 1e15 values in a request for
-so much memory.
+An unknown key is met with a guess: a wrong section or a wrong spelling. Of the DeepSpeed JSON, the keys at its root are
+checked: DeepSpeed itself ignores those that it does not know, and ends in a traceback where a number stands in the place of a
+section.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, create_model
+from pydantic import ValidationError
 
 from matey.config.description import DataDescription, FieldSource
 from matey.config.files import PlainTextError, find_shipped, hint_of_file, parse_json, parse_yaml, read_text
@@ -31,43 +30,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
-class _Part(BaseModel):
-    """A section, or the root; keys that are not named here are left to DeepSpeed."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-
-class _Switched(_Part):
-    """A section that is turned on or off."""
-
-    enabled: StrictBool = False
-
-
-class _Zero(_Part):
-    """The settings of ZeRO; DeepSpeed checks the others."""
-
-    stage: int = Field(0, ge=0, le=3, strict=True)
-    offload_param: dict[str, Any] | None = None
-    offload_optimizer: dict[str, Any] | None = None
-
-
-_SWITCHED = "bf16 fp16 torch_autocast tensorboard wandb comet csv_monitor flops_profiler comms_logger data_efficiency"
-_SECTIONS = "data_types aio checkpoint compile timers"
-_FLAGS = (
+SECTIONS = (
+    "zero_optimization bf16 fp16 torch_autocast tensorboard wandb comet csv_monitor flops_profiler comms_logger "
+    "data_efficiency data_types aio checkpoint compile timers"
+).split()
+"""The sections at the root of the DeepSpeed JSON."""
+VALUES = (
     "prescale_gradients sparse_gradients zero_allow_untested_optimizer zero_force_ds_cpu_optimizer wall_clock_breakdown "
-    "memory_breakdown dump_state graph_harvesting load_universal_checkpoint use_node_local_storage disable_allgather"
-)
-_NUMBERS = "communication_data_type seq_parallel_communication_data_type gradient_predivide_factor"
-_KEYS: dict[str, Any] = {
-    "zero_optimization": (_Zero, _Zero()),
-    **dict.fromkeys(_SWITCHED.split(), (_Switched, _Switched())),
-    **dict.fromkeys(_SECTIONS.split(), (dict[str, Any], {})),
-    **dict.fromkeys(_FLAGS.split(), (StrictBool | None, None)),
-    **dict.fromkeys(_NUMBERS.split(), (Any, None)),
-}
-DeepSpeedTree = create_model("DeepSpeedTree", __base__=_Part, **_KEYS)
-"""The sections and flags at the root of the DeepSpeed JSON."""
-
+    "memory_breakdown dump_state graph_harvesting load_universal_checkpoint use_node_local_storage disable_allgather "
+    "communication_data_type seq_parallel_communication_data_type gradient_predivide_factor"
+).split()
+"""The flags and numbers there."""
 
 # The run YAML owns these numbers and passes them to DeepSpeed; in the JSON as well, they would have two owners.
 OWNED_BY_RUN = {
@@ -168,16 +141,15 @@ def load_deepspeed_config(path: str | Path) -> dict[str, Any]:
     tree = _read(path, parse_json, "the DeepSpeed configuration")
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a JSON object, got {type(tree).__name__}.")
-    for key in tree:
+    for key, value in tree.items():
         if key in OWNED_BY_RUN:
             raise ConfigError(f"{path}: {key!r} is set in the run YAML ({OWNED_BY_RUN[key]}); remove it from the JSON.")
-        if key not in DeepSpeedTree.model_fields:
-            known = nearest_name(key[:80], DeepSpeedTree.model_fields)
+        if key not in (*SECTIONS, *VALUES):
+            known = nearest_name(key[:80], (*SECTIONS, *VALUES))
             raise ConfigError(f"{path}: DeepSpeed has no key {shortened(key)}.{known}")
-    try:
-        DeepSpeedTree.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {sentences(error)}") from None
+        if (key in SECTIONS) != isinstance(value, dict):
+            expected = f"expected {'keys with values' if key in SECTIONS else 'a value'}"
+            raise ConfigError(f"{path}: {key}: {expected} (got {shortened(value)})")
     return tree
 
 
@@ -268,26 +240,6 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
     return f"{where}: {message} (got {shortened(error['input'])})"
 
 
-ALIASES = {
-    **dict.fromkeys(("lr", "max_lr"), "train.learning_rate"),
-    **dict.fromkeys(("batch_size", "train_batch_size", "bs"), "train.micro_batch"),
-    **dict.fromkeys(("gradient_accumulation", "gradient_accumulation_steps", "grad_accum"), "train.accumulation"),
-    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "max_steps", "iterations"), "train.steps"),
-    **dict.fromkeys(("grad_clip", "max_grad_norm"), "train.clip_norm"),
-    **dict.fromkeys(("save_every", "save_steps"), "train.checkpoint_every"),
-    **dict.fromkeys(("eval_every", "eval_steps"), "train.validate_every"),
-    **dict.fromkeys(("patch_size", "patch_sizes"), "tokens.patches"),
-    **dict.fromkeys(("width", "hidden_size", "embed_dim", "num_layers", "depth"), "model.size"),
-    **dict.fromkeys(("data_path", "dataset", "datasets"), "data.sets"),
-    **dict.fromkeys(("context_length", "history_length"), "data.history"),
-    **dict.fromkeys(("activation_checkpointing", "gradient_checkpointing"), "parallel.checkpoint_blocks"),
-    **dict.fromkeys(("output_dir", "out_dir", "save_dir"), "output.dir"),
-    "optim": "train.optimizer",
-    "warmup": "train.warmup_steps",
-    "num_workers": "data.workers",
-    "token_set": "tokens.set",
-}
-"""Names of settings in other codes, and the keys here."""
 DEEPSPEED_KEYS = frozenset("zero zero_stage zero_optimization bf16 fp16 amp dtype precision offload".split())
 
 # Sections that lie in a list, in a mapping, or may be missing.
@@ -310,23 +262,17 @@ def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
     *parents, last = location
     name = str(last)[:80]
     own = {key: ".".join(map(str, [*parents, key])) for key in section_at(parents, root).model_fields}
+    if root is RunConfig and name.lower() in DEEPSPEED_KEYS:
+        return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
     known = {key: f"data.sets.{key}" for key in DataSet.model_fields}
     for section in RunConfig.model_fields:
         known |= {key: f"{section}.{key}" for key in section_at([section]).model_fields}
-    known |= ALIASES
-    if root is not RunConfig:
-        known = {}
-    elif name.lower() in DEEPSPEED_KEYS:
-        return " That is DeepSpeed's: set it in the JSON of --deepspeed_config."
-    if name.lower() not in known and (near := difflib.get_close_matches(name, own, n=1, cutoff=0.5)):
-        return f" Did you mean {own[near[0]]!r}?"
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
-    if not near:
-        return ""
-    meant = own.get(known[near[0]].rpartition(".")[2], known[near[0]])
+    elsewhere = root is RunConfig and known.get(name.lower())
+    near = [] if elsewhere else difflib.get_close_matches(name, own, n=1, cutoff=0.5)
+    meant = elsewhere or (own[near[0]] if near else "")
     in_list, _, inside = meant.rpartition(".")
     example = f" It belongs to a data set: data.sets=[{{path: ..., {inside}: ...}}]." if in_list == "data.sets" else ""
-    return f" Did you mean {meant!r}?{example}"
+    return f" Did you mean {meant!r}?{example}" if meant else ""
 
 
 def section_at(location: Sequence[str | int], section: type[Section] = RunConfig) -> type[Section]:

@@ -38,12 +38,8 @@ def map_npy(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     # Errors that NumPy was seen to raise when header or data end early, or hold Python objects or a shape such as (-1, True).
     except (OSError, ValueError, EOFError, TypeError, OverflowError) as error:
-        if "Python objects" in str(error):
-            raise DataError(
-                f"{path} holds Python objects, which are not read; save numbers: array.astype(float)."
-            ) from None
         raise DataError(
-            f"{path} cannot be read as a NumPy array ({one_line(error)}); it is truncated or corrupt: copy it again."
+            f"{path} cannot be read as a NumPy array of numbers ({one_line(error)}); copy it again, or save numbers."
         ) from error
 
 
@@ -102,13 +98,15 @@ def _netcdf(path: Path) -> Iterator[Any]:
     """Map a file into memory for as long as the block lasts, so that processes share nothing."""
     from scipy.io import netcdf_file  # late: a third of the time that all readers take to import
 
-    is_cdf5 = first_bytes(path).startswith(b"CDF\x05")
+    first_bytes(path)
     try:
         file = netcdf_file(path, "r", mmap=True)
     # Errors that SciPy was seen to raise when the header or the data end too early.
     except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
-        reason = "it is CDF-5: nccopy -k netCDF-4 IN OUT" if is_cdf5 else "it is truncated or corrupt: copy it again"
-        raise DataError(f"{path} cannot be read as classic netCDF ({one_line(error)}); {reason}.") from error
+        raise DataError(
+            f"{path} cannot be read as classic netCDF ({one_line(error)}); it is corrupt: copy it again; or it is CDF-5: "
+            "nccopy -k netCDF-4 IN OUT."
+        ) from error
     with file:
         yield file
 
@@ -169,10 +167,7 @@ def _missing(item: Any, own: dict[str, Any]) -> dict[str, float]:  # noqa: ANN40
     """
     mark = own.get("_FillValue")
     if isinstance(mark, str):
-        try:
-            return {"_FillValue": struct.unpack("<d", base64.b64decode(mark, validate=True))[0]}
-        except (ValueError, struct.error):
-            return {}
+        return {"_FillValue": struct.unpack("<d", base64.b64decode(mark, validate=True))[0]}
     fill = as_number(item.fill_value) if item.metadata.zarr_format == 2 else None
     return {"_FillValue": fill} if mark is None and fill else {}
 
@@ -200,10 +195,10 @@ def _store(path: Path) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # raised by any codec or, of a store elsewhere, by any library below fsspec
-        lacks_codec = type(error).__name__ == "UnknownCodecError"  # of zarr or of numcodecs
-        where = "it is incomplete or corrupt, or the network fails" if isinstance(path, RemotePath) else "it is corrupt"
-        reason = "install its codec, such as pip install 'numcodecs[...]'" if lacks_codec else f"{where}: copy it again"
-        raise DataError(f"{path} cannot be read as Zarr ({one_line(error)}); {reason}.") from error
+        raise DataError(
+            f"{path} cannot be read as Zarr ({one_line(error)}); it is incomplete or corrupt, or the network fails: copy it "
+            "again; or a codec is missing: pip install 'numcodecs[...]'."
+        ) from error
 
 
 ZARR = FileKind("Zarr", (), is_zarr, _arrays_of_store, _attributes_in_store, _read_store)
@@ -220,16 +215,9 @@ def kind_of(path: Path) -> FileKind:
     """
     kind = next((kind for kind in KINDS.values() if kind.recognises(path)), None)
     if kind is None:
-        what = _inside(path) if path.is_dir() else beginning(path)
-        names = ", ".join(KINDS)
-        raise DataError(f"{path} is none of {names}: {what}.")
+        what = "it is a folder; name a file in it" if path.is_dir() else beginning(path)
+        raise DataError(f"{path} is none of {', '.join(KINDS)}: {what}.")
     return kind
-
-
-def _inside(folder: Path) -> str:
-    """Return advice on a folder where a file is expected, with the first file in it that could be meant."""
-    first = next(iter(gridded_files(folder)), None)
-    return f"it is a folder; name a file of it, such as {first}" if first else "it is a folder without any such file"
 
 
 def gridded_files(pattern: Path) -> list[Path]:
@@ -252,13 +240,10 @@ def search_folder(folder: Path, suffixes: Collection[str], names: Collection[str
     """Return the files with these endings or names in a folder and its sub-folders, and the Zarr stores, sorted.
 
     Folders that are symbolic links are not entered. Files and folders with hidden names are left out: unfinished work has such.
-
-    Raises:
-        DataError: a link that is named as a data file leads nowhere.
     """
     paths = list(_below(folder))
     stores = {path for path in paths if is_zarr(path)}
-    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and _is_file(path))
+    files = (path for path in paths if (path.suffix in suffixes or path.name in names) and not path.is_dir())
     return sorted(path for path in {*files, *stores} if not stores.intersection(path.parents))
 
 
@@ -266,22 +251,8 @@ def _below(folder: Path) -> Iterable[Path]:
     """Yield all files and folders below a folder that no hidden name leads to; each folder is listed once."""
     if isinstance(folder, RemotePath):
         start = len(folder.parts)
-        yield from (path for path in folder.rglob("*") if not any(map(_is_hidden, path.parts[start:])))
+        yield from (path for path in folder.rglob("*") if not any(part.startswith(".") for part in path.parts[start:]))
         return
     for at, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(at, name) for name in (*folders, *files) if not _is_hidden(name))
-
-
-def _is_file(path: Path) -> bool:
-    if path.is_file():
-        return True
-    if path.is_symlink() and not path.exists():
-        raise DataError(
-            f"{path} is a link to {path.readlink()}, which does not exist; restore that, or remove the link."
-        )
-    return False
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(at, name) for name in (*folders, *files) if not name.startswith("."))

@@ -233,9 +233,8 @@ class DescribedFiles(TrajectorySet):
             if len(own) > 1:
                 first, other, *_ = own.items()
                 raise DataError(
-                    f"{field}: expected one unit, got {first[0]!r} in {first[1].about.source} and {other[0]!r} in "
-                    f"{other[1].about.source}; write the files in one, or, where both mean the same, "
-                    f"the unit into the description: fields.{field}.unit."
+                    f"{field}: expected one unit, got {first[0]!r} in {_label(first[1])} and {other[0]!r} in "
+                    f"{_label(other[1])}; write the files in one, or, where both mean the same, fields.{field}.unit."
                 )
             scaled = "" if source.scale == 1 else f"{1 / source.scale:.7g} "
             unit = next(iter(own), "") or "?"
@@ -257,9 +256,8 @@ def put_together(description: DataDescription, pieces: Sequence[Located]) -> lis
     for piece in pieces:
         found.setdefault(piece.sample, []).append(piece)
     if len({len(each) for each in found.values()}) > 1:
-        counts = ", ".join(f"{each[0].about.name} in {len(each)}" for each in found.values())
         raise DataError(
-            f"{pieces[0].about.source}: expected all trajectories in each of the files, got {counts[:300]}."
+            f"{_label(pieces[0])}: expected as many trajectories in all files that follow each other in time."
         )
     return [_joined(description, each) for each in found.values()]
 
@@ -276,13 +274,14 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
         times = tuple(date_in(_label(piece), step.date_in_name) for piece in pieces)
     else:
         times = tuple(time for piece in pieces for time in _times(first, piece))
-    whole = replace(first, times=times, pieces=tuple(pieces))
-    if isinstance(step, float):
-        _check_numbers(pieces)
-        time_step = step * description.stride
-    else:
-        time_step = _step(description, whole)
-    return replace(whole, about=replace(first.about, num_frames=num_frames, time_step=time_step))
+    taken = _numbers(pieces) if isinstance(step, float) else times[description.first_frame :: description.stride]
+    remedy = (
+        "add the snapshot if one is missing there; else write even times, or give a time_step or what holds the times"
+    )
+    even = even_step(np.array(taken), f"{_label(first)} and what follows it", UNEVEN_TIME, remedy)
+    time_step = step * description.stride if isinstance(step, float) else even
+    about = replace(first.about, num_frames=num_frames, time_step=time_step)
+    return replace(first, about=about, times=times, pieces=tuple(pieces))
 
 
 def _check_alike(first: Located, piece: Located) -> None:
@@ -310,21 +309,6 @@ def _times(first: Located, piece: Located) -> tuple[float, ...]:
     return times
 
 
-def _step(description: DataDescription, whole: Located) -> float:
-    """Return the step between the times of the snapshots, which must be evenly spaced."""
-    first, stride = description.first_frame, description.stride
-    taken = np.array(whole.times[first::stride])
-    remedy = "write snapshots at even times, or give a time_step"
-    if len(taken) > 2:
-        gaps = np.diff(taken)
-        worst = first + int(np.argmax(np.abs(gaps - np.median(gaps)))) * stride
-        near, after = (
-            _label(piece) for at in (worst, worst + stride) for piece, _ in whole.pieces_at(slice(at, at + 1, 1))
-        )
-        remedy = f"if a snapshot is missing between {near} and {after}, put it there; else {remedy}"
-    return even_step(taken, f"{_label(whole)} and what follows it, times", UNEVEN_TIME, remedy)
-
-
 def _numbers(pieces: Sequence[Located]) -> list[float]:
     """Return the number that tells the name of each piece from the others.
 
@@ -339,20 +323,6 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
             "trajectories apart, such as run_*/u_*.npy; or name the times that the files hold in time_step."
         )
     return numbers
-
-
-def _check_numbers(pieces: Sequence[Located]) -> None:
-    """Raise DataError if the numbers in the names of pieces without times are not evenly spaced."""
-    numbers = _numbers(pieces)
-    gaps = np.diff(numbers)
-    usual = float(np.median(gaps)) if len(gaps) else 0.0
-    for number, gap in enumerate(gaps):
-        if abs(gap - usual) > UNEVEN_TIME * usual or gap <= 0:
-            raise DataError(
-                f"{_label(pieces[number + 1])}: expected number {numbers[number] + usual:.12g} after {numbers[number]:.12g}, "
-                f"since the others are {usual:g} apart, got {numbers[number + 1]:.12g}; a snapshot is missing: add it, "
-                "or name the times that the files hold in time_step."
-            )
 
 
 def _label(piece: Located) -> str:

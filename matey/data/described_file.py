@@ -1,9 +1,9 @@
 """Opens a file that a description covers, checks its arrays, and returns the trajectories in it.
 
-Parameters may come from a table, with a row for each file or trajectory, and a column for each parameter:
+Parameters may come from a table in CSV, with a row for each file or trajectory, and a column for each parameter:
 
-    run,Re,angle               or, in JSON:   {"run_00": {"Re": 100, "angle": 0.5},
-    run_00,100,0.5                             "run_01": {"Re": 200}}
+    run,Re,angle
+    run_00,100,0.5
     run_01,200,
 
 A row has the name of its file or the path from the table's folder, with or without the suffix; or the name of its trajectory;
@@ -13,7 +13,6 @@ or both, such as ``run_00.h5/3``. An empty cell stands for an unknown number.
 from __future__ import annotations
 
 import csv
-import io
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
@@ -27,12 +26,12 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.description import Axis, FieldSource, GridAxis, ParameterSource, TimeSource
-from matey.config.files import PlainTextError, parse_json, read_text
+from matey.config.files import PlainTextError, read_text
 from matey.data.arrays import kind_of
 from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, axes_by_name, even_step
 from matey.data.dates import number_in
 from matey.data.remote import place, seen_from
-from matey.data.stored import FileKind, StoredArray, as_number, as_text
+from matey.data.stored import FileKind, StoredArray, as_number
 from matey.data.trajectories import NO_AXIS, DataError, Part, Trajectory
 from matey.mistakes import listed, nearest_name, regular
 
@@ -183,7 +182,6 @@ def describe_file(file: OpenedFile, part: Part | None) -> Iterator[Located]:
     of_fields: dict[str, StoredArray] = {}
     elsewhere: dict[str, tuple[Path, str]] = {}
     for field, source in (*description.fields.items(), *description.given.items()):
-        _check_names(file, field, source)
         holder, name = file.array_of(field, source)
         key = name
         if holder is not file:
@@ -226,7 +224,7 @@ def check_frames(description: DataDescription, num_frames: int, path: Path) -> i
 
 
 def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[str, int]) -> None:
-    """Add the axis lengths of a field's array to the known ``sizes``, with which they must agree."""
+    """Add the axis lengths of a field's array to the known ``sizes``; these, and names of its axes, must agree with them."""
     file, name = file.array_of(field, source)
     stored = file.find(name, f" for the field {field!r}", may_be_mask=field in file.description.given)
     axes = file.description.axes_of(source)
@@ -235,35 +233,20 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
     fits = len(axes) == len(stored.shape) and 0 not in stored.shape
     if not fits or any(sizes.setdefault(axis, size) != size for axis, size in shared.items()):
         expected = ", ".join(f"{axis} {sizes.get(axis, '')}".strip() for axis in axes)
-        without_time = (
-            "" if "time" in file.description.all_axes else ", which without time are those of a single snapshot"
-        )
-        remedy = f"correct the axes of the description{without_time}"
-        differ = [axis for axis, size in shared.items() if sizes.get(axis, size) != size]
-        if fits and all(axis in GRID and abs(own[axis] - sizes[axis]) == 1 for axis in differ):
-            remedy = (
-                f"what lies between the cells along {' and '.join(differ)}, as on a staggered grid, has to be averaged to the "
-                "cells first: docs/data.md shows how"
-            )
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
-            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; {remedy}."
+            f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; correct the axes of the description, which without "
+            "time are those of a single snapshot; or average a field of a staggered grid to the cells first (docs/data.md)."
+        )
+    if stored.axes and (told := axes_by_name(stored.axes, axes)):
+        raise DataError(
+            f"{file.path}, {name}: its axes are called {', '.join(stored.axes)}, and the description has "
+            f"{', '.join(axes)}; write axes: [{', '.join(told)}] for {field!r}."
         )
     if source.index is not None and source.index >= own["component"]:
         raise DataError(
             f"{file.path}, {name}: {field!r} is component {source.index} in the description, but there are "
             f"{own['component']}, counted from 0; correct the description."
-        )
-
-
-def _check_names(file: OpenedFile, field: str, source: FieldSource) -> None:
-    """Refuse an array whose axis names contradict the description."""
-    holder, name = file.array_of(field, source)
-    axes, names = file.description.axes_of(source), holder.arrays[name].axes
-    if names and (told := axes_by_name(names, axes)):
-        raise DataError(
-            f"{holder.path}, {name}: its axes are called {', '.join(names)}, and the description has "
-            f"{', '.join(axes)}; write axes: [{', '.join(told)}] for {field!r}."
         )
 
 
@@ -274,14 +257,10 @@ def _spacing(file: OpenedFile, axis: GridAxis, sizes: Mapping[str, int]) -> floa
         return name
     places = file.values(name, f" for the coordinates of {axis}")
     if places.size != size:
-        remedy = "curvilinear grids are not supported" if places.ndim > 1 else "correct the order of the axes"
-        if places.size == size + 1:
-            step = (places.max() - places.min()) / size
-            remedy = (
-                f"these may be the edges of the cells: write the size of a cell instead, such as {axis}: {step:.7g}"
-            )
         raise DataError(
-            f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; {remedy}."
+            f"{file.path}, {name}: expected {size} coordinates of {axis}, got the shape {places.shape}; correct the order of "
+            f"the axes; or, where these are the edges of the cells, write the size of a cell, such as {axis}: 0.1; curvilinear "
+            "grids are not supported."
         )
     sign = -1.0 if size > 1 and places[-1] < places[0] else 1.0
     return sign * even_step(sign * places, f"{file.path}, {name}", UNEVEN_SPACE, "resample the data on an even grid")
@@ -291,14 +270,13 @@ def _times(file: OpenedFile, size: int, sample: int, count: int) -> np.ndarray |
     """Return the times of all snapshots of a trajectory or piece, None where neither an array nor an attribute gives them."""
     source = file.description.time_step
     if isinstance(source, TimeSource) and source.attribute is not None:
-        found = file.kind.attributes(file.path, "")
-        if (time := as_number(found.get(source.attribute))) is None:
+        found = file.kind.numbers(file.path, "")
+        if source.attribute not in found:
             raise DataError(
                 f"{file.path}: expected an attribute {source.attribute!r} with the time of the snapshot, found "
-                f"{listed(name for name, value in found.items() if as_number(value) is not None)}; name another in time_step, "
-                "or give the time between snapshots."
+                f"{listed(found)}; name another in time_step, or give the time between snapshots."
             )
-        return np.array([time])
+        return np.array([found[source.attribute]])
     if not isinstance(source, str):
         return None
     times = file.values(source, " of the times")
@@ -352,60 +330,11 @@ def _number_of_one(value: object, label: str, name: str, sample: int, count: int
         return number
     values = np.asarray(value)
     if values.size != count or values.dtype.kind not in "fiu":
-        came = repr(as_text(value) if isinstance(value, str | bytes) else values.tolist())
         raise DataError(
             f"{label}: expected one number, or one for each of {count} trajectories, for the parameter {name!r}, got "
-            f"{came[:60]}; write it as a number, or leave it out of parameters."
+            f"{values.tolist()!r:.60}; write it as a number, or leave it out of parameters."
         )
     return float(values.reshape(-1)[sample])
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        path: the file that it was read from.
-        columns: names of the columns, except the first in CSV.
-        rows: cells by the name of the row and that of the column.
-    """
-
-    path: Path
-    columns: tuple[str, ...]
-    rows: Mapping[str, Mapping[str, object]]
-
-    def number(self, column: str, about: Trajectory) -> float | None:
-        """Return a trajectory's number in a column, None where its cell is empty.
-
-        Raises:
-            DataError: there is no such column or row, or the cell holds something else.
-        """
-        if column not in self.columns:
-            raise DataError(
-                f"{self.path}: expected a column {column!r} of a parameter, found {listed(self.columns)}."
-                f"{nearest_name(column, self.columns)} Correct the table, or name another 'column' in the description."
-            )
-        path = seen_from(self.path.parent, about.source)
-        files = (path, path.removesuffix(about.source.suffix), about.source.name, about.source.stem)
-        names = (*(f"{file}/{about.name}" for file in files), *files, about.name)
-        name = next((name for name in names if name in self.rows), None)
-        if name is None:
-            wanted = " or ".join(dict.fromkeys(map(repr, (*files[2:], about.name))))
-            raise DataError(
-                f"{self.path}: expected a row {wanted} for {about.label}, found "
-                f"{listed(self.rows)}; add it, with empty cells where nothing is known."
-            )
-        cell = self.rows[name].get(column)
-        try:
-            number = math.nan if cell in (None, "") else float(str(cell))
-        except ValueError:
-            number = math.inf
-        if math.isinf(number):
-            raise DataError(
-                f"{self.path}: expected a number in the column {column!r} of the row {name!r}, got {str(cell)[:60]!r}; correct "
-                "it, or leave it out where it is not known."
-            )
-        return None if math.isnan(number) else number
 
 
 def parameters_in_tables(
@@ -420,39 +349,50 @@ def parameters_in_tables(
         if isinstance(source, ParameterSource) and source.table is not None:
             path = place(source.table)
             try:
-                number = _table(path, path.stat().st_mtime_ns).number(source.column or name, about)
+                number = _in_table(path, _rows(path, path.stat().st_mtime_ns), source.column or name, about)
             except OSError as error:
                 raise DataError(
                     f"{path} cannot be read ({error.strerror}), where the description has a table of parameters; put it "
                     "there, or correct 'table'."
                 ) from None
-            except PlainTextError as error:
+            except (PlainTextError, csv.Error) as error:
                 raise DataError(f"{path} {error}.") from None
-            if number is not None:
+            if not math.isnan(number):
                 yield name, number
 
 
-@lru_cache(maxsize=8)  # many files ask for the same table
-def _table(path: Path, changed: int) -> Table:
-    content = read_text(regular(path))
-    rows = _rows_of_json(content) if path.suffix == ".json" else _rows_of_csv(content)
-    return Table(path, tuple(dict.fromkeys(column for row in rows.values() for column in row)), rows)
-
-
-def _rows_of_json(content: str) -> dict[str, dict[str, object]]:
-    rows = parse_json(content)
-    if not isinstance(rows, dict) or not rows or not all(isinstance(row, dict) for row in rows.values()):
-        raise PlainTextError('is not a table: expected each row with its numbers, such as {"run_00": {"Re": 100}}')
-    return rows
-
-
-def _rows_of_csv(content: str) -> dict[str, dict[str, object]]:
+def _in_table(path: Path, rows: Mapping[str, Mapping[str, str]], column: str, about: Trajectory) -> float:
+    """Return a trajectory's number in a column of a table, NaN where its cell is empty."""
+    source = seen_from(path.parent, about.source)
+    files = (source, source.removesuffix(about.source.suffix), about.source.name, about.source.stem)
+    names = (*(f"{file}/{about.name}" for file in files), *files, about.name)
+    row = next((rows[name] for name in names if name in rows), None)
+    if row is None:
+        wanted = " or ".join(dict.fromkeys(map(repr, (*files[2:], about.name))))
+        raise DataError(
+            f"{path}: expected a row {wanted} for {about.label}, found {listed(rows)}; add it, with empty cells where nothing "
+            "is known."
+        )
+    if column not in row:
+        raise DataError(
+            f"{path}: expected a column {column!r} of a parameter, found {listed(row)}.{nearest_name(column, row)} Correct the "
+            "table, or name another 'column' in the description."
+        )
     try:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(content, newline=""), strict=True)]
-    except csv.Error as error:
-        raise PlainTextError(f"is not CSV: {error}") from None
+        return float(row[column] or math.nan)
+    except ValueError:
+        raise DataError(
+            f"{path}: expected a number in the column {column!r} of {about.label}, got {row[column][:60]!r}; correct it, or "
+            "leave it out where it is not known."
+        ) from None
+
+
+@lru_cache(maxsize=8)  # many files ask for the same table
+def _rows(path: Path, changed: int) -> dict[str, dict[str, str]]:
+    """Return the cells of a table by the name of the row and that of the column."""
+    lines = [[cell.strip() for cell in line] for line in csv.reader(read_text(regular(path)).splitlines(), strict=True)]
     header, *lines = [line for line in lines if any(line)] or [[]]
-    rows: dict[str, dict[str, object]] = {}
+    rows: dict[str, dict[str, str]] = {}
     for line in lines:
         if len(header) < 2 or len(line) != len(header) or line[0] in rows:
             raise PlainTextError(

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
-from matey.config.description import TODO, Axis, GridAxis
+from matey.config.description import TODO, Axis
 from matey.data.arrays import kind_of
 from matey.data.coordinates import (
     COUNTERS,
@@ -35,7 +34,6 @@ from matey.data.trajectories import DataError
 from matey.mistakes import listed, printable
 
 _MOST_ATTRIBUTES = 12  # if there are more, none is taken for a parameter
-_MOST_CELLS = 2**24  # of an array that is read whole to look at its values
 _LEAST = 3  # fewer files are not taken for snapshots
 _TIMES = ("time", "times", "t", "sim_time")
 
@@ -111,8 +109,6 @@ def guess_description(path: Path, beside: Path) -> Guess:
     held = kind.arrays(path)
     arrays = {name: stored for name, stored in held.items() if stored.dtype.kind in "fiub"}
     fields = likely_fields(arrays)
-    for name, stored in fields.items() if all(each.problem for each in fields.values()) else ():
-        stored.check_readable(f"{path}, {name}")
     if not fields:
         raise DataError(
             f"{path}: expected an array of two axes or more, of real or packed numbers, as a field, found "
@@ -184,9 +180,7 @@ class _Guesser:
         are_snapshots = self.files is not None and self.sizes.get("time", 1) == 1
         grid = [axis for axis in GRID if axis in self.known]
         along = {axis: name for axis in grid if (name := self._coordinate(axis))}
-        spacing: Any = {
-            axis: name if self._is_even(axis, name) else TODO for axis in grid for name in [along.get(axis)]
-        }
+        spacing: Any = {axis: along[axis] if self._is_even(along.get(axis)) else TODO for axis in grid}
         time = self._coordinate("time") if "time" in self.known else are_snapshots and self._time_of_snapshot()
         given = dict(self._given({*along.values()})) if self.known else {}
         parameters = dict(self._parameters())
@@ -209,7 +203,7 @@ class _Guesser:
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
             "given": "constant in time, so known beforehand and never predicted; remove what is neither",
             "parameters": "numbers that set trajectories apart; remove what does not",
-            **{f"boundary.{axis}": f"{ends}{self._hint_on_ends(axis)}" for axis in grid},
+            **{f"boundary.{axis}": ends for axis in grid},
         }
         for axis in (axis for axis in grid if spacing[axis] == TODO):
             uneven = f"{along.get(axis)} is uneven, which is not supported: interpolate the fields, or count cells by 1"
@@ -233,7 +227,7 @@ class _Guesser:
         return next(({"attribute": key} for key in self.kind.numbers(self.path, "") if key.lower() in _TIMES), None)
 
     def _coordinate(self, axis: Axis) -> str | None:
-        """Return the coordinate array of an axis: the one that the file ties to it, else one of fitting name and length."""
+        """Return the coordinate array of an axis: the one that has its name, else one of fitting name and length."""
         at, size = self.known.index(axis), self.sizes[axis]
         ours = [role for role in GRID if role in self.known]
         theirs = [role for role in GRID if role in map(role_of, self.coordinates)]  # x, z of a plane are our x, y
@@ -243,36 +237,20 @@ class _Guesser:
             name for name in self.field.axes[at : at + 1] if name in self.arrays and len(self.arrays[name].shape) == 1
         ]
         alike = [name for name, length in self.coordinates.items() if length == size and role_of(name) == role]
-        found = [*named, *filter(None, self.field.scales[at : at + 1]), *alike]
-        fitting = [name for name in found if axis_name(name) not in NO_TIMES]
+        fitting = [name for name in (*named, *alike) if axis_name(name) not in NO_TIMES]
         return min(fitting, key=lambda name: axis_name(name) in COUNTERS, default=None)
 
-    def _is_even(self, axis: GridAxis, name: str | None) -> bool:
+    def _is_even(self, name: str | None) -> bool:
         """Whether there is an array of coordinates, evenly spaced as far as it can be judged."""
-        stored, size = self.arrays.get(name or ""), self.sizes[axis]
-        if stored is None or math.prod(stored.shape) != size or size < 2:
-            return name is not None
-        raw = self.kind.read(self.path, str(name), (slice(None),) * len(stored.shape))
-        places = stored.numbers(raw)
+        if name is None:
+            return False
+        stored = self.arrays[name]
+        places = stored.numbers(self.kind.read(self.path, name, (slice(None),) * len(stored.shape)))
         try:
-            even_step(places if places[-1] > places[0] else places[::-1], str(name), UNEVEN_SPACE, "")
+            even_step(places if places[-1] >= places[0] else places[::-1], name, UNEVEN_SPACE, "")
         except DataError:
             return False
         return True
-
-    def _hint_on_ends(self, axis: GridAxis) -> str:
-        """Return a hint on an axis's boundary: the jump of a middle snapshot across the ends over those between neighbours."""
-        name, grid = next(iter(self.fields)), [role for role in self.known if role in GRID]
-        if math.prod(self.sizes[role] for role in grid) > _MOST_CELLS:
-            return ""
-        picked: dict[Axis, int | slice] = {"time": self.sizes.get("time", 0) // 2, **dict.fromkeys(grid, slice(None))}
-        raw = self.kind.read(self.path, name, tuple(picked.get(role, 0) for role in self.known))
-        frame = np.moveaxis(self.field.packing.unpacked(raw).astype(np.float64), grid.index(axis), 0)
-        inside = float(np.abs(np.diff(frame, axis=0)).mean()) if len(frame) > 2 else 0.0
-        if not inside > 0:  # nor NaN
-            return "" if inside == 0 else "; some values here are not finite, and masks are not supported"
-        ratio = float(np.abs(frame[0] - frame[-1]).mean()) / inside
-        return f"; from the last cell to the first, {name} jumps {ratio:.2g} times as far as between neighbours"
 
     def _given(self, along: Collection[str]) -> Iterator[tuple[str, Any]]:
         """Yield the arrays on the grid that are constant in time: coefficients, masks, geometry."""
@@ -319,11 +297,8 @@ class _Guesser:
             if name not in (*self.fields, *self.coordinates) and field_name(name) not in used and len(stored.shape) > 1
         }
         if others:
-            staggered = any(lies_between(stored, self.field) for stored in others.values())
-            notes.append(
-                f"Left out, of other shapes than the fields: {listed(f'{name} {each.shape}' for name, each in others.items())}."
-                f"{' Average what lies between the cells to them first, as docs/data.md shows.' if staggered else ''}"
-            )
+            shapes = listed(f"{name} {each.shape}" for name, each in others.items())
+            notes.append(f"Left out, of other shapes than the fields (docs/data.md: Staggered grids): {shapes}.")
         return notes
 
 

@@ -186,7 +186,7 @@ class _Lazy:
         )
 
     def __getitem__(self, index: Any) -> _Lazy:  # noqa: ANN401
-        return _Lazy(self._variable.expand_dims("one") if index is None else self._variable[index])
+        return _Lazy(self._variable[index])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
         return np.asarray(self._variable.values, dtype)

@@ -6,9 +6,7 @@ are not followed.
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,8 +172,7 @@ def open_hdf5(path: Path) -> h5py.File:
     if not path.is_file():
         raise DataError(f"{path} does not exist or is no file; it may have been moved while in use.")
     _handles.close_if_changed(path)
-    try:
-        # Parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed.
+    try:  # parallel file systems are often mounted without flock; nobody writes here, so a lock is not needed
         if isinstance(path, RemotePath):
             return h5py.File(RemoteFile(str(path)), "r", locking="best-effort")
         access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -185,16 +182,10 @@ def open_hdf5(path: Path) -> h5py.File:
     except OSError as error:
         if not is_hdf5(path):
             raise DataError(f"{path} is not an HDF5 file: {beginning(path)}.") from None
-        sizes = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", str(error))
-        if sizes is None:
-            remedy = "download or copy it again"
-            if "lock file" in str(error) or "open for write" in str(error):  # a mark stays if its program was killed
-                remedy = "wait until its program has closed it; if that was killed, run h5clear -s on the file"
-            raise DataError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}.") from error
-        raise DataError(
-            f"{path} is truncated: expected {int(sizes[2]):,} bytes, the file has {int(sizes[1]):,}; "
-            f"download or copy it again."
-        ) from error
+        remedy = "download or copy it again"
+        if "lock file" in str(error) or "open for write" in str(error):  # a mark stays if its program was killed
+            remedy = "wait until its program has closed it; if that was killed, run h5clear -s on the file"
+        raise DataError(f"{path} cannot be opened as HDF5 ({one_line(error)}); {remedy}.") from error
 
 
 @contextmanager
@@ -235,24 +226,14 @@ def read_part(path: Path, dataset: str, index: tuple[int | slice, ...]) -> np.nd
     """Read a part of a dataset, and nothing else of it; ``index`` has a number or a slice for each of its first axes.
 
     Raises:
-        DataError: the file cannot be opened, see ``open_hdf5``; or the dataset is gone or corrupt, or too large for memory.
+        DataError: the file cannot be opened, see ``open_hdf5``; or the dataset is gone or corrupt.
     """
     file = _handles.get(path)
     # No cache of chunks or trajectories: windows are drawn uniformly from more data than memory holds, and one core
     # reads 250 windows of 10 + 1 frames per CPU second from 101 x 128 x 128 x 2 of noise, lzf, chunks (13, 16, 32, 1).
     try:
-        item = file[dataset]
-        spans = zip(index, item.shape, strict=False)
-        sizes = [len(range(*at.indices(size))) if isinstance(at, slice) else 1 for at, size in spans]
-        needed = math.prod([*sizes, *item.shape[len(sizes) :]]) * item.dtype.itemsize
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if needed > memory // 2:
-            raise DataError(
-                f"{path}, {dataset}: of shape {item.shape}, {needed:,} bytes would be read at once, and this "
-                f"machine has {memory:,}; take data of coarser grids or fewer frames."
-            )
-        return item[index]
-    except DataError:  # also of a remote file that cannot be reached any more
+        return file[dataset][index]
+    except DataError:  # of a remote file that cannot be reached any more
         raise
     except _SPOILT as error:
         raise not_read(path, dataset, one_line(error)) from error
@@ -305,7 +286,6 @@ def arrays_of(path: Path) -> dict[str, StoredArray]:
             shape=item.shape,
             dtype=np.dtype(item.dtype),
             axes=_axes(item),
-            scales=_scales(item),
             unit=as_text(attribute_of(item, "units")),
             calendar=as_text(attribute_of(item, "calendar")),
             packing=packing_of({key: attribute_of(item, key) for key in READ}, np.dtype(item.dtype)),
@@ -333,21 +313,6 @@ def _axes(item: h5py.Dataset) -> tuple[str, ...]:
 def _name_of(scales: Sequence[h5py.Dataset], label: str) -> str:
     names = [str(name or "").rpartition("/")[2] for name in (*(scale.name for scale in scales), label)]
     return next(filter(role_of, names), next(filter(None, names), ""))
-
-
-def _scales(item: h5py.Dataset) -> tuple[str, ...]:
-    """Return the path of the coordinates of each axis of a dataset, empty where an axis has no numeric ones."""
-    return tuple(
-        next(
-            (
-                scale.name.strip("/")
-                for scale in sorted(scales, key=lambda scale: not role_of(scale.name or ""))
-                if scale.name and scale.shape == (size,) and scale.dtype.kind in "fiu" and not _is_no_variable(scale)
-            ),
-            "",
-        )
-        for size, scales in zip(item.shape, _scales_of(item), strict=True)
-    )
 
 
 def _scales_of(item: h5py.Dataset) -> list[list[h5py.Dataset]]:

@@ -10,8 +10,9 @@
   Generator: ``data_gen/data_gen_NLE/CompressibleFluid``.
 * Incompressible, inhomogeneous flow, velocity and a tracer between no-slip walls, pushed by a static force: root datasets
   ``velocity`` (b, t, x, y, 2), ``particles`` (b, t, x, y, 1), ``force`` (b, x, y, 2) and ``t`` (b, t); ``b`` counts
-  trajectories (4 per released file), and x comes before y. Attributes: ``config``, the generator's YAML, and ``latestIndex``,
-  the last frame that was written; frames after it are fill values. The force, constant in time, is given and not predicted.
+  trajectories (4 per released file), and x comes before y; the domain has side 1. Attributes: ``config``, the generator's YAML,
+  and ``latestIndex``, the last frame that was written; frames after it are fill values. The force, constant in time, is given
+  and not predicted.
   Generator: ``data_gen/src/sim_ns_incomp_2d.py``.
 
 Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182).
@@ -19,7 +20,7 @@ Source: PDEBench (Takamoto et al. 2022, arXiv:2210.07182).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,11 @@ class SeedGroupFile(TrajectorySet):
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: a group has no ``data``, or its shape is not that of the layout or of the other groups.
+            DataError: a group has no ``data``, or its shape is not that of the layout.
         """
         with described_hdf5(path) as file:
-            names = list(file)
-            shapes = [self._data_shape(file, name) for name in names]
-            for name, shape in zip(names, shapes, strict=True):
-                if shape != shapes[0]:
-                    raise DataError(
-                        f"{path}, {name}/data: expected shape {shapes[0]} as in {names[0]}/data, got {shape}; "
-                        f"put runs of different shape into files of their own."
-                    )
-            self.trajectories = tuple(self._described(file, path, name, shapes[0]) for name in names)
-            self._order = order_of(self.disk_axes.split())
+            self.trajectories = tuple(self._described(file, path, name) for name in file)
+        self._order = order_of(self.disk_axes.split())
 
     @classmethod
     def reader(cls) -> Reader:
@@ -115,8 +108,8 @@ class SeedGroupFile(TrajectorySet):
         check_values(item)
         return shape
 
-    def _described(self, file: h5py.File, path: Path, name: str, shape: tuple[int, ...]) -> Trajectory:
-        size = dict(zip(self.disk_axes.split(), shape, strict=True))
+    def _described(self, file: h5py.File, path: Path, name: str) -> Trajectory:
+        size = dict(zip(self.disk_axes.split(), self._data_shape(file, name), strict=True))
         step = {axis: stored_step(file, f"{name}/grid/{axis}", size[axis], of_time=axis == "t") for axis in "tyx"}
         return Trajectory(
             source=path,
@@ -242,7 +235,7 @@ def _starts_uniform(file: h5py.File) -> bool:
 
 
 INCOMPRESSIBLE = "incompressible"
-INCOMPRESSIBLE_AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "t": "b t"}
+INCOMPRESSIBLE_AXES = {"velocity": "b t x y 2", "particles": "b t x y 1", "force": "b x y 2", "t": "b t"}
 FORCE = ("force_x", "force_y")
 PARAMETERS = ("seed", "NU", "scale", "smoothness", "force_scale", "force_smoothness")
 
@@ -254,29 +247,27 @@ class IncompressibleFile(TrajectorySet):
     fields = ("velocity_x", "velocity_y", "tracer")
     units = ("1", "1", "1")
     length_unit = time_unit = "1"
+    given = FORCE
 
     def __init__(self, path: Path) -> None:
         """Describe the trajectories of ``path``.
 
         Raises:
-            DataError: a dataset is missing or does not fit the others, or no frame was written.
+            DataError: a dataset is missing or does not fit the others.
         """
         with described_hdf5(path) as file:
             sizes = axis_sizes(path, arrays_of(path), INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
-            num_frames = _num_written(file, sizes["t"])
-            config = read_config(file)
-            size_x, size_y = _domain_size(config)
-            parameters = numbers(config, PARAMETERS)
+            num_frames = min(int(attribute_of(file, "latestIndex", sizes["t"])) + 1, sizes["t"])
+            parameters = numbers(read_config(file), PARAMETERS)
             times = file["t"][:, :num_frames]
             self._order = order_of(INCOMPRESSIBLE_AXES["velocity"].split())
-            self.given = FORCE if _has_force(file, sizes) else ()
         self.trajectories = tuple(
             Trajectory(
                 source=path,
                 name=str(index),
                 num_frames=num_frames,
                 grid=(1, sizes["y"], sizes["x"]),
-                spacing=(1.0, size_y / sizes["y"], size_x / sizes["x"]),
+                spacing=(1.0, 1 / sizes["y"], 1 / sizes["x"]),
                 boundary=("none", "wall", "wall"),
                 time_step=mean_step(times[index], f"{path}, t of trajectory {index}"),
                 parameters=parameters,
@@ -306,30 +297,3 @@ INCOMPRESSIBLE_READER = hdf5_reader(
     ),  # opening names the others
     open=IncompressibleFile,
 )
-
-
-def _has_force(file: h5py.File, sizes: Mapping[str, int]) -> bool:
-    """Whether the force is there, in a shape that fits the fields; a file without it still has all predicted fields."""
-    force = file.get("force")
-    check_values(force)
-    return isinstance(force, h5py.Dataset) and force.shape == (sizes["b"], sizes["x"], sizes["y"], len(FORCE))
-
-
-def _num_written(file: h5py.File, num_stored: int) -> int:
-    """Return the number of frames that hold data; a run that was stopped leaves the rest of its datasets unwritten."""
-    num_written = int(attribute_of(file, "latestIndex", num_stored - 1)) + 1
-    if not 0 < num_written <= num_stored:
-        raise DataError(
-            f"{file.filename}, attribute latestIndex: expected the last frame written, 0 to {num_stored - 1}, "
-            f"got {num_written - 1}; run the generator again or set it right."
-        )
-    return num_written
-
-
-def _domain_size(config: dict[str, Any]) -> tuple[float, float]:
-    """Return the length of the domain along x and y; 1 in the release, since its generator makes no initial state otherwise."""
-    try:
-        size_x, size_y = (float(size) for size in config.get("domain_size", ()))
-    except (TypeError, ValueError):
-        return 1.0, 1.0
-    return size_x, size_y

@@ -45,7 +45,6 @@ READERS: Registry[Reader] = Registry(
         "cavity": "matey.data.cavity:HDF5_READER",
         "cavity_array": "matey.data.cavity:ARRAY_READER",
         "the_well": "matey.data.the_well:READER",
-        "described": "matey.data.registry:DESCRIBED",
     },
     type="matey.data.trajectories:Reader",
 )
@@ -83,11 +82,10 @@ def open_dataset(
         systems.setdefault("unknown layout" if part is None else part.system, []).append(str(file.path))
     if len(systems) > 1:
         found = "; ".join(f"{system}: {listed(paths)}" for system, paths in systems.items())
-        beside = description_beside(unknown[0].path) if unknown else None
-        remedy = (
-            f"give {beside} as the path to have only what it names" if beside else "open each as a data set of its own"
+        raise DataError(
+            f"{path} must hold one system, but holds {found}; open each as a data set of its own, or give a {BESIDE} as the "
+            "path to have only what it names."
         )
-        raise DataError(f"{path} must hold one system, but holds {found}; {remedy}.")
     return _joined([part for part in parts if part is not None])
 
 
@@ -175,26 +173,15 @@ def _suffixes() -> tuple[str, ...]:
 def _refuse(file: DataFile) -> NoReturn:
     arrays, beside = kind_of(file.path).arrays(file.path), description_beside(file.path)
     found = listed(f"{name} {stored.outline}" for name, stored in arrays.items())
-    hint = f". {beside} does not name it in 'files'." if beside else ""
     known = "; ".join(reader.layout for _, reader in READERS.items())
+    command = f"{started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
-        f"these, or describe it: {started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
-        f"{hint}"
+        f"these, or {f'name it in files of {beside}' if beside else f'describe it: {command}'}"
     )
 
 
 _SUFFIXES = (".yaml", ".yml")
-
-
-def open_description(path: Path) -> TrajectorySet:
-    """Open the files of a description.
-
-    Raises:
-        DataError: the description or one of its files cannot be used.
-    """
-    description = read_description(path)
-    return DescribedFiles(description, described_files(path, description))
 
 
 def files_in(path: Path, description: DataDescription) -> list[DataFile]:
@@ -212,11 +199,6 @@ def files_in(path: Path, description: DataDescription) -> list[DataFile]:
     if not path.is_dir():
         raise DataError(f"{path}: expected a folder, from which the description's 'files' start; or leave 'files' out.")
     return described_files(path / BESIDE, description)
-
-
-def is_description(path: Path) -> bool:
-    """Whether a path is that of a description."""
-    return path.suffix in _SUFFIXES and path.is_file()
 
 
 def read_description(path: Path, *, is_named: bool = True) -> DataDescription:
@@ -286,8 +268,6 @@ def described_files(path: Path, description: DataDescription) -> list[DataFile]:
 
 def description_beside(file: Path) -> Path | None:
     """Return the description that may cover a file: ``matey.yaml`` in its folder, or in the one above."""
-    if file.suffix in _SUFFIXES:
-        return None
     return next((path for path in (file.parent / BESIDE, file.parent.parent / BESIDE) if path.is_file()), None)
 
 
@@ -342,14 +322,6 @@ def _all_of(
         yield DataFile(ordered, description, part, dict(zip(ordered, of_each, strict=True)) if own else {})
 
 
-DESCRIBED = Reader(
-    layout=f"files that a {BESIDE} beside them describes",
-    suffixes=(),
-    recognises=is_description,
-    open=open_description,
-)
-
-
 def find_files(
     path: str | Path, suffixes: Collection[str], description: DataDescription | None = None
 ) -> list[DataFile]:
@@ -363,16 +335,16 @@ def find_files(
     Raises:
         DataError: no file is found, a folder may not be read, or a name or description cannot be used.
     """
-    whole = _absolute(path)
+    whole = place(path).expanduser().absolute()
     try:
         if description is not None:
             # The folder of the data: the path itself, or the one above a file, a store or a pattern.
             folder = whole if is_folder(whole) else next(at for at in whole.parents if not glob.has_magic(str(at)))
             return files_in(whole, with_tables_in(folder, description))
         return list(_with_descriptions(_found_at(whole, suffixes), whole))
-    except PermissionError as error:
+    except OSError as error:
         raise DataError(
-            f"{error.filename or path} cannot be read ({error.strerror}); ask its owner for read permission."
+            f"{error.filename or path} cannot be read ({error.strerror}); ask its owner, or restore what a link leads to."
         ) from None
 
 
@@ -382,7 +354,7 @@ def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]
     Where a trajectory lies in several files, those among ``files`` are taken, together. Only a description that the user has
     ``asked`` for may name files on other machines.
     """
-    beside = {file: file if is_description(file) else description_beside(file) for file in files}
+    beside = {file: file if file.suffix in _SUFFIXES else description_beside(file) for file in files}
     covered: dict[Path, list[DataFile]] = {}  # by description, each read once
     for path in dict.fromkeys(filter(None, beside.values())):
         covered[path] = described_files(path, read_description(path, is_named=path == asked))
@@ -400,28 +372,15 @@ def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]
         yield replace(each, paths=tuple(path for path in each.paths if path in of_it))
 
 
-def _absolute(path: str | Path) -> Path:
-    try:
-        return place(path).expanduser().absolute()
-    except RuntimeError:
-        raise DataError(f"{path}: there is no home folder that ~ could stand for; write the path in full.") from None
-
-
 def _found_at(path: Path, suffixes: Collection[str]) -> list[Path]:
-    if path.exists():
-        found = [path]
-    elif glob.has_magic(str(path)):
-        found = matches(path)
-        if not found:
-            raise DataError(f"No file matches {path}; {_nearby(path)}")
-    else:
+    found = [path] if path.exists() else matches(path) if glob.has_magic(str(path)) else []
+    if not found:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
     files = files_of(found, suffixes, [BESIDE])
     if not files:
-        inside = sorted(item.name for item in path.iterdir()) if path.is_dir() else found
         raise DataError(
-            f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders, "
-            f"found {listed(map(str, inside))}; give the folder or file that holds the data."
+            f"{path} holds no data file: expected files ending in {', '.join(suffixes)} in it or its sub-folders; give the "
+            "folder or file that holds the data."
         )
     return list(dict.fromkeys(files))
 

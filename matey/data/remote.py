@@ -27,10 +27,6 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 ZARR_METADATA = (*ZARR_MARKS, ".zmetadata", ".zattrs")
 """Files of a Zarr store that are no chunks."""
 
-# Names in various file systems of the properties that change when a file does.
-_TAGS = (
-    "ETag etag blob_id sha Content-MD5 md5Hash Last-Modified LastModified mtime modify modificationTime created"
-).split()
 _CLOSED = (401, 403, 404, 410)  # answers of web servers about files that are not there, or not for everyone
 _WEB = ("http://", "https://")
 _CONNECT, _SILENCE = 20, 60  # seconds until a server that does not answer counts as unreachable
@@ -38,11 +34,10 @@ _CONNECT, _SILENCE = 20, 60  # seconds until a server that does not answer count
 
 @dataclass(frozen=True)
 class About:
-    """A server's answer about a path: its kind, size in bytes, and a text that differs between versions of a file."""
+    """A server's answer about a path: its kind, and its size in bytes."""
 
     is_folder: bool
-    size: int
-    version: str
+    size: int = 0
 
 
 @cache
@@ -58,7 +53,7 @@ def about(url: str) -> About | None:
         _unreachable(url, error)
     # An object store behind a web server has no folders.
     is_store = PurePosixPath(url).suffix == ".zarr" and any(about(f"{url}/{mark}") for mark in ZARR_MARKS)
-    return About(is_folder=True, size=0, version="") if is_store else None
+    return About(is_folder=True) if is_store else None
 
 
 def existing(url: str) -> About:
@@ -115,12 +110,11 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _understood(url: str, info: dict[str, Any]) -> About:
-    is_page = str(info.get("mimetype")) == "text/html"  # a web server's answer for a folder
-    is_folder = info.get("type") == "directory" or is_page
+    """Return what a server's answer says; a web page stands for a folder."""
+    is_folder = info.get("type") == "directory" or str(info.get("mimetype")) == "text/html"
     if info.get("size") is None and not is_folder:
         raise DataError(f"{url}: the server does not say how long the file is; download it.")
-    version = " ".join(f"{name}={info[name]}" for name in ("size", *_TAGS) if info.get(name))
-    return About(is_folder, int(info.get("size") or 0), version)
+    return About(is_folder, int(info.get("size") or 0))
 
 
 def _unreachable(url: str, error: BaseException) -> NoReturn:
@@ -133,10 +127,8 @@ def _unreachable(url: str, error: BaseException) -> NoReturn:
     ) from error
 
 
-BLOCK, NUM_BLOCKS = (
-    2**18,
-    64,
-)  # bytes of one request, as headers lie all over an HDF5 file; blocks of a file held in memory
+# Bytes of one request, as headers lie all over an HDF5 file, and blocks of a file that are held in memory.
+BLOCK, NUM_BLOCKS = 2**18, 64
 
 
 @contextmanager
@@ -255,21 +247,18 @@ class RemotePath(PosixPath):
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a file."""
-        found = about(str(self))
-        return found is not None and not found.is_folder
+        return self.exists() and not self.is_dir()
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a folder."""
-        found = about(str(self))
-        return found is not None and found.is_folder
+        return (found := about(str(self))) is not None and found.is_folder
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return the size and, as modification time, a number that differs between versions of the file."""
+        """Return the size, and a number that tells the path from others."""
         found = existing(str(self))
         kind = stat.S_IFDIR if found.is_folder else stat.S_IFREG
-        texts = (hashlib.blake2b(text.encode(), digest_size=7) for text in (str(self), found.version))
-        number, version = (int(text.hexdigest(), 16) for text in texts)
-        return os.stat_result((kind, number, 0, 1, 0, 0, found.size, 0, 0, 0), {"st_mtime_ns": version})
+        number = int.from_bytes(hashlib.blake2b(str(self).encode(), digest_size=7).digest())
+        return os.stat_result((kind, number, 0, 1, 0, 0, found.size, 0, 0, 0))
 
     def open(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Open the file to read bytes, whatever the mode."""

@@ -28,6 +28,8 @@ from matey.data.views import Span, TimeBlocks
 from matey.mistakes import listed, regular
 
 _MAX_NAMED = 3
+KINDS = ("came", "gone", "changed", "with other values")
+"""The kinds of changes of files."""
 _GONE = ""  # content of a missing file, which stays in the record in case it comes back
 
 
@@ -107,8 +109,8 @@ class SplitRecord:
         folder = self.settings.folders[index]
         return {os.path.normpath(f"{folder}/{label}"): file for label, file in self.sets[index].items()}
 
-    def changes(self, now: SplitRecord) -> str:
-        """Say which files came, went and changed; empty where the data is the same."""
+    def changes(self, now: SplitRecord, told: Sequence[str] = KINDS) -> str:
+        """Say which files came, went and changed, as far as these kinds of changes are ``told``; empty where none did."""
         said = []
         for index in range(max(len(self.sets), len(now.sets))):
             before, after = with_common_names(self, now, index)
@@ -120,7 +122,7 @@ class SplitRecord:
                 "changed": (there & after.keys()) - alike,
                 "with other values": {name for name in alike if not before[name].has_values_of(after[name])},
             }
-            found = [f"{kind}: {listed(sorted(names), _MAX_NAMED)}" for kind, names in kinds.items() if names]
+            found = [f"{kind}: {listed(sorted(kinds[kind]), _MAX_NAMED)}" for kind in told if kinds[kind]]
             if found:
                 folder = (now if index < len(now.sets) else self).settings.folders[index]
                 said.append(f"data set {index + 1} ({folder}) {', '.join(found)}")
@@ -128,21 +130,10 @@ class SplitRecord:
 
     def lost(self, sets: Sequence[TrajectorySet], part: str) -> str:
         """Say which files with trajectories of a part are missing from the data sets or have changed; empty if none."""
-        held = [
-            {label: file for label, file in files.items() if part in file.parts.values() and file.content != _GONE}
-            for files in self.sets
-        ]
-        then = replace(self, sets=tuple(held))
-        folders = tuple(folder_of(data) for data in sets)
-        now = SplitRecord(
-            self.settings.model_copy(update={"folders": folders}),
-            tuple(described_files(data) for data in sets),
-        )
-        wrong = []
-        for index in range(len(self.sets)):
-            before, after = with_common_names(then, now, index)
-            wrong += [name for name, file in before.items() if name not in after or not file.is_as(after[name])]
-        return f"gone or changed: {listed(sorted(wrong), _MAX_NAMED)}" if wrong else ""
+        held = [{label: file for label, file in files.items() if part in file.parts.values()} for files in self.sets]
+        settings = self.settings.model_copy(update={"folders": tuple(folder_of(data) for data in sets)})
+        now = SplitRecord(settings, tuple(described_files(data) for data in sets))
+        return replace(self, sets=tuple(held)).changes(now, ("gone", "changed"))
 
     def with_what_went(self, before: SplitRecord) -> SplitRecord:
         """Return this record with the files that only an earlier one names, so that they keep their part if they come back."""
@@ -264,14 +255,17 @@ def with_common_names(
 
 
 class RecordedParts:
-    """Looks up the parts of trajectories in a record."""
+    """Looks up the parts of trajectories in a record.
+
+    Attributes:
+        are_cut: whether trajectories were cut in time.
+    """
 
     def __init__(self, record: SplitRecord) -> None:
-        self._record = record
         self._by_path = [record.by_path(index) for index in range(len(record.sets))]
         self._by_label = record.sets
         self._files = [file for files in record.sets for file in files.values()]
-        self._names = [name for file in self._files for name in file.parts]
+        self.are_cut = any(Span.named(name).is_block for file in self._files for name in file.parts)
 
     def parts_of(self, data: TrajectorySet, index: int | None = None) -> list[str | None]:
         """Return the part of each trajectory of a data set, None for one that the record does not know.
@@ -313,7 +307,7 @@ class RecordedParts:
         A trajectory that may have more frames by now is cut as before, and one that was moved by the ``fractions`` of the run.
         """
         is_open = not isinstance(data, TimeBlocks) and not any(about.split for about in data.trajectories)
-        if not is_open or any(self.parts_of(data)) or not any(Span.named(name).is_block for name in self._names):
+        if not is_open or any(self.parts_of(data)) or not self.are_cut:
             return data
         found = [[] if file is None else file.spans_of(Span(about.name)) for about, file in self._files_of(data)]
         cuts = [[(own, None) for own, _ in sorted(spans, key=lambda pair: pair[0].first)] for spans in found]
@@ -322,21 +316,6 @@ class RecordedParts:
             return data
         cut = TimeBlocks(data, cuts) if any(cuts) else TimeBlocks.by_shares(data, fractions)
         return cut if any(self.parts_of(cut)) else data
-
-    def begun_otherwise(self, now: SplitRecord) -> tuple[str, str] | None:
-        """Return a trajectory of a later record that begins like recorded frames but ends elsewhere, and their name; or None.
-
-        This recognises a simulation that was continued, in a file of any name.
-        """
-        known: dict[str, list[Span]] = {}
-        for _, name, text in _prints(self._record):
-            known.setdefault(text, []).append(Span.named(name))
-        for label, name, text in _prints(now):
-            spans = known.get(text, [])
-            own = Span.named(name)
-            if spans and all((own.first, own.last) != (span.first, span.last) for span in spans):
-                return f"{label}, trajectory {name}", spans[0].name
-        return None
 
     def _files_of(self, data: TrajectorySet, index: int | None = None) -> Iterator[tuple[Trajectory, FileParts | None]]:
         """Yield each trajectory of a data set with the recorded entry of its file, None where there is none."""
@@ -354,12 +333,6 @@ class RecordedParts:
             if file is not None and file.is_as(described):
                 return file
         return None
-
-
-def _prints(record: SplitRecord) -> Iterator[tuple[str, str, str]]:
-    """Yield the file of each trajectory, its name and its fingerprint."""
-    for files in record.sets:
-        yield from ((label, *item) for label, file in files.items() for item in file.prints.items())
 
 
 def split_as_recorded(parts: RecordedParts, data: TrajectorySet, index: int) -> Split:

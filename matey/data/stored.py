@@ -98,7 +98,6 @@ class StoredArray:
         shape: shape of the array.
         dtype: type of the values on disk.
         axes: name of each axis, empty where the file names none; an axis of components may have an empty name.
-        scales: path of the coordinate array of each axis, empty where the file ties none to the axis.
         unit: unit as the file gives it, empty where it gives none.
         calendar: calendar of dates, empty where the file names none.
         packing: packing of the values, and marks of missing ones.
@@ -108,7 +107,6 @@ class StoredArray:
     shape: tuple[int, ...]
     dtype: np.dtype
     axes: tuple[str, ...] = ()
-    scales: tuple[str, ...] = ()
     unit: str = ""
     calendar: str = ""
     packing: Packing = field(default_factory=Packing)

@@ -31,25 +31,6 @@ from matey.process.ending import end_workers, worker_files
 from matey.process.signals import END_READING
 from matey.samples import BatchPart
 
-# Most bytes of a socket's path, and the bytes that multiprocessing adds to the folder of temporary files.
-LONGEST_SOCKET, ADDED = 107, len("/pymp-1234567-12345678/listener-12345678")
-
-
-def check_temporary_folder() -> None:
-    """Refuse a folder of temporary files in which workers cannot make the sockets that hand over tensors.
-
-    Workers would only print a traceback, and the process that waits for the tensors would wait for ever.
-
-    Raises:
-        DataError: the path is too long.
-    """
-    folder = tempfile.gettempdir()
-    if len(os.fsencode(folder)) + ADDED > LONGEST_SOCKET:
-        raise DataError(
-            f"{folder}, in which temporary files are made, has a path too long for the sockets of processes that read data: "
-            f"expected at most {LONGEST_SOCKET - ADDED} bytes; set TMPDIR to a shorter one, or data.workers to 0."
-        )
-
 
 def leave_signals_to_the_run(worker: int) -> None:
     """Make a worker ignore the signals that ask its run to leave, since Slurm and terminals send them to every process."""
@@ -88,9 +69,6 @@ def end_at_exit(items: Any, before: set[int | None]) -> None:  # noqa: ANN401
 def ends_of_workers_heard_later() -> Iterator[None]:
     """Delay the error about a worker that dies until the block ends: the loader raises it anywhere, such as in a save."""
     before = signal.getsignal(signal.SIGCHLD)
-    if before is None:  # a program around Python handles the signal, so no loader does, and Python cannot restore that
-        yield
-        return
     heard: list[FrameType | None] = []
     signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(frame))
     try:
@@ -178,7 +156,6 @@ def micro_batches(
     if workers == 0:
         items = map(reads.__getitem__, indices)
     else:
-        check_temporary_folder()
         items = DataLoader(
             reads,
             batch_size=None,

@@ -24,13 +24,8 @@ import numpy as np
 from einops import rearrange
 
 from matey.data.coordinates import UNEVEN_SPACE, even_step, mean_step, order_of
-from matey.data.hdf5 import (
-    attribute_of,
-    check_values,
-    described_hdf5,
-    hdf5_reader,
-    read_part,
-)
+from matey.data.hdf5 import attribute_of, check_values, described_hdf5, hdf5_reader, read_part
+from matey.data.stored import as_text
 from matey.data.trajectories import (
     NO_AXIS,
     PARTS,
@@ -90,7 +85,7 @@ def boundary_of(file: h5py.File, axis: str) -> Boundary:
     """Return the kind of an axis's ends, open by default; a mask over several axes counts only where it covers a whole face."""
     ends: list[Boundary] = ["open", "open"]
     for condition in file.get("boundary_conditions", {}).values():
-        axes = [text_of(name) for name in attribute(condition, "associated_dims")]
+        axes = [as_text(name) for name in attribute(condition, "associated_dims")]
         if axis in axes:
             kind = _kind(condition)
             mask = member(condition, "mask")[...]
@@ -101,7 +96,7 @@ def boundary_of(file: h5py.File, axis: str) -> Boundary:
 
 
 def _kind(condition: h5py.Group) -> Boundary:
-    name = text_of(attribute(condition, "bc_type")).upper()
+    name = as_text(attribute(condition, "bc_type")).upper()
     if name not in _KINDS:
         raise DataError(
             f"{condition.file.filename}, {condition.name}: expected bc_type {', '.join(_KINDS)}, got {name!r}; "
@@ -143,11 +138,6 @@ def attribute(item: h5py.HLObject, name: str) -> Any:  # noqa: ANN401 (an attrib
     return value
 
 
-def text_of(value: object) -> str:
-    """Return a text that HDF5 may give as bytes."""
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 GROUPS = ("t0_fields", "t1_fields", "t2_fields")
 CARTESIAN = "cartesian"
 
@@ -179,13 +169,13 @@ class WellFile(TrajectorySet):
             DataError: the file lacks something that the layout requires, or a field does not fit the dimensions.
         """
         with described_hdf5(path) as file:
-            self.system = text_of(attribute(file, "dataset_name"))
-            if (kind := text_of(attribute_of(file, "grid_type", CARTESIAN))).lower() != CARTESIAN:
+            self.system = as_text(attribute(file, "dataset_name"))
+            if (kind := as_text(attribute_of(file, "grid_type", CARTESIAN))).lower() != CARTESIAN:
                 raise DataError(
                     f"{path}: expected a cartesian grid, got the grid_type {kind!r}; other coordinates are not supported: "
                     "resample the data on an even cartesian grid."
                 )
-            self._axes = tuple(text_of(name) for name in attribute(member(file, "dimensions"), "spatial_dims"))
+            self._axes = tuple(as_text(name) for name in attribute(member(file, "dimensions"), "spatial_dims"))
             self._ours = our_axes(file, self._axes)
             self._order = order_of(self._ours)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
@@ -201,14 +191,9 @@ class WellFile(TrajectorySet):
         self.given = tuple(self._constant)
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        source, sides = self.trajectories[trajectory].source, [cells["zyx".index(axis)] for axis in self._ours]
-        parts = []
-        for field in self._stored:
-            sample = (trajectory,) * field.per_trajectory
-            part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
-            frames = read_part(source, field.dataset, (*sample, slice(start, stop), *part))
-            parts.append(self._on_our_axes(field, frames, stop - start, [side.stop - side.start for side in sides]))
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(
+            [self._read(field, trajectory, cells, slice(start, stop)) for field in self._stored], axis=1
+        )
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         if axis not in ("time", *self._ours):
@@ -220,17 +205,18 @@ class WellFile(TrajectorySet):
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         field, number = self._constant[name]
-        sides = [cells["zyx".index(axis)] for axis in self._ours]
-        part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
-        sample = (trajectory,) * field.per_trajectory
-        values = read_part(self.trajectories[trajectory].source, field.dataset, (*sample, *part))
-        return self._on_our_axes(field, values, 1, [side.stop - side.start for side in sides])[:, number]
+        return self._read(field, trajectory, cells)[:, number]
 
-    def _on_our_axes(self, field: StoredField, frames: np.ndarray, num_frames: int, grid: Sequence[int]) -> np.ndarray:
-        """Return a field's frames, stored with ``grid`` cells along the file's axes, as ``(t, f, z, y, x)``."""
+    def _read(self, field: StoredField, trajectory: int, cells: Cells, *times: slice) -> np.ndarray:
+        """Return frames ``(t, f, z, y, x)`` of a field in a box; without ``times``, the one of a field constant in time."""
+        sides = [cells["zyx".index(axis)] for axis in self._ours]
+        grid = [side.stop - side.start for side in sides]
+        part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
+        index: list[int | slice] = [*[trajectory] * field.per_trajectory, *times, *part]
+        frames = read_part(self.trajectories[trajectory].source, field.dataset, tuple(index))
         kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
-        frames = frames.reshape(num_frames, *kept, -1)  # (t, axes of the file ..., f)
-        frames = np.broadcast_to(frames, (num_frames, *grid, len(field.names)))
+        frames = frames.reshape(-1, *kept, len(field.names))  # (t, axes of the file ..., f)
+        frames = np.broadcast_to(frames, (len(frames), *grid, len(field.names)))
         missing = " ".join(axis if axis in self._ours else "1" for axis in "zyx")
         return rearrange(frames, f"t {' '.join(self._ours)} f -> t f {missing}")
 
@@ -247,7 +233,7 @@ def _datasets(file: h5py.File) -> tuple[list[str], list[str]]:
     varying: list[str] = []
     constant: list[str] = []
     for group in GROUPS:
-        names = [text_of(name) for name in attribute(file[group], "field_names")] if group in file else []
+        names = [as_text(name) for name in attribute(file[group], "field_names")] if group in file else []
         for name in (f"{group}/{name}" for name in names):
             (varying if attribute(member(file, name), "time_varying") else constant).append(name)
     if not varying:

@@ -3,14 +3,20 @@
 Trajectories of one grid, length and time step share a file; where a part has several kinds, the files are numbered. Fields
 called ``velocity_x``, ``velocity_y``, one for each grid axis, become a vector, and one for each pair of axes a tensor; all
 others are scalars. Given fields constant in time are written as fields that do not vary in time. Coordinates and times are
-those of the data's files where all trajectories of a file share them; else they begin at half a cell and at 0.
+those of the data's files where all trajectories of a file share them; else they begin at half a cell and at 0. Forecasts use
+the layout, too. Groups, attributes and types are those of ``docs/data_format.md`` of The Well (Ohana et al. 2024,
+arXiv:2412.00568); ``n`` counts trajectories:
+
+    t0_fields/<name>   (n, t, axes ...)                 scalars; without t where they are constant in time
+    t1_fields/<name>   (n, t, axes ..., component)      vectors
+    t2_fields/<name>   (n, t, axes ..., component, component)
 """
 
 from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -21,12 +27,34 @@ import yaml
 
 from matey.data.splits import Split
 from matey.data.trajectories import PARTS, DataError, Trajectory, TrajectorySet, check_storable
-from matey.data.well_file import KINDS, STATS, Statistics, add_fields, add_scalars, begin, by_kind, group_of
 from matey.data.windows import stretches
+
+STATS, PARAMETERS = "stats.yaml", "simulation_parameters"
+NO_NAMES = np.array([], dtype=h5py.string_dtype())
+KINDS = {"periodic": "PERIODIC", "wall": "WALL", "no_flux": "WALL", "open": "OPEN"}
+"""The Well's names for boundaries of the same kind at both ends of an axis."""
 
 ROOM = 2**20  # bytes of a file beyond the values of its fields
 
 _Kind = tuple[object, ...]
+
+
+class Statistics:
+    """Mean, deviation and root mean square of a field and of its change from frame to frame, by component."""
+
+    def __init__(self) -> None:
+        """Begin without values."""
+        self.sums: dict[str, np.ndarray] = {}
+
+    def add(self, before: np.ndarray, frames: np.ndarray, num_components: int) -> None:
+        """Add frames ``(t, ..., component)``; ``before`` is the frame before them, or none."""
+        both = np.concatenate([before, frames]).astype(np.float64)
+        both = both.reshape(len(both), -1, num_components)  # (t, cell, component)
+        for kind, values in (("", both[len(before) :]), ("_delta", np.diff(both, axis=0))):
+            if len(values):
+                count = np.full(num_components, float(values[..., 0].size))
+                sums = [count, values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1))]
+                self.sums[kind] = self.sums.get(kind, 0) + np.stack(sums)  # (sum, component)
 
 
 @dataclass(frozen=True)
@@ -94,22 +122,18 @@ def write_the_well(
                     for position, number in enumerate(numbers):
                         _add(file, data, number, position, fields, is_training=part == "train")
                         on_trajectory()
-        kinds_of = by_kind({each.name: each.statistics for each in fields})
-        (new / STATS).write_text(yaml.safe_dump(kinds_of), encoding="utf-8")
+        (new / STATS).write_text(yaml.safe_dump(_statistics(fields)), encoding="utf-8")
         new.rename(out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     units = [f"{name} in {unit}" for name, unit in _units(data) if unit not in "?1"]
     empty = [part for part in PARTS if not getattr(split, part)]
-    return [
-        *([f"No trajectory is in the parts {', '.join(empty)}, which are not written."] if empty else []),
-        *(
-            [f"Left out, since the layout has no fields that are given in time: {', '.join(data.varying)}."]
-            if data.varying
-            else []
-        ),
-        *([f"The layout has no place for units: {', '.join(units)}."] if units else []),
-    ]
+    notes = {
+        "No trajectory is in the parts, which are not written": empty,
+        "Left out, since the layout has no fields that are given in time": data.varying,
+        "The layout has no place for units": units,
+    }
+    return [f"{note}: {', '.join(names)}." for note, names in notes.items() if names]
 
 
 def _units(data: TrajectorySet) -> Iterator[tuple[str, str]]:
@@ -196,14 +220,12 @@ def _add(
     about = data.trajectories[number]
     last: np.ndarray | None = None
     for start, frames in stretches(data, number):
-        between = None if last is None else np.concatenate([last, frames[:1]])  # changes between stretches count
         for each in (each for each in fields if each.varies):
             values = _turned(frames, each, about)
             file[group_of(each.order)][each.name][position, start : start + len(frames)] = values
             if is_training:
-                each.statistics.add(values, len(each.members))
-                if between is not None:
-                    each.statistics.add_change(_turned(between, each, about), len(each.members))
+                before = _turned(frames[:0] if last is None else last, each, about)
+                each.statistics.add(before, values, len(each.members))
         last = frames[-1:]
     if constant := [each for each in fields if not each.varies]:
         given = data.with_given(_constant(data)).read_given(number, 0, 1)
@@ -211,7 +233,7 @@ def _add(
             values = _turned(given, each, about)
             file[group_of(each.order)][each.name][position] = values[0]
             if is_training:
-                each.statistics.add(values, len(each.members))
+                each.statistics.add(values[:0], values, len(each.members))
 
 
 def _turned(frames: np.ndarray, each: WellField, about: Trajectory) -> np.ndarray:
@@ -230,3 +252,97 @@ def _check_room(data: TrajectorySet, numbers: Sequence[int], folder: Path) -> No
         raise DataError(
             f"{folder} has room for {free:,} bytes, and {needed:,} are to be written; choose another --out."
         )
+
+
+def begin(
+    file: h5py.File,
+    name: str,
+    num_trajectories: int,
+    times: np.ndarray,
+    places: Mapping[str, np.ndarray],
+    boundary: Mapping[str, str],
+) -> None:
+    """Write the description of all trajectories into a new file, with groups of fields that are still empty.
+
+    Args:
+        file: the file.
+        name: name of the data set.
+        num_trajectories: number of trajectories.
+        times: ``(t,)``, times of the snapshots.
+        places: coordinates along each grid axis, by its name, in the order of the fields' axes.
+        boundary: kind of boundary, ``WALL``, ``OPEN`` or ``PERIODIC``, of each axis with the same kind at both ends.
+    """
+    file.attrs.update(dataset_name=name, grid_type="cartesian", n_spatial_dims=len(places))
+    file.attrs["n_trajectories"] = num_trajectories
+    file.create_group("dimensions").attrs["spatial_dims"] = list(places)
+    for dimension, values in (("time", times), *places.items()):
+        # The layout's float32 would round neighbouring times to one number, for instance seconds since 1970.
+        is_exact = np.allclose(np.diff(values.astype("f4")), np.diff(values), rtol=1e-3, atol=0)
+        _add_numbers(
+            file["dimensions"], dimension, values, "f4" if is_exact else "f8", time_varying=dimension == "time"
+        )
+    file.create_group("boundary_conditions")
+    for axis, kind in boundary.items():
+        condition = file.create_group(f"boundary_conditions/{axis}_{kind.lower()}")
+        condition.attrs.update(associated_dims=[axis], associated_fields=NO_NAMES, bc_type=kind)
+        condition.attrs.update(sample_varying=False, time_varying=False)
+        condition["mask"] = np.isin(np.arange(len(places[axis])), (0, len(places[axis]) - 1))
+    for order in range(3):
+        file.create_group(group_of(order)).attrs["field_names"] = NO_NAMES
+
+
+def group_of(order: int) -> str:
+    """Return the name of the group of scalars (order 0), vectors (1) or tensors (2)."""
+    return f"t{order}_fields"
+
+
+def add_scalars(
+    file: h5py.File, of_all: Mapping[str, float], of_each: Mapping[str, Sequence[float] | np.ndarray]
+) -> None:
+    """Write the parameters of simulations: those common to all trajectories, and those with a value for each."""
+    assert not {*of_all} & {*file.attrs, PARAMETERS}, "parameters that the layout has a meaning of its own for"
+    file.attrs[PARAMETERS] = list(of_all) or NO_NAMES
+    file.attrs.update(of_all)
+    file.create_group("scalars").attrs["field_names"] = [*of_all, *of_each] or NO_NAMES
+    for name, values in {**of_all, **of_each}.items():
+        _add_numbers(file["scalars"], name, values, sample_varying=name in of_each)
+
+
+def add_fields(
+    file: h5py.File, order: int, names: Iterable[str], *, num_frames: int | None, fill: float | None = None
+) -> None:
+    """Add fields of an order, still without values; with ``num_frames`` None they are constant in time."""
+    group, axes = file[group_of(order)], list(file["dimensions"].attrs["spatial_dims"])
+    grid = [file["dimensions"][axis].shape[-1] for axis in axes]
+    shape = (file.attrs["n_trajectories"], *([] if num_frames is None else [num_frames]), *grid, *[len(axes)] * order)
+    for name in names:
+        field = group.create_dataset(name, shape, dtype="f4", fillvalue=fill)
+        field.attrs.update(dim_varying=[True] * len(axes), sample_varying=True, time_varying=num_frames is not None)
+        if order == 2:
+            field.attrs.update(symmetric=False, antisymmetric=False)
+        group.attrs["field_names"] = [*group.attrs["field_names"], name]
+
+
+def _statistics(fields: Sequence[WellField]) -> dict[str, dict[str, float | list[float]]]:
+    """Return the content of ``stats.yaml``: by kind of number, then by field; a vector's has a number for each component."""
+    kinds: dict[str, dict[str, float | list[float]]] = {}
+    for each in fields:
+        for kind, (count, total, squares) in each.statistics.sums.items():
+            mean, square = total / count, squares / count
+            numbers = {"mean": mean, "std": np.sqrt(np.maximum(square - mean**2, 0)), "rms": np.sqrt(square)}
+            for name, value in numbers.items():
+                kinds.setdefault(f"{name}{kind}", {})[each.name] = value.tolist() if len(value) > 1 else float(value[0])
+    return kinds
+
+
+def _add_numbers(
+    group: h5py.Group,
+    name: str,
+    values: object,
+    dtype: str = "f4",
+    *,
+    sample_varying: bool = False,
+    time_varying: bool = False,
+) -> None:
+    item = group.create_dataset(name, data=values, dtype=dtype)
+    item.attrs.update(sample_varying=sample_varying, time_varying=time_varying)

@@ -120,13 +120,12 @@ def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, st
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
         value = frames[frame, index, *cell]
-        too_large = np.isfinite(value)
         raise BadValuesError(
-            f"{about.label}: expected {f'values up to {LARGEST:g}' if too_large else 'finite values'}, but field "
-            f"{names[index]!r} is {value} in frame {start + frame} at (z, y, x) = {place}; "
-            f"{'write larger units, such as scale: 1e-20 beside the array in a description; or ' if too_large else ''}"
-            "repair or remove this trajectory; training can leave out such windows (data.bad_values: skip). Cells that lack "
-            "values in all frames (a mask) are not supported: cut a box without any, or fill them."
+            f"{about.label}: expected finite values up to {LARGEST:g}, but field {names[index]!r} is {value} in frame "
+            f"{start + frame} at (z, y, x) = {place}; if values are so large, write larger units, such as scale: 1e-20 beside "
+            "the array in a description; else repair or remove this trajectory; training can leave out such windows "
+            "(data.bad_values: skip). Cells that lack values in all frames (a mask) are not supported: cut a box without any, "
+            "or fill them."
         )
 
 
@@ -429,8 +428,8 @@ def _check_arrays(system: str, fields: Mapping[str, Array], given: Mapping[str, 
     if len(shape) != num_axes + 2 or 0 in shape or len(set(shapes.values())) > 1:
         raise DataError(
             f"{system}: expected arrays (n, t, {', '.join('zyx'[3 - num_axes :])}) of one shape, to go with {num_axes} cell "
-            f"sizes, got {', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}"
-            f"{'; array[None] has the axis n for a single trajectory' if len(shape) == num_axes + 1 else ''}."
+            f"sizes, got {', '.join(f'{name} {each}' for name, each in shapes.items()) or 'none'}; array[None] has the axis n "
+            "for a single trajectory."
         )
     for name, array in given.items():
         if tuple(array.shape) not in (shape, (shape[0], *shape[2:])) or name in fields:
@@ -447,14 +446,13 @@ def _parameters_of_each(system: str, parameters: Mapping[str, Array], count: int
         DataError: parameters are not numbers, or not one for each trajectory.
     """
     try:
-        values = {name: on_the_host(each).astype(float) for name, each in parameters.items()}
-        columns = {name: np.broadcast_to(each, (count,)).tolist() for name, each in values.items()}
+        columns = {name: np.broadcast_to(on_the_host(of), (count,)).astype(float) for name, of in parameters.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(
             f"{system}, parameters: expected a number for each name, or an array of one for each of {count} trajectories "
             f"({one_line(error)})."
         ) from None
-    return [{name: column[number] for name, column in columns.items()} for number in range(count)]
+    return [{name: float(column[number]) for name, column in columns.items()} for number in range(count)]
 
 
 def on_the_host(values: Array) -> np.ndarray:

@@ -13,7 +13,6 @@ from itertools import pairwise
 import numpy as np
 
 from matey.data.trajectories import BadValuesError, DataError, Trajectory, TrajectorySet
-from matey.data.views import Span
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 VALUES_AT_ONCE = 2**24
@@ -46,13 +45,10 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     """
     starts = trajectory.num_frames - num_frames - follow + 1
     if starts < 1:
-        is_block = Span.named(trajectory.name).is_block
-        remedy = "give its part more of data.split." if is_block else "leave this trajectory out."
-        if trajectory.num_frames == 1 and not is_block:
-            remedy += " Files of one snapshot each are described as such by concat: time (docs/data.md)."
         raise DataError(
             f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
-            f"to predict, got {trajectory.num_frames}; ask for fewer or {remedy}"
+            f"to predict, got {trajectory.num_frames}; ask for fewer, give its part more of data.split, or leave this "
+            "trajectory out; files of one snapshot each are described as such by concat: time (docs/data.md)."
         )
     return starts
 

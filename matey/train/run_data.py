@@ -302,17 +302,12 @@ def _split_as_before(
     parts, notes = RecordedParts(before), []
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     now = _record(run, sets, splits, prints)
-    if begun := parts.begun_otherwise(now):
-        label, then = begun
-        raise ConfigError(
-            f"{label}: expected {then!r}, as {path} has it, since a trajectory stays cut in time as it was, or frames that "
-            "were held out would be trained on; restore its frames and the set's split_by, or choose another output.dir."
-        )
     if changes := before.changes(now):
-        if run.data.changed == "refuse":
+        if run.data.changed == "refuse" or parts.are_cut or any(each.split_by == "time" for each in run.data.sets):
             raise ConfigError(
-                f"The files are not those that {path} says were split: {changes}. Restore them, or set data.changed to "
-                "'keep': what was held out stays held out, and new files are trained on."
+                f"The files are not those that {path} says were split: {changes}. Restore them, and split_by; or, where "
+                "nothing is cut in time, set data.changed to 'keep': what was held out stays held out, and new files are "
+                "trained on."
             )
         notes.append(f"Changed since the run was split: {changes}.")
     held = [parts.held_out_before(data, index, prints[index]) for index, data in enumerate(sets)]

@@ -160,7 +160,7 @@ FULL = "No space left on device"
 CASES = [
     *SETTINGS,
     # Data.
-    Case("HDF5 in half", FRESH, "is truncated: expected", half(SWE)),
+    Case("HDF5 in half", FRESH, "cannot be opened as HDF5", half(SWE)),
     Case("HDF5 of text", FRESH, "is none of HDF5", text(SWE, "not data")),
     Case("HDF5 of nothing", FRESH, "it is empty", text(SWE, "")),
     Case("HDF5 foreign", FRESH, "a layout that no reader knows", lambda here: h5py.File(here / SWE, "w").close()),
@@ -172,7 +172,7 @@ CASES = [
     Case("HDF5 times back", f"{INSPECT} {{here}}/swe", "increasing", dataset("0000/grid/t", np.zeros(8, "f4")), 1),
     Case("two systems", FRESH, "must hold one system", lambda here: layouts.write_cavity(here / "swe" / "b.h5")),
     Case("a Well of 1e9", f"{INSPECT} {{here}}/well", "of shape", well(n_trajectories=10**9), 1),
-    Case("netCDF cut", f"{INSPECT} {{here}}/a.nc", "truncated or corrupt", netcdf(0, 300), 1),
+    Case("netCDF cut", f"{INSPECT} {{here}}/a.nc", "it is corrupt: copy it again", netcdf(0, 300), 1),
     Case("netCDF CDF-5", f"{INSPECT} {{here}}/a.nc", "CDF-5", netcdf(4, None, b"CDF\x05"), 1),
     Case("netCDF of text", f"{INSPECT} {{here}}/a.nc", "is none of HDF5", text("a.nc", "none"), 1),
     Case(

@@ -1,12 +1,10 @@
 """Files that hold something else than they claim, or nothing: refused in a sentence."""
 
-import json
 import os
 
 import h5py
 import numpy as np
 import pytest
-import zarr
 
 from matey.checkpoints.run_files import ShardError
 from matey.checkpoints.source import open_shard
@@ -26,15 +24,6 @@ def replace_dataset(path, name, shape, **storage):
     return path
 
 
-@pytest.mark.parametrize("shape", ["(-1, 8, 8)", "(True, 8, 8)"])
-def test_a_shape_of_an_array_that_is_none_is_a_sentence(tmp_path, shape):
-    head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
-    content = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode() + bytes(4096)
-    (tmp_path / "a.npy").write_bytes(content)
-    with pytest.raises(DataError, match="a.npy cannot be read as a NumPy array"):
-        open_dataset(tmp_path / "a.npy")
-
-
 def test_values_outside_of_a_file_are_not_read(tmp_path):
     path = write_swe(tmp_path / "a.h5", 1)
     (tmp_path / "secret").write_bytes(bytes(2**16))
@@ -42,15 +31,6 @@ def test_values_outside_of_a_file_are_not_read(tmp_path):
     replace_dataset(path, "0000/data", (12, 16, 16, 1), external=outside)
     with pytest.raises(DataError, match="keeps its values in other files, and any file could be named there"):
         open_dataset(path)
-
-
-def test_chunks_of_no_size_are_refused(tmp_path):
-    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
-    group.create_array("u", shape=(3, 8, 8), chunks=(1, 8, 8), dtype="f4")[:] = 1
-    about = tmp_path / "a.zarr" / "u" / ".zarray"
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"chunks": [0, 0, 0]}))
-    with pytest.raises(DataError, match="a.zarr cannot be read as Zarr .*division by zero"):
-        open_dataset(tmp_path / "a.zarr", flow(fields={"u": "u"}, time_step=0.5)).read(0, 0, 3)
 
 
 def test_pipes_are_not_waited_for(tmp_path):

@@ -75,7 +75,7 @@ def test_a_truncated_file_is_named(described, kept):
     files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]
     for path in files:
         path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(DataError, match=rf"{file.name}.*(truncated|cannot be|corrupt)"):
+    with pytest.raises(DataError, match=rf"{file.name}.*(cannot be|corrupt)"):
         read_all(open_dataset(described))
 
 
@@ -127,7 +127,7 @@ def test_values_are_scaled_as_the_description_says_and_so_is_their_unit(tmp_path
     np.testing.assert_allclose(data.read(0, 1, 3)[:, :, 0], np.stack([values[1:3]] * 2, axis=1), rtol=1e-6)
     np.testing.assert_allclose(data.read_given(0, 0, 1)[0, 0, 0], values[0], rtol=1e-6)
     with pytest.raises(
-        DataError, match=r"values up to 1e\+15, but field 'n' is .*e\+2\d .* such as scale: 1e-20 beside"
+        DataError, match=r"finite values up to 1e\+15, but field 'n' is .*e\+2\d .* such as scale: 1e-20 beside"
     ):
         open_dataset(tmp_path / "plasma.nc", description | {"fields": {"n": "n"}}).read(0, 0, 1)
 

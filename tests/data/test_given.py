@@ -82,10 +82,6 @@ def test_pdebench_gives_the_force_of_an_incompressible_flow(tmp_path):
     data = open_dataset(path)
     assert data.given == ("force_x", "force_y")
     np.testing.assert_array_equal(data.read_given(1, 0, 1)[0, :, 0], force[1].transpose(2, 1, 0))
-    path = write_incompressible(tmp_path / "b.h5")
-    with h5py.File(path, "a") as file:
-        del file["force"]
-    assert open_dataset(path).given == ()
 
 
 def from_memory(num_trajectories=2, given=("depth", "forcing"), parameters=None):

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -76,34 +75,6 @@ def test_a_forked_child_does_not_read_through_the_handle_of_its_parent(shallow_w
     with multiprocessing.get_context("fork").Pool(1) as pool:
         assert pool.apply_async(opens_its_own, (shallow_water_file,)).get(timeout=30)
     inherited.clear()
-
-
-def test_a_quarter_of_the_files_that_may_be_open_are_kept_open(tmp_path):
-    _handles.close_all()
-    for index in range(28):
-        write_seed_groups(tmp_path / f"{index:03d}.h5", "shallow_water", num_frames=(2,))
-    trajectories = open_dataset(tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for most, kept in ((limits[1], 28), (4 * 25, 25)):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
-        try:
-            for index in [*range(trajectories.num_trajectories), 0]:
-                trajectories.read(index, 0, 2)
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        assert len(_handles._files) == kept
-        _handles.close_all()
-
-
-def test_a_file_is_opened_once_to_be_recognised_and_described(tmp_path, monkeypatch):
-    path, opened = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 3), []
-    real = h5py.h5f.open
-    monkeypatch.setattr(h5py.h5f, "open", lambda name, *args, **more: opened.append(name) or real(name, *args, **more))
-    assert open_dataset(path).num_trajectories == 3
-    assert opened == [os.fsencode(path)]
-    path.rename(path.with_name("moved.h5"))  # nothing of it is held open or remembered
-    with pytest.raises(DataError, match="does not exist"):
-        open_dataset(path)
 
 
 def test_a_file_whose_program_was_killed_names_what_clears_its_mark(tmp_path):

@@ -83,7 +83,7 @@ def test_steps_in_names_give_each_trajectory_its_own_time_step(tmp_path):
     assert [each.time_step for each in data.trajectories] == pytest.approx([0.01, 0.02])
     np.testing.assert_allclose(data.coordinates("time", [1]).values, [0.1, 0.12, 0.14, 0.16])
     (tmp_path / "r0_000110.npy").unlink()
-    with pytest.raises(DataError, match=r"got a step of 0.02 .* missing between .*r0_000100.npy and .*r0_000120.npy"):
+    with pytest.raises(DataError, match=r"r0_000100.npy .* got a step of 0.02 .* add the snapshot if one is missing"):
         open_dataset(tmp_path)
 
 
@@ -101,7 +101,7 @@ def test_dates_in_names_are_times_in_seconds_across_the_end_of_a_month(tmp_path)
     )
     np.testing.assert_array_equal(data.read(0, 0, 4)[:, 0, 0], VALUES[0, :4, 0])
     (tmp_path / "d01_2020-02-29_00.npy").unlink()
-    with pytest.raises(DataError, match="missing between .*d01_2020-02-28_12.npy and .*d01_2020-02-29_12.npy"):
+    with pytest.raises(DataError, match="got a step of 86400 at number 1 .* add the snapshot if one is missing"):
         open_dataset(tmp_path)
     (tmp_path / "d01_2020-02-30_00.npy").write_bytes((tmp_path / f"d01_{names[0]}.npy").read_bytes())
     with pytest.raises(DataError, match="d01_2020-02-30_00.npy: expected a date of the form %Y-%m-%d_%H in its name"):

@@ -44,9 +44,7 @@ def test_hidden_files_and_folders_are_unfinished_work_and_no_data(tmp_path):
 
 def test_a_link_that_leads_nowhere_is_not_left_out_in_silence(tmp_path, shallow_water_file):
     (shallow_water_file.parent / "b.h5").symlink_to(tmp_path / "purged.h5")
-    with pytest.raises(
-        DataError, match=r"b.h5 is a link to .*purged.h5, which does not exist; restore that, or remove"
-    ):
+    with pytest.raises(DataError, match=r"b.h5 does not exist or is no file"):
         open_dataset(shallow_water_file.parent)
 
 
@@ -107,7 +105,7 @@ def test_a_folder_that_may_not_be_read_is_said_to_be_one():
         (folder := Path(root) / "data").mkdir(mode=0)
         said = said_to_nobody(lambda: open_dataset(folder))
     assert said.startswith(f"{folder}") and said.endswith(
-        " cannot be read (Permission denied); ask its owner for read permission."
+        " cannot be read (Permission denied); ask its owner, or restore what a link leads to."
     )
 
 

@@ -1,7 +1,5 @@
 """Data on other machines: little more is fetched than is read; what cannot be is said in a sentence."""
 
-import os
-import pickle
 import threading
 
 import fsspec
@@ -87,18 +85,6 @@ def test_a_folder_elsewhere_is_searched():
         for axis, size in {"t": 3, "x": 4, "y": 4}.items():
             made[f"0000/grid/{axis}"] = np.arange(size, dtype=np.float32)
     assert [str(source) for source in open_dataset("memory://sets").sources] == ["memory://sets/swe/a.h5"]
-
-
-def test_a_file_that_changes_is_fetched_anew(server, tmp_path):
-    file = write_seed_groups(tmp_path / "served" / "swe.h5", "shallow_water")
-    address = f"{server.address}/swe.h5"
-    before = open_dataset(address)
-    assert pickle.loads(pickle.dumps(before)).sources == before.sources
-    with h5py.File(file, "a") as written:
-        written["0000/data"][...] = 7
-    os.utime(file, (0, 0))  # another time, and the same size
-    about.cache_clear()
-    assert (open_dataset(address).read(0, 0, 1) == 7).all()
 
 
 def test_what_is_not_there_or_not_known_is_a_sentence(server):

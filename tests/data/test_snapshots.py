@@ -115,8 +115,8 @@ def of_two_kinds_of_names(folder):
 
 
 WRONG = {
-    "missing by the times": (gone, {}, r"got a step of 0.5 at number 4 .* missing between .*plt_30.h5 and .*plt_50.h5, put it"),
-    "missing by the numbers": (gone, {"time_step": 0.25}, "plt_50.h5: expected number 40 after 30, .* 10 apart, got 50; a"),
+    "missing by the times": (gone, {}, r"plt_0.h5 and what follows it: .* got a step of 0.5 at number 4 .* add the snapshot"),
+    "missing by the numbers": (gone, {"time_step": 0.25}, "got a step of 20 at number 4 .* add the snapshot if one is missing"),
     "another shape": (of_other_shape, {}, r"plt_40.h5: expected the grid \(z, y, x\) = \(1, 8, 12\) .*_0.h5, got \(1, 4, 6\)"),
     "no time": (without_a_time, {}, r"plt_40.h5: expected an attribute 'time' with the time of the snapshot, found nu;"),
     "odd names": (of_two_kinds_of_names, {"time_step": 0.25}, r"expected names that differ in one number, such as u_0001"),

@@ -116,7 +116,7 @@ def test_what_the_layout_cannot_say_is_a_sentence_and_leaves_nothing(tmp_path):
     forced = plane(4, given={"f": np.zeros((2, 3, 4, 4))}, units={"a": "m"})
     notes = to_the_well.write_the_well(forced, Split((0,), (), (1,)), tmp_path / "other")
     assert notes == [
-        "No trajectory is in the parts valid, which are not written.",
+        "No trajectory is in the parts, which are not written: valid.",
         "Left out, since the layout has no fields that are given in time: f.",
         "The layout has no place for units: a in m.",
     ]

@@ -171,20 +171,6 @@ def test_frames_that_were_trained_on_are_known_however_the_rest_is_cut(described
     assert trained_on(TimeBlocks.by_shares(whole, SHARES), range(3), seen, of_all) == [0, 1, 2]
 
 
-def test_a_simulation_that_is_cut_at_other_frames_is_noticed_in_a_file_of_any_name(described, tmp_path):
-    whole = described()
-    then = RecordedParts(record(TimeBlocks.by_shares(whole, SHARES))[1])
-    assert then.begun_otherwise(record(TimeBlocks.by_shares(whole, SHARES))[1]) is None
-    assert then.begun_otherwise(record(whole, (1.0, 0.0, 0.0))[1]) == ("les.npy, trajectory les", "les, frames 0 to 13")
-    described("moved", num_frames=30)
-    (tmp_path / "moved" / "les.npy").rename(tmp_path / "moved" / "longer.npy")
-    longer = open_dataset(tmp_path / "moved" / "longer.npy", DESCRIPTION)
-    found = then.begun_otherwise(record(TimeBlocks.by_shares(longer, SHARES))[1])
-    assert found == ("longer.npy, trajectory longer, frames 0 to 20", "les, frames 0 to 13")
-    then = RecordedParts(record(whole, (1.0, 0.0, 0.0))[1])
-    assert then.begun_otherwise(record(TimeBlocks.by_shares(whole, SHARES))[1])[1] == "les"
-
-
 def noise(shape=(2, 7, 8, 12), boundary=("wall", "periodic"), **more):
     values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     spacing = [0.25, 0.5, 1.0][: len(shape) - 2]

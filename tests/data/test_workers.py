@@ -60,15 +60,6 @@ def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, 
     assert signal.getsignal(signal.SIGCHLD) is handler, "the loader hears of the workers of the next stream"
 
 
-def test_a_folder_too_deep_for_the_sockets_of_workers_is_refused(mixture, tmp_path, monkeypatch):
-    deep = tmp_path / ("deep" * 20)
-    deep.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    assert len(list(micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1))) == 2
-    with pytest.raises(DataError, match="has a path too long for the sockets .* at most 67 bytes; set TMPDIR"):
-        micro_batches(mixture, 0, 2, 1, 1, rank=0, num_ranks=1, workers=1)
-
-
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
 def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers):
     with h5py.File(shallow_water_file, "a") as file:
@@ -76,7 +67,7 @@ def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers
     mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
     stream = micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=workers)
     with pytest.raises(
-        DataError, match=r"^/.*h5, trajectory 0000: expected finite values, .*this trajectory; .* fill them\.$"
+        DataError, match=r"^/.*h5, trajectory 0000: expected finite values .*this trajectory; .* fill them\.$"
     ):
         next(stream)
 
@@ -127,18 +118,6 @@ def test_a_worker_that_dies_during_a_save_raises_its_error_after_it(mixture, mon
     assert saved and list(short_folder.iterdir())
     end_workers()
     assert list(short_folder.iterdir()) == [], "nobody else would remove what a killed worker leaves"
-
-
-def test_a_handler_of_a_program_around_python_is_left_where_it_is(monkeypatch):
-    """For a handler that Python has not set, `signal` has None, and takes none."""
-    own = signal.getsignal(signal.SIGCHLD)
-    set_handler = signal.signal
-    monkeypatch.setattr(signal, "getsignal", lambda number: None)
-    monkeypatch.setattr(signal, "signal", lambda number, handler: set_handler(number, handler) and None)
-    with ends_of_workers_heard_later():
-        pass
-    monkeypatch.undo()
-    assert signal.getsignal(signal.SIGCHLD) is own
 
 
 def test_what_was_read_belongs_to_who_took_it(mixture):

@@ -103,7 +103,7 @@ def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out
     config, keep, les = gone_on / "run.yaml", "data.changed=keep", gone_on / "les"
     write_long_run(les / "run.npy", 80)
     for settings in ((), (keep,)):
-        refuse_to_go_on(config, "'run, frames 0 to 41'.* stays cut in time as it was", *settings)
+        refuse_to_go_on(config, "changed: .*run.npy. Restore them, and split_by; or, where nothing is cut", *settings)
     status, error, _ = evaluate(gone_on)
     assert status == 2 and "The test part of the run's data is not what it was" in error
     assert "--data and --split test." in error
@@ -111,10 +111,10 @@ def test_a_simulation_that_went_on_meanwhile_does_not_train_on_what_was_held_out
     assert status == 0 and "frames 48 to 59" in text, error
     moved = les.rename(gone_on / "moved") / "run.npy"
     elsewhere = f"data.sets=[{{path: {moved}, split_by: time}}]"
-    refuse_to_go_on(config, "'run, frames 0 to 41'.* stays cut in time as", elsewhere, keep)
+    refuse_to_go_on(config, "changed: .*run.npy. Restore them", elsewhere, keep)
     moved.parent.rename(les)
     write_long_run(les / "run.npy", 60)
-    refuse_to_go_on(config, "stays cut in time as it was", f"data.sets=[{{path: {les / 'run.npy'}}}]", keep)
+    refuse_to_go_on(config, "Restore them, and split_by", f"data.sets=[{{path: {les / 'run.npy'}}}]", keep)
 
 
 def test_one_simulation_that_is_not_cut_leads_to_the_key_that_cuts_it(long_run):

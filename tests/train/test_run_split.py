@@ -121,7 +121,7 @@ def test_evaluation_refuses_where_what_was_held_out_has_gone(started, run_yaml):
     (started.swe / first).unlink()
     data = open_dataset(started.swe)
     with pytest.raises(
-        DataError, match=f"not what it was in training: gone or changed: .*/{first}. Restore it, or .* --data"
+        DataError, match=f"not what it was in training: data set 1 .* gone: .*/{first}. Restore it, or .* --data"
     ):
         hold_out([data], "test", 2, section, started.data.record, are_of_the_run=True)
     named = hold_out([data], "test", 2, section, started.data.record)

@@ -133,14 +133,14 @@ def open_zarr(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
 
 
 def make_well(path: Path, contents: Contents) -> None:
-    """Make The Well's HDF5 layout (`matey.data.well_file`), which its reader and ``matey.open_dataset`` open as trajectories.
+    """Make The Well's HDF5 layout (`matey.data.to_the_well`), which its reader and ``matey.open_dataset`` open as trajectories.
 
     Every field is stored in ``t0_fields``, also each component of a vector.
     """
     import h5py
     import numpy as np
 
-    from matey.data.well_file import KINDS, add_fields, add_scalars, begin
+    from matey.data.to_the_well import KINDS, add_fields, add_scalars, begin
 
     values = {name: coordinate.values for name, coordinate in contents.coordinates.items()}
     axes = [axis for axis in "xyz" if axis in contents.sizes]
