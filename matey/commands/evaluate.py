@@ -31,7 +31,15 @@ from matey.evaluate.evaluation import (
     worth_tasks,
 )
 from matey.evaluate.forecaster import has_tokens
-from matey.evaluate.held_out import HeldOut, Part, hold_out, sound_beginnings, with_twins_noted, without_seen
+from matey.evaluate.held_out import (
+    HeldOut,
+    Part,
+    beyond_training,
+    hold_out,
+    sound_beginnings,
+    with_twins_noted,
+    without_seen,
+)
 from matey.evaluate.records import write_records
 from matey.evaluate.rollout import longest_rollout
 from matey.mistakes import writing
@@ -110,6 +118,10 @@ def noted(args: argparse.Namespace, candidates: Sequence[Candidate], data: HeldO
         {name for config in configs for name in getattr(config, kind)} for kind in ("parameters", "given")
     )
     notes = [lacking_note(sorted(parameters), sorted(given), data.sets)]
+    for candidate in candidates:
+        if isinstance(candidate.model, MateyModel):
+            of = "" if len(candidates) == 1 else f"{candidate.name}: "
+            notes += [of + note for note in beyond_training(candidate.model.config, candidate.own(data))]
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         notes.append(f"Trained on one system alone, and not scored on the others: {', '.join(partial)}.")
     if args.share > 1:

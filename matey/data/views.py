@@ -86,7 +86,7 @@ class JoinedTrajectories(View):
 class CoarsenedTrajectories(View):
     """The trajectories of a set at every n-th frame, with means over blocks of cells.
 
-    A model trained on one grid and one time step fails on others without warning. Coarser copies of the data add grids and
+    A model trained on one grid and one time step fails on others. Coarser copies of the data add grids and
     time steps without another simulation.
 
     Attributes:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from matey.checkpoints.run_files import CONFIG
 from matey.config import DataSection
 from matey.data import DataError, Trajectory, TrajectorySet, Window, split_set
+from matey.data.reading import read_history
 from matey.data.split_record import RecordedParts, SplitRecord, trained_on, twins_note
 from matey.data.splits import Share, alone, fingerprints
 from matey.data.trajectories import BadValuesError
 from matey.fields import field_rows
+from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
+from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import check_window
 
 Part = Literal["all", "train", "valid", "test"]
@@ -73,6 +80,47 @@ def check_fit(model: MateyModel, data: HeldOut) -> None:
                 check_window((data.num_frames, *trajectory.grid), model.config.patches, model.config.refinement)
             except ValueError as error:
                 raise DataError(f"{trajectory.source}: {error}") from None
+
+
+STEPS = ("time step", "spacing along z", "spacing along y", "spacing along x")
+SCALES = ("mean over its deviation", "deviation", "last change over its deviation")
+NUM_LOOKS, MOST_CELLS = 16, 2**24  # histories of a set that are read, and the largest grid of which they are
+
+
+def beyond_training(config: MateyConfig, data: HeldOut) -> list[str]:
+    """Return a sentence on each set whose time step, spacing or scales mostly lie outside what the model was trained on."""
+    found = []
+    for source, chosen in zip(data.sets, data.trajectories, strict=True):
+        looks = chosen[:: -(-len(chosen) // NUM_LOOKS)]
+        each = [source.trajectories[index] for index in looks]
+        of_steps = (config.spacings or {}).get(source.system)
+        steps = torch.tensor([[about.time_step, *about.spacing] for about in each], dtype=torch.float64)
+        said = [] if of_steps is None else _beyond("its ", STEPS, steps, of_steps)
+        ranges = config.scales or {}
+        if ranges.keys() & {*source.fields} and max(math.prod(about.grid) for about in each) <= MOST_CELLS:
+            share = torch.linspace(0, 1, len(each) + 1)[1:].tolist()
+            starts = [int(part * (about.num_frames - data.num_frames)) for part, about in zip(share, each, strict=True)]
+            histories = [
+                read_history(source, [index], start, data.num_frames, 0)
+                for index, start in zip(looks, starts, strict=True)
+            ]
+            scales = torch.cat([normalisation_of(batch.history).scales() for batch in histories]).double()
+            for row, field in enumerate(source.fields):
+                said += _beyond(f"{field}'s ", SCALES, scales[:, row], ranges[field]) if field in ranges else []
+        if said:
+            found.append(
+                f"{source.system} lies outside what the model was trained on: {', '.join(said)}. Errors may be large; "
+                "fine-tune on such data."
+            )
+    return found
+
+
+def _beyond(of: str, names: Sequence[str], values: Tensor, bounds: Sequence[Sequence[float]]) -> list[str]:
+    """Name the columns of ``values`` ``(n, k)`` more than half of which lie outside their bounds."""
+    low, high = torch.tensor(bounds, dtype=torch.float64)
+    slack = 1e-6 * (low.abs() + high.abs())
+    outside = ((values < low - slack) | (values > high + slack)).double().mean(dim=0) > 0.5
+    return [of + name for name, is_outside in zip(names, outside, strict=True) if is_outside]
 
 
 def hold_out(

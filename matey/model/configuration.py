@@ -36,7 +36,7 @@ SIZES = {
 NUM_SCALES = 3
 
 Ranges: TypeAlias = Mapping[str, Sequence[Sequence[float]]]
-"""Smallest and largest values of `Normalisation.scales` for each field by its name, ``[[low] * 3, [high] * 3]``."""
+"""Smallest and largest values of a few numbers by name, ``[[low, ...], [high, ...]]``."""
 
 # Keys that config.json must state: without one of them, a network other than the saved one would be built.
 STATED = ("tokens", "history", "network", "statistics", "predict")
@@ -70,6 +70,7 @@ class MateyConfig(PretrainedConfig):
             unless it is the paper's.
         scales: ranges of these scales in training, by field, see `matey.model.given`; scales outside are told as the nearest
             value inside. None: no ranges.
+        spacings: ranges of the time step and of the spacing along ``z, y, x`` in training, by system.
         predict: ``change`` (added to the last frame, in units of the field's deviation), ``rate`` (the same in units of the
             last change times the lead time) or ``field`` (the absolute field). By default ``field`` in the paper's network,
             else ``rate``.
@@ -101,6 +102,7 @@ class MateyConfig(PretrainedConfig):
         rotary: bool = False,
         statistics: bool | None = None,
         scales: Ranges | None = None,
+        spacings: Ranges | None = None,
         predict: str | None = None,
         drop_path: float = 0.0,
         num_wavelengths: int = 16,
@@ -124,7 +126,7 @@ class MateyConfig(PretrainedConfig):
         self.rotary = rotary
         self.statistics = network != "paper" if statistics is None else statistics
         self.predict = predict or ("field" if network == "paper" else "rate")
-        self.scales = scales
+        self.scales, self.spacings = scales, spacings
         self.drop_path = drop_path
         self.num_wavelengths = num_wavelengths
         self.longest_lead = longest_lead
@@ -209,8 +211,8 @@ class MateyConfig(PretrainedConfig):
         if lacking := [name for name in self.given if name not in self.fields]:
             raise ValueError(f"given names {lacking[0]!r}, which is not in the vocabulary fields; add it there.")
         _parsed(ModelSection, {key: getattr(self, key) for key in SAME_IN_RUN}, "model", strict=True)
-        if self.scales is not None:
-            check_ranges(self.scales)
+        check_ranges("scales", self.scales, NUM_SCALES)
+        check_ranges("spacings", self.spacings, 4)
         if self.width % self.num_heads:
             raise ValueError(f"width {self.width} is not a multiple of the {self.num_heads} heads.")
         if self.width % 4:
@@ -320,14 +322,15 @@ def model_config(run: RunConfig, pretrained: MateyConfig | None = None) -> Matey
     )
 
 
-def check_ranges(ranges: Ranges) -> None:
-    """Raise ValueError unless each field has three finite lower bounds and three finite upper bounds that are not smaller."""
-    if not isinstance(ranges, Mapping):
-        raise ValueError(f"scales must name fields, each with [[low, low, low], [high, high, high]], got {ranges!r}.")
-    for name, bounds in ranges.items():
+def check_ranges(key: str, ranges: Ranges | None, size: int) -> None:
+    """Raise ValueError unless each name has ``size`` finite lower bounds and as many upper bounds that are not smaller."""
+    wants = f"[[{', '.join(['low'] * size)}], [{', '.join(['high'] * size)}]]"
+    if not isinstance(ranges, Mapping | None):
+        raise ValueError(f"{key} must hold names, each with {wants}, got {ranges!r}.")
+    for name, bounds in (ranges or {}).items():
         try:
             found = torch.tensor(bounds, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             found = torch.empty(0)
-        if found.shape != (2, NUM_SCALES) or not found.isfinite().all() or (found[0] > found[1]).any():
-            raise ValueError(f"scales of {name!r} must be [[low, low, low], [high, high, high]], got {bounds!r}.")
+        if found.shape != (2, size) or not found.isfinite().all() or (found[0] > found[1]).any():
+            raise ValueError(f"{key} of {name!r} must be {wants}, got {bounds!r}.")

@@ -39,6 +39,7 @@ from matey.train.run_data import (
     loss_scales,
     open_data,
     seen_scales,
+    seen_spacings,
     validation_windows,
     write_split,
 )
@@ -100,6 +101,7 @@ def _train_in(
     windows, scales = validation_windows(run, data), loss_scales(run, data)
     if model.config.statistics:
         model.config.scales = seen_scales(run, data, model.config.scales)
+    model.config.spacings = seen_spacings(data, model.config.spacings)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 

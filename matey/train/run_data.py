@@ -390,6 +390,16 @@ def seen_scales(run: RunConfig, data: RunData, before: Ranges | None) -> dict[st
     return united([before or {}, widened(united(found), MARGIN)])
 
 
+def seen_spacings(data: RunData, before: Ranges | None) -> dict[str, list[list[float]]]:
+    """Return the ranges of time steps and spacings in the training data, views included, united with those ``before``."""
+    mixture, found = data.mixture, list[Ranges]()
+    for source, train in zip(mixture.sets, mixture.train, strict=True):
+        system, _, _ = source.system.partition(",")  # that of a view, too
+        each = ([about.time_step, *about.spacing] for about in (source.trajectories[index] for index in train))
+        found += [{system: [numbers, numbers]} for numbers in each]
+    return united([before or {}, *found])
+
+
 def _ranges(sets: Sequence[TrajectorySet], history: int, window: Window) -> Ranges:
     (batch,) = read_windows(sets, [window], history)
     return ranges_of(normalisation_of(batch.history).scales(), batch.fields)

@@ -7,10 +7,15 @@ import pytest
 import torch
 import yaml
 
+from matey import MateyConfig
 from matey.config import DataSection
 from matey.data import DataError, TrajectorySet, open_dataset
+from matey.data.reading import read_history
 from matey.data.splits import fingerprints, split_groups
-from matey.evaluate.held_out import HeldOut, hold_out, sound_beginnings, without_seen
+from matey.data.views import CoarsenedTrajectories
+from matey.evaluate.held_out import HeldOut, beyond_training, hold_out, sound_beginnings, without_seen
+from matey.model.given import ranges_of
+from matey.tokens.normalisation import normalisation_of
 from tests.support.layout_files import write_the_well
 from tests.support.models import PATCHES, make_model
 from tests.support.small_files import write_waves
@@ -132,3 +137,22 @@ def test_a_run_that_skipped_bad_values_is_scored_without_them(tmp_path, run_here
     assert "2 of 2 trajectories hold NaN or infinity (data.bad_values: skip): 1 of them are left out" in printed
     records = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {record["num_windows"] for record in records if record["kind"] == "lead"} == {7}  # of the nine sound frames
+
+
+def test_data_unlike_those_of_the_training_are_named(shallow_water):
+    held_out = HeldOut((shallow_water,), ((0, 1, 2),), 2)
+    scales = []
+    for number, about in enumerate(shallow_water.trajectories):
+        for start in range(about.num_frames - 1):
+            scales.append(normalisation_of(read_history(shallow_water, [number], start, 2).history).scales())
+    step = [[about.time_step, *about.spacing]] * 2
+    ranges = ranges_of(torch.cat(scales), shallow_water.fields)
+    config = MateyConfig(fields=["water_height"])
+    assert not beyond_training(config, held_out)
+    config.scales, config.spacings = ranges, {shallow_water.system: step}
+    assert not beyond_training(config, held_out)
+    coarser = CoarsenedTrajectories(shallow_water, frames=2, cells=2)
+    (said,) = beyond_training(config, replace(held_out, sets=(coarser,)))
+    assert "trained on: its time step, its spacing along y, its spacing along x" in said
+    config.scales = {"water_height": [[low + 9 for low in bounds] for bounds in ranges["water_height"]]}
+    assert "water_height's deviation" in beyond_training(config, held_out)[0]

@@ -224,5 +224,5 @@ def test_a_saved_model_keeps_its_ranges(tmp_path, batch):
 
 @pytest.mark.parametrize("ranges", [3, "all", [[0, 0, 0], [1, 1, 1]]])
 def test_ranges_without_names_of_fields_are_refused(ranges):
-    with pytest.raises(ValueError, match="scales must name fields, each with .*, got"):
+    with pytest.raises(ValueError, match="scales must hold names, each with .*, got"):
         MateyConfig(fields=["density"], scales=ranges)

@@ -26,7 +26,7 @@ from matey.data.reading import read_history, read_history_part
 from matey.data.trajectories import lacking_note
 from matey.evaluate.forecasts.formats import FORMATS, FormatError, check_path, errors_of_disks
 from matey.evaluate.forecasts.request import Contents, ForecastRequest, contents_of, origin_of
-from matey.evaluate.held_out import HeldOut, check_fit
+from matey.evaluate.held_out import HeldOut, beyond_training, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, rollout
 from matey.mistakes import regular
@@ -72,7 +72,7 @@ class Forecasts:
         batch_size: number of trajectories forecast together.
         facts: attributes of a file that describe its origin.
         found_by: file, folder or glob by which the user named the data.
-        note: a sentence on parameters and given fields that the model takes and the data lacks; empty if nothing is missing.
+        note: sentences on what the model takes and the data lacks, and on data unlike that of its training; perhaps none.
     """
 
     model: MateyModel
@@ -297,9 +297,11 @@ def forecast(
     chosen = (asked,) if isinstance(asked, int) else tuple(dict.fromkeys(asked))
     num_frames = trained.num_frames if history is None else history
     request = ForecastRequest(data, chosen, start, num_frames, steps, lead, conserve)
-    check_fit(trained.model, HeldOut((data,), (chosen,), num_frames))
+    held_out = HeldOut((data,), (chosen,), num_frames)
+    check_fit(trained.model, held_out)
     network = trained.model if device is None else trained.model.to(device)
-    note = lacking_note(trained.model.config.parameters, trained.model.config.given, [data])
+    lacking = lacking_note(trained.model.config.parameters, trained.model.config.given, [data])
+    note = "\n".join(filter(None, [lacking, *beyond_training(trained.model.config, held_out)]))
     if note and command is None:
         warnings.warn(note, stacklevel=2)
     return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by, note)
