@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from matey import MateyConfig, MateyModel
+from matey.model.transfer import transfer
 from matey.tokens.normalisation import normalisation_of
 from matey.tokens.refinement import refine
 from tests.support.laws import law
@@ -58,11 +59,15 @@ def test_permuting_samples_permutes_results(scheme):
     assert torch.allclose(fields(model, shuffled)[0], fields(model, REACTION)[0][order], atol=1e-12)
 
 
-def test_adding_a_sample_of_another_system_changes_no_other_output():
-    model = make_model()
+@law("scheme", SCHEMES, quick=["vit", "avit"])
+def test_adding_a_sample_of_another_system_or_the_same_changes_no_other_output(scheme):
+    model = make_model(scheme=scheme)
     alone, together = fields(model, SWE)[0], fields(model, REACTION, SWE)[1]
     assert (alone - SWE.last).abs().max() > 1e-3
     assert torch.allclose(alone, together, atol=1e-12)
+    history = torch.cat([SWE.history, 2 * SWE.history.flip(-1)])
+    more = replace(SWE, history=history, lead_time=SWE.lead_time.repeat(2), target=SWE.target.repeat(2, 1, 1, 1, 1))
+    assert torch.allclose(alone, fields(model, more)[0][:2], atol=1e-12)
 
 
 def as_the_finer_of_two(model):
@@ -89,19 +94,6 @@ def test_refining_nothing_equals_the_coarse_grid(scheme, network):
     mixed.load_state_dict(coarse.state_dict(), strict=False)
     assert mixed.count_tokens(SWE).tolist() == [8, 8]
     assert torch.allclose(fields(mixed, SWE)[0], fields(coarse, SWE)[0], atol=1e-12)
-
-
-def test_adaptive_tokens_lie_between_coarse_and_fine():
-    counts = make_model().count_tokens(SWE)
-    assert ((counts > 8) & (counts < 128)).all()
-
-
-def test_tokens_of_several_frames_and_levels_and_three_dimensions_are_decoded():
-    batch = make_batch(frames=4, grid=(8, 16, 16), dtype=torch.float64)
-    model = make_model(patches=((2, 8, 8, 8), (2, 4, 4, 4), (1, 2, 2, 2)), refine=0.5)
-    predicted = model.predict(batch)
-    assert predicted.shape == batch.target.shape
-    assert ((predicted - batch.last).abs() > 0).all()
 
 
 def test_a_history_in_bfloat16_is_forecast_to_its_precision():
@@ -176,12 +168,6 @@ def in_other_units(batch, factor, offset):
     )
 
 
-def test_a_single_frame_of_history_is_enough():
-    batch = replace(SWE, history=SWE.history[:, -1:])
-    predicted = make_model().predict(batch)
-    assert predicted.isfinite().all() and ((predicted - batch.last).abs() > 0).all()
-
-
 def test_a_rate_is_the_change_in_units_of_the_last_one_times_the_lead_time():
     model = make_model(predict="change")
     (change,) = (of_batch - SWE.last for of_batch in fields(model, SWE))
@@ -252,10 +238,11 @@ def test_an_appended_field_leaves_the_rows_of_the_others_and_their_outputs_alone
 
 
 def test_saving_and_loading_is_bit_exact(tmp_path):
-    model = make_model(dtype=torch.float32)
+    model = make_model(dtype=torch.float32, scales={"activator": [[0.0] * 3, [1.0] * 3]})
     model.save_pretrained(tmp_path)
     loaded = MateyModel.from_pretrained(tmp_path)
-    assert loaded.config.patches == model.config.patches and loaded.config.fields == model.config.fields
+    for name in ("patches", "fields", "scales"):
+        assert getattr(loaded.config, name) == getattr(model.config, name)
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
     batch = make_batch()
@@ -284,9 +271,51 @@ def test_an_unknown_field_names_the_nearest_one():
         ({"fields": ["u", "u"]}, "names a field twice"),
         ({"tokens": {"set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}}, "one patch size"),
         ({"predict": "velocity"}, "model: predict: Input should be 'rate', 'change' or 'field'"),
-        ({"maps": -1}, "model: maps: Input should be greater than or equal to 0"),
+        ({"refine": 0.1}, "refine belongs to tokens, as in the run YAML: tokens={'refine': 0.1}"),
+        ({"tokens": {"refin": 0.1}}, "tokens: unknown key 'refin'. Did you mean 'refine'"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(wrong, message):
     with pytest.raises(ValueError, match=message):
-        MateyConfig(**wrong)
+        MateyConfig(**{"fields": ["density"], **wrong})
+
+
+def test_what_children_give_is_added_to_what_their_parents_give():
+    model = make_model(set="mul")
+    given = []
+    model.cells_after.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1][0].detach()))
+    weights = [giving.weight.data.clone() for giving in model.giving]
+    for parents, children in ((1, 1), (1, 0), (0, 1), (0, 0)):
+        for giving, weight, factor in zip(model.giving, weights, (parents, children), strict=True):
+            giving.weight.data.copy_(weight * factor)
+        fields(model, SWE)
+    both, of_parents, of_children, features = given
+    torch.testing.assert_close(both + features, of_parents + of_children)
+    assert ((of_parents - features).abs() > 0).all() and not ((of_children - features).abs() > 0).all()
+
+
+def test_walls_between_neighbours_keep_a_shift_of_a_periodic_domain_a_shift():
+    model, moved, axes = make_model(((1, 1, 4, 4),)), (0, 0, 0, 0, 8, 4), (0, 1, 2, 3, 4, 5)
+    for parameter in model.position.parameters():
+        parameter.data.zero_()  # the place in the domain is told to tokens
+    around = replace(SWE, periodic=(False, True, True))
+    shifted = replace(around, history=SWE.history.roll(moved, axes), target=SWE.target.roll(moved[1:], axes[:5]))
+    model.config.rotary = False
+    torch.testing.assert_close(fields(model, shifted)[0], fields(model, around)[0].roll(moved[1:], axes[:5]))
+    assert (fields(model, replace(shifted, periodic=(False,) * 3))[0] - fields(model, shifted)[0]).abs().max() > 1e-6
+
+
+def test_the_network_of_cells_is_the_cycle_without_what_tokens_give():
+    cycle, cells = make_model(), make_model(network="cells")
+    assert {name.split(".")[0] for name in cells.state_dict()} == {
+        *("cells_before", "cells_after", "lead_time", "conditions")
+    }
+    cells.load_state_dict({name: cycle.state_dict()[name] for name in cells.state_dict()})
+    with cycle.without_tokens():
+        expected = fields(cycle, SWE, REACTION)
+    assert all(map(torch.equal, fields(cells, SWE, REACTION), expected))
+    taken = make_model(trained=False, network="cells")
+    assert sum(transfer(cells, taken, {}).reused.values()) == cells.num_parameters()
+    assert torch.equal(fields(taken, SWE)[0], fields(cells, SWE)[0])
+    sum(forecast.field().sum() for forecast in cells.train()([SWE, REACTION])).backward()
+    assert all(weight.grad is not None for weight in cells.parameters())

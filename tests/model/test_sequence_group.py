@@ -58,19 +58,6 @@ def test_blocks_give_what_they_give_in_the_packed_order(scheme, case):
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
-@law(("scheme", "case"), CASES, quick=QUICK)
-def test_every_attention_meets_its_segments_side_by_side(scheme, case):
-    keys = keys_of(scheme, case)
-    plan = RankGroup().plan_block(keys)
-    place = reordered(torch.arange(len(keys[0])), plan.enter)
-    for key, change, attention in zip(keys, plan.within, plan.attentions, strict=True):
-        place = reordered(place, change)
-        lengths = [length for count, length, _ in attention.runs for _ in range(count)]
-        segments = key[place].split(lengths)
-        assert all((each == each[0]).all() for each in segments) and len(segments) == len(key.unique())
-    assert reordered(place, plan.leave).equal(torch.arange(len(place)))
-
-
 def test_gradients_of_gradients_are_brought_back_as_well():
     plan = RankGroup().plan_block([torch.tensor([0, 0, 1, 1, 2]), torch.tensor([1, 0, 1, 0, 1])])
     tokens = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
@@ -78,11 +65,6 @@ def test_gradients_of_gradients_are_brought_back_as_well():
     weight = torch.arange(1.0, 6.0, dtype=torch.float64)[:, None]
     for change in (plan.enter, plan.leave, *plan.within):
         assert torch.autograd.gradgradcheck(lambda values, by: weight * reordered(values**3, by), (tokens, change))
-
-
-def test_one_attention_in_a_block_changes_no_order_inside():
-    for case in SETS:
-        assert RankGroup().plan_block(keys_of("vit", case)).within == (None,)
 
 
 class LargestTensor(TorchDispatchMode):

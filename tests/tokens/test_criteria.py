@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from matey.config.schema import CRITERIA
-from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.refinement import Refinement, refine
 
@@ -66,14 +65,6 @@ def test_no_sample_changes_the_criterion_of_another(name, shape, coarse, fine):
         assert (together >= 0).all()
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
-def test_what_moves_by_whole_patches_around_the_domain_is_split_where_it_went(name):
-    fields = torch.randn(1, 2, 1, 1, 16, 24, dtype=torch.float64)
-    here = CRITERIA[name](fields, (2, 1, 16, 24), COARSE)
-    moved = CRITERIA[name](fields.roll(8, dims=5), (2, 1, 16, 24), COARSE)
-    assert torch.allclose(moved, here.roll(1, dims=3))
-
-
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize(("shape", "coarse", "fine"), [PLANE, SPACE])
 def test_by_any_criterion_all_split_is_the_fine_grid_and_none_the_coarse(name, shape, coarse, fine):
@@ -82,19 +73,6 @@ def test_by_any_criterion_all_split_is_the_fine_grid_and_none_the_coarse(name, s
         split = refine(fields, patches, Refinement("fraction", share, criterion=name))
         layout = layout_tokens([(shape[0], shape[1], *shape[3:])], [split], patches)
         assert layout.num_tokens == fields[:, :, 0].numel() // np.prod(only)
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_a_budget_is_spent_exactly_by_any_criterion(name):
-    patches = [(2, 1, 16, 16), (2, 1, 8, 8), (2, 1, 4, 4)]
-    split = refine(torch.randn(3, 2, 1, 1, 32, 32), patches, Refinement("budget", 4 + 3 * 7, criterion=name))
-    layout = layout_tokens([(3, 2, 1, 32, 32)], [split], patches)
-    assert torch.bincount(layout.sample).tolist() == [4 + 3 * 7] * 3
-
-
-def test_a_history_of_one_frame_has_no_last_change():
-    with pytest.raises(ValueError, match="last two frames, but the history has one; set data.history"):
-        refine(torch.randn(1, 1, 1, 1, 16, 16), [COARSE, FINE], Refinement("fraction", 0.5, criterion="last_change"))
 
 
 def test_at_random_every_patch_is_split_alike_often_and_places_are_not_tied():
@@ -115,18 +93,3 @@ def test_the_last_bit_of_a_sum_does_not_decide_what_is_drawn():
     fields = torch.randn(8, 2, 2, 1, 32, 32)
     drawn, again = (CRITERIA["random"](f, (2, 1, 32, 32), COARSE) for f in (fields, fields * (1 + 2**-22)))
     assert torch.equal(drawn, again)
-
-
-def test_the_variance_is_over_frames_and_cells_and_averaged_over_fields():
-    fields = torch.randn(1, 3, 2, 1, 16, 16)
-    patch = fields[0, :, :, 0, 8:16, 0:8]
-    expected = (patch[:, 0].var(correction=0) + patch[:, 1].var(correction=0)) / 2
-    assert torch.allclose(patch_variance(fields, (3, 1, 16, 16), COARSE)[0, 0, 1, 0], expected)
-
-
-def test_what_lies_beyond_the_grid_counts_for_nothing():
-    fields = torch.randn(1, 2, 2, 1, 12, 13)
-    variance = patch_variance(fields, (2, 1, 16, 16), COARSE)
-    corner = fields[0, :, :, 0, 8:, 8:].var(dim=(0, 2, 3), correction=0).mean()
-    assert torch.allclose(variance[0, 0, 1, 1], corner)
-    assert torch.allclose(variance[..., :1, :1], patch_variance(fields[..., :8, :8], (2, 1, 8, 8), COARSE))

@@ -53,16 +53,6 @@ def test_split_patches_keep_their_tokens_and_their_children_are_a_family():
     assert torch.equal(leaves.family, torch.zeros_like(leaves.family))
 
 
-def test_no_refinement_gives_the_coarse_grid_and_full_refinement_the_fine_one():
-    shape = (2, 2, 1, 32, 32)
-    nothing = layout_tokens([shape], [[torch.zeros(2, 1, 2, 2, dtype=torch.bool)]], LEVELS[:2])
-    everything = layout_tokens([shape], [[torch.ones(2, 1, 2, 2, dtype=torch.bool)]], LEVELS[:2])
-    assert nothing.num_tokens == 2 * 2 * 4 and (nothing.level == 0).all()
-    assert everything.num_tokens == 2 * 2 * 16 and (everything.level == 1).all()
-    fine = layout_tokens([shape], [[]], LEVELS[1:2])
-    assert torch.equal(everything.row.sort().values, fine.row.sort().values)
-
-
 @pytest.mark.parametrize("keep_parents", [False, True])
 def test_tokens_are_packed_by_sample_then_place_then_time_with_siblings_together(keep_parents):
     refined = random_refinement(num_samples=2)
@@ -153,40 +143,7 @@ def test_keys_that_lie_together_need_no_order():
     assert segmentation.runs == ((3, 2, 2),)
 
 
-def test_order_brings_equal_keys_together_and_inverse_undoes_it():
-    key = torch.tensor([2, 0, 1, 0, 2, 2, 1, 0])
-    segmentation = segment(key)
-    assert torch.equal(key[segmentation.queries][segmentation.inverse], key)
-    assert torch.equal(segmentation.queries, segmentation.keys)
-    packed = key[segmentation.queries]
-    assert torch.unique_consecutive(packed).numel() == key.unique().numel()
-    assert sum(count * length for count, length, _ in segmentation.runs) == len(key)
-
-
-def test_segments_of_one_length_far_apart_become_one_run():
-    key = torch.repeat_interleave(torch.arange(6), torch.tensor([2, 3, 2, 3, 2, 3]))
-    segmentation = segment(key)
-    assert segmentation.runs == ((3, 2, 2), (3, 3, 3))
-    assert torch.unique_consecutive(key[segmentation.queries]).numel() == 6
-
-
 def test_offsets_are_where_segments_begin():
     segmentation = segment(torch.tensor([0, 0, 1, 2, 2, 2]), slice(1, 5))
     assert segmentation.runs == ((1, 1, 2), (1, 1, 1), (1, 2, 3))
     assert segmentation.offsets.tolist() == [[0, 1, 2, 4], [0, 2, 3, 6]]
-
-
-@pytest.mark.parametrize("bounds", [(0, 3), (2, 7), (5, 9), (4, 4)])
-def test_queries_of_a_slice_meet_all_keys_of_their_segments_and_no_others(bounds):
-    key = torch.tensor([3, 0, 0, 3, 1, 3, 2, 2, 0])
-    queries = slice(*bounds)
-    segmentation = segment(key, queries)
-    own = key[queries] if segmentation.queries is None else key[queries][segmentation.queries]
-    others = key if segmentation.keys is None else key[segmentation.keys]
-    query = other = 0
-    for count, num_queries, num_keys in segmentation.runs:
-        for _ in range(count):
-            (value,) = own[query : query + num_queries].unique()
-            assert (others[other : other + num_keys] == value).all() and num_keys == (key == value).sum()
-            query, other = query + num_queries, other + num_keys
-    assert query == queries.stop - queries.start

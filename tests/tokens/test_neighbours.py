@@ -1,7 +1,5 @@
 """Which tokens stand around each token, against convolutions, and against means over cells that are painted one by one."""
 
-import itertools
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -135,9 +133,3 @@ def test_gradients_reach_finer_and_coarser_tokens():
     layout, found = laid_out((1, 2, 1, 16, 16), LEVELS, AROUND)
     values = torch.randn(layout.num_tokens, 1, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(found.around, values)
-
-
-def test_places_go_along_the_axes_of_the_patches():
-    assert places_around([(1, 1, 8, 8)]) == [(0, y, x) for y, x in itertools.product((-1, 0, 1), repeat=2)]
-    assert places_around([(1, 1, 1, 8)]) == [(0, 0, -1), (0, 0, 0), (0, 0, 1)]
-    assert len(places_around([(1, 4, 4, 4)])) == 27

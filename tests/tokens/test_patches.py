@@ -52,11 +52,6 @@ def test_positions_in_a_grid_are_those_of_torch():
         assert torch.equal(ours, theirs)
 
 
-def test_patches_cover_a_grid_that_they_do_not_divide():
-    assert cover((4, 1, 100, 64), (2, 1, 16, 16)) == (4, 1, 112, 64)
-    assert patch_grid((4, 1, 112, 64), (2, 1, 16, 16)) == (2, 1, 7, 4)
-
-
 def test_padding_is_said_where_there_is_any():
     assert padding_note((1, 64, 64), (2, 1, 16, 16)) == ""
     assert "1x100x64 (z y x) is padded to 1x112x64" in padding_note((1, 100, 64), (2, 1, 16, 16))
@@ -102,11 +97,6 @@ def test_the_change_is_the_root_mean_square_between_the_last_two_frames():
     values = history(2, 4, 3, 1, 8, 8)
     expected = (values[:, 3] - values[:, 2]).square().mean(dim=(2, 3, 4)).sqrt()
     assert torch.allclose(normalisation_of(values).change, expected)
-
-
-def test_a_single_frame_shows_no_change_and_its_deviation_stands_for_it():
-    found = normalisation_of(history(2, 1, 3, 1, 8, 8))
-    assert torch.equal(found.change, found.std)
 
 
 def test_a_field_that_rests_has_no_change_of_rounding_blown_up():

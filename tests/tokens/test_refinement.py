@@ -6,19 +6,9 @@ import torch
 from matey.tokens.criteria import patch_variance
 from matey.tokens.layout import layout_tokens
 from matey.tokens.normalisation import normalisation_of
-from matey.tokens.refinement import Refinement, _split_most_variable, check_window, refine
+from matey.tokens.refinement import Refinement, check_window, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
-
-
-def test_a_field_of_large_numbers_decides_where_raw_values_do():
-    fields = torch.zeros(1, 1, 2, 1, 32, 32)
-    fields[:, :, 0, :, 2:6, 2:6] = 1
-    fields[:, :, 1, :, 18:22, 18:22] = 1e5
-    rule = Refinement("threshold", 0.5)
-    normalised = normalisation_of(fields).apply(fields)
-    assert refine(normalised, [COARSE, FINE], rule)[0].nonzero().tolist() == [[0, 0, 0, 0], [0, 0, 2, 2]]
-    assert refine(fields, [COARSE, FINE], rule)[0].nonzero().tolist() == [[0, 0, 2, 2]]
 
 
 def test_the_change_between_the_last_frames_refines_where_the_field_is_about_to_vary():
@@ -32,13 +22,6 @@ def test_the_change_between_the_last_frames_refines_where_the_field_is_about_to_
     assert splits == [[[0, 0, 1, 2]], [[0, 0, 3, 0]]]
     alone = refine(fields[:, :1], [COARSE, FINE], Refinement("threshold", 0.9, change=1.0))[0]
     assert alone.nonzero().tolist() == [[0, 0, 1, 2]]
-
-
-def test_only_the_patch_with_the_front_is_split():
-    fields = torch.zeros(1, 2, 1, 1, 32, 32)
-    fields[..., 10:14, 20:23] = 1
-    (refined,) = refine(fields, [COARSE, FINE], Refinement("threshold", 0.5))
-    assert refined.nonzero().tolist() == [[0, 0, 1, 2]]
 
 
 def test_a_constant_field_is_never_split():
@@ -94,14 +77,6 @@ def test_a_budget_is_spent_to_the_token_on_every_sample_and_level(splits, keep_p
     refined = refine(fields, LEVELS, Refinement("budget", budget, keep_parents=keep_parents))
     layout = layout_tokens([(3, 2, 1, 32, 32)], [refined], LEVELS, keep_parents=keep_parents)
     assert torch.bincount(layout.sample).tolist() == [budget] * 3
-
-
-def test_of_equally_variable_patches_a_budget_goes_to_the_first():
-    criterion = torch.randint(3, (2, 2, 3, 4), generator=torch.Generator().manual_seed(0)).float()
-    (split,) = _split_most_variable([criterion], [(1, 2, 3, 4), (1, 4, 6, 8)], 7)
-    for of_sample, values in zip(split.flatten(1), criterion.flatten(1).tolist(), strict=True):
-        order = sorted(range(len(values)), key=lambda place: (-values[place], place))
-        assert of_sample.nonzero().flatten().tolist() == sorted(order[:7])
 
 
 def test_a_budget_goes_to_the_most_variable_patches():
