@@ -23,6 +23,7 @@ from tests.support.programs import start
 def test_what_the_yaml_cannot_say_is_as_in_the_pretrained_model(run_yaml):
     unusual = {"mlp_ratio": 3.0, "num_wavelengths": 8, "longest_lead": 64.0}
     unusual["scales"] = {"water_height": [[0.0] * 3, [1.0] * 3]}
+    unusual["spacings"] = {"shallow_water": [[0.0] * 4, [1.0] * 4]}
     assert {*unusual} == set(FIXED)
     pretrained = MateyConfig.from_size("micro", fields=("water_height",), **unusual)
     run = with_network_of(load_config(run_yaml(model={"size": "micro", "fields": ["water_height"]})), pretrained)

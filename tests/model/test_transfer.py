@@ -114,7 +114,7 @@ def test_a_model_of_the_plane_goes_on_in_space_with_a_new_stem_and_the_old_block
     assert target.predict(make_batch(grid=(8, 16, 16), dtype=torch.float64)).isfinite().all()
 
 
-def test_parts_that_the_pretrained_model_lacks_are_new_and_those_that_the_run_lacks_are_left_out(source):
+def test_parts_of_one_of_the_two_models_are_new_or_left_out(source):
     target, result = moved(make_model(PATCHES, statistics=False), statistics=True)
     assert result.sentences[-1] == "Part 'conditions' is new: the pretrained model has none, or another."
     assert target.conditions is not None and not any(name.startswith("conditions") for name in result.reused)
