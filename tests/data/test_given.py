@@ -1,5 +1,7 @@
 """Fields that are given and not predicted, and parameters: how readers of each format come by them, and windows with them."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from matey.data import DataError, TrajectorySet, Window, open_dataset, read_roll
 from matey.data.reading import read_history, read_history_part, read_parts
 from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories, JoinedTrajectories, TimeBlocks
-from tests.support.described_files import BY_NAME, dataset, describe
+from tests.support.described_files import BY_NAME, dataset, describe, flow
 from tests.support.layout_files import NUM_X, NUM_Y, coded, write_incompressible, write_the_well
 
 DEPTH = np.arange(NUM_Y * NUM_X, dtype=np.float32).reshape(NUM_Y, NUM_X)
@@ -162,25 +164,109 @@ def test_samples_without_a_parameter_have_none_in_a_batch():
     )
 
 
-def puffs(parameters, **given):
-    fields = {"u": np.zeros((2, 3, 4, 4), "f4")}
-    ends = {"spacing": (1, 1), "boundary": ("wall", "wall")}
-    return TrajectorySet.from_arrays("puffs", fields, parameters=parameters, given=given, **ends)
+def test_what_a_set_lacks_of_what_a_model_is_told_is_said_but_no_field_to_predict():
+    data = from_memory(parameters={"nu": [1.0, 2.0], "u": [torch.nan, 1.0]})
+    assert "takes u (in 1 of 2 trajectories), which advection lacks" in lacking_note(["nu", "u"], [], [data])
+    assert "takes sun, which advection lacks" in lacking_note([], ["depth", "sun"], [data])
+    assert lacking_note(["nu"], ["depth", "height"], [data, data.with_given([])]) == ""
 
 
-def test_what_trajectories_lack_of_a_models_parameters_is_said():
-    data = puffs({"nu": [1.0, 2.0], "u": [torch.nan, 1.0]})
-    assert lacking_note(["nu", "u"], [], [data]).startswith(
-        "The model takes u (in 1 of 2 trajectories), which puffs lacks"
-    )
-    unknown = puffs({"nu": [1.0, torch.nan]})
-    assert "takes nu (in 1 of 2 trajectories), which puffs lacks" in lacking_note(["nu"], [], [data, unknown])
-    assert lacking_note(["nu"], [], [data]) == lacking_note([], [], [data]) == ""
+TABLES = {"Re": {"table": "runs.csv"}, "angle": {"table": "runs.csv", "column": "alpha (deg)"}}
+FLOW = flow(fields={"u": "u"}, parameters=TABLES)
+CSV = "run,Re,alpha (deg)\nb,200,\n a ,1e2, 0.5\n"
 
 
-def test_given_fields_that_a_set_lacks_are_said_but_not_one_that_it_has_to_predict():
-    data = puffs({}, land=np.zeros((2, 4, 4)))
-    assert lacking_note([], ["land", "u"], [data, data.with_given([])]) == ""
-    assert lacking_note([], ["land", "sun"], [data]) == (
-        "The model takes sun, which puffs lacks: it does without them."
-    )
+def write(path, *trajectories):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["u"] = np.zeros((*trajectories, 4, 8, 8), "f4")
+
+
+def parameters(folder, table=CSV, **keys):
+    (folder / "runs.csv").write_text(table)
+    describe(folder, FLOW | keys)
+    return [about.parameters for about in open_dataset(folder).trajectories]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name in "ab":
+        write(tmp_path / f"{name}.h5")
+    return tmp_path
+
+
+def test_each_file_has_the_numbers_of_its_row_and_empty_cells_are_not_known(runs):
+    assert parameters(runs) == [{"Re": 100, "angle": 0.5}, {"Re": 200}]
+
+
+def test_rows_are_called_as_the_paths_or_names_of_files_or_as_trajectories(tmp_path):
+    write(tmp_path / "x" / "run.h5", 2)
+    write(tmp_path / "y" / "run.h5", 2)
+    keys = {"files": "*/run.h5", "axes": ["trajectory", "time", "y", "x"], "parameters": {"Re": {"table": "runs.csv"}}}
+    assert parameters(tmp_path, "file,Re\nx/run.h5,1\nrun,2\n", **keys) == [
+        {"Re": 1}, {"Re": 1}, {"Re": 2}, {"Re": 2},
+    ]  # fmt: skip
+    assert parameters(tmp_path, "file,Re\nx/run.h5/1,7\n1,6\n0,5\n", **keys) == [
+        {"Re": 5}, {"Re": 7}, {"Re": 5}, {"Re": 6},
+    ]  # fmt: skip
+
+
+def test_a_table_that_changed_is_read_again(runs):
+    parameters(runs)
+    (runs / "runs.csv").write_text(CSV.replace("200", "300"))
+    os.utime(runs / "runs.csv", (1, 1))
+    assert open_dataset(runs).trajectories[1].parameters == {"Re": 300}
+
+
+WRONG = {
+    "no column": ("run,Rey,alpha (deg)\na,1,2\nb,1,2", "expected a column 'Re' .* found Rey, alpha .* mean 'Rey'\\? Correct"),
+    "no row": ("run,Re,alpha (deg)\na,1,2", "expected a row 'b.h5' or 'b' for .*b.h5, trajectory b, found a; add it"),
+    "a word": (CSV.replace("1e2", "fast"), "expected a number in the column 'Re' of .*a.h5.* got 'fast'; correct"),
+    "two rows": (CSV + "a,1,2\n", "is not a table: .* each row, once, .* got 'a,1,2' below"),
+    "semicolons": (CSV.replace(",", ";"), "expected a first line .* divided by commas, .* got 'b;200;' below 'run;Re;alpha"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_table_is_refused_in_one_sentence_that_names_it(runs, table, message):
+    with pytest.raises(DataError, match=f"runs.csv.*{message}") as refused:
+        parameters(runs, table)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_table_that_is_missing_is_refused(runs):
+    with pytest.raises(DataError, match="gone.csv cannot be read .No such file or directory., where the description"):
+        parameters(runs, parameters={"Re": {"table": "gone.csv"}})
+
+
+def parameters_of(folder, **keys):
+    describe(folder, flow() | keys)
+    return [about.parameters for about in open_dataset(folder).trajectories]
+
+
+def test_numbers_are_read_from_the_names_of_folders_and_files(tmp_path):
+    for name in ("PreRe7_Re100/u_nu0.01.npy", "PreRe7_Re100/u_nu1e-3.npy", "Re2.5e+3/u_nu-1.npy"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, np.zeros((4, 8, 8), "f4"))
+    parameters = {"Re": {"in_name": "Re{}"}, "nu": {"in_name": "nu{}"}}
+    found = parameters_of(tmp_path, files="*Re*/u_*.npy", fields={"u": {}}, parameters=parameters)
+    assert found == [{"Re": 100, "nu": 0.01}, {"Re": 100, "nu": 0.001}, {"Re": 2500, "nu": -1}]
+
+
+def attributed(path, values):
+    with h5py.File(path, "w") as file:
+        file["u"] = np.zeros((2, 4, 8, 8), "f4")
+        for (where, name), value in values.items():
+            (file[where] if where else file).attrs[name] = value
+
+
+RUNS = {"axes": ["trajectory", "time", "y", "x"], "fields": {"u": "u"}, "parameters": {"nu": {"attribute": "nu"}}}
+
+
+def test_an_attribute_may_have_a_number_for_each_trajectory_or_be_that_of_the_array(tmp_path):
+    attributed(tmp_path / "a.h5", {("", "nu"): [0.1, 0.2]})
+    attributed(tmp_path / "b.h5", {("u", "nu"): 0.3})
+    attributed(tmp_path / "c.h5", {("u", "nu"): 0.3, ("", "nu"): 0.4})
+    attributed(tmp_path / "d.h5", {})
+    numbers = [{"nu": 0.1}, {"nu": 0.2}, *[{"nu": 0.3}] * 2, *[{"nu": 0.4}] * 2, {}, {}]
+    assert parameters_of(tmp_path, **RUNS) == numbers

@@ -10,15 +10,15 @@ from functools import partial
 import h5py
 import numpy as np
 import pytest
-from scipy.io import netcdf_file
 
+from matey.checkpoints.run_files import ShardError
+from matey.checkpoints.source import open_shard
 from matey.data import DataError, open_dataset
-from matey.data.hdf5 import _handles
-from tests.support.described_files import describe, flow
+from matey.data.split_record import read_record, read_seen
+from tests.support import layout_files as layouts
+from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
 from tests.support.small_files import write_swe
-
-inherited = []
 
 
 def read_all(trajectories):
@@ -65,18 +65,6 @@ def test_processes_read_what_their_parent_reads_while_it_reads(diffusion_reactio
     np.testing.assert_array_equal(read_all(trajectories), expected)
 
 
-def opens_its_own(path):
-    return all(_handles.get(path) is not file for file in inherited)
-
-
-def test_a_forked_child_does_not_read_through_the_handle_of_its_parent(shallow_water_file):
-    inherited[:] = [_handles.get(shallow_water_file)]
-    assert not opens_its_own(shallow_water_file)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply_async(opens_its_own, (shallow_water_file,)).get(timeout=30)
-    inherited.clear()
-
-
 def test_a_file_whose_program_was_killed_names_what_clears_its_mark(tmp_path):
     path = tmp_path / "a.h5"
     killed = f"import os, h5py; file = h5py.File({str(path)!r}, 'w', libver='latest'); file.flush(); os._exit(0)"
@@ -118,9 +106,6 @@ def test_attributes_of_scales_of_any_type_do_not_crash_the_process(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-DESCRIPTION = flow(fields={"u": "u"}, spacing={"y": 0.5, "x": 0.5}, time_step=1.0, boundary={"y": "wall", "x": "wall"})
-
-
 def replace(path, write):
     """Put another file in the place of one, as programs do that never leave half a file."""
     other = path.with_name(f"new_{path.name}")
@@ -153,42 +138,63 @@ def test_a_file_that_was_copied_over_is_described_as_it_is(tmp_path):
     np.testing.assert_array_equal(open_dataset(path).read(0, 0, 20), open_dataset(longer).read(0, 0, 20))
 
 
-def write_array(path, num_frames):
-    values = np.ones((num_frames, 8, 12), np.float32)
-    if path.suffix == ".npy":
-        np.save(path, values)
-    elif path.suffix == ".h5":
-        with h5py.File(path, "w") as file:
-            file["u"] = values
-    else:
-        with netcdf_file(path, "w") as file:
-            for axis, size in zip("tyx", values.shape, strict=True):
-                file.createDimension(axis, size)
-            file.createVariable("u", "f4", ("t", "y", "x"))[:] = values
-    return path
-
-
-def described(path):
-    fields = {"u": {} if path.suffix == ".npy" else "u"}
-    return open_dataset(describe(path.parent, DESCRIPTION | {"files": path.name, "fields": fields}))
-
-
 def write_cavity_array(path, num_frames):
     np.save(path, np.ones((num_frames, 8, 12, 4)))
 
 
-@pytest.mark.parametrize(
-    ("name", "write", "open_it"),
-    [
-        ("a.h5", write_long, open_dataset),
-        ("numpy_Bx_0.1_Re_10.npy", write_cavity_array, open_dataset),
-        *((f"a.{suffix}", write_array, described) for suffix in ("npy", "nc")),
-    ],
-)
-def test_a_file_that_became_shorter_was_changed(tmp_path, name, write, open_it):
+@pytest.mark.parametrize(("name", "write"), [("a.h5", write_long), ("numpy_Bx_0.1_Re_10.npy", write_cavity_array)])
+def test_a_file_that_became_shorter_was_changed(tmp_path, name, write):
     path = tmp_path / name
     write(path, num_frames=12)
-    data = open_it(path)
+    data = open_dataset(path)
     replace(path, partial(write, num_frames=5))
     with pytest.raises(DataError, match=r"was changed while it was read: expected .*\(12, .*got \(5, .*; start again"):
         data.read(0, 0, 12)
+
+
+def test_values_outside_of_a_file_are_not_read(tmp_path):
+    path = write_swe(tmp_path / "a.h5", 1)
+    (tmp_path / "secret").write_bytes(bytes(2**16))
+    outside = [("secret", 0, h5py.h5f.UNLIMITED)]
+    with h5py.File(path, "a") as file:
+        attributes = dict(file["0000/data"].attrs)
+        del file["0000/data"]
+        file.create_dataset("0000/data", (12, 16, 16, 1), "f4", external=outside).attrs.update(attributes)
+    with pytest.raises(DataError, match="keeps its values in other files, and any file could be named there"):
+        open_dataset(path)
+
+
+def test_pipes_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(DataError, match="pipe.csv cannot be read .*a pipe or a device, not a file"):
+        read_record(tmp_path / "pipe.csv")
+    assert read_seen(tmp_path / "pipe.csv") == frozenset()
+    np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
+    table = {"Re": {"table": str(tmp_path / "pipe.csv")}}
+    with pytest.raises(DataError, match="pipe.csv cannot be read .*a pipe or a device, not a file"):
+        open_dataset(tmp_path / "u.npy", flow(fields={"u": {}}, time_step=0.5, parameters=table))
+    with pytest.raises(ShardError, match="pipe.csv"):
+        open_shard(tmp_path / "pipe.csv")
+
+
+UNWRITTEN = {
+    "the well": ("t0_fields/height", layouts.write_the_well),
+    "times of a seed": ("0001/grid/t", lambda path: write_swe(path, 2)),
+    "thermals": ("theta", lambda path: layouts.write_miniweather_netcdf4(path, layouts.thermals())),
+}
+
+
+@pytest.mark.parametrize("name", UNWRITTEN)
+def test_readers_of_layouts_refuse_zeros_that_nobody_wrote(tmp_path, name):
+    dataset, write = UNWRITTEN[name]
+    path = write(tmp_path / ("a.nc" if name == "thermals" else "a.hdf5"))
+    with h5py.File(path, "a") as file:
+        item, attributes = file[dataset], dict(file[dataset].attrs)
+        shape, dtype = item.shape, item.dtype
+        del file[dataset]
+        file.create_dataset(dataset, shape, dtype)
+        for key, value in attributes.items():
+            if key not in ("DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"):
+                file[dataset].attrs[key] = value
+    with pytest.raises(DataError, match=rf"a\.\w+, /?{dataset}: was never written to: write it again"):
+        open_dataset(path)

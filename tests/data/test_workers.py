@@ -60,18 +60,6 @@ def test_workers_that_are_ended_in_the_middle_leave_no_temporary_files(mixture, 
     assert signal.getsignal(signal.SIGCHLD) is handler, "the loader hears of the workers of the next stream"
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.processes)])
-def test_an_error_is_the_same_sentence_from_a_worker(shallow_water_file, workers):
-    with h5py.File(shallow_water_file, "a") as file:
-        file["0000/data"][...] = np.nan
-    mixture = Mixture([open_dataset(shallow_water_file)], [(0,)], weights=[1], num_frames=3, lead_max=1, seed=0)
-    stream = micro_batches(mixture, 0, 2, 2, 1, rank=0, num_ranks=1, workers=workers)
-    with pytest.raises(
-        DataError, match=r"^/.*h5, trajectory 0000: expected finite values .*this trajectory; .* fill them\.$"
-    ):
-        next(stream)
-
-
 @pytest.mark.processes
 def test_workers_end_with_the_error_that_one_of_them_met(shallow_water_file):
     with h5py.File(shallow_water_file, "a") as file:

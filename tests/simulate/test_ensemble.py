@@ -103,21 +103,6 @@ def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tm
 
 
 @pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        ({"num_trajectories": 0}, "number of trajectories must be at least 1, got 0"),
-        ({"resolution": 7}, "resolution must be at least 8, got 7"),
-        ({"num_frames": 1}, "number of frames must be at least 2, got 1"),
-        ({"first_seed": -1}, "first seed must be at least 0, got -1"),
-        ({"settings": {"mach": 1.0}}, "This system has no mach; its settings are: none"),
-    ],
-)
-def test_senseless_sizes_are_refused(size, message):
-    with pytest.raises(ValueError, match=message):
-        DAM_BREAK.ensemble(**size)
-
-
-@pytest.mark.parametrize(
     ("system", "layout", "names"),
     [
         ("mhd_cavity", mhd_cavity.LAYOUT, ("velocity", "magnetic")),

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from matey.data import open_dataset
+from matey.data import open_dataset, split_set
 from matey.data.miniweather import neutral_background
+from matey.data.splits import Split
+from matey.data.to_the_well import write_the_well
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import make, solve
 from matey.simulate.mhd_cavity import draw_cavity
@@ -136,6 +138,25 @@ def test_every_cell_comes_back_in_its_place(system, written):
         if system == "colliding_thermals":
             solved[:, :2] += neutral_background(solved.shape[3])[:, None, :, None]
         np.testing.assert_array_equal(data.read(index, 0, NUM_FRAMES), solved.astype(np.float32))
+
+
+@law("system", SYSTEMS.own, quick=QUICK)
+def test_the_layout_of_the_well_holds_the_same_trajectories(system, written):
+    folder = written(system)[1]
+    official, out = open_dataset(folder), folder.with_name(f"{folder.name}_well")
+    write_the_well(official, Split((0,), (1,), (2,)), out)
+    well = open_dataset(out)
+    assert (well.system, set(well.fields)) == (official.system, set(official.fields))
+    split = split_set(well, (0.8, 0.1, 0.1), seed=0)
+    assert [len(part) for part in (split.train, split.valid, split.test)] == [1, 1, 1]
+    order = [well.fields.index(name) for name in official.fields]
+    for index, found in enumerate((*split.train, *split.valid, *split.test)):
+        np.testing.assert_array_equal(well.read(found, 0, 3)[:, order], official.read(index, 0, 3))
+        ours, theirs = well.trajectories[found], official.trajectories[index]
+        assert ours.spacing == pytest.approx(theirs.spacing) and ours.time_step == pytest.approx(theirs.time_step)
+        assert ours.boundary == tuple("wall" if end == "no_flux" else end for end in theirs.boundary)
+        for name in ("dam_radius", "Bx", "Re", "Re_m"):
+            assert ours.parameters.get(name) == pytest.approx(theirs.parameters.get(name))
 
 
 @pytest.mark.parametrize("system", ["incompressible", "compressible_turb"])
