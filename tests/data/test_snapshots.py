@@ -279,7 +279,6 @@ OWN_FILES_WRONG = {
         {"files": {"valid": "run_*/h_*.npy"}, "fields": {"height": None, "tracer": {"file": {"train": "run_*/q_*.npy"}}}},
         "the 'file' of 'tracer' names none for the part valid",
     ),
-    "axis of time": ({"axes": ["time", "y", "x"], "concat": "time"}, "an attribute or a name gives the time of one snap"),
 }  # fmt: skip
 
 

@@ -102,11 +102,6 @@ def test_a_gpu_before_ampere_does_not_take_flash_attention_by_itself(monkeypatch
     assert chosen[7, 0] == chosen[7, 5] == "grouped" and "grouped" not in (chosen[8, 0], chosen[9, 0])
 
 
-def test_no_tokens_give_no_tokens():
-    empty = torch.zeros(0, 2, 8)
-    assert segment_attention(empty, empty, empty, segment(torch.zeros(0, dtype=torch.long))).shape == (0, 2, 8)
-
-
 PATCHES = ((1, 1, 16, 16), (1, 1, 4, 4))
 CONFIG = make_config(PATCHES, width=96, num_heads=3)
 

@@ -106,6 +106,11 @@ def test_drawn_bubbles_are_inside_and_on_each_others_way(seed):
     assert min(apart, WIDTH - apart) <= 0.5 * (warm.radius + cold.radius)
 
 
+def test_odd_resolution_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="half as many cells along z as along x, so 25 cells must be even"):
+        make(tmp_path, COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=25, num_frames=2))
+
+
 def structure(file):
     """Return what a reader can rely on: order and lengths of the dimensions, and axes and types of the variables."""
     variables = {name: (item.dimensions, item.data.dtype.str) for name, item in file.variables.items()}

@@ -14,7 +14,7 @@ import pytest
 
 from matey.studies.cases import StudyError
 from matey.studies.engine import Study, call, claim, run_study, write_jobs
-from matey.studies.table import Column, Panel, errors_of, results_figure, results_table
+from matey.studies.table import Column, Panel, errors_of, results_table
 from tests.support.programs import forked, stand_in
 
 RANK = "trap 'sleep 0.7; echo saved >> saves; exit 75' TERM USR1; echo began >> saves; while :; do sleep 0.1; done"
@@ -209,14 +209,3 @@ def test_the_table_has_means_and_deviations_over_the_seeds():
     assert cells(apart[2])[3:5] == ["0.150 ± 0.071", "0.300 ± 0.141"] and "b, lead 5" in apart[0]
     lost = [{**row, "ratio": math.inf, "tokens": None} for row in ROWS[:8]]
     assert cells(results_table(lost, COLUMNS).splitlines()[2])[1:4] == ["-", "1.5 s", "diverged"]
-
-
-def test_the_plot_shows_means_and_deviations_over_seeds():
-    own = [row for row in ROWS if row["forecast"] == "lead 1"]
-    panels = [Panel(own, "tokens", "kilotokens", "error"), Panel(own, "label", "cells", "tokens", "tokens")]
-    first, second = results_figure([panels], COLUMNS).axes
-    line, _, (bars,) = first.containers[0]
-    assert list(line.get_xdata()) == pytest.approx([10, 40])
-    assert list(line.get_ydata()) == pytest.approx([0.15 * 2**0.5, 0.075 * 2**0.5])
-    assert [end for _, end in bars.get_segments()[0]] == pytest.approx([0.15 * 2**0.5 - 0.1, 0.15 * 2**0.5 + 0.1])
-    assert list(second.containers[0][0].get_xdata()) == [8, 16]
