@@ -8,6 +8,7 @@ import torch
 
 from matey.config.schema import CRITERIA
 from matey.tokens.layout import layout_tokens
+from matey.tokens.patches import cover
 from matey.tokens.refinement import Refinement, refine
 
 COARSE, FINE = (1, 1, 8, 8), (1, 1, 4, 4)
@@ -38,19 +39,16 @@ def in_loops(name, fields, patch):
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
-@pytest.mark.parametrize(("shape", "patch"), [((2, 3, 2, 1, 16, 24), COARSE), ((1, 2, 2, 8, 12, 8), (1, 4, 4, 2))])
-def test_criteria_are_those_of_plain_loops(name, shape, patch):
+@pytest.mark.parametrize(
+    ("shape", "patch", "beyond"),
+    [((2, 3, 2, 1, 16, 24), COARSE, 0), ((1, 2, 2, 8, 12, 8), (1, 4, 4, 2), 0), ((2, 2, 2, 1, 12, 13), COARSE, 8)],
+)
+def test_criteria_are_those_of_plain_loops_and_padding_counts_for_nothing(name, shape, patch, beyond):
     fields = torch.randn(shape, dtype=torch.float64)
     expected = in_loops(name, fields.numpy(), patch)
-    assert torch.allclose(CRITERIA[name](fields, (shape[1], *shape[3:]), patch), torch.from_numpy(expected))
-
-
-@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
-def test_padding_counts_for_nothing_in_any_criterion(name):
-    fields = torch.randn(2, 2, 2, 1, 12, 13, dtype=torch.float64)
-    padded = CRITERIA[name](fields, (2, 1, 24, 16), COARSE)
-    expected = np.pad(in_loops(name, fields.numpy(), COARSE), ((0, 0), (0, 0), (0, 1), (0, 0)))
-    assert torch.allclose(padded, torch.from_numpy(expected))
+    t, z, y, x = cover((shape[1], *shape[3:]), patch)
+    expected = np.pad(expected, ((0, 0), (0, 0), (0, beyond // patch[2]), (0, 0)))
+    assert torch.allclose(CRITERIA[name](fields, (t, z, y + beyond, x), patch), torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -7,17 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.support.described_files import write
 from tests.support.programs import start
 from tests.support.small_files import write_swe
 
 
 def inspect(*arguments):
     return start([sys.executable, "tools/inspect_data.py", *arguments])
-
-
-def faults(result):
-    return [line for line in result.stdout.splitlines() if line.startswith("fault: ")]
 
 
 @pytest.fixture
@@ -38,15 +33,6 @@ def test_a_good_file_is_described_with_the_range_of_its_fields(good, tmp_path):
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_parameter_that_no_file_has_is_named_and_short_names_have_columns(tmp_path):
-    path = write(tmp_path, fields={"h": "h"}, parameters={"nu": {"attribute": "mu"}})
-    result = inspect(path)
-    assert result.returncode == 0, result.stderr
-    assert "expected, and in none of the files" in result.stdout and re.search(
-        r"^  field +unit +least", result.stdout, re.M
-    )
-
-
 def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(good):
     folder = good.parent
     for name in ("nan.h5", "time.h5", "truncated.h5"):
@@ -63,7 +49,7 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
         file["rain"] = np.zeros(3)
     result = inspect(folder)
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    found = faults(result)
+    found = [line for line in result.stdout.splitlines() if line.startswith("fault: ")]
     for words in (
         ("nan.h5, trajectory 0001", "nan in frame 5 at (z, y, x) = (0, 2, 3)"),
         ("nan.h5, trajectory 0002", "inf in frame 11"),
@@ -76,16 +62,12 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
     assert len(found) == 6 and "6 of 12 frames" in result.stdout and "faults in 2 trajectories" in result.stdout
 
 
-def show_forecast(tmp_path, *more):
-    data = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 2, resolution=64)
-    command = [sys.executable, "tools/show_forecast.py", "--checkpoint", "models/matey-micro", "--data", data]
-    return start([*command, "--out", tmp_path / "forecast.png", *more])
-
-
 def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
-    result = show_forecast(tmp_path, "--start", "3", "--steps", "5,2")
+    data, out = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 2, resolution=64), tmp_path / "forecast.png"
+    command = [sys.executable, "tools/show_forecast.py", "--checkpoint", "models/matey-micro", "--data", data]
+    result = start([*command, "--out", out, "--start", "3", "--steps", "5,2"])
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
+    assert out.read_bytes().startswith(b"\x89PNG")
     known, *forecasts = result.stdout.splitlines()
     assert re.fullmatch(r" +0 snapshots later: \d+ tokens, known", known)
     assert [line.split()[0] for line in forecasts] == ["2", "5"]
@@ -95,16 +77,12 @@ def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
     assert all(16 <= number <= 256 for number in tokens)  # of 8 x 8 or 4 x 4 cells
 
 
-def show_tokens(run_yaml, tmp_path, *more):
-    data = write_swe(tmp_path / "drawn" / "2D_rdb_NA_NA.h5", 2)
-    command = [sys.executable, "tools/show_tokens.py", data, "--config", run_yaml(), "--out", tmp_path / "mesh.png"]
-    return start([*command, *more])
-
-
 def test_the_mesh_is_drawn_and_its_tokens_counted(run_yaml, tmp_path):
-    result = show_tokens(run_yaml, tmp_path, "--set", "tokens.rule=budget", "--set", "tokens.refine=20")
+    data, out = write_swe(tmp_path / "drawn" / "2D_rdb_NA_NA.h5", 2), tmp_path / "mesh.png"
+    command = [sys.executable, "tools/show_tokens.py", data, "--config", run_yaml(), "--out", out]
+    result = start([*command, "--set", "tokens.rule=budget", "--set", "tokens.refine=20"])
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "mesh.png").read_bytes().startswith(b"\x89PNG")
+    assert out.read_bytes().startswith(b"\x89PNG")
     rows = [line.split() for line in result.stdout.splitlines()[2:]]
     # 16 x 16 cells and two frames: 2 x 4 coarse tokens, 6 more per split, 32 in the fine grid
     assert [row[1:] for row in rows] == [["4", "16", "20", "32", "62%"]] * 3
