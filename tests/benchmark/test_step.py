@@ -1,4 +1,4 @@
-"""Fields that steps are timed on, and calls that would make the host of a GPU wait, of which a step has none."""
+"""Calls that would make the host of a GPU wait, of which a step has none."""
 
 import json
 

@@ -190,17 +190,9 @@ def test_what_does_not_fit_is_a_sentence(tmp_path, case):
     assert str(tmp_path) in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a: [", "is not YAML"),
-        ("a: &b 1\nc: *b", "alias"),
-        ("system: a\nsystem: b", r"has the key 'system' twice \(line 2\)"),
-    ],
-)
-def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path, text, words):
-    (tmp_path / "matey.yaml").write_text(text)
-    with pytest.raises(DataError, match=rf"matey.yaml.*{words}"):
+def test_a_description_that_is_no_plain_mapping_is_a_sentence(tmp_path):
+    (tmp_path / "matey.yaml").write_text("system: a\nsystem: b")
+    with pytest.raises(DataError, match=r"matey.yaml.*has the key 'system' twice \(line 2\)"):
         open_dataset(tmp_path / "matey.yaml")
 
 

@@ -1,4 +1,4 @@
-"""What holds of every layout: values at their own place, honest descriptions, and words for files that are broken."""
+"""What holds of every layout: values and coordinates at their own place, honest descriptions, words for broken files."""
 
 import pickle
 import shutil

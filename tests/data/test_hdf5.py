@@ -1,4 +1,4 @@
-"""Reading HDF5: only the frames asked for, from any process, with damage reported in words."""
+"""Reading HDF5: only the frames asked for, from any process; damage, and files that claim what they do not hold, in words."""
 
 import multiprocessing
 import os

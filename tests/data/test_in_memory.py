@@ -1,4 +1,4 @@
-"""Trajectories in memory, which a solver in the same program feeds to training in a loop of one's own."""
+"""Trajectories in memory, of arrays, tensors and xarray: the values as they are, in our order."""
 
 import numpy as np
 import pytest

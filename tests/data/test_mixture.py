@@ -1,4 +1,4 @@
-"""The training stream: pure, fair to the weights, the same on any number of ranks and workers."""
+"""The training stream: pure, fair to the weights, the same on any number of ranks; and how windows are spread and read."""
 
 from collections import Counter
 from functools import partial

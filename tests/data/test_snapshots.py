@@ -1,4 +1,4 @@
-"""A file, or an array, for each snapshot: values at their own times, windows that read no others, words for what is amiss."""
+"""A file, or an array, for each snapshot or field: values at their own times, windows that read no others."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""Splits: by permutation, or as the files say."""
+"""Splits, what the record of one knows again, and trajectories that were trained on, known by their first frames."""
 
 import itertools
 import shutil

@@ -95,13 +95,6 @@ def test_a_trajectory_shorter_than_the_parts_is_refused():
         TimeBlocks.by_shares(whole, (0.5, 0.1, 0.1))
 
 
-def test_names_and_frames_of_blocks_tell_each_other():
-    for span in (Span("a, frames 3 to 4 (x)"), Span("run_7", 0, 12), Span("a, frames 3 to 4 (x)", 5, 5)):
-        assert Span.named(span.name) == span
-    assert Span("a", 0, 5).meets(Span("a", 5, 9)) and Span("a").meets(Span("a", 7, 8))
-    assert not Span("a", 0, 5).meets(Span("a", 6, 9)) and not Span("a", 0, 5).meets(Span("b", 0, 5))
-
-
 @pytest.fixture
 def described(tmp_path):
     """A function that writes a long run of so many frames, in the same place, and opens it."""

@@ -1,4 +1,4 @@
-"""The engine against exact solutions of the shallow-water equations on one axis, and its laws on two."""
+"""The engine: steps in time by their order, and finite volumes against exact solutions of the shallow-water equations."""
 
 import math
 

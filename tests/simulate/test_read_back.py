@@ -1,4 +1,4 @@
-"""Every system that can be simulated, as MATEY's own readers find it on disk."""
+"""Every system that can be simulated, as MATEY's own readers find it on disk, in its own layout and in The Well's."""
 
 from dataclasses import dataclass
 

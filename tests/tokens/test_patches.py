@@ -13,7 +13,6 @@ from matey.tokens.patches import (
     factor_stages,
     holds_cells,
     pad,
-    padding_note,
     patch_grid,
     patches_at,
     patchify,
@@ -50,11 +49,6 @@ def test_positions_in_a_grid_are_those_of_torch():
     row, shape = torch.arange(60, dtype=torch.int32), (5, 3, 4)
     for ours, theirs in zip(unravelled(row, shape), torch.unravel_index(row, shape), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_padding_is_said_where_there_is_any():
-    assert padding_note((1, 64, 64), (2, 1, 16, 16)) == ""
-    assert "1x100x64 (z y x) is padded to 1x112x64" in padding_note((1, 100, 64), (2, 1, 16, 16))
 
 
 def test_a_patch_that_does_not_divide_the_history_names_the_sizes_that_do():
