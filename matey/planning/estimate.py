@@ -80,7 +80,6 @@ class Estimate:
         days: days that all steps of the run take.
         read_bytes: bytes of float32 that a rank reads for a step; compressed chunks are read whole.
         main_memory: bytes of main memory that a rank needs for micro-batches.
-        workers: number of processes of a rank that read ahead.
         ranks_on_node: number of ranks of a full node.
         node_memory: bytes of main memory of a node; None if unknown, or if it is the devices' own memory.
     """
@@ -100,7 +99,6 @@ class Estimate:
     days: float
     read_bytes: float
     main_memory: float
-    workers: int
     ranks_on_node: int
     node_memory: float | None
 
@@ -175,7 +173,6 @@ def estimate(
         days=seconds.total * run.train.steps / 86400,
         read_bytes=run.train.accumulation * read_bytes(workload, run.train.micro_batch, parts),
         main_memory=main_memory(workload, run.train.micro_batch, topology.sequence_parallel_size, workers),
-        workers=workers,
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,
     )
