@@ -38,5 +38,5 @@ def test_a_peer_stands_beside_matey_on_the_same_windows(tmp_path, run_here):
     assert [[record[key] for key in shared] for record in of_peer] == expected
     assert {record["seams"] for record in of_peer} == {None} and of_peer[0]["nrmse"] != of_waves[0]["nrmse"]
     (peer / "peer.safetensors").unlink()
-    status, _, error = run_here("launch/evaluate.py", "--checkpoint", peer, *how)
+    status, _, error = run_here("launch/evaluate.py", "--checkpoint", waves, peer, *how)
     assert status == 2 and "cannot be used: No such file" in error
