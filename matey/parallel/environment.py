@@ -409,21 +409,14 @@ def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_ta
 
 def first_node(text: str) -> str:
     """Return the first name in a node list such as ``frontier[00001-00092,00100],login1``."""
-    first = re.match(r"(?:[^][,]|\[\d[-,\d]*\])+(?=,|$)", text)
-    if first is None:
-        raise ConfigError(f"Slurm's node list {text!r} is not like 'frontier[00001-00092,00100],login1'.")
-    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first[0])
+    first = re.split(r",(?![^[]*\])", text)[0]  # at a comma outside of brackets
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first)
 
 
 def expand_counts(text: str) -> list[int]:
     """Return the numbers in a list such as ``8(x91),4``: 91 times 8, then 4."""
-    counts = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        if match is None:
-            raise ConfigError(f"Slurm's list of tasks per node {text!r} is not like '8(x91),4'.")
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(count) for count, times in found for _ in range(int(times or 1))]
 
 
 def needed(variables: Mapping[str, str], name: str) -> str:
