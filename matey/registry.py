@@ -66,11 +66,7 @@ class Registry(Generic[Thing]):
 
     def items(self) -> Iterator[tuple[str, Thing]]:
         """Iterate over all names and things, MATEY's own first; a package is imported when its turn comes."""
-        for name in self.own:
-            yield name, self[name]
-        for name in list(self):
-            if name not in self.own:
-                yield name, self[name]
+        return ((name, self[name]) for name in self)
 
     def check(self, name: str) -> str:
         """Return a name if there is a thing of that name; nothing is imported.

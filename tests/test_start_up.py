@@ -150,14 +150,10 @@ def test_a_subcommand_has_its_own_flags_name_and_exit_code(tmp_path):
     assert matey(cwd=tmp_path).returncode == 2
 
 
-def test_configurations_are_listed_shown_and_copied_but_over_nothing(tmp_path):
-    listed = matey("configs", "list", cwd=tmp_path).stdout
+def test_configurations_are_listed_and_printed(tmp_path):
+    listed = matey("configs", cwd=tmp_path).stdout
     assert all(f"\n  {name} " in listed for folder in ("launch/runs", "ds_configs") for name in configurations(folder))
-    assert matey("configs", "show", "zero1", cwd=tmp_path).stdout == (ROOT / "ds_configs/zero1.json").read_text()
-    assert matey("configs", "copy", "demo", cwd=tmp_path).returncode == 0
-    assert (tmp_path / "demo.yaml").read_text() == (ROOT / "launch/runs/demo.yaml").read_text()
-    again = matey("configs", "copy", "demo", cwd=tmp_path)
-    assert again.returncode == 2 and "Cannot write to demo.yaml (File exists)" in again.stderr
+    assert matey("configs", "zero1", cwd=tmp_path).stdout == (ROOT / "ds_configs/zero1.json").read_text()
 
 
 def test_names_stand_for_what_comes_with_the_program_unless_a_file_has_them(tmp_path, monkeypatch):

@@ -1,11 +1,10 @@
 """Measure what a training step costs: seconds, memory, share of the machine's matrix-product rate.
 
     python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
-    python tools/benchmark.py step --sweep --out runs/bench
     python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
 
-One step is forward, backward and AdamW on smooth fields with a few sharp spots. The first prints one line of JSON; the sweep
-times every scheme on every token set, a larger grid and bfloat16, each beside the uniform grid in turns, and writes step.csv.
+One step is forward, backward and AdamW on smooth fields with a few sharp spots. `step` prints one line of JSON, `sequence` a
+table, beside one process.
 """
 
 from __future__ import annotations
@@ -49,8 +48,6 @@ def parser() -> argparse.ArgumentParser:
     add = step.add_argument
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of weights and tokens (float32)")
     add("--device", default="cpu", help="device, cpu or cuda (cpu)")
-    add("--sweep", action="store_true", help="time the table of cases instead of one")
-    add("--out", type=flags.path, default=Path("runs/bench"), help="folder of the sweep's table (runs/bench)")
     add_case(step, grid=(128, 128), batch=2, repeat=10)
     return top
 

@@ -6,10 +6,10 @@ r"""Run a study from start to plot: it trains many models, and sets their errors
         --starts pretrained,random --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8" --ranks 8
     python tools/reproduce.py scaling --mode weak --ranks 1,2,4 --config RUN.yaml --out DIR
 
-adaptivity, fine_grid (the paper's figure 4), schemes (figure 3), scaling_of_tokens and long_sequences pretrain models for the
-same number of steps. data_efficiency fine-tunes on more and more trajectories, from a pretrained model and from random weights,
-beside peers (figures 5 and 6). peers compares MATEY with other models that are trained on the same windows at the same cost, in
-CPU seconds of one thread or seconds of a GPU. scaling takes the same few training steps on several numbers of ranks or nodes.
+adaptivity, fine_grid (the paper's figure 4) and schemes (figure 3) pretrain models for the same number of steps.
+data_efficiency fine-tunes on more and more trajectories, from a pretrained model and from random weights, beside peers (figures
+5 and 6). peers compares MATEY with other models that are trained on the same windows at the same cost, in CPU seconds of one
+thread or seconds of a GPU. scaling takes the same few training steps on several numbers of ranks or nodes.
 
 The scales tiny (minutes, to see that a study works) and laptop (hours) simulate their data; paper has the paper's settings and
 reads its data from data/. A study writes results.csv, results.txt and results.png into a folder in --out. The same command

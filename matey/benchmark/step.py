@@ -6,7 +6,7 @@ import ctypes
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -200,22 +200,6 @@ class Case:
 
     def _names(self) -> tuple[str, ...]:
         return tuple(f"field_{number}" for number in range(self.fields))
-
-
-def cases_of_sweep() -> list[list[Case]]:
-    """Return the groups of cases that are timed in turns; the first of each is uniform, and the others are compared with it."""
-    uniform = Case()
-    large = Case(grid=(256, 256), batch=1, refine=0.15)
-    sets = (("mix", (32, 8)), ("mul", (32, 8)), ("mix", (32, 16, 8)), ("mul", (32, 16, 8)))
-    by_scheme = [
-        [replace(uniform, scheme=scheme), *(replace(uniform, scheme=scheme, tokens=t, patches=p) for t, p in sets)]
-        for scheme in ("vit", "svit", "avit")
-    ]
-    return [
-        *by_scheme,
-        [large, *(replace(large, tokens=tokens, patches=patches) for tokens, patches in sets[:2])],
-        [uniform, replace(uniform, dtype=torch.bfloat16)],
-    ]
 
 
 MATRIX = 1024  # rows and columns of the matrices whose product is timed

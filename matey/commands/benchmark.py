@@ -12,16 +12,11 @@ import torch
 from tqdm import tqdm
 
 from matey.benchmark.sequence import Point, longer, longest, run_point, summarise
-from matey.benchmark.step import Case, cases_of_sweep, measure
+from matey.benchmark.step import Case, measure
 from matey.mistakes import Mistake, writing
 from matey.process.start import keep_freed_memory
 from matey.studies.engine import write_table
 from matey.text_table import text_table
-
-OF_SWEEP = (
-    *("grid", "scheme", "tokens", "patches", "dtype", "num_tokens", "step_seconds", "over_uniform"),
-    *("matmul_share", "peak_memory_bytes"),
-)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -32,8 +27,6 @@ def main(args: argparse.Namespace) -> int:
     try:
         if args.what == "sequence":
             tabulate(args.out / "sequence.csv", sequence(args))
-        elif args.sweep:
-            tabulate(args.out / "step.csv", sweep(args.repeat), OF_SWEEP)
         else:
             (speed,) = measure([case_of(args)], args.repeat)
             print(json.dumps(speed.as_row()))
@@ -42,15 +35,14 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def tabulate(file: Path, points: Iterator[Point], shown: tuple[str, ...] = ()) -> None:
-    """Measure the points, write their table, and print some of its columns, by default all."""
+def tabulate(file: Path, points: Iterator[Point]) -> None:
+    """Measure the points, write their table, and print it."""
     with writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         rows = list(tqdm(points, desc=file.stem, unit=" points", disable=None))
         write_table(file, rows)
-    head = shown or tuple(rows[0])
-    cells = [[f"{row[key]:.4g}" if isinstance(row[key], float) else str(row[key]) for key in head] for row in rows]
-    print(f"{text_table(head, cells, num_text=0)}\n\nTable: {file}")
+    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    print(f"{text_table([*rows[0]], cells, num_text=0)}\n\nTable: {file}")
 
 
 def sequence(args: argparse.Namespace) -> Iterator[Point]:
@@ -64,14 +56,6 @@ def sequence(args: argparse.Namespace) -> Iterator[Point]:
             points = [point, run_point(longer(case, ranks), ranks, before=case)]
             most = longest(points, base["activation_bytes"][0])
         yield summarise(base, point, most)
-
-
-def sweep(repeat: int) -> Iterator[Point]:
-    """Time all cases of the sweep, group by group."""
-    for cases in cases_of_sweep():
-        speeds = measure(cases, repeat)
-        for speed in speeds:
-            yield speed.as_row() | {"over_uniform": speed.step_seconds / speeds[0].step_seconds}
 
 
 def case_of(args: argparse.Namespace) -> Case:

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT, distinct_names, is_peer
 from matey.checkpoints.trained import Trained, load_trained
-from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.trajectories import lacking_note
@@ -46,6 +45,7 @@ from matey.mistakes import writing
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import dealt, rank, shared_out
+from matey.parallel.environment import run_on_ranks_or_here
 from matey.parallel.sequence import share_samples
 from matey.report.evaluation import describe, describe_context, write_comparison, write_report
 from matey.report.tables import READING, STAR, comparison_text, summary_text

@@ -253,7 +253,7 @@ def inspect_data() -> int:
 def convert_data() -> int:
     """Write data of any kind that is read here in The Well's layout.
 
-        python tools/convert_data.py SRC --to the_well --out DIR
+        python tools/convert_data.py SRC --out DIR
 
     SRC is a file, a folder, a glob, or the YAML that describes such, and holds one system. DIR gets data/train, data/valid,
     data/test and stats.yaml, which The Well's own reader opens. Splits that the files state are kept; other data is split by
@@ -262,7 +262,6 @@ def convert_data() -> int:
     parser = parser_of(convert_data)
     add = parser.add_argument
     add("source", metavar="SRC", help="data: a file, a folder or a glob")
-    add("--to", choices=("the_well",), default="the_well", help="layout to write (the_well)")
     add("--out", type=path, required=True, metavar="DIR", help="folder to make")
     add("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar="SHARE", help="shares (0.8 0.1 0.1)")
     add("--seed", type=whole(0), default=0, help="seed of the split (0)")
@@ -330,7 +329,7 @@ def convert_checkpoint() -> int:
 def plan() -> int:
     """Plan a run before it costs node hours: tokens, memory of a rank by part, communication, step time, days.
 
-        python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier [--search]
+        python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier
 
     Tokens are counted on windows of the run's data. Where that is not there yet, --grid and --refined say what to assume;
     --grid may be given once for each data set, in their order. A machine is one of matey/planning/machines/ or a YAML file of
@@ -345,12 +344,9 @@ def plan() -> int:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--nodes", type=whole(1), help="number of nodes, with a rank on each GPU (GCD, core)")
     size.add_argument("--ranks", type=whole(1), help="number of ranks, in place of --nodes")
-    add("--search", action="store_true", help="rank the other ways to run the same global batch")
-    add("--top", type=whole(1), default=10, help="number of them to print (10)")
     add("--grid", action="append", type=grid, help="cells y,x or z,y,x of data that is not there yet (128,128)")
     add("--refined", type=number(0, 1), default=0.2, help="share of its patches that the rule threshold splits (0.2)")
     add("--fields", type=whole(1), default=4, help="number of fields of its systems (4)")
-    add("--read_rate", type=number(1e-6, 1e9), help="MB of float32 a second that one process reads")
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
     from matey.commands.training import check_data
@@ -397,8 +393,8 @@ def simulate() -> int:
     for name, systems in settings().items():
         add(f"--{name}", type=float, help=f"setting of {' and '.join(systems)} (as published)")
     add("--seed", type=int, default=0, help="seed of the first trajectory; the next ones count up")
-    layouts = "that of the published files, of The Well, or arrays of mhd_cavity (official)"
-    add("--layout", choices=("official", "the_well", *LAYOUTS), default="official", help=layouts)
+    layouts = "that of the published files, or arrays of mhd_cavity (official)"
+    add("--layout", choices=("official", *LAYOUTS), default="official", help=layouts)
     add("--workers", type=threads, help="threads (as many as PyTorch takes)")
     add("--overwrite", action="store_true", help="replace a file made with other settings")
     args = parser.parse_args()
@@ -436,7 +432,7 @@ def simulate() -> int:
 def watch() -> int:
     """Watch runs while they train, as curves in the terminal, or compare them once.
 
-        python tools/watch.py RUN [RUN ...] [--html page.html]
+        python tools/watch.py RUN [RUN ...]
         python tools/watch.py RUN RUN --once
 
     RUN is a run's folder, such as runs/demo. Only its metrics.jsonl and config.yaml are read: the run is not touched, and may
@@ -446,19 +442,13 @@ def watch() -> int:
     parser = parser_of(watch)
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
-    add("--html", type=path, metavar="FILE", help="page to write as well, which loads itself anew")
     add("--every", type=whole(1, 3600), default=5, help="seconds between looks (5)")
     add("--once", action="store_true", help="look once, and end")
     args = parser.parse_args()
     from rich.console import Console
     from rich.live import Live
 
-    from matey.report.progress import in_terminal, read_runs, write_page
-
-    def write(refresh: int | None) -> None:
-        if args.html is not None:
-            with writing(args.html):
-                write_page(args.html, runs, refresh)
+    from matey.report.progress import in_terminal, read_runs
 
     console, runs = Console(), read_runs(args.runs)
     with (
@@ -466,33 +456,25 @@ def watch() -> int:
         Live(in_terminal(runs, console.width), console=console, auto_refresh=False) as live,
     ):
         while not (args.once or all(run.is_over for run in runs)):
-            write(args.every)
             time.sleep(args.every)
             runs = read_runs(args.runs)
             live.update(in_terminal(runs, console.width), refresh=True)
-    write(None)
     return 0
 
 
 @entry_point
 def configs() -> int:
-    """List, show or copy the configurations that come with MATEY.
+    """List the configurations that come with MATEY, or print one, to copy and change it.
 
-        python tools/configs.py list
-        python tools/configs.py show demo
-        python tools/configs.py copy demo [--out mine.yaml]
+        python tools/configs.py
+        python tools/configs.py demo > mine.yaml
 
     Where a command takes the YAML of a run or the JSON of DeepSpeed, a name of this list will do.
     """
     parser = parser_of(configs)
-    what = parser.add_subparsers(required=True, dest="what", metavar="list|show|copy")
-    what.add_parser("list", help="names, and the first sentence on each")
-    show, copy = what.add_parser("show", help="print one"), what.add_parser("copy", help="copy one, to change it")
-    for command in (show, copy):
-        command.add_argument("name", metavar="NAME", help="name in the list, such as demo or zero1")
-    copy.add_argument("--out", type=path, metavar="FILE", help="file to make; by default of the same name, here")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name in the list, such as demo or zero1")
     args = parser.parse_args()
-    if args.what == "list":
+    if args.name is None:
         for folder, head in zip(KINDS, ("Runs, for --config:", "Engines, for --deepspeed_config:"), strict=True):
             print(
                 head, *(f"  {name:26}{first_sentence(file)}" for name, file in configurations(folder).items()), sep="\n"
@@ -501,14 +483,8 @@ def configs() -> int:
     known = {name: file for folder in KINDS for name, file in configurations(folder).items()}
     source = known.get(Path(args.name).stem)
     if source is None:
-        raise Mistake(f"There is no configuration {args.name!r}.{hint_of_file(args.name)} See `matey configs list`.")
-    if args.what == "show":
-        print(source.read_text("utf-8"), end="")
-        return 0
-    out = args.out or Path(source.name)
-    with writing(out), out.open("x", encoding="utf-8") as file:
-        file.write(source.read_text("utf-8"))
-    print(f"Wrote {out}.")
+        raise Mistake(f"There is no configuration {args.name!r}.{hint_of_file(args.name)} See `matey configs`.")
+    print(source.read_text("utf-8"), end="")
     return 0
 
 

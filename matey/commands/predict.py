@@ -13,17 +13,17 @@ import torch
 from tqdm import tqdm
 
 from matey.checkpoints.trained import load_trained
-from matey.commands.on_ranks import run_on_ranks_or_here
 from matey.config.flags import FlagError, command_line
 from matey.data import open_dataset
 from matey.evaluate.conservation import kept_note
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.evaluate.forecasts.series import Forecasts, forecast
-from matey.evaluate.forecasts.views import Cell, ProbeSeries, cells_of, closing_table, probe, views, write_probes
+from matey.evaluate.forecasts.views import ProbeSeries, cells_of, closing_table, probe, views, write_probes
 from matey.evaluate.held_out import HeldOut, without_seen
 from matey.mistakes import writing
 from matey.model.matey import quiet
 from matey.parallel.collectives import shared_out, world_size
+from matey.parallel.environment import run_on_ranks_or_here
 from matey.parallel.sequence import share_samples
 from matey.report.film import Film, probes_figure, write_film
 from matey.report.pictures import write_png
@@ -77,11 +77,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(FORMATS[args.out.suffix].open_file(args.out, forecasts.contents, "r")) as file:
-        series = probe(request, file, cells) if cells else []
-        if series:
-            write_series(args.out, forecasts, series)
+        if cells:
+            write_series(args.out, forecasts, probe(request, file, cells))
         if args.animate is not None:
-            animate(args.animate, forecasts, file, field, cells, series)
+            animate(args.animate, forecasts, file, field)
         print(f"\n{closing_table(request, file)}")
     if scored := tuple(number for number in request.trajectories if request.num_true(number)):
         held_out = HeldOut((request.data,), (scored,), request.num_frames)
@@ -98,17 +97,14 @@ def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> 
     print(f"Wrote {table} and {picture}.")
 
 
-def animate(
-    path: Path, forecasts: Forecasts, file: ForecastFile, field: int, cells: list[Cell], series: list[ProbeSeries]
-) -> None:
+def animate(path: Path, forecasts: Forecasts, file: ForecastFile, field: int) -> None:
     """Write the film of the first trajectory."""
     request = forecasts.request
     every = -(-request.num_steps // MOST_PICTURES)
     steps = range(1, request.num_steps + 1, every)
     low, high, error = _limits(forecasts, file, field, steps)
     (first,) = views(forecasts.model, request, file, 0, field, steps[:1])
-    shown_of_this = series[: len(cells)], field, request.clock
-    film = Film(first, request.first.spacing, request.data.fields[field], (low, high), error, *shown_of_this)
+    film = Film(first, request.first.spacing, request.data.fields[field], (low, high), error, request.clock)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shown = views(forecasts.model, request, file, 0, field, steps)

@@ -20,7 +20,7 @@ from matey.model.configuration import model_config
 from matey.model.matey import MateyModel, quiet
 from matey.report.pictures import write_png
 from matey.report.plots import errors, mesh_figure, snapshots_figure
-from matey.text_table import text_table
+from matey.report.tables import mesh_table
 from matey.train import network
 
 
@@ -68,11 +68,5 @@ def draw_tokens(data: TrajectorySet, run: RunConfig, trajectory: int, out: Path)
     examples = make_examples(model, HeldOut((data.with_given(()),), ((trajectory,),), run.data.history), lead=1)
     with writing(out):
         write_png(mesh_figure(examples), out)
-    rows = []
-    for example in examples:
-        tokens, uniform = example.tokens_per_level, example.num_uniform_tokens
-        rows.append([example.frame, *tokens, sum(tokens), uniform, f"{sum(tokens) / uniform:.0%}"])
-    patches = [f"patch {'x'.join(map(str, patch))}" for patch in examples[0].patches]
-    head = ["last frame", *patches, "tokens", "uniform", "share"]
-    print(text_table(head, [[*map(str, row)] for row in rows], num_text=0))
+    print(mesh_table(examples).text())
     return 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 
-from matey.process.start import hold, interruptible
+from matey.process.start import entry_point, hold
 
 FINETUNE_FLAGS = {"pretrained": "finetune.pretrained", "train": "finetune.train", "trajectories": "data.trajectories"}
 
 
-@interruptible
+@entry_point
 def pretrain() -> int:
     """Pretrain one model on many PDE systems, with the exit codes of `matey.commands.training.run_training`."""
     hold()  # before the imports that take seconds
@@ -25,7 +25,7 @@ def pretrain() -> int:
     return run_training(pretrain, run, deepspeed_config, only_describe=args.describe)
 
 
-@interruptible
+@entry_point
 def finetune() -> int:
     """Fine-tune a trained model, with the same exit codes."""
     hold()

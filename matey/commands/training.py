@@ -17,8 +17,6 @@ from typing import Any
 from matey.checkpoints.run_files import is_run
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config, source_of
 from matey.config.flags import RanksParser, started_as, take_local_rank
-from matey.mistakes import Mistake
-from matey.process.ending import end_with_error
 from matey.process.launchers import likely_place, looks_for_all
 from matey.process.signals import EXIT_CODE
 from matey.process.start import keep_freed_memory
@@ -45,23 +43,23 @@ def training_parser(description: str) -> argparse.ArgumentParser:
 def read_settings(
     args: argparse.Namespace, check: Callable[[RunConfig], object], overrides: Sequence[str] = ()
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the run and the DeepSpeed configuration that the command line asks for; end with a sentence if they are wrong.
+    """Return the run and the DeepSpeed configuration that the command line asks for.
 
     Args:
         args: the arguments, as parsed by `training_parser`.
         check: function that raises ConfigError for a run that the command does not take.
         overrides: KEY=VALUE settings from other flags; they are applied after those of ``--set``.
+
+    Raises:
+        Mistake: they are wrong, or a file of them is not there.
     """
-    try:
-        run = load_config(args.config, [*args.set, *overrides])
-        deepspeed_config = load_deepspeed_config(args.deepspeed_config)
-        check(run)
-        if args.is_done:
-            sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else EXIT_CODE)
-        if looks_for_all():
-            check_disks(run, only_describe=args.describe)
-    except Mistake as error:
-        sys.exit(end_with_error(*likely_place(), f"error: {error}"))
+    run = load_config(args.config, [*args.set, *overrides])
+    deepspeed_config = load_deepspeed_config(args.deepspeed_config)
+    check(run)
+    if args.is_done:
+        sys.exit(0 if is_done(Path(run.output.dir), run.train.steps) else EXIT_CODE)
+    if looks_for_all():
+        check_disks(run, only_describe=args.describe)
     if args.resume:
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     return run, deepspeed_config
@@ -115,23 +113,21 @@ def run_training(
     """Start the processes, train by `matey.train.run.pretrain` or `matey.train.finetune.finetune`, and return the exit code.
 
     Returns:
-        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint; 2 for a
-        mistake that the printed sentence explains. After 75, the same command with ``--resume`` continues.
+        Exit code: 0 if training is done; 75 if a signal asked the run to stop and it saved a whole checkpoint. After 75, the
+        same command with ``--resume`` continues.
+
+    Raises:
+        Mistake: this rank has met it.
     """
     from matey.parallel.environment import find_environment, start_processes, stop_processes
     from matey.parallel.failure import name_failures
 
-    rank, world_size = likely_place()
-    name_failures(rank, world_size)
-    try:
-        environment = find_environment()
-        rank, world_size = environment.rank, environment.world_size
-        start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
-        if environment.device.type == "cpu":
-            keep_freed_memory()
-        tell = (lambda line: print(line, flush=True)) if rank == 0 else lambda line: None
-        tell(f"Started: {environment}")
-        is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
-    except Mistake as error:
-        return end_with_error(rank, world_size, f"error: {error}")
+    name_failures(*likely_place())
+    environment = find_environment()
+    start_processes(environment, run.parallel.timeout, run.parallel.threads, can_save=True)
+    if environment.device.type == "cpu":
+        keep_freed_memory()
+    tell = (lambda line: print(line, flush=True)) if environment.rank == 0 else lambda line: None
+    tell(f"Started: {environment}")
+    is_done = train(run, deepspeed_config, tell, only_describe=only_describe)
     return stop_processes(0 if is_done else EXIT_CODE)

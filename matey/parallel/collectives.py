@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
+import resource
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,16 +154,10 @@ def peak_memory_bytes() -> int:
     """Return the largest amount of memory that this process held: GPU memory if it uses a GPU, else resident memory."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     # Linux's getrusage returns the peak of the process that started this one if that peak was larger.
-    if of_this := [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]:
-        return of_this[0]
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    if (status := Path("/proc/self/status")).exists() and (peak := re.search(r"VmHWM:\s*(\d+)", status.read_text())):
+        return int(peak[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
 
 
 def fingerprint(text: str) -> str:

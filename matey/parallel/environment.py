@@ -13,9 +13,8 @@ import os
 import re
 import socket
 import sys
-import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -23,12 +22,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from matey.config import ConfigError
+from matey.config.flags import FlagError
 from matey.mistakes import nearest_name
 from matey.parallel.failure import end_with_launcher, look_out, meeting, name_failures, set_timeouts, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
 from matey.parallel.package import deepspeed
 from matey.process.ending import end_process
-from matey.process.launchers import is_task
+from matey.process.launchers import is_task, likely_place
 from matey.process.signals import listen, stop_listening
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
         ConfigError: a launcher's variables are incomplete, no numbers, out of range or contradictory, or devices too few.
     """
     launcher = find_launcher(variables)
-    if is_task(variables) and launcher != "none":
-        check_slurm_agrees(variables)
     find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
     if num_devices is None:
         num_devices = _count_devices(variables)
@@ -152,6 +150,35 @@ def start_processes(
     note_cores(cores := cores_of_rank())
     torch.set_num_threads(threads or max(1, int(cores)))
     listen() if can_save else end_with_launcher(environment.rank, environment.world_size)
+
+
+TIMEOUT = 3600.0  # seconds that ranks wait for another that still reads, writes or forecasts
+
+
+def run_on_ranks_or_here(work: Callable[[torch.device], None], device: str, threads: int | None) -> int:
+    """Do work that saves nothing on each rank that a launcher has started or, without one, in this process; return 0.
+
+    Args:
+        work: function of the device.
+        device: name of the device of a single process; ``auto`` is the first GPU, if there is one.
+        threads: CPU threads; by default as many as a rank has cores to itself, and in one process PyTorch's choice.
+
+    Raises:
+        FlagError: a single process has no such device.
+    """
+    if likely_place()[1] > 1:
+        environment = find_environment()
+        start_processes(environment, TIMEOUT, threads)
+        work(environment.device)
+        return stop_processes()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_all_bits()
+    found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise FlagError(f"--device {device} does not exist: PyTorch sees {torch.cuda.device_count()} GPUs; use cpu.")
+    work(found)
+    return 0
 
 
 def variables_for_deepspeed(environment: Environment, variables: Mapping[str, str]) -> dict[str, str]:
@@ -279,10 +306,6 @@ def keep_all_bits() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-# A name server that does not answer at once may be busy with the other ranks.
-RESOLVE_SECONDS = 5.0
-
-
 def whole_number(variables: Mapping[str, str], name: str, default: str | None = None) -> int:
     """Return the number in a variable; without a default, the variable must be set.
 
@@ -298,19 +321,15 @@ def whole_number(variables: Mapping[str, str], name: str, default: str | None = 
 
 def check_address(address: str) -> None:
     """Raise ConfigError if the name of rank 0's node cannot be resolved: torch would try it until its timeout."""
-    deadline = time.monotonic() + RESOLVE_SECONDS
-    while True:
-        try:
-            socket.getaddrinfo(address, None)
-            return
-        except (OSError, UnicodeError) as error:
-            is_busy = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
-            if not is_busy or time.monotonic() > deadline:
-                raise ConfigError(
-                    f"The address of rank 0, {address!r}, cannot be resolved on {socket.gethostname()} ({error}); set "
-                    "MASTER_ADDR to a name or number at which every node reaches that of rank 0."
-                ) from None
-        time.sleep(0.5)
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", None) == socket.EAI_AGAIN:
+            return  # the name server is busy, perhaps with the other ranks: torch goes on trying
+        raise ConfigError(
+            f"The address of rank 0, {address!r}, cannot be resolved on {socket.gethostname()} ({error}); set MASTER_ADDR to a "
+            "name or number at which every node reaches that of rank 0."
+        ) from None
 
 
 def check_port_is_free(port: int) -> None:
@@ -341,10 +360,7 @@ def num_tasks(variables: Mapping[str, str]) -> tuple[str, int]:
 
 def tasks_on_this_node(variables: Mapping[str, str]) -> int:
     """Return the number of tasks of the step on this node."""
-    of_nodes, node = tasks_per_node(variables), slurm_number(variables, "SLURM_NODEID")
-    if not 0 <= node < len(of_nodes):
-        raise ConfigError(f"SLURM_NODEID is {node}, but Slurm's list of tasks per node has {len(of_nodes)} nodes.")
-    return of_nodes[node]
+    return tasks_per_node(variables)[slurm_number(variables, "SLURM_NODEID")]
 
 
 def tasks_per_node(variables: Mapping[str, str]) -> list[int]:
@@ -362,20 +378,6 @@ def slurm_port(variables: Mapping[str, str]) -> int:
     """Return the port of rank 0: the same on all ranks, different for each job and for each step of a job."""
     job, step = slurm_number(variables, "SLURM_JOB_ID"), slurm_number(variables, "SLURM_STEP_ID")
     return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
-
-
-def check_slurm_agrees(variables: Mapping[str, str]) -> None:
-    """Raise ConfigError if WORLD_SIZE or RANK, set by hand, contradicts srun's number."""
-    name, size = num_tasks(variables)
-    for theirs, mine, value in (
-        ("WORLD_SIZE", name, size),
-        ("RANK", "SLURM_PROCID", slurm_number(variables, "SLURM_PROCID")),
-    ):
-        if whole_number(variables, theirs, str(value)) != value:
-            raise ConfigError(
-                f"{theirs} is {variables[theirs]} but {mine} is {value}: srun started other processes than the script "
-                f"announces; do not set {theirs} in the job script, srun's own numbers are enough."
-            )
 
 
 def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
@@ -407,21 +409,14 @@ def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_ta
 
 def first_node(text: str) -> str:
     """Return the first name in a node list such as ``frontier[00001-00092,00100],login1``."""
-    first = re.match(r"(?:[^][,]|\[\d[-,\d]*\])+(?=,|$)", text)
-    if first is None:
-        raise ConfigError(f"Slurm's node list {text!r} is not like 'frontier[00001-00092,00100],login1'.")
-    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first[0])
+    first = re.split(r",(?![^[]*\])", text)[0]  # at a comma outside of brackets
+    return re.sub(r"\[(\d+)[^]]*\]", r"\1", first)
 
 
 def expand_counts(text: str) -> list[int]:
     """Return the numbers in a list such as ``8(x91),4``: 91 times 8, then 4."""
-    counts = []
-    for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        if match is None:
-            raise ConfigError(f"Slurm's list of tasks per node {text!r} is not like '8(x91),4'.")
-        counts += [int(match[1])] * int(match[2] or 1)
-    return counts
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(count) for count, times in found for _ in range(int(times or 1))]
 
 
 def needed(variables: Mapping[str, str], name: str) -> str:

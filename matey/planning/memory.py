@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from matey.config import ConfigError, RunConfig
+from matey.config import RunConfig
 from matey.model.boxes import grain_of
 from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
@@ -269,8 +269,6 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
     zero = zero_settings(config)
     half = is_bf16(config)
     accumulate = config.get("data_types", {}).get("grad_accum_dtype")
-    if accumulate not in (None, "fp32", "bf16"):
-        raise ConfigError(f"data_types.grad_accum_dtype is {accumulate!r}; planning knows fp32 and bf16.")
     parts = (zero.offload_optimizer, zero.offload_param)
     offload, on_disk = (
         [part is not None and part.device not in nearer for part in parts] for nearer in (("none",), ("none", "cpu"))

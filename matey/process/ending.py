@@ -70,7 +70,9 @@ def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -
     if is_first is not False:
         say(rank, world_size, f"{text} {more}".rstrip())
     if is_first is not None:
-        _tell_others(code)
+        assert _store is not None, "the ranks have met"
+        with suppress(RuntimeError, ValueError):  # rank 0, which keeps the store, has ended
+            _store.set(FAILED, str(code))  # ranks that wait for this one learn that it ends
     if world_size > 1:
         # Rank 0 keeps the store, so that the others get an answer only as long as it runs.
         time.sleep(LINGER_SECONDS)
@@ -78,8 +80,8 @@ def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -
 
 def say(rank: int, world_size: int, text: str) -> None:
     """Write to standard error in one piece; if there are several ranks, each line begins with the rank."""
-    prefix = f"[rank {rank}] " if world_size > 1 else ""
-    sys.stderr.write("\n" + "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines()))
+    before, prefix = ("\n", f"[rank {rank}] ") if world_size > 1 else ("", "")
+    sys.stderr.write(before + "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines()))
     sys.stderr.flush()
 
 
@@ -92,13 +94,6 @@ def is_first_to_say(text: str) -> bool | None:
         return _store.add(f"matey/said/{hashlib.sha256(text.encode()).hexdigest()}", 1) == 1
     except (RuntimeError, ValueError):
         return None
-
-
-def _tell_others(code: int) -> None:
-    """Let ranks that wait for this one know that it ends."""
-    assert _store is not None, "the ranks have met"
-    with suppress(RuntimeError, ValueError):  # rank 0, which keeps the store, has ended
-        _store.set(FAILED, str(code))
 
 
 def _wait_for_the_launcher(code: int) -> None:

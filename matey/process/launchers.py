@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import PurePath
 
 import psutil
 
-STEP_DAEMON = "slurmstepd"
 LAUNCHERS = {
     *("torchrun", "torch.distributed.run", "torch.distributed.launch"),
     *("deepspeed", "deepspeed.pt", "ds", "deepspeed.launcher.runner", "deepspeed.launcher.launch"),
     *("mpirun", "mpiexec", "orterun", "orted", "prterun", "prted"),  # Open MPI
     *("mpiexec.hydra", "hydra_pmi_proxy", "hydra_bstrap_proxy"),  # MPICH and Intel MPI
-    STEP_DAEMON,
+    "slurmstepd",
 }
 
 
@@ -35,13 +35,11 @@ def launcher_has_gone() -> bool:
 @cache
 def launchers_above() -> list[int]:
     """Return the process numbers above this one, up to the outermost launcher, as they are at the first call."""
-    above, last, is_typed = _ancestors(), 0, _is_typed(os.getpid())
+    above, last = _ancestors(), 0
     for place, number in enumerate(above, start=1):
-        name = _program(number)
-        # slurmstepd above an interactive terminal did not launch the commands that are typed into it.
-        if name in LAUNCHERS and not (is_typed and name == STEP_DAEMON):
-            last = place
-        is_typed = is_typed or _is_typed(number)
+        with suppress(psutil.Error):  # it has just ended
+            if program_of(psutil.Process(number).cmdline()) in LAUNCHERS:
+                last = place
     return above[:last]
 
 
@@ -55,21 +53,6 @@ def program_of(command: Sequence[str]) -> str:
 
 def _ancestors() -> list[int]:
     return [process.pid for process in psutil.Process().parents()]
-
-
-def _program(number: int) -> str:
-    try:
-        return program_of(psutil.Process(number).cmdline())
-    except psutil.Error:
-        return ""
-
-
-def _is_typed(number: int) -> bool:
-    """Whether a process was typed into a shell, which gives it a process group of its own in the shell's terminal."""
-    try:
-        return psutil.Process(number).terminal() is not None and os.getpgid(number) != os.getsid(number)
-    except (psutil.Error, OSError):
-        return False
 
 
 RANKS_AND_SIZES = (
@@ -113,20 +96,5 @@ def is_task(variables: Mapping[str, str]) -> bool:
     if any(name in variables for name in STARTERS):
         return False
     step = variables.get("SLURM_STEP_ID", str(FIRST_SPECIAL_STEP))
-    if "SLURM_PROCID" not in variables or (step.isdigit() and int(step) >= FIRST_SPECIAL_STEP):
-        return False  # a step that is no number is reported later, when the ranks are counted
-    return not _is_typed_here()
-
-
-def _is_typed_here() -> bool:
-    """Whether this process was typed into a shell of `srun --pty`, of tmux or of a notebook server in a step.
-
-    The task is then the shell, or the program that it runs in. A shell gives each command that is typed a process group of its
-    own. A script or program that is the task leads its terminal, or belongs to the group that does; and a step started from the
-    shell has no terminal.
-    """
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return os.getpgrp() != os.getsid(0)
+    # A step that is no number is reported later, when the ranks are counted.
+    return "SLURM_PROCID" in variables and not (step.isdigit() and int(step) >= FIRST_SPECIAL_STEP)

@@ -28,10 +28,12 @@ Arguments = ParamSpec("Arguments")
 INTERRUPTED = 130  # the exit code of shells for SIGINT
 
 
-def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command that returns its exit code: ctrl-C ends it with a message, which rank 0 alone prints.
+def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
+    """Decorate a command that returns its exit code: a mistake ends it with its sentence and 2, ctrl-C with a word and 130.
 
-    It may open as many files as its hard limit allows: rank 0's connections are two for each rank.
+    When the reader of its output ends, such as ``head``, the command ends silently. Settings that must precede the import of
+    PyTorch are made here, and only one of several ranks prints a mistake. The command may open as many files as its hard limit
+    allows: rank 0's connections are two for each rank.
     """
 
     @wraps(command)
@@ -39,10 +41,21 @@ def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         with suppress(ValueError):  # where there is no such limit, as on macOS, whose kernel has another
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        let_waiting_threads_sleep()
+        rank, world_size = likely_place()
         try:
-            return command(*args, **kwargs)
+            if world_size > 1:
+                launchers_above()  # found now, while they run: a rank ends with its launcher
+            code = command(*args, **kwargs)
+            if sys.stdout is not None:  # it is None if a launcher has closed it
+                sys.stdout.flush()
+            return code
+        except Mistake as error:
+            return end_with_error(rank, world_size, f"error: {error}")
+        except BrokenPipeError:  # of the output: what else breaks is caught where it is written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except KeyboardInterrupt:
-            rank, world_size = likely_place()
             if rank == 0:
                 sys.stderr.write("Interrupted.\n")
             if world_size > 1:  # at a normal end, Python might wait for other ranks
@@ -52,40 +65,9 @@ def interruptible(command: Callable[Arguments, int]) -> Callable[Arguments, int]
     return run
 
 
-def entry_point(command: Callable[Arguments, int]) -> Callable[Arguments, int]:
-    """Decorate a command as `interruptible` does; a mistake ends it with its sentence and code 2.
-
-    When the reader of its output ends, such as ``head``, the command ends silently. Settings that must precede the import of
-    PyTorch are made here, and only one of several ranks prints a mistake.
-    """
-
-    @interruptible
-    @wraps(command)
-    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> int:
-        let_waiting_threads_sleep()
-        rank, world_size = likely_place()
-        if world_size > 1:
-            launchers_above()  # found now, while they run: a rank ends with its launcher
-        try:
-            code = command(*args, **kwargs)
-            if sys.stdout is not None:  # it is None if a launcher has closed it
-                sys.stdout.flush()
-            return code
-        except Mistake as error:
-            if world_size > 1:
-                return end_with_error(rank, world_size, f"error: {error}")
-            sys.stderr.write(f"error: {error}\n")
-            return 2
-        except BrokenPipeError:  # of the output: what else breaks is caught where it is written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-
-    return run
-
-
 @cache
 def hold() -> None:
-    """Block the signals, find the launcher while it runs, let output outlive its reader, and let waiting threads sleep.
+    """Block the signals, find the launcher while it runs, and let output outlive its reader.
 
     A program that handles the signals calls this once, before slow imports such as PyTorch. No other program may call it:
     processes that it starts would inherit the blocked signals.
@@ -93,7 +75,6 @@ def hold() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     launchers_above()
     make_output_last()
-    let_waiting_threads_sleep()
 
 
 class LastingOutput:

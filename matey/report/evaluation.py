@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.peer_folder import TrainedPeer
@@ -73,11 +72,7 @@ def write_comparison(
 
 def _over_persistence(example: Example) -> float:
     last, target = example.batch.last[0], example.batch.known_target[0]
-    return _size(example.prediction - target) / max(_size(last - target), 1e-30)
-
-
-def _size(values: Tensor) -> float:
-    return values.square().mean().sqrt().item()
+    return float((example.prediction - target).norm() / (last - target).norm().clamp_min(1e-30))
 
 
 def _training(log: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -1,11 +1,8 @@
-"""Draws the film of a forecast: truth if known, forecast, error, MATEY's mesh of tokens, and series at probed cells.
-
-truth      forecast      forecast - truth      mesh of tokens
--------------------- series at the probes -------------------
-"""
+"""Draws the film of a forecast (truth if known, forecast, error, MATEY's mesh of tokens), and series at probed cells."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +10,6 @@ from tempfile import TemporaryDirectory
 import matplotlib
 import numpy as np
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -52,8 +48,6 @@ class Film:
         field: str,
         limits: tuple[float, float],
         largest_error: float,
-        probes: Sequence[ProbeSeries] = (),
-        field_index: int = 0,
         clock: str = SINCE_THE_BEGINNING,
     ) -> None:
         """Draw the panels.
@@ -64,8 +58,6 @@ class Film:
             field: name of the field.
             limits: values at the ends of the colour scale.
             largest_error: error at the ends of the error's colour scale.
-            probes: series of this trajectory, drawn below.
-            field_index: index of the field along axis ``f``.
             clock: words that follow "time" and explain it.
         """
         self._clock = clock
@@ -73,13 +65,10 @@ class Film:
         names = [FORECAST] if first.truth is None else [TRUTH, FORECAST, ERROR]
         names += [] if first.layout is None else [MESH]
         height = 10 / len(names) * height_over_width(self._grid, spacing) + 1.0
-        self.figure = Figure(figsize=(10, height + (2.2 if probes else 0)), layout="constrained")
+        self.figure = Figure(figsize=(10, height), layout="constrained")
         FigureCanvasAgg(self.figure)
-        ratios = [height, 2.2] if probes else [height]
-        rows = self.figure.add_gridspec(len(ratios), len(names), height_ratios=ratios)
         self._images: dict[str, AxesImage] = {}
-        for column, name in enumerate(names):
-            axes = self.figure.add_subplot(rows[0, column])
+        for axes, name in zip(self.figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             low, high = (-largest_error, largest_error) if name == ERROR else limits
             colours = {ERROR: "RdBu_r", MESH: "Greys_r"}.get(name, "viridis")
             empty = np.full(plane(first.forecast).shape, np.nan, dtype=np.float32)
@@ -89,9 +78,6 @@ class Film:
             bar.set_label("error" if name == ERROR else words(field))
             bar.ax.locator_params(nbins=4)
             bar.outline.set_visible(False)
-        self._now: matplotlib.lines.Line2D | None = None
-        if probes:
-            self._now = _draw_series(self.figure.add_subplot(rows[1, :]), probes, field, field_index, clock)
 
     def draw(self, view: View) -> None:
         """Redraw the figure for a view."""
@@ -107,8 +93,6 @@ class Film:
             self._images[MESH].set_data(forecast)
             self._draw_mesh(view.layout)
         self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.10g} {self._clock}", fontsize=11)
-        if self._now is not None:
-            self._now.set_xdata([view.time, view.time])
 
     def _draw_mesh(self, layout: TokenLayout) -> None:
         axes = self._images[MESH].axes
@@ -150,11 +134,19 @@ def film_of(rollout: ShownRollout) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
-def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: str = SINCE_THE_BEGINNING) -> Figure:
-    """Draw the series at probed cells, a panel for each field; the words of ``clock`` follow "time"."""
+def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: str) -> Figure:
+    """Draw the series at probed cells, the truth dashed, a panel for each field; the words of ``clock`` follow "time"."""
     figure = Figure(figsize=(10, 2.4 * len(fields) + 0.4), layout="constrained")
-    for index, axes in enumerate(figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]):
-        _draw_series(axes, series, fields[index], index, clock).remove()
+    panels = figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]
+    for index, (axes, field) in enumerate(zip(panels, fields, strict=True)):
+        for own, colour in zip(series, itertools.cycle(COLOURS)):
+            cell = ", ".join(map(str, own.cell[1:] if own.cell[0] == 0 else own.cell))
+            name = f"trajectory {own.trajectory}, cell {cell}"
+            axes.plot(own.times, own.forecast[:, index], color=colour, label=name)
+            axes.plot(own.times, own.truth[:, index], "--", color=colour, linewidth=1)
+        axes.set(xlabel=f"time {clock} (dashed: known and truth)", ylabel=words(field))
+        if len(series) <= MOST_NAMED:
+            axes.legend(fontsize=8, ncols=2)
     return figure
 
 
@@ -165,19 +157,3 @@ def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     # Players need even numbers of pixels.
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
     return FFMpegWriter(fps=rate, codec="libx264", extra_args=even)
-
-
-def _draw_series(
-    axes: Axes, probes: Sequence[ProbeSeries], field: str, index: int, clock: str
-) -> matplotlib.lines.Line2D:
-    """Draw one field at some cells, the truth dashed; return the line that marks a time."""
-    for number, series in enumerate(probes):
-        colour = COLOURS[number % len(COLOURS)]
-        cell = ", ".join(map(str, series.cell[1:] if series.cell[0] == 0 else series.cell))
-        name = f"trajectory {series.trajectory}, cell {cell}"
-        axes.plot(series.times, series.forecast[:, index], color=colour, label=name)
-        axes.plot(series.times, series.truth[:, index], "--", color=colour, linewidth=1)
-    axes.set(xlabel=f"time {clock} (dashed: known and truth)", ylabel=words(field))
-    if len(probes) <= MOST_NAMED:
-        axes.legend(fontsize=8, ncols=2)
-    return axes.axvline(probes[0].times[0], color="#666666", linewidth=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -24,6 +24,7 @@ from matey.evaluate.rollout import ShownRollout
 from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
+from matey.report.progress import smooth
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch
 
@@ -220,69 +221,39 @@ def patch_text(patch: Patch) -> str:
     return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))
 
 
+LOGGED = {"loss": "training loss", "valid_nrmse": "NRMSE in validation (dashed: persistence)"}
+
+
 @matplotlib.rc_context(STYLE)
 def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss of every logged step and the validation's NRMSE, over all systems and by system."""
-    training = [line for line in log if "loss" in line]
-    validations = [line for line in log if "valid_nrmse" in line]
-    by_system = [line.get("loss_by_system", {}) for line in training]
-    by_system += [line.get("valid_nrmse_by_system", {}) for line in validations]
-    systems = list(dict.fromkeys(system for line in by_system for system in line))
-    colours = dict(zip(systems, itertools.cycle(COLOURS), strict=False))
+    """Draw the loss of every logged step and the validation's NRMSE, by system and, of several systems, over all."""
+    shown = {key: lines for key in LOGGED if (lines := [line for line in log if key in line])}
+    by_system = [line.get(f"{key}_by_system", {}) for key, lines in shown.items() for line in lines]
+    colours = dict(zip(dict.fromkeys(system for of in by_system for system in of), itertools.cycle(COLOURS)))
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    panels = figure.subplots(1, 2 if validations else 1, sharex=True, squeeze=False)[0]
-    _draw_log(panels[0], training, "loss", colours, is_smooth=True)
-    panels[0].set(title="training loss", xlabel="step", yscale="log")
-    if validations:
-        _draw_log(panels[1], validations, "valid_nrmse", colours, is_smooth=False)
-        for system, error in validations[-1].get("valid_persistence_by_system", {}).items():
-            panels[1].axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
-        panels[1].set(title="NRMSE in validation (dashed: persistence)", xlabel="step", yscale="log")
-    for axes in panels:
+    panels = figure.subplots(1, len(shown), sharex=True, squeeze=False)[0]
+    for axes, (key, lines) in zip(panels, shown.items(), strict=True):
+        curves = {
+            name: [(line["step"], line.get(f"{key}_by_system", {}).get(name)) for line in lines] for name in colours
+        }
+        if len(colours) != 1:
+            curves["all that are trained on"] = [(line["step"], line[key]) for line in lines]
+        for name, points in curves.items():
+            known = [point for point in points if point[1] is not None]  # a step may have no sample of a system
+            if not known:  # a system used only for validation has no training loss
+                continue
+            steps, values = zip(*known, strict=True)
+            colour = colours.get(name, ALL_SYSTEMS)
+            if key == "loss":
+                axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.25)
+                axes.plot(steps, smooth(values), color=colour, label=literal(name))
+            else:
+                axes.plot(steps, values, "o-", color=colour, label=literal(name), ms=3)
+        for system, error in lines[-1].get("valid_persistence_by_system", {}).items():
+            axes.axhline(error, color=colours.get(system, PERSISTENCE), linestyle=(0, (4, 3)), linewidth=1)
+        axes.set(title=LOGGED[key], xlabel="step", yscale="log")
         axes.legend(fontsize=8, **BELOW)
     return figure
-
-
-def _draw_log(
-    axes: Axes, lines: Sequence[dict[str, Any]], key: str, colours: dict[str, str], *, is_smooth: bool
-) -> None:
-    """Draw a number of the log by system and, if there are several systems, also the mean over all."""
-    series = [
-        (name, colour, [line.get(f"{key}_by_system", {}).get(name) for line in lines])
-        for name, colour in colours.items()
-    ]
-    if len(series) != 1:
-        series.append(("all that are trained on", ALL_SYSTEMS, [line[key] for line in lines]))
-    for name, colour, values in series:
-        # A step may have no sample of a system.
-        known = [(line["step"], value) for line, value in zip(lines, values, strict=True) if value is not None]
-        if not known:  # a system used only for validation has no training loss
-            continue
-        steps, shown = np.array(known, dtype=float).reshape(-1, 2).T
-        if is_smooth:
-            axes.plot(steps, shown, color=colour, linewidth=0.5, alpha=0.25)
-            shown = _smooth(shown)
-        axes.plot(steps, shown, color=colour, label=literal(name), marker=None if is_smooth else "o", ms=3)
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Average logarithms over a window of a fiftieth of the curve, shorter at the ends."""
-    half = max(1, len(values) // 100)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(values)
-    return np.exp([logs[max(0, i - half) : i + half + 1].mean() for i in range(len(logs))])
-
-
-@matplotlib.rc_context(STYLE)
-def progress_figure(panels: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]]) -> Figure:
-    """Draw curves of runs, each a name, steps and values, in a panel for each title."""
-    drawn = Figure(figsize=(10, 3.6), layout="constrained")
-    for axes, (title, curves) in zip(drawn.subplots(1, 2), panels.items(), strict=True):
-        for colour, (name, steps, values) in zip(itertools.cycle(COLOURS), curves):
-            axes.plot(steps, values, "o-" if len(values) < 30 else "-", ms=3, color=colour, label=literal(name))
-        axes.set(title=title, xlabel="step", yscale="log")
-        axes.legend(fontsize=8, **BELOW)
-    return drawn
 
 
 DECADES = 12  # decades of power drawn below the truth's largest value

@@ -1,17 +1,15 @@
-"""Shows the progress and the error curves of runs in the terminal or on a page: one watched run, or several compared."""
+"""Shows the progress and the error curves of runs in the terminal: one watched run, or several compared."""
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Group
 from rich.table import Table
@@ -22,8 +20,6 @@ from matey.mistakes import Mistake
 
 COLOURS = ("blue", "dark_orange", "green", "magenta", "yellow", "cyan", "red")
 WINDOW = 50  # largest number of steps in the means of loss and speed
-# Seconds after which a run counts as silent: without a touch of its lock, due every 5 s, and without a step.
-SILENCE_OF_PROCESS, SILENCE_OF_STEPS = 60.0, 600.0
 
 
 @dataclass(frozen=True)
@@ -32,31 +28,22 @@ class Progress:
 
     Attributes:
         name: name of the folder, with as much of its path as makes it unique.
-        num_steps: planned number of steps, or None if it cannot be read.
+        num_steps: planned number of steps.
         steps: the lines of ``metrics.jsonl`` that hold a loss.
         validations: the lines that hold a validation.
         is_held: whether a process has the folder's lock, or had it when it was killed.
-        has_ended: whether the last process has given the lock up, after the last step or earlier.
-        patience: validations without a new best after which the run ends; None for no limit, or if it cannot be read.
-        silence: seconds since the last sign of a run that seems to have died; otherwise 0.
     """
 
     name: str
-    num_steps: int | None
+    num_steps: int
     steps: Sequence[dict[str, Any]]
     validations: Sequence[dict[str, Any]]
     is_held: bool = False
-    has_ended: bool = False
-    patience: int | None = None
-    silence: float = 0.0
 
     @property
     def is_over(self) -> bool:
-        """Whether no further step is expected. A run that saved and left is not over: its next job goes on."""
-        if self.num_steps is not None and self.last >= self.num_steps:
-            return not self.is_held  # a last validation, a checkpoint and the weights come after the last step
-        since_best = sum(line["step"] > self.best["step"] for line in self.validations) if self.best else 0
-        return self.has_ended and self.patience is not None and since_best >= self.patience
+        """Whether all steps are done, and the last validation, checkpoint and weights that come after them."""
+        return self.last >= self.num_steps and not self.is_held
 
     @property
     def last(self) -> int:
@@ -83,7 +70,7 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """Seconds to the last step at the recent speed; NaN if unknown."""
-        return math.nan if self.num_steps is None else max(0, self.num_steps - self.last) * self.seconds_per_step
+        return max(0, self.num_steps - self.last) * self.seconds_per_step
 
 
 def read_runs(folders: Sequence[Path]) -> list[Progress]:
@@ -101,34 +88,13 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
         raise Mistake(
             f"{folder} is not the folder of a run: it holds no {CONFIG}; give what output.dir says, such as runs/demo."
         )
-    num_steps: int | None = None
-    patience: int | None = None
-    log_every = 1
-    with suppress(OSError, yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError):
-        settings = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]
-        num_steps, patience = int(settings["steps"]), settings.get("patience")
-        log_every = int(settings.get("log_every", 1))
+    num_steps = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]["steps"]
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
     validations = [line for line in lines if "valid_nrmse" in line]
     lock = folder / LOCK
     is_held = lock.is_file() and lock.stat().st_size > 0
-    has_ended = lock.is_file() and not is_held
-    so_far = Progress(name or folder.resolve().name, num_steps, losses, validations, is_held, has_ended, patience)
-    return replace(
-        so_far, silence=0.0 if so_far.is_over else _silence(folder, (20 + log_every) * so_far.seconds_per_step)
-    )
-
-
-def _silence(folder: Path, usual: float) -> float:
-    """Return the seconds for which a run has been silent; 0 if it may still be working, as for some ``usual`` time."""
-    ages = {
-        path.name: time.time() - path.stat().st_mtime for path in (folder / LOCK, folder / METRICS) if path.is_file()
-    }
-    if (of_process := ages.get(LOCK, 0.0)) > SILENCE_OF_PROCESS:
-        return of_process
-    of_steps, usual = ages.get(METRICS, 0.0), usual if math.isfinite(usual) else 0.0
-    return of_steps if of_steps > max(SILENCE_OF_STEPS, usual) else 0.0
+    return Progress(name or folder.resolve().name, num_steps, losses, validations, is_held)
 
 
 def in_terminal(runs: Sequence[Progress], width: int) -> Group:
@@ -145,40 +111,11 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     return Group(*panels)
 
 
-def write_page(path: Path, runs: Sequence[Progress], refresh: int | None = None) -> None:
-    """Write the progress as a page.
-
-    Args:
-        path: HTML file to write; a reader sees either the old page or the new one.
-        runs: the runs.
-        refresh: seconds after which a browser reloads the page, or None.
-    """
-    from matey.report.page import Table, page  # matplotlib takes a second to import
-    from matey.report.pictures import to_png
-    from matey.report.plots import progress_figure
-
-    has_begun = any(run.steps or run.validations for run in runs)
-    panels = {title: [(c.name, c.places, c.values) for c in curves] for title, curves in curves_of(runs).items()}
-    text = page(
-        "progress.html",
-        f"{runs[0].name} - MATEY",
-        runs=runs,
-        refresh=refresh,
-        time=f"{datetime.datetime.now():%F %T}",
-        picture=to_png(progress_figure(panels)) if has_begun else None,
-        of_runs=Table(*run_rows(runs)),
-        of_systems=Table(*system_rows(runs)),
-    )
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
     """Return a curve of each run by title: the running mean of the loss, and the mean validation error over systems."""
     losses, errors = [], []
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
-        means = _smooth([line["loss"] for line in run.steps])
+        means = smooth([line["loss"] for line in run.steps])
         losses.append(Curve(run.name, [line["step"] for line in run.steps], means, colour))
         places, values = ([line[key] for line in run.validations] for key in ("step", "valid_nrmse"))
         errors.append(Curve(run.name, places, values, colour))
@@ -191,11 +128,10 @@ def run_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for run in runs:
         best = run.best
-        of = "" if run.num_steps is None else f" of {run.num_steps}"
         rows.append(
             [
                 run.name,
-                f"{run.last}{of}",
+                f"{run.last} of {run.num_steps}",
                 _number(run.loss),
                 _number(best["valid_nrmse"]) if best else "-",
                 str(best["step"]) if best else "-",
@@ -230,7 +166,7 @@ def _rich_table(head: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequ
     return table
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
+def smooth(values: Sequence[float]) -> list[float]:
     """Return running means of each value and those before it, over a twentieth of all values, at most `WINDOW`."""
     length = min(WINDOW, len(values) // 20 + 1)
     sums = [0.0, *itertools.accumulate(values)]
@@ -242,12 +178,7 @@ def _number(value: float | None) -> str:
 
 
 def _left(run: Progress) -> str:
-    if run.silence:
-        return f"silent for {_time(run.silence)}"
-    return "ended" if run.has_ended and run.last < (run.num_steps or 0) else _time(run.seconds_left)
-
-
-def _time(seconds: float) -> str:
+    seconds = run.seconds_left
     if not math.isfinite(seconds):
         return "-"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -295,8 +226,9 @@ def text_curves(curves: Sequence[Curve], width: int, height: int) -> list[Text]:
     low, high = (end(y for own in points for _, y in own) for end in (min, max))
     cells = [[(0, "")] * columns for _ in range(height)]
     for curve, own in zip(curves, points, strict=True):
-        for x, y in _filled(own):
-            column = round((2 * columns - 1) * x / last) if last else 0
+        places = [(2 * columns - 1) * x / max(last, 1) for x, _ in own]
+        for column in range(round(places[0]), round(places[-1]) + 1) if own else ():
+            y = np.interp(column, places, [y for _, y in own])
             row = round((4 * height - 1) * ((high - y) / (high - low) if high > low else 0.5))
             dots, _ = cells[row // 4][column // 2]
             cells[row // 4][column // 2] = (dots | DOTS[column % 2][row % 4], curve.colour)
@@ -314,13 +246,3 @@ def text_curves(curves: Sequence[Curve], width: int, height: int) -> list[Text]:
             names.append(f"{curve.name}   ", style=curve.colour)
         lines.append(names)
     return lines
-
-
-def _filled(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points with further ones on the straight lines between them, so that few points also make a curve."""
-    filled = list(points[:1])
-    between = max(1, 400 // max(1, len(points)))
-    for (x, y), (next_x, next_y) in zip(points, points[1:], strict=False):
-        shares = [part / between for part in range(1, between + 1)]
-        filled += [(x + share * (next_x - x), y + share * (next_y - y)) for share in shares]
-    return filled

@@ -67,13 +67,11 @@ class Case:
         series: name of the plot's line with this case.
         label: name of the case within its line.
         settings: overrides of the study's YAML.
-        data: the training data sets; if empty, all that the study simulates, or those of the YAML.
     """
 
     series: str
     label: str
     settings: tuple[str, ...] = ()
-    data: tuple[Simulated, ...] = ()
 
     @property
     def name(self) -> str:
@@ -148,13 +146,11 @@ class Pretrainings:
         title: the question in a few words.
         scales: the study at each scale.
         axes: the costs on the axes of the plot, of `matey.studies.trainings.COLUMNS`.
-        grows: whether the labels of a line of the plot are numbers of cells, with which costs grow.
     """
 
     title: str
     scales: Mapping[str, Scale]
     axes: tuple[str, ...] = ("tokens", "operations", "step_seconds")
-    grows: bool = False
 
 
 def uniform(size: int, frames: int = 2) -> tuple[str, ...]:
@@ -227,27 +223,6 @@ def scheme_cases(sizes: Sequence[str]) -> tuple[Case, ...]:
     return tuple(
         Case(scheme, size, (f"model.scheme={scheme}", f"model.size={size}"))
         for scheme, size in itertools.product(("vit", "svit", "avit"), sizes)
-    )
-
-
-def resolution_cases(resolutions: Sequence[int], trajectories: int, frames: int) -> tuple[Case, ...]:
-    """Return cases of uniform and adaptive tokens on data with increasing numbers of cells and structures of fixed size.
-
-    The coarse patches have a fixed number of cells in one adaptive series, and a fixed share of the domain in the other.
-    """
-
-    def ways(cells: int) -> dict[str, tuple[str, ...]]:
-        levels = list(itertools.takewhile(lambda size: size >= 8, (cells // 4 // 2**level for level in range(cells))))
-        return {
-            "uniform 8": uniform(8),
-            "mix 32 to 16 to 8": adaptive("mix", (32, 16, 8), 0.2),
-            "mix a quarter of the width to 8": adaptive("mix", levels, 0.1),
-        }
-
-    return tuple(
-        Case(series, str(cells), settings, (Simulated(THERMALS, cells, trajectories, frames),))
-        for cells in resolutions
-        for series, settings in ways(cells).items()
     )
 
 
@@ -342,57 +317,10 @@ def _schemes() -> Pretrainings:
     return Pretrainings(title, scales, ("parameters", "step_seconds", "memory"))
 
 
-def _scaling_of_tokens() -> Pretrainings:
-    laptop = ("train.steps=400", "train.micro_batch=4", "train.checkpoint_every=100", SMALL_SPLIT, *MUON)
-    scales = {
-        "tiny": _tiny(cases=resolution_cases((32, 64), 8, 21), settings=("train.steps=40",)),
-        "laptop": Scale(
-            config=BASE, cases=resolution_cases((64, 128, 256, 512), 12, 31), settings=laptop, max_windows=40
-        ),
-        "paper": Scale(config=BASE, cases=resolution_cases((256, 512, 1024), 120, 101)),
-    }
-    title = "Tokens and time against resolution, structures of one size"
-    return Pretrainings(title, scales, ("tokens", "operations", "step_seconds"), grows=True)
-
-
-def _long_sequences() -> Pretrainings:
-    """Return more and more tokens of the same fields, with short attentions, on ranks that share a sample.
-
-    At `laptop`, the largest number of tokens is the largest that two cores can train on, in few steps of one sample.
-    """
-    laptop = ("train.steps=300", "train.micro_batch=1", "train.checkpoint_every=50", *MUON, SMALL_SPLIT)
-    cases = partial(adaptivity_cases, ("avit",), amounts=(0.2,), frames=1)
-    scales = {
-        "tiny": Scale(
-            config=BASE,
-            cases=cases(sizes=(8, 4), levels=((8, 4),)),
-            settings=("parallel.sequence_parallel_size=2", "train.steps=40"),
-            data=_thermals(64, 8, 13),
-            seeds=1,
-            rollout=4,
-            max_windows=8,
-            ranks=2,
-        ),
-        "laptop": Scale(
-            config=BASE,
-            cases=cases(sizes=(16, 8, 4, 2), levels=((16, 2),)),
-            settings=("parallel.sequence_parallel_size=4", *laptop),
-            data=_thermals(512, 12, 31),
-            seeds=1,
-            rollout=5,
-            max_windows=12,
-            ranks=4,
-        ),
-    }
-    return Pretrainings("More and more tokens of the same fields", scales)
-
-
 PRETRAININGS = {
     "adaptivity": _adaptivity(),
     "fine_grid": _fine_grid(),
     "schemes": _schemes(),
-    "scaling_of_tokens": _scaling_of_tokens(),
-    "long_sequences": _long_sequences(),
 }
 """The studies that pretrain many models, by their names in ``tools/reproduce.py``."""
 
@@ -495,7 +423,7 @@ def stated_by(cases: Iterable[Case]) -> dict[str, str]:
     """
     stated: dict[str, str] = {}
     for case in cases:
-        keys = [setting.partition("=")[0] for setting in case.settings] + ["data.sets"] * bool(case.data)
+        keys = [setting.partition("=")[0] for setting in case.settings]
         said = f"{case.name} would not be what the name says; leave it out, or choose other --models."
         stated |= {key: said for key in keys if key.startswith(("model.", "tokens.", "data.")) and key not in stated}
     return stated

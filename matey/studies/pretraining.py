@@ -77,8 +77,7 @@ class PretrainingStudy(Study[Point]):
 
     def overrides(self, point: Point) -> list[str]:
         """Return the overrides of the YAML for a point; the user's come last and take precedence."""
-        data = point.case.data or self.size.data
-        sets = ", ".join(f"{{path: {in_yaml(self.data_folder(each))}}}" for each in data)
+        sets = ", ".join(f"{{path: {in_yaml(self.data_folder(each))}}}" for each in self.size.data)
         return [
             f"output.dir={in_yaml(self.folder(point))}",
             f"train.seed={point.seed}",
@@ -98,15 +97,13 @@ class PretrainingStudy(Study[Point]):
 
     def plan(self) -> str:
         """Format the expected costs of the remaining trainings."""
-        trainings = []
-        for point in self.waiting:
-            grids = tuple(data.grid for data in point.case.data or self.size.data) or self.size.grids
-            trainings.append(Training(point.case.name, self.run_config(point), grids))
+        grids = tuple(data.grid for data in self.size.data) or self.size.grids
+        trainings = [Training(point.case.name, self.run_config(point), grids) for point in self.waiting]
         return plan_text(trainings, self.machine, self.ranks, self.deepspeed_config, self.work)
 
     def prepare(self, points: Sequence[Point]) -> None:
-        """Simulate the training data of these points, unless it exists."""
-        for data in dict.fromkeys(data for point in points for data in point.case.data or self.size.data):
+        """Simulate the training data, unless it exists."""
+        for data in self.size.data:
             self.simulate(data)
 
     def run_point(self, point: Point) -> list[Row]:
@@ -123,14 +120,12 @@ class PretrainingStudy(Study[Point]):
             raise StudyError(f"{point.name}: {error}") from None
 
     def panels(self, rows: Sequence[Row]) -> list[list[Panel]]:
-        """Return errors at the shortest and the longest lead against costs, or costs and errors against cells."""
-        question, tasks = PRETRAININGS[self.name], tasks_in(rows, by_system=False)
-        leads = {lead: own for lead, own in tasks.items() if lead.startswith("lead")}
-        if not question.grows:
-            return [
-                [Panel(own, key, COLUMNS[key].title, f"{lead}: NRMSE / persistence") for key in question.axes]
-                for lead, own in leads.items()
+        """Return errors at the shortest and the longest lead against costs."""
+        return [
+            [
+                Panel(own, key, COLUMNS[key].title, f"{lead}: NRMSE / persistence")
+                for key in PRETRAININGS[self.name].axes
             ]
-        (lead, own), x_title = [*leads.items()][-1], "cells along an axis"
-        grown = [Panel(own, "label", x_title, COLUMNS[key].title, key) for key in question.axes]
-        return [[*grown, Panel(own, "label", x_title, f"{lead}: NRMSE / persistence")]]
+            for lead, own in tasks_in(rows, by_system=False).items()
+            if lead.startswith("lead")
+        ]

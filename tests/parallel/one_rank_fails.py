@@ -4,16 +4,15 @@ import os
 import signal
 import sys
 import time
-from functools import partial
 
 import torch
 
-from matey.commands.on_ranks import run_on_ranks
 from matey.mistakes import Mistake
-from matey.parallel.collectives import dealt_out, sum_over_ranks
-from matey.parallel.environment import Environment, find_environment, start_processes
+from matey.parallel.collectives import dealt_out, rank, sum_over_ranks
+from matey.parallel.environment import find_environment, run_on_ranks_or_here, start_processes
 from matey.parallel.failure import during
 from matey.process.ending import end_with_error
+from matey.process.start import entry_point
 
 
 def forecast(seconds: float) -> None:
@@ -22,18 +21,19 @@ def forecast(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def forecast_on(environment: Environment, seconds: float) -> None:
-    sys.stdout.write(f"rank {environment.rank} is forecasting\n")
+def forecast_long(seconds: float) -> None:
+    sys.stdout.write(f"rank {rank()} is forecasting\n")
     sys.stdout.flush()
     time.sleep(seconds)
 
 
-def main(way: str, timeout: float) -> None:
+@entry_point
+def main(way: str, timeout: float) -> int:
     if way == "forecasts":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests behind `&` ignore
-        run_on_ranks(partial(forecast_on, seconds=timeout), threads=1)
+        run_on_ranks_or_here(lambda _: forecast_long(timeout), "cpu", threads=1)
     if way == "meets_a_mistake":
-        run_on_ranks(lambda _: dealt_out(forecast, [timeout, 0, timeout]).clear(), threads=1)
+        run_on_ranks_or_here(lambda _: dealt_out(forecast, [timeout, 0, timeout]).clear(), "cpu", threads=1)
     environment = find_environment()
     start_processes(environment, timeout)
     for step in range(100):
@@ -49,7 +49,8 @@ def main(way: str, timeout: float) -> None:
             time.sleep(timeout)  # which no closed connection ends, as a wait for a GPU
         with during(f"step {step}"):
             sum_over_ranks(torch.ones(4))
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    sys.exit(main(sys.argv[1], float(sys.argv[2])))

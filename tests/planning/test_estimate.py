@@ -1,14 +1,13 @@
-"""Estimates of whole runs, the search among other ways to run them, and machine files."""
+"""Estimates of whole runs, and machine files."""
 
 from functools import cache
-from itertools import pairwise
 
 import pytest
 import yaml
 
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.parallel.engine import zero_settings
-from matey.planning.estimate import choice_of, estimate, nearest_that_fits, search
+from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine, machine_names
 from matey.planning.workload import Assumed, load_workload
 from tests.support.paths import ROOT
@@ -91,33 +90,6 @@ def test_a_sequence_group_sends_what_its_plan_moves():
     assert exchange.num_calls == 4 * 12
     assert exchange.num_bytes == pytest.approx(2 * 12 * 4 * planned.tokens_per_sample * 768 / 4 * 2)
     assert planned.seconds.sequence == exchange.seconds + borders.seconds > exchange.seconds > 0
-
-
-@pytest.mark.whole
-def test_the_search_keeps_the_global_batch_and_puts_the_fastest_first():
-    run, workload = paper()
-    config = engine()
-    planned = plan(run, workload)
-    found = search(run, config, FRONTIER, planned, workload)
-    assert {estimate.samples_per_step for _, estimate in found} == {1472}
-    assert {choice.stage for choice, _ in found} == {0, 1, 2, 3} and any(choice.bf16 for choice, _ in found)
-    totals = [estimate.seconds.total for _, estimate in found]
-    # Three figures are compared, since the model can tell no more.
-    assert len(totals) > 100 and all(before <= 1.01 * after for before, after in pairwise(totals))
-    current = choice_of(run, config, planned)
-    assert [estimate for choice, estimate in found if choice == current] == [planned]
-
-
-@pytest.mark.slow
-def test_what_does_not_fit_is_told_the_fewest_changes_that_make_it_fit():
-    run, workload = paper("train.micro_batch=16", grid=(1, 512, 512))
-    config = engine()
-    planned = plan(run, workload)
-    assert not planned.fits
-    current = choice_of(run, config, planned)
-    choice, fitting = nearest_that_fits(current, search(run, config, FRONTIER, planned, workload))
-    assert fitting.fits and choice.changes(current) == ["parallel.checkpoint_blocks=every_other"]
-    assert nearest_that_fits(current, [(current, planned)]) is None
 
 
 def test_auto_takes_the_smallest_group_that_fits():

@@ -1,4 +1,4 @@
-"""Main memory that is planned to read and prepare, beside what a fresh process takes; whether reading keeps up with steps."""
+"""Main memory that is planned to read and prepare, beside what a fresh process takes."""
 
 import json
 import sys
@@ -6,10 +6,7 @@ import sys
 import pytest
 
 from matey.benchmark.step import Case
-from matey.commands.plan import MB, reading_text
-from matey.model.nested import num_bytes_of
-from matey.model.prepare import prepare
-from matey.planning.memory import main_memory, read_bytes, ready_bytes
+from matey.planning.memory import main_memory, read_bytes
 from matey.planning.workload import Workload
 from tests.support.planned import samples_of
 from tests.support.programs import cases_of, start, start_ranks
@@ -68,16 +65,6 @@ def compare(name, workload, case, ways, measured):
     assert 0.9 * measured < planned < 1.9 * measured, name
 
 
-def test_each_worker_prepares_and_reads_two_micro_batches_ahead():
-    case = CASES[0]
-    config = case.make_config()
-    workload = Workload(config, tuple(samples_of(case.make_batch(), config)))
-    ready = ready_bytes(workload, 1, 1)
-    assert ready == pytest.approx(num_bytes_of(prepare([case.make_batch()], config)), rel=0.15)
-    alone = main_memory(workload, 1, 1, 0)
-    assert main_memory(workload, 1, 1, 3) == pytest.approx(3 * alone + 6 * ready)
-
-
 @pytest.mark.parametrize("ways", [1, 4])
 def test_a_rank_reads_its_part(ways):
     case = Case("micro", grid=(64, 64), batch=1, network="paper")
@@ -86,16 +73,3 @@ def test_a_rank_reads_its_part(ways):
     workload = Workload(config, (sample,))
     assert read_bytes(workload, 1, ways) == sample.num_bytes / ways
     assert read_bytes(workload, 4, 4) == sample.num_bytes  # a sample of four for each of four ranks
-
-
-@pytest.mark.parametrize(
-    ("workers", "rate", "words"),
-    [
-        (2, 60, "can read 120.0: enough"),
-        (2, 40, "set data.workers to 3"),
-        (0, 40, "can read 40.0: reading is the bottleneck"),
-    ],
-)
-def test_steps_wait_where_processes_read_less_than_the_steps_take_in(workers, rate, words):
-    text = reading_text(100 * MB, rate * MB, workers, 8)
-    assert "of a rank, 0.8 GB of all" in text and words in text

@@ -1,7 +1,6 @@
 """A process notices that its launcher has gone, and minds no shell's end, in real processes."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -69,20 +68,3 @@ def test_only_the_end_of_a_launcher_or_of_what_it_started_counts(tmp_path, names
         # The kill returns before the process has ended. The test's own child keeps its number until it is waited for.
         ended.wait(timeout=60)
         assert has_gone() == expected
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(("through", "number"), [("bash --norc -ic '{}; true'", "0"), ("bash -c '{}; true'", "2")])
-def test_slurm_is_no_launcher_of_what_is_typed_into_a_terminal_of_a_step(tmp_path, through, number):
-    (tmp_path / "slurmstepd").write_text(PARENT)
-    (tmp_path / "ask.py").write_text(
-        "from matey.process.launchers import launchers_above as a; print('above', len(a()))"
-    )
-    ask = f"{sys.executable} {tmp_path / 'ask.py'}"
-    mine, theirs = pty.openpty()
-    command = [sys.executable, tmp_path / "slurmstepd", "setsid", "--ctty", "bash", "-c", f"exec {through.format(ask)}"]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(command, env=variables, stdin=theirs, capture_output=True, text=True, timeout=60)
-    os.close(theirs)
-    os.close(mine)
-    assert f"above {number}" in result.stdout, result

@@ -18,7 +18,7 @@ def test_several_ranks_say_a_mistake_once():
 
 
 def test_a_reader_that_has_had_enough_ends_a_command_without_a_word():
-    command = [sys.executable, "tools/configs.py", "list"]
+    command = [sys.executable, "tools/configs.py"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait(60)) == ("", 0)
@@ -33,7 +33,7 @@ def test_a_reader_that_has_had_enough_is_no_full_disk(tmp_path):
 
 def test_a_command_whose_output_is_closed_from_the_start_does_its_work():
     result = subprocess.run(
-        ["sh", "-c", 'exec "$0" tools/configs.py list >&-', sys.executable], cwd=ROOT, capture_output=True
+        ["sh", "-c", 'exec "$0" tools/configs.py >&-', sys.executable], cwd=ROOT, capture_output=True
     )
     assert (result.returncode, result.stderr) == (0, b"")
 

@@ -7,12 +7,9 @@ import pytest
 from PIL import Image
 
 from matey.checkpoints.trained import Trained
-from matey.data import Window
 from matey.evaluate.evaluation import Protocol
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.rollout import MOST_VIEWS, show_rollouts
 from matey.report.evaluation import describe, write_report
-from matey.report.page import Table, page
 from matey.report.tables import error_text, forecast_text
 
 LOG = [
@@ -75,15 +72,6 @@ def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, eva
 
 
 @pytest.mark.whole
-def test_a_long_rollout_is_shown_by_so_many_steps_that_a_page_can_carry_them(model, held_out):
-    windows = [Window(0, 0, 0, 1), Window(1, 0, 0, 1)] * 7
-    rollouts = show_rollouts(model, held_out, windows, num_steps=5)
-    assert sum(len(rollout.views) for rollout in rollouts) <= MOST_VIEWS and all(
-        rollout.views[-1].step == 5 for rollout in rollouts
-    )
-
-
-@pytest.mark.whole
 def test_the_report_holds_every_record(report, evaluation):
     cells = "|".join(Reader(report).words)
     for record in evaluation.records:
@@ -96,9 +84,6 @@ def test_what_others_named_is_text_and_not_markup(report):
     words = Reader(report).words
     assert "a & b" in words
     assert "python evaluate.py <here>" in words
-    table, nothing = Table(["<u>"], [["<s>"]]), Table([], [])
-    text = page("progress.html", "<i>", runs=[], time="", picture=None, of_runs=table, of_systems=nothing)
-    assert Reader(text).words == ["<i>", "As of .", "<u>", "<s>"]
 
 
 @pytest.mark.whole

@@ -5,11 +5,10 @@ import pytest
 import torch
 from matplotlib.collections import PatchCollection
 
-from matey.data import TrajectorySet
 from matey.evaluate.records import Record
 from matey.evaluate.spectra import Spectra
 from matey.report import plots
-from matey.report.pictures import contact_sheet, first_readable, to_png
+from matey.report.pictures import to_png
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch
@@ -117,16 +116,3 @@ def test_in_space_the_middle_plane_is_drawn_and_the_mesh_covers_it(evaluation):
     (axes,) = plots.mesh_figure([example]).axes
     boxes = [path.get_extents() for outline in axes.collections for path in outline.get_paths()]
     assert sum(box.width * box.height for box in boxes) == pytest.approx(32)
-
-
-def test_units_and_names_with_dollars_are_shown_as_they_are():
-    text = r"$\frac{kg}{m^3$"
-    values = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype("f4")
-    data = TrajectorySet.from_arrays(
-        f"waves {text}", {text: values}, spacing=(1, 1), boundary=("wall", "wall"), units={text: text}
-    )
-    figure = contact_sheet([first_readable(data)])
-    assert to_png(figure).startswith(b"\x89PNG")
-    label = figure.axes[0].yaxis.label
-    shown, is_formula = label._preprocess_math(label.get_text())
-    assert (shown, is_formula) == (f"{text}\n[{text}]", False)

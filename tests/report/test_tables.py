@@ -62,16 +62,6 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         "5",
     ]
     assert lines[2].split() == row
-    worth = next(at for at, line in enumerate(lines) if line.startswith("tokens' worth"))
-    assert lines[worth].split()[2:] == "lead 1 lead 3 rollout 4 by 3".split()
-    assert lines[worth + 2].split() == [
-        first.system,
-        *(
-            number(record.tokens_worth)
-            for record in summary_records(evaluation.records)[:4]
-            if record.kind != "rollout"
-        ),
-    ]
     cost = evaluation.costs[1]
     costs = next(at for at, line in enumerate(lines) if line.startswith("tokens per sample"))
     assert lines[costs + 3].split()[:4] == [cost.system, f"{cost.tokens:.1f}", "32", f"{cost.share:.1%}"]

@@ -10,29 +10,24 @@ from pathlib import Path
 import pytest
 
 from matey.config import ConfigError, load_config
-from matey.config.schema import CRITERIA
 from matey.data.splits import split_groups
-from matey.model.configuration import model_config
 from matey.peers.kinds import PEERS
 from matey.studies import data_efficiency, peers, scaling
 from matey.studies.cases import (
     COMPARED,
     FINETUNE_SCALES,
     PRETRAININGS,
-    Simulated,
     StudyError,
     check_overrides,
-    resolution_cases,
     stated_by,
 )
 from matey.studies.data_efficiency import DataEfficiencyStudy
-from matey.studies.engine import ROWS, claim, run_study, write_jobs
+from matey.studies.engine import run_study, write_jobs
 from matey.studies.peers import Comparison
 from matey.studies.pretraining import PretrainingStudy, points_of
 from matey.studies.scaling import COUNTED_STEPS, Point, ScalingStudy, batch_of
 from matey.studies.table import results_figure, results_table
 from matey.studies.trainings import COLUMNS, seconds_of
-from matey.tokens.refinement import check_window
 from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.programs import stand_in
@@ -53,7 +48,7 @@ def test_every_point_is_a_run_of_its_own_that_the_schema_accepts(name, scale):
     assert len({point.name for point in points}) == len(points) == 2 * len(size.cases)
     stated = set()
     for point in points:
-        run, data = study.run_config(point), point.case.data or size.data
+        run, data = study.run_config(point), size.data
         assert (run.train.seed, run.train.micro_batch) == (point.seed, 3)
         assert len(run.data.sets) == len(data) or not data
         assert 2 * run.train.warmup_steps <= run.train.steps
@@ -68,36 +63,6 @@ def test_adaptive_and_uniform_tokens_differ_in_nothing_else():
     study = study_of("adaptivity", "laptop")
     runs = [study.run_config(point) for point in study.points if point.case.series.startswith("vit")]
     assert len({run.model_copy(update={"tokens": None, "output": None}).model_dump_json() for run in runs}) == 1
-
-
-@pytest.mark.parametrize(("name", "scale"), [("adaptivity", "laptop"), ("fine_grid", "tiny"), ("fine_grid", "laptop")])
-def test_budgets_of_criteria_can_be_spent(name, scale):
-    study = study_of(name, scale, ("model.fields=[density]",))
-    (data,) = study.size.data
-    tokens = set()
-    for point in (point for point in study.points if " by " in point.case.series):
-        run = study.run_config(point)
-        network = model_config(run)
-        check_window((run.data.history, *data.grid), network.patches, network.refinement)
-        tokens.add((run.tokens.rule, run.tokens.criterion))
-    assert tokens <= {("budget", criterion) for criterion in CRITERIA.own} and ("budget", "random") in tokens
-
-
-def test_the_longest_sequences_have_65536_tokens_on_four_ranks():
-    study = study_of("long_sequences", "laptop")
-    (data,) = study.size.data
-    _, y, x = data.grid
-    runs = [study.run_config(point) for point in study.points]
-    tokens = [[run.data.history * (y // patch[2]) * (x // patch[3]) for patch in run.tokens.patches] for run in runs]
-    assert tokens == [[1024], [4096], [16384], [65536], [1024, 65536]] and runs[-1].tokens.set == "mix"
-    assert {run.parallel.sequence_parallel_size for run in runs} == {study.size.ranks} == {4}
-
-
-def test_coarse_patches_of_one_size_in_space_have_a_level_more_at_every_doubling():
-    cases = {case.name: case for case in resolution_cases((64, 128, 256), 1, 1)}
-    for cells, sizes in ((64, [16, 8]), (128, [32, 16, 8]), (256, [64, 32, 16, 8])):
-        _, patches, *_ = cases[f"mix-a-quarter-of-the-width-to-8-{cells}"].settings
-        assert patches == "tokens.patches=[" + ",".join(f"[2,1,{size},{size}]" for size in sizes) + "]"
 
 
 @pytest.mark.parametrize(("system", "name"), [(s, n) for s, scales in FINETUNE_SCALES.items() for n in scales])
@@ -164,17 +129,6 @@ def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
     assert cells.train == matey.train and matey.model.network != "cells" and len(matey.tokens.patches) == 2
 
 
-def test_a_folder_goes_on_with_the_data_that_it_was_begun_with(tmp_path):
-    def take(num_frames):
-        claim(tmp_path, comparison(tmp_path, simulated=(Simulated("shallow_water", 32, 4, num_frames),)).facts)
-        (tmp_path / "points" / "begun").mkdir(parents=True, exist_ok=True)
-
-    take(13)
-    take(13)
-    with pytest.raises(StudyError, match="choose another --out"):
-        take(14)
-
-
 def test_each_model_has_errors_on_each_system_with_their_deviation_over_the_seeds(tmp_path):
     points = peers.points_of(tuple(PATHS), [30, 110], 2)
     study = comparison(tmp_path, points)
@@ -230,26 +184,14 @@ def test_models_that_do_not_fit_and_machines_that_are_too_small_are_said(tmp_pat
         pretraining_of("schemes", "paper", tmp_path, 1, "vit-B", **how).plan()
 
 
-def test_data_of_points_that_are_done_are_not_simulated_anew(tmp_path, monkeypatch):
-    """So that a folder of results alone can be drawn, and added to, on another machine."""
-    study, made = pretraining_of("scaling_of_tokens", "laptop", tmp_path, 1), []
-    monkeypatch.setattr(PretrainingStudy, "simulate", lambda self, data: made.append(data.resolution))
-    for point in study.points[:6]:
-        study.folder(point).mkdir(parents=True)
-        (study.folder(point) / ROWS).touch()
-    study.prepare(study.waiting)
-    assert made == [256, 512]
-
-
-@pytest.mark.parametrize(("name", "shape"), [("adaptivity", (2, 3)), ("scaling_of_tokens", (1, 4))])
-def test_errors_stand_over_costs_and_costs_of_larger_grids_over_cells(name, shape, tmp_path):
-    study = pretraining_of(name, "laptop", tmp_path)
+def test_errors_stand_over_costs(tmp_path):
+    study = pretraining_of("adaptivity", "laptop", tmp_path)
     rows = [
         {"series": "a", "label": "64", "forecast": forecast, "ratio": 0.1, "system": "b"} | dict.fromkeys(COLUMNS, 1.0)
         for forecast in ("lead 1", "lead 5", "rollout 10")
     ]
     panels = study.panels(rows)
-    assert (len(panels), len(panels[0])) == shape and panels[-1][-1].y == "ratio"
+    assert (len(panels), len(panels[0])) == (2, 3) and panels[-1][-1].y == "ratio"
 
 
 def scaling_of(config, out, sizes=(1, 2), on_nodes=False, **how):

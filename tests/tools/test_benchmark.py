@@ -1,14 +1,12 @@
 """The benchmark's numbers, but for the times."""
 
-import csv
 import json
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 
-from matey.benchmark.step import Case, cases_of_sweep, measure
+from matey.benchmark.step import Case, measure
 from matey.commands.benchmark import case_of, sequence
 from matey.tokens.tokenize import tokenize
 from tests.support.commands import script
@@ -28,21 +26,6 @@ def test_a_step_is_one_line_of_json():
     assert 0 < row["step_seconds"] < time.monotonic() - began
     assert row["peak_memory_bytes"] > 2**20
     assert row["matmul_share"] > 0
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--grid", "0,0"], "--grid: expected a whole number from 1"),
-        (["--fields", "0"], "--fields: expected a whole number from 1"),
-        (["--refine", "nan"], "--refine: expected a number from 0 to 1, got 'nan'"),
-    ],
-)
-def test_a_senseless_case_is_a_sentence(flags, words, benchmark, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "step", *flags])
-    with pytest.raises(SystemExit) as left:
-        benchmark.main()
-    assert left.value.code == 2 and words in capsys.readouterr().err
 
 
 @pytest.mark.whole
@@ -70,30 +53,10 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
         return case_of(args)
 
     assert case().patches == (8,) and case("--tokens", "mix").patches == case("--tokens", "mul").patches == (32, 8)
-    assert case("--grid", "96,96,96").patches == (16,) and case("--tokens", "mix", "--grid", "64,64,64").patches == (
-        32,
-        16,
-    )
-    assert case("--tokens", "mix", "--patches", "16,4").patches == (16, 4)
     mixed = case("--tokens", "mix", "--grid", "256,256")
     config = mixed.make_config()
     tokens = tokenize([mixed.make_batch()], config.patches, config.refinement).layout
     assert set(tokens.level.tolist()) == {0, 1}
-
-
-@pytest.mark.slow
-def test_the_sweep_writes_a_table(benchmark, tmp_path, monkeypatch, capsys):
-    smaller = [
-        [replace(case, model="micro", grid=tuple(side // 2 for side in case.grid)) for case in cases]
-        for cases in cases_of_sweep()
-    ]
-    monkeypatch.setattr("matey.commands.benchmark.cases_of_sweep", lambda: smaller)
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "step", "--sweep", "--repeat", "1", "--out", str(tmp_path)])
-    assert benchmark.main() == 0
-    with (tmp_path / "step.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == sum(map(len, smaller))
-    assert "32,16,8" in capsys.readouterr().out
 
 
 @pytest.mark.slow

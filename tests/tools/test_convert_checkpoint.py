@@ -111,7 +111,7 @@ def convert_data(*words):
 
 def test_data_is_converted_split_and_opened_again(tmp_path):
     write_swe(tmp_path / "swe" / "2D_rdb_NA_NA.h5", 10)
-    done = convert_data(tmp_path / "swe", "--to", "the_well", "--out", tmp_path / "out", "--split", "0.5", "0.3", "0.2")
+    done = convert_data(tmp_path / "swe", "--out", tmp_path / "out", "--split", "0.5", "0.3", "0.2")
     assert done.returncode == 0, done.stderr
     assert f"Wrote {tmp_path / 'out'}: 5 train, 3 valid, 2 test trajectories of shallow_water." in done.stdout
     assert open_dataset(tmp_path / "out").num_trajectories == 10
