@@ -86,10 +86,6 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
 def _check(source: Source, run: Path | None, form: str, out: Path, average: bool, dtype: str) -> None:
     if out.exists():
         raise ConversionError(f"{out} exists already; choose another --out, or remove it.")
-    if average and form == "universal":
-        raise ConversionError(
-            "A universal checkpoint always holds both the weights and their moving average; leave --ema out."
-        )
     if average and not source.has_average:
         raise ConversionError(f"{source.folder} has no moving average; train with train.ema set, or leave --ema out.")
     if dtype != "float32" and form != "huggingface":
@@ -148,8 +144,10 @@ def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: to
             shutil.copytree(path, new / path.name)
         elif path.is_file():
             shutil.copy2(path, new)
-    note = _batch_note(source, load_config(run / CONFIG))
-    return f"Go on with --resume --set output.dir={{out}}, on any ranks. {note}"
+    return (
+        "Go on with --resume --set output.dir={out}, on any ranks. Keep the global batch: train.micro_batch x "
+        "train.accumulation x (ranks over parallel.sequence_parallel_size)."
+    )
 
 
 def write_universal(source: Source, folder: Path) -> None:
@@ -182,17 +180,6 @@ def write_universal(source: Source, folder: Path) -> None:
         "frozen_param_fragments": None,
     }
     torch.save(common, folder / MODEL_STATES)
-
-
-def _batch_note(source: Source, run: RunConfig) -> str:
-    size = run.parallel.sequence_parallel_size
-    if size == "auto":
-        return "Keep the global batch: set train.micro_batch and train.accumulation for the new number of ranks."
-    samples = run.train.micro_batch * run.train.accumulation * source.num_ranks // size
-    return (
-        f"The global batch was {samples} samples: keep it by train.micro_batch x train.accumulation x (ranks over "
-        f"parallel.sequence_parallel_size) = {samples}."
-    )
 
 
 _WRITERS: dict[str, Callable[[Source, Path | None, Path, str, torch.dtype], str]] = {
@@ -264,11 +251,8 @@ def _of_run(run: Path) -> list[tuple[str, str]]:
         ("run", str(run)),
         ("model", f"{model.size} {model.scheme}, {tokens.set} patches {[list(patch) for patch in tokens.patches]}"),
         ("fields", ", ".join(model.fields or ())),
-        *(
-            (term, ", ".join(names))
-            for term, names in (("given", model.given), ("parameters", model.parameters))
-            if names
-        ),
+        ("given", ", ".join(model.given) or "none"),
+        ("parameters", ", ".join(model.parameters) or "none"),
         ("history", f"{data.history} frames, leads of 1 to {data.lead_max} snapshots"),
         ("data", ", ".join(entry.path for entry in data.sets)),
         ("sequence", f"groups of {settings.parallel.sequence_parallel_size} ranks share samples"),

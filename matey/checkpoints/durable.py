@@ -78,9 +78,8 @@ def free_name(path: Path) -> Path:
 def still_there(new: Path) -> str | None:
     """Remove what an interrupted attempt left in the place of a new folder; return a sentence if that fails."""
     shutil.rmtree(new, ignore_errors=True)
-    if not os.path.lexists(new):
-        return None
-    return f"{new} was left by a save that was cut off, and cannot be removed; remove it, and go on with --resume."
+    sentence = f"{new} was left by a save that was cut off, and cannot be removed; remove it, and go on with --resume."
+    return sentence if os.path.lexists(new) else None
 
 
 def remove_if_it_goes(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save
 
 from matey.checkpoints.durable import replace_bytes, replace_text
 from matey.checkpoints.run_files import PEER, PEER_WEIGHTS, SEEN, SPLIT, CheckpointError
-from matey.checkpoints.trained import read_json, validated
+from matey.checkpoints.trained import read_json
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
@@ -75,15 +76,14 @@ def load_peer(folder: Path) -> TrainedPeer:
         DataError: the record of how its data was split is corrupt.
         Mistake: the package with such a network is not installed.
     """
-    facts: PeerFacts = validated(PeerFacts, read_json(folder / PEER), folder / PEER)
-    try:
+    tree = read_json(folder / PEER)
+    try:  # strict JSON: "3" is no number, but a list counts as a tuple
+        facts = PeerFacts.model_validate_json(json.dumps(tree), strict=True)
         weights = load_file(folder / PEER_WEIGHTS)
         peer = with_weights(facts, weights)
     except (OSError, ValueError, SafetensorError) as error:
         sentence = one_line(error).removesuffix(".")
-        raise CheckpointError(
-            f"The weights of the peer in {folder} cannot be used: {sentence}; train it again."
-        ) from None
+        raise CheckpointError(f"The peer in {folder} cannot be used: {sentence}; train it again.") from None
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise CheckpointError(
             f"Weights of the peer in {folder} are NaN or infinite: its training diverged; train it again."

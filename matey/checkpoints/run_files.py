@@ -84,10 +84,7 @@ class MetricsLog:
 
     def note(self, path: Path) -> str:
         """Return a sentence on corrupt lines; empty if there are none."""
-        if not self.num_damaged:
-            return ""
-        lines = "1 corrupt line is" if self.num_damaged == 1 else f"{self.num_damaged} corrupt lines are"
-        return f"{path}: {lines} skipped."
+        return f"{path}: {self.num_damaged} corrupt lines are skipped." if self.num_damaged else ""
 
 
 def read_metrics(path: Path) -> MetricsLog:
@@ -196,13 +193,9 @@ def is_run(folder: Path) -> bool:
         raise CheckpointError(f"There is no folder {folder}; give a run's folder, or its {MODEL}/.")
     if (folder / CONFIG).is_file():
         if not (folder / MODEL).is_dir():
-            if (folder / MODEL_BEFORE).is_dir():
-                raise CheckpointError(
-                    f"The run {folder} was ended while it replaced its {MODEL}/: --resume repairs it, or rename "
-                    f"{MODEL_BEFORE} to {MODEL}."
-                )
             raise CheckpointError(
-                f"The run {folder} has no {MODEL}/ yet, which training writes at its validations; train it further."
+                f"The run {folder} has no {MODEL}/, which training writes at its validations; train it further: --resume also "
+                f"puts {MODEL_BEFORE} back, which a run leaves that is ended while it replaces its {MODEL}/."
             )
         return True
     if (folder / MODEL_CONFIG).is_file():

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from pickle import UnpicklingError
+from types import SimpleNamespace
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -25,23 +26,12 @@ from tqdm import tqdm
 from matey.checkpoints.run_files import CONFIG, MODEL_STATES, ShardError, first_file, step_folder
 from matey.mistakes import one_line, regular
 
-
-class FragmentAddress:
-    """Place of a rank's piece of a parameter in the flat group: ``numel`` values from ``start`` on."""
-
-    numel: int
-    start: int
-
-
-class Ignored:
-    """An object whose content is not used."""
-
-
-# All objects in DeepSpeed 0.19's files that are neither tensors nor plain Python. Simple classes of our own replace
-# DeepSpeed's, so that none of its code is imported or run.
+# All objects in DeepSpeed 0.19's files that are neither tensors nor plain Python. Python's own classes replace DeepSpeed's, so
+# that none of its code is imported or run. The first is the place of a rank's piece of a parameter in the flat group: `numel`
+# values from `start` on.
 STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-    (FragmentAddress, "deepspeed.utils.tensor_fragment.fragment_address"),
-    (Ignored, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
+    (SimpleNamespace, "deepspeed.utils.tensor_fragment.fragment_address"),
+    (SimpleNamespace, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
     (int, "deepspeed.runtime.zero.config.ZeroStageEnum"),
 ]
 
@@ -55,14 +45,12 @@ def open_shard(path: Path) -> dict[str, Any]:
     try:
         with torch.serialization.safe_globals(STAND_INS):
             return torch.load(regular(path), map_location="cpu", mmap=True, weights_only=True)
-    except UnpicklingError as error:
-        if stranger := re.search(r"GLOBAL (\S+)", str(error)):
+    except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        if isinstance(error, UnpicklingError) and (stranger := re.search(r"GLOBAL (\S+)", str(error))):
             raise ShardError(
                 f"{path} holds {stranger[1]}, which is no part of a checkpoint of MATEY; it was not loaded, since that "
                 "could run code of the person who wrote the file."
             ) from None
-        raise _unusable(path, error) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         raise _unusable(path, error) from None
 
 
@@ -241,8 +229,7 @@ class Source:
     @property
     def adapters(self) -> tuple[int, float] | None:
         """Rank and alpha of the adapters beside the weights; None without any."""
-        found: tuple[int, float] | None = self.common.get("adapters")
-        return found
+        return self.common.get("adapters")
 
     @property
     def has_average(self) -> bool:
@@ -305,7 +292,8 @@ class Source:
                 return {name: values for name, values in module.items() if name not in trained}
             frozen = {name: module[name] for name in self.common["buffer_names"]}
             shapes = self.common["frozen_param_shapes"]
-            parts = [self.module(rank)["frozen_param_fragments"] for rank in range(self.num_ranks if shapes else 0)]
+            models = map(self.model_file, range(self.num_ranks if shapes else 0))
+            parts = [self.opened(path)["frozen_param_fragments"] for path in models]
             for name, shape in shapes.items():
                 frozen[name] = torch.cat([part[name].flatten() for part in parts])[: math.prod(shape)].view(shape)
             return frozen
@@ -317,29 +305,28 @@ class Source:
         state = self.optimizer(0)
         return (state.get("base_optimizer_state") or state["optimizer_state_dict"])["param_groups"]
 
-    def module(self, rank: int) -> dict[str, Any]:
-        """Open a rank's file of the module; raises as `optimizer` does."""
-        path = self.model_file(rank)
-        with laid_out(path):
-            states = open_shard(path)
-            self.check_step(path, states["global_steps"])
-        return states
-
     def optimizer(self, rank: int) -> dict[str, Any]:
-        """Open a rank's part of the optimizer.
+        """Open a rank's part of the optimizer; raises as `opened` does."""
+        path = self.optimizer_file(rank)
+        with laid_out(path):
+            return self.opened(path)["optimizer_state_dict"]
+
+    def opened(self, path: Path) -> dict[str, Any]:
+        """Open a file of a rank's module or optimizer, or of a parameter.
 
         Raises:
             ShardError: the file is missing or corrupt, or of another step than the module.
         """
-        path = self.optimizer_file(rank)
         with laid_out(path):
-            state = open_shard(path)["optimizer_state_dict"]
-            self.check_step(path, adam_step(state))
-        return state
+            states = open_shard(path)
+            if path.name.endswith(OPTIMIZER):
+                self.check_step(path, adam_step(states["optimizer_state_dict"]))
+            elif "global_steps" in states:
+                self.check_step(path, states["global_steps"])
+        return states
 
-    def average(self, rank: int) -> Iterator[Stretch]:
-        """Open a rank's part of the moving average; raises as `optimizer` does."""
-        path = self.folder / average_file(rank)
+    def average(self, path: Path) -> Iterator[Stretch]:
+        """Open a rank's part of the moving average; raises as `opened` does."""
         step, stretches = average_stretches(path)
         self.check_step(path, step)
         return stretches
@@ -355,7 +342,7 @@ class Source:
         ranks = tqdm(range(self.num_ranks if self.stage else 1), desc=f"Reading {what}", unit="shard", leave=False)
         if what == AVERAGE and self.stage is not None:
             for rank in ranks:
-                yield from self.average(rank)
+                yield from self.average(self.folder / average_file(rank))
         elif self.stage is None:
             for name in tqdm(self.shapes_with(what), desc=f"Reading {what}", unit="parameter", leave=False):
                 yield name, 0, self.parameter(what, name).flatten()
@@ -433,13 +420,11 @@ def find_damage(source: Source, files: Iterable[Path] | None = None) -> list[str
 def _damage_of(source: Source, path: Path) -> Iterator[str]:
     try:
         if path.suffix == ".safetensors":
-            step, stretches = average_stretches(path)
             with laid_out(path):
-                for _ in stretches:
+                for _ in source.average(path):
                     pass
-            source.check_step(path, step)
             return
-        shard = open_shard(path)
+        source.opened(path)
         # Opening only maps the tensors; damage to their bytes shows in the archive's checksums.
         with ZipFile(path) as archive:
             if wrong := archive.testzip():
@@ -447,12 +432,6 @@ def _damage_of(source: Source, path: Path) -> Iterator[str]:
                     f"{path} is corrupt: the bytes of its record {wrong} do not match their checksum; copy it again, or take "
                     "an older checkpoint."
                 )
-                return
-        with laid_out(path):
-            if "optimizer_state_dict" in shard and path.name.endswith(OPTIMIZER):
-                source.check_step(path, adam_step(shard["optimizer_state_dict"]))
-            elif "global_steps" in shard:
-                source.check_step(path, shard["global_steps"])
     except ShardError as error:
         yield str(error)
     except BadZipFile as error:

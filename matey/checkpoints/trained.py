@@ -5,14 +5,12 @@ A model folder that is incomplete, needs other code or is not MATEY's is refused
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 
 from matey.checkpoints.run_files import (
@@ -30,9 +28,7 @@ from matey.checkpoints.run_files import (
 from matey.config import RunConfig, load_config
 from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
 from matey.config.flags import started_as
-from matey.config.loading import sentences, shortened
-from matey.config.schema import Count, ModelSection, TokensSection
-from matey.config.section import FieldName
+from matey.config.loading import shortened
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.model.matey import MateyModel
@@ -125,36 +121,14 @@ def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
     return [lines[key] for key in sorted(lines)]
 
 
-class _ModelJson(ModelSection):
-    """Legal contents of ``config.json``: a run YAML's settings of a network, with their bounds, and the rest of `MateyConfig`.
-
-    Other keys are Hugging Face's.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
-    given: tuple[FieldName, ...] = Field((), max_length=10_000)
-    parameters: tuple[FieldName, ...] = Field((), max_length=10_000)
-    attention: str = "auto"  # the backend of the machine that wrote the file
-    tokens: TokensSection = TokensSection()
-    history: Count = 1
-    num_heads: int = Field(3, ge=1, le=1024)
-    width: int = Field(192, ge=4, le=65_536)
-    num_blocks: int = Field(12, ge=1, le=1024)
-    mlp_ratio: float = Field(4.0, gt=0, le=64)
-    scales: Any = None  # see `matey.model.configuration.check_ranges`
-    num_wavelengths: int = Field(16, ge=1, le=1024)
-    longest_lead: float = Field(256.0, gt=0, le=1e9)
-
-
 def load_model(folder: Path) -> MateyModel:
     """Load a model on the CPU; its attention backend is chosen for the device, because results do not depend on it.
 
     Raises:
         CheckpointError: the model is missing, corrupt, of another kind, or some of its weights are not finite.
     """
-    _check_config(folder)
+    if (kind := read_json(folder / MODEL_CONFIG).get("model_type")) != MateyModel.config_class.model_type:
+        raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     try:
         model, info = MateyModel.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, attention="auto", local_files_only=True
@@ -178,17 +152,6 @@ def load_model(folder: Path) -> MateyModel:
     return model
 
 
-def _check_config(folder: Path) -> None:
-    """Raise CheckpointError unless ``config.json`` is a network's."""
-    tree = read_json(folder / MODEL_CONFIG)
-    kind = tree.get("model_type")
-    if kind is None:
-        raise CheckpointError(f"{folder / MODEL_CONFIG} is corrupt: it names no model_type; copy the model again.")
-    if kind != MateyModel.config_class.model_type:
-        raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
-    validated(_ModelJson, tree, folder / MODEL_CONFIG)
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file with a JSON object; raises CheckpointError if it holds none."""
     if not path.is_file():
@@ -200,13 +163,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} is corrupt: it holds no JSON object; copy the model again.")
     return tree
-
-
-def validated(schema: type[BaseModel], tree: dict[str, Any], path: Path) -> Any:  # noqa: ANN401
-    """Return the content of a file as an instance of a schema; raises CheckpointError if it does not fit."""
-    try:
-        return schema.model_validate_json(
-            json.dumps(tree), strict=True
-        )  # strict JSON: "3" is no number, but a list counts as a tuple
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: {sentences(error)}; copy the model again.") from None

@@ -93,15 +93,11 @@ def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, 
 
 
 def parse_config(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Validate a tree of sections; errors name its ``source``, or ``--set`` where an override, already applied, is wrong."""
+    """Validate a tree of sections, with overrides applied already; errors name its ``source``, and ``--set`` with them."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        keys = [override.partition("=")[0] for override in overrides]
-        wrong = [".".join(map(str, each["loc"])) for each in error.errors(include_url=False)]
-        if all(any(f"{place}.".startswith(f"{key}.") for key in keys) for place in wrong):
-            source = "--set"
-        raise ConfigError(f"{source}: {sentences(error)}") from None
+        raise ConfigError(f"{source}{' with --set' if overrides else ''}: {sentences(error)}") from None
 
 
 def dump_config(config: RunConfig) -> str:
@@ -177,13 +173,11 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     *parents, name = key.split(".")
     for parent in parents:
         inside = tree.setdefault(parent, {})
-        if isinstance(inside, list):
+        if not isinstance(inside, dict):
             raise ConfigError(
-                f"--set {override}: {parent!r} is a list, which is set as a whole, such as "
+                f"--set {override}: {parent!r} is no section; a list is set as a whole, such as "
                 "--set 'data.sets=[{path: data/les, split_by: time}]'."
             )
-        if not isinstance(inside, dict):
-            raise ConfigError(f"--set {override}: {parent!r} is a value, not a section.")
         tree = inside
     try:
         tree[name] = parse_yaml(value)

@@ -182,7 +182,6 @@ class _Guesser:
         along = {axis: name for axis in grid if (name := self._coordinate(axis))}
         spacing: Any = {axis: along[axis] if self._is_even(along.get(axis)) else TODO for axis in grid}
         time = self._coordinate("time") if "time" in self.known else are_snapshots and self._time_of_snapshot()
-        given = dict(self._given({*along.values()})) if self.known else {}
         parameters = dict(self._parameters())
         tree = {
             "system": TODO,
@@ -193,7 +192,6 @@ class _Guesser:
             "spacing": spacing or TODO,
             "time_step": time or TODO,
             "boundary": dict.fromkeys(grid, TODO) or TODO,
-            **({"given": given} if given else {}),
             **({"parameters": parameters} if parameters else {}),
         }
         ends = "periodic, open, wall, no_flux or mixed"
@@ -201,7 +199,6 @@ class _Guesser:
             "system": "a name for the equations, the same for all data of this kind",
             "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
-            "given": "constant in time, so known beforehand and never predicted; remove what is neither",
             "parameters": "numbers that set trajectories apart; remove what does not",
             **{f"boundary.{axis}": ends for axis in grid},
         }
@@ -217,7 +214,7 @@ class _Guesser:
             comments["boundary"] = f"for each grid axis: {ends}"
         if not time:
             comments["time_step"] = "time between snapshots, or the array of times; docs/data.md: or what is in names"
-        return Guess(tree, comments, self._notes({*given, *along.values()}, are_snapshots))
+        return Guess(tree, comments, self._notes({*along.values()}, are_snapshots))
 
     def _time_of_snapshot(self) -> object:
         """Return the source of the time of a snapshot as a description writes it; None where it is not found."""
@@ -252,25 +249,6 @@ class _Guesser:
             return False
         return True
 
-    def _given(self, along: Collection[str]) -> Iterator[tuple[str, Any]]:
-        """Yield the arrays on the grid that are constant in time: coefficients, masks, geometry."""
-        for name, stored in self.arrays.items():
-            own = None if name in (*self.fields, *along, *self.coordinates) else self._axes_of(stored)
-            if own and "time" not in own and not {*own}.isdisjoint(GRID):
-                yield field_name(name), {"array": name, "axes": own}
-
-    def _axes_of(self, stored: StoredArray) -> list[Axis] | None:
-        """Return an array's axes, by the names of the field's axes or, without names, by their lengths in order."""
-        if stored.axes and self.field.axes:
-            ours = dict(zip(self.field.axes, self.known, strict=True))
-            found = [ours[axis] for axis in stored.axes if axis in ours]
-            return found if len(found) == len(stored.axes) == len({*found}) else None
-        for outside in ({"time", "component"}, {"time", "component", "trajectory"}):
-            left = [axis for axis in self.known if axis not in outside]
-            if len(left) > 1 and tuple(self.sizes[axis] for axis in left) == stored.shape:
-                return left
-        return None
-
     def _parameters(self) -> Iterator[tuple[str, Any]]:
         count = self.sizes.get("trajectory", 1)
         for name, other in self.arrays.items():
@@ -294,11 +272,14 @@ class _Guesser:
         others = {
             name: stored
             for name, stored in self.arrays.items()
-            if name not in (*self.fields, *self.coordinates) and field_name(name) not in used and len(stored.shape) > 1
+            if name not in (*self.fields, *self.coordinates, *used) and len(stored.shape) > 1
         }
         if others:
             shapes = listed(f"{name} {each.shape}" for name, each in others.items())
-            notes.append(f"Left out, of other shapes than the fields (docs/data.md: Staggered grids): {shapes}.")
+            notes.append(
+                f"Left out, of other shapes than the fields: {shapes}. docs/data.md: what is constant in time may be given; "
+                "what lies between the cells is averaged first."
+            )
         return notes
 
 

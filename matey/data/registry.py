@@ -25,7 +25,7 @@ from matey.data.described import DataFile, DescribedFiles
 from matey.data.hdf5 import opened_once
 from matey.data.remote import RemotePath, matches, place, within
 from matey.data.splits import Share, alone
-from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_fields, check_printable
+from matey.data.trajectories import DataError, Part, Reader, TrajectorySet, check_printable
 from matey.data.views import JoinedTrajectories, TimeBlocks
 from matey.mistakes import listed
 from matey.registry import Registry
@@ -159,7 +159,6 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
         group = [*alike]
         described = [part for part in group if isinstance(part, DescribedFiles)]
         together += [type(described[0])(described[0].description, [], described)] if described else group
-    check_fields(parts[0].system, parts[0].fields)
     data = together[0] if len(together) == 1 else JoinedTrajectories(together)
     of_each = (name for about in data.trajectories for name in (str(about.source), *about.parameters))
     check_printable(data.sources[0], (data.system, *data.fields, *data.given, *data.units, *of_each))

@@ -5,8 +5,8 @@ Fields lie in ``t0_fields`` (scalars), ``t1_fields`` (vectors) and ``t2_fields``
 reader, they are flattened to scalars, first those of t0, then t1, then t2: ``velocity`` on axes x, y becomes
 ``velocity_x, velocity_y``, a tensor ``D_xx, D_xy, D_yx, D_yy``. Fields constant in time are not predicted but given.
 
-``dimensions/spatial_dims`` names the grid axes in the order of the file. Those called x, y, z become ours of that name;
-others, such as theta and phi, become x, y, z in their order. Units are not in the layout; ``stats.yaml`` is not read.
+``dimensions/spatial_dims`` names the grid axes, x, y and z, in the order of the file. Units are not in the layout;
+``stats.yaml`` is not read.
 Source: The Well (Ohana et al. 2024, arXiv:2412.00568), ``docs/data_format.md``.
 """
 
@@ -39,17 +39,6 @@ from matey.data.trajectories import (
 )
 
 _KINDS: dict[str, Boundary] = {"WALL": "wall", "OPEN": "open", "PERIODIC": "periodic"}
-
-
-def our_axes(file: h5py.File, axes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return our name, x, y or z, of each grid axis of the file."""
-    ours = ("x", "y", "z")[: len(axes)]
-    if not 1 <= len(axes) <= 3 or len(set(axes)) != len(axes):
-        raise DataError(
-            f"{file.filename}, dimensions: expected one to three names in the attribute 'spatial_dims', got {axes}; "
-            f"write the file again."
-        )
-    return axes if set(axes) == set(ours) else ours
 
 
 def size_of(file: h5py.File, axis: str) -> int:
@@ -176,14 +165,18 @@ class WellFile(TrajectorySet):
                     "resample the data on an even cartesian grid."
                 )
             self._axes = tuple(as_text(name) for name in attribute(member(file, "dimensions"), "spatial_dims"))
-            self._ours = our_axes(file, self._axes)
-            self._order = order_of(self._ours)
+            if sorted(self._axes) not in (["x"], ["x", "y"], ["x", "y", "z"]):
+                raise DataError(
+                    f"{path}, dimensions: expected x, x and y, or x, y and z in the attribute 'spatial_dims', got "
+                    f"{self._axes}; write the file again."
+                )
+            self._order = order_of(self._axes)
             stored, constant = ([_stored_field(file, name, self._axes) for name in names] for names in _datasets(file))
             num_trajectories = int(attribute(file, "n_trajectories"))
             sizes, num_frames = [size_of(file, axis) for axis in self._axes], size_of(file, "time")
             for field in (*stored, *constant):
                 _check_shape(file, field, sizes, num_trajectories, [num_frames] * (field in stored))
-            self.trajectories = tuple(_describe(file, path, self._axes, self._ours, num_trajectories))
+            self.trajectories = tuple(_describe(file, path, self._axes, num_trajectories))
         self._stored = tuple(stored)
         self.fields = tuple(name for field in stored for name in field.names)
         self.units = ("?",) * len(self.fields)
@@ -196,12 +189,11 @@ class WellFile(TrajectorySet):
         )
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
-        if axis not in ("time", *self._ours):
+        if axis not in ("time", *self._axes):
             yield from super()._read_coordinates(axis, trajectories)
             return
-        name = axis if axis == "time" else self._axes[self._ours.index(axis)]
         with described_hdf5(self.trajectories[0].source) as file:
-            yield from (Coordinates(places_of(file, name, number), "?") for number in trajectories)
+            yield from (Coordinates(places_of(file, axis, number), "?") for number in trajectories)
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         field, number = self._constant[name]
@@ -209,7 +201,7 @@ class WellFile(TrajectorySet):
 
     def _read(self, field: StoredField, trajectory: int, cells: Cells, *times: slice) -> np.ndarray:
         """Return frames ``(t, f, z, y, x)`` of a field in a box; without ``times``, the one of a field constant in time."""
-        sides = [cells["zyx".index(axis)] for axis in self._ours]
+        sides = [cells["zyx".index(axis)] for axis in self._axes]
         grid = [side.stop - side.start for side in sides]
         part = (side for side, varies in zip(sides, field.varies, strict=True) if varies)
         index: list[int | slice] = [*[trajectory] * field.per_trajectory, *times, *part]
@@ -217,8 +209,8 @@ class WellFile(TrajectorySet):
         kept = [size if varies else 1 for size, varies in zip(grid, field.varies, strict=True)]
         frames = frames.reshape(-1, *kept, len(field.names))  # (t, axes of the file ..., f)
         frames = np.broadcast_to(frames, (len(frames), *grid, len(field.names)))
-        missing = " ".join(axis if axis in self._ours else "1" for axis in "zyx")
-        return rearrange(frames, f"t {' '.join(self._ours)} f -> t f {missing}")
+        missing = " ".join(axis if axis in self._axes else "1" for axis in "zyx")
+        return rearrange(frames, f"t {' '.join(self._axes)} f -> t f {missing}")
 
 
 READER = hdf5_reader(
@@ -266,10 +258,8 @@ def _check_shape(file: h5py.File, field: StoredField, grid: list[int], num_traje
         )
 
 
-def _describe(
-    file: h5py.File, path: Path, axes: tuple[str, ...], ours: tuple[str, ...], num_trajectories: int
-) -> Iterator[Trajectory]:
-    along = [axes[ours.index(axis)] if axis in ours else None for axis in "zyx"]  # None where the file has no such axis
+def _describe(file: h5py.File, path: Path, axes: tuple[str, ...], num_trajectories: int) -> Iterator[Trajectory]:
+    along = [axis if axis in axes else None for axis in "zyx"]  # None where the file has no such axis
     grid_z, grid_y, grid_x = (1 if axis is None else size_of(file, axis) for axis in along)
     boundary_z, boundary_y, boundary_x = (NO_AXIS if axis is None else boundary_of(file, axis) for axis in along)
     num_frames = size_of(file, "time")

@@ -133,12 +133,6 @@ ALL_FIELDS = "all"
 """Name of the mean over the fields, in records of evaluations."""
 
 
-def check_fields(system: str, names: Iterable[str]) -> None:
-    """Raise DataError if a field is called as the mean over the fields is."""
-    if ALL_FIELDS in names:
-        raise DataError(f"{system}: no field may be called {ALL_FIELDS!r}, as the mean over all fields is; rename it.")
-
-
 def check_printable(source: Path, names: Iterable[str]) -> None:
     """Raise DataError if a name in a file holds control characters, which tables would send to the terminal."""
     for name in names:
@@ -344,7 +338,6 @@ class TrajectorySet(ABC):
         """
         units, given, coordinates, parameters = units or {}, given or {}, coordinates or {}, parameters or {}
         num_axes = len(spacing)
-        check_fields(system, fields)
         if (
             not 1 <= num_axes <= 3
             or len(boundary) != num_axes

@@ -38,61 +38,31 @@ class Published:
     settings: Mapping[str, float] = field(default_factory=dict)
 
 
-CATALOGUE = {
-    "shallow_water": Published(
-        summary="Radial dam break: water depth, waves from a released column, open sides.",
-        num_trajectories=1000,
-        resolution=128,
-        num_frames=101,
-        num_values=1,
-    ),
-    "diffusion_reaction": Published(
-        summary="FitzHugh-Nagumo diffusion-reaction: activator and inhibitor, patterns from noise, closed walls.",
-        num_trajectories=1000,
-        resolution=128,
-        num_frames=101,
-        num_values=2,
-    ),
-    "compressible_rand": Published(
-        summary="Viscous gas: density, pressure and velocity, from random waves of all four, periodic.",
-        num_trajectories=10000,
-        resolution=128,
-        num_frames=21,
-        num_values=4,
-        settings={"mach": 0.1, "viscosity": 0.01},
-    ),
-    "compressible_turb": Published(
-        summary="Nearly inviscid gas: density, pressure and velocity, from random waves of velocity, periodic.",
-        num_trajectories=1000,
-        resolution=512,
-        num_frames=21,
-        num_values=4,
-        settings={"mach": 1.0, "viscosity": 1e-8},
-    ),
-    "incompressible": Published(
-        summary="Incompressible flow in a closed box: velocity and the tracer on which a static force acts.",
-        num_trajectories=1096,
-        resolution=512,
-        num_frames=1000,
-        num_values=3,
-        settings={"viscosity": 0.01},
-    ),
-    "colliding_thermals": Published(
-        summary="A warm bubble of air meets a cold one: density, temperature and wind, periodic along x, closed along z.",
-        num_trajectories=96,
-        resolution=256,
-        num_frames=51,
-        num_values=4,  # twice as long as float32, on half as many cells
-    ),
-    "mhd_cavity": Published(
-        summary="Conducting fluid under a moving lid: velocity and magnetic field, closed and conducting walls.",
-        num_trajectories=96,
-        resolution=128,
-        num_frames=2001,
-        num_values=4,
-        settings={"interval": CAVITY_INTERVAL},
-    ),
+_SUMMARIES = {
+    "shallow_water": "Radial dam break: water depth, waves from a released column, open sides.",
+    "diffusion_reaction": "FitzHugh-Nagumo diffusion-reaction: activator and inhibitor, patterns from noise, closed walls.",
+    "compressible_rand": "Viscous gas: density, pressure and velocity, from random waves of all four, periodic.",
+    "compressible_turb": "Nearly inviscid gas: density, pressure and velocity, from random waves of velocity, periodic.",
+    "incompressible": "Incompressible flow in a closed box: velocity and the tracer on which a static force acts.",
+    "colliding_thermals": "A warm bubble of air meets a cold one: density, temperature and wind, periodic along x.",
+    "mhd_cavity": "Conducting fluid under a moving lid: velocity and magnetic field, closed and conducting walls.",
 }
+_SIZES = {  # number of trajectories, resolution, number of frames, number of values
+    "shallow_water": (1000, 128, 101, 1),
+    "diffusion_reaction": (1000, 128, 101, 2),
+    "compressible_rand": (10000, 128, 21, 4),
+    "compressible_turb": (1000, 512, 21, 4),
+    "incompressible": (1096, 512, 1000, 3),
+    "colliding_thermals": (96, 256, 51, 4),  # twice as long as float32, on half as many cells
+    "mhd_cavity": (96, 128, 2001, 4),
+}
+_SETTINGS = {
+    "compressible_rand": {"mach": 0.1, "viscosity": 0.01},
+    "compressible_turb": {"mach": 1.0, "viscosity": 1e-8},
+    "incompressible": {"viscosity": 0.01},
+    "mhd_cavity": {"interval": CAVITY_INTERVAL},
+}
+CATALOGUE = {name: Published(text, *_SIZES[name], _SETTINGS.get(name, {})) for name, text in _SUMMARIES.items()}
 
 _MODULES = {"compressible_rand": "compressible", "compressible_turb": "compressible", "colliding_thermals": "thermals"}
 SYSTEMS: Registry[Any] = Registry(

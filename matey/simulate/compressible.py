@@ -41,33 +41,16 @@ TYPICAL_SOUND = 3.0  # speed of sound in Rand, where it lies between 0.4 and 4
 LEAST_VISCOSITY = 1e-4
 # Floor for cells whose internal energy is lost to round-off in the total energy, behind strong shocks.
 LEAST_PRESSURE = 1e-6
+LONGITUDINAL = 7 / 3  # viscosity against stretching along an axis, 4/3 eta + zeta, over eta = zeta
 
 
-@dataclass(frozen=True)
-class Gas:
-    """Properties of the gas.
-
-    Attributes:
-        shear_viscosity: eta, kinematic.
-        bulk_viscosity: zeta, kinematic.
-    """
-
-    shear_viscosity: float = 0.0
-    bulk_viscosity: float = 0.0
-
-    @property
-    def longitudinal_viscosity(self) -> float:
-        """The viscosity against stretching along an axis."""
-        return self.bulk_viscosity + 4 / 3 * self.shear_viscosity
-
-
-def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
+def navier_stokes(initial: Tensor, times: Tensor, viscosity: float) -> Tensor:
     """Let gas flow in the periodic unit square.
 
     Args:
         initial: density, pressure and velocity, ``(b, f, x, y)``, in units in which the square has side 1.
         times: ``(t)``, increasing.
-        gas: properties of the gas.
+        viscosity: eta and zeta, which are equal in all published files.
 
     Returns:
         The same fields at each of the times, ``(b, t, f, x, y)``, float64.
@@ -78,10 +61,10 @@ def navier_stokes(initial: Tensor, times: Tensor, gas: Gas) -> Tensor:
     flow = FiniteVolume(law, spacing, (periodic, periodic))
     largest_step: Callable[[Tensor, Tensor], Tensor] = flow.largest_step
     scheme = heun
-    if gas.longitudinal_viscosity > LEAST_VISCOSITY * TYPICAL_SOUND * max(spacing):
-        viscosity = _Viscosity(gas, spacing)
-        scheme = viscosity.around
-        largest_step = partial(_viscous_step, flow, viscosity)
+    if LONGITUDINAL * viscosity > LEAST_VISCOSITY * TYPICAL_SOUND * max(spacing):
+        terms = _Viscosity(viscosity, spacing)
+        scheme = terms.around
+        largest_step = lambda state, time: flow.largest_step(state).clamp(max=terms.largest_step)  # noqa: E731
     states = integrate(law.conserved(initial), times, flow.rate, largest_step, scheme)
     return torch.stack([law.primitive(state) for state in states], dim=1)  # (b, t, f, x, y)
 
@@ -159,9 +142,9 @@ class IdealGas:
 class _Viscosity:
     """The viscous terms by central differences, in half steps before and after the others (Strang splitting)."""
 
-    def __init__(self, gas: Gas, spacing: tuple[float, ...]) -> None:
-        self.gas, self.spacing = gas, spacing
-        self.fastest_decay = 4 * gas.longitudinal_viscosity * sum(1 / cell**2 for cell in spacing)
+    def __init__(self, viscosity: float, spacing: tuple[float, ...]) -> None:
+        self.viscosity, self.spacing = viscosity, spacing
+        self.fastest_decay = 4 * LONGITUDINAL * viscosity * sum(1 / cell**2 for cell in spacing)
         # As many stages as let a gas of TYPICAL_SOUND keep its step. Were they chosen by the states, a trajectory's
         # numbers would depend on its neighbours in the batch.
         half_step = 0.4 / (TYPICAL_SOUND * sum(1 / cell for cell in spacing))
@@ -192,8 +175,8 @@ class _Viscosity:
         dim = 2 + axis
         next_density, next_velocity = density.roll(-1, dim), velocity.roll(-1, dim)
         stress = (next_velocity - velocity).mul_((density + next_density).mul_(0.5 / self.spacing[axis]))
-        along = torch.full((stress.shape[1], 1, 1), self.gas.shear_viscosity, dtype=stress.dtype)
-        along[axis] = self.gas.longitudinal_viscosity
+        along = torch.full((stress.shape[1], 1, 1), self.viscosity, dtype=stress.dtype)
+        along[axis] *= LONGITUDINAL
         return stress.mul_(along), (velocity + next_velocity).mul_(0.5)
 
 
@@ -294,7 +277,7 @@ def solve_gas(draw: Callable[[int, int, float], Tensor], ensemble: Ensemble, see
     viscosity, mach = ensemble.settings["viscosity"], ensemble.settings["mach"]
     initial = torch.stack([draw(seed, ensemble.resolution, mach) for seed in seeds])  # (b, f, x, y)
     times = torch.arange(ensemble.num_frames, dtype=torch.float64) * FRAME_INTERVAL
-    frames = navier_stokes(initial, times, Gas(viscosity, viscosity))
+    frames = navier_stokes(initial, times, viscosity)
     return [dict(zip(FIELDS, one.float().movedim(1, 0).numpy(), strict=True)) for one in frames]
 
 

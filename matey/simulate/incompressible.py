@@ -49,7 +49,7 @@ class Flow:
         return torch.stack([0.5 * (face + _lower(face, dim)) for face, dim in _by_axis(self.velocity)], dim=-3)
 
 
-def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float, lid_speed: float = 0.0) -> Flow:
+def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float) -> Flow:
     """Let a fluid flow in the unit square.
 
     Args:
@@ -57,13 +57,12 @@ def flow_in_box(initial: Flow, force: Tensor, times: Tensor, viscosity: float, l
         force: ``(..., 2, x, y)``, force on the faces, placed like the velocity.
         times: ``(t)``, increasing.
         viscosity: kinematic viscosity nu.
-        lid_speed: speed along x of the upper wall in y.
 
     Returns:
         Velocity ``(b, t, 2, x, y)`` and tracer ``(b, t, x, y)``, float64; divergence-free from the first frame on.
     """
     resolution = initial.tracer.shape[-1]
-    box = _Box(force.to(torch.float64), viscosity, lid_speed, 1 / resolution, _eigenvalues(resolution))
+    box = _Box(force.to(torch.float64), viscosity, 1 / resolution, _eigenvalues(resolution))
     velocity = box.project(initial.velocity.to(torch.float64))
     state = torch.cat((velocity, initial.tracer.to(torch.float64).unsqueeze(1)), dim=1)  # (b, f, x, y)
     frames = torch.stack(list(integrate(state, times, box.rate, box.largest_step, heun)), dim=1)  # (b, t, f, x, y)
@@ -76,7 +75,6 @@ class _Box:
 
     force: Tensor
     viscosity: float
-    lid_speed: float
     spacing: float
     eigenvalues: Tensor  # those of the Laplacian without flux through the walls, in the order of its cosines
 
@@ -112,9 +110,8 @@ class _Box:
         for (face, dim), (across, other) in zip(_by_axis(velocity), reversed(_by_axis(velocity)), strict=True):
             in_cells = 0.5 * (face + _lower(face, dim))
             along = _upper(in_cells.square(), dim) - in_cells.square()
-            wall = 2 * self.lid_speed if dim == -2 else 0.0
-            beyond = wall - face.narrow(other, -1, 1)  # ghost cells: their mean with the neighbours is the wall's speed
-            upper = torch.cat((face.narrow(other, 1, face.shape[other] - 1), beyond), other)
+            # Ghost cells beyond the walls: their mean with the neighbours is the wall's speed, zero.
+            upper = torch.cat((face.narrow(other, 1, face.shape[other] - 1), -face.narrow(other, -1, 1)), other)
             at_corner = 0.25 * (face + upper) * (across + _upper(across, dim))
             sideways = at_corner - _lower(at_corner, other)
             lower = torch.cat((-face.narrow(other, 0, 1), face.narrow(other, 0, face.shape[other] - 1)), other)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +15,6 @@ import numpy as np
 import yaml
 
 from matey.simulate.ensemble import Ensemble, Trajectory
-
-SLACK = 2**20
-"""Free bytes that a disk needs beyond the data: HDF5 writes its own records when it closes the file."""
 
 
 def _add_arrays(file: h5py.File, position: int, trajectory: Trajectory) -> None:
@@ -57,16 +52,10 @@ class Hdf5Layout:
             return False
 
     def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
-        """Return how many trajectories are in the unfinished file beside ``path``, zero if it is of another ensemble.
-
-        Raises:
-            BlockingIOError: another process writes the file; opened for writing, HDF5 would empty it before it notices.
-        """
+        """Return how many trajectories are in the unfinished file beside ``path``, zero if it is of another ensemble."""
         try:
             with h5py.File(unfinished(path)) as file:
                 return int(file.attrs["num_done"]) if file.attrs.get("made_as") == self._digest(ensemble, seeds) else 0
-        except BlockingIOError:
-            raise
         except OSError:  # no such file, or the process was killed in the middle of a write
             return 0
 
@@ -74,14 +63,11 @@ class Hdf5Layout:
         """Continue or begin the unfinished file, and give it its name when it is whole."""
         partial = unfinished(path)
         num_done = self.num_done(path, ensemble, seeds)
-        num_bytes = ensemble.num_bytes // ensemble.num_trajectories
-        _check_room(path.parent, num_bytes)
         with h5py.File(partial, "r+" if num_done else "w") as file:
             if num_done == 0:
                 self.begin(file, ensemble, seeds)
                 file.attrs["made_as"], file.attrs["num_done"] = self._digest(ensemble, seeds), 0
             for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
-                _check_room(path.parent, num_bytes)
                 self.add(file, position, trajectory)
                 file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom leaves the file corrupt
                 file.flush()
@@ -90,12 +76,6 @@ class Hdf5Layout:
 
     def _digest(self, ensemble: Ensemble, seeds: Sequence[int]) -> str:
         return hashlib.sha256(repr(self.configs(ensemble, seeds)).encode()).hexdigest()
-
-
-def _check_room(folder: Path, num_bytes: int) -> None:
-    """Raise OSError unless a disk has room for ``num_bytes``: HDF5 crashes when it closes a file on a full disk."""
-    if shutil.disk_usage(folder).free < num_bytes + SLACK:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def unfinished(path: Path) -> Path:

@@ -90,7 +90,6 @@ def test_what_cannot_be_done_is_a_sentence_and_leaves_nothing(two_ranks, tmp_pat
             convert(source, run, form, out, **{"average": False, "dtype": "float32", **kwargs})
         assert not out.exists() and list(tmp_path.iterdir()) in ([], [tmp_path / "bare"])
 
-    refuse("holds both the weights and their moving average", form="universal", average=True)
     refuse("keeps float32; --dtype bfloat16 is for --to huggingface", form="fp32", dtype="bfloat16")
     refuse("does not lie in a run's checkpoints/", run=None)
     bare = tmp_path / "bare"

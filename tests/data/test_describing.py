@@ -45,27 +45,7 @@ def test_arrays_of_other_shapes_are_left_out_and_named(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["u"], file["bottom"] = coded(1, 1, 30)[0, :, 0], np.zeros((NUM_Y, NUM_X), "f4")
     text = guessed(tmp_path / "a.h5").text
-    assert "# Left out, of other shapes than the fields" in text and ": bottom (8, 12)." in text
-
-
-def test_arrays_without_time_on_the_grid_of_the_fields_are_given(tmp_path):
-    write(tmp_path, "netCDF-4")
-    with h5py.File(tmp_path / "a.nc", "a") as file:
-        for name, axes in {"depth": ("lat", "lon"), "coast": ("sample", "lat", "lon"), "wind": ("lat",)}.items():
-            file[name] = np.ones([len(file[axis]) if axis in file else 2 for axis in axes], "f4")
-            for number, axis in enumerate(axes):
-                file[name].dims[number].attach_scale(file[axis]) if axis in file else None
-                file[name].dims[number].label = axis
-    data = answered(tmp_path / "a.nc", **ANSWERS)
-    assert set(data.given) == {"depth", "coast", "wind"} and not data.given_in_time
-    assert data.read_given(1, 0, 1).shape == (1, 3, 1, NUM_Y, NUM_X)
-    (tmp_path / "matey.yaml").unlink()
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file["u"], file["bottom"], file["edges"] = np.zeros((6, 8, 12)), np.ones((8, 12)), np.ones((9, 13))
-        file["t"], file["y"], file["x"] = np.arange(6.0), np.arange(8.0), np.arange(12.0)
-    guess = guessed(tmp_path / "b.h5")
-    assert guess.tree["given"] == {"bottom": {"array": "bottom", "axes": ["y", "x"]}}
-    assert ": edges (9, 13)." in guess.text
+    assert "# Left out, of other shapes than the fields: bottom (8, 12)." in text
 
 
 def test_a_file_without_fields_is_refused(tmp_path):

@@ -40,9 +40,7 @@ def test_vectors_that_matlab_writes_with_two_axes_are_coordinates(tmp_path, turn
     path = write(tmp_path / "run.mat", **vectors, nu=np.full((1, 1), 0.5))
     guess = guess_description(path, tmp_path).tree
     assert guess["spacing"] == {"y": "y", "x": "x"} and guess["time_step"] == "t"
-    assert (
-        guess["axes"] == ["time", "y", "x"] and guess["parameters"] == {"nu": {"array": "nu"}} and "given" not in guess
-    )
+    assert guess["axes"] == ["time", "y", "x"] and guess["parameters"] == {"nu": {"array": "nu"}}
     data = answered(path, **ANSWERS)
     (about,) = data.trajectories
     assert (about.spacing, about.time_step, about.parameters) == ((1, 0.25, 0.125), 0.5, {"nu": 0.5})
@@ -103,7 +101,6 @@ def test_labels_tell_the_axes_where_the_names_of_scales_do_not(tmp_path):
 def test_truth_values_are_given_as_zeros_and_ones_and_never_predicted(tmp_path):
     mask = VALUES[0] > 0
     path = write(tmp_path / "run.h5", t=T, y=Y, x=X, solid=mask)
-    assert guess_description(path, tmp_path).tree["given"] == {"solid": {"array": "solid", "axes": ["y", "x"]}}
     data = opened(path, given={"solid": {"array": "solid", "axes": ["y", "x"]}})
     np.testing.assert_array_equal(data.read_given(0, 1, 3)[:, 0, 0], mask[None])
     write(tmp_path / "all.h5", u=VALUES > 0, t=T, y=Y, x=X)

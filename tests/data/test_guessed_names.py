@@ -105,7 +105,7 @@ def test_without_names_of_axes_a_staggered_grid_is_known_by_its_sizes(tmp_path):
         file["t"], file["y"], file["x"] = np.arange(5.0), np.arange(8.0), np.arange(12.0)
     guess = guessed(tmp_path / "a.h5")
     assert guess.tree["fields"] == {"pressure": "p"} and guess.tree["axes"] == ["time", "y", "x"]
-    assert "Left out, of other shapes than the fields (docs/data.md: Staggered grids): u (5, 8, 13)" in guess.text
+    assert "Left out, of other shapes than the fields: u (5, 8, 13)" in guess.text
 
 
 def test_components_one_more_than_others_are_no_staggered_grid(tmp_path):

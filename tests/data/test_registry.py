@@ -129,16 +129,6 @@ def in_memory(*fields, **parameters):
     )
 
 
-def test_a_field_that_is_called_as_the_mean_over_the_fields_is_refused(tmp_path):
-    with pytest.raises(
-        DataError, match="flow: no field may be called 'all', as the mean over all fields is; rename it"
-    ):
-        in_memory("u", "all")
-    np.save(tmp_path / "u.npy", np.zeros((3, 8, 8), "f4"))
-    with pytest.raises(DataError, match="no field may be called 'all'"):
-        open_dataset(tmp_path / "u.npy", flow(fields={"all": {}}, time_step=0.5))
-
-
 @pytest.mark.parametrize(
     ("data", "name"),
     [

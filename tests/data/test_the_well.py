@@ -40,18 +40,6 @@ def test_axes_are_taken_by_their_name(tmp_path):
     assert trajectories.trajectories[0].spacing == (1.0, 0.25, 0.5)
 
 
-def test_axes_of_other_names_are_x_y_in_their_order(path):
-    with h5py.File(path, "a") as file:
-        file.move("dimensions/x", "dimensions/theta")
-        file.move("dimensions/y", "dimensions/phi")
-        file["dimensions"].attrs["spatial_dims"] = ["theta", "phi"]
-        del file["boundary_conditions"]
-    trajectories = open_dataset(path)
-    assert trajectories.fields == ("height", "pressure", "velocity_theta", "velocity_phi")
-    assert trajectories.trajectories[0].boundary == ("none", "open", "open")
-    np.testing.assert_array_equal(trajectories.read(1, 0, 2)[:, [0, 2, 3], 0], coded(3)[1, :2])
-
-
 @pytest.mark.parametrize("axis", ["x", "y"])
 def test_grids_that_are_uneven_or_not_cartesian_are_refused(path, axis):
     with h5py.File(path, "a") as file:
@@ -115,7 +103,7 @@ def test_the_folder_of_a_file_is_its_split(tmp_path, part):
             lambda file: file.attrs.update(n_trajectories=3),
             r"height: expected real numbers of shape \(3, 6, 12, 8\) .*got \(2, 6",
         ),
-        (lambda file: file["dimensions"].attrs.update(spatial_dims=["x", "x"]), "one to three names .*got"),
+        (lambda file: file["dimensions"].attrs.update(spatial_dims=["x", "x"]), "expected x, x and y, .*got"),
         (
             lambda file: file["boundary_conditions/below"].attrs.update(bc_type="SLIP"),
             "expected bc_type WALL, .*'SLIP'",
