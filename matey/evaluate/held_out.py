@@ -174,11 +174,6 @@ def hold_out(
                 f"The {part} part of {data.system} is empty; data.split of the run is {list(split.split)}. "
                 "Choose another --split or give --data."
             )
-    if record is None and are_of_the_run:
-        notes.append(
-            f"How the run split its data is not recorded: the {part} part is found from the files that are there now, and if "
-            "these have changed, the model may have been trained on some of it."
-        )
     return HeldOut(tuple(sets), tuple(chosen), num_frames, part, tuple(notes))
 
 

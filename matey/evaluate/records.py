@@ -16,9 +16,10 @@ from torch import Tensor
 from matey.checkpoints.durable import replace_text
 from matey.data import Window
 from matey.data.trajectories import ALL_FIELDS
+from matey.evaluate.histories import OwnCells, described
 from matey.fields import FieldBatch
-from matey.metrics import METRICS, NRMSE_EPSILON, nrmse
-from matey.physics import MEASURES, measures_of
+from matey.metrics import CELLS, METRICS, NRMSE_EPSILON, CellSums
+from matey.physics import MEASURES, Measure, measures_of
 from matey.samples import Samples
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch, cover, patch_grid, unpatchify
@@ -176,55 +177,68 @@ class ErrorSums:
         With ``patch_of_cell`` ``(b, z, y, x)``, the jumps at the borders of patches are added too; with the names of the
         samples' trajectories, also the error of each trajectory.
         """
-        frames = {"": prediction, PERSISTENCE: batch.last}
-        errors = {
-            before + name: metric.value(frame, target)
-            for before, frame in frames.items()
-            for name, metric in METRICS.items()
-        }
         seams = None
         if patch_of_cell is not None:
             # Divided by the target's size, so that jumps can be averaged over the fields.
             size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
             seams = jumps(prediction - target, patch_of_cell) / size
-        extrapolated, physics = nrmse(extrapolation(batch, lead), target), numbers_of(batch, prediction, target)
-        self.add_found(batch.samples, kind, lead, errors, extrapolated, physics, trajectories, seams)
+        own = slice(0, batch.num_samples)
+        cells = OwnCells(described(batch.samples, own, batch.spacing), batch.num_samples, own)
+        newest = batch.history[:, -2:]
+        self.add_cells(cells, batch.samples, kind, lead, newest, prediction, target, trajectories, batch, seams)
 
-    def add_found(
+    def add_cells(
         self,
+        cells: OwnCells,
         samples: Samples,
         kind: Kind,
         lead: int,
-        errors: Mapping[str, Tensor],
-        extrapolated: Tensor,
-        physics: Mapping[str, Tensor],
+        newest: Tensor,
+        frame: Tensor,
+        truth: Tensor,
         trajectories: Sequence[str],
+        whole: FieldBatch | None = None,
         seams: Tensor | None = None,
     ) -> None:
-        """Add errors that were computed elsewhere, as of fields that no rank holds whole.
+        """Add the errors of a frame in the cells that a rank holds; all ranks that hold the others must call.
 
         Args:
-            samples: the samples.
+            cells: the cells.
+            samples: all samples of the batch.
             kind: kind of the forecast.
             lead: lead of the forecast.
-            errors: errors ``(b, f)`` by name; persistence's have the prefix `PERSISTENCE`.
-            extrapolated: the NRMSE ``(b, f)`` of extrapolation.
-            physics: numbers ``(b,)`` by the names of `numbers_of`.
+            newest: the last two frames of the histories ``(k, t, f, z, y, x)`` in own cells, or the only one.
+            frame: the predicted frame ``(k, f, z, y, x)``.
+            truth: the true frame.
             trajectories: names of the samples' trajectories.
+            whole: the histories if the rank holds all cells; else what needs neighbouring cells has no number.
             seams: jumps ``(2, b, f)`` across the borders of patches and inside them, over the target's size; None if unknown.
         """
-        across, inside = (torch.full_like(extrapolated, math.nan),) * 2 if seams is None else seams
-        found = {("errors", name): error for name, error in errors.items()}
-        found |= {("", "extrapolation"): extrapolated, ("", "across"): across, ("", "inside"): inside}
-        of_fields = torch.stack([*found.values()]).double()  # (m, b, f)
+        last = newest[:, -1]
+        guesses = frame, last, last + lead * (last - newest[:, 0])  # of a single frame, the last again
+        sums = _cell_sums(cells, *guesses, truth)
+        found = {("", name): torch.full_like(sums.target, math.nan) for name in ("across", "inside")}
+        if seams is not None:
+            found |= zip(found, seams.double(), strict=True)
+        for name, metric in METRICS.items():
+            of_guesses = torch.full_like(sums.error, math.nan)  # (3, b, f)
+            if metric.of_sums is not None:
+                of_guesses = metric.of_sums(sums)
+            elif whole is not None:
+                of_guesses = torch.stack([metric.value(guess, truth) for guess in guesses]).double()
+            found["errors", name], found["errors", PERSISTENCE + name] = of_guesses[:2]
+            if name == "nrmse":
+                found["", "extrapolation"] = of_guesses[2]
+        of_fields = torch.stack([*found.values()])  # (m, b, f)
         values = (*of_fields.unbind(dim=2), of_fields.mean(dim=2))
         for name, own in zip((*samples.fields, ALL_FIELDS), values, strict=True):
             totals = self._sums.setdefault((samples.system, name, kind, lead), {})
-            sums = zip(found, own.sum(dim=1).tolist(), strict=True)
-            add_up(totals, {key: (total, samples.number) for key, total in sums})
+            of_errors = zip(found, own.sum(dim=1).tolist(), strict=True)
+            add_up(totals, {key: (total, samples.number) for key, total in of_errors})
             of_samples = own[[*found].index(("errors", "nrmse"))].tolist()
             for trajectory, error in zip(trajectories, of_samples, strict=False):
                 add_up(totals, {("trajectories", trajectory): (error, 1)})
+        physics = _physics(cells, last, frame, truth, whole)
         add_up(totals, {("physics", name): (each.sum().item(), len(each)) for name, each in physics.items()})
 
     def merge(self, later: ErrorSums) -> None:
@@ -329,14 +343,42 @@ Totals = dict[tuple[str, str], tuple[float, int]]
 """Sums by kind (errors, trajectories, physics, none) and name, each with the number of its terms."""
 
 
-def numbers_of(batch: FieldBatch, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Return a system's measures ``(b,)`` by name, for predicted and true frames ``(b, f, z, y, x)``."""
-    found = {
-        before + name: measure.number(frame, batch)
-        for name, measure in measures_of(batch)
-        for before, frame in (("", prediction), (TRUTH, target))
-    }
-    return {name: values for name, values in found.items() if values is not None}
+def _cell_sums(cells: OwnCells, *frames: Tensor) -> CellSums:
+    """Return the sums ``(g, b, f)`` over all cells of several guesses of the same frame, and of the truth, the last one."""
+    totals = cells.summed(lambda *slabs: torch.stack([slab.sum(dim=CELLS) for slab in slabs], dim=1), *frames)
+    means = cells.of_own(totals / cells.num_cells)  # (k, g + 1, f, 1, 1, 1)
+
+    def sums_of(*slabs: Tensor) -> Tensor:
+        values = torch.stack(slabs, dim=1)
+        off = values - means
+        products = (values[:, :-1] - values[:, -1:]).square(), off[:, :-1].square(), off[:, :-1] * off[:, -1:]
+        return torch.cat([*products, values[:, -1:].square(), off[:, -1:].square()], dim=1).sum(dim=CELLS)
+
+    found = cells.summed(sums_of, *frames).transpose(0, 1)  # (s, b, f)
+    error, deviation, product = found[:-2].unflatten(0, (3, len(frames) - 1))
+    return CellSums(cells.num_cells, error, found[-2], deviation, found[-1], product)
+
+
+def _physics(
+    cells: OwnCells, last: Tensor, frame: Tensor, truth: Tensor, whole: FieldBatch | None
+) -> dict[str, Tensor]:
+    """Return the measures ``(b,)`` of predicted and true frames by name; of neighbouring cells for whole fields alone."""
+    about, numbers = cells.about, dict[str, Tensor]()
+    for name, measure in measures_of(about):
+
+        def sums_of(*slabs: Tensor, measure: Measure = measure) -> Tensor:
+            of_slabs = [measure.sums(slab, about) for slab in slabs]
+            return torch.stack([sums for sums in of_slabs if sums is not None], dim=1).double()
+
+        of_frames: Sequence[Tensor | None] = ()
+        if not measure.is_of_cells:
+            of_frames = [] if whole is None else [measure.sums(each, whole) for each in (frame, truth, last)]
+        elif measure.sums(about.last[..., :1, :1, :1], about) is not None:
+            of_frames = cells.summed(sums_of, frame, truth, last).unbind(1)
+        if sums := [each for each in of_frames if each is not None]:
+            ours, true, before = sums
+            numbers[name], numbers[TRUTH + name] = measure.value(ours, before), measure.value(true, before)
+    return numbers
 
 
 def add_up(totals: Totals, more: Totals) -> None:
@@ -411,18 +453,3 @@ def _numbers(layout: TokenLayout, level: int, patch: Patch, batch: FieldBatch, c
     canvas[layout.row[leaf] // (batch.num_frames // patch[0])] = leaf
     cells = canvas[:, None, None, None, None, None].expand(-1, 1, *frame_patch)
     return unpatchify(cells, grid)[:, 0, 0]
-
-
-def extrapolation(batch: FieldBatch, lead: float) -> Tensor:
-    """Predict that every cell repeats its last change, ``u(t) + lead (u(t) - u(t-1))``.
-
-    Args:
-        batch: the histories; a history of one frame shows no change, and this frame is predicted again.
-        lead: snapshots from the last frame to the predicted one; the lead time of the batch is not used.
-
-    Returns:
-        The predicted frame ``(b, f, z, y, x)`` in physical units.
-    """
-    if batch.num_frames == 1:
-        return batch.last
-    return batch.last + lead * (batch.last - batch.history[:, -2])

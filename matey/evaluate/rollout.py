@@ -108,6 +108,9 @@ class Rollout:
 def largest_change(history: Tensor, cells: OwnCells) -> Tensor:
     """Return the root mean square of the largest change from one snapshot to the next that a rollout may make.
 
+    If other fields vary, the size of a constant field counts as its deviation, as for the uniform density and pressure in
+    which turbulence begins; if no field varies, no motion is expected.
+
     Args:
         history: the given frames ``(k, t, f, z, y, x)`` in own cells.
         cells: the own cells.
@@ -121,23 +124,10 @@ def largest_change(history: Tensor, cells: OwnCells) -> Tensor:
     changes = torch.full_like(mean, torch.inf)
     if history.shape[1] > 1:
         changes = cells.summed(lambda slab: slab.diff(dim=1).square().sum(dim=CELLS), history).amax(dim=1)
-    return largest_of((changes / cells.num_cells).sqrt(), mean, (squares / cells.num_cells).sqrt())
-
-
-def largest_of(changes: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return the largest allowed change ``(b, f)`` from numbers of a history; infinite if these do not determine it.
-
-    If other fields vary, the size of a constant field counts as its deviation, as for the uniform density and pressure in
-    which turbulence begins; if no field varies, no motion is expected.
-
-    Args:
-        changes: the largest change ``(b, f)`` in the history; infinite for a single frame, which shows none.
-        mean: mean ``(b, f)`` of the fields.
-        deviation: standard deviation of the fields ``(b, f)``.
-    """
+    deviation = (squares / cells.num_cells).sqrt()
     varies = deviation > 0
     of_constant = LEAST_SHARE * mean.abs().where(varies.any(dim=1, keepdim=True), 0)
-    sizes = torch.maximum(changes, LEAST_SHARE * deviation).where(varies, of_constant)
+    sizes = torch.maximum((changes / cells.num_cells).sqrt(), LEAST_SHARE * deviation).where(varies, of_constant)
     return largest_after(torch.full_like(sizes, torch.inf), sizes, 1)
 
 

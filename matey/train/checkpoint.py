@@ -7,7 +7,6 @@ leaves the best weights whole.
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -138,25 +137,18 @@ class RunFolder:
         barrier()
         return note
 
-    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int, best: float) -> tuple[str, bool]:
-        """Prepare to go on after ``step``, whose best ``valid_nrmse`` is ``best``: drop the metrics of steps that run again.
-
-        Returns:
-            A sentence about corrupt lines in the metrics, which are dropped as well, empty if there are none; and whether the
-            best weights are of a step that will be run again.
-        """
-        note, is_later = "", False
-        if rank() == 0:
-            if self._old_model.exists() and not self.model.exists():
-                self._old_model.rename(self.model)
-            shutil.rmtree(self._old_model, ignore_errors=True)
-            log = read_metrics(self.metrics)
-            is_later = any(line["step"] > step and line.get("valid_nrmse", math.inf) < best for _, line in log.lines)
-            with self._writing():
-                replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
-            self._write_configs(run, deepspeed_config)
-            note = log.note(self.metrics)
-        return note, from_rank_zero(is_later)
+    def go_on(self, run: RunConfig, deepspeed_config: dict[str, Any], step: int) -> str:
+        """Prepare to go on after ``step``: drop the metrics of steps that run again; return a sentence on corrupt lines."""
+        if rank() > 0:
+            return ""
+        if self._old_model.exists() and not self.model.exists():
+            self._old_model.rename(self.model)
+        shutil.rmtree(self._old_model, ignore_errors=True)
+        log = read_metrics(self.metrics)
+        with self._writing():
+            replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
+        self._write_configs(run, deepspeed_config)
+        return log.note(self.metrics)
 
     def record_done(self, steps: int) -> None:
         """Record that the run has ended with all of so many steps done, unless its disk is full."""
@@ -207,8 +199,6 @@ class RunFolder:
                 new.rename(whole)
                 replace_text(self.checkpoints / LATEST, whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
-            if world_size() == 1:  # other ranks may still write into it
-                shutil.rmtree(new, ignore_errors=True)
             let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         if rank() == 0:
@@ -225,7 +215,15 @@ class RunFolder:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts; or the checkpoint
                 is corrupt, or DeepSpeed's with other ranks, another ZeRO stage or other groups of weights.
         """
-        check_kept(self.path, run)
+        saved = load_config(self.path / CONFIG)
+        for section, keys in KEPT.items():
+            before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
+            for key in keys or {**before, **now}:
+                if before.get(key) != now.get(key):
+                    raise RunError(
+                        f"{self.path} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
+                        "use the same, or another output.dir."
+                    )
         barrier()
         return load_checkpoint(engine, self.checkpoints / step_name(step), average)
 
@@ -338,15 +336,11 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
     """
     new = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    try:
-        # A model without weights of its own: the run's module may be in bfloat16, and config.json would say so.
-        with torch.device("meta"):
-            model = MateyModel(module.config)
-        with quiet():
-            model.save_pretrained(new, state_dict=plain_weights(module, weights))
-    except BaseException:
-        shutil.rmtree(new, ignore_errors=True)
-        raise
+    # A model without weights of its own: the run's module may be in bfloat16, and config.json would say so.
+    with torch.device("meta"):
+        model = MateyModel(module.config)
+    with quiet():
+        model.save_pretrained(new, state_dict=plain_weights(module, weights))
     flush(new)
     if folder.exists():
         _make_way(old)
@@ -368,19 +362,6 @@ KEPT = dict(model=(), tokens=(), finetune=(), data=("history",), train=("optimiz
 
 class RunError(Mistake):
     """A run that cannot start, go on or be saved: one sentence that says what to do."""
-
-
-def check_kept(folder: Path, run: RunConfig) -> None:
-    """Raise RunError if a folder's run has another model, tokenizer or history, or trains other parts."""
-    saved = load_config(folder / CONFIG)
-    for section, keys in KEPT.items():
-        before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
-        for key in keys or {**before, **now}:
-            if before.get(key) != now.get(key):
-                raise RunError(
-                    f"{folder} holds a run with {section}.{key} = {before.get(key)}, this one asks for {now.get(key)}; "
-                    "use the same, or another output.dir."
-                )
 
 
 def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dict[str, Any]:

@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from typing import Any, get_args
 
-import torch
-
 from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, Part, RunConfig, source_of
 from matey.config.schema import FINETUNE_MODES
-from matey.model.configuration import model_config, with_network_of
+from matey.model.configuration import with_network_of
 from matey.model.lora import add_adapters, is_adapter
 from matey.model.matey import MateyModel, quiet
 from matey.model.parts import OUTPUT, part_of
-from matey.model.transfer import Transfer, transfer, weights_fingerprint
-from matey.parallel.collectives import check_same_run
+from matey.model.transfer import Transfer, transfer
 from matey.train.describe import parts_table
-from matey.train.network import check_fit, with_vocabulary
-from matey.train.run import train_run
-from matey.train.run_data import check_unseen, open_data
+from matey.train.run import opened, train_run
+from matey.train.run_data import check_unseen
 
 
 def finetune(
@@ -46,22 +42,14 @@ def finetune(
     source = None if trained is None else trained.model
     if source is not None:
         run = with_network_of(run, source.config)
-    check_same_run(run, deepspeed_config)
-    data = open_data(run)
+    run, data, model = opened(run, deepspeed_config, None if source is None else source.config)
     if trained is not None and not settings.allow_seen:
         check_unseen(trained.split, trained.seen, data.sets, data.splits, settings.pretrained)
-    pretrained = None if source is None else source.config
-    run = with_vocabulary(run, data.all_sets, pretrained)
-    config = model_config(run, pretrained)
-    check_fit(config, data.sets_and_views)
-    torch.manual_seed(run.train.seed)
-    model = MateyModel(config)
     moved = None if source is None else move_weights(source, model, settings)
     FINETUNE_MODES[settings.train](model, settings)
     notes = ["Initial weights are random."] if moved is None else [f"From {settings.pretrained}:", *moved.sentences]
     notes.append(parts_table(model, moved))
-    facts = {"the initial weights": weights_fingerprint(model)}
-    return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes, facts=facts)
+    return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe, notes=notes)
 
 
 def load_source(run: RunConfig) -> Trained | None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from matey.fields import FieldBatch
-from matey.metrics import NRMSE_EPSILON, nrmse
+from matey.metrics import NRMSE_EPSILON
 from matey.model.forecast import Forecast
 from matey.model.nested import with_tensors
 from matey.model.sequence_group import SequenceGroup
@@ -80,10 +80,6 @@ class Nrmse(Loss):
     def squares(self, values: Tensor, axes: Sequence[int]) -> Tensor:
         """Square the values."""
         return values.square()
-
-    def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
-        """Return the NRMSE of a whole predicted frame."""
-        return nrmse(prediction, batch.known_target)
 
 
 @dataclass(frozen=True)

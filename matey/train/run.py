@@ -5,21 +5,19 @@ A pretraining run takes the vocabulary of its data and random weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from matey.checkpoints.run_files import read_metrics
-from matey.config import RunConfig, dump_config
-from matey.model.configuration import model_config
+from matey.config import RunConfig
+from matey.model.configuration import MateyConfig, model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import (
-    check_agreement,
     check_same_run,
     done_by_rank_zero,
-    fingerprint,
     from_rank_zero,
     rank,
 )
@@ -55,7 +53,6 @@ def train_run(
     *,
     only_describe: bool = False,
     notes: Sequence[str] = (),
-    facts: Mapping[str, str] | None = None,
 ) -> bool:
     """Train as ``run`` says, from the model's weights or from the newest checkpoint; return whether training is done.
 
@@ -67,11 +64,9 @@ def train_run(
         say: function that prints a line on rank 0.
         only_describe: whether to describe the run only, without training.
         notes: sentences to print after the description that every run prints.
-        facts: further fingerprints that all ranks must agree on.
     """
     check_attention(run.model.attention, is_bf16(deepspeed_config))
     topology = topology_of(run, data, model.config, 2 if is_bf16(deepspeed_config) else 4)
-    check_agreement({"the run's configuration": fingerprint(dump_config(run)), **(facts or {})})
     if topology.sequence_parallel_size > 1:
         model.sequence_group = DistributedSequenceGroup(topology, run.model.attention)
     model.checkpoint_blocks = run.parallel.checkpoint_blocks
@@ -151,14 +146,12 @@ def _start_or_resume(
             say(note)
         return Progress(validated=validated)
     state = folder.load(engine, run, done, average)
-    note, is_later = folder.go_on(run, deepspeed_config, done, state["best"])
-    if note:
+    if note := folder.go_on(run, deepspeed_config, done):
         say(note)
-    reason = f"What is validated has changed since step {done}" if state["validated"] != validated else ""
-    if is_later:
-        reason = f"The model of the run is of a step after {done}, which will be run again"
-    if reason:
-        say(f"{reason}: the best weights are chosen anew, from the next validation on.")
+    if state["validated"] != validated:
+        say(
+            f"What is validated has changed since step {done}: the best weights are chosen anew, from the next validation on."
+        )
         return Progress(done, owes_validation=state["owes_validation"], validated=validated)
     return Progress(done, state["best"], state["stale"], state["owes_validation"], validated)
 
@@ -180,10 +173,18 @@ def pretrain(
         say: function that prints a line on rank 0.
         only_describe: whether to describe the run only, without training.
     """
+    run, data, model = opened(run, deepspeed_config)
+    return train_run(run, data, model, deepspeed_config, say, only_describe=only_describe)
+
+
+def opened(
+    run: RunConfig, deepspeed_config: dict[str, Any], pretrained: MateyConfig | None = None
+) -> tuple[RunConfig, RunData, MateyModel]:
+    """Return a run with its vocabulary, its data, and its network, with random weights and after a pretrained one if given."""
     check_same_run(run, deepspeed_config)
     data = open_data(run)
-    run = with_vocabulary(run, data.all_sets)
-    config = model_config(run)
+    run = with_vocabulary(run, data.all_sets, pretrained)
+    config = model_config(run, pretrained)
     check_fit(config, data.sets_and_views)
     torch.manual_seed(run.train.seed)
-    return train_run(run, data, MateyModel(config), deepspeed_config, say, only_describe=only_describe)
+    return run, data, MateyModel(config)

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from matey.checkpoints.durable import replace_text
 from matey.checkpoints.run_files import SEEN, SPLIT
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.schema import LOSSES
 from matey.data import open_dataset, open_sets
-from matey.data.reading import read_windows, sound_windows
+from matey.data.reading import read_box, read_windows, sound_windows
 from matey.data.split_record import (
     RecordedParts,
     SplitRecord,
@@ -233,9 +235,30 @@ def persistence_by_system(
     }
 
 
+AT_ONCE = 2**28
+"""Bytes of a frame that are read at once; a larger frame is read a few layers at a time."""
+
+
 def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
-    (batch,) = read_windows(sets, [pair], num_frames=1)
-    return loss.of_frame(batch.last, batch).mean().item()
+    """Return the error on a pair of frames, a few layers of the slowest axis at a time unless a loss looks at neighbours."""
+    source = sets[pair.set_index]
+    grid = source.trajectories[pair.trajectory].grid
+    if loss.halo:
+        (batch,) = read_windows(sets, [pair], num_frames=1)
+        return loss.of_frame(batch.last, batch).mean().item()
+    axis = 0 if grid[0] > 1 else 1
+    layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
+    sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
+    sides = [slice(0, size) for size in grid]
+    for first in range(0, grid[axis], layers):
+        sides[axis] = slice(first, min(first + layers, grid[axis]))
+        last, target = (
+            torch.from_numpy(read_box(source, pair.trajectory, frame, frame + 1, (sides[0], sides[1], sides[2])))
+            for frame in (pair.start, pair.start + pair.lead)
+        )
+        for total, values in zip(sums, (last - target, target), strict=True):
+            total += loss.squares(values, ()).sum(dim=(2, 3, 4), dtype=torch.float64)
+    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item() if sums[0].any() else 0.0
 
 
 Splits = tuple[Split, ...]

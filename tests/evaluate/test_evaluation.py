@@ -67,7 +67,7 @@ def test_a_rollout_by_a_longer_lead_starts_with_the_forecasts_at_its_leads(model
 
 @law("rule", ["threshold", "fraction", "budget"], quick=["threshold", "budget"])
 def test_forecasts_without_bounds_are_reported_as_diverged(rule, shallow_water):
-    assert summary_text(without_bounds(rule, shallow_water)).split("\n\n")[0].count("diverged") == 3
+    assert summary_text(without_bounds(rule, shallow_water)).split("\n\n")[0].count("diverged") == 6
 
 
 def without_bounds(rule, data):

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.evaluation import ScoredBoxes
 from matey.evaluate.histories import Boxes
 from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
@@ -57,7 +56,8 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_
             for each in (prediction, batch.target)
         )
         sums = ErrorSums()
-        ScoredBoxes(histories).add(sums, "rollout", 3, frame, truth, names)
+        newest = histories.history[:, -2:]
+        sums.add_cells(histories.cells, histories.part.samples, "rollout", 3, newest, frame, truth, names)
         return sums.records()
 
     expected = whole.records()

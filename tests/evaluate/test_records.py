@@ -9,7 +9,6 @@ from matey import FieldBatch
 from matey.evaluate.records import (
     ErrorSums,
     Record,
-    extrapolation,
     jumps,
     patches_of_cells,
     read_records,
@@ -19,26 +18,6 @@ from matey.metrics import METRICS, Metric
 from matey.tokens.refinement import Refinement
 from matey.tokens.tokenize import tokenize
 from tests.support.models import make_batch
-
-KEYS = [
-    "system",
-    "field",
-    "kind",
-    "lead",
-    "nrmse",
-    "vrmse",
-    "persistence_nrmse",
-    "persistence_vrmse",
-    "num_windows",
-    "seams",
-    "extrapolation_nrmse",
-    "best_trajectory",
-    "worst_trajectory",
-    "worst",
-    "physics",
-    "conserve",
-    "tokens_worth",
-]
 
 
 def batch_of(num_samples, fields=("density", "pressure")):
@@ -78,19 +57,6 @@ def test_all_is_the_mean_over_the_fields():
     assert record.ratio == pytest.approx(0.5)
 
 
-def test_systems_that_share_a_field_are_kept_apart():
-    sums = ErrorSums()
-    for system in ("gas", "plasma"):
-        batch = FieldBatch(system, ("density",), torch.ones(1, 1, 1, 1, 2, 2), torch.ones(1))
-        sums.add(batch, "lead", 1, batch.last, batch.last)
-    assert [(r.system, r.field) for r in sums.records()] == [
-        ("gas", "density"),
-        ("gas", "all"),
-        ("plasma", "density"),
-        ("plasma", "all"),
-    ]
-
-
 def test_the_ratio_to_a_perfect_baseline_is_defined():
     exact = Record("gas", "all", "lead", 1, {"nrmse": 0.0}, {"nrmse": 0.0}, 1, extrapolation_nrmse=0.0)
     assert exact.ratio == 1
@@ -101,31 +67,9 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
     errors, persistence = {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}
     record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_nrmse=math.inf)
     write_records([record], tmp_path / "metrics.json")
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    (row,) = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=refuse)
-    assert list(row) == KEYS
-    assert list(row.values()) == [
-        "gas",
-        "all",
-        "rollout",
-        9,
-        None,
-        None,
-        0.5,
-        0.25,
-        7,
-        None,
-        None,
-        None,
-        None,
-        "",
-        {},
-        False,
-        None,
-    ]
+    (row,) = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(row)[:8] == [*"system field kind lead nrmse vrmse persistence_nrmse persistence_vrmse".split()]
+    assert [*row.values()][:9] == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7] and row["seams"] is None
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
@@ -161,18 +105,12 @@ def test_a_metric_of_any_other_name_keeps_its_own_number(monkeypatch, name):
     assert all(record.errors[name] == 7 and 0 < record.seams for record in sums.records())
 
 
-def history_of(*frames):
-    history = torch.tensor(frames, dtype=torch.float32)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4)
-    return FieldBatch("gas", ("density",), history, torch.ones(2))
-
-
 def test_extrapolation_is_exact_where_every_cell_changes_steadily():
-    for lead in (1, 2, 7):
-        assert torch.equal(extrapolation(history_of(9, 1, 4), lead), history_of(4 + 3 * lead).last)
-
-
-def test_a_single_frame_shows_no_change_to_extrapolate():
-    assert torch.equal(extrapolation(history_of(4), 5), history_of(4).last)
+    for frames, lead, target in (((9, 1, 4), 7, 25), ((4,), 5, 4)):  # a single frame shows no change
+        history = torch.tensor(frames, dtype=torch.float32)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4)
+        batch, sums = FieldBatch("gas", ("density",), history, torch.ones(2)), ErrorSums()
+        sums.add(batch, "lead", lead, batch.last, torch.full_like(batch.last, target))
+        assert {record.extrapolation_nrmse for record in sums.records()} == {0}
 
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))

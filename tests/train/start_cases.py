@@ -10,16 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import h5py
-import torch
 import torch.distributed as dist
 
 from matey.checkpoints.run_files import SPLIT
 from matey.config import load_config
 from matey.data.split_record import seen_text
-from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
-from matey.parallel.exchange import make_groups
+from matey.parallel.collectives import barrier, from_all_ranks, rank
 from matey.parallel.package import deepspeed
-from matey.parallel.topology import Topology
 from matey.train.run_data import loss_scales, open_data
 
 OPENED: Counter = Counter()
@@ -43,21 +40,6 @@ def opens():
     return [max(everyone.values(), default=0), sum(everyone.values())]
 
 
-def made_for(num_heads):
-    """Make the groups of a sequence group of all ranks; return how many this rank made, and the sum over each."""
-    calls = []
-    plain = dist.new_group
-    dist.new_group = lambda ranks, **kwargs: calls.append(ranks) or plain(ranks, **kwargs)
-    groups = make_groups(Topology(rank(), world_size(), world_size(), num_heads))
-    dist.new_group = plain
-    sums = {}
-    for name, group in zip(("sequence", "heads", "queries"), groups, strict=True):
-        if group is not None:
-            dist.all_reduce(total := torch.ones(1), group=group)
-            sums[name] = int(total)
-    return [len(calls), sums]
-
-
 def main():
     package = deepspeed()
     package.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled, and is never called
@@ -77,7 +59,6 @@ def main():
     barrier()
     again = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     assert open_data(again).record == data.record
-    found["groups"] = [made_for(num_heads) for num_heads in (world_size(), world_size() // 2 or 1, 1)]
     if rank() == 0:
         sys.stdout.write(json.dumps(found) + "\n")
     dist.destroy_process_group()

@@ -105,12 +105,8 @@ def test_random_weights_want_the_network_stated(described):
         (["finetune.pretrained=nowhere"], "There is no folder nowhere"),
         (["finetune.pretrained=null"], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["model.size=Ti"], "has width 96, the run asks for 192"),
-        (["model.scheme=avit"], "has scheme vit, the run asks for avit"),
         (["finetune.new_rows_of={pressure: zero}"], "names 'pressure', which is no new field; new are activator"),
         (["finetune.new_rows=copy:inhibiter"], "Did you mean 'inhibitor'"),
-        (["finetune.new_rows=ones"], "finetune.new_rows: .*'ones'"),
-        (["model.fields=[activater]"], "names 'activater', which no data set holds. Did you mean 'activator'"),
-        (["train.groups={block: {learning_rate: 1}}"], "train.groups.block"),
         (["train.groups={blocks: {learning_rat: 1}}"], "Did you mean 'train.groups.blocks.learning_rate'"),
     ],
 )

@@ -3,7 +3,6 @@
 Runs with ZeRO 3, which fetches weights in the order that it has seen, from a checkpoint on.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -39,19 +38,6 @@ def test_a_run_that_may_not_go_on_is_left_as_it_was(of_four_steps, run):
     apart = ("--set", f"output.dir={run}", "--set", "train.groups={cells: {learning_rate: 0.01}}")
     fail(pretrain(of_four_steps, "--resume", *apart), "was saved in groups of", "train.groups", "--to universal")
     assert texts(run) == before
-
-
-def test_best_weights_of_steps_that_run_again_are_chosen_anew(of_four_steps, run):
-    (run / "checkpoints" / "latest").write_text("step_000002")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        if line["step"] == 4 and "valid_nrmse" in line:
-            line["valid_nrmse"] = 1e-9
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    stale = (run / "model" / "model.safetensors").stat().st_mtime_ns
-    result = succeed(pretrain(of_four_steps, "--resume", "--set", f"output.dir={run}"))
-    assert "of a step after 2, which will be run again: the best weights are chosen anew" in result.stdout
-    assert (run / "model" / "model.safetensors").stat().st_mtime_ns > stale
 
 
 ZERO3 = "ds_configs/zero3.json"

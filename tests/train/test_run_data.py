@@ -140,3 +140,11 @@ def test_ranges_of_a_pretrained_model_are_widened_by_what_it_is_fine_tuned_on(ru
     low, high = ranges["water_height"]
     assert ranges["tracer"] == before["tracer"]
     assert low == [-9.0, own[0][1], min(own[0][2], 0.0)] and high == [own[1][0], own[1][1], 9.0]
+
+
+def test_persistence_of_frames_read_in_slabs_is_that_of_whole_ones(run_yaml, monkeypatch):
+    run = load_config(run_yaml(train={"loss": "balanced"}))
+    data = open_data(run)
+    whole = loss_scales(run, data)["shallow_water"]
+    monkeypatch.setattr("matey.train.run_data.AT_ONCE", 3 * 4 * 16)  # three of sixteen rows
+    assert loss_scales(run, data)["shallow_water"].first == pytest.approx(whole.first, rel=1e-6)

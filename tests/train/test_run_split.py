@@ -108,7 +108,6 @@ def test_evaluation_scores_what_was_held_out_then(started, run_yaml):
         write_swe(started.swe / f"{name}.h5", 1, seed=seed)
     data = open_dataset(started.swe)
     fresh = hold_out([data], "test", 2, section, are_of_the_run=True)
-    assert "is not recorded" in fresh.notes[0]
     then = hold_out([data], "test", 2, section, started.data.record, are_of_the_run=True)
     names = [{data.trajectories[number].source.name for number in each.trajectories[0]} for each in (fresh, then)]
     assert names[1] == held(started.data, "test") and names[0] & held(started.data, "train")

@@ -53,12 +53,3 @@ def test_all_ranks_find_what_one_finds_bit_for_bit(start):
     assert start[NUM_RANKS]["is everywhere"]
     for what in ("trajectories", "seen", "scales"):
         assert start[NUM_RANKS][what] == start[1][what]
-
-
-@pytest.mark.processes
-def test_a_rank_makes_its_own_groups_alone_and_none_twice(start):
-    assert start[NUM_RANKS]["groups"] == [
-        [1, {"sequence": 4, "heads": 4}],
-        [3, {"sequence": 4, "heads": 2, "queries": 2}],
-        [1, {"sequence": 4, "queries": 4}],
-    ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -126,23 +126,6 @@ class ForecastRequest:
             if self.data.given:
                 end = min(self.data.trajectories[number].num_frames, self.last_known + self.num_steps + 1)
                 yield self.data.read_given(number, self.start, end)
-
-    def batches(self, size: int, done: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Yield which trajectories to forecast together: the place of the first one, and the place after the last one.
-
-        Args:
-            size: largest number of trajectories in a batch.
-            done: number of snapshots already forecast for each trajectory; it is the same within a batch, and finished
-                trajectories are left out.
-        """
-        first = 0
-        while first < len(done):
-            end = first + 1
-            while end < len(done) and end - first < size and done[end] == done[first]:
-                end += 1
-            if done[first] < self.num_steps:
-                yield first, end
-            first = end
 
     def _check_start(self, about: Trajectory) -> None:
         last_start = num_starts(about, self.num_frames, 0) - 1

@@ -90,8 +90,8 @@ class Forecasts:
     def __iter__(self) -> Iterator[ForecastFrame]:
         """Forecast, and yield all snapshots of one batch of trajectories, then those of the next batch."""
         asked = self.request
-        for first, end in asked.batches(self.batch_size, [0] * len(asked.trajectories)):
-            numbers = asked.trajectories[first:end]
+        for first in range(0, len(asked.trajectories), self.batch_size):
+            numbers = asked.trajectories[first : first + self.batch_size]
             known = read_history(asked.data, numbers, asked.start, asked.num_frames, asked.num_steps)
             frames = rollout(self.model, known, asked.num_steps, asked.lead, conserve=asked.conserve)
             for step, values in enumerate(frames, start=1):
@@ -174,11 +174,13 @@ class Forecasts:
                 progress.note(state)
         state = told_by_first(state.flatten(), group).view(state.shape)
         on_frames(int(state[:, 0].sum()))
-        for first, end in asked.batches(self.batch_size, state[:, 0].int().tolist()):
-            for num_new in self._write_batch(progress, lock, first, state[first:end]):
+        for number, of_batch in enumerate(state.split(self.batch_size)):  # views, which are kept up to date
+            if int(of_batch[0, 0]) == asked.num_steps:
+                continue
+            for num_new in self._write_batch(progress, lock, number * self.batch_size, of_batch):
                 if is_first:
                     progress.note(state)
-                on_frames(num_new * (end - first))
+                on_frames(num_new * len(of_batch))
         if is_first:
             lock.check()
             progress.finish()
@@ -241,7 +243,9 @@ class Forecasts:
         physics = [(each.parameters, each.grid, each.spacing, each.boundary, each.time_step) for each in chosen]
         model = weights_fingerprint(self.model), vars(self.model.config.tokens)
         told = self.request.data.told, self.request.data.given
-        return hashlib.sha256(repr((self.request.sources(), physics, told, asked, model, suffix)).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.request.sources(), physics, told, asked, model, self.batch_size, suffix)).encode()
+        ).hexdigest()
 
 
 def forecast(
