@@ -100,9 +100,9 @@ def beyond_training(config: MateyConfig, data: HeldOut) -> list[str]:
         if ranges.keys() & {*source.fields} and max(math.prod(about.grid) for about in each) <= MOST_CELLS:
             share = torch.linspace(0, 1, len(each) + 1)[1:].tolist()
             starts = [int(part * (about.num_frames - data.num_frames)) for part, about in zip(share, each, strict=True)]
+            bare = source.with_given(())  # given fields have no ranges
             histories = [
-                read_history(source, [index], start, data.num_frames, 0)
-                for index, start in zip(looks, starts, strict=True)
+                read_history(bare, [index], start, data.num_frames) for index, start in zip(looks, starts, strict=True)
             ]
             scales = torch.cat([normalisation_of(batch.history).scales() for batch in histories]).double()
             for row, field in enumerate(source.fields):
