@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,30 +90,32 @@ NUM_LOOKS, MOST_CELLS = 16, 2**24  # histories of a set that are read, and the l
 
 def beyond_training(config: MateyConfig, data: HeldOut) -> list[str]:
     """Return a sentence on each set whose time step, spacing or scales mostly lie outside what the model was trained on."""
-    found = []
+    found, spacings, ranges = [], config.spacings or {}, config.scales or {}
     for source, chosen in zip(data.sets, data.trajectories, strict=True):
         looks = chosen[:: -(-len(chosen) // NUM_LOOKS)]
         each = [source.trajectories[index] for index in looks]
-        of_steps = (config.spacings or {}).get(source.system)
         steps = torch.tensor([[about.time_step, *about.spacing] for about in each], dtype=torch.float64)
-        said = [] if of_steps is None else _beyond("its ", STEPS, steps, of_steps)
-        ranges = config.scales or {}
+        said = _beyond("its ", STEPS, steps, spacings[source.system]) if source.system in spacings else []
         if ranges.keys() & {*source.fields} and max(math.prod(about.grid) for about in each) <= MOST_CELLS:
-            share = torch.linspace(0, 1, len(each) + 1)[1:].tolist()
-            starts = [int(part * (about.num_frames - data.num_frames)) for part, about in zip(share, each, strict=True)]
-            bare = source.with_given(())  # given fields have no ranges
-            histories = [
-                read_history(bare, [index], start, data.num_frames) for index, start in zip(looks, starts, strict=True)
-            ]
-            scales = torch.cat([normalisation_of(batch.history).scales() for batch in histories]).double()
-            for row, field in enumerate(source.fields):
-                said += _beyond(f"{field}'s ", SCALES, scales[:, row], ranges[field]) if field in ranges else []
+            if scales := list(_scales_in(source, looks, data.num_frames)):
+                for row, field in enumerate(source.fields):
+                    of_field = torch.cat(scales)[:, row].double()
+                    said += _beyond(f"{field}'s ", SCALES, of_field, ranges[field]) if field in ranges else []
         if said:
             found.append(
                 f"{source.system} lies outside what the model was trained on: {', '.join(said)}. Errors may be large; "
                 "fine-tune on such data."
             )
     return found
+
+
+def _scales_in(source: TrajectorySet, looks: Sequence[int], num_frames: int) -> Iterator[Tensor]:
+    """Yield the scales ``(1, f, 3)`` of a history of each trajectory, from the first to the last frames."""
+    bare = source.with_given(())  # given fields have no ranges
+    for number, index in enumerate(looks, start=1):
+        start = (source.trajectories[index].num_frames - num_frames) * number // len(looks)
+        with suppress(BadValuesError):  # where the frames that are forecast from are bad, reading those says so
+            yield normalisation_of(read_history(bare, [index], start, num_frames).history).scales()
 
 
 def _beyond(of: str, names: Sequence[str], values: Tensor, bounds: Sequence[Sequence[float]]) -> list[str]:

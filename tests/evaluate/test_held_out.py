@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from itertools import product
 
 import h5py
 import numpy as np
@@ -156,3 +157,10 @@ def test_data_unlike_those_of_the_training_are_named(shallow_water):
     assert "trained on: its time step, its spacing along y, its spacing along x" in said
     config.scales = {"water_height": [[low + 9 for low in bounds] for bounds in ranges["water_height"]]}
     assert "water_height's deviation" in beyond_training(config, held_out)[0]
+
+
+def test_bad_values_do_not_hide_that_data_are_unlike_those_of_the_training():
+    config = MateyConfig(fields=["u"], scales={"u": [[1, 1, 1], [2, 2, 2]]})
+    (said,) = beyond_training(config, held_out(bad=[(4, 11)]))
+    assert "u's deviation" in said
+    assert not beyond_training(config, held_out(bad=product(range(5), range(12))))
