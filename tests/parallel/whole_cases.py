@@ -1,7 +1,7 @@
 """Started by test_engine.py on two ranks: puts models together whose weights count up.
 
 A line ``whole`` per engine on rank 0: the name; the weights that are not what they should be; the bytes of the model in
-float32, and by how many the tensors of rank 1 grew meanwhile, which is tried three times as long as it is half of that. Then a
+float32, and by how many the tensors of rank 1 grew meanwhile, which is tried ten times as long as it is half of that. Then a
 line ``accumulation`` with the norms and a line ``type`` with the type of messages for each of accumulation_cases.py.
 """
 
@@ -45,8 +45,8 @@ def put_together(config: dict) -> list:
             values.copy_(torch.arange(piece.start, piece.start + piece.length) / 3)
     refresh_module(engine)
     num_bytes = 4 * sum(sizes.values())
-    # The threads of a busy machine let go of their tensors late: a copy of the model would be there each of three times.
-    for _ in range(3):
+    # The threads of a busy machine let go of their tensors late: a copy of the model would be there each time.
+    for _ in range(10):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
             weights = whole_parameters(engine)
         grown = torch.tensor(peak_bytes(profile))
