@@ -68,6 +68,7 @@ tutorials: .venv/installed
 
 # Strictly: a broken link, or a docstring that cannot be read, ends it.
 docs: .venv/docs
+	$(BIN)/python docs/reference.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "site/index.html"
 

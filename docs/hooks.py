@@ -1,4 +1,4 @@
-"""What mkdocs does beyond mkdocs.yml: pages of the packages, the reference, what lies outside of docs/, links between all.
+"""What mkdocs does beyond mkdocs.yml: pages of the packages, what lies outside of docs/, links between all.
 
 Links are written so that they work where the files lie, in an editor or on a web page of the repository. Here they are turned
 to pages of the site: ``../matey/fields.py#FieldBatch`` to that class in the API, ``../CHANGELOG.md`` to the page made of it. A
@@ -17,7 +17,6 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from notebooks import notebook_page
-from reference import commands_page, settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 TUTORIALS = dict.fromkeys(
@@ -32,6 +31,8 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "ds_configs/README.md": "ds_configs.md",
     "models/matey-micro/README.md": "matey-micro.md",
+    "reference/settings.md": "reference/settings.md",
+    "reference/commands.md": "reference/commands.md",
     **{f"examples/{name}.ipynb": f"tutorials/{name}.md" for name in TUTORIALS},
 }
 """Pages of the site by the files that they are made of."""
@@ -70,12 +71,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Make the pages of the API and the reference, and take in those that lie outside of docs/."""
+    """Make the pages of the API, and take in those that lie outside of docs/."""
     pages = {page: (ROOT / path).read_text(encoding="utf-8") for path, page in OUTSIDE.items()}
     pages |= {page: notebook_page(pages[page]) for path, page in OUTSIDE.items() if path.endswith(".ipynb")}
     rows = [f"| [matey.{name}]({name}.md) | {about} |" for name, about in packages().items()]
     pages["api/index.md"] = "\n".join(["# API", "", "| package | what it is for |", "|---|---|", *rows, ""])
-    pages |= {"reference/settings.md": settings_page(), "reference/commands.md": commands_page()}
     for name in packages():
         pages[f"api/{name}.md"] = f"# matey.{name}\n\n::: matey.{name}\n"
     for page, content in pages.items():
@@ -97,7 +97,7 @@ def page_of(path: str, anchor: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turn links that leave docs/, and those of pages that lie outside of it."""
     own = page.file.src_uri
-    if own.startswith(("api/", "reference/")):
+    if own.startswith("api/"):
         return markdown
     outside = {page: path for path, page in OUTSIDE.items()}
     folder = (ROOT / outside.get(own, f"docs/{own}")).parent

@@ -17,6 +17,8 @@ PAGES = (
     "SECURITY.md",
     "ds_configs/README.md",
     "models/matey-micro/README.md",
+    "reference/settings.md",
+    "reference/commands.md",
 )
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
-from matey.config.description import DataDescription
-from matey.config.loading import section_at
-from matey.config.schema import RunConfig
+from matey.config import ConfigError
+from matey.config.explain import explain, keys, sections
 from tests.support.paths import ROOT
 from tests.support.sources import sources
 
@@ -26,24 +25,28 @@ def reference():
     return reference
 
 
-def test_the_page_of_settings_has_a_row_for_every_key(reference):
-    page = reference.settings_page()
-    sections = [section_at([name]) for name in RunConfig.model_fields] + [section_at(["data", "sets"]), DataDescription]
-    assert len(sections) > 8
-    for section in sections:
-        for name, field in section.model_fields.items():
-            assert re.search(rf"^\| `{name}` \| .+ \| .+ \| .*\|$", page, re.M), name
-            assert " ".join((field.description or "").split()) in page, name
-    assert "| `refine` | number from 0 to 1e9 | `0.2` | the rule's threshold gamma" in page
-    assert "| `learning_rate` | number above 0, at most 10 | `0.001` | peak learning rate |" in page
-    assert "| `scheme` | `vit`, `svit`, `avit` | `vit` |" in page
+def test_the_pages_of_the_reference_are_those_that_the_code_makes(reference):
+    for name, page in (("settings", reference.settings_page()), ("commands", reference.commands_page())):
+        assert (ROOT / "reference" / f"{name}.md").read_text() == page, "python docs/reference.py writes them"
 
 
-def test_the_page_of_commands_has_the_flags_of_every_script_and_subcommand(reference):
+def test_every_key_has_a_meaning_and_every_command_its_flags(reference):
+    found = sections()
+    assert len(found) > 12
+    assert all(key.meaning and key.type for path, section in found.items() for key in keys(path, section))
     page = reference.commands_page()
     assert all(f"\n## matey {name}\n" in page for name in scripts())
-    assert "usage: matey reproduce data_efficiency" in page and "--sizes" in page
-    assert all(f"usage: matey {name} " in page for name in scripts())
+    assert "\n### matey reproduce data_efficiency\n" in page and "| `--sizes N,N` |" in page
+
+
+def test_a_key_is_explained_by_its_type_default_unit_and_meaning():
+    said = explain("parallel.timeout")
+    assert all(words in said for words in ("number at least 1", "default: 1800", "unit: s", "communication that hangs"))
+    assert "default: [[1, 1, 32, 32], [1, 1, 8, 8]]; unit: frames, then cells" in explain("tokens")
+    assert "type: number above 0 and at most 10; default: 0.001" in explain("train")
+    assert "\ndata.sets " in explain("")
+    with pytest.raises(ConfigError, match="no key 'refine'. Did you mean 'tokens.refine'?"):
+        explain("refine")
 
 
 @cache

@@ -51,34 +51,34 @@ WILDCARD = re.compile(r"((?:\*|\?|\[[^]]*\])+)")
 
 
 class FieldSource(Section):
-    """The place of a field in a file; a text alone is the name of its array."""
+    """The place of a field in the files; the name of an array alone is enough if nothing else is to be said."""
 
     array: ArrayPath | None = None
-    """path of the array in the file; it may be left out of a file with one array, such as .npy"""
+    """path of the array in the file; not needed for files of one array, such as .npy"""
     axes: Axes | None = None
-    """axes of this array, where they are not those of all others"""
+    """axes of this array, if they differ from the common ones"""
     index: int | None = Field(None, ge=0, le=10**6)
     """position of the field along the axis 'component'"""
     unit: FieldName = "?"
-    """unit of the values, scaled as they may be"""
+    """unit of the values, after scaling"""
     scale: float = Field(1.0, gt=0)
-    """factor for the stored values, where these are very large or small: 1e-25"""
+    """number that stored values are multiplied by, such as 1e-25"""
     file: PathText | dict[PartName, PathText] | None = None
-    """path of a file of its own; each '*' stands for what that of 'files' does"""
+    """path of other files that hold the field; each * stands for the same text as in files"""
 
 
 class ParameterSource(Section):
-    """The place in a file of a parameter that differs between trajectories."""
+    """The place of a parameter that differs between trajectories: one of array, attribute, in_name and table."""
 
     array: ArrayPath | None = None
-    """array of a number, or of one for each trajectory"""
+    """array of one number, or of one for each trajectory"""
     attribute: FieldName | None = None
     """attribute of the file, or of the first field's array"""
     in_name: NumberForm | None = None
-    """text around it in the name of its file or folder, with '{}' for the number: 'Re{}'"""
+    """text around the number in the name of the file or folder, such as Re{}"""
 
     table: PathText | None = None
-    """path of a table in CSV with a row for each file or trajectory"""
+    """path of a CSV with a row for each file or trajectory"""
     column: FieldName | None = None
     """column of the table; by default the name of the parameter"""
 
@@ -92,14 +92,14 @@ class ParameterSource(Section):
 
 
 class TimeSource(Section):
-    """The place of the time of a snapshot."""
+    """The place of the time of a snapshot that has a file of its own: one of the three."""
 
     attribute: FieldName | None = None
     """attribute of the file"""
     number_in_name: Length | None = None
-    """unit of the number that tells the snapshot's file from the others"""
+    """unit of the number in the name of the snapshot's file: 0.01 makes 150 a time of 1.5"""
     date_in_name: DateForm | None = None
-    """form of the date in the name of its file, such as '%Y-%m-%d_%H:%M:%S'; times are seconds"""
+    """form of the date in the name of the snapshot's file, such as %Y-%m-%d_%H:%M:%S; times are then seconds"""
 
     @model_validator(mode="after")
     def _either(self) -> TimeSource:
@@ -124,36 +124,36 @@ TODO = "TODO"
 
 
 class DataDescription(Section):
-    """The contents of files that no reader knows."""
+    """What a `matey.yaml` says of your own files."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, str_strip_whitespace=True)
 
     system: FieldName
-    """name of the PDE system, the same for all data of one kind"""
+    """name of the physical system, the same for all data of one kind"""
     files: Patterns | dict[PartName, Patterns] | None = None
-    """paths or globs from the folder of the description, of all files or of those of train, valid and test"""
+    """paths or globs of all files, or of train, valid and test each, from the folder of this file; by default all there"""
     fields: dict[FieldName, FieldSource] = Field(min_length=1, max_length=1000)
-    """each field by its name in the vocabulary, and where it lies"""
+    """fields that are predicted, by their names in the model, and their places"""
     given: dict[FieldName, FieldSource] = Field({}, max_length=1000)
-    """fields that are known and never predicted, such as a forcing; without axes along which they are constant"""
+    """fields that are known and never predicted, such as a forcing; leave out axes along which they are constant"""
     axes: Axes | None = None
-    """axes of the arrays in the order of the file"""
+    """axes of the arrays, in the order of the file; no time where each file is one snapshot"""
     spacing: dict[GridAxis, Length | ArrayPath]
-    """cell size along each grid axis, or the array of its coordinates"""
+    """size of a cell along each grid axis, or the name of the array of coordinates [that of the coordinates]"""
     time_step: Length | ArrayPath | TimeSource
-    """time between snapshots, the array of times, or the place of the time of a snapshot by itself"""
+    """time between snapshots, the name of the array of times, or the place of a snapshot's time [that of the times]"""
     concat: Literal["time"] | None = None
-    """'time' where files of a trajectory follow each other, each with an axis 'time'"""
+    """time, if the files of a trajectory follow each other in time, each with an axis time"""
     boundary: dict[GridAxis, Ends]
-    """kind of boundary at the ends of each grid axis"""
+    """kind of boundary of each grid axis"""
     parameters: dict[FieldName, float | ParameterSource] = {}
-    """numbers that set trajectories apart: values, or where they lie"""
+    """numbers that differ between trajectories, such as a viscosity, or their places"""
     conserved: tuple[FieldName, ...] = ()
-    """fields whose sum over the domain equations and boundaries keep; evaluation reports their drift"""
+    """fields whose sum over the domain is constant; evaluation reports how far forecasts drift from it"""
     first_frame: int = Field(0, ge=0, le=10**9)
-    """snapshots to leave out at the beginning"""
+    """number of snapshots to leave out at the beginning [snapshots]"""
     stride: int = Field(1, ge=1, le=10**9)
-    """every so many snapshots are taken"""
+    """step between the snapshots that are taken: 2 takes every other [snapshots]"""
 
     @model_validator(mode="before")
     @classmethod

@@ -14,14 +14,13 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from matey.config.description import DataDescription, FieldSource
 from matey.config.files import PlainTextError, find_shipped, hint_of_file, parse_json, parse_yaml, read_text
-from matey.config.schema import DataSet, FinetuneSection, GroupSection, RunConfig
+from matey.config.schema import DataSet, RunConfig
 from matey.config.section import Section
 from matey.mistakes import Mistake, nearest_name
 from matey.registry import RegistryError
@@ -236,15 +235,6 @@ def _sentence(error: ErrorDetails, root: type[Section]) -> str:
 
 DEEPSPEED_KEYS = frozenset("zero zero_stage zero_optimization bf16 fp16 amp dtype precision offload".split())
 
-# Sections that lie in a list, in a mapping, or may be missing.
-_INSIDE: dict[str, type[Section]] = {
-    "sets": DataSet,
-    "groups": GroupSection,
-    "finetune": FinetuneSection,
-    "description": DataDescription,
-    "fields": FieldSource,
-}
-
 
 def hint(location: Sequence[str | int], root: type[Section] = RunConfig) -> str:
     """Return ``" Did you mean 'train.steps'?"`` for an unknown key, or ``""`` if no key is like it.
@@ -273,7 +263,12 @@ def section_at(location: Sequence[str | int], section: type[Section] = RunConfig
     """Return the section that a pydantic location leads to; indices and keys of mappings on the way are skipped."""
     for part in location:
         if isinstance(part, str) and part in section.model_fields:
-            inside = _INSIDE.get(part) or section.model_fields[part].annotation
-            if isinstance(inside, type) and issubclass(inside, Section):
-                section = inside
+            section = section_inside(section.model_fields[part].annotation) or section
     return section
+
+
+def section_inside(annotation: Any) -> type[Section] | None:  # noqa: ANN401 (any type of the schema)
+    """Return the section that a type is, or that lies in its list, in its mapping or among its forms."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(section_inside, get_args(annotation))), None)

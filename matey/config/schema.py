@@ -96,56 +96,56 @@ class ModelSection(Section):
     """Settings of the network."""
 
     size: Literal["micro", "mini", "Ti", "S", "B"] = "Ti"
-    """heads, width and blocks: 3/96/2, 4/128/8 or the paper's"""
+    """attention heads, width and blocks: micro 3, 96, 2; mini 4, 128, 8; Ti 3, 192, 12; S 6, 384, 12; B 12, 768, 12"""
     scheme: Scheme = "vit"
-    """attention: full; over time, then space; over time, then each axis"""
+    """attention: vit over all tokens; svit over time, then space; avit over time, then each axis"""
     drop_path: float = Field(0.0, ge=0, lt=1)
-    """probability that a sample skips a residual of the last block"""
+    """probability that a sample skips the last block in training; it falls to 0 towards the first block"""
     attention: Backend = "auto"
-    """implementation of attention: the fastest available, or one by name"""
+    """implementation of attention; auto takes the fastest that there is"""
     network: Literal["matey", "paper", "cells"] = "matey"
-    """tokens as the coarse scales of a network on the cells; tokens alone, as in the paper; no tokens"""
+    """matey: cells and tokens; paper: tokens alone, as in the paper; cells: no tokens"""
     channels: int = Field(24, ge=4, le=1024)
-    """features of a cell"""
+    """number of features of a cell"""
     layers: Layers = [1, 1]
-    """layers on the cells before and after the tokens"""
+    """numbers of layers on the cells before and after the tokens"""
     maps: int = Field(2, ge=0, le=16)
-    """maps of neighbours before and after the blocks"""
+    """numbers of layers that mix neighbouring tokens before, and again after, the blocks"""
     rotary: bool = False
-    """whether rotary positions tell attention how far apart tokens are; the paper's network has none"""
+    """whether attention knows by rotary positions how far apart tokens are; the paper's network has none"""
     statistics: bool | None = None
-    """whether the network is told the scales that the normalisation takes out; false: units cannot matter. By default
-    all networks are but the paper's
+    """whether the network knows the mean and deviation of the fields; with false, units cannot matter. By default true,
+    in the paper's network false
     """
     predict: Literal["rate", "change", "field"] | None = None
-    """quantity decoded: change over last change and lead, the default; change over deviation of the field; or the
-    field, the default of the paper's network
+    """quantity that the network computes: the change in units of the last change times the lead time (rate, the default);
+    the change in units of the field's deviation; or the field itself, the default of the paper's network
     """
     fields: tuple[FieldName, ...] | None = None
-    """field vocabulary; by default the fields of the data sets"""
+    """names of all fields that the network knows; by default the fields of the data sets"""
     given: tuple[FieldName, ...] = ()
     """fields of the data sets that are known beforehand, such as a forcing: inputs, never predicted"""
     parameters: tuple[FieldName, ...] = ()
-    """numbers of the trajectories that the network is told, such as a viscosity; some may lack them"""
+    """numbers of a trajectory that are inputs, such as a viscosity; trajectories may lack them"""
 
 
 class TokensSection(Section):
     """Settings of the tokenizer."""
 
     set: TokenSet = "mix"
-    """one patch size, children that replace their parent, or children beside their parent"""
+    """uniform: patches of one size; mix: small patches replace the large one that was split; mul: they stand beside it"""
     patches: tuple[PatchSize, ...] = Field(((1, 1, 32, 32), (1, 1, 8, 8)), min_length=1, max_length=8)
-    """[t, z, y, x], coarse to fine"""
+    """sizes of patches as t, z, y, x, coarse to fine [frames, then cells]"""
     rule: RefineRule = "threshold"
-    """split above a share of the criterion's largest value, the top share, or until so many tokens"""
+    """rule that chooses patches to split: all above a threshold, a fraction of them, or as many as a budget of tokens allows"""
     refine: float = Field(0.2, ge=0, le=1e9)
-    """the rule's threshold gamma, share, or number of tokens of a sample"""
+    """threshold as a share of the criterion's largest value, fraction of the patches, or budget in tokens of a sample"""
     values: RefineValues = "normalised"
-    """fields whose values decide"""
+    """whether the fields decide as normalised, or raw in their units"""
     criterion: Criterion = "variance"
-    """measure by which patches are compared"""
+    """quantity that says how much a patch is worth splitting"""
     change: float = Field(0.0, ge=0, le=1e6)
-    """weight of the change between the last two frames beside the criterion"""
+    """weight of the change between the last two frames, which is added to the criterion"""
 
     @model_validator(mode="after")
     def _consistent(self) -> TokensSection:
@@ -169,6 +169,7 @@ class TokensSection(Section):
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Rate = Annotated[float, Field(ge=0, le=10)]
+PeakRate = Annotated[float, Field(gt=0, le=10)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 CheckpointBlocks = Literal["none", "every_other", "all"]
@@ -176,27 +177,27 @@ InitialRow = Annotated[str, Field(pattern=r"^(zero|mean|copy:.+)$")]
 
 
 class DataSet(Section):
-    """One data set of the mixture."""
+    """A data set of the mixture; `data.sets` is a list of them."""
 
     path: PathText
-    """file, folder or glob, or the YAML that describes such"""
+    """file, folder or glob, or the YAML that describes your own files"""
     weight: float = Field(1.0, gt=0, le=1e9)
-    """factor of its share of the samples; see data.temperature"""
+    """factor of this set's share of the samples; see data.temperature"""
     description: DataDescription | None = None
-    """contents of files that no reader knows, see the page on data"""
+    """what a matey.yaml would say, in the run itself"""
     split_by: Literal["trajectory", "time"] = "trajectory"
-    """whether data.split shares out whole trajectories, or cuts the frames of each: train, valid, test"""
+    """what data.split shares out: whole trajectories, or the frames of each, in the order train, valid, test"""
 
 
 class CoarsenedSection(Section):
-    """A further view of the training data, coarser in time or space."""
+    """A coarser view of the training data; `data.coarsened` is a list of them."""
 
     frames: int = Field(1, ge=1, le=1024)
-    """frames of the data from one to the next: 2 takes every other"""
+    """step in time: 2 takes every other frame [frames]"""
     cells: int = Field(1, ge=1, le=1024)
-    """cells along each axis that are averaged to one"""
+    """cells that are averaged to one, along each axis [cells]"""
     weight: float = Field(gt=0, le=1e9)
-    """factor of its share of the samples, beside 1 of the data as it is"""
+    """factor of this view's share of the samples; the data itself has 1"""
 
     @model_validator(mode="after")
     def _coarser(self) -> CoarsenedSection:
@@ -213,27 +214,27 @@ class DataSection(Section):
     validate_on: tuple[PathText, ...] = ()
     """more data, never trained on, whose errors are logged; the best weights are chosen without it"""
     history: int = Field(4, ge=1, le=1024)
-    """frames of history T"""
+    """length of the history that the network sees [frames]"""
     lead_max: Count = 1
-    """longest lead time in snapshots; lead times are drawn from 1 to this"""
+    """longest lead time; each sample draws one from 1 to this [snapshots]"""
     split: tuple[Share, Share, Share] = (0.8, 0.1, 0.1)
-    """shares of train, valid, test; data with splits of its own keeps them"""
+    """shares of train, valid and test; data with a split of its own keeps it"""
     split_seed: Seed = 0
-    """seed of the permutation behind the split"""
+    """seed of the random order in which trajectories are split"""
     trajectories: Count | None = None
-    """training trajectories of each set: the first so many of a fixed order; by default all"""
+    """number of training trajectories that are used of each set, in a fixed order; by default all"""
     changed: Literal["refuse", "keep"] = "refuse"
-    """rule on --resume for files that came, went or changed: refuse, or keep what was held out and train on new"""
+    """what --resume does if files were added, removed or changed: refuse, or keep what was held out and train on the new"""
     coarsened: tuple[CoarsenedSection, ...] = ()
-    """coarser views of every data set to train on as well, for other grids and time steps"""
+    """coarser views of every data set, trained on as well, so that the model serves other grids and time steps"""
     temperature: float = Field(0.0, ge=0, le=10)
-    """a set's share goes as weight x (training windows)^temperature: 0 alike, 1 by size"""
+    """a set's share is weight x (training windows)^temperature: with 0 alike for all, with 1 by size"""
     same_system: bool = False
-    """whether each micro-batch of a rank holds windows of one set only"""
+    """whether each micro-batch of a rank has windows of one set only"""
     bad_values: Literal["refuse", "skip"] = "refuse"
-    """windows with NaN or infinity stop the run, or others are drawn in their place"""
+    """what to do at NaN or infinity: end the run, or take another window"""
     workers: int | None = Field(None, ge=0, le=1024)
-    """processes per rank that read ahead; 0 reads in the training process; by default 1 on a GPU, 0 on a CPU"""
+    """processes of each rank that read ahead; 0: the training process reads; by default 1 on a GPU, 0 on a CPU"""
 
     def workers_with(self, *, gpu: bool) -> int:
         """Return ``workers``, or the default: a GPU's rank launches kernels meanwhile; a CPU's leaves no core to spare."""
@@ -241,19 +242,19 @@ class DataSection(Section):
 
 
 class GroupSection(Section):
-    """Settings of a part of the network that is trained differently from the rest."""
+    """A part of the network that is trained differently from the rest; `train.groups` names parts."""
 
-    learning_rate: Rate | None = Field(None, gt=0)
-    """peak learning rate of the part; it follows the schedule of all"""
+    learning_rate: PeakRate | None = None
+    """largest learning rate of the part, which follows the common schedule"""
     weight_decay: float | None = Field(None, ge=0, le=1e3)
     """weight decay of the part's matrices"""
 
 
 class MuonSection(Section):
-    """Muon, the optimizer of the blocks' matrices where ``train.optimizer`` asks for it."""
+    """Settings of Muon, for `train.optimizer: muon`."""
 
-    learning_rate: Rate = Field(0.02, gt=0)
-    """peak learning rate of the blocks' matrices; it follows the schedule of all"""
+    learning_rate: PeakRate = 0.02
+    """largest learning rate of the blocks' matrices, which follows the common schedule"""
     momentum: Beta = 0.95
     """decay of the momentum"""
 
@@ -262,107 +263,108 @@ class TrainSection(Section):
     """Settings of the training."""
 
     steps: Count
-    """optimizer steps"""
+    """length of the training [optimizer steps]"""
     micro_batch: int = Field(8, ge=1, le=2**20)
-    """samples of one data-parallel group per micro-step"""
+    """size of a micro-batch, of each rank or of each group of ranks that share samples [samples]"""
     accumulation: int = Field(1, ge=1, le=2**20)
-    """micro-steps per optimizer step"""
+    """number of micro-batches in an optimizer step"""
     seed: Seed = 0
-    """seed of the initial weights and of the stream of samples"""
-    learning_rate: Rate = Field(1e-3, gt=0)
-    """peak learning rate"""
+    """seed of the initial weights and of the order of the samples"""
+    learning_rate: PeakRate = 1e-3
+    """largest learning rate"""
     final_learning_rate: Rate = 0.0
-    """learning rate at the last step of the cosine"""
+    """learning rate at the last step, for the cosine"""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """learning rate after the warm-up"""
+    """course of the learning rate after the warm-up"""
     warmup_steps: int = Field(0, ge=0, le=10**9)
-    """steps of linear warm-up"""
+    """length of the linear warm-up [optimizer steps]"""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; muon: Muon on the matrices of the blocks, AdamW on all else"""
+    """optimizer; with muon, the matrices of the blocks have Muon and all else AdamW"""
     muon: MuonSection = MuonSection()
+    """settings of Muon"""
     betas: tuple[Beta, Beta] = (0.9, 0.95)
-    """AdamW's moment decay"""
+    """decay of AdamW's two moments"""
     weight_decay: float = Field(0.01, ge=0, le=1e3)
-    """weight decay of matrices and of kernels of cells; norms, biases and embeddings have none"""
+    """weight decay of matrices and of the kernels on cells; norms, biases and embeddings have none"""
     groups: dict[Part, GroupSection] = {}
-    """learning rate and weight decay of parts of the network"""
+    """parts of the network with a learning rate or weight decay of their own"""
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """factor on the learning rate from each block to the one before it"""
+    """factor on the learning rate, from each block to the one before it"""
     clip_norm: float = Field(1.0, ge=0, le=1e12)
-    """largest norm of the gradient; 0 does not clip"""
+    """norm to which larger gradients are scaled down; 0: never"""
     ema: float = Field(0.0, ge=0, lt=1)
-    """decay of the moving average of the weights, such as 0.999, which validation and model/ use; 0: none"""
+    """decay of the moving average of the weights, such as 0.999, which is validated and saved in model/; 0: none"""
     loss: LossName = "balanced"
-    """balanced: NRMSE over persistence's mean on the system at the lead time; nrmse; gradient: of values and slopes"""
+    """training loss: the NRMSE, this over that of persistence for the system and lead time (balanced), or also of slopes"""
     unroll: int = Field(0, ge=0, le=1000)
-    """most steps that the model is rolled out before it is trained on what it made; 0: never"""
+    """most steps of a rollout by the model whose outcome it is then trained on; 0: never [steps of the rollout]"""
     unroll_share: float = Field(0.25, ge=0, le=1)
-    """share of the micro-steps that are unrolled"""
+    """share of the micro-batches that begin with such a rollout"""
     compile: bool = False
-    """whether the MLPs of the blocks are compiled by torch.compile in the first step; on CPUs that gains little"""
+    """whether torch.compile compiles the MLPs of the blocks in the first step; on CPUs that gains little"""
     log_every: Count = 1
-    """steps between lines of metrics.jsonl"""
+    """interval of the lines in metrics.jsonl [optimizer steps]"""
     validate_every: Count = 200
-    """steps between validations; there is one at the end as well"""
+    """interval of validations; there is one at the end as well [optimizer steps]"""
     validation_windows: int = Field(32, ge=1, le=10**6)
-    """windows per system and validation"""
+    """size of a validation, for each system [windows]"""
     patience: Count | None = None
-    """validations without a new best after which training ends; by default it never does"""
+    """number of validations without a new best after which training ends; by default it goes on"""
     checkpoint_every: Count = 500
-    """steps between checkpoints; there is one at the end as well"""
+    """interval of checkpoints; there is one at the end as well [optimizer steps]"""
     count_traffic: int = Field(0, ge=0, le=10**9)
-    """last steps in which communication is counted, which makes collectives wait for their end"""
+    """number of last steps whose communication is measured, which slows them [optimizer steps]"""
     keep_checkpoints: Count = 2
-    """number of the newest checkpoints that stay on disk"""
+    """number of newest checkpoints that are kept"""
 
 
 class ParallelSection(Section):
     """Settings of the distribution of a run over processes."""
 
     sequence_parallel_size: Count | Literal["auto"] = 1
-    """ranks P that share the tokens of the same samples; auto: as few as memory_limit allows"""
+    """number of ranks that share each sample; auto: as few as memory_limit allows"""
     memory_limit: float | None = Field(None, gt=0, le=1e6)
-    """GiB that a rank may keep in its blocks for the backward pass, for auto"""
+    """memory of a rank for what the blocks keep for the backward pass, for auto [GiB]"""
     checkpoint_blocks: CheckpointBlocks = "none"
-    """blocks that keep no activations but are computed again in the backward pass"""
+    """blocks that are computed again in the backward pass, which saves their memory"""
     offload_activations: bool = False
-    """whether the inputs that such blocks keep wait in main memory"""
+    """whether the inputs of such blocks are kept in main memory meanwhile"""
     threads: int | None = Field(None, ge=1, le=1024)
-    """CPU threads per process; by default cores over local ranks"""
+    """CPU threads of a process; by default the cores of a node over its processes"""
     timeout: float = Field(1800, ge=1, le=1e7)
-    """seconds after which a collective that hangs ends the run"""
+    """time after which communication that hangs ends the run [s]"""
 
 
 class OutputSection(Section):
     """Settings of the folder of a run."""
 
     dir: FolderText
-    """the run's folder; in it and all paths, $NAME is a variable of the environment"""
+    """the run's folder; in this and all paths, $NAME is a variable of the environment"""
     resume: Literal["auto", "never"] = "never"
-    """auto continues from the newest whole checkpoint in dir, if there is one"""
+    """auto, or --resume: continue from the newest complete checkpoint in dir, if there is one"""
 
 
 class FinetuneSection(Section):
-    """The weights that launch/finetune.py starts from, and the parts that it trains."""
+    """The weights that `matey finetune` starts from, and the parts that it trains."""
 
     pretrained: FolderText | None = None
-    """folder of a run or a model, or none: random initial weights"""
+    """folder of a run or a model to start from, or none: random initial weights"""
     train: FinetuneMode = "all"
-    """all: everything; prepost: all but the blocks; lora: these, and adapters in the blocks; head: decoder and cells"""
+    """what is trained: all; prepost, all but the blocks; lora, these and adapters in the blocks; head, decoder and cells"""
     new_rows: InitialRow = "mean"
-    """initial rows of new fields to predict: zero, mean of the old, or copy:FIELD; of given ones, zero"""
+    """initial weights of fields that are new and predicted: zero, the mean of the old fields', or copy:FIELD"""
     new_rows_of: dict[FieldName, InitialRow] = {}
     """the same for single fields, by name"""
     cells: Literal["pretrained", "features", "new"] | None = None
-    """weights on the cells: as pretrained; features, those that find what changes may depend on, while what makes
-    changes of it starts at zero; or new. By default features where a predicted field is new, else pretrained
+    """initial weights of the cells: pretrained; features, where the last layer starts at zero; or new. By default features
+    if a predicted field is new, else pretrained
     """
     lora_rank: int = Field(8, ge=1, le=4096)
     """rank of the adapters"""
     allow_seen: bool = False
-    """whether pretraining may have trained on trajectories that this run holds out"""
+    """whether this run may hold out trajectories that the pretraining was trained on"""
     lora_alpha: float = Field(16.0, gt=0, le=1e6)
-    """the adapters' product is multiplied by this over their rank"""
+    """scale of the adapters: their product is multiplied by this over lora_rank"""
 
 
 class RunConfig(Section):
@@ -375,7 +377,7 @@ class RunConfig(Section):
     parallel: ParallelSection = ParallelSection()
     output: OutputSection
     finetune: FinetuneSection | None = None
-    """settings of launch/finetune.py alone"""
+    """settings of `matey finetune` alone"""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunConfig:
