@@ -46,8 +46,7 @@ setup(
     packages=find_packages(include=["matey", "matey.*"]),
     package_data={
         "matey.checkpoints": ["*.jinja"],
-        "matey.commands": ["plan.txt"],
-        "matey.planning": ["machines/*.yaml"],
+        "matey.planning": ["machines/*.yaml", "plan.txt"],
         "matey.report": ["templates/*.html"],
     },
     cmdclass={"build_py": BuildWithShipped},

@@ -184,7 +184,7 @@ def show_forecast() -> int:
     from matey.data.registry import check_found
 
     check_found(args.data)
-    from matey.commands.show import draw_forecast
+    from matey.commands.predict import draw_forecast
 
     return draw_forecast(args)
 
@@ -214,7 +214,7 @@ def show_tokens() -> int:
         raise DataError(
             f"{args.file} has {data.num_trajectories} trajectories, numbered from 0; got {args.trajectory}."
         )
-    from matey.commands.show import draw_tokens
+    from matey.commands.predict import draw_tokens
 
     return draw_tokens(data, run, args.trajectory, args.out)
 
@@ -349,18 +349,20 @@ def plan() -> int:
     add("--fields", type=whole(1), default=4, help="number of fields of its systems (4)")
     args = parser.parse_args()
     run, deepspeed_config = load_config(args.config, args.set), load_deepspeed_config(args.deepspeed_config)
-    from matey.commands.training import check_data
+    from matey.commands.train import check_data
     from matey.planning import check_named, is_at_hand
     from matey.planning.machine import load_machine
 
     machine = load_machine(args.machine)
-    if args.grid is None and is_at_hand(run):
-        check_data(run)
-    else:
-        check_named(run)
-    from matey.commands.plan import main
+    is_assumed = args.grid is not None or not is_at_hand(run)
+    (check_named if is_assumed else check_data)(run)
+    from matey.planning.estimate import plan as plan_run
+    from matey.planning.workload import Assumed
 
-    return main(args, run, deepspeed_config, machine)
+    assumed = Assumed(tuple(args.grid or [(1, 128, 128)]), args.refined, args.fields) if is_assumed else None
+    text, fits = plan_run(run, deepspeed_config, machine, args.ranks or args.nodes * machine.devices_per_node, assumed)
+    print(text)
+    return 0 if fits else 1
 
 
 def grid(text: str) -> tuple[int, int, int]:

@@ -1,17 +1,22 @@
-"""The few collectives that training and its bookkeeping need outside the engine, and the check that all ranks agree."""
+"""The few collectives that training and its bookkeeping need outside the engine, and the check that all ranks agree.
+
+DeepSpeed is imported on first use: importing a module of ours does not choose an accelerator.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import re
 import resource
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +27,29 @@ from matey.mistakes import Mistake
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+
+ACCELERATOR = "DS_ACCELERATOR"
+
+Engine: TypeAlias = Any
+"""A ``deepspeed.DeepSpeedEngine``, which has no types of its own."""
+
+
+@cache
+def deepspeed() -> Any:  # noqa: ANN401
+    """Return the package ``deepspeed``.
+
+    Its import searches for an accelerator, which takes seconds and prints, unless a variable names one. PyTorch knows the
+    accelerator already. The variable is removed again: jobs that this process starts may run on machines with other devices.
+    """
+    is_chosen = ACCELERATOR in os.environ
+    if not is_chosen:
+        os.environ[ACCELERATOR] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        import deepspeed
+    finally:
+        if not is_chosen:
+            del os.environ[ACCELERATOR]
+    return deepspeed
 
 
 def rank() -> int:

@@ -25,10 +25,9 @@ from matey.config import ConfigError, GroupSection, TrainSection
 from matey.mistakes import nearest_name, one_line
 from matey.model.matey import MateyModel
 from matey.model.parts import depth_of, part_of
-from matey.parallel.collectives import barrier, rank
+from matey.parallel.collectives import Engine, barrier, deepspeed, rank
 from matey.parallel.master import masters
 from matey.parallel.muon import Muon, matrices_of_blocks
-from matey.parallel.package import Engine, deepspeed
 
 if TYPE_CHECKING:
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig

@@ -24,9 +24,9 @@ import torch
 from matey.config import ConfigError
 from matey.config.flags import FlagError
 from matey.mistakes import nearest_name
+from matey.parallel.collectives import deepspeed
 from matey.parallel.failure import end_with_launcher, look_out, meeting, name_failures, set_timeouts, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
-from matey.parallel.package import deepspeed
 from matey.process.ending import end_process
 from matey.process.launchers import is_task, likely_place
 from matey.process.signals import listen, stop_listening

@@ -1,4 +1,4 @@
-"""Exchanges of rows between the ranks of a group, with their gradients, and the groups themselves.
+"""The division of ranks into sequence groups, and exchanges of rows between the ranks of a group, with their gradients.
 
 DeepSpeed's communication logger counts them. Fields in main memory are exchanged ahead of a step, over Gloo, apart from the
 step. Each rank makes only its own groups, at most three for any number of ranks.
@@ -6,7 +6,9 @@ step. Each rank makes only its own groups, at most three for any number of ranks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +17,81 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup, get_backend
 
-from matey.parallel.package import deepspeed
-from matey.parallel.topology import Topology
+from matey.parallel.collectives import deepspeed
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The place of one rank; ranks of a sequence group are consecutive, so that a group stays inside a node if it can.
+
+    A sequence group of P ranks is P_h x P_q: inside P_h = gcd(heads, P) consecutive ranks tokens are exchanged for heads,
+    and P_q ranks with the same heads share the queries.
+
+    Attributes:
+        rank: number of this rank among all ranks.
+        num_ranks: number of all ranks.
+        sequence_parallel_size: number of ranks ``P`` that share samples.
+        num_heads: number of heads of the attention.
+    """
+
+    rank: int = 0
+    num_ranks: int = 1
+    sequence_parallel_size: int = 1
+    num_heads: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the groups come out even."""
+        P, W = self.sequence_parallel_size, self.num_ranks
+        if P < 1 or W % P:
+            divisors = ", ".join(str(d) for d in range(1, W + 1) if W % d == 0)
+            raise ValueError(
+                f"parallel.sequence_parallel_size is {P}, which does not divide the {W} ranks of this run; "
+                f"use one of {divisors}, or start another number of ranks."
+            )
+
+    @property
+    def num_data_ranks(self) -> int:
+        """Number of sequence groups, each with samples of its own."""
+        return self.num_ranks // self.sequence_parallel_size
+
+    @property
+    def data_rank(self) -> int:
+        """Number of this rank's sequence group."""
+        return self.rank // self.sequence_parallel_size
+
+    @property
+    def sequence_rank(self) -> int:
+        """Place in the sequence group: the rank's slice of the tokens."""
+        return self.rank % self.sequence_parallel_size
+
+    @property
+    def head_ways(self) -> int:
+        """P_h, the number of ranks among which heads are divided."""
+        return math.gcd(self.num_heads, self.sequence_parallel_size)
+
+    @property
+    def query_ways(self) -> int:
+        """P_q, the number of ranks with the same heads among which queries are divided."""
+        return self.sequence_parallel_size // self.head_ways
+
+    def sequence_groups(self) -> list[list[int]]:
+        """Return the ranks of every sequence group."""
+        P = self.sequence_parallel_size
+        return [list(range(first, first + P)) for first in range(0, self.num_ranks, P)]
+
+    def head_groups(self) -> list[list[int]]:
+        """Return the ranks of every group that exchanges tokens for heads."""
+        return [list(range(first, first + self.head_ways)) for first in range(0, self.num_ranks, self.head_ways)]
+
+    def query_groups(self) -> list[list[int]]:
+        """Return the ranks of every group with the same heads."""
+        return [group[h :: self.head_ways] for group in self.sequence_groups() for h in range(self.head_ways)]
+
+
+def shares(num_tokens: int, ways: int) -> list[slice]:
+    """Cut a packed list into consecutive slices that are equal to within one token."""
+    return [slice(way * num_tokens // ways, (way + 1) * num_tokens // ways) for way in range(ways)]
+
 
 Group = ProcessGroup | None  # None: all ranks
 NO_SECOND = "exchanges between ranks have no second derivatives: leave out create_graph=True"
@@ -137,15 +212,10 @@ def _filled_up(rows: Tensor, count: int) -> Tensor:
 
 
 class HostExchange:
-    """An exchange over a process group of its own, so that its messages cannot mix with those of the step.
-
-    Attributes:
-        num_bytes: bytes that this rank sent to others.
-    """
+    """An exchange over a process group of its own, so that its messages cannot mix with those of the step."""
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         """Make this rank's process group from a partition of all ranks; all ranks must call."""
-        self.num_bytes = 0
         self._group: Any = None
         if len(groups[0]) > 1:
             own = next(list(group) for group in groups if dist.get_rank() in group)
@@ -156,14 +226,12 @@ class HostExchange:
         longest = max(counts)
         parts = [own.new_empty(longest) for _ in counts]
         dist.all_gather(parts, torch.cat([own, own.new_zeros(longest - len(own))]), group=self._group)
-        self.num_bytes += own.nbytes * (len(counts) - 1)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> Tensor:
         """Send runs of values to the ranks, in their order, and return those received."""
         received = values.new_empty(sum(receive))
         dist.all_to_all_single(received, values, list(receive), list(send), group=self._group)
-        self.num_bytes += values.element_size() * (sum(send) - send[dist.get_rank(self._group)])
         return received
 
 

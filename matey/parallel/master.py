@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from matey.config import ConfigError
-from matey.parallel.collectives import rank
-from matey.parallel.package import Engine, deepspeed
+from matey.parallel.collectives import Engine, deepspeed, rank
 
 Optimizer = Any  # one of DeepSpeed's, which has no type annotations
 

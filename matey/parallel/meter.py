@@ -17,8 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from matey.parallel.collectives import from_all_ranks, peak_memory_bytes, sum_over_ranks
-from matey.parallel.package import deepspeed
+from matey.parallel.collectives import deepspeed, from_all_ranks, peak_memory_bytes, sum_over_ranks
 
 
 class Late:

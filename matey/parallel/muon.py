@@ -22,10 +22,9 @@ from torch import Size, Tensor, nn
 
 from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
-from matey.parallel.collectives import from_all_ranks, rank
+from matey.parallel.collectives import Engine, from_all_ranks, rank
 from matey.parallel.exchange import exchange_rows
 from matey.parallel.master import Master, Piece
-from matey.parallel.package import Engine
 
 ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -31,8 +31,15 @@ from matey.model.attention import segment_attention
 from matey.model.matey import MateyModel
 from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup
 from matey.parallel.collectives import rank, world_size
-from matey.parallel.exchange import HostExchange, exchange_rows, gather_rows, make_groups, sum_over_group
-from matey.parallel.topology import Topology, shares
+from matey.parallel.exchange import (
+    HostExchange,
+    Topology,
+    exchange_rows,
+    gather_rows,
+    make_groups,
+    shares,
+    sum_over_group,
+)
 from matey.tokens.segments import Segmentation, segment
 
 
@@ -325,11 +332,8 @@ def _is_even(homes: Tensor, amounts: Tensor, ways: int) -> bool:
     return bool(shared.max() <= MOST_IMBALANCE * amounts.sum() / ways)
 
 
-class _Place:
-    """Size, strides and offset of a saved view."""
-
-    def __init__(self, view: Tensor) -> None:
-        self.geometry = (view.size(), view.stride(), view.storage_offset())
+_Place = tuple[Any, Any, Any]
+"""Size, strides and offset of a saved view."""
 
 
 class _AsksFor(Function):
@@ -364,16 +368,16 @@ def not_kept(gathered: Tensor, gather_again: Callable[[], Tensor]) -> Iterator[C
         if not asks and (not tensor.numel() or tensor.untyped_storage().data_ptr() != storage):
             return tensor
         pending += 1
-        return _Place(tensor)
+        return tensor.size(), tensor.stride(), tensor.storage_offset()
 
     def unpack(saved: Tensor | _Place) -> Tensor:
         nonlocal pending, again
-        if not isinstance(saved, _Place):
+        if isinstance(saved, Tensor):
             return saved
         if again is None:
             with torch.no_grad():
                 again = gather_again()
-        view = again.as_strided(*saved.geometry)
+        view = again.as_strided(*saved)
         pending -= 1
         if pending == 0:
             again = None

@@ -16,7 +16,7 @@ from matey.model.boxes import grain_of
 from matey.model.cells import NUM_INPUTS
 from matey.model.configuration import MateyConfig
 from matey.parallel.engine import is_bf16, zero_settings
-from matey.parallel.topology import Topology
+from matey.parallel.exchange import Topology
 from matey.planning.machine import Machine
 from matey.planning.workload import Part, Sample, Workload, num_cells, parts_of_sample
 from matey.tokens.neighbours import places_around

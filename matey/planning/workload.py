@@ -23,8 +23,8 @@ from matey.model.blocks import scheme_keys
 from matey.model.boxes import Cut, reach_of
 from matey.model.configuration import MateyConfig, model_config
 from matey.model.prepare import TokenPlaces
+from matey.parallel.exchange import Topology, shares
 from matey.parallel.sequence import cheaper_tokens_plan
-from matey.parallel.topology import Topology, shares
 from matey.planning import check_named
 from matey.planning.operations import Costs, Operations, count_operations
 from matey.samples import Samples

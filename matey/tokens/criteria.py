@@ -50,20 +50,8 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
     return folded(torch.cat(found, dim=1), 1) / _num_values(fields, covered, patch)
 
 
-ONE_FRAME = (
-    "tokens.criterion last_change compares the last two frames, but the history has one; set data.history to 2 or more, or "
-    "take another criterion."
-)
-
-
 def last_change(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Mean square of the change between the last two frames, see `patch_variance`.
-
-    Raises:
-        ValueError: there is one frame only.
-    """
-    if fields.shape[1] == 1:
-        raise ValueError(ONE_FRAME)
+    """Mean square of the change between the last two frames, see `patch_variance`."""
     return patch_mean((fields[:, -1:] - fields[:, -2:-1]).square(), covered, patch)
 
 

@@ -14,7 +14,7 @@ from einops import repeat
 from torch import Tensor
 
 from matey.config.schema import CRITERIA, RefineRule, RefineValues
-from matey.tokens.criteria import LOCAL_CRITERIA, ONE_FRAME, drawn, patch_mean
+from matey.tokens.criteria import LOCAL_CRITERIA, drawn, patch_mean
 from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid
 
 
@@ -137,7 +137,10 @@ def check_window(window: Sequence[int], patches: Sequence[Patch], refinement: Re
     covered = cover(window, patches[0])
     grids = [patch_grid(covered, patch) for patch in patches]
     if len(patches) > 1 and refinement.criterion == "last_change" and window[0] == 1:
-        raise ValueError(ONE_FRAME)
+        raise ValueError(
+            "tokens.criterion last_change compares the last two frames, but the history has one; set data.history to 2 or "
+            "more, or take another criterion."
+        )
     if refinement.rule != "budget" or len(patches) == 1:
         return
     if covered != tuple(window):

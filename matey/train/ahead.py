@@ -32,8 +32,7 @@ from matey.model.matey import MateyModel
 from matey.model.nested import Packed, num_bytes_of, packed
 from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
-from matey.parallel.exchange import HostExchange
-from matey.parallel.topology import Topology
+from matey.parallel.exchange import HostExchange, Topology
 from matey.samples import BatchPart
 from matey.train.loss import NRMSE, Loss, halo_of
 from matey.train.unroll import is_part, num_rolled

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from shlex import quote
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 import matey
@@ -48,20 +49,18 @@ from matey.checkpoints.run_files import (
     read_metrics,
     step_name,
 )
-from matey.checkpoints.source import AVERAGE, Source, find_damage, layout_of, open_checkpoint
+from matey.checkpoints.source import AVERAGE, Source, average_file, find_damage, layout_of, open_checkpoint
 from matey.config import ConfigError, RunConfig, dump_config, load_config
 from matey.config.flags import command_line, started_as
 from matey.data.stream import ends_of_workers_heard_later
 from matey.mistakes import Mistake, one_line
 from matey.model.lora import adapters_of, plain_weights
 from matey.model.matey import MateyModel, quiet
-from matey.parallel.collectives import barrier, from_all_ranks, from_rank_zero, rank, world_size
+from matey.parallel.collectives import Engine, barrier, from_all_ranks, from_rank_zero, rank, world_size
 from matey.parallel.engine import load_deepspeed, whole_parameters
 from matey.parallel.failure import lost_contact
-from matey.parallel.master import set_frozen, set_whole, trained_names
+from matey.parallel.master import Piece, masters, refresh_module, set_frozen, set_whole, trained_names
 from matey.parallel.muon import stepped_by_muon
-from matey.parallel.package import Engine
-from matey.train.average import MovingAverage
 from matey.train.folder import (
     DONE,
     FolderLock,
@@ -426,3 +425,78 @@ def _load_universal(engine: Engine, source: Source, average: MovingAverage) -> d
     set_frozen(engine, source.common["module"])
     average.set_whole(partial(source.parameter, AVERAGE) if source.has_average else None)
     return source.common
+
+
+class MovingAverage:
+    """An average of the trained weights over the steps, in float32.
+
+    After step s, average <- d average + (1 - d) weights, with d = min(decay, (1 + s) / (10 + s)), so that the initial
+    weights are soon forgotten. A decay of 0 keeps no average, and everything here does nothing.
+    """
+
+    def __init__(self, engine: Engine, decay: float) -> None:
+        self._engine, self._decay = engine, decay
+        self._masters = masters(engine) if decay else []
+        # Without ZeRO every rank owns all weights, and rank 0 saves their average.
+        self._saver = 0 if engine.zero_optimization_stage() == 0 else rank()
+        self._averages = [values.clone() for master in self._masters for _, values in master]
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an average is kept."""
+        return self._decay > 0
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Update the average with the weights after ``step``."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        for _, weights, average in self._parts():
+            average.lerp_(weights, 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Exchange the weights and the average within the block, and restore both to the last bit; all ranks must enter.
+
+        After an error they stay exchanged: it ends the run, and a rank that fails alone must not wait for the others.
+        """
+        self._exchange()
+        yield
+        self._exchange()
+
+    def save(self, folder: Path, step: int) -> None:
+        """Write this rank's part of the average beside the other shards of a checkpoint."""
+        if self.is_kept and rank() == self._saver:
+            starts = {piece.name: str(piece.start) for piece, _, _ in self._parts()}
+            averages = {piece.name: average for piece, _, average in self._parts()}
+            save_file(averages, folder / average_file(rank()), {**starts, "step": str(step)})
+
+    def load(self, folder: Path) -> None:
+        """Read this rank's part of the average from a checkpoint; if there is none, begin with the engine's weights."""
+        path = folder / average_file(self._saver)
+        if not path.is_file():
+            self.set_whole(None)
+            return
+        with safe_open(path, "pt") as file:
+            for piece, _, average in self._parts():
+                average.copy_(file.get_tensor(piece.name))
+
+    def set_whole(self, read: Callable[[str], Tensor] | None) -> None:
+        """Set the average from a function that reads whole parameters by name; without it, from the engine's weights."""
+        for piece, weights, average in self._parts():
+            average.copy_(read(piece.name).flatten()[piece.start : piece.start + piece.length] if read else weights)
+
+    def _parts(self) -> Iterator[tuple[Piece, Tensor, Tensor]]:
+        """Yield every piece that this rank owns with its weights and their average."""
+        averages = iter(self._averages)
+        for master in self._masters:
+            for piece, weights in master:
+                yield piece, weights, next(averages)
+
+    def _exchange(self) -> None:
+        if not self._decay:
+            return
+        for _, weights, average in self._parts():
+            weights_before = weights.clone()
+            weights.copy_(average)
+            average.copy_(weights_before)
+        refresh_module(self._engine)

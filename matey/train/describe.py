@@ -17,8 +17,8 @@ from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
 from matey.model.parts import part_of
 from matey.model.transfer import Transfer
+from matey.parallel.exchange import Topology
 from matey.parallel.muon import matrices_of_blocks
-from matey.parallel.topology import Topology
 from matey.text_table import text_table
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import padding_note
@@ -121,7 +121,7 @@ def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool)
 
     Args:
         step: the step after which the validation was made.
-        numbers: errors as `matey.train.validation.validate` returns them.
+        numbers: errors as `matey.train.loop.validate` returns them.
         is_best: whether it is the best of the run so far.
     """
     persistence = numbers["valid_persistence_by_system"]

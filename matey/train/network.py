@@ -16,7 +16,7 @@ from matey.model.attention import has_flash
 from matey.model.blocks import scheme_keys
 from matey.model.configuration import MateyConfig
 from matey.parallel.collectives import done_by_rank_zero, rank, world_size
-from matey.parallel.topology import Topology
+from matey.parallel.exchange import Topology
 from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import places_around
 from matey.tokens.refinement import check_window

@@ -16,20 +16,19 @@ from matey.config import RunConfig
 from matey.model.configuration import MateyConfig, model_config
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import (
+    Engine,
     check_same_run,
     done_by_rank_zero,
     from_rank_zero,
     rank,
 )
 from matey.parallel.engine import build_engine, is_bf16
-from matey.parallel.package import Engine
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
 from matey.train.ahead import stream_of
-from matey.train.average import MovingAverage
-from matey.train.checkpoint import RunFolder
+from matey.train.checkpoint import MovingAverage, RunFolder
 from matey.train.describe import closing, describe, describe_tokens
-from matey.train.loop import Progress, train, warm_up_notes
+from matey.train.loop import Progress, train, validate, warm_up_notes
 from matey.train.network import check_attention, check_fit, layout_of, topology_of, with_vocabulary
 from matey.train.run_data import (
     RunData,
@@ -41,7 +40,6 @@ from matey.train.run_data import (
     validation_windows,
     write_split,
 )
-from matey.train.validation import validate
 
 
 def train_run(

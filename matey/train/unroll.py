@@ -19,7 +19,7 @@ from matey.fields import FieldBatch
 from matey.model.blocks import uniform_hash
 from matey.model.forecast import hold, next_frames
 from matey.model.prepare import Prepared, prepare_parts
-from matey.parallel.package import Engine
+from matey.parallel.collectives import Engine
 from matey.samples import BatchPart, Piece
 
 

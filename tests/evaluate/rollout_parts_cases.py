@@ -16,8 +16,8 @@ from matey.model.boxes import share_of
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import parts_of
 

@@ -11,8 +11,8 @@ from matey import FieldBatch
 from matey.evaluate.histories import Boxes
 from matey.evaluate.records import ErrorSums
 from matey.metrics import METRICS, Metric
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import SequenceRanks
-from matey.parallel.topology import Topology
 from tests.support.parts import Group, parts_of, piece_of, share_in
 
 GAS = ("density", "pressure", "velocity_x", "velocity_y", "velocity_z")

@@ -12,7 +12,7 @@ from matey.benchmark.step import Case, measure, now
 from matey.model import attention
 from matey.model.nested import num_bytes_of, packed, tensors_in
 from matey.model.prepare import prepare
-from matey.parallel.topology import Topology
+from matey.parallel.exchange import Topology
 from matey.planning.machine import load_machine
 from matey.planning.memory import plan_memory, read_engine
 from matey.planning.workload import Workload

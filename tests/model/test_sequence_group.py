@@ -8,7 +8,7 @@ from matey.config.schema import SCHEMES
 from matey.model.blocks import Block, scheme_keys
 from matey.model.prepare import prepare
 from matey.model.sequence_group import BlockPlan, RankGroup, SequenceGroup, reordered
-from matey.parallel.topology import shares
+from matey.parallel.exchange import shares
 from matey.tokens.segments import segment
 from matey.train.loss import LossScale, training_loss
 from tests.support.laws import law

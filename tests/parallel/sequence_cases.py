@@ -15,9 +15,8 @@ from matey.model.boxes import share_of
 from matey.model.prepare import prepare_parts
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.parallel.exchange import exchange_and_sum, reduce_scatter
+from matey.parallel.exchange import Topology, exchange_and_sum, reduce_scatter
 from matey.parallel.sequence import DistributedSequenceGroup, share_samples
-from matey.parallel.topology import Topology
 from matey.train.loss import GRADIENT, NRMSE, LossScale, training_loss
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import off, parts_of

@@ -9,8 +9,8 @@ import torch
 
 from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
+from matey.parallel.exchange import Topology, shares
 from matey.parallel.sequence import dealt, heads_plan_moves, homes_of_segments, plan_heads, plan_tokens
-from matey.parallel.topology import Topology, shares
 from tests.support.programs import cases_of, start_ranks
 from tests.support.proved import PROVED
 

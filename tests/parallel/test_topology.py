@@ -8,8 +8,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from matey.model.attention import segment_attention
+from matey.parallel.exchange import Topology, shares
 from matey.parallel.sequence import not_kept
-from matey.parallel.topology import Topology, shares
 from matey.tokens.segments import segment
 
 

@@ -8,9 +8,9 @@ from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.data.windows import Window
 from matey.parallel import collectives
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
-from matey.train.validation import read_and_prepare
+from matey.train.loop import read_and_prepare
 from tests.support.fields_file import in_a_file
 
 

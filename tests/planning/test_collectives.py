@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import pytest
 
-from matey.planning.collectives import Group, seconds
+from matey.planning.estimate import Group, seconds
 from matey.planning.machine import Link, load_machine
 
 INSIDE, BETWEEN = Link(latency=3e-6, bandwidth=5e10), Link(latency=2e-5, bandwidth=1e10)

@@ -6,8 +6,8 @@ import pytest
 
 from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
-from matey.parallel.topology import Topology
-from matey.planning.collectives import plan_exchanges
+from matey.parallel.exchange import Topology
+from matey.planning.estimate import plan_exchanges
 from matey.planning.machine import load_machine
 from matey.planning.memory import _gradient_copies, plan_memory, read_engine, ready_bytes
 from matey.planning.workload import Workload

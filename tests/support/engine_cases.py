@@ -19,10 +19,9 @@ from matey.model.matey import MateyModel
 from matey.parallel.collectives import barrier, rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
-from matey.train.average import MovingAverage
-from matey.train.checkpoint import RunError, RunFolder
+from matey.train.checkpoint import MovingAverage, RunError, RunFolder
 from matey.train.loss import training_loss
 from tests.support.models import VOCABULARY
 from tests.support.training_cases import GLOBAL_BATCH, SCALES, samples_of

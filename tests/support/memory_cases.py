@@ -12,11 +12,10 @@ import torch
 
 from matey.benchmark.step import Case, memory, return_freed_memory
 from matey.config import TrainSection, parse_config
-from matey.parallel.collectives import rank
+from matey.parallel.collectives import deepspeed, rank
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.meter import take_traffic
-from matey.parallel.package import deepspeed
 from matey.train.loss import LossScale, training_loss
 
 RUN = parse_config(

@@ -16,8 +16,8 @@ from matey.config import TrainSection
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step, whole_parameters
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from tests.support.models import VOCABULARY, make_batch, make_model
 

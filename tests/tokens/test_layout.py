@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from matey.parallel.topology import shares
+from matey.parallel.exchange import shares
 from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import layout_tokens
 from matey.tokens.segments import segment

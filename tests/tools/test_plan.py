@@ -5,9 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from matey.commands.plan import as_pretrained
 from matey.config import load_config
-from matey.planning.estimate import estimate
+from matey.planning.estimate import as_pretrained, estimate
 from matey.planning.machine import load_machine
 from matey.planning.workload import Assumed, load_workload
 from tests.support.models import make_model
@@ -37,7 +36,7 @@ def plan_paper(plan, papers_workload, monkeypatch):
         assert (run, assumed, pretrained) == (load_config(PAPER[1]), Assumed(), None)
         return papers_workload
 
-    monkeypatch.setattr("matey.commands.plan.load_workload", load)
+    monkeypatch.setattr("matey.planning.estimate.load_workload", load)
     return partial(plan, *PAPER, "--nodes", "92", "--machine")
 
 

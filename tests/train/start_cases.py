@@ -15,8 +15,7 @@ import torch.distributed as dist
 from matey.checkpoints.run_files import SPLIT
 from matey.config import load_config
 from matey.data.split_record import seen_text
-from matey.parallel.collectives import barrier, from_all_ranks, rank
-from matey.parallel.package import deepspeed
+from matey.parallel.collectives import barrier, deepspeed, from_all_ranks, rank
 from matey.train.run_data import loss_scales, open_data
 
 OPENED: Counter = Counter()

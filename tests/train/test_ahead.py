@@ -12,11 +12,11 @@ from matey.model.boxes import BoxShare
 from matey.model.nested import packed, tensors_in
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup
+from matey.parallel.exchange import Topology
 from matey.parallel.meter import Meter
 from matey.parallel.sequence import SequenceRanks
-from matey.parallel.topology import Topology
 from matey.train.ahead import MakeReady, beside, on_device, together
-from matey.train.average import MovingAverage
+from matey.train.checkpoint import MovingAverage
 from matey.train.loop import take_step_of
 from matey.train.loss import LossScale
 from tests.support.laws import law

@@ -18,8 +18,8 @@ from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import rank, world_size
 from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
 from matey.train.loss import LossScale, training_loss
 from matey.train.unroll import push_forward, rolled_out
 from tests.support.models import VOCABULARY, make_batch, make_model

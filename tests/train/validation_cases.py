@@ -14,9 +14,9 @@ from matey.data import TrajectorySet
 from matey.data.windows import Window
 from matey.parallel.collectives import from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
-from matey.train.validation import validate
+from matey.train.loop import validate
 from tests.support.models import VOCABULARY, make_batch, make_model
 
 PATCHES = ((1, 4, 8, 8), (1, 2, 4, 4))

@@ -19,8 +19,8 @@ from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.model.sequence_group import SequenceGroup
 from matey.parallel.collectives import barrier, from_all_ranks, rank, world_size
 from matey.parallel.environment import find_environment, start_processes, stop_processes
+from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
-from matey.parallel.topology import Topology
 from tests.support.models import VOCABULARY, make_batch, make_model
 
 STEPS, STRETCH, BEFORE = 5, 2, 7  # frames of two trajectories; so many are made before a forecast breaks off
