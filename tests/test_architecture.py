@@ -1,115 +1,94 @@
-"""The layers of the package, the linter, and the words of the README."""
+"""The layers of the package and of its tests, as far as import-linter (`make lint`) does not see them."""
 
-import ast
-import os
+import json
 import re
-import subprocess
 import sys
 
 import pytest
 
 from matey.checkpoints import run_files
-from tests.support.paths import BIN, ROOT
-from tests.support.programs import cases_of, start
-from tests.support.sources import sources
+from tests.support.paths import ROOT
+from tests.support.programs import start
 
-
-def names_used(source):
-    """The full name of everything that source text imports, and of what it reaches through that."""
-    tree, known = ast.parse(source), {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
-                first = alias.name.split(".")[0]
-                known |= {alias.asname: alias.name} if alias.asname else {first: first}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative import"
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
-                known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            first, *rest = dotted(node)
-            if first in known:
-                yield ".".join([known[first], *rest])
-
-
-def dotted(node):
-    """The names of ``a.b.c``; none are known before what is no name, such as a call."""
-    if isinstance(node, ast.Attribute):
-        return [*dotted(node.value), node.attr]
-    return [node.id if isinstance(node, ast.Name) else None]
-
-
-def of_torch_distributed(source):
-    """What source text uses of ``torch.distributed``; import-linter sees of other packages no more than that they are used."""
-    return [name for name in dict.fromkeys(names_used(source)) if f"{name}.".startswith("torch.distributed.")]
-
-
-def test_every_package_uses_those_below_it_alone():
-    command = [BIN / "lint-imports", "--no-cache"]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    assert result.returncode == 0 and "0 broken" in result.stdout, result.stdout
+SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in sorted((ROOT / "matey").rglob("*.py"))}
+TESTS = {path.relative_to(ROOT / "tests"): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
 
 
 def test_parallel_alone_uses_torch_distributed():
-    texts = {path: path.read_text() for path in sorted((ROOT / "matey").rglob("*.py"))}
-    told = re.compile(r"distributed|from\s*\.")  # where there is neither, there is nothing to find
-    named = {path: text for path, text in texts.items() if told.search(text)}
-    users = {path.relative_to(ROOT / "matey").parts[0] for path, text in named.items() if of_torch_distributed(text)}
-    assert users == {"parallel"}
+    uses = re.compile(r"(?<!\")torch\.distributed|from torch import .*\bdistributed")
+    assert {path.split("/")[1] for path, text in SOURCES.items() if uses.search(text)} == {"parallel"}
 
 
 def test_text_names_modules_of_other_rooms_for_the_choices_of_the_run_yaml_alone():
     """What is imported by its name, as registries do, import-linter does not see."""
-    place, upward = re.compile(r"[\"']matey\.(\w+)[\w.]*:"), set()
-    for path in (ROOT / "matey").rglob("*.py"):
-        room, *_ = path.relative_to(ROOT / "matey").with_suffix("").parts
-        upward |= {path.name for other in place.findall(path.read_text()) if other != room}
-    assert upward == {"schema.py"}
+    place = re.compile(r"[\"']matey\.(\w+)[\w.]*:")
+    upward = {
+        path for path, text in SOURCES.items() if {*place.findall(text)} - {path.split("/")[1].removesuffix(".py")}
+    }
+    assert upward == {"matey/config/schema.py"}
 
 
 def test_no_module_of_tests_is_imported_by_another_nor_from_another_folder():
     tests = re.compile(r"^\s*(?:from|import) .*\b(?:conftest|test_\w+)", re.MULTILINE)
     folders = re.compile(r"^\s*(?:from|import) tests\.(\w+)\.", re.MULTILINE)
-    found = {path.relative_to(ROOT / "tests"): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
-    wrong = {path for path, text in found.items() if tests.search(text)}
-    wrong |= {path for path, text in found.items() if {*folders.findall(text)} - {"support", path.parts[0]}}
-    assert len(found) > 100 and not wrong, "helpers belong into tests/support"
+    wrong = {path for path, text in TESTS.items() if tests.search(text)}
+    wrong |= {path for path, text in TESTS.items() if {*folders.findall(text)} - {"support", path.parts[0]}}
+    assert len(TESTS) > 100 and not wrong, "helpers belong into tests/support"
+
+
+def test_names_of_tests_are_short_enough_to_read():
+    names = [name for text in TESTS.values() for name in re.findall(r"^ *def (test_\w+)", text, re.MULTILINE)]
+    assert len(names) > 500 and [name for name in names if len(name) > 80] == []
 
 
 def test_names_of_a_runs_files_are_spelt_in_one_module_alone():
     names = {name for name in vars(run_files).values() if isinstance(name, str) and re.fullmatch(r"\w+\.\w+", name)}
     assert {"config.yaml", "metrics.jsonl", "report.html"} <= names
-    spelt = {
-        (path.relative_to(ROOT).as_posix(), node.value)
-        for path, nodes in sources()
-        for node in nodes.get(ast.Constant, ())
-        if isinstance(node.value, str) and node.value.split("/")[-1] in names
+    spelt = re.compile(rf"[\"'/]({'|'.join(map(re.escape, names))})[\"']")
+    assert [path for path, text in SOURCES.items() if spelt.search(text)] == ["matey/checkpoints/run_files.py"]
+
+
+# Imports every module of the package, those that train first, and prints what has changed but for the modules themselves.
+EFFECTS = """
+import atexit, json, os, pkgutil, signal, sys, threading, warnings
+from importlib import import_module
+
+def state():
+    return {
+        "variables": [*os.environ.items()],
+        "signals": [str(signal.getsignal(number)) for number in signal.valid_signals()],
+        "held signals": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "work at the end": atexit._ncallbacks(),
+        "threads": [thread.name for thread in threading.enumerate()],
+        "warnings": [*map(str, warnings.filters)],
+        "path": [*sys.path],
+        "streams": [id(sys.stdout), id(sys.stderr)],
     }
-    assert {path for path, _ in spelt} == {"matey/checkpoints/run_files.py"}, spelt
+
+def changed_by(names, of_others):  # what they do is theirs
+    for name in of_others.split():
+        import_module(name)
+    before = state()
+    for name in names:
+        import_module(name)
+    after = state()
+    return [(what, before[what], after[what]) for what in before if before[what] != after[what]]
+
+others = "torch torch.utils.cpp_extension transformers peft h5py scipy tqdm"
+changed = changed_by(["matey.model.matey", "matey.data", "matey.evaluate.rollout", "matey.train.run"], others)
+for name in ("MateyModel", "open_dataset", "rollout"):
+    getattr(import_module("matey"), name)
+modules = [*sys.modules]
+names = [module.name for module in pkgutil.walk_packages(import_module("matey").__path__, "matey.")]
+changed += changed_by(names, "netCDF4 zarr xarray matplotlib.figure")
+print(json.dumps([modules, len(names), changed]))
+"""
 
 
-@pytest.fixture(scope="module")
-def imported():
-    """What a new interpreter says that imports all of ours."""
-    return start([sys.executable, "-m", "tests.support.import_effects"], anew=True)
-
-
-def test_importing_a_module_of_ours_changes_nothing_outside_it(imported):
-    ((num_modules, changed),) = cases_of(imported, "effects")
-    assert num_modules > 150 and changed == {}
-
-
-def test_importing_matey_needs_neither_deepspeed_nor_mpi(imported):
-    (modules,) = cases_of(imported, "modules")
+@pytest.mark.processes
+def test_importing_ours_changes_nothing_outside_and_needs_neither_deepspeed_nor_mpi():
+    result = start([sys.executable, "-c", EFFECTS], anew=True)
+    assert result.returncode == 0, result.stderr
+    modules, num_modules, changed = json.loads(result.stdout)
+    assert num_modules > 150 and changed == []
     assert "matey.train.run" in modules and {"deepspeed", "mpi4py", "matplotlib"}.isdisjoint(modules)
-
-
-def test_ruff_finds_nothing():
-    for command in (["check"], ["format", "--check"]):
-        result = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
-        assert result.returncode == 0, result.stdout

@@ -1,12 +1,12 @@
-"""Mistakes in the run YAML and in the DeepSpeed JSON; the run YAMLs of the paper hold its numbers."""
+"""Mistakes in the run YAML, the DeepSpeed JSON and flags; the run YAMLs of the paper hold its numbers."""
 
-import json
+import argparse
 import re
 
 import pytest
 import yaml
 
-from matey.config import ConfigError, dump_config, load_config, load_deepspeed_config
+from matey.config import ConfigError, dump_config, flags, load_config, load_deepspeed_config
 from tests.support.paths import ROOT
 
 MINIMAL = {"data": {"sets": [{"path": "a.h5"}]}, "train": {"steps": 3}, "output": {"dir": "runs/a"}}
@@ -29,7 +29,6 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
     ("override", "message"),
     [
         ("train.step=3", "unknown key 'train.step'. Did you mean 'train.steps'?"),
-        ("trian.steps=3", "unknown key 'trian'. Did you mean 'train'?"),
         ("data.sets=[{path: a, wieght: 2}]", "unknown key 'data.sets.0.wieght'. Did you mean 'data.sets.0.weight'?"),
         ("train.history=4", "unknown key 'train.history'. Did you mean 'data.history'?"),
         ("train.bf16=true", "unknown key 'train.bf16'. That is DeepSpeed's: set it in the JSON"),
@@ -47,7 +46,6 @@ def test_a_resolved_configuration_reads_back_equal(path, tmp_path):
         ),
         ("data.sets.split_by=time", "'sets' is no section; a list is set as a whole, such as --set 'data.sets="),
         ("tokens.patches=[[1, 16, 16]]", r"tokens.patches.0: expected 4 numbers \[t, z, y, x\] \(got \[1, 16, 16\]\)"),
-        ("output.dir=s3://bucket/x", "output.dir: expected a path on this machine, got the URL 's3://bucket/x'"),
     ],
 )
 def test_a_wrong_override_says_what_is_wrong(path, override, message):
@@ -57,14 +55,13 @@ def test_a_wrong_override_says_what_is_wrong(path, override, message):
 
 def test_paths_may_name_variables_of_the_environment(path, monkeypatch):
     monkeypatch.setenv("SCRATCH", "/lustre/me")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load_config(path, ["output.dir=~/a"]).output.dir == "/home/me/a"
     config = load_config(path, ["output.dir=$SCRATCH/a", "data.sets=[{path: '${SCRATCH}_2/*.h5'}]"])
     assert config.output.dir == "/lustre/me/a" and config.data.sets[0].path == "/lustre/me_2/*.h5"
-    for lose in (lambda: monkeypatch.setenv("SCRATCH", ""), lambda: monkeypatch.delenv("SCRATCH")):
-        lose()
-        with pytest.raises(
-            ConfigError, match=r"output.dir: '\$SCRATCH/a' names the variable SCRATCH, which is not set"
-        ):
-            load_config(path, ["output.dir=$SCRATCH/a"])
+    monkeypatch.setenv("SCRATCH", "")
+    with pytest.raises(ConfigError, match=r"output.dir: '\$SCRATCH/a' names the variable SCRATCH, which is not set"):
+        load_config(path, ["output.dir=$SCRATCH/a"])
 
 
 def test_a_missing_file_and_a_missing_section_are_named(path, tmp_path):
@@ -76,35 +73,13 @@ def test_a_missing_file_and_a_missing_section_are_named(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tree", "message"),
-    [
-        ({"train_batch_size": 8}, "'train_batch_size' is set in the run YAML .train.micro_batch"),
-        ({"optimizer": {"type": "Adam"}}, "'optimizer' is set in the run YAML .train.optimizer, train.learning_rate"),
-        ({"zero_optimisation": {"stage": 1}}, "no key 'zero_optimisation'. Did you mean 'zero_optimization'?"),
-        ([], "must hold a JSON object"),
-    ],
-)
-def test_a_wrong_deepspeed_json_says_what_is_wrong(tmp_path, tree, message):
-    (tmp_path / "ds.json").write_text(json.dumps(tree))
-    with pytest.raises(ConfigError, match=message):
-        load_deepspeed_config(tmp_path / "ds.json")
-
-
-BOMB = "a: &a [x, x]\nb: &b [*a, *a]\ndata: [*b, *b]\n"
-
-
-@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("data: {path: Wärme}".encode("latin-1"), "is not text in UTF-8 .byte 14.; save it in that encoding"),
-        (b"a: \x00", "is not YAML"),
-        (b"# " + b"x" * 2**23, "is larger than 4 MiB"),
-        (BOMB.encode(), "uses the alias .a; write out what it stands for"),
         (b"train: " + b"[" * 100_000, "exceeded maximum nesting depth|is not YAML"),
         (b"train: {steps: 2020-13-45}", "is not YAML: month must be in 1..12"),
         (b"1: x", "Keys should be strings"),
         (b"x" * 1000 + b": 1", "unknown key 'x{80}'"),
-        (b"- a", "must hold sections such as"),
     ],
 )
 def test_what_is_no_plain_yaml_is_one_short_sentence(tmp_path, content, message):
@@ -117,10 +92,8 @@ def test_what_is_no_plain_yaml_is_one_short_sentence(tmp_path, content, message)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        *((f"train.{key}", "1" + "0" * 23, "less than or equal") for key in ("steps", "micro_batch", "accumulation")),
+        ("train.steps", "1" + "0" * 23, "less than or equal"),
         ("train.seed", "1" + "0" * 23, "less than 9223372036854775808"),
-        ("train.learning_rate", "1.0e+300", "less than or equal to 10"),
-        ("train.betas", "[.nan, 0.9]", "train.betas.0: .* finite number"),
         ("data.split", "[2, -1, 0]", "data.split.1: .* greater than or equal to 0"),
         ("output.dir", '"a\\ud800"', "valid string|is not YAML"),
     ],
@@ -133,34 +106,52 @@ def test_values_beyond_all_sense_are_refused_by_the_schema(path, key, value, mes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"bf16": true}', "bf16: expected keys with values"),
+        ('{"train_batch_size": 8}', "'train_batch_size' is set in the run YAML .train.micro_batch"),
         ('{"dump_state": {}}', "dump_state: expected a value"),
         ("[" * 100_000, "is not JSON"),
     ],
 )
-def test_a_deepspeed_json_that_would_end_in_a_traceback_or_hang_is_a_sentence(tmp_path, text, message):
-    (tmp_path / "ds.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+def test_a_wrong_deepspeed_json_says_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "ds.json").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_deepspeed_config(tmp_path / "ds.json")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "ds_configs").glob("*.json")), ids=lambda path: path.stem)
-def test_the_configurations_that_come_with_the_package_are_taken(path):
-    assert load_deepspeed_config(path) == json.loads(path.read_text())
+@pytest.mark.parametrize("text", ["0", "1025", "1.5", "", "9" * 5000, "1e2"])
+def test_a_number_of_threads_that_would_crash_the_process_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1 to 1,024, got '"):
+        flags.threads(text)
+    assert flags.threads("1024") == 1024
 
 
-def test_a_folder_under_the_home_folder_is_meant_by_a_tilde(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    run = load_config("launch/runs/demo.yaml", ["output.dir=~/runs/a"])
-    assert run.output.dir == str(tmp_path / "runs" / "a")
+@pytest.mark.parametrize("text", ["nan", "-0.1", "1e400", "half"])
+def test_a_share_is_a_finite_number_from_zero_to_one(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0 to 1, got"):
+        flags.number(0, 1)(text)
+    assert flags.number(0, 1)("0.25") == 0.25
 
 
-@pytest.mark.parametrize("run", sorted((ROOT / "launch" / "runs").glob("*.yaml")), ids=lambda run: run.stem)
-def test_the_runs_that_come_with_the_package_are_valid(run):
-    load_config(run)
+@pytest.mark.parametrize("text", ["0,8", "8", "8,,8"])
+def test_a_grid_has_two_or_three_positive_numbers(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected "):
+        flags.wholes(1, 65_536, (2, 3))(text)
+    assert flags.wholes(1, 65_536, (2, 3))("8,16") == (8, 16)
+
+
+def test_a_name_of_bytes_that_are_no_text_is_refused():
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a name in UTF-8, got 'a\\udcff'"):
+        flags.path("a\udcff")
+    assert flags.path("Wärme").name == "Wärme"
 
 
 RUNS = ROOT / "launch" / "runs"
+
+
+@pytest.mark.parametrize("path", [*RUNS.glob("*.yaml"), *ROOT.glob("ds_configs/*.json")], ids=lambda path: path.stem)
+def test_the_configurations_that_come_with_the_package_are_taken(path):
+    load_config(path) if path.suffix == ".yaml" else load_deepspeed_config(path)
+
+
 ADAPTIVE = ("mix", ((1, 1, 32, 32), (1, 1, 8, 8)), 0.2)
 
 

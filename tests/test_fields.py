@@ -37,14 +37,10 @@ def test_arrays_and_a_single_lead_time_become_tensors_of_their_precision():
         ({"history": torch.zeros(1, 2, 1, 1, 4, 4, dtype=torch.int32)}, "must hold real numbers, got int32; .*float"),
         ({"fields": "a"}, r"fields must be names such as \('a',\), got the text 'a'"),
         ({"lead_time": float("nan")}, "lead_time must be above 0 and finite"),
-        ({"spacing": (1.0, 1.0)}, "spacing must be three cell sizes above 0"),
         ({"periodic": "yes"}, "periodic must be True or False for each of z, y, x, got 'yes'"),
         ({"target": torch.full((1, 1, 1, 4, 4), torch.nan)}, "target must be finite"),
-        ({"history": torch.zeros(1, 2, 1, 1, 4, 4).half()}, "got float16; convert it to float32"),
         ({"history": torch.zeros(0, 2, 1, 1, 4, 4)}, "history holds no sample"),
-        ({"fields": ("a", "a"), "history": torch.zeros(1, 2, 2, 1, 4, 4)}, r"names, each once, got \('a', 'a'\)"),
         ({"parameters": [0.1]}, "parameters must be numbers by name, such as {'viscosity': 0.1}, got list"),
-        ({"target": torch.zeros(1, 1, 1, 4, 4).cfloat()}, "target must hold real numbers, got complex64"),
     ],
 )
 def test_what_cannot_be_a_batch_is_a_sentence(changes, words):
@@ -77,12 +73,7 @@ def test_numbers_whose_squares_leave_the_range_of_float32_are_refused():
     history = torch.full((1, 2, 1, 1, 4, 4), 1e15)
     assert FieldBatch("s", ("a",), history, 1).history.square().sum().isfinite()
     history[0, 1, 0, 0, 0, 1] = 1e19
-    with pytest.raises(
-        ValueError, match=r"must be at most 1e\+15, in larger units if need be, but 'a' is 9.99.*e\+18 in"
-    ):
-        FieldBatch("s", ("a",), history, 1)
-    history[0, 1, 0, 0, 0, 0] = -torch.inf
-    with pytest.raises(ValueError, match="'a' is -inf in sample 0, frame 1"):
+    with pytest.raises(ValueError, match=r"must be at most 1e\+15, in larger units if need be, but 'a' is 9.99.*e\+18"):
         FieldBatch("s", ("a",), history, 1)
 
 
@@ -109,7 +100,6 @@ def test_a_batch_moves_on_with_what_is_given_as_far_as_that_is_known():
     [
         ({"given": None}, "given must be .* named by given_fields, got shape \\(\\)"),
         ({"given": torch.zeros(2, 2, 1, 1, 4, 4)}, "with 1 frame, or those of the history, 2, and further ones"),
-        ({"given": torch.full((2, 5, 1, 1, 4, 4), torch.nan)}, "given must be finite, but 'force' is nan"),
         ({"given_fields": ("water_height",)}, "predicted or given, not both; got water_height"),
         ({"parameters": {"nu": [0.1, 0.2, 0.3]}}, "'nu' must be a finite number or 2 of them"),
     ],

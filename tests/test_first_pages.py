@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the Python of the README, its links, and the drawing of the layers."""
+"""What pages say and name is there: Python that runs, links, keys, commands, registries, sentences."""
 
 import re
 import shutil
@@ -7,19 +7,21 @@ import tomllib
 
 import pytest
 
+from matey.checkpoints import run_files
+from matey.commands.subcommands import scripts
+from matey.config import ConfigError
+from matey.config.explain import explain, keys, sections
 from tests.support.paths import ROOT
 from tests.support.programs import start
 
-PAGES = (
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    "ds_configs/README.md",
-    "models/matey-micro/README.md",
-    "reference/settings.md",
-    "reference/commands.md",
-)
+PAGES = [
+    *ROOT.glob("*.md"),
+    ROOT / "ds_configs/README.md",
+    ROOT / "models/matey-micro/README.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("reference/*.md"),
+]
+SOURCE = "\n".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
 
 
 def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_path):
@@ -31,13 +33,10 @@ def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_pat
     assert float(re.search(r"0\.\d+", result.stdout)[0]) == pytest.approx(stated, rel=0.1)
 
 
-@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
-def test_every_link_leads_to_a_file(page):
-    targets = re.findall(r"\]\(([^)\s#]+)", (ROOT / page).read_text())
-    missing = [
-        target for target in targets if ":" not in target and not ((ROOT / page).parent / target).resolve().exists()
-    ]
-    assert missing == []
+def test_every_link_leads_to_a_file():
+    targets = {(page, target) for page in PAGES for target in re.findall(r"\]\(([^)\s#]+)", page.read_text())}
+    assert len(targets) > 50
+    assert [(p, to) for p, to in targets if ":" not in to and not (p.parent / to).resolve().exists()] == []
 
 
 def test_the_drawing_of_the_layers_names_every_package():
@@ -51,7 +50,6 @@ def test_the_drawing_of_the_layers_names_every_package():
 def test_the_table_of_where_to_add_what_names_files_and_names_that_there_are():
     rows = re.findall(r"^\| (?!new|---)(.*) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert len(rows) > 5
-    source = "\n".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
     missing = []
     for row in rows:
         names = re.findall(r"`([^`]+)`", row)
@@ -61,7 +59,7 @@ def test_the_table_of_where_to_add_what_names_files_and_names_that_there_are():
             if name.endswith((".py", "/")):
                 is_there = any((folder / name).exists() for folder in folders)
             else:
-                is_there = re.search(rf"\b{re.escape(name.split('.')[-1])}\b", source)
+                is_there = re.search(rf"\b{re.escape(name.split('.')[-1])}\b", SOURCE)
             missing += [] if is_there else [name]
     assert missing == []
 
@@ -112,8 +110,49 @@ def test_every_thing_in_the_package_passes_its_test_once_installed(installed):
 
 
 def test_every_kind_of_thing_that_has_a_registry_is_in_the_table_and_in_the_package():
-    sources = "".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
-    groups = re.findall(r'= Registry\(\s*"[\w -]+",\s*"(matey\.\w+)"', sources)
+    groups = re.findall(r'= Registry\(\s*"[\w -]+",\s*"(matey\.\w+)"', SOURCE)
     assert "matey.readers" in groups
     assert all(f"| `{group}` |" in PAGE for group in groups)
     assert set(PROJECT["entry-points"]) == set(groups)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import reference
+    finally:
+        sys.path.pop(0)
+    return reference
+
+
+def test_the_pages_of_the_reference_are_those_that_the_code_makes(reference):
+    for name, page in (("settings", reference.settings_page()), ("commands", reference.commands_page())):
+        assert (ROOT / "reference" / f"{name}.md").read_text() == page, "python docs/reference.py writes them"
+
+
+def test_every_key_has_a_meaning_and_every_command_its_flags(reference):
+    found = sections()
+    assert len(found) > 12
+    assert all(key.meaning and key.type for path, section in found.items() for key in keys(path, section))
+    page = reference.commands_page()
+    assert all(f"\n## matey {name}\n" in page for name in scripts())
+    assert "\n### matey reproduce data_efficiency\n" in page and "| `--sizes N,N` |" in page
+
+
+def test_a_key_is_explained_by_its_type_default_unit_and_meaning():
+    said = explain("parallel.timeout")
+    assert all(words in said for words in ("number at least 1", "default: 1800", "unit: s", "communication that hangs"))
+    assert "default: [[1, 1, 32, 32], [1, 1, 8, 8]]; unit: frames, then cells" in explain("tokens")
+    assert "type: number above 0 and at most 10; default: 0.001" in explain("train")
+    assert "\ndata.sets " in explain("")
+    with pytest.raises(ConfigError, match="no key 'refine'. Did you mean 'tokens.refine'?"):
+        explain("refine")
+
+
+def test_sentences_of_the_page_of_troubleshooting_are_ones_that_are_said():
+    said = re.sub(r"\"\s*f?\"", "", SOURCE)  # a text goes on in the next line
+    said = re.sub(r"\{(\w+)\}", lambda name: str(vars(run_files).get(name[1], "...")), said)
+    quoted = re.findall(r"^\*\*`(.+)`\*\*$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    patterns = [".*".join(re.escape(part.strip()) for part in sentence.split("...")) for sentence in quoted]
+    assert len(quoted) > 10 and [each for each in patterns if not re.search(each, said)] == []

@@ -35,26 +35,18 @@ def install(tmp_path, monkeypatch):
 
 def test_names_of_packages_come_after_our_own_and_are_imported_on_use(rounding, install):
     install("coarse", "def tens(x): return round(x, -1)", "tens = coarse:tens")
+    with pytest.raises(RegistryError, match=r"no rounding 'ten'; there are floor, ceil, tens\. Did you mean 'tens'\?"):
+        rounding["ten"]
     assert list(rounding) == ["floor", "ceil", "tens"] and rounding.check("tens") == "tens"
     assert "coarse" not in sys.modules
     assert rounding["tens"](128) == 130 and rounding["ceil"](1.5) == 2
     assert [thing(27.5) for _, thing in rounding.items()] == [27, 28, 30]
 
 
-def test_an_unknown_name_lists_all_and_the_nearest(rounding, install):
-    install("coarse", "def tens(x): return round(x, -1)", "tens = coarse:tens")
-    with pytest.raises(RegistryError, match=r"no rounding 'ten'; there are floor, ceil, tens\. Did you mean 'tens'\?"):
-        rounding["ten"]
-
-
 def test_a_package_that_cannot_be_imported_is_named_in_a_sentence(rounding, install):
     install("broken", "import nothing_of_that_name", "tens = broken:tens", "hundreds = math:hundreds")
-    with pytest.raises(RegistryError) as refused:
+    with pytest.raises(RegistryError, match="'tens' of the package broken .* imported .ModuleNotFoundError: No module"):
         rounding["tens"]
-    assert str(refused.value) == (
-        "The rounding 'tens' of the package broken (entry point matey.roundings: tens = broken:tens) cannot be imported "
-        "(ModuleNotFoundError: No module named 'nothing_of_that_name'); repair or uninstall that package."
-    )
     with pytest.raises(RegistryError, match="'hundreds' of the package broken .* cannot be imported .AttributeError"):
         rounding["hundreds"]
 
@@ -83,8 +75,6 @@ def test_a_script_registers_by_a_decorator_and_may_run_a_definition_again(roundi
         assert rounding["coarse"](256) == 256 // step * step
     with pytest.raises(RegistryError, match="The name 'coarse' of a rounding is taken already"):
         rounding.register("coarse")(round)
-    with pytest.raises(RegistryError, match="The name 'floor' of a rounding is taken already"):
-        rounding.register("floor")(round)
 
 
 def test_a_reserved_name_is_refused_from_scripts_and_packages(install):

@@ -1,4 +1,4 @@
-"""The table of bad input: what is spoilt (`damages`), what is started then, and what the one sentence has to say.
+"""The table of bad input: what is spoilt, what is started then, and what the one sentence has to say.
 
 Every case begins with the same folder: data (``swe/``), ``run.yaml``, ``ds.json``, a finished run (``run/``) and an empty
 folder ``tmp``. In a command, ``{here}`` stands for it.
@@ -6,37 +6,21 @@ folder ``tmp``. In a command, ``{here}`` stands for it.
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tests.campaign.damages import (
-    MODULE,
-    OPTIMIZER,
-    STEP,
-    SWE,
-    average_without_a_step,
-    changed,
-    dataset,
-    half,
-    hostile,
-    huge,
-    model_json,
-    netcdf,
-    nothing_finite,
-    npy,
-    outside,
-    shard,
-    text,
-    tmpfs,
-    weights,
-    well,
-)
 from tests.support import layout_files as layouts
 
 PRETRAIN = "launch/pretrain.py --deepspeed_config {here}/ds.json --config {here}/run.yaml"
@@ -49,7 +33,6 @@ CONVERT = "tools/convert_checkpoint.py {here}/run --out {here}/converted --to"
 INSPECT = "tools/inspect_data.py"
 SHOW = "tools/show_tokens.py {here}/swe --config {here}/run.yaml --out"
 SIMULATE = "tools/simulate.py shallow_water --trajectories 1 --resolution 16 --frames 3 --out {here}/made"
-PLAN = "tools/plan.py --config {here}/run.yaml --deepspeed_config {here}/ds.json"
 BENCHMARK = "tools/benchmark.py step --model micro"
 NAME = "<script>alert('x')</script> \"y\" ü 数据"
 
@@ -81,7 +64,164 @@ class Case:
         return [word.replace("{here}", str(here)) for word in shlex.split(self.command)]
 
 
-DEEP = "[" * 500 + "]" * 500
+# What is done to good files: each function returns what spoils a folder, or spoils it itself.
+SWE = "swe/2D_rdb_NA_NA.h5"
+STEP = "run/checkpoints/step_000008"
+OPTIMIZER, MODULE = "zero_pp_rank_0_mp_rank_00_optim_states.pt", "mp_rank_00_model_states.pt"
+
+
+def text(name: str, content: str | bytes) -> Callable[[Path], object]:
+    """Return what writes a file."""
+    data = content.encode() if isinstance(content, str) else content
+    return lambda here: (here / name).write_bytes(data)
+
+
+def half(name: str) -> Callable[[Path], object]:
+    """Return what cuts a file in half."""
+    return lambda here: os.truncate(here / name, (here / name).stat().st_size // 2)
+
+
+def changed(name: str) -> Callable[[Path], object]:
+    """Return what changes one bit in the middle of a file: where it holds tensors, a value of theirs."""
+
+    def change(here: Path) -> None:
+        content = bytearray((here / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (here / name).write_bytes(content)
+
+    return change
+
+
+def dataset(name: str, values: object) -> Callable[[Path], object]:
+    """Return what replaces a dataset of the HDF5 file; None removes it."""
+
+    def replace(here: Path) -> None:
+        with h5py.File(here / SWE, "a") as file:
+            del file[name]
+            if isinstance(values, tuple):
+                file.create_dataset(name, shape=values, dtype="f4", chunks=True)
+            elif values is not None:
+                file[name] = values
+
+    return replace
+
+
+def nothing_finite(here: Path) -> None:
+    """Put NaN in the place of all values."""
+    with h5py.File(here / SWE, "a") as file:
+        for group in file.values():
+            group["data"][:] = np.nan
+
+
+def well(**attributes: object) -> Callable[[Path], object]:
+    """Return what writes a file in The Well's layout with other attributes."""
+
+    def write(here: Path) -> None:
+        path = layouts.write_the_well(here / "well" / "data" / "test" / "a.hdf5")
+        with h5py.File(path, "a") as file:
+            file.attrs.update(attributes)
+
+    return write
+
+
+def npy(header: dict, content: bytes = b"") -> Callable[[Path], object]:
+    """Return what writes a NumPy array with a header of one's own."""
+    line = repr(header).encode().ljust(117) + b"\n"
+    return text("a.npy", b"\x93NUMPY\x01\x00" + len(line).to_bytes(2, "little") + line + content)
+
+
+def netcdf(start: int = 0, stop: int | None = None, first: bytes = b"") -> Callable[[Path], object]:
+    """Return what writes a part of a classic netCDF file, with other bytes in front."""
+
+    def write(here: Path) -> None:
+        path = layouts.write_miniweather(here / "a.nc", layouts.thermals())
+        path.write_bytes(first + path.read_bytes()[start:stop])
+
+    return write
+
+
+def model_json(**values: object) -> Callable[[Path], object]:
+    """Return what changes values in the model's ``config.json``."""
+
+    def change(here: Path) -> None:
+        path = here / "run" / "model" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def weights(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    """Return what changes the tensors of the model."""
+
+    def rewrite(here: Path) -> None:
+        path = here / "run" / "model" / "model.safetensors"
+        tensors = {name: value.clone() for name, value in load_file(path).items()}
+        change(tensors)
+        save_file(tensors, path, {"format": "pt"})
+
+    return rewrite
+
+
+def shard(name: str, change: Callable[[dict], object]) -> Callable[[Path], object]:
+    """Return what changes the content of a shard."""
+
+    def rewrite(here: Path) -> None:
+        content = torch.load(here / STEP / name, weights_only=False)
+        change(content)
+        torch.save(content, here / STEP / name)
+
+    return rewrite
+
+
+class Hostile:
+    """An object whose unpickling would write a file."""
+
+    def __reduce__(self):
+        return os.system, ("touch /tmp/this_must_not_be_there",)
+
+
+def hostile(here: Path) -> None:
+    """Put a pickle that calls a function in the place of a shard."""
+    path = here / STEP / OPTIMIZER
+    torch.save({"optimizer_state_dict": Hostile()}, path)
+
+
+def outside(content: dict) -> None:
+    """Rename a parameter such that its file would lie outside."""
+    for shapes in content["param_shapes"]:
+        name = next(iter(shapes))
+        shapes["../" * 8 + "outside"] = shapes.pop(name)
+
+
+def huge(content: dict) -> None:
+    """Give a parameter a shape that no memory holds."""
+    for shapes in content["param_shapes"]:
+        shapes[next(iter(shapes))] = torch.Size((10**6, 10**6))
+
+
+def average_without_a_step(here: Path) -> None:
+    """Leave the names out of the average's file."""
+    path = here / STEP / "ema_rank_00000.safetensors"
+    save_file({name: value.clone() for name, value in load_file(path).items()}, path)
+
+
+def tmpfs(size: str, name: str, *, is_read_only: bool = False, fill: int = 0) -> Callable[[Path], object]:
+    """Return what mounts a small disk, of which so many bytes are left; skips where mounting is not allowed."""
+
+    def mount(here: Path) -> None:
+        place = here / name
+        place.mkdir(exist_ok=True)
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)], capture_output=True)
+        if made.returncode:
+            pytest.skip("mounting is not allowed here")
+        if is_read_only:
+            subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        if fill:
+            (place / "other").write_bytes(bytes(shutil.disk_usage(place).free - fill))
+
+    return mount
+
+
 BOMB = "a: &a [x,x,x,x]\nb: &b [*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b]\nd: [*c,*c,*c,*c]\n"
 PLACE = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999"}
 
@@ -89,22 +229,13 @@ SETTINGS = [
     # Flags.
     Case("flag missing", "launch/pretrain.py --deepspeed_config {here}/ds.json", "required: --config"),
     Case("flag unknown", f"{PRETRAIN} --stepps 3", "unrecognized arguments: --stepps"),
-    Case("flag of text for a number", f"{PRETRAIN} --local_rank zero", "--local_rank: invalid int value"),
     Case("configuration missing", PRETRAIN.replace("run.yaml", "nun.yaml"), "nun.yaml: No such file"),
-    Case("configuration a folder", PRETRAIN.replace("run.yaml", "swe"), "Is a directory"),
     Case("engine missing", PRETRAIN.replace("ds.json", "nods.json"), "nods.json: No such file"),
     Case("set without a value", f"{PRETRAIN} --set train.steps", "--set takes key=value"),
-    Case("set below a value", f"{PRETRAIN} --set train.steps.x=1", "'steps' is a value, not a section"),
-    Case("set a key misspelt", f"{PRETRAIN} --set train.stepps=3", "Did you mean"),
     Case("set a key with markup", f"{PRETRAIN} --set 'train.<script>=3'", "unknown key 'train.<script>'"),
-    Case("set steps of 0", f"{PRETRAIN} --set train.steps=0", "train.steps: Input should be greater"),
     Case("set a URL to write to", f"{PRETRAIN} --set output.dir=s3://bucket/x", "expected a path on this machine"),
-    Case("set steps of text", f"{PRETRAIN} --set train.steps=abc", "train.steps: Input should be a valid integer"),
-    Case("set steps of 1e23", f"{PRETRAIN} --set train.steps={10**23}", "train.steps"),
     Case("set a rate of NaN", f"{PRETRAIN} --set train.learning_rate=.nan", "finite number"),
-    Case("set betas of 1", f"{PRETRAIN} --set train.betas=[1,1]", "train.betas.0: Input should be less than 1"),
     Case("set a bracket too few", f"{PRETRAIN} --set train.betas=[1", "--set train.betas: '[1'"),
-    Case("set a huge batch", f"{PRETRAIN} --set train.micro_batch={10**9}", "train.micro_batch"),
     Case("set a long history", f"{FRESH} --set data.history=100", "of history"),
     Case("set a patch beyond the grid", f"{FRESH} --set tokens.patches=[[1,1,64,64]]", "mostly padding"),
     Case("set flash attention", f"{FRESH} --set model.attention=flash_attn", "needs a GPU"),
@@ -114,45 +245,30 @@ SETTINGS = [
         "model.attention: there is no attention backend 'flash'; there are auto, grouped, varlen, flash_attn. Did you mean",
     ),
     Case("set a split beyond 1", f"{FRESH} --set data.split=[1,1,0]", "data.split must add up to 1"),
-    Case("set no data", f"{FRESH} --set data.sets=[]", "data.sets"),
     Case("set a sequence too wide", f"{FRESH} --set parallel.sequence_parallel_size=3", "sequence_parallel_size"),
     Case("set the working folder", f"{PRETRAIN} --set output.dir=.", "is the working folder"),
     Case("set a pattern for a name", f"{PRETRAIN} --set 'output.dir=\"{{here}}/lr[1]\"'", "parts of a pattern"),
     Case("set a folder of others", f"{PRETRAIN} --set output.dir={{here}}/swe", "was not made by a run"),
     Case("resume another model", f"{RESUME} --set model.scheme=avit", "holds a run with model.scheme"),
     Case("data of markup", f"{FRESH} --set 'data.sets=[{{path: \"{{here}}/<script>\"}}]'", "<script> does not exist"),
-    Case("data of quotes", f'{FRESH} --set \'data.sets=[{{path: "{{here}}/a\\"b"}}]\'', 'a"b does not exist'),
-    Case("data of unicode", f"{FRESH} --set 'data.sets=[{{path: \"{{here}}/数据\"}}]'", "数据 does not exist"),
     Case("data of two lines", f"{FRESH} --set 'data.sets=[{{path: \"{{here}}/a\\nb\"}}]'", "line breaks"),
     Case("rank of -1", FRESH, "rank (RANK) is -1", environment=PLACE | {"RANK": "-1"}),
-    Case("world of text", FRESH, "WORLD_SIZE is 'two'", environment=PLACE | {"WORLD_SIZE": "two"}),
     Case("port of text", FRESH, "MASTER_PORT is 'high'", environment=PLACE | {"MASTER_PORT": "high"}),
     Case("port of 99999", FRESH, "MASTER_PORT is 99999", environment=PLACE | {"MASTER_PORT": "99999"}),
     Case(
         "an address that is none", FRESH, "cannot be resolved", environment=PLACE | {"MASTER_ADDR": "no.such.invalid"}
     ),
     # YAML.
-    Case("YAML in latin-1", PRETRAIN, "is not text in UTF-8", text("run.yaml", "data: ü".encode("latin-1"))),
     Case("YAML of bytes", PRETRAIN, "run.yaml", text("run.yaml", bytes(range(128)) * 10)),
     Case("YAML of aliases", PRETRAIN, "uses the alias *a", text("run.yaml", BOMB)),
-    Case("YAML deep", PRETRAIN, "run.yaml", text("run.yaml", f"data: {DEEP}")),
     Case("YAML a list", PRETRAIN, "must hold sections", text("run.yaml", "- 1\n- 2\n")),
-    Case("YAML with tabs", PRETRAIN, "run.yaml", text("run.yaml", "data:\n\tsets: 1\n")),
-    Case("YAML of nothing", PRETRAIN, "must hold sections", text("run.yaml", "")),
     Case("YAML with a tag", PRETRAIN, "run.yaml", text("run.yaml", "data: !!python/object/apply:os.getcwd []\n")),
-    Case("YAML of digits", PRETRAIN, "run.yaml", text("run.yaml", f"train: {{steps: {'9' * 5000}}}\n")),
-    Case("YAML of a date", PRETRAIN, "train", text("run.yaml", "train: 2024-01-01\n")),
     Case("YAML too large", PRETRAIN, "is larger than 4 MiB", text("run.yaml", "# " + "x" * 5 * 2**20)),
     # The engine's JSON.
-    Case("JSON cut short", PRETRAIN, "ds.json", text("ds.json", '{"zero_optimization": {')),
     Case("JSON a list", PRETRAIN, "must hold a JSON object", text("ds.json", "[]")),
     Case("JSON unknown key", PRETRAIN, "DeepSpeed has no key", text("ds.json", '{"zero_optimisation": {}}')),
-    Case("JSON with our number", PRETRAIN, "is set in the run YAML", text("ds.json", '{"train_batch_size": 4}')),
     Case("JSON stage 7", PRETRAIN, "stage", text("ds.json", '{"zero_optimization": {"stage": 7}}')),
-    Case("JSON a number for a section", PRETRAIN, "bf16", text("ds.json", '{"bf16": 3}')),
     Case("JSON of a timer", FRESH, "JSON (deepspeed", text("ds.json", '{"timers": {"throughput": 3}}')),
-    Case("JSON deep", PRETRAIN, "ds.json", text("ds.json", f'{{"bf16": {DEEP}}}')),
-    Case("JSON of bytes", PRETRAIN, "ds.json", text("ds.json", b"\xff\xfe\x00")),
 ]
 
 FULL = "No space left on device"
@@ -166,7 +282,6 @@ CASES = [
     Case("HDF5 foreign", FRESH, "a layout that no reader knows", lambda here: h5py.File(here / SWE, "w").close()),
     Case("HDF5 of NaN", FRESH, "is nan in frame", nothing_finite),
     Case("HDF5 of text values", FRESH, "0000/data", dataset("0000/data", ["a", "b"])),
-    Case("HDF5 without axes", FRESH, "0000", dataset("0000/grid/x", None)),
     Case("HDF5 of 1e10 frames", FRESH, "never written", dataset("0000/data", (10**10, 16, 16, 1))),
     Case("HDF5 of unequal frames", FRESH, "0000", dataset("0000/data", np.ones((5, 16, 16, 1), "f4"))),
     Case("HDF5 times back", f"{INSPECT} {{here}}/swe", "increasing", dataset("0000/grid/t", np.zeros(8, "f4")), 1),
@@ -174,7 +289,6 @@ CASES = [
     Case("a Well of 1e9", f"{INSPECT} {{here}}/well", "of shape", well(n_trajectories=10**9), 1),
     Case("netCDF cut", f"{INSPECT} {{here}}/a.nc", "it is corrupt: copy it again", netcdf(0, 300), 1),
     Case("netCDF CDF-5", f"{INSPECT} {{here}}/a.nc", "CDF-5", netcdf(4, None, b"CDF\x05"), 1),
-    Case("netCDF of text", f"{INSPECT} {{here}}/a.nc", "is none of HDF5", text("a.nc", "none"), 1),
     Case(
         "npy of 1e12",
         f"{INSPECT} {{here}}/a.npy",
@@ -196,11 +310,8 @@ CASES = [
         npy({"descr": "<f8", "fortran_order": False, "shape": (2,)}, bytes(16)),
         1,
     ),
-    Case("npy cut", f"{INSPECT} {{here}}/a.npy", "a.npy", text("a.npy", b"\x93NUMPY\x01\x00\x76"), 1),
-    Case("nothing to inspect", f"{INSPECT} {{here}}/none", "does not exist", code=1),
     # Models.
     Case("weights in half", EVALUATE, "cannot be loaded", half("run/model/model.safetensors")),
-    Case("weights of text", EVALUATE, "but the files hold 40 bytes", text("run/model/model.safetensors", "{}" * 20)),
     Case(
         "weights that claim much",
         EVALUATE,
@@ -214,23 +325,17 @@ CASES = [
         "hold NaN or infinity",
         weights(lambda tensors: [value.fill_(torch.nan) for value in tensors.values()]),
     ),
-    Case(
-        "no weights", EVALUATE, "has no model.safetensors", lambda here: (here / "run/model/model.safetensors").unlink()
-    ),
     Case("config.json a list", EVALUATE, "holds no JSON object", text("run/model/config.json", "[]")),
     Case("config.json of another", EVALUATE, "of type 'bert'", model_json(model_type="bert")),
     Case("config.json too wide", EVALUATE, "width", model_json(width=60_000)),
     Case("config.json quantized", EVALUATE, "quantization_config", model_json(quantization_config={"bits": 4})),
     Case("config.json of a kernel", EVALUATE, "no model of MATEY has", model_json(attn_implementation="owner/kernel")),
-    Case("config.json of text", EVALUATE, "num_blocks", model_json(num_blocks="many")),
     Case("no such model", EVALUATE.replace("/run", "/none"), "There is no folder"),
     # Checkpoints.
     Case("shard in half", RESUME, "is cut short or corrupt", half(f"{STEP}/{OPTIMIZER}")),
     Case("shard with another bit", RESUME, "do not match their checksum", changed(f"{STEP}/{OPTIMIZER}")),
     Case("average missing", RESUME, "is missing", lambda here: [path.unlink() for path in (here / STEP).glob("ema*")]),
-    Case("shard missing", RESUME, "is missing", lambda here: (here / STEP / OPTIMIZER).unlink()),
     Case("shard of a function", RESUME, "was not loaded, since that could run code", hostile),
-    Case("module of a list", RESUME, MODULE, lambda here: torch.save([1, 2], here / STEP / MODULE)),
     Case("module without keys", RESUME, MODULE, shard(MODULE, lambda content: content.clear())),
     Case(
         "module of another step",
@@ -260,20 +365,15 @@ CASES = [
     ),
     Case("latest that leads out", RESUME, "which is not beside it", text("run/checkpoints/latest", "../../swe")),
     Case("latest of nothing", RESUME, "latest names ''", text("run/checkpoints/latest", "")),
-    Case("latest of bytes", RESUME, "it is no text", text("run/checkpoints/latest", b"\xff\xfe")),
     Case("run's YAML spoilt", RESUME, "run/config.yaml", text("run/config.yaml", "data: [")),
-    Case("run's split spoilt", RESUME, "split.jsonl", text("run/split.jsonl", "{")),
-    Case("convert a damaged one", f"{CONVERT} fp32", "is cut short or corrupt", half(f"{STEP}/{OPTIMIZER}")),
     Case("convert onto others", CONVERT.replace("converted", "swe") + " fp32", "exists already"),
     Case("convert to nothing", "tools/convert_checkpoint.py {here}/run", "give either --describe"),
-    Case("convert no run", CONVERT.replace("/run ", "/swe ") + " fp32", "swe"),
     Case(
         "parameter that leads out",
         f"{CONVERT} universal",
         "does not hold what a checkpoint must have there",
         shard(MODULE, outside),
     ),
-    Case("describe nothing", "tools/convert_checkpoint.py --describe {here}/none", "There is no folder"),
     # Disks.
     Case(
         "a run on a read-only disk",
@@ -296,47 +396,19 @@ CASES = [
         "Cannot write",
         tmpfs("1m", "disk", fill=50_000),
     ),
-    Case(
-        "convert to a read-only disk",
-        f"{CONVERT.replace('converted', 'disk/x')} fp32",
-        "Read-only",
-        tmpfs("1m", "disk", is_read_only=True),
-    ),
     Case("a page on a full disk", EVALUATE.replace("report", "disk"), FULL, tmpfs("64k", "disk", fill=4096)),
-    Case(
-        "a page on a read-only disk",
-        EVALUATE.replace("report", "disk"),
-        "Read-only",
-        tmpfs("64k", "disk", is_read_only=True),
-    ),
     Case("tokens on a full disk", f"{SHOW} {{here}}/disk/a.png", "Cannot write", tmpfs("64k", "disk", fill=4096)),
     Case("data on a full disk", SIMULATE.replace("made", "disk"), "Cannot write", tmpfs("64k", "disk", fill=4096)),
-    Case(
-        "data on a read-only disk",
-        SIMULATE.replace("made", "disk"),
-        "Cannot write",
-        tmpfs("64k", "disk", is_read_only=True),
-    ),
     # The other programs.
     Case("a lead of 0", f"{EVALUATE} --leads 0", "--leads: expected a whole number from 1"),
-    Case("an unknown device", f"{EVALUATE} --device tpu", "got 'tpu'"),
-    Case("100000 threads", f"{EVALUATE} --threads 100000", "--threads"),
     Case("a name of bytes for a page", f"{EVALUATE} --out /tmp/\udcff", "expected a name in UTF-8"),
-    Case("no windows", f"{EVALUATE} --max-windows 0", "--max-windows: expected a whole number from 1"),
-    Case("fine-tuning nothing", f"{FINETUNE} --pretrained {{here}}/none", "There is no folder"),
     Case("fine-tuning on 0", f"{FINETUNE} --pretrained {{here}}/run --trajectories 0", "data.trajectories"),
     Case("fine-tuning what", f"{FINETUNE} --pretrained {{here}}/run --train it", "there is no fine-tuning mode"),
-    Case("an unknown system", "tools/simulate.py weather --out {here}/made", "weather"),
-    Case("simulating 0 frames", f"{SIMULATE} --frames 0", "frames"),
     Case("simulating a name of bytes", f"{SIMULATE}\udcff", "UTF-8"),
-    Case("an unknown machine", f"{PLAN} --machine earth --nodes 1", "earth"),
-    Case("a plan for 0 nodes", f"{PLAN} --machine frontier --nodes 0", "--nodes"),
     Case("a grid of 0", f"{BENCHMARK} --grid 0,0", "--grid"),
-    Case("refining twice", f"{BENCHMARK} --refine 2", "--refine"),
     Case("a trajectory that is not there", f"{SHOW} {{here}}/a.png --trajectory 99", "trajectories, numbered from 0"),
     # Once for all ranks.
     Case("a key misspelt on two ranks", f"{FRESH} --set train.stepps=3", "Did you mean", num_ranks=2),
-    Case("a file of text on two ranks", FRESH, "is none of HDF5", text(SWE, "not data"), num_ranks=2),
     Case("a damaged shard on two ranks", RESUME, "by 1 ranks", num_ranks=2),
     Case(
         "a full disk on two ranks",

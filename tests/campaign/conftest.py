@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from tests.campaign.moments import Whole, run_whole
-from tests.support.proved import PROVED
+from tests.support.laws import PROVED
 from tests.support.small_files import write_swe
 
 

@@ -10,13 +10,11 @@ import pytest
 import yaml
 
 from tests.campaign.bad_inputs import CASES, EVALUATE, NAME, PRETRAIN, Case
-from tests.campaign.moments import SHARE
+from tests.campaign.moments import SHARE, Kind
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start, start_ranks
 from tests.support.small_files import write_swe
-from tests.support.watched import Kind
 
-NUM_KINDS = 80
 HELD = "{count} bad inputs gave one sentence each"
 # What a program calls its one sentence.
 SENTENCE = re.compile(r"^(\[rank \d+\] )?([\w.]+( \w+)?: )?(error|fault): |^simulate\.py: ")
@@ -68,10 +66,6 @@ def test_bad_input_is_one_sentence(here, held, case):
     assert not lost, f"{lost} changed: {printed}"
     assert not [path for path in here.rglob("*.new")], "something half done is left"
     held[f"exit code {case.code}"] += 1
-
-
-def test_there_are_enough_kinds():
-    assert len({case.name for case in CASES}) == len(CASES) >= NUM_KINDS
 
 
 def test_a_run_whose_names_hold_markup_quotes_and_unicode_trains_and_is_drawn(here, held):

@@ -6,8 +6,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.campaign.moments import last_step, scaled
-from tests.support.watched import Kind, started, training, write_config
+from tests.campaign.moments import Kind, last_step, scaled, started, training, write_config
 
 NUM_STEPS, FIRST = 10_000, 1_000
 HELD = "{count} steps in one process, level in memory, descriptors and threads"

@@ -9,8 +9,19 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.campaign.moments import check_saved, go_on_to_the_end, place_of, saved_step, scaled
-from tests.support.watched import EVERY, KINDS, NUM_STEPS, started, training, write_config
+from tests.campaign.moments import (
+    EVERY,
+    KINDS,
+    NUM_STEPS,
+    check_saved,
+    go_on_to_the_end,
+    place_of,
+    saved_step,
+    scaled,
+    started,
+    training,
+    write_config,
+)
 
 NUM_RUNS, NUM_CONVERSIONS = 17, 15
 """Each run is killed at its start and at the steps that it saves, five times, before it comes to its end."""

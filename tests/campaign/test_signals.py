@@ -9,10 +9,23 @@ from signal import SIGINT, SIGTERM, SIGUSR1
 import psutil
 import pytest
 
-from tests.campaign.moments import PHASES, check_saved, go_on_to_the_end, last_step, place_of, saved_step, scaled
-from tests.support.launchers import LAUNCHERS
-from tests.support.programs import clean_environment, in_background
-from tests.support.watched import KINDS, NUM_STEPS, SECONDS_TO_CLEAN_UP, Kind, started, training, write_config
+from tests.campaign.moments import (
+    KINDS,
+    NUM_STEPS,
+    PHASES,
+    SECONDS_TO_CLEAN_UP,
+    Kind,
+    check_saved,
+    go_on_to_the_end,
+    last_step,
+    place_of,
+    saved_step,
+    scaled,
+    started,
+    training,
+    write_config,
+)
+from tests.support.programs import LAUNCHERS, clean_environment, in_background
 
 NUM_RUNS = 11
 """Each run hears a signal at its start and at the steps that it saves, five in all, before it comes to its end."""

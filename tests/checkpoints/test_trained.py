@@ -17,10 +17,9 @@ RUN = {
 
 DAMAGED_LINES = [
     b"[1, 2]",
-    b'{"loss": 1}',
     b'{"step": 1.5}',
     b'{"step": 2, "lo',
-    '{"step": 2, "name": "W\xe4rme"}'.encode("latin-1"),
+    '{"name": "W\xe4rme"}'.encode("latin-1"),
     b"[" * 100_000,
 ]
 
@@ -57,12 +56,6 @@ def test_a_run_without_weights_says_when_there_are_some(tmp_path):
         load_trained(tmp_path)
 
 
-def test_a_model_without_weights_says_what_is_missing(run_folder):
-    (run_folder / "model" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model cannot be loaded: .*model.safetensors"):
-        load_trained(run_folder)
-
-
 def test_truncated_weights_are_refused(run_folder):
     weights = run_folder / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -70,27 +63,15 @@ def test_truncated_weights_are_refused(run_folder):
         load_trained(run_folder)
 
 
-@pytest.mark.parametrize("change", [{"num_blocks": 3}, {"width": 48}])
-def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(change, run_folder):
-    edit_model_config(run_folder, **change)
+def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(run_folder):
+    edit_model_config(run_folder, num_blocks=3)
     with pytest.raises(CheckpointError, match="are missing from .*/model or have another shape"):
         load_trained(run_folder)
 
 
-def test_a_model_configuration_that_contradicts_itself_is_refused(run_folder):
-    edit_model_config(run_folder, num_heads=5)
-    with pytest.raises(CheckpointError, match=r"cannot be loaded: width 24 is not a multiple of the 5 heads;"):
-        load_trained(run_folder)
-
-
 def test_the_log_of_a_resumed_run_has_each_step_once_and_half_lines_are_left_out(tmp_path):
-    lines = [
-        {"step": 1, "loss": 0.9},
-        {"step": 2, "loss": 0.8},
-        {"step": 2, "valid_nrmse": 0.7},
-        {"step": 3, "loss": 0.6},
-        {"step": 2, "loss": 0.5},
-    ]
+    numbers = ((1, "loss", 0.9), (2, "loss", 0.8), (2, "valid_nrmse", 0.7), (3, "loss", 0.6), (2, "loss", 0.5))
+    lines = [{"step": step, key: value} for step, key, value in numbers]
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '\n{"step": 3, "lo\n')
     assert read_log(tmp_path / "metrics.jsonl") == [lines[0], lines[4], lines[2], lines[3]]
@@ -131,25 +112,14 @@ def test_a_model_that_was_trained_with_a_backend_of_gpus_is_loaded_on_a_cpu(run_
 
 
 @pytest.mark.parametrize("load", [load_trained, MateyModel.from_pretrained])
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"attn_implementation": "owner/kernel"},
-        {"auto_map": {"AutoModel": "x--y.z"}},
-        {"__class__": "x"},
-    ],
-    ids=lambda change: next(iter(change)),
-)
-def test_a_key_that_no_saved_model_has_is_refused(change, load, run_folder):
-    edit_model_config(run_folder, **change)
-    with pytest.raises(ValueError, match=f"config.json has '{next(iter(change))}', which no model of MATEY has"):
-        load(run_folder / "model")
-
-
-@pytest.mark.parametrize("load", [load_trained, MateyModel.from_pretrained])
-def test_an_adapter_beside_a_model_is_refused(load, run_folder):
-    (run_folder / "model" / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/model"}')
+def test_a_key_or_an_adapter_that_no_saved_model_has_is_refused(load, run_folder):
+    adapter = run_folder / "model" / "adapter_config.json"
+    adapter.write_text('{"base_model_name_or_path": "owner/model"}')
     with pytest.raises(ValueError, match="holds adapter_config.json, which no model of MATEY has"):
+        load(run_folder / "model")
+    adapter.unlink()
+    edit_model_config(run_folder, auto_map={"AutoModel": "x--y.z"})
+    with pytest.raises(ValueError, match="config.json has 'auto_map', which no model of MATEY has"):
         load(run_folder / "model")
 
 

@@ -17,7 +17,7 @@ from tests.support import described_files
 from tests.support.described_files import flow
 from tests.support.layout_files import write_seed_groups
 from tests.support.models import make_model
-from tests.support.nobody import said_to_nobody
+from tests.support.programs import said_to_nobody
 from tests.support.small_files import write_swe
 from tests.support.web_server import serve
 

@@ -7,8 +7,7 @@ import torch
 
 from matey.model.attention import MOST_SEGMENTS, segment_attention
 from matey.tokens.segments import segment
-from tests.support.laws import law
-from tests.support.proved import PROVED
+from tests.support.laws import PROVED, law
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 KEYS = {

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.laws import PROVED
 from tests.support.paths import BIN
 from tests.support.programs import on_device, start
-from tests.support.proved import PROVED
 from tests.support.runs import metrics, pretrain, small_run, succeed
 
 ZERO1 = {"zero_optimization": {"stage": 1}}

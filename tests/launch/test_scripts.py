@@ -1,6 +1,7 @@
-"""The job scripts: linted, and run for real with stand-ins for Slurm's own commands, which this machine lacks."""
+"""The job scripts and containers: linted, and scripts run with stand-ins for Slurm's own commands where Frontier has others."""
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import BIN, ROOT
-from tests.support.programs import clean_environment, preloaded, stand_in, start
+from tests.support.programs import clean_environment, preloaded, stand_in
 from tests.support.runs import write_run
 from tests.support.small_files import write_swe
 
@@ -26,11 +27,24 @@ STAND_INS = {
 }
 
 
-@pytest.mark.skipif(shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}") is None, reason="needs shellcheck")
-def test_shellcheck_finds_nothing():
-    shellcheck = shutil.which("shellcheck", path=f"{BIN}:{os.environ['PATH']}")
-    result = subprocess.run([shellcheck, *SCRIPTS, FINETUNE, *SHARED], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("linter", "files"), [("shellcheck", [*SCRIPTS, FINETUNE, *SHARED]), ("hadolint", ["containers/Dockerfile"])]
+)
+def test_linters_find_nothing(linter, files):
+    if (found := shutil.which(linter, path=f"{BIN}:{os.environ['PATH']}")) is None:
+        pytest.skip(f"needs {linter}, of the extra 'test'")
+    result = subprocess.run([found, *files], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_what_containers_copy_is_there_and_not_ignored():
+    folder = ROOT / "containers"
+    copied = re.findall(r"^COPY (.+) \S+$", (folder / "Dockerfile").read_text(), re.M)
+    names = {name for line in copied for name in line.split()}
+    allowed = {line[1:] for line in (folder / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
+    assert names == allowed and all((ROOT / name).exists() for name in names)
+    files = re.search(r"^%files$(.*?)^%", (folder / "apptainer.def").read_text(), re.M | re.S)[1].split()
+    assert set(files[::2]) == names and files[1::2] == [f"/opt/matey/{name}" for name in files[::2]]
 
 
 @pytest.fixture
@@ -72,28 +86,27 @@ def site(tmp_path):
     }
 
 
-def instead_of(name, site, body):
-    """Put another program in the place of one, such as one that ends with a code where only what is started is looked at."""
-    stand_in(Path(site["PATH"].partition(":")[0]) / name, body)
+def run(script, site, **programs):
+    """Run a script with other programs in the place of some, such as one that ends where only what is started is looked at."""
+    for name, body in programs.items():
+        stand_in(Path(site["PATH"].partition(":")[0]) / name, body)
+    return subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_job_from_another_folder_says_where_to_submit_it(site, tmp_path, script):
     site["SLURM_SUBMIT_DIR"] = str(tmp_path)
-    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
-    assert (
-        result.returncode == 2 and f"{tmp_path} is not MATEY's repository: submit the job from there" in result.stderr
-    )
+    result = run(script, site)
+    assert result.returncode == 2 and f"{tmp_path} is not MATEY's repository" in result.stderr
 
 
 def test_the_frontier_job_prepares_every_node_and_binds_each_task_to_a_die(site):
     site["CONFIG"] = "nowhere.yaml"
-    script = SCRIPTS[2]
-    output = start(["bash", script], env=site).stdout
+    output = run(SCRIPTS[2], site).stdout
     calls = [line.removeprefix("called: ") for line in output.splitlines() if line.startswith("called: ")]
-    assert [line for line in calls if line.startswith("module")][-2:] == [
-        "module load rccl-net-plugin",
-        "module load craype-accel-amd-gfx90a",
+    assert [line.split()[-1] for line in calls if "module load" in line][-2:] == [
+        "rccl-net-plugin",
+        "craype-accel-amd-gfx90a",
     ]
     steps = [line for line in calls if line.startswith(("sbcast", "srun"))]
     assert [line.split()[0] for line in steps] == ["srun", "sbcast", "sbcast", "srun", "srun", "srun", "srun"]
@@ -108,8 +121,7 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     site |= {"SLURM_JOB_NUM_NODES": str(nodes), "LAUNCHER": launcher, "CRAY_LD_LIBRARY_PATH": "/opt/cray"}
     site |= {"NETWORK": network} if network == "AWS Libfabric" else {}
     site.pop("LD_LIBRARY_PATH", None)
-    instead_of("python", site, "exit 1")
-    output = subprocess.run(["bash", SCRIPTS[2]], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    output = run(SCRIPTS[2], site, python="exit 1").stdout
     task = output[output.rindex("called: srun") :]
     assert dict(line.split(": ")[1].split("=") for line in task.splitlines() if line.startswith("set: ")) == {
         "NCCL_NET": network,
@@ -124,27 +136,20 @@ def test_the_tasks_of_frontier_have_its_network_and_a_kernel_cache_on_the_nodes_
     }
     assert (Path(site["DISK"]) / "miopen").is_dir()
     # mpi4py comes before torch, where it counts.
-    first = "python -P -u -c from matey.process.start import hold; hold(); import " + (
-        "mpi4py.MPI; import os" if launcher == "mpi" else "os"
-    )
-    assert first in task
+    imported = "mpi4py.MPI; import os" if launcher == "mpi" else "os"
+    assert f"python -P -u -c from matey.process.start import hold; hold(); import {imported}" in task
 
 
 def test_the_fine_tuning_job_names_the_model_to_start_from(site):
-    site |= {"CONFIG": "nowhere.yaml", "PRETRAINED": "runs/old"}
-    result = start(["bash", FINETUNE], env=site)
-    assert result.returncode == 2 and "nowhere.yaml" in result.stderr, result.stdout + result.stderr
-    assert "launch/finetune.py --pretrained runs/old --train prepost --deepspeed_config" in result.stdout
-    del site["PRETRAINED"]
-    result = start(["bash", FINETUNE], env=site)
-    assert result.returncode != 0 and "PRETRAINED: give the folder of a run or a model" in result.stderr
+    assert "PRETRAINED: give the folder of a run or a model" in run(FINETUNE, site).stderr
+    output = run(FINETUNE, {**site, "PRETRAINED": "runs/old"}, python="exit 1").stdout
+    assert "launch/finetune.py --pretrained runs/old --train prepost --deepspeed_config" in output
 
 
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_task_of_an_array_goes_on_as_that_task_alone(site, script):
     site |= {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "2"}
-    instead_of("python", site, "exit 75")
-    output = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60).stdout
+    output = run(script, site, python="exit 75").stdout
     (submitted,) = [line for line in output.splitlines() if line.startswith("called: sbatch")]
     assert {"--array=2", "--dependency=afterany:77_2"} <= set(submitted.split()), submitted
 
@@ -152,7 +157,6 @@ def test_a_task_of_an_array_goes_on_as_that_task_alone(site, script):
 @pytest.mark.parametrize("script", SCRIPTS[1:])
 def test_a_signal_while_a_job_prepares_reaches_its_run_and_the_chain_goes_on(site, script):
     site |= {"TASKS_START": "1", "MODULES": "some"}
-    instead_of("module", site, "kill -USR1 $PPID")
-    instead_of("python", site, "trap 'exit 75' USR1; for _ in {1..300}; do sleep 0.1; done")
-    result = subprocess.run(["bash", script], cwd=ROOT, env=site, capture_output=True, text=True, timeout=60)
+    waits = "trap 'exit 75' USR1; for _ in {1..300}; do sleep 0.1; done"
+    result = run(script, site, module="kill -USR1 $PPID", python=waits)
     assert result.returncode == 0 and "called: sbatch" in result.stdout, result.stdout + result.stderr

@@ -74,29 +74,11 @@ def test_rates_and_decays_that_come_to_equal_merge_no_groups(optimizer, layer_de
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        (
-            {"zero_optimization": {"stagee": 1}},
-            "zero_optimization.stagee: DeepSpeed has no such key. Did you mean 'stage'",
-        ),
-        ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage: "),
+        ({"zero_optimization": {"stagee": 1}}, "stagee: DeepSpeed has no such key. Did you mean 'stage'"),
         ({"bf16": {"enabled": True}}, "bf16 with ZeRO stage 0"),
         ({"fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, "fp16.enabled is not supported"),
-        (
-            {"torch_autocast": {"enabled": True}, "zero_optimization": {"stage": 1}},
-            "torch_autocast.enabled is not supported",
-        ),
         ({"zero_optimization": {"stage": 1, "round_robin_gradients": True}}, "round_robin_gradients is not supported"),
-        ({"zero_optimization": {"stage": 1, "elastic_checkpoint": True}}, "elastic_checkpoint is not supported"),
         ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, "offload_optimizer needs stage 1 or above"),
-        (
-            {"timers": {"throughput": {"enabled": "x"}}},
-            "TimerConfig: enabled: Input should be a valid boolean.; correct",
-        ),
-        ({"csv_monitor": {"enabled": True, "output_path": "/proc/x"}}, "does not start with its JSON .*'/proc/x'"),
-        (
-            {"zero_optimization": {"stage": 3, "zero_quantized_weights": True}},
-            "does not start with its JSON .*not been implemented on CPU",
-        ),
     ],
 )
 def test_a_deepspeed_configuration_that_cannot_work_is_refused_before_training(tree, message):
@@ -133,9 +115,7 @@ def test_bf16_gradients_are_reduced_in_float32_unless_the_json_says_otherwise(on
 
 
 def test_the_weights_are_put_together_on_rank_zero_alone(on_two_ranks):
-    assert len(on_two_ranks["whole"]) == 4
-    for name, (wrong, num_bytes, grown) in on_two_ranks["whole"].items():
-        assert wrong == [] and grown < num_bytes / 2, (name, wrong, num_bytes, grown)
+    assert len(on_two_ranks["whole"]) == 4 and not any(on_two_ranks["whole"].values())
 
 
 COMPILES = """

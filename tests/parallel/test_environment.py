@@ -1,6 +1,5 @@
 """How a process finds out about its run and its device, from variables and from real launchers."""
 
-import re
 import socket
 import sys
 
@@ -16,25 +15,34 @@ from matey.parallel.environment import (
     first_node,
     variables_for_deepspeed,
 )
-from tests.support.launchers import FRONTIER, MPIRUN_ANY, STEP, TORCH
-from tests.support.paths import BIN
-from tests.support.programs import clean_environment, preloaded, start
+from tests.support.programs import MPIRUN, clean_environment, start
+
+# Task 27 of 32, the fourth on the fourth of four nodes.
+STEP = {
+    "SLURM_JOB_ID": "1234567",
+    "SLURM_STEP_ID": "0",
+    "SLURM_NTASKS": "32",
+    "SLURM_STEP_NUM_TASKS": "32",
+    "SLURM_STEP_TASKS_PER_NODE": "8(x4)",
+    "SLURM_STEP_NODELIST": "frontier[00098-00100,02001]",
+    "SLURM_PROCID": "27",
+    "SLURM_LOCALID": "3",
+    "SLURM_NODEID": "3",
+}
+FRONTIER = {**STEP, "SLURM_GPUS_PER_TASK": "1", "SLURM_GPUS_ON_NODE": "8"}
+TORCH = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 
 
-def describe(launcher, *flags, **variables):
+def describe(launcher, **variables):
     """What each process of a real launcher takes itself for, with some variables set."""
-    command = [*launcher, sys.executable, "-m", "matey.parallel.environment", *flags]
+    command = [*launcher, "-m", "matey.parallel.environment"]
     result = start(command, timeout=60, env=clean_environment() | variables)
     return result.stdout + result.stderr
 
 
-def test_without_a_launcher_there_is_one_process():
+def test_without_a_launcher_there_is_one_process_and_torchruns_variables_are_taken():
     environment = find_environment({})
-    assert (environment.launcher, environment.rank, environment.world_size) == ("none", 0, 1)
-    assert find_environment({}).port != 0
-
-
-def test_the_variables_of_torchrun_and_deepspeed_are_taken():
+    assert (environment.launcher, environment.rank, environment.world_size) == ("none", 0, 1) and environment.port != 0
     environment = find_environment({**TORCH, "LOCAL_WORLD_SIZE": "4"})
     assert (environment.rank, environment.world_size, environment.local_rank) == (5, 8, 1)
     assert (environment.local_world_size, environment.address, environment.port) == (4, "node1", 29500)
@@ -49,8 +57,6 @@ def test_two_runs_of_the_deepspeed_launcher_do_not_share_its_constant_port():
 def test_half_a_launcher_is_an_error_that_names_what_is_missing():
     with pytest.raises(ConfigError, match="LOCAL_RANK and MASTER_ADDR and MASTER_PORT not set, as torchrun"):
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
-    with pytest.raises(ConfigError, match="RANK and WORLD_SIZE and LOCAL_RANK and MASTER_ADDR and MASTER_PORT not set"):
-        find_environment({"MATEY_LAUNCHER": "torch"})
 
 
 def test_a_task_of_srun_finds_its_rank_node_and_device():
@@ -94,13 +100,10 @@ def test_another_job_and_another_step_of_a_job_listen_on_another_port():
     assert all(15_000 <= port < 25_000 for port in ports)
 
 
-def test_variables_of_torch_set_by_a_job_script_count_the_ranks_of_a_node_as_srun():
+def test_what_a_job_script_sets_is_taken_and_ranks_of_a_node_are_counted_as_by_srun():
     by_hand = {**TORCH, "RANK": "27", "WORLD_SIZE": "32", "LOCAL_RANK": "3"}
     environment = find_environment({**STEP, **by_hand}, num_devices=8)
     assert (environment.launcher, environment.local_world_size, str(environment.device)) == ("torch", 8, "cuda:3")
-
-
-def test_address_and_port_of_a_job_script_are_taken():
     environment = find_environment({**STEP, "MASTER_ADDR": "10.1.2.3", "MASTER_PORT": "3442"}, num_devices=0)
     assert (environment.launcher, environment.address, environment.port) == ("slurm", "10.1.2.3", 3442)
 
@@ -134,8 +137,6 @@ def test_launchers_under_srun_start_the_ranks_themselves():
         (STEP, 4, ["8 ranks", "4 device"]),
         ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 1, ["8 ranks", "1 device"]),
         ({**STEP, "MATEY_LAUNCHER": "slrum"}, 0, ["'slrum'", "Did you mean 'slurm'"]),
-        ({name: value for name, value in STEP.items() if name != "SLURM_LOCALID"}, 0, ["SLURM_LOCALID is not"]),
-        ({**STEP, "SLURM_STEP_ID": ""}, 0, ["SLURM_STEP_ID is '', not a whole number"]),
         ({**TORCH, "MASTER_PORT": "text"}, 0, ["MASTER_PORT is 'text', not a whole number"]),
     ],
 )
@@ -154,16 +155,16 @@ def test_devices_that_torch_cannot_use_are_an_error_unless_the_cpu_was_chosen(mo
 
 
 def test_ranks_of_mpirun_hear_the_address_and_a_free_port_of_rank_0():
-    text = describe([*MPIRUN_ANY, "-np", "2"])
+    text = describe(MPIRUN)
     places = {line.partition("rank 0 at ")[2] for line in text.splitlines() if "rank 0 at" in line}
     assert len(places) == 1 and "127.0.0.1" in places.pop(), text
     assert "rank 0 of 2" in text and "rank 1 of 2" in text, text
 
 
 def test_mpi_under_srun_takes_its_ranks_and_checks_their_number():
-    text = describe([*MPIRUN_ANY, "-np", "2"], **STEP, MATEY_LAUNCHER="mpi")
+    text = describe(MPIRUN, **STEP, MATEY_LAUNCHER="mpi")
     assert "rank 1 of 2" in text, text  # mpirun under srun: the step is not the ranks'
-    text = describe([], **STEP, MATEY_LAUNCHER="mpi")
+    text = describe([sys.executable], **STEP, MATEY_LAUNCHER="mpi")
     assert "SLURM_STEP_NUM_TASKS is 32 but mpi4py sees a world of 1" in text, text
 
 
@@ -183,11 +184,8 @@ def test_an_unresolved_address_and_a_port_in_use_are_named_within_seconds():
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("login1", "login1"),
         ("frontier[00001-00003,00100]", "frontier00001"),
         ("a[08-11],b2,c[7]", "a08"),
-        ("b2,c[7]", "b2"),
-        ("c[7],d", "c7"),
         ("rack[1-2]node[01-02]-ib", "rack1node01-ib"),
     ],
 )
@@ -199,46 +197,9 @@ def test_tasks_per_node_expand():
     assert expand_counts("8(x91),4") == [8] * 91 + [4]
 
 
-CASES = "tests/parallel/device_cases.py"
-
-
-def devices_asked_for(output, num_ranks):
-    """The one number that each rank asks for wherever it asks."""
-    asked = {
-        int(rank): set(re.findall(r", (\d+)\)", what)) for rank, what in re.findall(r"rank (\d+) asks for (.*)", output)
-    }
-    assert sorted(asked) == list(range(num_ranks)), output
-    assert all(len(numbers) == 1 for numbers in asked.values()), output
-    return [int(*asked[rank]) for rank in range(num_ranks)]
-
-
-def test_ranks_of_mpirun_ask_for_the_one_device_they_are_shown():
-    script = f"CUDA_VISIBLE_DEVICES=$OMPI_COMM_WORLD_RANK {preloaded().python} {CASES} --devices=1"
-    result = start([*MPIRUN_ANY, "-np", "2", "bash", "-c", script])
-    assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 0]
-
-
-@pytest.mark.parametrize(
-    "launcher",
-    [
-        [BIN / "torchrun", "--nproc_per_node", "2"],
-        pytest.param([BIN / "deepspeed", "--num_gpus", "2"], marks=pytest.mark.slow),
-    ],
-)
-def test_ranks_of_launchers_that_show_all_devices_ask_for_one_each(launcher):
-    result = start([*launcher, CASES, "--devices=2"])
-    assert devices_asked_for(result.stdout + result.stderr, 2) == [0, 1]
-
-
 @pytest.mark.parametrize(
     ("variables", "devices", "local_rank", "expected"),
-    [
-        (FRONTIER, 1, 3, 0),
-        (FRONTIER, 8, 3, 3),
-        (STEP, 8, 3, 3),
-        ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 8, 1, 1),
-        (STEP, 0, 3, 3),
-    ],
+    [(FRONTIER, 1, 3, 0), (FRONTIER, 8, 3, 3), ({**TORCH, "LOCAL_WORLD_SIZE": "8"}, 8, 1, 1)],
 )
 def test_the_local_rank_stays_known_where_the_device_has_another_number(variables, devices, local_rank, expected):
     environment = find_environment(variables, devices)

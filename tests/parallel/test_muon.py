@@ -13,9 +13,6 @@ from tests.parallel.muon_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks
 
-NUM_MATRICES = 2 * 4  # of two blocks: queries, keys and values; what is gathered; two of the MLP
-
-
 # One engine of each kind; the others with the slow tests.
 QUICK = ("stage 0", "stage 1", "stage 3 in groups", "stage 2, offloaded", "bf16, stage 1")
 
@@ -33,15 +30,11 @@ def test_steps_are_those_of_a_dense_muon_with_every_stage(num_ranks, engines):
     result = start_ranks(num_ranks, "-m", "tests.parallel.muon_cases", json.dumps(engines), timeout=300)
     cases = dict(cases_of(result))
     assert {name.rpartition(", ")[0] for name in cases} == {*engines}
-    for name, (losses, expected, off, smallest, largest, made) in cases.items():
+    for name, (losses, expected, off) in cases.items():
         is_half = "bf16" in name
         assert losses == pytest.approx(expected, rel=1e-2 if is_half else 1e-6), name
         # Muon makes steps of full size of the rounding in weak directions, which in bfloat16 is a hundredth of a gradient.
         assert off < (0.6 if is_half else 3e-4), (name, off)
-        assert 1.1 < smallest and largest < 1.25, (name, smallest, largest)
-        # Without ZeRO every rank makes all steps; with it they are shared out.
-        share = NUM_MATRICES if "stage 0" in name else NUM_MATRICES // num_ranks
-        assert made == [share] * num_ranks, (name, made)
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (96, 24), (24, 96)])
@@ -79,10 +72,9 @@ def test_matrices_of_blocks_have_groups_of_their_own_with_the_factors_of_all():
     assert found["giving.1.weight"]["factor"] == 1
 
 
-@pytest.mark.parametrize("mode", ["lora"])
-def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw(mode):
+def test_where_no_matrix_of_blocks_is_trained_all_groups_are_those_of_adamw():
     model = make_model(dtype=torch.float32)
-    FINETUNE_MODES[mode](model, FinetuneSection(lora_rank=4))
+    FINETUNE_MODES["lora"](model, FinetuneSection(lora_rank=4))
     by_muon, by_adamw = (parameter_groups(model, TrainSection(steps=1, optimizer=name)) for name in ("muon", "adamw"))
     settings = [[(group["name"], len(group["params"])) for group in groups] for groups in (by_muon, by_adamw)]
     assert settings[0] == settings[1]
@@ -103,11 +95,10 @@ def test_a_state_out_of_reach_is_refused_in_a_sentence(more):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)
 
 
-@pytest.mark.parametrize("more", [{}, {"bf16_optimizer_states": True}])
-def test_weights_in_bfloat16_alone_are_refused_in_a_sentence(more):
+def test_weights_in_bfloat16_alone_are_refused_in_a_sentence():
     tree = {
         "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}},
-        "bf16": {"enabled": True, "bf16_master_weights_and_grads": True, **more},
+        "bf16": {"enabled": True, "bf16_master_weights_and_grads": True},
     }
     with pytest.raises(ConfigError, match="keeps weights in bfloat16, in which .* Muon's steps get lost"):
         build_engine(make_model(), TrainSection(steps=1, optimizer="muon"), tree)

@@ -11,10 +11,10 @@ from matey.planning.estimate import plan_exchanges
 from matey.planning.machine import load_machine
 from matey.planning.memory import _gradient_copies, plan_memory, read_engine, ready_bytes
 from matey.planning.workload import Workload
+from tests.support.laws import PROVED
 from tests.support.memory_cases import RUN, SAMPLE
-from tests.support.planned import samples_of
+from tests.support.models import samples_of
 from tests.support.programs import cases_of, start_ranks
-from tests.support.proved import PROVED
 
 COUNT = {"comms_logger": {"enabled": True, "prof_all": True}}
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}

@@ -8,9 +8,9 @@ import pytest
 from matey.benchmark.step import Case
 from matey.planning.memory import main_memory, read_bytes
 from matey.planning.workload import Workload
-from tests.support.planned import samples_of
+from tests.support.laws import PROVED
+from tests.support.models import samples_of
 from tests.support.programs import cases_of, start, start_ranks
-from tests.support.proved import PROVED
 
 CASES = [
     Case("micro", grid=(512, 512), batch=1),

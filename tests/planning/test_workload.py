@@ -16,8 +16,8 @@ from matey.planning.operations import count_kernels, count_operations
 from matey.planning.workload import Assumed, Workload, load_workload
 from matey.train.loss import LossScale, training_loss
 from tests.support.laws import law
+from tests.support.models import samples_of
 from tests.support.paths import ROOT
-from tests.support.planned import samples_of
 
 SETS = [("uniform", (8,)), ("mix", (32, 8)), ("mul", (32, 8))]
 NO_KERNEL = {"view", "_unsafe_view", "t", "transpose", "permute", "expand", "slice", "select", "unsqueeze", "squeeze"}

@@ -8,7 +8,7 @@ import yaml
 from matey.data import open_dataset
 from matey.data.describing import guess_description
 from tests.support.layout_files import NUM_FRAMES, NUM_X, NUM_Y, coded
-from tests.support.written_once import written_once
+from tests.support.small_files import written_once
 
 ALONG = {
     "spacing": {"y": "lat", "x": "lon"},
@@ -28,13 +28,11 @@ def dataset():
     return xarray.Dataset(fields, {**places, "nu": ("sample", np.array([0.5, 0.25]))}, {"Re": 100.0, "note": "a text"})
 
 
-@written_once
 def write_netcdf4(path):
     dataset().to_netcdf(path, engine="netcdf4", format="NETCDF4")
     return BY_NAME
 
 
-@written_once
 def write_netcdf3(path):
     dataset().to_netcdf(path, engine="netcdf4", format="NETCDF3_64BIT", unlimited_dims=["sample"])
     return BY_NAME
@@ -53,7 +51,6 @@ def write_zarr3(path):
     return BY_NAME
 
 
-@written_once
 def write_components(path):
     """One array in a group, with the fields on its third axis, x before y."""
     with h5py.File(path, "w") as file:
@@ -70,7 +67,6 @@ def write_components(path):
     }
 
 
-@written_once
 def write_npy(path):
     """One array and nothing else: the description has the numbers."""
     np.save(path, np.asfortranarray(coded(2).transpose(0, 2, 1, 3, 4).astype(">f8")))

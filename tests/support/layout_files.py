@@ -5,7 +5,6 @@ import numpy as np
 from scipy.io import netcdf_file
 
 from tests.support.small_files import write_groups
-from tests.support.written_once import written_once
 
 NUM_X, NUM_Y, NUM_FRAMES = 12, 8, 6
 NUM_CHANNELS = {"shallow_water": 1, "diffusion_reaction": 2}
@@ -29,7 +28,6 @@ def coded_groups(system, num_frames=(11, 11, 11)):
     return [own[:frames].transpose(order) for own, frames in zip(values, num_frames, strict=True)]
 
 
-@written_once
 def write_seed_groups(path, system, num_frames=(11, 11, 11), config=True, data=None):
     """A group per entry of ``num_frames``, or per entry of ``data``."""
     x, y = 0.25 + 0.5 * np.arange(NUM_X), 0.125 + 0.25 * np.arange(NUM_Y)
@@ -37,7 +35,6 @@ def write_seed_groups(path, system, num_frames=(11, 11, 11), config=True, data=N
     return write_groups(path, system, data or coded_groups(system, num_frames), x, y, 1 / 64, config, compression)
 
 
-@written_once
 def write_incompressible(path, num_written=NUM_FRAMES - 1, **attributes):
     """Two trajectories, the last frame of which is not written any more."""
     values = coded(3).transpose(0, 1, 4, 3, 2)  # (n, t, x, y, f)
@@ -53,7 +50,6 @@ def write_incompressible(path, num_written=NUM_FRAMES - 1, **attributes):
     return path
 
 
-@written_once
 def write_compressible(path, turbulent=False):
     """Two trajectories; ``turbulent`` ones start from one density everywhere."""
     values = coded(4).transpose(2, 0, 1, 4, 3)  # (f, n, t, x, y)
@@ -108,7 +104,6 @@ def write_miniweather_netcdf4(path, variables):
     return path
 
 
-@written_once
 def write_cavity(path):
     """One trajectory in our own layout."""
     values = coded(4, 1)[0].transpose(0, 2, 3, 1)  # (t, y, x, f)
@@ -120,14 +115,12 @@ def write_cavity(path):
     return path
 
 
-@written_once
 def write_cavity_array(path):
     """The same trajectory as the array of the published layout."""
     np.save(path, coded(4, 1)[0].transpose(0, 2, 3, 1).astype(np.float64))
     return path
 
 
-@written_once
 def write_the_well(path, dims=("x", "y")):
     """Two trajectories of ``height``, a ``velocity`` and constant or partly constant fields; axes in the order ``dims``."""
     values = coded(3)  # (n, t, f, y, x)

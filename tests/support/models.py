@@ -1,10 +1,12 @@
-"""Small batches and models."""
+"""Small batches and models, and samples as plans count them."""
 
 import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
 from matey.config.schema import TokensSection
 from matey.peers.kinds import untrained
+from matey.planning.workload import Sample
+from matey.tokens.tokenize import tokenize
 
 VOCABULARY = ("water_height", "activator", "inhibitor")
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))  # for grids of 16 by 16
@@ -54,3 +56,16 @@ def network_of(kind, num_fields=1):
     """Return a peer's network for two frames, the same at every call."""
     torch.manual_seed(0)
     return untrained(kind, 2, num_fields)
+
+
+def samples_of(batch, config):
+    """Tokenize every sample of a batch separately."""
+    samples = []
+    for number in range(batch.num_samples):
+        part = slice(number, number + 1)
+        single = FieldBatch(batch.system, batch.fields, batch.history[part], batch.lead_time[part])
+        layout = tokenize([single], config.patches, config.refinement).layout
+        window = (batch.num_frames, *batch.grid)
+        given = (0, 0) if batch.given is None else (batch.given.shape[2], batch.given.shape[1])
+        samples.append(Sample(batch.system, window, len(batch.fields), layout, *given, periodic=batch.periodic))
+    return samples

@@ -3,7 +3,7 @@
 A new interpreter takes 5 to 7 s of CPU time to import them, and the tests start hundreds. Here one process imports them
 once, and every program is a fork of it: a process of its own with its own memory, environment, streams, session and exit code.
 Importing ours changes nothing outside them, which a test holds; what an import reads from the environment is the same, see
-`tests.support.preloading`. A program ends as any interpreter does, but for modules and libraries of others, which are left
+`tests.support.programs`. A program ends as any interpreter does, but for modules and libraries of others, which are left
 as they are.
 
     test  --(command, environment, two files)-->  server, which has imported  --fork-->  watcher  --fork-->  program
@@ -19,6 +19,7 @@ import atexit
 import ctypes
 import fcntl
 import gc
+import inspect
 import json
 import os
 import runpy
@@ -33,22 +34,14 @@ from contextlib import suppress
 from pathlib import Path
 
 MODULES = (
-    "torch",
-    "torch.distributed",
     "deepspeed",
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "transformers",
     "peft",
-    "h5py",
     "scipy.io",
-    "pydantic",
-    "yaml",
-    "tqdm",
-    "einops",
-    "psutil",
     "matplotlib.figure",
     "torch.utils.cpp_extension",
-    "matey.train.run",
+    "torch.distributed.run",
     "matey.train.run",
     "matey.commands.evaluate",
 )
@@ -63,14 +56,14 @@ AT_IMPORT = ("PYTHON", "LD_", "DS_", "TORCH", "OMP_", "MKL_", "CUDA_", "HF_", "T
 LATER = ("PYTHONPATH", "TORCHELASTIC_", "TORCH_NCCL_", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 """Variables that launchers set and no import reads; the folders of the first are searched in the program."""
 
-LAUNCHERS = ("torchrun", "deepspeed")
+PROGRAMS = ("torchrun", "deepspeed")
 """Programs without an ending in the folder of this Python that the server can run."""
 
 
 def is_program(arguments: Sequence[str]) -> bool:
     """Whether arguments of Python are a script, a launcher or a module, the first of them possibly ``-u``."""
     first, *_ = [*arguments[arguments[:1] == ["-u"] :], ""]
-    return first == "-m" or first.endswith(".py") or Path(first).name in LAUNCHERS
+    return first == "-m" or first.endswith(".py") or Path(first).name in PROGRAMS
 
 
 def read_at_import(environment: Mapping[str, str]) -> dict[str, str]:
@@ -157,6 +150,8 @@ def run(request: dict, folder: Path) -> None:
         sys.argv, sys.path[0] = ["-m", *arguments], os.getcwd()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     else:
+        if Path(first).name == "torchrun":  # what it logs, it asks all modules for the name of the caller's: 3 s
+            inspect.getmodule = lambda *_: None
         sys.argv, sys.path[0] = [first, *arguments], str(Path(first).resolve().parent)
         runpy.run_path(first, run_name="__main__")
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-from tests.support.preloading import Program
-from tests.support.programs import forked, in_background, start, with_forks
+from tests.support.programs import Program, forked, in_background, start, with_forks
 from tests.support.small_files import write_swe
 
 NUM_STEPS = 20

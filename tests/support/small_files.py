@@ -1,11 +1,13 @@
 """Small files in PDEBench's layout of a group per seed, with values in which something moves."""
 
+import copy
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import h5py
 import numpy as np
-
-from tests.support.written_once import written_once
 
 NAMES = {"shallow_water": "2D_rdb_NA_NA.h5", "diffusion_reaction": "2D_diff-react_NA_NA.h5"}
 SIMULATION = {
@@ -28,7 +30,6 @@ def write_groups(path, system, trajectories, x, y, interval, config=True, compre
     return path
 
 
-@written_once
 def write_waves(folder, system, num_trajectories=3, num_frames=12, size=16):
     """Write a bump that travels along x, each trajectory at its own speed; the second field is later than the first."""
     t, y, x, field = np.ogrid[:num_frames, :size, :size, : 1 if system == "shallow_water" else 2]
@@ -41,7 +42,6 @@ def write_waves(folder, system, num_trajectories=3, num_frames=12, size=16):
     )
 
 
-@written_once
 def write_swe(path: Path, num_trajectories: int, num_frames: int = 12, resolution: int = 16, seed: int = 0) -> Path:
     """Write shallow water whose bumps drift from places drawn by chance."""
     random = np.random.default_rng(seed)
@@ -52,3 +52,19 @@ def write_swe(path: Path, num_trajectories: int, num_frames: int = 12, resolutio
         1 + np.exp(-((axis[:, None] - x0 - 20 * time) ** 2) - 2 * (axis[None, :] - y0) ** 2) for x0, y0 in starts
     )
     return write_groups(path, "shallow_water", (height[..., None] for height in heights), axis, axis, 0.01)
+
+
+def written_once(write):
+    """Wrap a writer of a folder, which takes long: what it writes of a name and further arguments is copied after that."""
+
+    @cache
+    def written(name, *args):
+        folder = TemporaryDirectory()
+        return folder, write(Path(folder.name) / name, *args)
+
+    def put(path, *args):
+        folder, description = written(path.name, *args)
+        shutil.copytree(Path(folder.name) / path.name, path, dirs_exist_ok=True)
+        return copy.deepcopy(description)
+
+    return put

@@ -5,7 +5,7 @@ import numpy as np
 import xarray
 
 from tests.support.layout_files import NUM_X, NUM_Y, coded
-from tests.support.written_once import written_once
+from tests.support.small_files import written_once
 
 NUM_SNAPSHOTS = 12  # so that step 9 comes before step 10, which it does not by the alphabet
 VALUES = coded(2, 2, NUM_SNAPSHOTS)  # (trajectory, t, f, y, x)
@@ -32,7 +32,6 @@ def write_hdf5(folder):
     return COMMON | {"files": "run_*/plt_*.h5"} | about
 
 
-@written_once
 def write_npy(folder):
     """All trajectories in a folder, told apart by the first number in the names; nothing but values."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,10 +61,9 @@ def write_netcdf(folder, at_once=1):
     return COMMON | {"files": "run_*/out*.nc"} | about
 
 
-@written_once
 def write_several_at_once(folder):
     """Five snapshots in a file, and two in the last."""
-    return write_netcdf(folder, at_once=5)
+    return write_netcdf(folder, 5)
 
 
 @written_once
@@ -77,7 +75,6 @@ def write_zarr(folder):
     return COMMON | {"files": "run_*/*.zarr", "time_step": "time"}
 
 
-@written_once
 def write_fields_apart(folder):
     """A folder for each trajectory, and in it a file for each field and snapshot, named by the time in quarters."""
     for run, of_run in enumerate(VALUES):

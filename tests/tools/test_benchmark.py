@@ -9,8 +9,7 @@ import pytest
 from matey.benchmark.step import Case, measure
 from matey.commands.benchmark import case_of, sequence
 from matey.tokens.tokenize import tokenize
-from tests.support.commands import script
-from tests.support.programs import start
+from tests.support.programs import script, start
 
 
 def step(*flags):

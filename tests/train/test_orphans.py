@@ -9,8 +9,7 @@ import time
 import psutil
 import pytest
 
-from tests.support.launchers import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN
-from tests.support.programs import clean_environment, kill, preloaded
+from tests.support.programs import DEEPSPEED, MPIRUN, PYTHON, TORCHRUN, clean_environment, kill, preloaded
 from tests.support.runs import losses, running, write_run
 from tests.support.small_files import write_swe
 

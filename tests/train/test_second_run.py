@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.launchers import TORCHRUN
-from tests.support.programs import cases_of, start
+from tests.support.programs import TORCHRUN, cases_of, start
 from tests.support.runs import fail, pretrain, running, succeed
 
 MANY = ["--set", "train.steps=100000", "--set", "train.validate_every=100000", "--set", "train.checkpoint_every=3"]
