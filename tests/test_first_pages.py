@@ -2,17 +2,20 @@
 
 import re
 import shutil
+import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
+import xarray
 
 from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
 from matey.config import ConfigError
 from matey.config.explain import explain, keys, sections
 from tests.support.paths import ROOT
-from tests.support.programs import start
+from tests.support.programs import clean_environment, start
 
 PAGES = [
     *ROOT.glob("*.md"),
@@ -31,6 +34,38 @@ def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_pat
     assert result.returncode == 0, result.stderr
     stated = float(re.search(r"# (0\.\d+) of the water's height", code)[1])
     assert float(re.search(r"0\.\d+", result.stdout)[0]) == pytest.approx(stated, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_recipe_for_your_own_data_leads_to_a_forecast_and_a_film(tmp_path):
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/own_data.md"))
+    lines = page.splitlines()[4:10]
+    assert "\n".join(lines) in readme
+    (tmp_path / "data/mine").mkdir(parents=True)
+    x, time = np.arange(32.0), np.arange(12.0)
+    for number in range(10):
+        wave = 280 + np.sin(2 * np.pi * (x - time[:, None, None] + number) / 32) * np.cos(x / 5)[:, None]
+        coordinates = {
+            "time": ("time", time, {"units": "days since 1850-02-25", "calendar": "noleap"}),
+            "lat": x,
+            "lon": x,
+        }
+        data = xarray.Dataset({"sst": (("time", "lat", "lon"), wave, {"units": "K"})}, coordinates)
+        data.to_netcdf(tmp_path / f"data/mine/run_{number:02}.nc")
+    description, env = tmp_path / "data/mine/matey.yaml", {**clean_environment(), "PYTHONPATH": str(ROOT)}
+    for line in map(str.strip, lines):
+        if line.startswith("#"):
+            answered = description.read_text().replace("x: TODO", "x: periodic").replace("y: TODO", "y: wall")
+            description.write_text(answered.replace("system: TODO", "system: ocean"))
+            continue
+        few = ["--set", "train.steps=3"] if "finetune" in line else []
+        command = [sys.executable, "-m", *line.split(), *few]
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    with xarray.open_dataset(tmp_path / "forecast.nc") as forecast:
+        assert forecast.sst.shape == (10, 20, 32, 32) and forecast.time.dt.calendar == "noleap"
+    assert (tmp_path / "forecast.gif").stat().st_size > 1000 and (tmp_path / "runs/mine/report.html").exists()
 
 
 def test_every_link_leads_to_a_file():

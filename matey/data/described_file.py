@@ -236,7 +236,7 @@ def _note_sizes(file: OpenedFile, field: str, source: FieldSource, sizes: dict[s
         raise DataError(
             f"{file.path}, {name}: expected the axes ({expected}) for the field {field!r}, got the shape {stored.shape}"
             f"{' on ' + ', '.join(stored.axes) if stored.axes else ''}; correct the axes of the description, which without "
-            "time are those of a single snapshot; or average a field of a staggered grid to the cells first (docs/data.md)."
+            "time are those of a single snapshot; or average a field of a staggered grid to the cells first (docs/own_data.md)."
         )
     if stored.axes and (told := axes_by_name(stored.axes, axes)):
         raise DataError(

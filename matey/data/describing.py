@@ -185,7 +185,7 @@ class _Guesser:
         parameters = dict(self._parameters())
         tree = {
             "system": TODO,
-            "files": self.files if are_snapshots else self.file,
+            "files": self.files or self.file,
             "axes": self.known or TODO,
             **({"concat": "time"} if are_snapshots and "time" in self.known else {}),
             "fields": dict(sources(self.fields, self.axes, self.known)),
@@ -197,7 +197,9 @@ class _Guesser:
         ends = "periodic, open, wall, no_flux or mixed"
         comments = {
             "system": "a name for the equations, the same for all data of this kind",
-            "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}",
+            "files": "from the folder of this file; a glob such as '*.nc', or {train: ..., valid: ..., test: ...}"
+            + "; each is taken for a trajectory: add 'concat: time' if they follow each other"
+            * (self.files is not None and not are_snapshots),
             "fields": "name in the model's vocabulary: where it lies; rename as you like",
             "parameters": "numbers that set trajectories apart; remove what does not",
             **{f"boundary.{axis}": ends for axis in grid},
@@ -213,7 +215,9 @@ class _Guesser:
             comments["spacing"] = "for each grid axis, the cell size or the array of coordinates: {y: 0.1, x: x}"
             comments["boundary"] = f"for each grid axis: {ends}"
         if not time:
-            comments["time_step"] = "time between snapshots, or the array of times; docs/data.md: or what is in names"
+            comments["time_step"] = (
+                "time between snapshots, or the array of times; docs/own_data.md: or what is in names"
+            )
         return Guess(tree, comments, self._notes({*along.values()}, are_snapshots))
 
     def _time_of_snapshot(self) -> object:
@@ -263,7 +267,9 @@ class _Guesser:
             yield from ((name, {"attribute": name}) for name in numbers)
 
     def _notes(self, used: Collection[str], are_snapshots: bool) -> list[str]:
-        notes = [f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/data.md says more."]
+        notes = [
+            f"What is in {self.path.name}, as far as it can be told. Answer each {TODO}; docs/own_data.md says more."
+        ]
         if are_snapshots:
             where = (
                 "each is taken for one snapshot" if self.known else "where each is one snapshot, leave time out of axes"
@@ -277,8 +283,8 @@ class _Guesser:
         if others:
             shapes = listed(f"{name} {each.shape}" for name, each in others.items())
             notes.append(
-                f"Left out, of other shapes than the fields: {shapes}. docs/data.md: what is constant in time may be given; "
-                "what lies between the cells is averaged first."
+                f"Left out, of other shapes than the fields: {shapes}. docs/own_data.md: what is constant in time may be "
+                "given; what lies between the cells is averaged first."
             )
         return notes
 

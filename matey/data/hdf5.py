@@ -70,7 +70,9 @@ def beginning(path: Path) -> str:
     """Return the first bytes of a file that cannot be read, and advice, for the end of a message."""
     if not (first := first_bytes(path)):
         return "it is empty; give another or copy it again"
-    return f"it begins with {first!r}; copy it again, or convert it as docs/data.md says for files of other programs"
+    return (
+        f"it begins with {first!r}; copy it again, or convert it as docs/own_data.md says for files of other programs"
+    )
 
 
 # HDF5 takes 0.5 MiB of memory for every file that is open, and so 1 GiB for these.

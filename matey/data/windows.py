@@ -48,7 +48,7 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
         raise DataError(
             f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
             f"to predict, got {trajectory.num_frames}; ask for fewer, give its part more of data.split, or leave this "
-            "trajectory out; files of one snapshot each are described as such by concat: time (docs/data.md)."
+            "trajectory out; files of one snapshot each are described as such by concat: time (docs/own_data.md)."
         )
     return starts
 

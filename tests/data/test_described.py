@@ -232,7 +232,7 @@ def save_objects(path):
         (save_objects, r"a.npy cannot be read as a NumPy array of numbers .* save numbers"),
         (
             lambda path: np.savez(path.open("wb"), a=np.zeros(3)),
-            r"a.npy is none of .*: it begins with b.PK.*docs/data.md says",
+            r"a.npy is none of .*: it begins with b.PK.*docs/own_data.md says",
         ),
         (lambda path: path.unlink(), "matey.yaml: no data file matches '.'; put it there, or correct 'files'"),
     ],

@@ -95,7 +95,9 @@ def test_a_description_of_fields_and_what_lies_between_them_is_refused(tmp_path)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["p"], file["u"] = np.zeros((5, 8, 12), "f4"), np.zeros((5, 8, 13), "f4")
     for fields in ({"p": "p", "u": "u"}, {"u": "u", "p": "p"}):
-        with pytest.raises(DataError, match=r"average a field of a staggered grid to the cells first \(docs/data.md\)"):
+        with pytest.raises(
+            DataError, match=r"average a field of a staggered grid to the cells first \(docs/own_data.md\)"
+        ):
             open_dataset(tmp_path / "a.h5", flow(fields=fields))
 
 
