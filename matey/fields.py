@@ -49,7 +49,8 @@ class FieldBatch:
     Attributes:
         system: name of the PDE system, such as ``shallow_water``.
         fields: names along axis ``f``.
-        history: ``(b, t, f, z, y, x)``, the past frames in physical units, oldest first; finite.
+        history: ``(b, t, f, z, y, x)``, the past frames in physical units, oldest first; finite, but for cells that hold no
+            data (land, solids): there a field is NaN in all frames and in the target, and so in forecasts.
         lead_time: ``(b,)``, number of snapshots from the last frame to the target; a single number counts for all samples.
         target: ``(b, f, z, y, x)``, the frame to predict in physical units; None when there is none to compare with.
         spacing: cell size along ``z, y, x`` in the units of the data set.
@@ -78,7 +79,7 @@ class FieldBatch:
     conserved: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError if shapes contradict each other, or the history does not hold finite real numbers."""
+        """Raise ValueError if shapes contradict each other, or values are not real numbers, finite in all cells with data."""
         import torch  # imported here, since most users of this module need no tensor
 
         for what in ("fields", "given_fields"):
@@ -105,11 +106,11 @@ class FieldBatch:
                     raise ValueError(f"{name} must hold real numbers, got {_kind(value)}; convert it to float32.")
                 object.__setattr__(self, name, value.to(self.history.dtype))
         self._check_about()
-        _check_finite("history", self.fields, self.history)
+        _check_finite("history", self.fields, self.history, self.history[:, :1])
         if self.target is not None:
-            _check_finite("target", self.fields, self.target[:, None])
+            _check_finite("target", self.fields, self.target[:, None], self.history[:, :1])
         if self.given is not None:
-            _check_finite("given", self.given_fields, self.given)
+            _check_finite("given", self.given_fields, self.given, self.given[:, :1])
 
     def _check_about(self) -> None:
         """Raise ValueError if lead times, spacing or periodic axes are not valid."""
@@ -250,13 +251,30 @@ def _as_names(what: str, names: object) -> tuple[str, ...]:
     return found
 
 
-def _check_finite(what: str, names: Sequence[str], values: Tensor) -> None:
-    low, high = values.aminmax()  # many times as fast as a test of each; NaN is passed on
-    if low >= -LARGEST and high <= LARGEST:
+def has_gaps(values: Tensor) -> bool:
+    """Return whether values are NaN somewhere, as in cells that hold no data."""
+    return values.numel() > 0 and bool(values.aminmax().min.isnan())  # many times as fast as a test of each
+
+
+def without_gaps(values: Tensor) -> Tensor:
+    """Return values with zeros in the place of NaN."""
+    return values.masked_fill(values.isnan(), 0) if has_gaps(values) else values
+
+
+def _check_finite(what: str, names: Sequence[str], values: Tensor, first: Tensor) -> None:
+    """Raise ValueError unless values ``(b, t, f, z, y, x)`` are NaN where the first frame is, and finite elsewhere."""
+    ends = *values.aminmax(), *first.aminmax()  # many times as fast as a test of each; NaN is passed on
+    if all(-LARGEST <= end <= LARGEST for end in ends):
         return
-    sample, frame, place, *cell = (int(axis) for axis in (~(values.abs() <= LARGEST)).nonzero()[0])
+    gaps = first.isnan()
+    gaps = gaps & ~gaps.all(-1, True).all(-2, True).all(-3, True)  # a field needs some cell with data
+    wrong = (~values.isnan()).where(gaps, ~(values.abs() <= LARGEST))
+    if not wrong.any():
+        return
+    sample, frame, place, *cell = (int(axis) for axis in wrong.nonzero()[0])
     value = values[sample, frame, place, *cell]
     wanted = f"at most {LARGEST:g}, in larger units if need be" if value.isfinite() else "finite"
+    wanted = "NaN in the same cells of all frames, and not everywhere" if has_gaps(first) else wanted
     raise ValueError(
         f"{what} must be {wanted}, but {names[place]!r} is {value.item()} in sample {sample}, frame {frame}, at (z, y, x) = "
         f"{tuple(cell)}; a forecast from it would be NaN everywhere."

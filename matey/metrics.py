@@ -1,4 +1,7 @@
-"""Measures of the error of predicted fields, per sample and field; averaging is left to the caller."""
+"""Measures of the error of predicted fields, per sample and field; averaging is left to the caller.
+
+Cells that hold no data, those where the target is NaN, do not count.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matey.fields import has_gaps
 from matey.registry import Registry
 
 NRMSE_EPSILON = 1e-12
@@ -29,7 +33,7 @@ class CellSums:
     """Sums over the cells of predictions and targets, ``(..., b, f)`` in float64; sums of parts of a field can be added.
 
     Attributes:
-        num_cells: number of cells of a field.
+        num_cells: number of cells of a field ``(b, f)`` that hold data.
         error: sum of the squares of prediction minus target.
         target: sum of the squares of the target.
         predicted_deviation: sum of the squared deviations of the prediction from its mean.
@@ -37,7 +41,7 @@ class CellSums:
         product: sum of the products of both deviations.
     """
 
-    num_cells: int
+    num_cells: Tensor
     error: Tensor
     target: Tensor
     predicted_deviation: Tensor
@@ -52,7 +56,8 @@ class Metric:
     Attributes:
         label: heading of its columns.
         meaning: sentence or two that explain it in a report.
-        value: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``.
+        value: function of a prediction and a target, both ``(b, f, z, y, x)`` in physical units, that returns ``(b, f)``; both
+            are NaN in cells that hold no data.
         of_sums: function of their `CellSums` that returns the same number, ``(..., b, f)``, for fields split over ranks;
             without it, such fields have no number.
     """
@@ -74,7 +79,8 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
         The error ``(b, f)``, without unit; 0 is perfect, 1 is as far off as predicting zero. Its gradient is zero, not
         NaN, where the prediction is exact.
     """
-    return _root_mean_square(prediction - target) / (_root_mean_square(target) + NRMSE_EPSILON)
+    gaps = target.isnan() if has_gaps(target) else None
+    return _root_mean_square(prediction - target, gaps) / (_root_mean_square(target, gaps) + NRMSE_EPSILON)
 
 
 def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -89,6 +95,8 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         The error ``(b, f)``, without unit; 1 is as far off as predicting the mean of the target.
     """
+    if has_gaps(target):
+        return _vrmse_of(_sums_of(prediction, target))
     mean_square_error = (prediction - target).square().mean(dim=CELLS)
     return (mean_square_error / (target.var(dim=CELLS) + VRMSE_EPSILON)).sqrt()
 
@@ -103,6 +111,8 @@ def correlation(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         The correlation ``(b, f)``, from -1 to 1; 1 is perfect. It is 1 where both frames are constant, 0 where only one is.
     """
+    if has_gaps(target):
+        return _correlation_of(_sums_of(prediction, target))
     ours, true = (frame.double() - frame.double().mean(dim=CELLS, keepdim=True) for frame in (prediction, target))
     means = (_root_mean_square(ours).square(), _root_mean_square(true).square(), (ours * true).mean(dim=CELLS))
     return _correlation(*means)
@@ -112,6 +122,14 @@ def _correlation(ours: Tensor, true: Tensor, both: Tensor) -> Tensor:
     """Return the correlation from mean squares of deviations and from the mean of their products."""
     sizes = (ours + NRMSE_EPSILON**2) * (true + NRMSE_EPSILON**2)
     return (both + NRMSE_EPSILON**2) / sizes.sqrt()
+
+
+def _sums_of(prediction: Tensor, target: Tensor) -> CellSums:
+    gaps, frames = target.isnan(), torch.stack([prediction, target]).double()
+    frames, number = frames.masked_fill(gaps, 0), (~gaps).sum(dim=CELLS)
+    off = (frames - (frames.sum(dim=CELLS) / number)[..., None, None, None]).masked_fill(gaps, 0)
+    terms = [(frames[0] - frames[1]).square(), frames[1].square(), off[0].square(), off[1].square(), off[0] * off[1]]
+    return CellSums(number, *(each.sum(dim=CELLS) for each in terms))
 
 
 def _nrmse_of(sums: CellSums) -> Tensor:
@@ -137,8 +155,10 @@ def error_text(error: float) -> str:
     return f"{error:#.3g}".rstrip(".")
 
 
-def _root_mean_square(field: Tensor) -> Tensor:
-    num_cells = field.shape[-3:].numel()
+def _root_mean_square(field: Tensor, gaps: Tensor | None = None) -> Tensor:
+    num_cells: Tensor | int = field.shape[-3:].numel()
+    if gaps is not None:
+        field, num_cells = field.masked_fill(gaps, 0), (~gaps).sum(dim=CELLS)
     return torch.linalg.vector_norm(field, dim=CELLS) / num_cells**0.5
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, without_gaps
 from matey.registry import Registry
 
 CELLS = (-3, -2, -1)
@@ -94,7 +94,7 @@ def conserved(
         components = densities(fields_of(frame, batch), batch)
         if not components:
             return None
-        held = torch.stack(components, dim=1)  # (b, k, z, y, x)
+        held = without_gaps(torch.stack(components, dim=1))  # (b, k, z, y, x)
         size = torch.linalg.vector_norm(held, dim=1, keepdim=True)
         return torch.cat([held, size], dim=1).sum(dim=CELLS)
 
@@ -178,7 +178,7 @@ def divergence(vector: str, label: str, meaning: str) -> Measure:
         terms = [_slope(frame[:, batch.fields.index(name)].double(), axis, batch) for axis, name in components.items()]
         stacked = torch.stack(terms, dim=1)  # (b, k, z, y, x), without the outermost cells of non-periodic axes
         squares = torch.stack([stacked.sum(dim=1).square(), stacked.square().sum(dim=1)], dim=1)
-        return squares.sum(dim=CELLS)
+        return without_gaps(squares).sum(dim=CELLS)
 
     return Measure(label, meaning, sums, lambda sums, _: (sums[:, 0] / sums[:, 1]).sqrt().where(sums[:, 1] != 0, 0.0))
 

@@ -69,6 +69,19 @@ def test_a_history_that_is_not_finite_is_refused_but_not_one_that_a_model_made()
         batch.with_tensors(history=torch.zeros(2, 3, 2, 1, 8, 8))
 
 
+def test_cells_that_are_nan_in_every_frame_hold_no_data_and_other_nan_is_refused():
+    batch = make_batch(frames=2, grid=(1, 4, 6))
+    history, target = batch.history.clone(), batch.target.clone()
+    history[0, :, :, :, 1:3, 2:] = target[0, :, :, 1:3, 2:] = torch.nan
+    assert replace(batch, history=history, target=target).history is history
+    for wrong in ({"target": target}, {"history": history}, {"history": history[:, :1].expand(-1, 3, -1, -1, -1, -1)}):
+        with pytest.raises(ValueError, match="^(target|history) must be (finite|NaN in the same cells of all frames)"):
+            replace(batch, **wrong)
+    history[1, 1, 0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="same cells of all frames, .* is nan in sample 1, frame 1"):
+        replace(batch, history=history, target=target)
+
+
 def test_numbers_whose_squares_leave_the_range_of_float32_are_refused():
     history = torch.full((1, 2, 1, 1, 4, 4), 1e15)
     assert FieldBatch("s", ("a",), history, 1).history.square().sum().isfinite()

@@ -136,6 +136,8 @@ class DataDescription(Section):
     """fields that are predicted, by their names in the model, and their places"""
     given: dict[FieldName, FieldSource] = Field({}, max_length=1000)
     """fields that are known and never predicted, such as a forcing; leave out axes along which they are constant"""
+    mask: dict[FieldName, float] = {}
+    """given fields, and the value of each in cells that hold no data, such as {land: 1}; NaN needs no mask"""
     axes: Axes | None = None
     """axes of the arrays, in the order of the file; no time where each file is one snapshot"""
     spacing: dict[GridAxis, Length | ArrayPath]
@@ -191,10 +193,12 @@ class DataDescription(Section):
                     f"{key}: expected {', '.join(self.grid)}, as in axes, got {', '.join(given) or 'nothing'}"
                 )
         self._check_files()
-        if others := [name for name in self.conserved if name not in self.fields]:
-            raise ValueError(
-                f"conserved: expected names of fields, got {others[0]!r}; there are {', '.join(self.fields)}"
-            )
+        for key, names, known in (("conserved", self.conserved, self.fields), ("mask", self.mask, self.given)):
+            if others := [name for name in names if name not in known]:
+                fields = "given fields" if key == "mask" else "fields"
+                raise ValueError(
+                    f"{key}: expected names of {fields}, got {others[0]!r}; there are {', '.join(known) or 'none'}"
+                )
         places: dict[object, str] = {}
         for name, source in self.fields.items():
             first = places.setdefault((repr(source.file or self.files), source.array, source.index), name)

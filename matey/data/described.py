@@ -159,7 +159,11 @@ class DescribedFiles(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         pieces = self._located[trajectory].pieces_at(self._times(start, stop))
-        return np.concatenate([self._read_piece(piece, times, cells) for piece, times in pieces])
+        frames = np.concatenate([self._read_piece(piece, times, cells) for piece, times in pieces])
+        for name, value in self.description.mask.items():
+            hidden = self._read_given(trajectory, name, start, stop, cells) == value
+            frames = np.where(hidden[:, None], np.nan, frames)
+        return frames
 
     def _read_piece(self, located: Located, times: slice, cells: Cells) -> np.ndarray:
         """Read snapshots of the fields, ``(t, f, z, y, x)``."""

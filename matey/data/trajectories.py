@@ -114,18 +114,29 @@ def common_coordinates(of_each: Iterable[Coordinates | None]) -> Coordinates | N
     return longest
 
 
-def check_finite(about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int]) -> None:
-    """Raise BadValuesError if a value of frames ``(t, f, z, y, x)`` is not finite, or too large; ``start`` is their first."""
-    if not (frames.min() >= -LARGEST and frames.max() <= LARGEST):  # false where NaN is among them
-        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(~(np.abs(frames) <= LARGEST)))
+def check_finite(
+    about: Trajectory, names: Sequence[str], frames: np.ndarray, start: int, first: Sequence[int], gaps: np.ndarray
+) -> None:
+    """Raise BadValuesError unless frames ``(t, f, z, y, x)`` are NaN in ``gaps``, and finite and not too large elsewhere.
+
+    Args:
+        about: the trajectory.
+        names: names of the fields.
+        frames: the frames.
+        start: number of the first frame.
+        first: first cell of the frames along ``z, y, x``.
+        gaps: mask ``(1, f, z, y, x)`` of the cells that hold no data in any frame.
+    """
+    wrong = np.where(gaps, ~np.isnan(frames), ~(np.abs(frames) <= LARGEST))
+    if wrong.any():
+        frame, index, *cell = (int(axis[0]) for axis in np.nonzero(wrong))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
         value = frames[frame, index, *cell]
         raise BadValuesError(
             f"{about.label}: expected finite values up to {LARGEST:g}, but field {names[index]!r} is {value} in frame "
             f"{start + frame} at (z, y, x) = {place}; if values are so large, write larger units, such as scale: 1e-20 beside "
             "the array in a description; else repair or remove this trajectory; training can leave out such windows "
-            "(data.bad_values: skip). Cells that lack values in all frames (a mask) are not supported: cut a box without any, "
-            "or fill them."
+            "(data.bad_values: skip). Cells without data (a mask) are NaN in all frames of a trajectory, and not in some."
         )
 
 
@@ -229,11 +240,11 @@ class TrajectorySet(ABC):
             cells: box of cells to read; by default all.
 
         Returns:
-            float32 of shape ``(t, f, z, y, x)`` in the units of the data set.
+            float32 of shape ``(t, f, z, y, x)`` in the units of the data set; NaN in cells that hold no data in any frame.
 
         Raises:
             DataError: the file is gone or corrupt.
-            BadValuesError: a value is NaN or infinite.
+            BadValuesError: a value is infinite, or NaN in a cell that holds data in other frames.
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
@@ -246,7 +257,7 @@ class TrajectorySet(ABC):
                 f"{about.label} was changed while it was read: expected frames of shape {expected}, got {frames.shape}; start "
                 "again, or correct its reader if nothing wrote into it."
             )
-        check_finite(about, self.fields, frames, start, [side.start for side in cells])
+        self._check_values(self._read_frames, trajectory, self.fields, frames, start, cells)
         return frames
 
     def read_given(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
@@ -257,18 +268,46 @@ class TrajectorySet(ABC):
 
         Raises:
             DataError: the file is gone or corrupt.
-            BadValuesError: a value is NaN or infinite.
+            BadValuesError: see `read`.
         """
         about = self.trajectories[trajectory]
         assert 0 <= start < stop <= about.num_frames, f"frames {start}:{stop} of {about.num_frames} in {about.label}"
         cells = cells or about.cells
+        with _reading:
+            frames = self._given_frames(trajectory, start, stop, cells)
+        self._check_values(self._given_frames, trajectory, self.given, frames, start, cells)
+        return frames
+
+    def _given_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         shape = (stop - start if self.varying else 1, *(side.stop - side.start for side in cells))
         asked = start, stop, cells
-        with _reading:
-            each = [np.broadcast_to(self._read_given(trajectory, name, *asked), shape) for name in self.given]
-        frames = np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
-        check_finite(about, self.given, frames, start, [side.start for side in cells])
-        return frames
+        each = [np.broadcast_to(self._read_given(trajectory, name, *asked), shape) for name in self.given]
+        return np.ascontiguousarray(np.stack(each, axis=1), dtype=np.float32)
+
+    def _check_values(
+        self,
+        read: Callable[[int, int, int, Cells], np.ndarray],
+        trajectory: int,
+        names: tuple[str, ...],
+        frames: np.ndarray,
+        start: int,
+        cells: Cells,
+    ) -> None:
+        """Raise BadValuesError if frames hold bad values; NaN in the same cells of the first and last frame marks a gap."""
+        if frames.min() >= -LARGEST and frames.max() <= LARGEST:  # false where NaN is among them
+            return
+        about, sides = self.trajectories[trajectory], [(side.start, side.stop) for side in cells]
+        of_boxes: dict[object, dict[int, np.ndarray]] = self.__dict__.setdefault("_gaps", {})
+        known = of_boxes.setdefault((names, *sides), {})
+        if trajectory not in known:
+            with _reading:
+                ends = [np.isnan(read(trajectory, at, at + 1, cells)) for at in (0, about.num_frames - 1)]
+            gaps = ends[0] & ends[1]
+            if cells == about.cells:
+                gaps &= ~gaps.all(axis=(2, 3, 4), keepdims=True)  # a field needs some cell with data
+            last = next(reversed(known.values()), gaps)  # trajectories mostly share one mask, which is kept once
+            known[trajectory] = last if np.array_equal(last, gaps) else gaps
+        check_finite(about, names, frames, start, [side.start for side in cells], known[trajectory])
 
     def order(self, trajectory: int) -> tuple[int, int, int]:
         """Return the axes ``z, y, x``, as 0, 1 and 2, from the slowest to the fastest of the file."""
@@ -414,7 +453,7 @@ def _check_arrays(system: str, fields: Mapping[str, Array], given: Mapping[str, 
         if not dtype.startswith(_REAL) or np.ma.isMaskedArray(array):
             raise DataError(
                 f"{system}: expected an array of real numbers without a mask for {name}, got {dtype or type(array).__name__}; "
-                "cut a box without masked cells, or fill them."
+                "put NaN into cells without data, array.filled(numpy.nan)."
             )
     shapes = {name: tuple(array.shape) for name, array in fields.items()}
     shape = next(iter(shapes.values()), ())

@@ -17,7 +17,7 @@ from torch import Tensor
 from matey.data import TrajectorySet
 from matey.data.reading import samples_of
 from matey.evaluate.histories import OwnCells, described
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, without_gaps
 from matey.physics import CELLS, TOTAL, Measure, fields_of, measures_of
 
 Totals = Mapping[str, Tensor]
@@ -71,8 +71,9 @@ def _sums(of: Measure, frame: Tensor, cells: OwnCells) -> Tensor:
     def sums_of(slab: Tensor) -> Tensor:
         sums = of.sums(slab, cells.about)
         assert sums is not None, f"{of.label} of a system that does not conserve it"
-        growth = [growth.sum(dim=CELLS) for _, growth in _corrections(of, slab, cells)]
-        return torch.cat([sums[:, :-1], torch.stack(growth, dim=1)], dim=1)
+        fields = fields_of(slab, cells.about)
+        growth = [rate.where(~fields[name].isnan(), 0) for name, rate in _corrections(of, slab, cells)]
+        return torch.cat([sums[:, :-1], without_gaps(torch.stack(growth, dim=1)).sum(dim=CELLS)], dim=1)
 
     return cells.summed(sums_of, frame)
 

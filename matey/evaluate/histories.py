@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from matey.evaluate.forecaster import Forecaster
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS
 from matey.model.boxes import Cut
 from matey.model.forecast import hold, inside, moved_on, surrounded
@@ -64,17 +64,26 @@ class OwnCells:
         number: number of all samples.
         own: the samples that it has cells of.
         group: the ranks that hold the other cells; None if there are none.
+        counts: numbers ``(b, f)`` of the cells of a whole field that hold data; None if all do.
     """
 
     about: FieldBatch
     number: int
     own: slice
     group: SequenceGroup | None = None
+    counts: Tensor | None = None
+
+    def counted(self, frame: Tensor) -> OwnCells:
+        """Return the cells with the numbers of those that hold data in a frame ``(k, f, z, y, x)`` in own cells."""
+        if self.group is None and not has_gaps(frame):
+            return self
+        counts = self.summed(lambda slab: (~slab.isnan()).double().sum(dim=CELLS), frame)
+        return self if (counts == math.prod(self.about.grid)).all() else replace(self, counts=counts)
 
     @property
-    def num_cells(self) -> int:
-        """Number of cells of a whole field."""
-        return math.prod(self.about.grid)
+    def num_cells(self) -> Tensor | int:
+        """Number of cells of a whole field that hold data."""
+        return math.prod(self.about.grid) if self.counts is None else self.counts
 
     def of_own(self, values: Tensor) -> Tensor:
         """Return values of all samples ``(b, ...)`` for the cells held here, ``(k, ..., 1, 1, 1)``."""
@@ -100,9 +109,15 @@ class OwnCells:
         of_ranks = self.group.exchange.gather(of_samples.flatten(), [of_samples.numel()] * self.group.size)
         return of_ranks.view(self.group.size, *of_samples.shape).sum(dim=0)
 
+    def total(self, values_of: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
+        """Return sums ``(b, ...)`` over the cells that hold data, of a function of frames that is computed as in `summed`."""
+        if self.counts is None:
+            return self.summed(lambda slab: values_of(slab).sum(dim=CELLS), frames)
+        return self.summed(lambda slab: values_of(slab).nansum(dim=CELLS), frames)
+
     def size_of(self, values: Tensor) -> Tensor:
-        """Return the root mean square ``(b, ...)`` of fields ``(k, ..., z, y, x)``; squares may overflow float32."""
-        return (self.summed(lambda slab: slab.square().sum(dim=CELLS), values) / self.num_cells).sqrt()
+        """Return the root mean square ``(b, f)`` of fields ``(k, f, z, y, x)``; squares may overflow float32."""
+        return (self.total(torch.square, values) / self.num_cells).sqrt()
 
 
 class Whole:
@@ -116,7 +131,8 @@ class Whole:
     def __init__(self, model: Forecaster, batch: FieldBatch) -> None:
         self._model, self.batch = model, batch.to(model.device).with_tensors(target=None)
         own = slice(0, batch.num_samples)
-        self.cells = OwnCells(described(self.batch.samples, own, batch.spacing), batch.num_samples, own)
+        cells = OwnCells(described(self.batch.samples, own, batch.spacing), batch.num_samples, own)
+        self.cells = cells.counted(self.batch.last)
 
     @property
     def history(self) -> Tensor:
@@ -153,6 +169,7 @@ class Boxes:
         self._box = Cut.of(part.samples, model.config, self._group.ranks).box
         about, own = part.samples, self._box.samples
         self.cells = OwnCells(described(about, own, spacing), about.number, own, self._group)
+        self.cells = self.cells.counted(self.history[:, -1])
 
     @property
     def of_ranks(self) -> list[list[Box]]:

@@ -17,7 +17,7 @@ from matey.checkpoints.durable import replace_text
 from matey.data import Window
 from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.histories import OwnCells, described
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, without_gaps
 from matey.metrics import CELLS, METRICS, NRMSE_EPSILON, CellSums
 from matey.physics import MEASURES, Measure, measures_of
 from matey.samples import Samples
@@ -180,7 +180,9 @@ class ErrorSums:
         seams = None
         if patch_of_cell is not None:
             # Divided by the target's size, so that jumps can be averaged over the fields.
-            size = target.square().mean(dim=(2, 3, 4)).sqrt() + NRMSE_EPSILON
+            size = (
+                without_gaps(target).square().sum(dim=CELLS) / (~target.isnan()).sum(dim=CELLS)
+            ).sqrt() + NRMSE_EPSILON
             seams = jumps(prediction - target, patch_of_cell) / size
         own = slice(0, batch.num_samples)
         cells = OwnCells(described(batch.samples, own, batch.spacing), batch.num_samples, own)
@@ -345,18 +347,23 @@ Totals = dict[tuple[str, str], tuple[float, int]]
 
 def _cell_sums(cells: OwnCells, *frames: Tensor) -> CellSums:
     """Return the sums ``(g, b, f)`` over all cells of several guesses of the same frame, and of the truth, the last one."""
-    totals = cells.summed(lambda *slabs: torch.stack([slab.sum(dim=CELLS) for slab in slabs], dim=1), *frames)
-    means = cells.of_own(totals / cells.num_cells)  # (k, g + 1, f, 1, 1, 1)
+
+    def totals_of(*slabs: Tensor) -> Tensor:
+        gaps, values = slabs[-1].isnan()[:, None], torch.stack(slabs, dim=1)
+        return torch.cat([values.masked_fill(gaps, 0), (~gaps).double()], dim=1).sum(dim=CELLS)
+
+    *totals, num_cells = cells.summed(totals_of, *frames).unbind(1)  # g + 2 times (b, f)
+    means = cells.of_own(torch.stack(totals, dim=1) / num_cells[:, None])  # (k, g + 1, f, 1, 1, 1)
 
     def sums_of(*slabs: Tensor) -> Tensor:
-        values = torch.stack(slabs, dim=1)
-        off = values - means
+        gaps, values = slabs[-1].isnan()[:, None], torch.stack(slabs, dim=1)
+        values, off = values.masked_fill(gaps, 0), (values - means).masked_fill(gaps, 0)
         products = (values[:, :-1] - values[:, -1:]).square(), off[:, :-1].square(), off[:, :-1] * off[:, -1:]
         return torch.cat([*products, values[:, -1:].square(), off[:, -1:].square()], dim=1).sum(dim=CELLS)
 
     found = cells.summed(sums_of, *frames).transpose(0, 1)  # (s, b, f)
     error, deviation, product = found[:-2].unflatten(0, (3, len(frames) - 1))
-    return CellSums(cells.num_cells, error, found[-2], deviation, found[-1], product)
+    return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
 
 
 def _physics(
@@ -422,16 +429,17 @@ def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
         patch_of_cell: ``(b, z, y, x)``, number of each cell's patch, see `patches_of_cells`.
 
     Returns:
-        ``(2, b, f)``, mean jump across borders and inside patches, in the unit of the field; NaN without such neighbours.
+        ``(2, b, f)``, mean jump across borders and inside patches, in the unit of the field; NaN without such neighbours. A
+        neighbour without data, where the error is NaN, is none.
     """
     sums = error.new_zeros(2, *error.shape[:2])
-    counts = error.new_zeros(2, error.shape[0], 1)
+    counts = torch.zeros_like(sums)
     for axis in (1, 2, 3):
         across = (patch_of_cell.diff(dim=axis) != 0)[:, None]  # (b, 1, z, y, x), one cell fewer along the axis
         jump = error.diff(dim=axis + 1).abs()
         for row, chosen in enumerate((across, ~across)):
-            sums[row] += (jump * chosen).sum(dim=(2, 3, 4))
-            counts[row] += chosen.sum(dim=(2, 3, 4))
+            sums[row] += without_gaps(jump * chosen).sum(dim=(2, 3, 4))
+            counts[row] += (chosen & ~jump.isnan()).sum(dim=(2, 3, 4))
     return sums / counts
 
 

@@ -29,7 +29,6 @@ from matey.evaluate.held_out import HeldOut
 from matey.evaluate.histories import Histories, OwnCells, Whole
 from matey.fields import FieldBatch
 from matey.model.matey import MateyModel
-from matey.physics import CELLS
 from matey.tokens.layout import TokenLayout
 from matey.tokens.tokenize import tokenize
 
@@ -118,12 +117,12 @@ def largest_change(history: Tensor, cells: OwnCells) -> Tensor:
     Returns:
         ``(b, f)``; infinite (unknown) if the frames do not determine it.
     """
-    mean = cells.summed(lambda slab: slab.sum(dim=CELLS), history).mean(dim=1) / cells.num_cells
+    mean = cells.total(lambda slab: slab, history).mean(dim=1) / cells.num_cells
     around = cells.of_own(mean)[:, None]
-    squares = cells.summed(lambda slab: (slab - around).square().sum(dim=CELLS), history).mean(dim=1)
+    squares = cells.total(lambda slab: (slab - around).square(), history).mean(dim=1)
     changes = torch.full_like(mean, torch.inf)
     if history.shape[1] > 1:
-        changes = cells.summed(lambda slab: slab.diff(dim=1).square().sum(dim=CELLS), history).amax(dim=1)
+        changes = cells.total(lambda slab: slab.diff(dim=1).square(), history).amax(dim=1)
     deviation = (squares / cells.num_cells).sqrt()
     varies = deviation > 0
     of_constant = LEAST_SHARE * mean.abs().where(varies.any(dim=1, keepdim=True), 0)

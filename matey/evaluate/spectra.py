@@ -54,8 +54,11 @@ class SpectraSums:
 
     def add(self, batch: FieldBatch, kind: Kind, lead: int, forecast: Tensor, truth: Tensor) -> None:
         """Add the spectra of frames ``(b, f, z, y, x)`` in physical units."""
-        powers = []
+        powers, gaps = [], truth.isnan()
         for frames in (truth, forecast, forecast - truth):
+            if gaps.any():  # cells without data count as the mean
+                mean = frames.masked_fill(gaps, 0).sum(dim=CELLS, keepdim=True) / (~gaps).sum(dim=CELLS, keepdim=True)
+                frames = frames.where(~gaps, mean)
             wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
             powers.append(power.sum(dim=0))
         key = batch.system, batch.fields, kind, lead, tuple(wavenumbers.tolist())

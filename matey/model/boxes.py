@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, has_gaps, without_gaps
 from matey.model.cells import Reach, Sides, cell_inputs
 from matey.model.configuration import MateyConfig
 from matey.model.given import Given, with_given
@@ -115,6 +115,7 @@ class Held:
         inputs: ``(k, 2, f, z, y, x)``, the last frame and the last change in the box and around it, for a network on cells.
         base: ``(k, f, z, y, x)``, the last frame of the box in physical units.
         target: ``(k, f, z, y, x)``, the target of the box in physical units, if there is one.
+        has_gaps: whether some cells of the box hold no data; they are NaN in base and target, and zero in history and inputs.
         grains: grains that tokens give to the network on cells.
     """
 
@@ -126,6 +127,7 @@ class Held:
     inputs: Tensor | None
     base: Tensor
     target: Tensor | None
+    has_gaps: bool
     grains: Grains | None
 
     def of_own(self, features: Tensor) -> Tensor:
@@ -295,10 +297,12 @@ def held_of(
     if given is not None and wide.given is not None:
         normalised = Given(wide.given, given.of(samples)).beside(normalised)
         of_samples = with_given(of_samples, given.of(samples))
+    normalised = without_gaps(normalised)
     own = cut.own(normalised)
     covered = [-(-size // cells) * cells for size, cells in zip(own.shape[-3:], config.patches[0][1:], strict=True)]
     left = [span.within(far) for span, far in zip(cut.spans, reach.inputs, strict=True)]
     change = of_samples.change / of_samples.std
+    base = cut.own(wide.history[:, -1]).clone()  # a view would keep all frames
     return Held(
         cells=HeldCells(cut.decomposition, cut.box),
         sides=Sides(tuple(span.inside for span in cut.spans), tuple(span.wraps for span in cut.spans)),
@@ -306,8 +310,9 @@ def held_of(
         own_features=_inside(features_of(cut.spans, reach), box),
         history=extend(own, covered, (False, False, False)).contiguous(),
         inputs=cell_inputs(normalised[:, -2:], change) if config.has_cells else None,
-        base=cut.own(wide.history[:, -1]).clone(),  # a view would keep all frames
+        base=base,
         target=None if wide.target is None else cut.own(wide.target).contiguous(),
+        has_gaps=has_gaps(base),
         grains=grains,
     )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from matey.metrics import nrmse
-from matey.model.boxes import Cut, HeldCells
+from matey.model.boxes import Cut, Held, HeldCells
 from matey.model.configuration import MateyConfig
 from matey.model.modules import unpacked
 from matey.model.prepare import Prepared
@@ -31,7 +31,7 @@ SMALLEST_UNIT = 2.0**-20
 
 
 class Forecast(NamedTuple):
-    """The predicted frame of one `FieldBatch`: base + scale x decoded.
+    """The predicted frame of one `FieldBatch`: base + scale x decoded; NaN in cells that hold no data.
 
     It is a tuple because DeepSpeed looks for tensors in tuples, lists and dicts only. Without any it misses the backward pass,
     and counts gradients of all but the last micro-batch more than once (bfloat16 with stage 1, `overlap_comm`).
@@ -45,6 +45,7 @@ class Forecast(NamedTuple):
         halo: the route of cells in and around the box, for a loss that looks at neighbours, if it was planned ahead.
         decoded: ``(k, f, z, y, x)``, decoded values of the box, relative to the base in units of the scale.
         target: ``(k, f, z, y, x)``, the frame to predict in physical units, if there is one.
+        has_gaps: whether some cells of the box hold no data.
         num_tokens: number of tokens of the batch that this rank processed.
         sequence_group: group of the ranks that share the samples; it adds up their parts.
     """
@@ -56,6 +57,7 @@ class Forecast(NamedTuple):
     halo: CellRoute | None
     decoded: Tensor
     target: Tensor | None
+    has_gaps: bool
     num_tokens: int
     sequence_group: SequenceGroup
 
@@ -120,12 +122,13 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
     return Forecasts(
         Forecast(
             samples=samples,
-            base=normalisation.mean[held.cells.sample][..., None, None, None] if predict == "field" else held.base,
+            base=_mean(normalisation, held) if predict == "field" else held.base,
             scale=_scale(predict, normalisation, samples.lead_time),
             cells=held.cells,
             halo=halo,
             decoded=values,
             target=held.target,
+            has_gaps=held.has_gaps,
             num_tokens=num_tokens,
             sequence_group=sequence_group,
         )
@@ -139,6 +142,12 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             strict=True,
         )
     )
+
+
+def _mean(normalisation: Normalisation, held: Held) -> Tensor:
+    """Return the mean ``(k, f, 1, 1, 1)`` of each sample, or in each cell where some hold no data."""
+    mean = normalisation.mean[held.cells.sample][..., None, None, None]
+    return held.base.where(held.base.isnan(), mean) if held.has_gaps else mean
 
 
 def _scale(predict: str, normalisation: Normalisation, lead_time: Tensor) -> Tensor:

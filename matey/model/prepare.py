@@ -260,7 +260,7 @@ class _Gather:
 
     def statistics(self, samples: Sequence[Samples], histories: Sequence[Tensor]) -> list[Normalisation]:
         """Return the statistics of each batch from the values of this rank's boxes."""
-        coarsest, widths = self.decompositions[0].coarsest, [3 * history.shape[2] for history in histories]
+        coarsest, widths = self.decompositions[0].coarsest, [4 * history.shape[2] for history in histories]
         rows = [
             torch.cat([history.new_empty(0, width), *(sums_by_coarsest(one[None], coarsest) for one in history)])
             for history, width in zip(histories, widths, strict=True)

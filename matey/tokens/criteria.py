@@ -8,7 +8,8 @@
     random               pseudo-random: the control that any other criterion has to beat
 
 No criterion looks beyond its patch, so none needs a halo, and the ends of the domain do not matter. When a field moves by
-whole patches along a periodic axis, the split patches move with it (except for ``random``). Cells beyond the grid do not count.
+whole patches along a periodic axis, the split patches move with it (except for ``random``). Cells beyond the grid, and those
+without data (NaN), do not count.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from matey.tokens.normalisation import few_fields, folded, in_patches, num_cells, off_mean, over_patches
+from matey.fields import without_gaps
+from matey.tokens.normalisation import few_fields, folded, held_in, in_patches, num_values, off_mean, over_patches
 from matey.tokens.patches import Patch, holds_cells
 
 LOCAL_CRITERIA = ("variance", "last_change", "gradient", "second_difference")
@@ -43,10 +45,7 @@ def patch_variance(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tens
     Returns:
         ``(b, Z, Y, X)``, the variance of each patch.
     """
-    found = []
-    for values in few_fields(fields):
-        cells = in_patches(values, covered[1:], patch)
-        found.append(off_mean(cells, over_patches(cells), values, covered[1:], patch))
+    found = [off_mean(values, covered[1:], patch)[1] for values in few_fields(fields)]
     return folded(torch.cat(found, dim=1), 1) / _num_values(fields, covered, patch)
 
 
@@ -78,13 +77,19 @@ def random(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
 
 
 def drawn(means: Tensor, grid: Sequence[int], covered: Sequence[int], patch: Patch) -> Tensor:
-    """Return the numbers of `random` ``(b, Z, Y, X)`` from the means of all patches over a grid ``z, y, x``."""
+    """Return the numbers of `random` ``(b, Z, Y, X)`` from the means of all patches over a grid ``z, y, x``.
+
+    Minus infinity stands for a patch without data, and keeps its place.
+    """
+    empty = means.isneginf()
+    means = means.masked_fill(empty, 0)
     shades = (means * SHADES).round().long().flatten(1)
     place = torch.arange(shades.shape[1], device=means.device)
     of_sample = mixed(shades * len(place) + place).sum(dim=1, keepdim=True)
     numbers = mixed(of_sample + mixed(place + math.prod(patch[1:]))) & (2**24 - 1)  # float32 holds 24 bits exactly
     real = torch.promote_types(means.dtype, torch.float32)  # bfloat16 would round many of them to the same number
-    return (numbers.to(real) / 2**24).view_as(means) * holds_cells(grid, covered, patch, means.device)
+    found = (numbers.to(real) / 2**24).view_as(means) * holds_cells(grid, covered, patch, means.device)
+    return found.masked_fill(empty, -math.inf)
 
 
 def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
@@ -92,27 +97,36 @@ def patch_mean(values: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
 
     See `patch_variance` for the other arguments.
     """
-    total = over_patches(in_patches(values, covered[1:], patch))
+    total = over_patches(in_patches(without_gaps(values), covered[1:], patch))
     return folded(total, 1) / _num_values(values, covered, patch)
 
 
 def _num_values(fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Return the number of values of fields ``(b, t, f, z, y, x)`` in each patch, ``(Z, Y, X)``, but at least 1."""
-    return (num_cells(fields.shape[3:], covered[1:], patch, fields) * fields.shape[1] * fields.shape[2]).clamp_min(1)
+    """Return the number of values of fields ``(b, t, f, z, y, x)`` in each patch, ``(b or 1, Z, Y, X)``, but at least 1."""
+    number = num_values(fields, held_in(fields), covered[1:], patch)
+    return folded(number.expand(-1, fields.shape[2], -1, -1, -1), 1).clamp_min(1)
 
 
 def _mean_square_difference(fields: Tensor, covered: Sequence[int], patch: Patch, order: int) -> Tensor:
     """Average the squared differences of an order between cells of a patch, and sum over the axes, ``(b, Z, Y, X)``."""
-    cells, inside = (in_patches(f, covered[1:], patch) for f in (fields, torch.ones_like(fields[:1, :1, :1])))
+    held = held_in(fields)
+    inside = torch.ones_like(fields[:1, :1, :1]) if held is None else held
+    cells, inside = (in_patches(each, covered[1:], patch) for each in (fields, inside))
     total = fields.new_zeros(())
     for axis in AXES_IN_PATCH:
         if cells.shape[axis] <= order:
             continue
         # Padding comes last along every axis: a difference counts if its last cell is inside the grid.
-        counts = inside.narrow(axis, order, inside.shape[axis] - order)
-        squares = cells.diff(n=order, dim=axis).square_() * counts
-        number = over_patches(counts) * fields.shape[1] * fields.shape[2]
-        total = total + folded(over_patches(squares), 1) / number[:, 0].clamp_min(1)
+        counts, squares = (
+            inside.narrow(axis, order, inside.shape[axis] - order),
+            cells.diff(n=order, dim=axis).square_(),
+        )
+        if held is None:
+            number = over_patches(counts)[:, 0] * fields.shape[1] * fields.shape[2]
+        else:
+            counts, squares = counts * ~squares.isnan(), without_gaps(squares)
+            number = folded(over_patches(counts), 1)
+        total = total + folded(over_patches(squares * counts), 1) / number.clamp_min(1)
     return total.expand(len(fields), *cells.shape[3:8:2])
 
 

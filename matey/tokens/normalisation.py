@@ -3,6 +3,8 @@
 Sums are taken over each coarsest patch, then over all patches in order, so that the result is the same to the last bit however
 fields are cut, and the cut changes no decision. `torch.sum` adds in an order that depends on shape, strides and threads; here
 both halves of an axis are added cell by cell, again and again: a tree of additions that depends on its length alone.
+
+Cells that hold no data are NaN. They count as zero in sums, and not at all in the numbers by which sums are divided.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from matey.fields import has_gaps, without_gaps
 from matey.tokens.patches import Patch, cover, pad
 
 AT_ONCE = 2**20
@@ -56,21 +59,41 @@ def over_patches(cells: Tensor) -> Tensor:
     return cells
 
 
-def off_mean(cells: Tensor, total: Tensor, fields: Tensor, covered: Sequence[int], patch: Patch) -> Tensor:
-    """Sum the squared deviations of cells from the mean of their patch, ``(b, f, Z, Y, X)``.
+def held_in(fields: Tensor) -> Tensor | None:
+    """Return 1 for each value of fields and 0 for each NaN; None if there is no NaN."""
+    return (~fields.isnan()).to(fields.dtype) if has_gaps(fields) else None
+
+
+def off_mean(fields: Tensor, covered: Sequence[int], patch: Patch) -> tuple[Tensor, Tensor, Tensor]:
+    """Sum the values in each patch, and their squared deviations from its mean, and count them, each ``(b, f, Z, Y, X)``.
 
     Args:
-        cells: the fields as `in_patches` returns them.
-        total: the sums of `over_patches`.
         fields: the fields ``(b, t, f, z, y, x)``.
         covered: size ``z, y, x`` that the patches cover.
         patch: size of a patch.
     """
-    mean = total / (fields.shape[1] * num_cells(fields.shape[3:], covered, patch, fields).clamp_min(1))
+    held = held_in(fields)
+    cells = in_patches(fields if held is None else without_gaps(fields), covered, patch)
+    total, number = over_patches(cells), num_values(fields, held, covered, patch)
+    mean = total / number.clamp_min(1)
     off = cells - mean[:, None, :, :, None, :, None, :, None]
-    if tuple(covered) != fields.shape[3:]:
-        off = off * in_patches(torch.ones_like(fields[:1, :1, :1]), covered, patch)
-    return over_patches(off.square_())
+    if tuple(covered) != fields.shape[3:] or held is not None:
+        off = off * in_patches(torch.ones_like(fields[:1, :1, :1]) if held is None else held, covered, patch)
+    return total, over_patches(off.square_()), number.expand_as(total)
+
+
+def num_values(fields: Tensor, held: Tensor | None, covered: Sequence[int], patch: Patch) -> Tensor:
+    """Return the number of values of each field in each patch, ``(b, f, Z, Y, X)``, or ``(1, 1, Z, Y, X)`` if all have one.
+
+    Args:
+        fields: the fields ``(b, t, f, z, y, x)``.
+        held: the result of `held_in`.
+        covered: size ``z, y, x`` that the patches cover.
+        patch: size of a patch.
+    """
+    if held is not None:
+        return over_patches(in_patches(held, covered, patch))
+    return fields.shape[1] * num_cells(fields.shape[3:], covered, patch, fields)[None, None]
 
 
 def num_cells(grid: Sequence[int], covered: Sequence[int], patch: Patch, like: Tensor) -> Tensor:
@@ -130,10 +153,10 @@ def normalisation_of(history: Tensor, patch: Patch | None = None) -> Normalisati
 
 
 def patch_sums(history: Tensor, patch: Patch) -> Tensor:
-    """Return three sums over the frames and the cells of each patch, ``(b, 3, f, Z, Y, X)``.
+    """Return four sums over the frames and the cells of each patch, ``(b, 4, f, Z, Y, X)``.
 
     They are sums of the values, of the squared deviations from the patch's mean, and of the squared changes between the last
-    two frames.
+    two frames; and the number of the values.
 
     Args:
         history: ``(b, t, f, z, y, x)``; the patches begin at its first cell.
@@ -142,26 +165,26 @@ def patch_sums(history: Tensor, patch: Patch) -> Tensor:
     covered = cover((1, *history.shape[3:]), (1, *patch[1:]))[1:]
     found = []
     for values in few_fields(history):
-        cells = in_patches(values, covered, patch)
-        total = over_patches(cells)
-        change = cells[:, -1:] - cells[:, -2:-1] if len(history[0]) > 1 else torch.zeros_like(cells[:, :1])
-        off = off_mean(cells, total, values, covered, patch)
-        found.append(torch.stack([total, off, over_patches(change.square_())], dim=1))
+        total, off, number = off_mean(values, covered, patch)
+        change = values[:, -1:] - values[:, -2:-1] if len(history[0]) > 1 else torch.zeros_like(values[:, :1])
+        change = over_patches(in_patches(without_gaps(change).square_(), covered, patch))
+        found.append(torch.stack([total, off, change, number], dim=1))
     return torch.cat(found, dim=2)
 
 
 def normalisation_from(sums: Tensor, num_frames: int, grid: Sequence[int], patch: Patch) -> Normalisation:
-    """Return the statistics from `patch_sums` ``(b, 3, f, Z, Y, X)`` of the whole grid ``z, y, x``."""
+    """Return the statistics from `patch_sums` ``(b, 4, f, Z, Y, X)`` of the whole grid ``z, y, x``."""
     covered = cover((1, *grid), (1, *patch[1:]))[1:]
-    in_patch = num_frames * num_cells(grid, covered, patch, sums)
-    total, off, change = sums.unbind(1)
-    of_all = num_frames * math.prod(grid)
+    total, off, change, in_patch = sums.unbind(1)
+    of_all: Tensor | float = num_frames * math.prod(grid)
+    if (in_patch != num_frames * num_cells(grid, covered, patch, sums)).any():
+        of_all = in_patch.double().sum(dim=(2, 3, 4)).to(sums.dtype)
     mean = folded(total.flatten(2), 2) / of_all
     # From squared deviations around the mean of each patch to those around the overall mean.
-    off = off + in_patch * (total / in_patch - mean[..., None, None, None]).square()
+    off = off + in_patch * (total / in_patch.clamp_min(1) - mean[..., None, None, None]).square()
     floor = (ROUNDING * mean.abs()).clamp_min(TINY)
     std = torch.maximum((folded(off.flatten(2), 2) / of_all).sqrt(), floor)
     if num_frames == 1:
         return Normalisation(mean, std, std)
-    size = (folded(change.flatten(2), 2) / math.prod(grid)).sqrt()
+    size = (folded(change.flatten(2), 2) / (of_all / num_frames)).sqrt()
     return Normalisation(mean, std, torch.maximum(size, SMALLEST_CHANGE * std))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from matey.config.schema import CRITERIA, RefineRule, RefineValues
 from matey.tokens.criteria import LOCAL_CRITERIA, drawn, patch_mean
+from matey.tokens.normalisation import held_in, num_values
 from matey.tokens.patches import Patch, cover, holds_cells, parts_along, patch_grid
 
 
@@ -75,7 +76,8 @@ def of_each_patch(fields: Tensor, patches: Sequence[Patch], refinement: Refineme
     """Return the value of each patch by itself: its criterion or, for ``random``, the mean that its number is drawn from."""
     if refinement.criterion == "random":
         covered = cover((fields.shape[1], *fields.shape[3:]), patches[0])
-        return [patch_mean(fields, covered, patch) for patch in patches[:-1]]
+        means = (patch_mean(fields, covered, patch) for patch in patches[:-1])
+        return [_empty_last(*each, fields, covered) for each in zip(means, patches, strict=False)]
     return criteria_of(fields, patches, refinement)
 
 
@@ -104,7 +106,7 @@ def split_by(
         return _split_most_variable(criteria, grids, num_splits)
     refined: list[Tensor] = []
     for level, (patch, criterion) in enumerate(zip(patches, criteria, strict=False)):
-        exists = holds_cells(window[1:], covered, patch, criterion.device).expand_as(criterion)
+        exists = holds_cells(window[1:], covered, patch, criterion.device) & ~criterion.isneginf()
         if refined:
             exists = exists & to_children(refined[-1], patches[level - 1], patch)
         if refinement.rule == "threshold":
@@ -118,10 +120,17 @@ def split_by(
 def _criterion(fields: Tensor, covered: Sequence[int], patch: Patch, refinement: Refinement) -> Tensor:
     """Return the criterion of each patch, ``(b, Z, Y, X)``."""
     criterion: Tensor = CRITERIA[refinement.criterion](fields, covered, patch)
-    if refinement.change == 0 or fields.shape[1] == 1:
+    if refinement.change and fields.shape[1] > 1:
+        change = fields[:, -1:] - fields[:, -2:-1]
+        criterion = criterion + refinement.change * patch_mean(change.square_(), covered, patch)
+    return _empty_last(criterion, patch, fields, covered)
+
+
+def _empty_last(criterion: Tensor, patch: Patch, fields: Tensor, covered: Sequence[int]) -> Tensor:
+    """Return a criterion ``(b, Z, Y, X)`` of minus infinity in patches without data, which no rule splits before others."""
+    if (held := held_in(fields)) is None:
         return criterion
-    change = fields[:, -1:] - fields[:, -2:-1]
-    return criterion + refinement.change * patch_mean(change.square_(), covered, patch)
+    return criterion.masked_fill(num_values(fields, held, covered[1:], patch).sum(dim=1) == 0, -math.inf)
 
 
 def _top_share(variance: Tensor, exists: Tensor, share: float) -> Tensor:

@@ -92,14 +92,14 @@ def _refined(
 
 
 def sums_by_coarsest(history: Tensor, coarsest: Patch) -> Tensor:
-    """Return the sums for statistics, a row for each coarsest patch ``(k, 3 f)`` of a box ``(1, t, f, z, y, x)``."""
+    """Return the sums for statistics, a row for each coarsest patch ``(k, 4 f)`` of a box ``(1, t, f, z, y, x)``."""
     return rearrange(patch_sums(history, coarsest), "1 s f Z Y X -> (Z Y X) (s f)")
 
 
 def statistics_from(rows: Tensor, samples: Samples, grid: Sequence[int], coarsest: Patch) -> Normalisation:
     """Return the statistics of samples from the rows of all coarsest patches of a grid ``b Z Y X``, see `sums_by_coarsest`."""
     number, Z, Y, X = grid
-    sums = rearrange(rows, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=3)
+    sums = rearrange(rows, "(b Z Y X) (s f) -> b s f Z Y X", b=number, Z=Z, Y=Y, X=X, s=4)
     return normalisation_from(sums, samples.window[0], samples.window[1:], coarsest)
 
 

@@ -8,6 +8,8 @@ defines the terms of the sum, and the number of cells around a cell that a term 
       the ranks that hold the boxes around         . # # # # .
                                                    . # # # # .
                                                    . . . . . .
+
+Cells that hold no data, those where the target is NaN, do not count.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from matey.config import ConfigError
 from matey.fields import FieldBatch
 from matey.metrics import NRMSE_EPSILON
 from matey.model.forecast import Forecast
@@ -160,9 +163,17 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
         forecasts: forecasts of batches with a target.
         sequence_group: the group that sums over the ranks that share the samples, once for all forecasts.
         loss: the error; by default the NRMSE, that of `matey.metrics.nrmse`.
+
+    Raises:
+        ConfigError: some cells hold no data, and the loss looks at neighbouring cells.
     """
+    if loss.halo and (gaps := [forecast.samples.system for forecast in forecasts if forecast.has_gaps]):
+        raise ConfigError(
+            f"train.loss looks at neighbouring cells, and some cells of {gaps[0]} hold no data (NaN); take the loss nrmse, or "
+            "leave this data out."
+        )
     halos = [halo_of(loss.halo, forecast.cells.frames.window[1:]) for forecast in forecasts]
-    values = [torch.cat([forecast.errors(), _target_of(forecast)], dim=1) for forecast in forecasts]
+    values = [_errors_and_target(forecast) for forecast in forecasts]
     if loss.halo:
         values = [_and_around(*each, sequence_group) for each in zip(forecasts, values, halos, strict=True)]
     own = [_own_sum(loss, *each) for each in zip(forecasts, values, halos, strict=True)]
@@ -175,10 +186,12 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     return found
 
 
-def _target_of(forecast: Forecast) -> Tensor:
-    """Return the target in this rank's cells, in units of the forecast's `unit`."""
+def _errors_and_target(forecast: Forecast) -> Tensor:
+    """Return errors and target in this rank's cells ``(k, 2 f, z, y, x)``, in units of `unit`; 0 in cells without data."""
     unit = forecast.of_box(forecast.unit)
-    return forecast.known_target.to(unit.dtype) / unit
+    target = forecast.known_target.to(unit.dtype) / unit
+    found = torch.cat([forecast.errors(), target], dim=1)
+    return found.masked_fill(target.isnan().repeat(1, 2, 1, 1, 1), 0) if forecast.has_gaps else found
 
 
 def _and_around(forecast: Forecast, values: Tensor, halo: Sequence[int], sequence_group: SequenceGroup) -> Tensor:

@@ -38,6 +38,7 @@ from matey.data.splits import Split, fingerprints, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Mixture, Window, spread_windows
+from matey.fields import without_gaps
 from matey.mistakes import listed
 from matey.model.configuration import Ranges
 from matey.model.given import ranges_of, united, widened
@@ -257,7 +258,7 @@ def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> flo
             for frame in (pair.start, pair.start + pair.lead)
         )
         for total, values in zip(sums, (last - target, target), strict=True):
-            total += loss.squares(values, ()).sum(dim=(2, 3, 4), dtype=torch.float64)
+            total += loss.squares(without_gaps(values), ()).sum(dim=(2, 3, 4), dtype=torch.float64)
     return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item() if sums[0].any() else 0.0
 
 

@@ -106,14 +106,43 @@ def write_with(folder, values, kind, **options):
 
 
 @law("kind", ["netCDF-4", "netCDF-3", "Zarr 2", "Zarr 3"], quick=["netCDF-3", "Zarr 3"])
-def test_cells_that_are_marked_as_missing_are_refused_as_a_mask(tmp_path, kind):
+def test_cells_marked_as_missing_hold_no_data_if_they_are_the_same_in_all_frames(tmp_path, kind):
     path, values = write(tmp_path, kind), dataset()
+    values["h"][:, :, 1, 2:4] = np.nan
     values["h"][0, 3, 2, 1] = np.nan
+    values["q"][1] = np.nan
     write_with(tmp_path, values, kind, encoding={"h": {"_FillValue": -999.0}})
     data = open_dataset(path)
-    data.read(0, 0, 3)
-    with pytest.raises(DataError, match=r"field .height. is nan in frame 3 .* \(a mask\) are not supported"):
+    gaps = np.zeros((3, 2, 1, NUM_Y, NUM_X), bool)
+    gaps[:, 0, :, 1, 2:4] = True
+    np.testing.assert_array_equal(np.isnan(data.read(0, 0, 3)), gaps)
+    inside = (slice(0, 1), slice(1, 2), slice(2, 3))
+    assert np.isnan(data.read(0, 3, 4, inside)[0, 0]).all()
+    with pytest.raises(
+        DataError, match=r"field .height. is nan in frame 3 at \(z, y, x\) = \(0, 2, 1\); .* in all frames"
+    ):
         data.read(0, 3, 4)
+    with pytest.raises(DataError, match="field .tracer. is nan in frame 0"):  # a field needs some cell with data
+        data.read(1, 0, 2)
+
+
+def test_a_mask_hides_what_lies_under_it_and_is_told_by_the_value_of_a_given_field(tmp_path):
+    path, values = write(tmp_path, "netCDF-4"), dataset()
+    land = np.zeros((NUM_Y, NUM_X), np.int8)
+    land[2:, 3] = 1
+    for name in ("h", "q"):
+        values[name] = values[name].where(land == 0, 1e6)
+    values["land"] = (("lat", "lon"), land)
+    write_with(tmp_path, values, "netCDF-4")
+    tree = yaml.safe_load(path.read_text()) | {"given": {"land": {"array": "land", "axes": ["y", "x"]}}}
+    path.write_text(yaml.safe_dump(tree | {"mask": {"land": 1}}))
+    data = open_dataset(path)
+    np.testing.assert_array_equal(np.isnan(data.read(1, 0, 4)), np.broadcast_to(land == 1, (4, 2, 1, *land.shape)))
+    np.testing.assert_array_equal(data.read_given(0, 0, 4)[0, 0, 0], land)
+    assert np.isnan(data.with_given(()).read(0, 0, 1, (slice(0, 1), slice(2, 3), slice(3, 4)))).all()
+    path.write_text(yaml.safe_dump(tree | {"mask": {"sea": 1}}))
+    with pytest.raises(DataError, match="mask: expected names of given fields, got 'sea'; there are land"):
+        open_dataset(path)
 
 
 def test_values_are_scaled_as_the_description_says_and_so_is_their_unit(tmp_path):

@@ -70,7 +70,7 @@ def test_lines_planes_and_boxes_lie_along_the_last_of_z_y_x(grid):
         ({}, {}, "got none"),
         ({"a": np.zeros((2, 3, 4))}, {}, r"arrays \(n, t, y, x\) of one shape, .* got a \(2, 3, 4\); array\[None\]"),
         (FIELD, {"boundary": ("wall", "wals")}, "expected boundaries periodic, .* got wals"),
-        ({"a": np.ma.masked_less(np.eye(4)[None, None], 0.5)}, {}, "without a mask for a, got float64; cut a box"),
+        ({"a": np.ma.masked_less(np.eye(4)[None, None], 0.5)}, {}, "without a mask for a, got float64; put NaN"),
         (FIELD, {"parameters": {"nu": np.zeros(3)}}, "an array of one for each of 2 trajectories"),
         (FIELD, {"coordinates": {"time": LABELS}}, "expected 3 numbers along time that increase"),
     ],

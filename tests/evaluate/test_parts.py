@@ -19,6 +19,13 @@ GAS = ("density", "pressure", "velocity_x", "velocity_y", "velocity_z")
 CASES = {
     "space, padded": ("compressible_turb", GAS, (9, 12, 10), (True, True, False), 3),
     "plane": ("compressible_rand", (*GAS[:2], "velocity_x", "velocity_y"), (1, 20, 12), (False, False, True), 2),
+    "plane, cells without data": (
+        "compressible_rand",
+        (*GAS[:2], "velocity_x", "velocity_y"),
+        (1, 20, 12),
+        (False,) * 3,
+        2,
+    ),
     "one frame": ("shallow_water", ("water_height",), (1, 9, 8), (False, False, False), 1),
     "fewer patches than ranks": ("shallow_water", ("water_height",), (1, 4, 4), (False, True, True), 2),
 }
@@ -40,6 +47,8 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_
     largest = Metric("largest", "Of a package.", lambda p, u: (p - u).abs().amax(dim=(2, 3, 4)))
     monkeypatch.setitem(METRICS._loaded, "largest", largest)
     batch = batch_of(*CASES[case])
+    if "without data" in case:
+        batch.history[0, ..., 3:9, 2:7] = batch.target[0, ..., 3:9, 2:7] = math.nan
     prediction, names = batch.target + 0.05 * torch.randn_like(batch.target), ["first", "second"]
     whole = ErrorSums()
     whole.add(batch, "rollout", 3, prediction, batch.target, trajectories=names)

@@ -28,7 +28,7 @@ def compare(num_ranks, heads, dtype, every=1, network="matey"):
     cases = dict(cases_of(result))
     kinds = {re.sub(r", \d+ (heads|tokens)", "", case) for case in cases if "heads" in case}
     first = num_ranks // 2 + (dtype == "float32")
-    of_all = range(39)
+    of_all = range(40)
     assert len(cases) == sum((at + head + first) % every == 0 for head in range(num_heads) for at in of_all) + 1
     assert len(kinds) == len(of_all) or num_heads < every, kinds
     assert all(map(math.isfinite, cases.values())), cases

@@ -51,6 +51,29 @@ def test_criteria_are_those_of_plain_loops_and_padding_counts_for_nothing(name, 
     assert torch.allclose(CRITERIA[name](fields, (t, z, y + beyond, x), patch), torch.from_numpy(expected))
 
 
+@pytest.mark.parametrize("name", [name for name in OWN if name != "random"])
+def test_cells_without_data_count_for_nothing(name):
+    fields = torch.randn(2, 3, 2, 1, 12, 13, dtype=torch.float64)
+    box = in_loops(name, fields[1:, ..., 4:12, :8].numpy(), (1, 1, 8, 8))
+    gaps = torch.zeros(1, 12, 13, dtype=torch.bool)
+    gaps[:, :4] = gaps[:, :, 8:] = True
+    fields[1] = fields[1].masked_fill(gaps, torch.nan)
+    found, full = (CRITERIA[name](each, (3, 1, 12, 16), (1, 1, 12, 16)) for each in (fields, fields[:1]))
+    np.testing.assert_allclose(found[1:], box)
+    assert torch.equal(found[:1], full)  # a sample with data everywhere
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(("rule", "value"), [("threshold", 0.0), ("fraction", 1.0), ("budget", 12 + 3 * 6)])
+def test_a_patch_without_data_is_never_split_while_others_can_be(name, rule, value):
+    fields = torch.randn(1, 2, 2, 1, 16, 24)
+    fields[..., :8, :16] = fields[..., 8:, 16:] = torch.nan
+    fields[..., 8:, :8] = 1.0  # a patch that does not vary comes before those without data
+    (split,) = refine(fields, (COARSE, FINE), Refinement(rule, value, criterion=name))
+    varies = [[[[False, False, True], [name == "random" or rule != "threshold", True, False]]]]
+    assert split.tolist() == varies
+
+
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize(("shape", "coarse", "fine"), [PLANE, SPACE])
 def test_no_sample_changes_the_criterion_of_another(name, shape, coarse, fine):

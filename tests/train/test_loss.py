@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from matey.config import ConfigError
 from matey.metrics import nrmse
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup, SequenceGroup
@@ -23,6 +25,32 @@ def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid
     assert torch.allclose(in_patches, nrmse(forecast.field(), batch.target), rtol=1e-10)
     assert torch.allclose(make_model(set=token_set)(batch).loss, in_patches.mean(), rtol=1e-10)
     assert (in_patches > 1e-3).all()
+
+
+def test_cells_without_data_change_neither_loss_nor_gradient_and_forecasts_are_nan_there():
+    batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=(1, 32, 32), dtype=torch.float64)
+    gaps = torch.zeros(3, 1, 1, 32, 32, dtype=torch.bool)
+    gaps[0, ..., 5:] = gaps[1, ..., :9, 3:20] = True
+    history, target = batch.history.masked_fill(gaps[:, None], torch.nan), batch.target.masked_fill(gaps, torch.nan)
+    for settings in ({}, {"set": "mul", "network": "paper", "predict": "field"}):
+        model = make_model(**settings)
+        (forecast,) = model([replace(batch, history=history, target=target)])
+        field, (errors,) = forecast.field().detach().numpy(), errors_of([forecast], SequenceGroup())
+        assert (np.isnan(field) == np.broadcast_to(gaps, field.shape)).all()
+        missed, true = np.where(gaps, 0, field - batch.target.numpy()), np.where(gaps, 0, batch.target)
+        by_hand = np.sqrt((missed**2).sum((2, 3, 4)) / (true**2).sum((2, 3, 4)))
+        np.testing.assert_allclose(errors.detach(), by_hand, rtol=1e-10)
+        np.testing.assert_allclose(nrmse(forecast.field(), target).detach(), by_hand, rtol=1e-10)
+        errors.mean().backward()
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients) and any(each.any() for each in gradients)
+        # The sample with data everywhere has the forecast that it has alone.
+        alone = batch.with_tensors(**{name: getattr(batch, name)[2:] for name in ("history", "target", "lead_time")})
+        np.testing.assert_allclose(field[2:], model(alone)[0].field().detach(), rtol=1e-12)
+    with pytest.raises(
+        ConfigError, match="looks at neighbouring cells, and some cells of diffusion_reaction hold no data"
+    ):
+        errors_of([forecast], SequenceGroup(), GRADIENT)
 
 
 def test_a_perfect_prediction_has_a_finite_gradient():
