@@ -27,7 +27,7 @@ def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid
     assert (in_patches > 1e-3).all()
 
 
-def test_cells_without_data_change_neither_loss_nor_gradient_and_forecasts_are_nan_there():
+def test_cells_without_data_change_no_loss_and_are_nan_in_forecasts():
     batch = make_batch("diffusion_reaction", VOCABULARY[1:], 3, grid=(1, 32, 32), dtype=torch.float64)
     gaps = torch.zeros(3, 1, 1, 32, 32, dtype=torch.bool)
     gaps[0, ..., 5:] = gaps[1, ..., :9, 3:20] = True
