@@ -31,7 +31,8 @@ def field_rows(names: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
         if name not in rows:
             raise ValueError(
                 f"The model has no field {name!r}; its vocabulary is {', '.join(vocabulary)}."
-                f"{nearest_name(name, vocabulary)} Train with the field in model.fields, or leave this data out."
+                f"{nearest_name(name, vocabulary)} Name it so in the description of the data, or teach the model a new field: "
+                "`matey finetune`."
             )
     return [rows[name] for name in names]
 

@@ -143,7 +143,7 @@ class DescribedFiles(TrajectorySet):
                 values = values[located.sample] if values.ndim > 1 else values
                 values = values[self._times(0, located.about.num_frames)]
             values = values[::-1] if axis in located.turned else values
-            yield Coordinates(values, stored.unit or "?", stored.calendar)
+            yield Coordinates(values, stored.unit or "?", stored.calendar, name.rpartition("/")[2])
 
     def _joined_times(self, located: Located) -> Coordinates:
         """Return the times of the snapshots used of a trajectory that lies in several pieces."""

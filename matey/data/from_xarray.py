@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,11 @@ def from_xarray(
     steps = [
         spacing[dim] if dim in spacing else _step(system, dim, places[dim], "spacing", UNEVEN_SPACE) for dim in grid
     ]
-    labels = {str(roles[dim]): own for dim, own in places.items() if own and (np.diff(own.values) > 0).all()}
+    labels = {
+        str(roles[dim]): replace(own, name=str(dim))
+        for dim, own in places.items()
+        if own and (np.diff(own.values) > 0).all()
+    }
     if time_step is not None:
         labels.pop("time", None)
     data = TrajectorySet.from_arrays(

@@ -91,11 +91,13 @@ class Coordinates:
         values: time of each frame that is used, or centre of each cell; they increase.
         unit: unit as the file gives it, such as ``m`` or ``hours since 2000-01-01``; ``?`` where it gives none.
         calendar: calendar of such dates, empty where the file names none.
+        name: name of the axis in the file, such as ``lat``; empty where it has no other name than ours.
     """
 
     values: np.ndarray
     unit: str
     calendar: str = ""
+    name: str = ""
 
     def agrees_with(self, other: Coordinates) -> bool:
         """Whether both are the same over the length of the shorter one."""

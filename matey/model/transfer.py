@@ -217,7 +217,16 @@ def _copy_beside(source: MateyModel, target: MateyModel, part: str, rows: _Rows,
         for module in (old, new)
     ]
     if shapes[0] != shapes[1]:
-        return [f"Part {part!r} is new: the pretrained model has none, or another."] if new is not None else []
+        if new is None:
+            return []
+        if "cells" in part and _axes(source.config.patches) != _axes(target.config.patches):
+            return [
+                f"Part {part!r} is new, since the pretrained model has no cells along {_axes(target.config.patches)}: what it "
+                "learnt of changes within a few cells is lost, and has to be trained as without pretraining."
+            ]
+        return [
+            f"Part {part!r} is new, of another shape than the pretrained model's, if that has one: it is trained anew."
+        ]
     for name, parameter in new.named_parameters() if new is not None else ():
         key = f"{part}.{name}"
         if name.split(".")[-1] in FIELD_ROWS[part]:

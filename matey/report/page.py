@@ -37,8 +37,12 @@ PAGES.filters.update(by_system=by_system, embedded=embedded, png=to_png)
 
 
 def page(template: str, title: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
-    """Return a whole HTML document from a template in ``templates/``."""
-    return PAGES.get_template(template).render(title=title, **values)
+    """Return a whole HTML document from a template in ``templates/``, with a list of its contents above its first chapter."""
+    head, *chapters = PAGES.get_template(template).render(title=title, **values).split("<h2>")
+    titles = [chapter.partition("</h2>")[0] for chapter in chapters]
+    links = [f'<a href="#part-{number}">{title}</a>' for number, title in enumerate(titles)]
+    parts = [f'<h2 id="part-{number}">{chapter}' for number, chapter in enumerate(chapters)]
+    return "".join([head, f"<nav>{' '.join(links)}</nav>\n" if links else "", *parts])
 
 
 class Table(NamedTuple):

@@ -287,7 +287,7 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
         for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
             if own:  # a peer has records of one system only
                 axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=literal(name))
-        _finish(axes, [record for own in curves for record in own], max(persistence))
+        _finish(axes)
         axes.set_title(literal(system))
     return figure
 
@@ -345,16 +345,11 @@ def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
         label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
         axes.plot(leads, [r.nrmse for r in own], color=colour, linewidth=1, label=label)
         axes.plot(leads, [r.persistence_nrmse for r in own], "--", color=colour, linewidth=0.8)
-    _finish(axes, records, max(persistence))
+    _finish(axes)
 
 
-def _finish(axes: Axes, records: Sequence[Record], persistence: float) -> None:
-    """Label the axes of a panel with all its curves."""
-    # A rollout that blows up would squeeze all other curves against the axis. All curves must be drawn before this.
-    if all(record.nrmse <= 10 * persistence for record in records):
-        axes.set_ylim(0, None)
-    else:
-        axes.set_yscale("log")
-    axes.set(xlabel="snapshots rolled out", ylabel="NRMSE")
+def _finish(axes: Axes) -> None:
+    """Label the axes of a panel with all its curves; errors grow by decades over a rollout."""
+    axes.set(xlabel="snapshots rolled out", ylabel="NRMSE (error over the field's size)", yscale="log")
     axes.locator_params("x", integer=True)
     axes.legend(fontsize=8, **BELOW)

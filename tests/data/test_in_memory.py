@@ -156,7 +156,7 @@ def test_forecasts_are_labelled_with_the_coordinates_and_dates_of_the_dataset():
     model = MateyModel(config)
     data = from_xarray(dataset, "weather", boundary=ENDS)
     made = forecast(model, data, steps=4, history=1).to_xarray()
-    made = made.isel(trajectory=0).rename(y="lat", x="lon")
+    made = made.isel(trajectory=0)
     np.testing.assert_array_equal(made["lat"], dataset["lat"][::-1])
     np.testing.assert_array_equal(made["lon"], dataset["lon"])
     np.testing.assert_array_equal(made["time"], dataset["time"][1:5])

@@ -56,7 +56,8 @@ def report(evaluation, model, held_out, tmp_path_factory):
 def test_the_report_needs_no_other_file_and_no_network(report):
     reader = Reader(report)
     assert reader.sources
-    assert all(re.match("data:image/(png|gif);base64,", source) for source in reader.sources)
+    assert all(re.match(r"data:image/(png|gif);base64,|#part-\d+$", source) for source in reader.sources)
+    assert report.count('href="#part-') == report.count('<h2 id="part-') == report.count("<h2") > 5
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     assert not re.search(r"https?://|url\(|@import", report)
 

@@ -68,7 +68,7 @@ def test_a_rollout_is_drawn_beside_persistence():
     (axes,) = figure.axes
     assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
     assert curve(axes, "persistence").get_ydata().tolist() == [0.3, 0.5]
-    assert axes.get_yscale() == "linear"
+    assert axes.get_yscale() == "log" and "NRMSE" in axes.get_ylabel()
 
 
 def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():

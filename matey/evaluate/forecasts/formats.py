@@ -143,13 +143,13 @@ def make_well(path: Path, contents: Contents) -> None:
     from matey.data.to_the_well import KINDS, add_fields, add_scalars, begin
 
     values = {name: coordinate.values for name, coordinate in contents.coordinates.items()}
-    axes = [axis for axis in "xyz" if axis in contents.sizes]
+    axes = dict(zip("xyz", reversed([*contents.sizes][2:]), strict=False))
     with h5py.File(path, "w") as file:
         file.attrs.update(contents.attributes)
-        ends = {axis: KINDS.get(contents.coordinates[axis].attributes["boundary"]) for axis in axes}
+        ends = {axis: KINDS.get(contents.coordinates[name].attributes["boundary"]) for axis, name in axes.items()}
         # The layout cannot describe an axis whose two ends differ.
         alike = {axis: kind for axis, kind in ends.items() if kind is not None}
-        places = {axis: values[axis] for axis in axes}
+        places = {axis: values[name] for axis, name in axes.items()}
         begin(file, contents.attributes["system"], contents.shape[0], values["time"], places, alike)
         add_scalars(file, {}, contents.parameters)
         add_fields(file, 0, contents.fields, num_frames=contents.shape[1], fill=np.nan)

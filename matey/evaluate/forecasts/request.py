@@ -4,7 +4,8 @@ known         start ... start + T - 1                              T frames of e
 forecast                             step 1, 2, ... num_steps      each one snapshot after the previous one
 truth         as far as the trajectory reaches; the forecast may continue beyond it
 
-Dimensions of a file are ``trajectory, time, [z,] y, x``, with a variable for each field. The conventions are those of
+Dimensions of a file are ``trajectory, time, [z,] y, x``, with a variable for each field; grid axes that have other names in
+the data, such as ``lat`` and ``lon``, keep those. The conventions are those of
 https://cfconventions.org, 1.11: units as UDUNITS writes them, omitted if the data set does not name them. Coordinates are
 taken from the data's files if they have some and all trajectories have the same.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -190,6 +191,11 @@ class Contents:
         return tuple(self.sizes.values())
 
     @property
+    def has_depth(self) -> bool:
+        """Whether there is an axis z."""
+        return len(self.sizes) == 5
+
+    @property
     def further(self) -> str:
         """Names of the coordinates that are not dimensions, as CF's attribute ``coordinates`` lists them."""
         return " ".join(name for name in self.coordinates if name not in self.sizes)
@@ -203,19 +209,19 @@ class Contents:
     def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
         """Return frames ``(..., f, z, y, x)`` by field, each with the grid axes of the file."""
         fields = np.moveaxis(frames, -4, 0)  # (f, ..., z, y, x)
-        kept = fields if "z" in self.sizes else fields[..., 0, :, :]
+        kept = fields if self.has_depth else fields[..., 0, :, :]
         return dict(zip(self.fields, kept, strict=True))
 
     def box(self, cells: Cells | None) -> tuple[slice, ...]:
         """Return the slices of a box of cells along the grid axes of the file; of all cells by default."""
         if cells is None:
             return (slice(None),) * (len(self.sizes) - 2)
-        return cells if "z" in self.sizes else cells[1:]
+        return cells if self.has_depth else cells[1:]
 
     def frames_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return values by field as frames ``(..., f, z, y, x)``."""
         fields = np.stack([values[name] for name in self.fields])
-        return np.moveaxis(fields if "z" in self.sizes else fields[..., None, :, :], 0, -4)
+        return np.moveaxis(fields if self.has_depth else fields[..., None, :, :], 0, -4)
 
 
 def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
@@ -231,10 +237,12 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
     data = request.data
     axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
     grid = dict(zip("zyx", request.first.grid, strict=True))
-    sizes = {"trajectory": len(request.trajectories), "time": request.num_steps} | {axis: grid[axis] for axis in axes}
+    sizes = {"trajectory": len(request.trajectories), "time": request.num_steps}
     coordinates = {**_of_trajectories(request), **_of_times(request)}
     for axis in axes:
-        coordinates[axis] = _of_cells(request, axis)
+        own = _of_cells(request, axis)
+        name = axis if own.dims[0] in coordinates else own.dims[0]
+        sizes[name], coordinates[name] = grid[axis], replace(own, dims=(name,))
     parameters = {name for number in request.trajectories for name in data.trajectories[number].parameters}
     check_storable(data.system, (*data.fields, *sorted(parameters)))
     if clash := [name for name in data.fields if name in coordinates]:
@@ -302,7 +310,8 @@ def _of_cells(request: ForecastRequest, axis: str) -> Coordinate:
     place = "zyx".index(axis)
     about, own = {"boundary": str(request.first.boundary[place])}, request.data.coordinates(axis, request.trajectories)
     if own is not None:
-        return Coordinate((axis,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
+        name = own.name if own.name.isidentifier() else axis
+        return Coordinate((name,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
     spacing, size = request.first.spacing[place], request.first.grid[place]
     about["long_name"] = f"distance of the centre of the cell from the lower end of the {axis} axis"
     return Coordinate((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})

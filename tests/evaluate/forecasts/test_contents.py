@@ -48,7 +48,7 @@ def write(folder, starts=(0.0, 0.0), units="s", files=None):
 
 
 def truth_of(folder, number):
-    return xarray.load_dataset(folder / f"{number}.nc").rename(lat="y", lon="x").h
+    return xarray.load_dataset(folder / f"{number}.nc").h
 
 
 @law("units", UNITS.values(), quick=[UNITS["dates"]], ids=list(UNITS))
@@ -60,10 +60,10 @@ def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, t
     with xarray.open_dataset(out / "f.nc") as netcdf, xarray.open_zarr(out / "f.zarr") as store:
         for found in (netcdf, store, forecasts.to_xarray()):
             error = found.water_height.isel(trajectory=1) - truth_of(tmp_path, 1)
-            assert error.sizes == {"time": FRAMES - 3, "y": CELLS, "x": CELLS}
+            assert error.sizes == {"time": FRAMES - 3, "lat": CELLS, "lon": CELLS}
             expected = found.water_height.values[1, : FRAMES - 3] - data.read(1, 3, FRAMES)[:, 0, 0]
-            np.testing.assert_allclose(error.sortby("y").values, expected, atol=1e-5)
-            assert found.y.attrs["units"] == "degrees_north"
+            np.testing.assert_allclose(error.sortby("lat").values, expected, atol=1e-5)
+            assert found.lat.attrs["units"] == "degrees_north"
             steps = np.diff(found.time.values)
             assert (steps == steps[0]).all() and len(steps) == STEPS - 1
 
