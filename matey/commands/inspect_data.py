@@ -27,22 +27,24 @@ from matey.text_table import text_table
 
 @dataclass
 class Range:
-    """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``."""
+    """Extremes and sums of the fields' values, gathered block by block; each array is ``(f)``. NaN, no data, is left out."""
 
     low: np.ndarray
     high: np.ndarray
     total: np.ndarray
     squares: np.ndarray
-    count: int = 0
+    count: np.ndarray
+    num_gaps: int = 0
 
     def add(self, frames: np.ndarray) -> None:
         """Add frames ``(t, f, z, y, x)``."""
         values = frames.swapaxes(0, 1).reshape(frames.shape[1], -1).astype(np.float64)  # (f, t z y x)
-        self.low = np.minimum(self.low, values.min(axis=1))
-        self.high = np.maximum(self.high, values.max(axis=1))
-        self.total = self.total + values.sum(axis=1)
-        self.squares = self.squares + (values**2).sum(axis=1)
-        self.count += values.shape[1]
+        self.low = np.fmin(self.low, np.fmin.reduce(values, axis=1))
+        self.high = np.fmax(self.high, np.fmax.reduce(values, axis=1))
+        self.total = self.total + np.nansum(values, axis=1)
+        self.squares = self.squares + np.nansum(values**2, axis=1)
+        self.count = self.count + np.isfinite(values).sum(axis=1)
+        self.num_gaps += int(np.isnan(values).sum())
 
 
 def inspect(paths: Sequence[str], sheet: Path | None) -> int:
@@ -81,7 +83,7 @@ def draw(sets: Sequence[TrajectorySet], sheet: Path) -> None:
 def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     """Read every frame; in a trajectory with a fault, only the frames before it count."""
     nothing, faults = np.zeros(len(data.fields)), []
-    values = Range(nothing + np.inf, nothing - np.inf, nothing, nothing)
+    values = Range(nothing + np.inf, nothing - np.inf, nothing, nothing, nothing)
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
             for _, frames in stretches(data, index):
@@ -112,6 +114,10 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
         rows["given"] = ", ".join(f"{n} (in time)" if n in data.given_in_time else n for n in data.given)
     if any(parts):
         rows["own split"] = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
+    if values.num_gaps:
+        rows["without data"] = (
+            f"{values.num_gaps / (values.num_gaps + values.count.sum()):.1%} of the values, in all frames"
+        )
     rows["all frames"] = "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"
     width = max(map(len, rows)) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows.items()]
@@ -120,7 +126,7 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
 
 def field_table(data: TrajectorySet, values: Range) -> list[str]:
     """Return lines with the unit and the range of each field."""
-    if values.count == 0:
+    if not values.count.any():
         return []
     mean = values.total / values.count
     deviation = np.sqrt(np.maximum(values.squares / values.count - mean**2, 0))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, without_gaps
 from matey.mistakes import Mistake
 from matey.tokens.normalisation import Normalisation, normalisation_of
 
@@ -62,7 +62,7 @@ def peer_inputs(batch: FieldBatch) -> PeerInputs:
     if batch.grid[0] > 1:
         raise Mistake(f"{batch.system} has {batch.grid[0]} planes; the peers take two-dimensional data only.")
     statistics = normalisation_of(batch.history)
-    frames = statistics.apply(batch.history)[:, :, :, 0]  # (b, t, f, y, x)
+    frames = without_gaps(statistics.apply(batch.history)[:, :, :, 0])  # (b, t, f, y, x)
     changes = frames.diff(dim=1).flip(1) / (statistics.change / statistics.std)[:, None, :, None, None]
     return PeerInputs(
         maps=torch.cat([frames[:, -1:], changes], dim=1).flatten(1, 2),

@@ -124,7 +124,7 @@ def write_film(
 def film_of(rollout: ShownRollout) -> bytes:
     """Return the film of a rollout as a looping GIF."""
     pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
-    limits = min(truth.min().item() for _, truth in pairs), max(truth.max().item() for _, truth in pairs)
+    limits = min(np.nanmin(truth).item() for _, truth in pairs), max(np.nanmax(truth).item() for _, truth in pairs)
     largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
     film = Film(rollout.views[0], rollout.spacing, rollout.field, limits, largest or 1.0)
     with TemporaryDirectory() as folder:

@@ -80,7 +80,7 @@ def draw_row(panel: np.ndarray, about: Trajectory, times: list[int], values: np.
     """Draw frames ``(t, y, x)`` of one field beside each other."""
     height, width = size(about)
     # Most systems start from noise or a jump and decay: with frame 0 in the scale, the other frames would be one colour.
-    low, high = np.percentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
+    low, high = np.nanpercentile(values[1:] if len(values) > 1 else values, (0.5, 99.5))
     scale = {"vmin": low, "vmax": high, "cmap": "viridis", "origin": "lower", "extent": (0, width, 0, height)}
     for axes in panel:
         axes.set(xticks=[], yticks=[])

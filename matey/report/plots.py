@@ -67,7 +67,7 @@ def forecast_figure(example: Example) -> Figure:
         last, target, prediction = map(plane, frames)
         error = prediction - target
         for axes, field in zip(panels, (last, target, prediction), strict=False):
-            image = show_field(axes, field, batch.spacing, "viridis", target.min(), target.max())
+            image = show_field(axes, field, batch.spacing, "viridis", np.nanmin(target), np.nanmax(target))
         _add_colour_bar(figure, image, panels[:3])
         largest = float(np.abs(error[np.isfinite(error)]).max(initial=0)) or 1.0
         image = show_field(panels[3], error, batch.spacing, "RdBu_r", -largest, largest)
@@ -95,7 +95,7 @@ def mesh_figure(examples: Sequence[Example]) -> Figure:
     panels = figure.subplots(1, len(examples), squeeze=False)[0]
     for axes, example in zip(panels, examples, strict=True):
         field = plane(example.batch.last[0, 0])
-        show_field(axes, field, spacing, "Greys_r", field.min(), field.max())
+        show_field(axes, field, spacing, "Greys_r", np.nanmin(field), np.nanmax(field))
         assert example.layout is not None  # peers have no mesh
         draw_mesh(axes, example.layout, grid, spacing)
         for patch, colour in zip(example.patches, itertools.cycle(LEVEL_COLOURS)):
@@ -128,7 +128,7 @@ def snapshots_figure(shown: ShownRollout) -> Figure:
     figure = Figure(figsize=(10, height), layout="constrained")
     panels = figure.subplots(2, len(shown.views), squeeze=False)
     truths = [view.truth for view in shown.views if view.truth is not None]
-    low, high = min(plane(truth).min() for truth in truths), max(plane(truth).max() for truth in truths)
+    low, high = min(np.nanmin(plane(truth)) for truth in truths), max(np.nanmax(plane(truth)) for truth in truths)
     for view, truth, column, (error, persistence) in zip(shown.views, truths, panels.T, errors(shown), strict=True):
         for axes, values in zip(column, (view.forecast, truth), strict=True):
             image = show_field(axes, plane(values), shown.spacing, "viridis", low, high)

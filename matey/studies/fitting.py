@@ -31,9 +31,9 @@ from matey.data.windows import Mixture
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out, sound_beginnings
 from matey.evaluate.records import write_records
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
-from matey.mistakes import one_line
+from matey.mistakes import Mistake, one_line
 from matey.peers.inputs import NetworkPeer
 from matey.peers.kinds import PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
@@ -208,6 +208,10 @@ def fit_stencil(
 
 def _add(peer: StencilPeer, sums: dict[int, Tensor], batch: FieldBatch, *, is_first: bool) -> Tensor:
     """Add a batch to the weighted sums of products, ``(f, k + f, k + f)`` per lead; return the current NRMSE ``(b, f)``."""
+    if has_gaps(batch.history):
+        raise Mistake(
+            f"A stencil needs data in all cells, and some of {batch.system} hold none (NaN); leave its data out."
+        )
     features = stencil_features(batch.history, batch.periodic)
     change = rearrange(batch.known_target - batch.last, "b f z y x -> b (z y x) f").double()
     size = batch.known_target.double().square().mean(dim=CELLS).sqrt() + NRMSE_EPSILON  # (b, f)

@@ -65,6 +65,17 @@ def test_fields_that_a_description_calls_conserved_keep_their_totals():
     assert measure("total_blue").number(found, batch).max() < 1e-14
 
 
+def test_totals_are_those_of_cells_that_hold_data():
+    batch = batch_of("compressible_rand", GAS)
+    frame = torch.rand_like(batch.last) + 0.7
+    batch.history[1, ..., 2:6, 3:] = frame[1, ..., 2:6, 3:] = torch.nan
+    found, totals = kept_in(batch, frame)
+    assert torch.equal(found.isnan(), batch.last.isnan())
+    assert torch.allclose(totals["mass"][:, 0], batch.last[:, 2].nansum(dim=(1, 2, 3)))
+    assert torch.allclose(found[:, 2].nansum(dim=(1, 2, 3)), totals["mass"][:, 0])
+    assert all(MEASURES[name].number(found, batch).max() < 1e-14 for name in totals)
+
+
 def test_fields_without_anything_conserved_and_fields_of_zeros_stay_as_they_are():
     batch = batch_of("dyes", ("red", "blue"))
     last = batch.last

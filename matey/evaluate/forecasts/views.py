@@ -150,14 +150,14 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     for place, number in enumerate(request.trajectories):
         before = request.data.read(number, request.last_known, request.last_known + 1)[0].astype(np.float64)
         after = file.read(place, place + 1, request.num_steps - 1, request.num_steps)[0, 0].astype(np.float64)
-        known.append(before.mean(axis=CELLS))
-        last.append(after.mean(axis=CELLS))
+        known.append(before.mean(axis=CELLS, where=~np.isnan(before)))
+        last.append(after.mean(axis=CELLS, where=~np.isnan(before)))
         drifts.append((last[-1] - known[-1]) / np.maximum(_size(before), 1e-30))
         num_true = request.num_true(number)
         if num_true and (target := request.truth(number, num_true)) is not None:
             missed = file.read(place, place + 1, num_true - 1, num_true)[0, 0] - target
             counts.add(num_true)
-            errors.append(_size(missed) / (_size(target) + NRMSE_EPSILON))
+            errors.append(_size(missed, target) / (_size(target) + NRMSE_EPSILON))
     most = f" to {max(counts)}" if len(counts) > 1 else ""
     error_head = [f"NRMSE at step {min(counts)}{most}"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
@@ -168,6 +168,7 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     return text_table(head, rows)
 
 
-def _size(frame: np.ndarray) -> np.ndarray:
-    """Return the root mean square ``(f,)`` of a frame ``(f, z, y, x)``."""
-    return np.asarray(np.sqrt(np.square(frame, dtype=np.float64).mean(axis=CELLS)))
+def _size(frame: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+    """Return the root mean square ``(f,)`` of a frame ``(f, z, y, x)`` over the cells where it, or the truth, holds data."""
+    holds = ~np.isnan(frame if truth is None else truth)
+    return np.asarray(np.sqrt(np.square(frame, dtype=np.float64).mean(axis=CELLS, where=holds)))
