@@ -37,6 +37,9 @@ def beats_persistence_and_the_stencil(printed, shown):
     assert all(ours < 0.5 * theirs for ours, theirs in zip(at_leads, errors["persistence"], strict=False))
     assert all(ours < theirs for ours, theirs in zip(at_leads, errors["stencil"], strict=False))
     assert rolled_out < errors["persistence"][2]
+    (empty,) = re.findall(r"^([\d.]+)% of the forecast and \1% of the cells hold no data$", printed, re.M)
+    (error,) = re.findall(r"^tracer +\S+ +\S+ +\S+ +([\d.]+)$", printed.rpartition("NRMSE at step")[2], re.M)
+    assert 5 < float(empty) < 10 and float(error) < 0.5
 
 
 def changes_blocks_by_matrices_of_low_rank(printed, shown):

@@ -118,7 +118,8 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
         rows["without data"] = (
             f"{values.num_gaps / (values.num_gaps + values.count.sum()):.1%} of the values, in all frames"
         )
-    rows["all frames"] = "read, all finite" if num_faults == 0 else f"faults in {num_faults} trajectories"
+    finite = "all other values finite" if values.num_gaps else "all finite"
+    rows["all frames"] = f"read, {finite}" if num_faults == 0 else f"faults in {num_faults} trajectories"
     width = max(map(len, rows)) + 2
     lines = [f"{name:<{width}}{text}" for name, text in rows.items()]
     return "\n".join([data.system, indent("\n".join([*lines, *field_table(data, values)]), "  ")])
