@@ -1,7 +1,7 @@
 """Measure what a training step costs: seconds, memory, share of the machine's matrix-product rate.
 
-    python tools/benchmark.py step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
-    python tools/benchmark.py sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
+    matey benchmark step --tokens mix --patches 32,8 --refine 0.15 --grid 256,256 --batch 1
+    matey benchmark sequence --ranks 1,2,4 --grid 256,256 --tokens mix --out runs/sequence
 
 One step is forward, backward and AdamW on smooth fields with a few sharp spots. `step` prints one line of JSON, `sequence` a
 table, beside one process.

@@ -1,10 +1,10 @@
 r"""Run a study from start to plot: it trains many models, and sets their errors beside what they cost.
 
-    python tools/reproduce.py adaptivity --scale laptop --out runs/paper
-    python tools/reproduce.py peers --models cells,MATEY --seconds 60,240 --seeds 3 --out runs/paper
-    python tools/reproduce.py data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
+    matey reproduce adaptivity --scale laptop --out runs/paper
+    matey reproduce peers --models cells,MATEY --seconds 60,240 --seeds 3 --out runs/paper
+    matey reproduce data_efficiency --system thermals --sizes 1,6,12,24,48,96 --modes prepost,all \
         --starts pretrained,random --scale paper --pretrained runs/NAME --launcher "deepspeed --num_gpus 8" --ranks 8
-    python tools/reproduce.py scaling --mode weak --ranks 1,2,4 --config RUN.yaml --out DIR
+    matey reproduce scaling --mode weak --ranks 1,2,4 --config RUN.yaml --out DIR
 
 adaptivity, fine_grid (the paper's figure 4) and schemes (figure 3) pretrain models for the same number of steps.
 data_efficiency fine-tunes on more and more trajectories, from a pretrained model and from random weights, beside peers (figures

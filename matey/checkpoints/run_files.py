@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from matey.config.files import find_shipped
-from matey.config.flags import started_as
 from matey.mistakes import Mistake, regular
 
 CONFIG = "config.yaml"
@@ -201,8 +200,7 @@ def is_run(folder: Path) -> bool:
     if (folder / MODEL_CONFIG).is_file():
         return False
     if is_peer(folder):
-        evaluate = started_as("launch/evaluate.py", "evaluate")
-        raise CheckpointError(f"{folder} holds a model to compare with ({PEER}), which only {evaluate} can load.")
+        raise CheckpointError(f"{folder} holds a model to compare with ({PEER}), which only `matey evaluate` can load.")
     raise CheckpointError(
         f"{folder} is neither a run (it has no {CONFIG}) nor a model (it has no {MODEL_CONFIG}); "
         f"give the folder that output.dir names in the run YAML, or its {MODEL}/."

@@ -27,7 +27,6 @@ from matey.checkpoints.run_files import (
 )
 from matey.config import RunConfig, load_config
 from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
-from matey.config.flags import started_as
 from matey.config.loading import shortened
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
@@ -147,7 +146,7 @@ def load_model(folder: Path) -> MateyModel:
     if bad:
         raise CheckpointError(
             f"{len(bad)} of the weights in {folder} hold NaN or infinity, such as {bad[0]}: its predictions would be "
-            f"worthless; take the model of an earlier checkpoint ({started_as('tools/convert_checkpoint.py', 'convert')})."
+            f"worthless; take the model of an earlier checkpoint (matey convert)."
         )
     return model
 

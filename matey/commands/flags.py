@@ -61,15 +61,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def evaluate() -> int:
     """Evaluate a trained model: errors of single forecasts and of rollouts, as a table, metrics.json and report.html.
 
-        python launch/evaluate.py --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]
+        matey evaluate --checkpoint RUN_OR_MODEL --out DIR [--data PATH...]
 
     Rollouts go in steps of one snapshot ("rollout") and, from the same windows, in steps of the longest lead that the model
     was trained on ("rollout by N", see --rollout-lead). Persistence and extrapolation stand beside the model. A rollout that
     leaves all bounds is reported as diverged.
 
-        python launch/evaluate.py --checkpoint runs/demo models/matey-micro --data data/new --out runs/compared
+        matey evaluate --checkpoint runs/demo models/matey-micro --data data/new --out runs/compared
 
-    compares several models on the same windows, of --data or of the first run. Peers that `tools/reproduce.py peers` trained
+    compares several models on the same windows, of --data or of the first run. Peers that `matey reproduce peers` trained
     may be among them.
 
     Several ranks, as deepspeed, torchrun, mpirun or srun start them, share out the forecasts, to the numbers of one. With
@@ -120,7 +120,7 @@ def evaluate() -> int:
 def predict() -> int:
     """Forecast trajectories with a trained model, into a file that other programs open.
 
-        python launch/predict.py --checkpoint RUN_OR_MODEL --data FILE --out forecast.nc [--steps 100 --lead 5 --start 0]
+        matey predict --checkpoint RUN_OR_MODEL --data FILE --out forecast.nc [--steps 100 --lead 5 --start 0]
 
     The suffix of --out chooses the format: .nc is netCDF by the CF conventions, .zarr a Zarr store, .h5 and .hdf5 the layout
     of The Well. There is a variable for each field, with dimensions trajectory, time, [z,] y, x. The data needs no more
@@ -163,7 +163,7 @@ def predict() -> int:
 def show_forecast() -> int:
     """Draw a rollout beside the truth, with the mesh of tokens that the model chooses at each time.
 
-        python tools/show_forecast.py --checkpoint RUN_OR_MODEL --data PATH --out forecast.png [--steps 20,40,60]
+        matey show-forecast --checkpoint RUN_OR_MODEL --data PATH --out forecast.png [--steps 20,40,60]
 
     Upper row: the last frame that the model knows, and what it forecasts from there over its own predictions, each under the
     mesh of the tokens into which the model cuts it. Lower row: the truth. Errors are the field's NRMSE.
@@ -193,7 +193,7 @@ def show_forecast() -> int:
 def show_tokens() -> int:
     """Draw the mesh that a run's tokenizer chooses over a field.
 
-        python tools/show_tokens.py FILE --config RUN.yaml [--set tokens.refine=0.1] --out mesh.png
+        matey show-tokens FILE --config RUN.yaml [--set tokens.refine=0.1] --out mesh.png
 
     The first, middle and last window of one trajectory are drawn; their tokens are counted per level beside the uniform fine
     grid.
@@ -223,8 +223,8 @@ def show_tokens() -> int:
 def inspect_data() -> int:
     """Say what is in data sets, and check that all of it can be used.
 
-        python tools/inspect_data.py PATH... [--plot] [--out contact_sheet.png]
-        python tools/inspect_data.py FILE --describe matey.yaml [--plot]
+        matey inspect PATH... [--plot] [--out contact_sheet.png]
+        matey inspect FILE --describe matey.yaml [--plot]
 
     A PATH is a file, a folder or a glob, and may hold several systems; each is shown by itself. Every frame is read: a file
     that cannot be read to its end, a value that is not finite, shapes that differ and times that do not increase are printed,
@@ -253,7 +253,7 @@ def inspect_data() -> int:
 def convert_data() -> int:
     """Write data of any kind that is read here in The Well's layout.
 
-        python tools/convert_data.py SRC --out DIR
+        matey convert-data SRC --out DIR
 
     SRC is a file, a folder, a glob, or the YAML that describes such, and holds one system. DIR gets data/train, data/valid,
     data/test and stats.yaml, which The Well's own reader opens. Splits that the files state are kept; other data is split by
@@ -289,8 +289,8 @@ def convert_data() -> int:
 def convert_checkpoint() -> int:
     """Turn a training checkpoint of any ranks and ZeRO stage into another form, or say what is in it and whether it is whole.
 
-        python tools/convert_checkpoint.py CHECKPOINT --to huggingface|fp32|universal --out DIR [--ema] [--dtype bfloat16]
-        python tools/convert_checkpoint.py --describe CHECKPOINT
+        matey convert CHECKPOINT --to huggingface|fp32|universal --out DIR [--ema] [--dtype bfloat16]
+        matey convert --describe CHECKPOINT
 
     CHECKPOINT is a run's folder (its newest checkpoint is taken) or one of its checkpoints/step_*. One process on a CPU does
     it. The exit code is 1 if a described checkpoint is corrupt.
@@ -329,7 +329,7 @@ def convert_checkpoint() -> int:
 def plan() -> int:
     """Plan a run before it costs node hours: tokens, memory of a rank by part, communication, step time, days.
 
-        python tools/plan.py --config RUN.yaml --deepspeed_config ds_configs/X.json --nodes 92 --machine frontier
+        matey plan --config RUN.yaml --deepspeed_config X --nodes 92 --machine frontier
 
     Tokens are counted on windows of the run's data. Where that is not there yet, --grid and --refined say what to assume;
     --grid may be given once for each data set, in their order. A machine is one of matey/planning/machines/ or a YAML file of
@@ -375,9 +375,9 @@ def grid(text: str) -> tuple[int, int, int]:
 def simulate() -> int:
     """Simulate an ensemble of trajectories of one PDE system and write it in the format of the published data.
 
-        python tools/simulate.py --list
-        python tools/simulate.py shallow_water --out data/swe --trajectories 200 --resolution 64
-        python tools/simulate.py compressible_rand --out data/gas --trajectories 20 --mach 1.0
+        matey simulate --list
+        matey simulate shallow_water --out data/swe --trajectories 200 --resolution 64
+        matey simulate compressible_rand --out data/gas --trajectories 20 --mach 1.0
 
     The solvers and the layouts are in matey.simulate; without options, size and settings are those of the published set. A
     run that was interrupted goes on when it is started again.
@@ -434,11 +434,11 @@ def simulate() -> int:
 def watch() -> int:
     """Watch runs while they train, as curves in the terminal, or compare them once.
 
-        python tools/watch.py RUN [RUN ...]
-        python tools/watch.py RUN RUN --once
+        matey watch RUN [RUN ...]
+        matey watch RUN RUN --once
 
     RUN is a run's folder, such as runs/demo. Only its metrics.jsonl and config.yaml are read: the run is not touched, and may
-    train on another machine that shares the folder. Ends with the last step, or with ctrl-C. launch/evaluate.py --checkpoint
+    train on another machine that shares the folder. Ends with the last step, or with ctrl-C. matey evaluate --checkpoint
     RUN RUN compares errors on what was held out.
     """
     parser = parser_of(watch)
@@ -468,9 +468,9 @@ def watch() -> int:
 def configs() -> int:
     """List the configurations that come with MATEY, print one to copy and change it, or explain a key of the run YAML.
 
-        python tools/configs.py
-        python tools/configs.py demo > mine.yaml
-        python tools/configs.py explain tokens.refine
+        matey configs
+        matey configs demo > mine.yaml
+        matey configs explain tokens.refine
 
     Where a command takes the YAML of a run or the JSON of DeepSpeed, a name of this list will do. A key is explained by its
     type, default, unit and meaning, a section by all its keys; without a key, the sections are listed.

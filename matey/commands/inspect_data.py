@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from matey.config import DataDescription
-from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data import DataError, Trajectory, TrajectorySet, open_dataset
 from matey.data.described import DescribedFiles
@@ -165,7 +164,7 @@ def describe(path: str, out: Path, sheet: Path | None) -> int:
     print(guess.text)
     print(f"description: {out}")
     if guess.questions:
-        command = f"{started_as('tools/inspect_data.py', 'inspect')} {out} --plot"
+        command = f"matey inspect {out} --plot"
         print(f"to answer in it: {', '.join(guess.questions)}; then: {command}")
     if sheet is not None and guess.provisional is None:
         print("not drawn: the axes must be known first")

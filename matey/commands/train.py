@@ -20,7 +20,7 @@ from typing import Any
 
 from matey.checkpoints.run_files import CONFIG, is_run
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config, source_of
-from matey.config.flags import RanksParser, started_as, take_local_rank
+from matey.config.flags import RanksParser, take_local_rank
 from matey.config.schema import FINETUNE_MODES
 from matey.process.launchers import likely_place, looks_for_all
 from matey.process.signals import EXIT_CODE
@@ -32,9 +32,7 @@ from matey.train.folder import cannot_write, check_folder, is_done
 def pretrain() -> int:
     """Pretrain one model on many PDE systems, with the exit codes of `run_training`."""
     hold()  # before the imports that take seconds
-    usage = (
-        "Pretrain one model on many PDE systems: `deepspeed launch/pretrain.py --deepspeed_config JSON --config YAML`."
-    )
+    usage = "Pretrain one model on many PDE systems: `deepspeed --module matey pretrain --deepspeed_config JSON --config YAML`."
     args = training_parser(usage).parse_args()
     run, deepspeed_config = read_settings(args, check_no_source)
     from matey.train.run import pretrain
@@ -47,7 +45,7 @@ def finetune() -> int:
     """Fine-tune a trained model, with the same exit codes."""
     hold()
     flags = "--deepspeed_config JSON --config YAML --pretrained RUN_OR_MODEL"
-    parser = training_parser(f"Fine-tune a trained model: `deepspeed launch/finetune.py {flags}`.")
+    parser = training_parser(f"Fine-tune a trained model: `deepspeed --module matey finetune {flags}`.")
     source = "folder of a run or a model, or none: random initial weights"
     parser.add_argument("--pretrained", dest="finetune.pretrained", metavar="RUN_OR_MODEL", help=source)
     modes = f"parts that are trained: {', '.join(FINETUNE_MODES.own)}, or a package's"
@@ -134,8 +132,7 @@ def mistyped(folder: Path) -> Path | None:
 def check_no_source(run: RunConfig) -> None:
     """Raise ConfigError if a run that pretrains has settings of fine-tuning."""
     if run.finetune is not None:
-        finetune = started_as("launch/finetune.py", "finetune")
-        raise ConfigError(f"The run YAML has a section 'finetune': start it with `{finetune}`, or remove that.")
+        raise ConfigError("The run YAML has a section 'finetune': start it with `matey finetune`, or remove that.")
 
 
 def check_disks(run: RunConfig, *, only_describe: bool) -> None:

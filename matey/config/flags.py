@@ -67,11 +67,6 @@ def command_line() -> str:
     return shlex.join([*words, *rest])
 
 
-def started_as(script: str, subcommand: str) -> str:
-    """Return the command that starts a script: a subcommand if this process is one, since there may be no checkout."""
-    return f"matey {subcommand}" if sys.argv[0].startswith("matey ") else f"python {script}"
-
-
 class RanksParser(ArgumentParser):
     """The parser of a command that several ranks may run, where only one rank reports a wrong flag."""
 

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from matey.config import DataDescription, DataSection
 from matey.config.description import WILDCARD, ParameterSource, TimeSource, patterns_in
 from matey.config.files import PlainTextError, parse_yaml, read_text
-from matey.config.flags import started_as
 from matey.config.loading import sentences
 from matey.data.arrays import files_of, gridded_files, is_folder, is_zarr, kind_of
 from matey.data.dates import date_pattern, in_order
@@ -173,7 +172,7 @@ def _refuse(file: DataFile) -> NoReturn:
     arrays, beside = kind_of(file.path).arrays(file.path), description_beside(file.path)
     found = listed(f"{name} {stored.outline}" for name, stored in arrays.items())
     known = "; ".join(reader.layout for _, reader in READERS.items())
-    command = f"{started_as('tools/inspect_data.py', 'inspect')} {file.path} --describe {BESIDE}"
+    command = f"matey inspect {file.path} --describe {BESIDE}"
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
         f"these, or {f'name it in files of {beside}' if beside else f'describe it: {command}'}"

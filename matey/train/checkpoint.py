@@ -51,7 +51,7 @@ from matey.checkpoints.run_files import (
 )
 from matey.checkpoints.source import AVERAGE, Source, average_file, find_damage, layout_of, open_checkpoint
 from matey.config import ConfigError, RunConfig, dump_config, load_config
-from matey.config.flags import command_line, started_as
+from matey.config.flags import command_line
 from matey.data.stream import ends_of_workers_heard_later
 from matey.mistakes import Mistake, one_line
 from matey.model.lora import adapters_of, plain_weights
@@ -411,10 +411,9 @@ def let_lost_contact_through(error: Exception) -> None:
 def _convert_first(source: Source, then: str, now: str) -> str:
     run = source.folder.parent.parent
     new = run.with_name(f"{run.name}_universal")
-    convert = started_as("tools/convert_checkpoint.py", "convert")
     return (
         f"{source.folder} was saved {then}, and this run has {now}. Start it as before, or convert the checkpoint with "
-        f"`{convert} {quote(str(run))} --to universal --out {quote(str(new))}` and go on with --resume --set "
+        f"`matey convert {quote(str(run))} --to universal --out {quote(str(new))}` and go on with --resume --set "
         f"output.dir={quote(str(new))}."
     )
 

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 from matey.checkpoints.run_files import METRICS, MODEL, best_validation
 from matey.config import Part, RunConfig
-from matey.config.flags import started_as
 from matey.data.trajectories import lacking_note
 from matey.data.views import TimeBlocks
 from matey.metrics import error_text
@@ -150,8 +149,7 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
         head = (f"best validation (step {best['step']})", "NRMSE", "persistence", "ratio")
         lines += ["", text_table(head, rows), ""]
     flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])
-    command = f"{started_as('launch/evaluate.py', 'evaluate')} {flags}"
-    lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: {command}"]
+    lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: matey evaluate {flags}"]
     return "\n".join(lines)
 
 

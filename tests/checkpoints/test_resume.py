@@ -50,7 +50,7 @@ def test_a_checkpoint_of_other_ranks_or_stage_is_refused_and_its_conversion_name
     root, seen = two_ranks
     said = seen["resume zero1 zero3 1"]["refused"]
     assert "was saved by 2 ranks with ZeRO 3, and this run has 2 ranks with ZeRO 1 or 2" in said
-    command = f"python tools/convert_checkpoint.py {root}/zero3 --to universal --out {root}/zero3_universal"
+    command = f"matey convert {root}/zero3 --to universal --out {root}/zero3_universal"
     assert command in said and f"--resume --set output.dir={root}/zero3_universal" in said
 
 

@@ -55,7 +55,7 @@ def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
     assert set(errors) == {2, 4} and f"Step 4: validation NRMSE {error_text(errors[4])}" in result.stdout
     table = result.stdout.partition("best validation")[2].split()
     assert table[table.index("shallow_water") + 1] == error_text(min(errors.values()))
-    assert f"Next: python launch/evaluate.py --checkpoint {run} --out {run}" in result.stdout
+    assert f"Next: matey evaluate --checkpoint {run} --out {run}" in result.stdout
     assert (run / "checkpoints" / "latest").read_text() == "step_000004"
     assert sorted(p.name for p in (run / "checkpoints").glob("step_*")) == ["step_000002", "step_000004"]
     line = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
