@@ -23,7 +23,7 @@ import torch
 
 from matey.config import ConfigError
 from matey.config.flags import FlagError
-from matey.mistakes import nearest_name
+from matey.mistakes import nearest_name, one_line
 from matey.parallel.collectives import deepspeed
 from matey.parallel.failure import end_with_launcher, look_out, meeting, name_failures, set_timeouts, stop_looking
 from matey.parallel.meter import cores_of_rank, note_cores
@@ -340,8 +340,8 @@ def check_port_is_free(port: int) -> None:
         try:
             listener.bind(("", port))
             listener.listen()
-        except OSError as error:
-            why = "in use by another program" if error.errno == errno.EADDRINUSE else f"refused ({error.strerror})"
+        except (OSError, OverflowError) as error:
+            why = "in use by another program" if errno.EADDRINUSE in error.args else f"refused ({one_line(error)})"
             raise ConfigError(
                 f"Port {port} of {socket.gethostname()}, on which rank 0 is to listen, is {why}; set MASTER_PORT to "
                 "another one (torchrun: --master_port, or --standalone; deepspeed: --master_port)."

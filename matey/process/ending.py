@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from matey.process.signals import END_READING
 
 if TYPE_CHECKING:
@@ -79,9 +81,10 @@ def say_once(rank: int, world_size: int, text: str, code: int, more: str = "") -
 
 
 def say(rank: int, world_size: int, text: str) -> None:
-    """Write to standard error in one piece; if there are several ranks, each line begins with the rank."""
+    """Write to standard error in one piece, above a bar of progress; of several ranks, each line begins with the rank."""
     before, prefix = ("\n", f"[rank {rank}] ") if world_size > 1 else ("", "")
-    sys.stderr.write(before + "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines()))
+    lines = "".join(f"{prefix}{line}\n" for line in text.rstrip().splitlines())
+    tqdm.write(before + lines, sys.stderr, end="", nolock=True)
     sys.stderr.flush()
 
 

@@ -72,33 +72,15 @@ def test_a_file_whose_program_was_killed_names_what_clears_its_mark(tmp_path):
         open_dataset(path)
 
 
-def wrong_attributes(file):
-    """Yield values that a file may hold in the place of the attributes of scales, and their types."""
-    lists = np.empty((2, 3), dtype=object)
-    for axis in range(3):
-        lists[0, axis] = np.array([file["x"].ref], dtype=h5py.ref_dtype)
-        lists[1, axis] = np.array([file["x"].regionref[:2]], dtype=h5py.regionref_dtype)
-    yield from (
-        (3, None),
-        ("text", None),
-        (np.zeros((3, 3)), None),
-        (np.zeros(2000, "u1"), None),
-        (h5py.Empty("f4"), None),
-    )
-    yield np.array([file["x"].ref] * 3, dtype=h5py.ref_dtype), h5py.ref_dtype
-    yield lists[0, :1], h5py.vlen_dtype(h5py.ref_dtype)
-    yield lists[1], h5py.vlen_dtype(h5py.regionref_dtype)
-
-
 def test_attributes_of_scales_of_any_type_do_not_crash_the_process(tmp_path):
-    for name in ("DIMENSION_LIST", "DIMENSION_LABELS", "NAME", "CLASS", "units"):
-        for number in range(8):
+    for number in range(5):
+        for name, attributes in (("c", ("DIMENSION_LIST", "DIMENSION_LABELS")), ("x", ("NAME", "CLASS", "units"))):
             with h5py.File(tmp_path / f"{name}_{number}.h5", "w") as file:
                 file["c"], file["x"] = np.zeros((2, 4, 4)), np.arange(4.0)
                 file["c"].dims[2].attach_scale(file["x"])
-                value, kind = list(wrong_attributes(file))[number]
-                item = file["c" if name.startswith("DIM") else "x"]
-                item.attrs.create(name, value, dtype=kind)
+                references = np.array([file["x"].ref] * 3, dtype=h5py.ref_dtype)
+                for each in attributes:
+                    file[name].attrs[each] = (3, "text", np.zeros((3, 3)), h5py.Empty("f4"), references)[number]
     read = "[HDF5.arrays(path) and HDF5.numbers(path, name) for path in sorted(Path().iterdir()) for name in 'cx']"
     code = f"from pathlib import Path; from matey.data.hdf5 import HDF5; {read}"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
