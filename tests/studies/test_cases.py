@@ -26,8 +26,7 @@ from matey.studies.engine import run_study, write_jobs
 from matey.studies.peers import Comparison
 from matey.studies.pretraining import PretrainingStudy, points_of
 from matey.studies.scaling import COUNTED_STEPS, Point, ScalingStudy, batch_of
-from matey.studies.table import results_figure, results_table
-from matey.studies.trainings import COLUMNS, seconds_of
+from matey.studies.trainings import seconds_of
 from tests.support.laws import law
 from tests.support.paths import ROOT
 from tests.support.programs import stand_in
@@ -82,12 +81,6 @@ def test_what_a_model_states_itself_is_not_overridden(setting):
     check_overrides(["model.size=S", "train.steps=3", "tokens.refined=1"], stated_by(cases))
 
 
-def test_a_peer_is_trained_once_on_each_number_of_trajectories_whatever_the_modes():
-    points = data_efficiency.points_of(["stencil", "random", "pretrained"], ["prepost", "all"], [1, 6], 2)
-    assert [point.start for point in points] == ["pretrained"] * 8 + ["random"] * 8 + ["stencil"] * 4
-    assert [point.name for point in points[16:18]] == ["stencil-peer-1-0", "stencil-peer-6-0"]
-
-
 def test_the_cost_of_a_run_is_that_of_all_its_steps(tmp_path):
     steps = ((1, 0.2), (2, 0.25), (200, 0.6))
     log = [f'{{"step": {step}, "cpu_seconds": {seconds}, "seconds": 0.1}}\n' for step, seconds in steps]
@@ -129,22 +122,6 @@ def test_the_cells_alone_are_trained_as_matey_is_without_tokens(tmp_path):
     assert cells.train == matey.train and matey.model.network != "cells" and len(matey.tokens.patches) == 2
 
 
-def test_each_model_has_errors_on_each_system_with_their_deviation_over_the_seeds(tmp_path):
-    points = peers.points_of(tuple(PATHS), [30, 110], 2)
-    study = comparison(tmp_path, points)
-    assert study.plan().startswith("60 trainings (stencil, ") and f"{2 * 140 * 16 / 3600:.3g} hours" in study.plan()
-    rows = [
-        {"series": point.series, "label": f"{point.seconds:g} s", "seed": point.seed, "system": system}
-        | {"forecast": "lead 1", "ratio": 0.1 + 0.1 * point.seed, "seconds": point.seconds, "parameters": 1e6}
-        for point in points
-        for system in point.systems
-    ]
-    table = results_table(rows, study.columns, by_system=True)
-    assert "shallow_water, lead 1" in table and len(table.splitlines()) == 2 + 2 * 8
-    assert "MATEY joint, 110 s" in table and table.count("0.150 ± 0.071") == 2 * 2 * 8
-    assert len(results_figure(study.panels(rows), study.columns).axes) == 2
-
-
 ENGINE = str(ROOT / "ds_configs" / "frontier_zero1.json")
 
 
@@ -175,32 +152,8 @@ def test_a_study_at_the_papers_scale_says_what_each_model_and_all_cost(tmp_path)
     assert float(last.split()[2].replace(",", "")) == pytest.approx(total, rel=0.01) and total > 100
 
 
-def test_models_that_do_not_fit_and_machines_that_are_too_small_are_said(tmp_path):
-    float32 = str(ROOT / "ds_configs" / "zero1.json")
-    text = pretraining_of("schemes", "paper", tmp_path, 1, "vit-B", ranks=1, deepspeed_config=float32).plan()
-    assert "more than there is" in text
-    how = {"machine": "frontier", "ranks": 10**6, "deepspeed_config": ENGINE}
-    with pytest.raises(ConfigError, match="125000 nodes of Frontier"):
-        pretraining_of("schemes", "paper", tmp_path, 1, "vit-B", **how).plan()
-
-
-def test_errors_stand_over_costs(tmp_path):
-    study = pretraining_of("adaptivity", "laptop", tmp_path)
-    rows = [
-        {"series": "a", "label": "64", "forecast": forecast, "ratio": 0.1, "system": "b"} | dict.fromkeys(COLUMNS, 1.0)
-        for forecast in ("lead 1", "lead 5", "rollout 10")
-    ]
-    panels = study.panels(rows)
-    assert (len(panels), len(panels[0])) == (2, 3) and panels[-1][-1].y == "ratio"
-
-
 def scaling_of(config, out, sizes=(1, 2), on_nodes=False, **how):
-    how = {
-        "mode": "weak",
-        "deepspeed_config": str(ROOT / "ds_configs/zero1.json"),
-        "warm_up": 1,
-        "timed_steps": 3,
-    } | how
+    how |= {"mode": "weak", "deepspeed_config": str(ROOT / "ds_configs/zero1.json"), "warm_up": 1, "timed_steps": 3}
     points = scaling.points_of(sizes, 8 if on_nodes else None)
     return ScalingStudy(work=ROOT, out=out, config=str(config), points=points, **how)
 
@@ -215,12 +168,7 @@ def test_weak_keeps_the_samples_of_a_rank_and_strong_the_global_batch(run):
     assert [point.name for point in points] == ["ranks_1", "ranks_2", "ranks_3", "ranks_4"]
     assert [batch_of("weak", run, point, points[0]) for point in points] == [(1, 6, 2)] * 4
     # In micro-batches no larger than the run's.
-    assert [batch_of("strong", run, point, points[0]) for point in points] == [
-        (1, 6, 2),
-        (1, 6, 1),
-        (1, 4, 1),
-        (1, 3, 1),
-    ]
+    assert [batch_of("strong", run, p, points[0]) for p in points] == [(1, 6, 2), (1, 6, 1), (1, 4, 1), (1, 3, 1)]
     assert batch_of("sequence", run, points[-1], points[0]) == (4, 1, 1)
 
 

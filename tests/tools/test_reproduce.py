@@ -40,12 +40,10 @@ def waves(tmp_path_factory):
     ("flags", "words"),
     [
         (["schemes", "--set", "train.seed=3"], "--set train.seed: a study gives each training its own"),
-        (["schemes", "--set", "model.scheme=vit"], "vit-micro would not be what the name says"),
         (["adaptivity", "--scale", "paper"], "is meant for 32 ranks: give the command that starts them"),
         (["data_efficiency", "--scale", "paper", "--ranks", "1"], "--scale paper needs --pretrained RUN_OR_MODEL."),
         (["data_efficiency", "--set", "data.sets=[]"], "this scale simulates its data"),
         (["peers", "--data", "nowhere"], "nowhere does not exist"),
-        (["peers", "--set", "train.steps=3"], "--set train.steps: it follows from --seconds."),
         (["peers", "--set", "model.parameters=[gravity]"], "tell MATEY what the peers cannot be told; compare without"),
         (["scaling", "--ranks", "1", "--config", "nowhere.yaml"], "Cannot read the configuration nowhere.yaml"),
     ],
@@ -53,12 +51,6 @@ def waves(tmp_path_factory):
 def test_a_mistake_is_one_sentence_before_anything_runs(flags, words, run_here, tmp_path):
     status, _, said = run_here("tools/reproduce.py", *flags, "--out", tmp_path)
     assert status == 2 and said.startswith("error: ") and words in said and not list(tmp_path.iterdir())
-
-
-def test_two_sets_of_one_system_are_refused(waves, run_here, tmp_path):
-    water = waves.split(",")[0]
-    status, _, said = run_here("tools/reproduce.py", "peers", "--out", tmp_path, "--data", f"{water},{water}")
-    assert status == 2 and "both hold shallow_water; give one set for each system." in said
 
 
 def test_plans_name_models_and_costs_and_single_flags_win_over_scales(run_here, tmp_path):
