@@ -36,15 +36,17 @@ def settings_page() -> str:
     for path, section in sections().items():
         rows = []
         for key in keys(path, section):
-            name, unit = key.path.rpartition(".")[2], "" if key.unit == "none" else key.unit
-            rows.append(f"| `{name}` | {' | '.join(map(_cell, (key.type, key.default, unit, key.meaning)))} |")
+            type_ = key.type if key.unit == "none" else f"{key.type}; in {key.unit}"
+            rows.append(
+                f"| `{key.path.rpartition('.')[2]}` | {' | '.join(map(_cell, (type_, key.default, key.meaning)))} |"
+            )
         parts += [
             f"## {path}",
             "",
             about(section),
             "",
-            "| key | type | default | unit | what it is |",
-            "|---|---|---|---|---|",
+            "| key | type and unit | default | what it is |",
+            "|---|---|---|---|",
         ]
         parts += [*rows, ""]
     return "\n".join(parts)
@@ -66,7 +68,7 @@ def commands_page() -> str:
 
 def _row(action: argparse.Action) -> str:
     flag = action.option_strings[-1] if action.option_strings else ""
-    values = "" if action.nargs == 0 else action.metavar or "|".join(action.choices or [action.dest.upper()])
+    values = "" if action.nargs == 0 else action.metavar or ",".join(action.choices or [action.dest.upper()])
     meaning = ((action.help or "") + " (required)" * bool(flag and action.required)) % vars(action)
     return f"| {_code(f'{flag} {values}'.strip())} | {_cell(meaning)} |"
 

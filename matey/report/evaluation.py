@@ -34,7 +34,7 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
     example = "Of a forecast that left all bounds there is no number: it diverged."
     if math.isfinite(record.nrmse):
         error = tables.error_text(record.nrmse)
-        example = f"{error} is an error of {record.nrmse:.2g} of the field's size, or {record.nrmse:.2%}."
+        example = f"{error} is an error of {record.nrmse:.2g} of the field's size, or {100 * record.nrmse:.2g} %."
     text = page(
         "evaluation.html",
         f"{about.name} - MATEY",
