@@ -9,10 +9,11 @@ import tomllib
 import numpy as np
 import pytest
 import xarray
+import yaml
 
 from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
-from matey.config import ConfigError
+from matey.config import ConfigError, DataDescription, parse_config
 from matey.config.explain import explain, keys, sections
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
@@ -27,13 +28,65 @@ PAGES = [
 SOURCE = "\n".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
 
 
+def blocks(language, *pages):
+    """The code of pages in a language, block by block."""
+    return [
+        code
+        for page in pages
+        for code in re.findall(rf"```{language}.*?\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    ]
+
+
 def test_the_python_of_the_readme_runs_and_gives_the_error_that_it_names(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,), (more,) = (blocks("python", page) for page in ("README.md", "docs/forecasting.md"))
+    code += more.replace("data/new", "data/one").replace("steps=100", "steps=3")
     (tmp_path / "models").symlink_to(ROOT / "models")
     result = start([sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r})\n{code}"])
     assert result.returncode == 0, result.stderr
     stated = float(re.search(r"# (0\.\d+) of the water's height", code)[1])
     assert float(re.search(r"0\.\d+", result.stdout)[0]) == pytest.approx(stated, rel=0.1)
+
+
+def test_the_python_of_the_page_on_your_own_data_runs_on_data_like_it():
+    shape, axes = (3, 8, 16, 16), ("sample", "time", "latitude", "longitude")
+    fields = {name: (axes, np.random.default_rng(0).normal(size=shape)) for name in ("t2m", "u10", "v10", "z")}
+    along = {"time": np.arange(8.0), "latitude": np.arange(16.0), "longitude": np.arange(16.0)}
+    weather = xarray.Dataset({**fields, "co2": ("sample", np.ones(3))}, along)
+    field, numbers = np.zeros(shape), np.ones(3)
+    names = dict(c=field, u=numbers, s=field, d=field[:, 0], dy=0.1, dx=0.1, dt=0.5, dataset=weather)
+    found = []
+    for code in blocks("python", "docs/own_data.md"):
+        exec(code, names)
+        found.append((names["data"].num_trajectories, names["data"].fields))
+    assert found == [(3, ("tracer",)), (3, ("t2m", "u10", "v10"))]
+
+
+def test_the_yaml_of_pages_is_what_the_schema_takes():
+    ends = {"y": "wall", "x": "periodic"}
+    ours = {"system": "a", "axes": ["time", "y", "x"], "fields": {"a": "a"}, "spacing": {"y": 1, "x": 1}}
+    run = {"data": {"sets": [{"path": "a"}]}, "train": {"steps": 1}, "output": {"dir": "a"}}
+    found = blocks("yaml", *(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md")))
+    assert len(found) > 5
+    for text in found:
+        tree = yaml.safe_load(text)
+        if tree.keys() <= DataDescription.model_fields.keys():
+            files = {} if "axes" in tree else {"axes": ["time", "y", "x"]}
+            DataDescription.model_validate({**ours, "time_step": 1, "boundary": ends, "files": "*"} | files | tree)
+        else:
+            parse_config({key: run.get(key, {}) | tree.get(key, {}) for key in run.keys() | tree.keys()}, "a page")
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_commands_of_the_readme_make_its_picture(tmp_path):
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    lines = re.findall(r"^    (matey (?:simulate|show-forecast) .*)$", (ROOT / "README.md").read_text(), re.M)
+    assert len(lines) == 2
+    for line in lines:
+        env = {**clean_environment(), "PYTHONPATH": str(ROOT)}
+        result = subprocess.run([sys.executable, "-m", *line.split()], cwd=tmp_path, env=env, capture_output=True)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "forecast.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -99,7 +152,7 @@ def test_the_table_of_where_to_add_what_names_files_and_names_that_there_are():
     assert missing == []
 
 
-CODE = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL))
+CODE = "\n".join(blocks("python", "docs/python.md"))
 PROBE = "    optimizer.step()\n"
 
 
