@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -113,28 +112,13 @@ def animate(path: Path, forecasts: Forecasts, file: ForecastFile, field: int) ->
     request = forecasts.request
     every = -(-request.num_steps // MOST_PICTURES)
     steps = range(1, request.num_steps + 1, every)
-    low, high, error = _limits(forecasts, file, field, steps)
-    (first,) = views(forecasts.model, request, file, 0, field, steps[:1])
-    film = Film(first, request.first.spacing, request.data.fields[field], (low, high), error, request.clock)
+    some = [*views(forecasts.model, request, file, 0, field, steps[:: max(1, len(steps) // 20)])]
+    film = Film(some, request.first.spacing, request.data.fields[field], request.clock)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         shown = views(forecasts.model, request, file, 0, field, steps)
         write_film(path, film, tqdm(shown, total=len(steps), desc="film", unit=" pictures", disable=None))
     print(f"Wrote {path}: trajectory {request.trajectories[0]}, {len(steps)} pictures.")
-
-
-def _limits(forecasts: Forecasts, file: ForecastFile, field: int, steps: range) -> tuple[float, float, float]:
-    """Return the ends of the colour scale, the truth's if it is known, and the largest error shown."""
-    request = forecasts.request
-    values, errors = [], [0.0]
-    for step in steps[:: max(1, len(steps) // 20)]:
-        shown = file.read(0, 1, step - 1, step)[0, 0, field]
-        truth = request.truth(request.trajectories[0], step)
-        if truth is not None:
-            errors.append(float(np.nanpercentile(np.abs(shown - truth[field]), 99.5)))
-            shown = truth[field]
-        values += [float(np.nanmin(shown)), float(np.nanmax(shown))]
-    return min(values), max(values), max(errors) or 1.0
 
 
 def draw_forecast(args: argparse.Namespace) -> int:

@@ -8,9 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -44,21 +42,8 @@ def main(options: argparse.Namespace, sizes: Mapping[str, int], settings: Mappin
     def show(trajectories: Iterator[Trajectory], total: int) -> Iterable[Trajectory]:
         return tqdm(trajectories, desc=options.system, total=total, unit="trajectory", disable=None)
 
-    with alone_in(options.out):
-        written = make(options.out, ensemble, workers, options.overwrite, show)
-    if not written:
-        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
-    else:
-        what = str(written[0]) if len(written) == 1 else f"{len(written)} files to {options.out}"
-        print(f"Wrote {what}: {sum(path.stat().st_size for path in written) / 1e6:.0f} MB.")
-    return 0
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder of data; while another call makes data there, which may be the same, wait for it."""
-    lock = FileLock(folder / "data")
-    for second in itertools.count():
+    lock = FileLock(options.out / "data")
+    for second in itertools.count():  # while another call makes data there, which may be the same
         try:
             lock.take()
             break
@@ -67,6 +52,12 @@ def alone_in(folder: Path) -> Iterator[None]:
                 print(f"Waiting: {refusal}", file=sys.stderr, flush=True)
             time.sleep(1)
     try:
-        yield
+        written = make(options.out, ensemble, workers, options.overwrite, show)
     finally:
         lock.release()
+    if not written:
+        print(f"{ensemble.num_trajectories} trajectories with these settings are in {options.out} already.")
+    else:
+        what = str(written[0]) if len(written) == 1 else f"{len(written)} files to {options.out}"
+        print(f"Wrote {what}: {sum(path.stat().st_size for path in written) / 1e6:.0f} MB.")
+    return 0

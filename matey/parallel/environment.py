@@ -90,10 +90,10 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
         ConfigError: a launcher's variables are incomplete, no numbers, out of range or contradictory, or devices too few.
     """
     launcher = find_launcher(variables)
-    find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm, "none": _alone}[launcher]
+    find = {"torch": _from_torch, "mpi": _from_mpi, "slurm": _from_slurm}.get(launcher)
     if num_devices is None:
         num_devices = _count_devices(variables)
-    found = find(variables)
+    found = find(variables) if find else Environment("none", 0, 1, 0, 1, "127.0.0.1", free_port())
     return replace(found, device=_device(found, variables, num_devices))
 
 
@@ -212,13 +212,10 @@ def stop_processes(code: int = 0) -> int:
     torch.distributed.destroy_process_group()
     if has_others:
         atexit._run_exitfuncs()  # monitors write their remaining values there
-        finalize()
+        if "mpi4py.MPI" in sys.modules:  # mpirun reports a process that ends without this as an error
+            sys.modules["mpi4py.MPI"].Finalize()
         end_process(code)
     return code
-
-
-def _alone(variables: Mapping[str, str]) -> Environment:
-    return Environment("none", 0, 1, 0, 1, "127.0.0.1", free_port())
 
 
 def _from_torch(variables: Mapping[str, str]) -> Environment:
@@ -248,6 +245,9 @@ def _from_torch(variables: Mapping[str, str]) -> Environment:
 
 
 def _from_slurm(variables: Mapping[str, str]) -> Environment:
+    first = first_node(variables.get("SLURM_STEP_NODELIST") or needed(variables, "SLURM_JOB_NODELIST"))
+    job, step = slurm_number(variables, "SLURM_JOB_ID"), slurm_number(variables, "SLURM_STEP_ID")
+    port = FIRST_PORT + (job + 1009 * step) % NUM_PORTS  # the same on all ranks, another for each job and step
     return Environment(
         "slurm",
         slurm_number(variables, "SLURM_PROCID"),
@@ -255,8 +255,8 @@ def _from_slurm(variables: Mapping[str, str]) -> Environment:
         slurm_number(variables, "SLURM_LOCALID"),
         tasks_on_this_node(variables),
         # Set by a job script where the nodes' names do not lead to the right network.
-        variables.get("MASTER_ADDR") or slurm_address(variables),
-        whole_number(variables, "MASTER_PORT", str(slurm_port(variables))),
+        variables.get("MASTER_ADDR") or (first if len(tasks_per_node(variables)) > 1 else "127.0.0.1"),
+        whole_number(variables, "MASTER_PORT", str(port)),
     )
 
 
@@ -293,9 +293,13 @@ def _device(environment: Environment, variables: Mapping[str, str], num_devices:
 def _count_devices(variables: Mapping[str, str]) -> int:
     if variables.get("DS_ACCELERATOR") == "cpu":
         return 0
-    if is_task(variables):
-        check_devices(variables, torch.cuda.device_count())
-    return torch.cuda.device_count()
+    given, found = variables.get("SLURM_GPUS_ON_NODE", "0"), torch.cuda.device_count()
+    if is_task(variables) and found == 0 and given.isdigit() and int(given) > 0:
+        raise ConfigError(
+            f"SLURM_GPUS_ON_NODE is {given} but torch sees no device; install the torch of this machine (CUDA or ROCm), "
+            "or set DS_ACCELERATOR=cpu to leave the devices idle."
+        )
+    return found
 
 
 def keep_all_bits() -> None:
@@ -368,28 +372,6 @@ def tasks_per_node(variables: Mapping[str, str]) -> list[int]:
     return expand_counts(variables.get("SLURM_STEP_TASKS_PER_NODE") or needed(variables, "SLURM_TASKS_PER_NODE"))
 
 
-def slurm_address(variables: Mapping[str, str]) -> str:
-    """Return the name of rank 0's node, the first of the step's list."""
-    first = first_node(variables.get("SLURM_STEP_NODELIST") or needed(variables, "SLURM_JOB_NODELIST"))
-    return first if len(tasks_per_node(variables)) > 1 else "127.0.0.1"
-
-
-def slurm_port(variables: Mapping[str, str]) -> int:
-    """Return the port of rank 0: the same on all ranks, different for each job and for each step of a job."""
-    job, step = slurm_number(variables, "SLURM_JOB_ID"), slurm_number(variables, "SLURM_STEP_ID")
-    return FIRST_PORT + (job + 1009 * step) % NUM_PORTS
-
-
-def check_devices(variables: Mapping[str, str], num_devices: int) -> None:
-    """Raise ConfigError if Slurm gave the step GPUs and this process can use none."""
-    given = variables.get("SLURM_GPUS_ON_NODE", "0")
-    if num_devices == 0 and given.isdigit() and int(given) > 0:
-        raise ConfigError(
-            f"SLURM_GPUS_ON_NODE is {given} but torch sees no device; install the torch of this machine (CUDA or ROCm), "
-            "or set DS_ACCELERATOR=cpu to leave the devices idle."
-        )
-
-
 def has_device_of_its_own(variables: Mapping[str, str], num_devices: int, num_tasks: int) -> bool:
     """Whether Slurm shows each task only its own devices: by ``--gpus-per-task``, or one of enough devices on the node.
 
@@ -430,8 +412,7 @@ def needed(variables: Mapping[str, str], name: str) -> str:
 
 def slurm_number(variables: Mapping[str, str], name: str) -> int:
     """Return the number in a variable that srun sets."""
-    needed(variables, name)
-    return whole_number(variables, name)
+    return whole_number({name: needed(variables, name)}, name)
 
 
 # The first is set by Open MPI's mpirun, the second by MPICH's and by `srun --mpi=pmi2`.
@@ -474,12 +455,6 @@ def each_rank_sees_another_device(node: MPI.Comm, variables: Mapping[str, str]) 
     mine = next((variables[name] for name in VISIBLE_DEVICES if variables.get(name)), None)
     visible = node.allgather(mine)
     return None not in visible and len(set(visible)) == len(visible)
-
-
-def finalize() -> None:
-    """Leave MPI if this process has taken part in it: ``mpirun`` reports a process that ends without this as an error."""
-    if "mpi4py.MPI" in sys.modules:
-        sys.modules["mpi4py.MPI"].Finalize()
 
 
 def address_of_this_node() -> str:

@@ -42,25 +42,21 @@ class Film:
 
     @matplotlib.rc_context(PICTURE_STYLE)
     def __init__(
-        self,
-        first: View,
-        spacing: tuple[float, float, float],
-        field: str,
-        limits: tuple[float, float],
-        largest_error: float,
-        clock: str = SINCE_THE_BEGINNING,
+        self, views: Sequence[View], spacing: tuple[float, float, float], field: str, clock: str = SINCE_THE_BEGINNING
     ) -> None:
         """Draw the panels.
 
         Args:
-            first: the first view.
+            views: the first view, and others that make the colour scales; those of the truth hold where it is known.
             spacing: cell size along ``z, y, x``.
             field: name of the field.
-            limits: values at the ends of the colour scale.
-            largest_error: error at the ends of the error's colour scale.
             clock: words that follow "time" and explain it.
         """
-        self._clock = clock
+        self._clock, first = clock, views[0]
+        values = [(view.forecast if view.truth is None else view.truth).numpy() for view in views]
+        limits = min(map(np.nanmin, values)), max(map(np.nanmax, values))
+        errors = (np.abs((v.forecast - v.truth).numpy()) for v in views if v.truth is not None)
+        largest_error = max((np.percentile(np.nan_to_num(e, posinf=0), 99.5) for e in errors), default=0) or 1.0
         self._grid, self._spacing = first.forecast.shape, spacing
         names = [FORECAST] if first.truth is None else [TRUTH, FORECAST, ERROR]
         names += [] if first.layout is None else [MESH]
@@ -123,10 +119,7 @@ def write_film(
 
 def film_of(rollout: ShownRollout) -> bytes:
     """Return the film of a rollout as a looping GIF."""
-    pairs = [(view.forecast, view.truth) for view in rollout.views if view.truth is not None]
-    limits = min(np.nanmin(truth).item() for _, truth in pairs), max(np.nanmax(truth).item() for _, truth in pairs)
-    largest = max((forecast - truth).abs().nan_to_num(0, 0, 0).max().item() for forecast, truth in pairs)
-    film = Film(rollout.views[0], rollout.spacing, rollout.field, limits, largest or 1.0)
+    film = Film(rollout.views, rollout.spacing, rollout.field)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "film.gif"
         write_film(path, film, rollout.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)

@@ -6,7 +6,9 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -59,13 +61,13 @@ class Progress:
     def loss(self) -> float:
         """Mean loss over the last steps."""
         last = [line["loss"] for line in self.steps[-WINDOW:]]
-        return sum(last) / len(last) if last else math.nan
+        return fmean(last) if last else math.nan
 
     @property
     def seconds_per_step(self) -> float:
         """Median time of the last logged steps; NaN if the log does not tell."""
-        seconds = sorted(line["seconds"] for line in self.steps[-WINDOW:] if "seconds" in line)
-        return seconds[len(seconds) // 2] if seconds else math.nan
+        seconds = [line["seconds"] for line in self.steps[-WINDOW:] if "seconds" in line]
+        return median(seconds) if seconds else math.nan
 
     @property
     def seconds_left(self) -> float:
@@ -103,8 +105,8 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     for title, curves in curves_of(runs).items():
         if any(len(curve.values) > 1 for curve in curves):
             panels += [Text(title, style="bold"), *text_curves(curves, width, height=10), Text()]
-    head, rows = run_rows(runs)
-    panels.append(_rich_table(head, rows, [COLOURS[i % len(COLOURS)] for i in range(len(runs))]))
+    head = ["run", "step", "loss", "best validation", "at step", "s/step", "left"]
+    panels.append(_rich_table(head, map(run_row, runs), [COLOURS[i % len(COLOURS)] for i in range(len(runs))]))
     head, rows = system_rows(runs)
     if rows:
         panels += [Text("best validation: NRMSE, and over persistence's", style="bold"), _rich_table(head, rows)]
@@ -122,24 +124,18 @@ def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
     return {"training loss": losses, "NRMSE in validation": errors}
 
 
-def run_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of runs with their progress, speed and errors."""
-    head = ["run", "step", "loss", "best validation", "at step", "s/step", "left"]
-    rows = []
-    for run in runs:
-        best = run.best
-        rows.append(
-            [
-                run.name,
-                f"{run.last} of {run.num_steps}",
-                _number(run.loss),
-                _number(best["valid_nrmse"]) if best else "-",
-                str(best["step"]) if best else "-",
-                _number(run.seconds_per_step),
-                _left(run),
-            ]
-        )
-    return head, rows
+def run_row(run: Progress) -> list[str]:
+    """Return a run's progress, speed and errors."""
+    best, left = run.best or {}, run.seconds_left
+    return [
+        run.name,
+        f"{run.last} of {run.num_steps}",
+        _number(run.loss),
+        _number(best.get("valid_nrmse")),
+        str(best.get("step", "-")),
+        _number(run.seconds_per_step),
+        str(timedelta(seconds=round(left))) if math.isfinite(left) else "-",
+    ]
 
 
 def system_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
@@ -175,14 +171,6 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _left(run: Progress) -> str:
-    seconds = run.seconds_left
-    if not math.isfinite(seconds):
-        return "-"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{hours:02d}:{minutes:02d} h"
 
 
 # Bit of each dot of a Braille character, by column and then by row from the top.

@@ -15,12 +15,15 @@ from matey.mistakes import Mistake, one_line
 
 if TYPE_CHECKING:  # a file's name is checked before slow imports
     import numpy as np
+    import xarray
 
     from matey.data.trajectories import Cells
-    from matey.evaluate.forecasts.request import Contents
 
 Mode = Literal["r", "r+"]
 WELL_GROUP = "t0_fields"
+PARAMETER = "parameter_"
+"""Prefix of the names of coordinates that are parameters of the trajectories."""
+ALL_CELLS = (slice(None),) * 3
 
 
 class FormatError(Mistake):
@@ -36,24 +39,24 @@ class ForecastFile:
         close: function that hands all written values to the operating system and closes the file.
     """
 
-    def __init__(
-        self,
-        contents: Contents,
-        arrays: Any,  # noqa: ANN401
-        close: Callable[[], object],
-    ) -> None:
+    def __init__(self, contents: xarray.Dataset, arrays: Any, close: Callable[[], object]) -> None:  # noqa: ANN401
         """Take the arrays ``(trajectory, time, [z,] y, x)`` of an open file by the names of the fields."""
-        self._contents, self._arrays, self.close = contents, arrays, close
+        self._arrays, self.close = [arrays[name] for name in contents.data_vars], close
+        self._num_axes = len(contents.sizes) - 2
 
     def write(self, place: int, step: int, frames: np.ndarray, cells: Cells) -> None:
         """Write frames ``(t, f, z, y, x)`` of a box of cells of one trajectory; ``step`` is the first one's, counted from 0."""
-        for name, values in self._contents.values_of(frames).items():
-            self._arrays[name][place, step : step + len(frames), *self._contents.box(cells)] = values
+        for number, array in enumerate(self._arrays):
+            values = frames[:, number] if self._num_axes == 3 else frames[:, number, 0]
+            array[place, step : step + len(frames), *cells[-self._num_axes :]] = values
 
-    def read(self, first: int, end: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
+    def read(self, first: int, end: int, start: int, stop: int, cells: Cells = ALL_CELLS) -> np.ndarray:
         """Read written frames ``(b, t, f, z, y, x)`` of a box of cells, by default of all cells."""
-        box = slice(first, end), slice(start, stop), *self._contents.box(cells)
-        return self._contents.frames_of({name: self._arrays[name][box] for name in self._contents.fields})
+        import numpy as np
+
+        box = slice(first, end), slice(start, stop), *cells[-self._num_axes :]
+        frames = np.stack([array[box] for array in self._arrays], axis=2)
+        return frames if self._num_axes == 3 else frames[:, :, :, None]
 
 
 class Format(NamedTuple):
@@ -62,36 +65,36 @@ class Format(NamedTuple):
     Attributes:
         make: makes a file without values.
         open_file: opens a file that was made, to read (``r``), or to read and write (``r+``).
-        needs: package that has to be installed in addition to MATEY.
+        needs: package that has to be installed beside xarray.
     """
 
-    make: Callable[[Path, Contents], None]
-    open_file: Callable[[Path, Contents, Mode], ForecastFile]
-    needs: str | None = None
+    make: Callable[[Path, xarray.Dataset], None]
+    open_file: Callable[[Path, xarray.Dataset, Mode], ForecastFile]
+    needs: str
 
 
-def make_netcdf(path: Path, contents: Contents) -> None:
+def coordinates_of(contents: xarray.Dataset) -> tuple[xarray.Dataset, dict[str, dict[str, None]]]:
+    """Return a data set without its fields, and the encoding by which xarray writes it: without values for missing ones."""
+    bare = contents.drop_vars([*contents.data_vars]).reset_coords()
+    return bare, {str(name): {"_FillValue": None} for name in bare.variables}
+
+
+def make_netcdf(path: Path, contents: xarray.Dataset) -> None:
     """Make netCDF-4 by the CF conventions, for xarray, ncdump, ParaView and the tools of climate research."""
     import netCDF4
     import numpy as np
 
+    bare, encoding = coordinates_of(contents)
+    bare.to_netcdf(path, engine="netcdf4", encoding=encoding)
     missing = np.float32(np.nan)
-    with netCDF4.Dataset(path, "w", format="NETCDF4") as file:
-        file.setncatts(contents.attributes)
-        for name, size in contents.sizes.items():
-            file.createDimension(name, size)
-        for name, coordinate in contents.coordinates.items():
-            kind = str if coordinate.values.dtype == object else coordinate.values.dtype
-            variable = file.createVariable(name, kind, coordinate.dims)
-            variable.setncatts(coordinate.attributes)
-            variable[:] = coordinate.values
-        for name, field in contents.fields.items():
-            variable = file.createVariable(name, "f4", [*contents.sizes], contiguous=True, fill_value=missing)
-            variable.setncatts({**field, "coordinates": contents.further})
-            variable[(-1,) * len(contents.sizes)] = missing  # allocates all of its disk space
+    with netCDF4.Dataset(path, "a") as file:
+        for name, field in contents.data_vars.items():
+            variable = file.createVariable(name, "f4", field.dims, contiguous=True, fill_value=missing)
+            variable.setncatts(field.attrs)
+            variable[(-1,) * field.ndim] = missing  # allocates all of its disk space
 
 
-def open_netcdf(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+def open_netcdf(path: Path, contents: xarray.Dataset, mode: Mode) -> ForecastFile:
     """Open a file of `make_netcdf`."""
     import netCDF4
 
@@ -104,35 +107,32 @@ CHUNK = 2**20
 """Largest number of cells in a chunk, unless a single layer has more; writing part of a chunk rewrites the whole."""
 
 
-def make_zarr(path: Path, contents: Contents) -> None:
-    """Make a Zarr store of format 2, with the names and attributes by which xarray opens it as a data set."""
+def make_zarr(path: Path, contents: xarray.Dataset) -> None:
+    """Make a Zarr store of format 2, which xarray opens as a data set."""
     import numpy as np
     import zarr
 
-    group = zarr.open_group(path, mode="w", zarr_format=2, attributes=dict(contents.attributes))
-    for name, coordinate in contents.coordinates.items():
-        values = coordinate.values.astype(str) if coordinate.values.dtype == object else coordinate.values
-        about = {"_ARRAY_DIMENSIONS": list(coordinate.dims), **coordinate.attributes}
-        # No fill value: xarray would read a 0 as missing.
-        group.create_array(name, data=values, fill_value=None, attributes=about)
-    _, num_steps, num_layers, *layer = contents.shape
-    steps = min(num_steps, max(1, CHUNK // 4 // math.prod(contents.shape[2:])))
-    chunks = (1, steps, min(num_layers, max(1, CHUNK // math.prod(layer))), *layer)
-    for name, field in contents.fields.items():
-        about = {"_ARRAY_DIMENSIONS": [*contents.sizes], **field, "coordinates": contents.further}
-        made = {"shape": contents.shape, "chunks": chunks, "dtype": "f4", "fill_value": np.nan}
-        group.create_array(name, **made, attributes=about)
+    bare, encoding = coordinates_of(contents)
+    bare.to_zarr(path, mode="w", zarr_format=2, consolidated=False, encoding=encoding)
+    group = zarr.open_group(path, mode="r+", zarr_format=2)
+    for name, field in contents.data_vars.items():
+        _, num_steps, num_layers, *layer = field.shape
+        steps = min(num_steps, max(1, CHUNK // 4 // math.prod(field.shape[2:])))
+        chunks = (1, steps, min(num_layers, max(1, CHUNK // math.prod(layer))), *layer)
+        about = {"_ARRAY_DIMENSIONS": [*field.dims], **field.attrs}
+        made = {"shape": field.shape, "chunks": chunks, "dtype": "f4", "fill_value": np.nan}
+        group.create_array(str(name), **made, attributes=about)
     zarr.consolidate_metadata(path, zarr_format=2)
 
 
-def open_zarr(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+def open_zarr(path: Path, contents: xarray.Dataset, mode: Mode) -> ForecastFile:
     """Open a store of `make_zarr`; there is nothing to close, since every chunk is a file, written at once."""
     import zarr
 
     return ForecastFile(contents, zarr.open_group(path, mode=mode, zarr_format=2), lambda: None)
 
 
-def make_well(path: Path, contents: Contents) -> None:
+def make_well(path: Path, contents: xarray.Dataset) -> None:
     """Make The Well's HDF5 layout (`matey.data.to_the_well`), which its reader and ``matey.open_dataset`` open as trajectories.
 
     Every field is stored in ``t0_fields``, also each component of a vector.
@@ -142,28 +142,32 @@ def make_well(path: Path, contents: Contents) -> None:
 
     from matey.data.to_the_well import KINDS, add_fields, add_scalars, begin
 
-    values = {name: coordinate.values for name, coordinate in contents.coordinates.items()}
-    axes = dict(zip("xyz", reversed([*contents.sizes][2:]), strict=False))
+    *_, dims = (field.dims[2:] for field in contents.data_vars.values())
+    axes = dict(zip("xyz", reversed(dims), strict=False))
+    places = {axis: contents[name].values for axis, name in axes.items()}
+    ends = {axis: KINDS.get(contents[name].attrs["boundary"]) for axis, name in axes.items()}
+    parameters = {
+        str(name).removeprefix(PARAMETER): each.values
+        for name, each in contents.coords.items()
+        if str(name).startswith(PARAMETER)
+    }
     with h5py.File(path, "w") as file:
-        file.attrs.update(contents.attributes)
-        ends = {axis: KINDS.get(contents.coordinates[name].attributes["boundary"]) for axis, name in axes.items()}
+        file.attrs.update(contents.attrs)
         # The layout cannot describe an axis whose two ends differ.
         alike = {axis: kind for axis, kind in ends.items() if kind is not None}
-        places = {axis: values[name] for axis, name in axes.items()}
-        begin(file, contents.attributes["system"], contents.shape[0], values["time"], places, alike)
-        add_scalars(file, {}, contents.parameters)
-        add_fields(file, 0, contents.fields, num_frames=contents.shape[1], fill=np.nan)
-        for name in contents.fields:
-            field = file[WELL_GROUP][name]
+        begin(file, contents.attrs["system"], contents.sizes["trajectory"], contents["time"].values, places, alike)
+        add_scalars(file, {}, parameters)
+        add_fields(file, 0, map(str, contents.data_vars), num_frames=contents.sizes["time"], fill=np.nan)
+        for field in (file[WELL_GROUP][name] for name in contents.data_vars):
             field[(-1,) * field.ndim] = np.nan  # allocates all of its disk space
 
 
-def open_well(path: Path, contents: Contents, mode: Mode) -> ForecastFile:
+def open_well(path: Path, contents: xarray.Dataset, mode: Mode) -> ForecastFile:
     """Open a file of `make_well`."""
     import h5py
 
     file = h5py.File(path, mode, locking="best-effort")
-    return ForecastFile(contents, {name: _Turned(file[WELL_GROUP][name]) for name in contents.fields}, file.close)
+    return ForecastFile(contents, {name: _Turned(file[WELL_GROUP][name]) for name in contents.data_vars}, file.close)
 
 
 class _Turned:
@@ -180,7 +184,7 @@ class _Turned:
         self._field[*box[:2], *box[:1:-1]] = values.transpose(0, *range(values.ndim - 1, 0, -1))
 
 
-WELL = Format(make_well, open_well)
+WELL = Format(make_well, open_well, "h5py")
 FORMATS = {
     ".nc": Format(make_netcdf, open_netcdf, "netCDF4"),
     ".zarr": Format(make_zarr, open_zarr, "zarr"),
@@ -204,10 +208,9 @@ def check_path(path: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> N
         raise FormatError(
             f"{path} ends in {path.suffix or 'no suffix'}; expected .nc (netCDF), .zarr (Zarr), or .h5 or .hdf5 (The Well)."
         )
-    package = FORMATS[path.suffix].needs
-    if package is not None and find_spec(package) is None:
+    if package := next((each for each in ("xarray", FORMATS[path.suffix].needs) if find_spec(each) is None), None):
         raise FormatError(
-            f"{path} needs the package {package}, which is not installed: pip install 'matey-pde[forecast]', or write to .h5."
+            f"{path} needs the package {package}, which is not installed: pip install 'matey-pde[forecast]'."
         )
     if path.exists() and not overwrite:
         raise FormatError(f"{path} exists already; choose another name, or --overwrite it (overwrite=True).")

@@ -15,9 +15,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,8 +29,12 @@ from matey.data.dates import count_from_a_date
 from matey.data.trajectories import BadValuesError, Cells, check_storable
 from matey.data.windows import num_starts
 from matey.evaluate.conservation import kept_names
+from matey.evaluate.forecasts.formats import PARAMETER, FormatError
 from matey.mistakes import listed
 from matey.model.transfer import weights_fingerprint
+
+if TYPE_CHECKING:
+    import xarray
 
 SAME_STEP = 1e-4  # relative; times in a file need not be exact multiples of a step
 
@@ -64,8 +69,20 @@ class ForecastRequest:
                 raise DataError(
                     f"{self.data.system} has {self.data.num_trajectories} trajectories here, numbered from 0; got {number}."
                 )
-            self._check_start(self.data.trajectories[number])
-        self._check_alike()
+            about = self.data.trajectories[number]
+            if self.start > (last_start := num_starts(about, self.num_frames, 0) - 1):
+                raise DataError(
+                    f"{about.label}: it has {about.num_frames} frames, so that {self.num_frames} of them can begin at 0 to "
+                    f"{last_start}; got start {self.start}."
+                )
+        for number, what in product(self.trajectories, ("grid", "boundary", "spacing", "time_step")):
+            own, first = (getattr(each, what) for each in (self.data.trajectories[number], self.first))
+            is_measured = what in ("spacing", "time_step")
+            if own != first and not (is_measured and np.allclose(own, first, rtol=SAME_STEP, atol=0)):
+                raise DataError(
+                    f"Trajectories that are forecast together need the same {what.replace('_', ' ')}, but number {number} has "
+                    f"{own} and the first {first}; choose those that have the same with --trajectories."
+                )
 
     @property
     def first(self) -> Trajectory:
@@ -128,104 +145,18 @@ class ForecastRequest:
                 end = min(self.data.trajectories[number].num_frames, self.last_known + self.num_steps + 1)
                 yield self.data.read_given(number, self.start, end)
 
-    def _check_start(self, about: Trajectory) -> None:
-        last_start = num_starts(about, self.num_frames, 0) - 1
-        if self.start > last_start:
-            raise DataError(
-                f"{about.label}: it has {about.num_frames} frames, so that {self.num_frames} of them can begin at 0 to "
-                f"{last_start}; got start {self.start}."
-            )
-
-    def _check_alike(self) -> None:
-        for number, what in product(self.trajectories, ("grid", "boundary", "spacing", "time_step")):
-            own, first = (getattr(each, what) for each in (self.data.trajectories[number], self.first))
-            is_measured = what in ("spacing", "time_step")
-            if own != first and not (is_measured and np.allclose(own, first, rtol=SAME_STEP, atol=0)):
-                raise DataError(
-                    f"Trajectories that are forecast together need the same {what.replace('_', ' ')}, but number {number} has "
-                    f"{own} and the first {first}; choose those that have the same with --trajectories."
-                )
-
 
 CONVENTIONS = "CF-1.11"
 UNKNOWN = "?"
-PARAMETER = "parameter_"
 # CF counts seconds from a date, and a simulation has none.
 REFERENCE = "since 2000-01-01 00:00:00"
 
-
-@dataclass(frozen=True)
-class Coordinate:
-    """A coordinate.
-
-    Attributes:
-        dims: names of its dimensions.
-        values: values of the coordinate.
-        attributes: attributes of the coordinate.
-    """
-
-    dims: tuple[str, ...]
-    values: np.ndarray
-    attributes: Mapping[str, str]
+Coordinate = tuple[tuple[str, ...], np.ndarray, Mapping[str, str]]
+"""Names of a coordinate's dimensions, its values and its attributes."""
 
 
-@dataclass(frozen=True)
-class Contents:
-    """A file of forecasts without the values of its fields.
-
-    Attributes:
-        sizes: lengths of the dimensions by name, in order.
-        coordinates: coordinates by name: those of the dimensions, and further ones.
-        fields: attributes of the fields, by name.
-        attributes: attributes of the whole file.
-    """
-
-    sizes: Mapping[str, int]
-    coordinates: Mapping[str, Coordinate]
-    fields: Mapping[str, Mapping[str, str]]
-    attributes: Mapping[str, str]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of a field."""
-        return tuple(self.sizes.values())
-
-    @property
-    def has_depth(self) -> bool:
-        """Whether there is an axis z."""
-        return len(self.sizes) == 5
-
-    @property
-    def further(self) -> str:
-        """Names of the coordinates that are not dimensions, as CF's attribute ``coordinates`` lists them."""
-        return " ".join(name for name in self.coordinates if name not in self.sizes)
-
-    @property
-    def parameters(self) -> dict[str, np.ndarray]:
-        """Values of each parameter of the trajectories."""
-        found = ((name, each.values) for name, each in self.coordinates.items() if name.startswith(PARAMETER))
-        return {name.removeprefix(PARAMETER): values for name, values in found}
-
-    def values_of(self, frames: np.ndarray) -> dict[str, np.ndarray]:
-        """Return frames ``(..., f, z, y, x)`` by field, each with the grid axes of the file."""
-        fields = np.moveaxis(frames, -4, 0)  # (f, ..., z, y, x)
-        kept = fields if self.has_depth else fields[..., 0, :, :]
-        return dict(zip(self.fields, kept, strict=True))
-
-    def box(self, cells: Cells | None) -> tuple[slice, ...]:
-        """Return the slices of a box of cells along the grid axes of the file; of all cells by default."""
-        if cells is None:
-            return (slice(None),) * (len(self.sizes) - 2)
-        return cells if self.has_depth else cells[1:]
-
-    def frames_of(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return values by field as frames ``(..., f, z, y, x)``."""
-        fields = np.stack([values[name] for name in self.fields])
-        return np.moveaxis(fields if self.has_depth else fields[..., None, :, :], 0, -4)
-
-
-def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
-    """Return the contents of a request's file without the values of its fields.
+def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> xarray.Dataset:
+    """Return the data set of a request: axes, coordinates and attributes, and fields of NaN that take no memory.
 
     Args:
         request: the request.
@@ -233,16 +164,19 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
 
     Raises:
         DataError: a field has the name of a coordinate, or one that no file can hold.
+        FormatError: xarray is not installed.
     """
-    data = request.data
-    axes = ("z", "y", "x") if request.first.grid[0] > 1 else ("y", "x")
-    grid = dict(zip("zyx", request.first.grid, strict=True))
-    sizes = {"trajectory": len(request.trajectories), "time": request.num_steps}
-    coordinates = {**_of_trajectories(request), **_of_times(request)}
+    try:
+        import xarray
+    except ImportError:
+        raise FormatError("xarray is not installed: pip install 'matey-pde[forecast]'.") from None
+    data, grid = request.data, request.first.grid
+    axes = ("z", "y", "x") if grid[0] > 1 else ("y", "x")
+    coordinates, dims = {**_of_trajectories(request), **_of_times(request)}, ["trajectory", "time"]
     for axis in axes:
-        own = _of_cells(request, axis)
-        name = axis if own.dims[0] in coordinates else own.dims[0]
-        sizes[name], coordinates[name] = grid[axis], replace(own, dims=(name,))
+        (name,), values, of_axis = _of_cells(request, axis)
+        dims.append(axis if name in coordinates else name)
+        coordinates[dims[-1]] = (dims[-1],), values, of_axis
     parameters = {name for number in request.trajectories for name in data.trajectories[number].parameters}
     check_storable(data.system, (*data.fields, *sorted(parameters)))
     if clash := [name for name in data.fields if name in coordinates]:
@@ -250,8 +184,11 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
             f"{data.system}: no field may have the name of a coordinate of forecasts, {listed(coordinates)}; got "
             f"{listed(clash)}: rename it in fields."
         )
+    shape = len(request.trajectories), request.num_steps, *grid[-len(axes) :]
+    nothing = np.broadcast_to(np.float32(np.nan), shape)
+    further = " ".join(name for name in coordinates if name not in dims)
     fields = {
-        name: {"long_name": name.replace("_", " "), **_units(unit)}
+        name: (dims, nothing, {"long_name": name.replace("_", " "), "coordinates": further, **_units(unit)})
         for name, unit in zip(data.fields, data.units, strict=True)
     }
     whole = {
@@ -260,21 +197,21 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> Contents:
         "system": data.system,
         **facts,
     }
-    return Contents(sizes, coordinates, fields, whole)
+    return xarray.Dataset(fields, coordinates, whole)
 
 
 def _of_trajectories(request: ForecastRequest) -> dict[str, Coordinate]:
     dims = ("trajectory",)
     chosen = [request.data.trajectories[number] for number in request.trajectories]
     numbers = np.array(request.trajectories, dtype=np.int32)
-    names = np.array([about.name for about in chosen], dtype=object)
-    found = {
-        "trajectory": Coordinate(dims, numbers, {"long_name": "number of the trajectory in the data set"}),
-        "trajectory_name": Coordinate(dims, names, {"long_name": "name of the trajectory in its file"}),
+    names = np.array([about.name for about in chosen])
+    found: dict[str, Coordinate] = {
+        "trajectory": (dims, numbers, {"long_name": "number of the trajectory in the data set"}),
+        "trajectory_name": (dims, names, {"long_name": "name of the trajectory in its file"}),
     }
     for name in dict.fromkeys(name for about in chosen for name in about.parameters):
         values = np.array([about.parameters.get(name, np.nan) for about in chosen])
-        found[f"{PARAMETER}{name}"] = Coordinate(dims, values, {"long_name": f"{name} of the simulation"})
+        found[f"{PARAMETER}{name}"] = dims, values, {"long_name": f"{name} of the simulation"}
     return found
 
 
@@ -300,9 +237,9 @@ def _of_times(request: ForecastRequest) -> dict[str, Coordinate]:
     if unit == "s":
         period["standard_name"] = "forecast_period"
     return {
-        "time": Coordinate(dims, request.times(frames), of_time),
-        "forecast_period": Coordinate(dims, steps * request.first.time_step, period),
-        "step": Coordinate(dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
+        "time": (dims, request.times(frames), of_time),
+        "forecast_period": (dims, steps * request.first.time_step, period),
+        "step": (dims, steps, {"long_name": "snapshots since the last frame that the model was given"}),
     }
 
 
@@ -311,10 +248,10 @@ def _of_cells(request: ForecastRequest, axis: str) -> Coordinate:
     about, own = {"boundary": str(request.first.boundary[place])}, request.data.coordinates(axis, request.trajectories)
     if own is not None:
         name = own.name if own.name.isidentifier() else axis
-        return Coordinate((name,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)})
+        return (name,), own.values, {"long_name": f"{axis} as in the data", **about, **_units(own.unit)}
     spacing, size = request.first.spacing[place], request.first.grid[place]
     about["long_name"] = f"distance of the centre of the cell from the lower end of the {axis} axis"
-    return Coordinate((axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)})
+    return (axis,), (np.arange(size) + 0.5) * spacing, {**about, **_units(request.data.length_unit)}
 
 
 def _units(unit: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.reading import read_history, read_history_part
 from matey.data.trajectories import lacking_note
 from matey.evaluate.forecasts.formats import FORMATS, FormatError, check_path, errors_of_disks
-from matey.evaluate.forecasts.request import Contents, ForecastRequest, contents_of, origin_of
+from matey.evaluate.forecasts.request import ForecastRequest, contents_of, origin_of
 from matey.evaluate.held_out import HeldOut, beyond_training, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, rollout
@@ -83,7 +83,7 @@ class Forecasts:
     note: str = ""
 
     @property
-    def contents(self) -> Contents:
+    def contents(self) -> xarray.Dataset:
         """Axes, coordinates and attributes of the forecasts as a data set."""
         return contents_of(self.request, self.facts)
 
@@ -103,19 +103,17 @@ class Forecasts:
         Raises:
             FormatError: xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError:
-            raise FormatError("xarray is not installed: pip install 'matey-pde[forecast]'.") from None
-        contents = self.contents
-        values = {name: np.empty(contents.shape, dtype=np.float32) for name in contents.fields}
+        contents, asked = self.contents, self.request
+        from xarray import decode_cf
+
+        shape = len(contents.data_vars), len(asked.trajectories), asked.num_steps, *asked.first.grid
+        values = np.empty(shape, dtype=np.float32)  # (f, b, t, z, y, x)
         for frame in self:
-            of_fields = contents.values_of(frame.values.float().cpu().numpy())
-            for name, of_field in of_fields.items():
-                values[name][frame.first : frame.first + len(frame.trajectories), frame.step - 1] = of_field
-        fields = {name: ([*contents.sizes], values[name], about) for name, about in contents.fields.items()}
-        coordinates = {name: (c.dims, c.values, c.attributes) for name, c in contents.coordinates.items()}
-        return xarray.decode_cf(xarray.Dataset(fields, coordinates, contents.attributes))
+            of_batch = slice(frame.first, frame.first + len(frame.trajectories))
+            values[:, of_batch, frame.step - 1] = frame.values.float().cpu().numpy().swapaxes(0, 1)
+        for (name, empty), of_field in zip(contents.data_vars.items(), values, strict=True):
+            contents[name] = empty.copy(data=of_field.reshape(empty.shape))
+        return decode_cf(contents)
 
     def write(
         self,
@@ -200,7 +198,7 @@ class Forecasts:
         asked, group, contents = self.request, self.model.sequence_group, self.contents
         place = group.ranks.place
         open_file = partial(FORMATS[progress.path.suffix].open_file, progress.unfinished, contents)
-        done, step_bytes = int(state[0, 0]), 4 * asked.lead * math.prod(contents.shape[2:])
+        done, step_bytes = int(state[0, 0]), 4 * asked.lead * math.prod(asked.first.grid)
         together = asked.lead * max(1, STRETCH_BYTES // step_bytes)
         rolled = Rollout(self._histories(first, first + len(state)), asked.conserve)
         boxes = boxes_of_ranks(rolled.histories, group.size)
@@ -294,7 +292,10 @@ def forecast(
         smallest = 0 if name == "start" else 1
         if not isinstance(number, Integral) or int(number) < smallest:
             raise DataError(f"{name}: expected a whole number of {smallest} or more, got {number!r}.")
-    trained = model if isinstance(model, Trained) else _trained(model)
+    trained = Trained("model", model) if isinstance(model, MateyModel) else model
+    if not isinstance(trained, Trained):
+        with quiet():
+            trained = load_trained(trained)
     found_by, data = (None, data) if isinstance(data, TrajectorySet) else (data, open_dataset(data))
     data = data.with_given(trained.model.config.given)
     asked = range(data.num_trajectories) if trajectories is None else trajectories
@@ -309,13 +310,6 @@ def forecast(
     if note and command is None:
         warnings.warn(note, stacklevel=2)
     return Forecasts(network, request, batch_size, origin_of(trained, request, command), found_by, note)
-
-
-def _trained(model: str | Path | MateyModel) -> Trained:
-    if isinstance(model, MateyModel):
-        return Trained("model", model)
-    with quiet():
-        return load_trained(model)
 
 
 @dataclass(frozen=True)
