@@ -54,7 +54,7 @@ class Measure:
             fields split over ranks.
         corrections: function of a frame's fields that returns, for each component of a conserved quantity, the name of a
             field, and how fast the component grows per volume, ``(b, z, y, x)``, where this field grows. A shift of the field
-            by a constant corrects the component, see `matey.evaluate.conservation`. None for other measures.
+            by a constant corrects the component, see `matey.evaluate.rollout`. None for other measures.
     """
 
     label: str

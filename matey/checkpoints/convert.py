@@ -17,7 +17,6 @@ from jinja2 import StrictUndefined, Template
 from safetensors import SafetensorError
 from torch import Tensor
 
-from matey.checkpoints.durable import flush
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
@@ -29,6 +28,7 @@ from matey.checkpoints.run_files import (
     RUN_FILES,
     SEEN,
     ShardError,
+    flush,
     step_name,
 )
 from matey.checkpoints.source import (
@@ -43,8 +43,8 @@ from matey.checkpoints.trained import read_log
 from matey.config import RunConfig, load_config
 from matey.mistakes import Mistake, one_line
 from matey.model.configuration import MateyConfig
-from matey.model.lora import merge_adapters
 from matey.model.matey import MateyModel, quiet
+from matey.model.parts import merge_adapters
 
 MAX_SHARD = "5GB"  # size of a safetensors file that the Hugging Face Hub recommends
 

@@ -1,10 +1,11 @@
-"""Loads a trained model from a folder: a run with its configuration and log, or a model alone.
+"""Loads a trained model from a folder: a run with its configuration and log, a model alone, or a peer, which is written here.
 
 A model folder that is incomplete, needs other code or is not MATEY's is refused.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +13,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from matey.checkpoints.run_files import (
     CONFIG,
     METRICS,
     MODEL,
     MODEL_CONFIG,
+    PEER,
+    PEER_WEIGHTS,
     SEEN,
     SPLIT,
     CheckpointError,
     MetricsLog,
     is_run,
     read_metrics,
+    replace_bytes,
+    replace_text,
 )
 from matey.config import RunConfig, load_config
 from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
@@ -31,6 +37,7 @@ from matey.config.loading import shortened
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.model.matey import MateyModel
+from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
 
 __all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
 
@@ -60,7 +67,7 @@ class Trained:
     card: str = ""
     note: str = ""
 
-    facts = None  # only a peer has them, see `matey.checkpoints.peer_folder`
+    facts = None  # only a peer has them, see `matey.checkpoints.trained`
 
     @property
     def num_frames(self) -> int:
@@ -162,3 +169,76 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise CheckpointError(f"{path} is corrupt: it holds no JSON object; copy the model again.")
     return tree
+
+
+@dataclass(frozen=True)
+class TrainedPeer:
+    """A trained peer and the facts of its training; `matey.checkpoints.trained.Trained` is the same for MATEY.
+
+    Attributes:
+        name: name of the peer's folder.
+        model: the peer with its weights, on the CPU.
+        facts: kind, system and fields of the peer.
+        split: the trajectories of each part of the data that the peer was trained on.
+        seen: fingerprints of the trajectories in the training part, see `matey.data.split_record`.
+    """
+
+    name: str
+    model: Peer
+    facts: PeerFacts
+    split: SplitRecord | None
+    seen: frozenset[str]
+    run: None = None
+    log: tuple[dict[str, Any], ...] = ()
+    note: str = ""
+
+    @property
+    def num_frames(self) -> int:
+        """Number of history frames that the peer takes."""
+        return self.facts.history
+
+    @property
+    def lead_max(self) -> int:
+        """Longest lead time in snapshots that the peer was trained on."""
+        return self.facts.lead_max
+
+
+def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, seen: str) -> None:
+    """Write a peer; the file that marks a folder as a peer's is written last.
+
+    Args:
+        folder: the folder, which exists.
+        peer: the trained peer.
+        facts: kind, system and fields of the peer.
+        split: the trajectories of each part of the data.
+        seen: text of `matey.data.split_record.seen_text` for the training trajectories.
+    """
+    (folder / PEER).unlink(missing_ok=True)
+    weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}
+    replace_bytes(folder / PEER_WEIGHTS, save(weights))
+    replace_text(folder / SPLIT, split.text())
+    replace_text(folder / SEEN, seen)
+    replace_text(folder / PEER, facts.model_dump_json(indent=1) + "\n")
+
+
+def load_peer(folder: Path) -> TrainedPeer:
+    """Load what `write_peer` wrote.
+
+    Raises:
+        CheckpointError: a file is missing or corrupt, or some of the weights are not finite.
+        DataError: the record of how its data was split is corrupt.
+        Mistake: the package with such a network is not installed.
+    """
+    tree = read_json(folder / PEER)
+    try:  # strict JSON: "3" is no number, but a list counts as a tuple
+        facts = PeerFacts.model_validate_json(json.dumps(tree), strict=True)
+        weights = load_file(folder / PEER_WEIGHTS)
+        peer = with_weights(facts, weights)
+    except (OSError, ValueError, SafetensorError) as error:
+        sentence = one_line(error).removesuffix(".")
+        raise CheckpointError(f"The peer in {folder} cannot be used: {sentence}; train it again.") from None
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise CheckpointError(
+            f"Weights of the peer in {folder} are NaN or infinite: its training diverged; train it again."
+        )
+    return TrainedPeer(folder.resolve().name, peer, facts, read_record(folder / SPLIT), read_seen(folder / SEEN))

@@ -12,14 +12,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from matey.checkpoints.peer_folder import TrainedPeer, load_peer
 from matey.checkpoints.run_files import RECORDS, REPORT, distinct_names, is_peer
-from matey.checkpoints.trained import Trained, load_trained
+from matey.checkpoints.trained import Trained, TrainedPeer, load_peer, load_trained
 from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories
-from matey.evaluate.conservation import kept_note
 from matey.evaluate.evaluation import (
     LEFT_OUT,
     Candidate,
@@ -40,7 +38,7 @@ from matey.evaluate.held_out import (
     without_seen,
 )
 from matey.evaluate.records import write_records
-from matey.evaluate.rollout import longest_rollout
+from matey.evaluate.rollout import kept_note, longest_rollout
 from matey.mistakes import writing
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet

@@ -17,14 +17,21 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, TrajectorySet, Window, open_dataset
 from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
-from matey.evaluate.conservation import kept_note
 from matey.evaluate.forecaster import make_examples
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.evaluate.forecasts.request import ForecastRequest
-from matey.evaluate.forecasts.series import Forecasts, forecast
-from matey.evaluate.forecasts.views import ProbeSeries, cells_of, closing_table, probe, views, write_probes
+from matey.evaluate.forecasts.series import (
+    Forecasts,
+    ProbeSeries,
+    cells_of,
+    closing_table,
+    forecast,
+    probe,
+    views,
+    write_probes,
+)
 from matey.evaluate.held_out import HeldOut, check_fit, without_seen
-from matey.evaluate.rollout import show_rollout
+from matey.evaluate.rollout import kept_note, show_rollout
 from matey.metrics import error_text
 from matey.mistakes import writing
 from matey.model.configuration import model_config
@@ -32,9 +39,8 @@ from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import shared_out, world_size
 from matey.parallel.environment import run_on_ranks_or_here
 from matey.parallel.sequence import share_samples
-from matey.report.film import Film, probes_figure, write_film
 from matey.report.pictures import write_png
-from matey.report.plots import errors, mesh_figure, snapshots_figure
+from matey.report.plots import Film, errors, mesh_figure, probes_figure, snapshots_figure, write_film
 from matey.report.tables import mesh_table
 from matey.train import network
 

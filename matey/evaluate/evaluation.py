@@ -61,7 +61,7 @@ class Protocol:
             spread evenly over each.
         batch_size: number of samples predicted together.
         rollout_lead: snapshots per step of a second rollout from the same windows; 1 makes none.
-        conserve: whether rollouts keep the totals of conserved quantities, see `matey.evaluate.conservation`.
+        conserve: whether rollouts keep the totals of conserved quantities, see `matey.evaluate.rollout`.
     """
 
     leads: tuple[int, ...] = (1, 5)
@@ -188,7 +188,8 @@ def evaluate(
     Raises:
         DataError: see ``TrajectorySet.read``.
     """
-    data = as_given_to(model, data)
+    given = model.config.given if isinstance(model, MateyModel) else ()
+    data = replace(data, sets=tuple(each.with_given(given) for each in data.sets))  # what the model uses, and no more
     scores = score(model, data, protocol, tasks, on_forecasts)
     if has_tokens(model):
         with model.without_tokens():
@@ -207,12 +208,6 @@ def evaluate(
         worst=[make_example(model, data, _window_of(data, label, lead)) for label in worst],
         shown_rollouts=shown,
     )
-
-
-def as_given_to(model: Forecaster, data: HeldOut) -> HeldOut:
-    """Return the data with only those given fields that the model uses."""
-    given = model.config.given if isinstance(model, MateyModel) else ()
-    return replace(data, sets=tuple(each.with_given(given) for each in data.sets))
 
 
 def _score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: _Sums) -> None:
@@ -250,17 +245,9 @@ def _window_of(data: HeldOut, label: str, lead: int) -> Window:
 
 
 def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: int = 0) -> tuple[Window, ...]:
-    return tuple(
-        spread_windows(
-            data.sets[index],
-            data.trajectories[index],
-            data.num_frames,
-            lead,
-            math.ceil(protocol.max_windows / sum(data.sets[index].system == other.system for other in data.sets)),
-            horizon=horizon,
-            set_index=index,
-        )
-    )
+    source, chosen = data.sets[index], data.trajectories[index]
+    count = math.ceil(protocol.max_windows / sum(source.system == other.system for other in data.sets))
+    return tuple(spread_windows(source, chosen, data.num_frames, lead, count, horizon=horizon, set_index=index))
 
 
 @dataclass(frozen=True)

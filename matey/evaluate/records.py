@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import replace_text
 from matey.data import Window
 from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.histories import OwnCells, described

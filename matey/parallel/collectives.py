@@ -173,11 +173,6 @@ def _from_all_packed(value: object) -> list[Any]:
     return [pickle.loads(zlib.decompress(part.numpy().tobytes())) for part in whole.cpu().split(lengths)]
 
 
-def on_any_rank(flag: bool) -> bool:
-    """Return whether the flag is set on any rank."""
-    return any(from_all_ranks(flag))
-
-
 def peak_memory_bytes() -> int:
     """Return the largest amount of memory that this process held: GPU memory if it uses a GPU, else resident memory."""
     if torch.cuda.is_initialized():

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.distributed import ProcessGroup, get_backend
 
+from matey.config import ConfigError
 from matey.parallel.collectives import deepspeed
 
 
@@ -40,11 +41,11 @@ class Topology:
     num_heads: int = 1
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the groups come out even."""
+        """Raise ConfigError unless the groups come out even."""
         P, W = self.sequence_parallel_size, self.num_ranks
         if P < 1 or W % P:
             divisors = ", ".join(str(d) for d in range(1, W + 1) if W % d == 0)
-            raise ValueError(
+            raise ConfigError(
                 f"parallel.sequence_parallel_size is {P}, which does not divide the {W} ranks of this run; "
                 f"use one of {divisors}, or start another number of ranks."
             )

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,8 +47,8 @@ def sent(values: Sequence[float], device: torch.device) -> Tensor:
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
 
 
-Mark: TypeAlias = "tuple[str, float | torch.cuda.Event]"
-"""A part of a step, and the time of its end."""
+Mark = tuple[str, Any]
+"""A part of a step, and the time of its end: seconds, or an event on a GPU."""
 
 _cores = float(os.cpu_count() or 1)
 
@@ -148,15 +148,9 @@ class Reading:
         if isinstance(last, torch.cuda.Event):
             last.synchronize()
         for (_, begin), (part, end) in pairwise(self.marks):
-            seconds[part] = seconds.get(part, 0.0) + _seconds_between(begin, end)
+            took = begin.elapsed_time(end) / 1000 if isinstance(begin, torch.cuda.Event) else end - begin
+            seconds[part] = seconds.get(part, 0.0) + took
         return seconds
-
-
-def _seconds_between(begin: float | torch.cuda.Event, end: float | torch.cuda.Event) -> float:
-    if isinstance(begin, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
-        return begin.elapsed_time(end) / 1000
-    assert isinstance(begin, float) and isinstance(end, float), "all marks are taken by one clock"
-    return end - begin
 
 
 Traffic = dict[str, dict[str, float]]

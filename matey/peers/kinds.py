@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from matey.config.schema import Count
 from matey.config.section import BoundedText, FieldName, Section
-from matey.peers.inputs import NetworkPeer
-from matey.peers.networks import FourierOperator, ResNet, SmallU, UNet
+from matey.peers.networks import FourierOperator, NetworkPeer, ResNet, SmallU, UNet
 from matey.peers.stencil import StencilPeer
 
 Kind = Literal["stencil", "ResNet", "small U", "U-Net", "FNO"]

@@ -10,7 +10,8 @@ After Thakur, Rabenseifner and Gropp 2005 (doi:10.1177/1094342005051521).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,7 +31,7 @@ from matey.planning.memory import (
     read_engine,
 )
 from matey.planning.operations import count_kernels
-from matey.planning.workload import Assumed, Workload, load_workload, parts_of_batch
+from matey.planning.workload import Assumed, Workload, load_workload, parts_of, sequence_plans
 from matey.tokens.refinement import is_of_patches
 from matey.train.finetune import load_source
 from matey.train.network import group_size
@@ -66,12 +67,8 @@ class StepSeconds:
     @property
     def total(self) -> float:
         """Seconds of a step."""
-        return self.compute + self.communication
-
-    @property
-    def compute(self) -> float:
-        """Seconds in which a rank computes, or waits for another rank that computes."""
-        return self.forward + self.backward + self.recompute + self.waiting + self.optimizer
+        computing = self.forward + self.backward + self.recompute + self.waiting + self.optimizer
+        return computing + self.communication
 
     @property
     def communication(self) -> float:
@@ -169,7 +166,9 @@ def estimate(
             f"{ranks} ranks need {machine.nodes_of(ranks)} nodes of {machine.name}, which has {machine.num_nodes}."
         )
     engine = read_engine(deepspeed_config)
-    topology = _topology(run, workload, engine, ranks)
+    tokens = run.train.micro_batch * workload.most_tokens
+    size = group_size(run, workload.config, lambda: tokens, engine.value_bytes, ranks)
+    topology = Topology(0, ranks, size, SIZES[run.model.size][0])
     exchanges = plan_exchanges(run, workload, engine, topology, machine)
     seconds = _seconds(run, workload, engine, topology, machine, exchanges)
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
@@ -196,15 +195,6 @@ def estimate(
         ranks_on_node=machine.ranks_on_node(ranks),
         node_memory=None if machine.shared_devices else machine.node_memory,
     )
-
-
-def _topology(run: RunConfig, workload: Workload, engine: EngineSettings, ranks: int) -> Topology:
-    tokens = run.train.micro_batch * workload.most_tokens
-    size = group_size(run, workload.config, lambda: tokens, engine.value_bytes, ranks)
-    try:
-        return Topology(0, ranks, size, SIZES[run.model.size][0])
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _seconds(
@@ -360,12 +350,14 @@ def _of_engine(
             return [reduced]
         # One call for each of AdamW's two groups.
         return [reduced, _exchange("all_gather_into_tensor", "weights", 2, size * num / ranks, group, machine)]
-    persistent = [values for values in workload.operations.parameters if values < engine.persistent]
+    persistent = [
+        values for values in workload.operations.parameters if values < engine.zero.param_persistence_threshold
+    ]
     sliced = num - sum(persistent)
     # Weights not kept until the backward pass are gathered again there.
     rolled = num_rolled_on_average(run.train)
     times_gathered = run.train.accumulation * ((1 if sliced <= engine.live else 2) + rolled)
-    calls_gathered = times_gathered * -(-sliced // max(1, engine.prefetch))
+    calls_gathered = times_gathered * -(-sliced // max(1, engine.zero.prefetch_bucket_size))
     gather = "all_gather_into_tensor", "weights"
     return [
         _exchange("reduce_scatter_tensor", "gradients", calls, reduced_bytes, group, machine),
@@ -375,7 +367,7 @@ def _of_engine(
 
 
 def num_rolled_on_average(train: TrainSection) -> float:
-    """Return the mean number of forward passes before a micro-step that ``train.unroll`` asks for, see `matey.train.unroll`."""
+    """Return the mean number of forward passes before a micro-step that ``train.unroll`` asks for, see `matey.train.ahead`."""
     return train.unroll_share * (train.unroll + 1) / 2 if train.unroll else 0.0
 
 
@@ -398,7 +390,8 @@ def _of_sequence(
     rolled, num_blocks = num_rolled_on_average(run.train), config.num_blocks * config.has_tokens
     backward = num_blocks * run.train.accumulation
     both = backward * (1 + rolled + RECOMPUTED[run.parallel.checkpoint_blocks]) + backward
-    parts, times = parts_of_batch(workload, run.train.micro_batch, size), (2 + rolled) * run.train.accumulation
+    batch, times = tuple(islice(cycle(workload.samples), run.train.micro_batch)), (2 + rolled) * run.train.accumulation
+    parts = parts_of(workload, batch, size)
     once, near = (
         of_token * sum(counts) / len(parts)
         for counts in ([part.entering + part.leaving for part in parts], [part.near for part in parts])
@@ -408,7 +401,7 @@ def _of_sequence(
     exchanges = [_exchange("all_to_all_single", "sequence", 2 * times, once * times, whole, machine)]
     if mixings:
         exchanges.append(_exchange("all_to_all_single", "sequence", mixings, near * mixings, whole, machine))
-    for moved in workload.sequence_plans(run.train.micro_batch, topology):
+    for moved in sequence_plans(workload, batch, replace(topology, num_ranks=size, rank=0)):
         group = heads if moved is None else whole
         if moved or (moved is None and ways > 1):
             # Queries, keys and values are sent together, and the attention's result is sent back.

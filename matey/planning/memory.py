@@ -18,7 +18,7 @@ from matey.model.configuration import MateyConfig
 from matey.parallel.engine import is_bf16, zero_settings
 from matey.parallel.exchange import Topology
 from matey.planning.machine import Machine
-from matey.planning.workload import Part, Sample, Workload, num_cells, parts_of_sample
+from matey.planning.workload import Part, Sample, Workload, num_cells, outside_values, parts_of
 from matey.tokens.neighbours import places_around
 from matey.train.ahead import is_copied_ahead
 from matey.train.network import activation_bytes
@@ -87,20 +87,19 @@ def plan_memory(
     elif engine.stage > 0:
         adam = max(adam, gathered)  # gradients are already released
     return MemoryPlan(
-        weights=0 if engine.offloads_weights else weights,
+        weights=weights if engine.weights_on == "none" else 0,
         gradients=_gradients_in_backward(num, engine, ranks) + _waiting_gradients(num, engine, run.train.accumulation),
-        optimizer=0 if engine.offloads_optimizer else optimizer,
+        optimizer=optimizer if engine.optimizer_on == "none" else 0,
         of_activations=_activations(run, workload, engine, topology, machine),
         communication=_communication(num, engine, whole_buckets),
         adam=adam,
-        offloaded=weights * (engine.offloads_weights and not engine.weights_on_disk)
-        + optimizer * (engine.offloads_optimizer and not engine.optimizer_on_disk),
+        offloaded=weights * (engine.weights_on == "cpu") + optimizer * (engine.optimizer_on == "cpu"),
         process=machine.reserved_memory,
     )
 
 
 def _gradient_copies(engine: EngineSettings) -> int:
-    if engine.stage == 0 or engine.offloads_optimizer:
+    if engine.stage == 0 or engine.optimizer_on != "none":
         return 0  # AdamW uses gradients in place, or works in main memory
     # Stages 1 and 2 with bfloat16 keep float32 gradients, which are not copied again.
     in_place = engine.stage < 3 and engine.precision == "bfloat16" and engine.gradient_bytes == 4
@@ -138,7 +137,7 @@ def _communication(num: int, engine: EngineSettings, whole_buckets: bool) -> flo
     # A bucket that is sent more precisely than it is computed is copied first.
     copied = engine.message_bytes * min(num, engine.bucket) if engine.message_bytes > engine.value_bytes else 0
     if engine.stage < 3:
-        return copied + _bucket(num, engine, whole_buckets, 2 if engine.overlap else 1)
+        return copied + _bucket(num, engine, whole_buckets, 2 if engine.zero.overlap_comm else 1)
     return copied + _bucket(num, engine, whole_buckets) + engine.value_bytes * min(num, engine.live)
 
 
@@ -154,7 +153,7 @@ def _activations(
     """Return the bytes of activations and fields by part, on the rank that keeps most outside the blocks."""
     num_samples, ways = run.train.micro_batch, topology.sequence_parallel_size
     share, recompute = num_samples * workload.most_tokens / ways, run.parallel.checkpoint_blocks
-    of_tokens, on_cells, of_fields = workload.outside_values(num_samples, ways)
+    of_tokens, on_cells, of_fields = outside_values(workload, num_samples, ways)
     # A single rank that unrolls histories first has read them to its device; parts wait in main memory.
     read = num_samples * max(sample.num_bytes for sample in workload.samples) * (run.train.unroll > 0 and ways == 1)
     ready = ready_bytes(workload, num_samples, ways)
@@ -178,11 +177,12 @@ def _activations(
 @cache
 def ready_bytes(workload: Workload, micro_batch: int, ways: int) -> float:
     """Return the bytes of a prepared micro-batch on the rank that has most: its fields in float32, and plans."""
-    plans = micro_batch / ways * plan_bytes_of_token(workload.config)
+    near = 16 * len(places_around(workload.config.patches)) * workload.config.mixes_neighbours  # in two orders
+    plans = micro_batch / ways * (PLAN_BYTES + near)
     return max(
         held_bytes(workload.config, sample, part) + plans * sample.num_tokens
         for sample in workload.samples
-        for part in parts_of_sample(workload, sample, micro_batch, ways)
+        for part in parts_of(workload, (sample,) * micro_batch, ways)
     )
 
 
@@ -197,44 +197,40 @@ def held_bytes(config: MateyConfig, sample: Sample, part: Part) -> float:
     return part.num_samples * (4 * (of_own * own + around) + grains)
 
 
-def plan_bytes_of_token(config: MateyConfig) -> int:
-    """Return the bytes of a token's place in all layouts and routes, and of its neighbours, in two orders."""
-    return PLAN_BYTES + 16 * len(places_around(config.patches)) * config.mixes_neighbours
-
-
 @dataclass(frozen=True)
 class EngineSettings:
     """The settings of a DeepSpeed configuration that planning needs.
 
     Attributes:
-        stage: the ZeRO stage.
+        zero: the ZeRO section, with its defaults.
         precision: precision of weights and activations, ``float32`` or ``bfloat16``.
         gradient_bytes: bytes of each gradient value that is kept for the optimizer.
         message_bytes: bytes of each gradient value that is sent to other ranks.
-        bucket: number of values that are reduced together.
-        overlap: whether gradients should be reduced during the backward pass, see `overlaps`.
-        live: number of gathered weight values that stage 3 keeps at once.
-        prefetch: number of weight values that stage 3 gathers together.
-        persistent: size of a parameter below which stage 3 keeps it whole.
-        offloads_optimizer: whether the optimizer's state is kept off the device; DeepSpeed allows it from stage 1 on.
-        offloads_weights: whether the weights are kept off the device; with stage 3 only.
-        optimizer_on_disk: whether the offloaded optimizer state goes to a disk instead of main memory.
-        weights_on_disk: whether the offloaded weights go to a disk.
+        optimizer_on: place of the optimizer's state off the device, ``cpu`` or ``nvme``; DeepSpeed allows it from stage 1 on.
+        weights_on: place of the weights off the device, with stage 3 only; ``none`` for on the device, in both.
     """
 
-    stage: int
+    zero: Any
     precision: str
     gradient_bytes: int
     message_bytes: int
-    bucket: int
-    overlap: bool
-    live: int
-    prefetch: int
-    persistent: int
-    offloads_optimizer: bool
-    offloads_weights: bool
-    optimizer_on_disk: bool = False
-    weights_on_disk: bool = False
+    optimizer_on: str
+    weights_on: str
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage."""
+        return int(self.zero.stage)
+
+    @property
+    def bucket(self) -> int:
+        """Number of values that are reduced together."""
+        return int(self.zero.reduce_bucket_size)
+
+    @property
+    def live(self) -> int:
+        """Number of gathered weight values that stage 3 keeps at once."""
+        return min(self.zero.max_live_parameters, self.zero.max_reuse_distance)
 
     @property
     def value_bytes(self) -> int:
@@ -251,13 +247,13 @@ class EngineSettings:
             self.stage == 1
             and self.precision == "bfloat16"
             and self.gradient_bytes == 4
-            and not self.offloads_optimizer
+            and self.optimizer_on == "none"
         )
 
     @property
     def overlaps(self) -> bool:
         """Whether gradients of the last layers are reduced while those of the first are computed."""
-        return self.overlap and self.stage > 0 and not self.reduces_after_backward
+        return bool(self.zero.overlap_comm) and self.stage > 0 and not self.reduces_after_backward
 
 
 def read_engine(config: dict[str, Any]) -> EngineSettings:
@@ -266,27 +262,18 @@ def read_engine(config: dict[str, Any]) -> EngineSettings:
     Raises:
         ConfigError: the configuration holds a wrong key or value.
     """
-    zero = zero_settings(config)
-    half = is_bf16(config)
+    zero, half = zero_settings(config), is_bf16(config)
     accumulate = config.get("data_types", {}).get("grad_accum_dtype")
-    parts = (zero.offload_optimizer, zero.offload_param)
-    offload, on_disk = (
-        [part is not None and part.device not in nearer for part in parts] for nearer in (("none",), ("none", "cpu"))
+    optimizer, weights = (
+        "none" if part is None else part.device for part in (zero.offload_optimizer, zero.offload_param)
     )
     return EngineSettings(
-        stage=int(zero.stage),
+        zero,
         precision="bfloat16" if half else "float32",
         gradient_bytes=2 if half and accumulate != "fp32" else 4,
         message_bytes=4 if config.get("communication_data_type") in (None, "fp32") else 2,
-        bucket=zero.reduce_bucket_size,
-        overlap=bool(zero.overlap_comm),
-        live=min(zero.max_live_parameters, zero.max_reuse_distance),
-        prefetch=zero.prefetch_bucket_size,
-        persistent=zero.param_persistence_threshold,
-        offloads_optimizer=offload[0] and zero.stage >= 1,
-        offloads_weights=offload[1] and zero.stage == 3,
-        optimizer_on_disk=on_disk[0],
-        weights_on_disk=on_disk[1],
+        optimizer_on=optimizer if zero.stage >= 1 else "none",
+        weights_on=weights if zero.stage == 3 else "none",
     )
 
 
@@ -324,5 +311,5 @@ def read_bytes(workload: Workload, num_samples: int, ways: int) -> float:
 
 def _most_read(workload: Workload, sample: Sample, num_samples: int, ways: int) -> int:
     """Return the bytes of a micro-batch of copies of a sample that the rank with the largest part reads."""
-    parts = parts_of_sample(workload, sample, num_samples, ways)
+    parts = parts_of(workload, (sample,) * num_samples, ways)
     return sample.bytes_of_cell * max(part.num_samples * num_cells(part.cuts[0].spans) for part in parts)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import chain, cycle, islice, repeat
+from itertools import chain, repeat
 
 import numpy as np
 import torch
@@ -254,14 +254,6 @@ class Workload:
         of_groups = np.random.default_rng(0).choice(costs, (num_steps, num_groups, num_samples)).mean(axis=2)
         return float((of_groups.max(axis=1) / of_groups.mean(axis=1)).mean())
 
-    def sequence_plans(self, num_samples: int, topology: Topology) -> list[float | None]:
-        """Return how each attention of a block exchanges values among the ranks that share a micro-batch.
-
-        If each segment moves to one rank: the number of values that leave the ranks in a forward pass, summed over the group
-        and divided by the embedding width; None if tokens are exchanged for heads, see `matey.parallel.sequence`.
-        """
-        return _sequence_plans(self, num_samples, replace(topology, num_ranks=topology.sequence_parallel_size, rank=0))
-
     def keys(self, samples: Sequence[Sample]) -> list[Tensor]:
         """Return the key of each attention of a block for a micro-batch, ``(n,)`` each."""
         keys = []
@@ -295,7 +287,7 @@ class Workload:
             return num_samples * self.outside_operations / ways
         total = 0.0
         for sample, outside in zip(self.samples, self._outside_costs, strict=True):
-            parts = parts_of_sample(self, sample, num_samples, ways)
+            parts = parts_of(self, (sample,) * num_samples, ways)
             total += num_samples * (outside - self._on_cells(sample)) / ways
             total += max(part.num_samples * self._on_cells(sample, part) for part in parts)
         return total / len(self.samples)
@@ -306,21 +298,6 @@ class Workload:
             return 0
         cut = Cut.of_rank(one_batch(sample, 1), self.config, 0, 1) if part is None else part.cuts[0]
         return self.operations.cells.operations(sample.num_inputs, sample.num_fields, cut.spans)
-
-    def outside_values(self, num_samples: int, ways: int) -> tuple[int, int, int]:
-        """Return the values that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
-
-        A rank with coarse tokens has more than its share, because the values of a patch grow with its number of cells.
-
-        Args:
-            num_samples: number of samples of the micro-batch.
-            ways: number of ranks that share the micro-batch.
-
-        Returns:
-            The numbers of values of tokens, and of the network on the cells, both in its precision; and of those in the
-            precision of the fields.
-        """
-        return max(_outside_of_ranks(self, num_samples, ways), key=lambda kept: sum(kept))
 
     @cached_property
     def _block_costs(self) -> list[int]:
@@ -342,40 +319,44 @@ class Workload:
 
 
 @cache
-def parts_of_batch(workload: Workload, num_samples: int, ways: int) -> list[Part]:
-    """Return the parts of a micro-batch that ranks hold, see `matey.planning.workload`."""
-    return parts_of(workload.config, list(islice(cycle(workload.samples), num_samples)), ways)
+def sequence_plans(workload: Workload, samples: tuple[Sample, ...], group: Topology) -> list[float | None]:
+    """Return how each attention of a block exchanges values among the ranks that share a micro-batch.
 
-
-@cache
-def parts_of_sample(workload: Workload, sample: Sample, num_samples: int, ways: int) -> list[Part]:
-    """Return the parts of a micro-batch of copies of a sample that ranks hold."""
-    return parts_of(workload.config, [sample] * num_samples, ways)
-
-
-@cache
-def _sequence_plans(workload: Workload, num_samples: int, group: Topology) -> list[float | None]:
-    keys = workload.keys(list(islice(cycle(workload.samples), num_samples)))
-    plans = (cheaper_tokens_plan(key, group) for key in keys)
+    If each segment moves to one rank: the number of values that leave the ranks in a forward pass, summed over the group and
+    divided by the embedding width; None if tokens are exchanged for heads, see `matey.parallel.sequence`.
+    """
+    plans = (cheaper_tokens_plan(key, group) for key in workload.keys(samples))
     return [None if plan is None else plan.num_moved for plan in plans]
 
 
 @cache
-def _outside_of_ranks(workload: Workload, num_samples: int, ways: int) -> list[tuple[int, int, int]]:
-    """Return the three numbers of `Workload.outside_values` for each sample and rank that shares copies of it."""
+def outside_values(workload: Workload, num_samples: int, ways: int) -> tuple[int, int, int]:
+    """Return the values that a rank keeps for the backward pass outside the blocks, on the rank that keeps most.
+
+    A rank with coarse tokens has more than its share, because the values of a patch grow with its number of cells.
+
+    Args:
+        workload: the samples, of each of which a micro-batch may hold copies alone, and the network.
+        num_samples: number of samples of the micro-batch.
+        ways: number of ranks that share the micro-batch.
+
+    Returns:
+        The numbers of values of tokens, and of the network on the cells, both in its precision; and of those in the
+        precision of the fields.
+    """
     costs, found = workload.operations, []
     for sample in workload.samples:
         fields = [(seen, 0, 0) for seen, _, _ in costs.embed_keeps]
         embed = [(0, predicted, rest) for _, predicted, rest in costs.embed_keeps]
         seen, kept = _of_tokens(sample, fields), _outside(sample, embed, costs.last_keeps)
-        for part in parts_of_sample(workload, sample, num_samples, ways):
+        for part in parts_of(workload, (sample,) * num_samples, ways):
             (cut,), own = part.cuts, part.in_boxes % sample.num_tokens
             tokens, cells, of_fields = int(kept[own].sum()), 0, int(seen[own].sum())
             if costs.cells is not None:
                 values = costs.cells.keeps(sample.num_inputs, sample.num_fields, cut.spans)
                 cells, of_fields = part.num_samples * values[1], of_fields + part.num_samples * values[0]
             found.append((tokens, cells, of_fields))
-    return found
+    return max(found, key=sum)
 
 
 def _outside(sample: Sample, embed: Sequence[Costs], last: Sequence[Costs]) -> Tensor:
@@ -442,9 +423,10 @@ def ranks_looked_at(ways: int) -> range:
     return range(0, ways, -(-ways // RANKS_LOOKED_AT))
 
 
-def parts_of(config: MateyConfig, samples: Sequence[Sample], ways: int) -> list[Part]:
+@cache
+def parts_of(workload: Workload, samples: tuple[Sample, ...], ways: int) -> list[Part]:
     """Return the parts of a micro-batch that `ranks_looked_at` hold; samples of a system and a size are one batch."""
-    batches: dict[object, list[Sample]] = {}
+    config, batches = workload.config, dict[object, list[Sample]]()
     for sample in samples:
         batches.setdefault((sample.system, sample.window, sample.num_fields), []).append(sample)
     layout = joined([stacked([s.layout for s in each]) for each in batches.values()], [*map(len, batches.values())])

@@ -1,7 +1,11 @@
-"""The pages of an evaluation, one HTML file each: how good a model is and where it fails, and several models compared."""
+"""The pages of an evaluation, one HTML file each: how good a model is and where it fails, and several models compared.
+
+Pages are filled in from templates, load nothing from outside, and escape all text.
+"""
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 from collections.abc import Sequence
@@ -10,20 +14,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from matey.checkpoints.durable import replace_text
-from matey.checkpoints.peer_folder import TrainedPeer
-from matey.checkpoints.trained import Trained
+from matey.checkpoints.run_files import replace_text
+from matey.checkpoints.trained import Trained, TrainedPeer
 from matey.evaluate.evaluation import Evaluation, Protocol
 from matey.evaluate.forecaster import Example
 from matey.evaluate.held_out import HeldOut
 from matey.metrics import METRICS
 from matey.model.configuration import MateyConfig
 from matey.report import plots, tables
-from matey.report.film import film_of
-from matey.report.page import PAGES, page
-from matey.report.plots import patch_text
+from matey.report.pictures import to_png
+from matey.report.plots import film_of, patch_text
 from matey.tokens.patches import padding_note
+
+PAGES = Environment(
+    loader=PackageLoader("matey.report"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+
+
+def embedded(picture: bytes) -> str:
+    """Return the address by which a page holds a picture, a PNG or an animated GIF."""
+    kind = "gif" if picture.startswith(b"GIF") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def by_system(items: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return items by the name of their system, in the order in which the systems first appear."""
+    return {
+        system: [each for each in items if each.system == system] for system in dict.fromkeys(x.system for x in items)
+    }
+
+
+PAGES.filters.update(by_system=by_system, embedded=embedded, png=to_png)
+
+
+def page(template: str, title: str, **values: Any) -> str:  # noqa: ANN401 (whatever the template shows)
+    """Return a whole HTML document from a template in ``templates/``, with a list of its contents above its first chapter."""
+    head, *chapters = PAGES.get_template(template).render(title=title, **values).split("<h2>")
+    titles = [chapter.partition("</h2>")[0] for chapter in chapters]
+    links = [f'<a href="#part-{number}">{title}</a>' for number, title in enumerate(titles)]
+    parts = [f'<h2 id="part-{number}">{chapter}' for number, chapter in enumerate(chapters)]
+    return "".join([head, f"<nav>{' '.join(links)}</nav>\n" if links else "", *parts])
+
 
 PAGES.globals.update(film_of=film_of, plots=plots, tables=tables)
 

@@ -1,15 +1,19 @@
-"""Figures in one style: fields and meshes of tokens, then curves of trainings, rollouts and spectra."""
+"""Figures in one style: fields and meshes of tokens, curves of trainings, rollouts and spectra, films, and series at probes."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -19,8 +23,10 @@ from torch import Tensor
 
 from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.forecaster import Example
+from matey.evaluate.forecasts.formats import ffmpeg
+from matey.evaluate.forecasts.series import ProbeSeries
 from matey.evaluate.records import Record
-from matey.evaluate.rollout import ShownRollout
+from matey.evaluate.rollout import ShownRollout, View
 from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
@@ -266,8 +272,18 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
     systems = list(dict.fromkeys(record.system for record in records))
     figure, panels = _panels(len(systems))
     for axes, system in zip(panels, systems, strict=True):
-        _draw_rollouts(axes, [record for record in records if record.system == system])
-        axes.set_title(literal(system))
+        curves: dict[tuple[str, str], list[Record]] = {}
+        for record in (record for record in records if record.system == system):
+            curves.setdefault((record.field, record.kind), []).append(record)
+        kinds = [kind for field, kind in curves if field == ALL_FIELDS]
+        _draw_curves(axes, system, {label_of(kind): curves[ALL_FIELDS, kind] for kind in kinds})
+        names = [name for name, kind in curves if name != ALL_FIELDS and kind == kinds[0]]
+        for colour, name in zip(COLOURS[len(kinds) :], names if len(names) > 1 else [], strict=False):
+            leads = [r.lead for r in curves[name, kinds[0]]]
+            label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
+            axes.plot(leads, [r.nrmse for r in curves[name, kinds[0]]], color=colour, linewidth=1, label=label)
+            axes.plot(leads, [r.persistence_nrmse for r in curves[name, kinds[0]]], "--", color=colour, linewidth=0.8)
+        _finish(axes)
     return figure
 
 
@@ -277,19 +293,22 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
     systems = list(dict.fromkeys(record.system for records in records_by_model for record in records))
     figure, panels = _panels(len(systems))
     for axes, system in zip(panels, systems, strict=True):
-        curves = [
-            [r for r in records if (r.system, r.field, r.kind) == (system, ALL_FIELDS, "rollout")]
-            for records in records_by_model
-        ]
-        known = next(own for own in curves if own)
-        persistence = [r.persistence_nrmse for r in known]
-        axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
-        for colour, name, own in zip(itertools.cycle(COLOURS), names, curves):
-            if own:  # a peer has records of one system only
-                axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=literal(name))
+        shown = system, ALL_FIELDS, "rollout"
+        of_models = ([r for r in own if (r.system, r.field, r.kind) == shown] for own in records_by_model)
+        _draw_curves(axes, system, dict(zip(map(literal, names), of_models, strict=True)))
         _finish(axes)
-        axes.set_title(literal(system))
     return figure
+
+
+def _draw_curves(axes: Axes, system: str, curves: Mapping[str, Sequence[Record]]) -> None:
+    """Draw a system's errors by the names of the curves, and persistence's; a peer of another system has none."""
+    known = next(own for own in curves.values() if own)
+    persistence = [r.persistence_nrmse for r in known]
+    axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
+    for colour, (name, own) in zip(itertools.cycle(COLOURS), curves.items()):
+        if own:
+            axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
+    axes.set_title(literal(system))
 
 
 @matplotlib.rc_context(STYLE)
@@ -329,27 +348,131 @@ def label_of(kind: str) -> str:
     return kind.replace("rollout", "MATEY")
 
 
-def _draw_rollouts(axes: Axes, records: Sequence[Record]) -> None:
-    overall = [record for record in records if record.field == ALL_FIELDS]
-    kinds = list(dict.fromkeys(record.kind for record in overall))
-    first = [record for record in overall if record.kind == kinds[0]]
-    persistence = [record.persistence_nrmse for record in first]
-    axes.plot([r.lead for r in first], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
-    for colour, kind in zip(itertools.cycle(COLOURS), kinds):
-        own = [record for record in overall if record.kind == kind]
-        axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=label_of(kind))
-    names = [name for name in dict.fromkeys(record.field for record in records) if name != ALL_FIELDS]
-    for colour, name in zip(COLOURS[len(kinds) :], names if len(names) > 1 else [], strict=False):
-        own = [record for record in records if (record.field, record.kind) == (name, kinds[0])]
-        leads = [r.lead for r in own]
-        label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
-        axes.plot(leads, [r.nrmse for r in own], color=colour, linewidth=1, label=label)
-        axes.plot(leads, [r.persistence_nrmse for r in own], "--", color=colour, linewidth=0.8)
-    _finish(axes)
-
-
 def _finish(axes: Axes) -> None:
     """Label the axes of a panel with all its curves; errors grow by decades over a rollout."""
     axes.set(xlabel="snapshots rolled out", ylabel="NRMSE (error over the field's size)", yscale="log")
     axes.locator_params("x", integer=True)
     axes.legend(fontsize=8, **BELOW)
+
+
+FRAMES_PER_SECOND = 12
+DOTS_PER_INCH = 100
+PAGE_FRAMES_PER_SECOND, PAGE_DOTS_PER_INCH = 3, 90
+MOST_NAMED = 8  # most series that a legend names
+SINCE_THE_BEGINNING = "since the trajectory began"
+TRUTH, FORECAST, ERROR, MESH = "truth", "forecast", "forecast \N{MINUS SIGN} truth", "mesh of tokens"
+
+
+class Film:
+    """The figure of a film, redrawn for each picture."""
+
+    @matplotlib.rc_context(PICTURE_STYLE)
+    def __init__(
+        self, views: Sequence[View], spacing: tuple[float, float, float], field: str, clock: str = SINCE_THE_BEGINNING
+    ) -> None:
+        """Draw the panels.
+
+        Args:
+            views: the first view, and others that make the colour scales; those of the truth hold where it is known.
+            spacing: cell size along ``z, y, x``.
+            field: name of the field.
+            clock: words that follow "time" and explain it.
+        """
+        self._clock, first = clock, views[0]
+        values = [(view.forecast if view.truth is None else view.truth).numpy() for view in views]
+        limits = min(map(np.nanmin, values)), max(map(np.nanmax, values))
+        errors = (np.abs((v.forecast - v.truth).numpy()) for v in views if v.truth is not None)
+        largest_error = max((np.percentile(np.nan_to_num(e, posinf=0), 99.5) for e in errors), default=0) or 1.0
+        self._grid, self._spacing = first.forecast.shape, spacing
+        names = [FORECAST] if first.truth is None else [TRUTH, FORECAST, ERROR]
+        names += [] if first.layout is None else [MESH]
+        height = 10 / len(names) * height_over_width(self._grid, spacing) + 1.0
+        self.figure = Figure(figsize=(10, height), layout="constrained")
+        FigureCanvasAgg(self.figure)
+        self._images: dict[str, AxesImage] = {}
+        for axes, name in zip(self.figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            low, high = (-largest_error, largest_error) if name == ERROR else limits
+            colours = {ERROR: "RdBu_r", MESH: "Greys_r"}.get(name, "viridis")
+            empty = np.full(plane(first.forecast).shape, np.nan, dtype=np.float32)
+            self._images[name] = show_field(axes, empty, spacing, colours, low, high)
+            axes.set(title=name, xticks=[], yticks=[])
+            bar = self.figure.colorbar(self._images[name], ax=axes, orientation="horizontal", pad=0.02, aspect=30)
+            bar.set_label("error" if name == ERROR else words(field))
+            bar.ax.locator_params(nbins=4)
+            bar.outline.set_visible(False)
+
+    def draw(self, view: View) -> None:
+        """Redraw the figure for a view."""
+        forecast = plane(view.forecast)
+        pictures = {FORECAST: forecast}
+        if TRUTH in self._images:
+            truth = np.full_like(forecast, np.nan) if view.truth is None else plane(view.truth)
+            pictures |= {TRUTH: truth, ERROR: forecast - truth}
+            self._images[TRUTH].axes.set_title(TRUTH if view.truth is not None else "truth has ended")
+        for name, values in pictures.items():
+            self._images[name].set_data(values)
+        if view.layout is not None:
+            self._images[MESH].set_data(forecast)
+            self._draw_mesh(view.layout)
+        self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.10g} {self._clock}", fontsize=11)
+
+    def _draw_mesh(self, layout: TokenLayout) -> None:
+        axes = self._images[MESH].axes
+        axes.set_title(f"mesh: {layout.num_tokens} tokens")
+        for collection in list(axes.collections):
+            collection.remove()
+        draw_mesh(axes, layout, self._grid, self._spacing, 0.8)
+
+
+def write_film(
+    path: Path, film: Film, views: Iterable[View], dots_per_inch: int = DOTS_PER_INCH, rate: int = FRAMES_PER_SECOND
+) -> None:
+    """Write a film as ``.gif`` or ``.mp4``, see `matey.evaluate.forecasts.formats`.
+
+    Raises:
+        OSError: the film cannot be written.
+    """
+    writer = _writer(path, rate)
+    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    with matplotlib.rc_context(PICTURE_STYLE), writer.saving(film.figure, str(unfinished), dots_per_inch):
+        for view in views:
+            film.draw(view)
+            writer.grab_frame()
+            # The panels keep their places from the first picture, because the layout takes half the time of a picture.
+            film.figure.set_layout_engine("none")
+    unfinished.replace(path)
+
+
+def film_of(rollout: ShownRollout) -> bytes:
+    """Return the film of a rollout as a looping GIF."""
+    film = Film(rollout.views, rollout.spacing, rollout.field)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "film.gif"
+        write_film(path, film, rollout.views, PAGE_DOTS_PER_INCH, PAGE_FRAMES_PER_SECOND)
+        return path.read_bytes()
+
+
+@matplotlib.rc_context(STYLE)
+def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: str) -> Figure:
+    """Draw the series at probed cells, the truth dashed, a panel for each field; the words of ``clock`` follow "time"."""
+    figure = Figure(figsize=(10, 2.4 * len(fields) + 0.4), layout="constrained")
+    panels = figure.subplots(len(fields), 1, squeeze=False, sharex=True)[:, 0]
+    for index, (axes, field) in enumerate(zip(panels, fields, strict=True)):
+        for own, colour in zip(series, itertools.cycle(COLOURS)):
+            cell = ", ".join(map(str, own.cell[1:] if own.cell[0] == 0 else own.cell))
+            name = f"trajectory {own.trajectory}, cell {cell}"
+            axes.plot(own.times, own.forecast[:, index], color=colour, label=name)
+            axes.plot(own.times, own.truth[:, index], "--", color=colour, linewidth=1)
+        axes.set(xlabel=f"time {clock} (dashed: known and truth)", ylabel=words(field))
+        if len(series) <= MOST_NAMED:
+            axes.legend(fontsize=8, ncols=2)
+    return figure
+
+
+def _writer(path: Path, rate: int) -> AbstractMovieWriter:
+    if path.suffix == ".gif":
+        return PillowWriter(fps=rate)
+    matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg()
+    # Players need even numbers of pixels.
+    even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
+    return FFMpegWriter(fps=rate, codec="libx264", extra_args=even)

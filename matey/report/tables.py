@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from matey import metrics
 from matey.data.trajectories import ALL_FIELDS
@@ -16,8 +17,40 @@ from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTE
 from matey.evaluate.spectra import POWER
 from matey.metrics import METRICS
 from matey.physics import measure
-from matey.report.page import Table
 from matey.report.plots import patch_text
+from matey.text_table import text_table
+
+
+class Table(NamedTuple):
+    """A table of text.
+
+    Attributes:
+        head: titles of the columns.
+        rows: rows, each as long as ``head``.
+        num_text: number of columns, from the left, that hold words; the others hold numbers.
+        best: index of the column to set off in each row; empty for none.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_text: int = 1
+    best: Sequence[int] = ()
+
+    def text(self, merge: int = 0) -> str:
+        """Return the table as plain text, with a star in the columns to set off; empty without rows."""
+        if not self.rows:
+            return ""
+        if not self.best:
+            return text_table(self.head, self.rows, self.num_text, merge)
+        rows = [
+            [
+                *row[: self.num_text],
+                *(f"{cell}{' *'[at == best]}" for at, cell in enumerate(row) if at >= self.num_text),
+            ]
+            for row, best in zip([self.head, *self.rows], [-1, *self.best], strict=True)
+        ]
+        return text_table(rows[0], rows[1:], self.num_text, merge)
+
 
 READING = (
     "NRMSE: error over the size of the field, 0.01 is 1 %. VRMSE: over its deviation, 1 is a forecast of its mean.\n"
@@ -158,16 +191,8 @@ def mesh_table(examples: Sequence[Example]) -> Table:
     patches = [f"patch {patch_text(patch)}" for patch in examples[0].patches]
     rows = []
     for example in examples:
-        total, uniform = sum(example.tokens_per_level), example.num_uniform_tokens
-        rows.append(
-            (
-                f"{example.frame}",
-                *map(str, example.tokens_per_level),
-                f"{total}",
-                f"{uniform}",
-                f"{total / uniform:.0%}",
-            )
-        )
+        counts, uniform = example.tokens_per_level, example.num_uniform_tokens
+        rows.append([*map(str, (example.frame, *counts, sum(counts), uniform)), f"{sum(counts) / uniform:.0%}"])
     return Table(("last known frame", *patches, "tokens", "uniform fine grid", "share"), rows)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import replace_text
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig, dump_config, load_config
 from matey.config.files import ROOT, find_shipped

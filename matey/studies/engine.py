@@ -32,7 +32,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import replace_text
 from matey.config.files import ROOT, is_installed
 from matey.mistakes import Mistake
 from matey.process.launchers import program_of

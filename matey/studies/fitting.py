@@ -21,8 +21,8 @@ from einops import rearrange
 from torch import Tensor
 
 from matey.benchmark.step import now as time_of
-from matey.checkpoints.peer_folder import write_peer
 from matey.checkpoints.run_files import RECORDS
+from matey.checkpoints.trained import write_peer
 from matey.config import RunConfig
 from matey.data import DataError
 from matey.data.split_record import seen_text
@@ -34,8 +34,8 @@ from matey.evaluate.records import write_records
 from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
 from matey.mistakes import Mistake, one_line
-from matey.peers.inputs import NetworkPeer
 from matey.peers.kinds import PeerFacts, untrained
+from matey.peers.networks import NetworkPeer
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.process.start import keep_freed_memory
 from matey.studies.cases import StudyError

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import replace_text
 from matey.config import ConfigError, RunConfig, dump_config, load_config, load_deepspeed_config
 from matey.config.files import find_shipped
 from matey.data.remote import rooted

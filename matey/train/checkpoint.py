@@ -24,15 +24,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import matey
-from matey.checkpoints.durable import (
-    flush,
-    flush_names,
-    flush_shards,
-    free_name,
-    remove_if_it_goes,
-    replace_text,
-    still_there,
-)
 from matey.checkpoints.run_files import (
     ABOUT,
     CHECKPOINTS,
@@ -45,22 +36,28 @@ from matey.checkpoints.run_files import (
     MODEL_BEFORE,
     STEP,
     ShardError,
+    flush,
+    flush_names,
+    flush_shards,
+    free_name,
     latest_tag,
     read_metrics,
+    remove_if_it_goes,
+    replace_text,
     step_name,
+    still_there,
 )
 from matey.checkpoints.source import AVERAGE, Source, average_file, find_damage, layout_of, open_checkpoint
 from matey.config import ConfigError, RunConfig, dump_config, load_config
 from matey.config.flags import command_line
 from matey.data.stream import ends_of_workers_heard_later
 from matey.mistakes import Mistake, one_line
-from matey.model.lora import adapters_of, plain_weights
 from matey.model.matey import MateyModel, quiet
+from matey.model.parts import adapters_of, plain_weights
 from matey.parallel.collectives import Engine, barrier, from_all_ranks, from_rank_zero, rank, world_size
 from matey.parallel.engine import load_deepspeed, whole_parameters
 from matey.parallel.failure import lost_contact
-from matey.parallel.master import Piece, masters, refresh_module, set_frozen, set_whole, trained_names
-from matey.parallel.muon import stepped_by_muon
+from matey.parallel.master import Piece, masters, refresh_module, set_frozen, set_whole, stepped_by_muon, trained_names
 from matey.train.folder import (
     DONE,
     FolderLock,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +12,11 @@ from matey.config import Part, RunConfig
 from matey.data.trajectories import lacking_note
 from matey.data.views import TimeBlocks
 from matey.metrics import error_text
-from matey.model.lora import is_adapter
 from matey.model.matey import MateyModel
-from matey.model.parts import part_of
+from matey.model.parts import is_adapter, part_of
 from matey.model.transfer import Transfer
 from matey.parallel.exchange import Topology
-from matey.parallel.muon import matrices_of_blocks
+from matey.parallel.master import matrices_of_blocks
 from matey.text_table import text_table
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import padding_note
@@ -40,7 +39,10 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     for data, path in zip(run_data.others, run.data.validate_on, strict=True):
         names = ", ".join(name if name in learnt else f"{name} (not trained)" for name in data.fields)
         lines.append(f"{data.system}: {names}; {data.num_trajectories} trajectories to validate on; {path}")
-    lines += _padding_notes(run, run_data)
+    for data in run_data.all_sets:
+        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
+            if note := padding_note(grid, run.tokens.patches[0]):
+                lines.append(f"{data.system}: {note}")
     lines += filter(None, [lacking_note(model.config.parameters, model.config.given, run_data.all_sets)])
     num_parameters = sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters())
     samples = run.train.micro_batch * run.train.accumulation * topology.num_data_ranks
@@ -48,7 +50,11 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
         f"{run.model.size} {run.model.scheme}, {num_parameters:,} parameters; {run.tokens.set} patches "
         f"{[list(patch) for patch in run.tokens.patches]}; global batch {samples} samples on {topology.num_ranks} ranks"
     )
-    lines += _optimizer_notes(run, model)
+    if run.train.optimizer == "muon" and (shapes := matrices_of_blocks(model)):
+        num_weights = sum(shape.numel() for shape in shapes.values())
+        lines.append(f"Muon trains {num_weights:,} weights in {len(shapes)} matrices of the blocks, AdamW all others.")
+    elif run.train.optimizer == "muon":
+        lines.append("AdamW trains all: train.optimizer is muon, but no matrix of the blocks is trained.")
     if topology.sequence_parallel_size > 1:
         lines.append(
             f"{topology.num_data_ranks} sequence groups of {topology.sequence_parallel_size} ranks: attention exchanges tokens "
@@ -57,25 +63,6 @@ def describe(run: RunConfig, run_data: RunData, model: MateyModel, topology: Top
     if first_step:
         lines.append(f"Going on after step {first_step}.")
     return "\n".join(lines)
-
-
-def _optimizer_notes(run: RunConfig, model: MateyModel) -> Iterator[str]:
-    """Yield a sentence on the weights that Muon trains, if it is asked for."""
-    if run.train.optimizer != "muon":
-        return
-    if shapes := matrices_of_blocks(model):
-        num_weights = sum(shape.numel() for shape in shapes.values())
-        yield f"Muon trains {num_weights:,} weights in {len(shapes)} matrices of the blocks, AdamW all others."
-    else:
-        yield "AdamW trains all: train.optimizer is muon, but no matrix of the blocks is trained."
-
-
-def _padding_notes(run: RunConfig, run_data: RunData) -> Iterator[str]:
-    """Yield lines on the padding of each data set's grids."""
-    for data in run_data.all_sets:
-        for grid in dict.fromkeys(trajectory.grid for trajectory in data.trajectories):
-            if note := padding_note(grid, run.tokens.patches[0]):
-                yield f"{data.system}: {note}"
 
 
 def parts_table(model: MateyModel, transferred: Transfer | None) -> str:

@@ -13,9 +13,8 @@ from matey.checkpoints.trained import Trained, load_trained
 from matey.config import ConfigError, FinetuneSection, Part, RunConfig, source_of
 from matey.config.schema import FINETUNE_MODES
 from matey.model.configuration import with_network_of
-from matey.model.lora import add_adapters, is_adapter
 from matey.model.matey import MateyModel, quiet
-from matey.model.parts import OUTPUT, part_of
+from matey.model.parts import OUTPUT, add_adapters, is_adapter, part_of
 from matey.model.transfer import Transfer, transfer
 from matey.train.describe import parts_table
 from matey.train.run import opened, train_run

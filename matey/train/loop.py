@@ -29,17 +29,16 @@ from matey.model.boxes import share_of
 from matey.model.forecast import Forecast
 from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare, prepare_parts
-from matey.parallel.collectives import Engine, on_any_rank, rank, sum_over_ranks
+from matey.parallel.collectives import Engine, from_all_ranks, rank, sum_over_ranks
 from matey.parallel.engine import forget_order_of_modules, set_learning_rate, take_step
 from matey.parallel.exchange import Topology
 from matey.parallel.failure import during
 from matey.parallel.meter import Late, Meter, Reading, Traffic, count_traffic, take_traffic
 from matey.process.signals import asked_to_leave
-from matey.train.ahead import AsRead, MicroBatch, on_device
+from matey.train.ahead import AsRead, MicroBatch, num_rolled, on_device, rolled_out
 from matey.train.checkpoint import MovingAverage, RunError, RunFolder
 from matey.train.describe import validation_sentence
 from matey.train.loss import LossScale, errors_of, training_loss
-from matey.train.unroll import num_rolled, rolled_out
 
 
 def train(
@@ -451,7 +450,7 @@ def validate(
     of_rounds = [chunks[mine if mine < len(chunks) else 0] for mine in rounds]
     stream = on_device((read_and_prepare(engine.module, sets, chunk, history) for chunk in of_rounds), engine.device)
     for mine, chunk in zip(rounds, of_rounds, strict=True):
-        if on_any_rank(asked_to_leave()):
+        if any(from_all_ranks(asked_to_leave())):
             engine.train()
             return None
         prepared = cast(Prepared, next(stream))

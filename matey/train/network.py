@@ -98,10 +98,7 @@ def topology_of(run: RunConfig, data: RunData, config: MateyConfig, value_bytes:
         return done_by_rank_zero(lambda: max(layout_of(run, data, config, n).num_tokens for n in range(AUTO_DRAWS)))
 
     size = group_size(run, config, most_tokens, value_bytes, world_size())
-    try:
-        return Topology(rank(), world_size(), size, config.num_heads)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    return Topology(rank(), world_size(), size, config.num_heads)
 
 
 def check_attention(backend: str, is_bf16: bool) -> None:

@@ -106,7 +106,13 @@ def _train_in(
     say(opening)
     folder.write_about(opening)
     if progress.is_done(run.train):
-        say(_nothing_to_do(run, progress))
+        is_early = progress.has_stopped_early(run.train)
+        said = (
+            f"Training ended early at step {progress.step}"
+            if is_early
+            else f"Step {progress.step} of {run.train.steps} is done"
+        )
+        say(f"{said}: nothing to do. Raise {'train.patience' if is_early else 'train.steps'} to go on.")
         folder.record_done(run.train.steps)
         return True
     stream = stream_of(run, data.mixture, model, engine.device, topology, progress.step)
@@ -152,12 +158,6 @@ def _start_or_resume(
         )
         return Progress(done, owes_validation=state["owes_validation"], validated=validated)
     return Progress(done, state["best"], state["stale"], state["owes_validation"], validated)
-
-
-def _nothing_to_do(run: RunConfig, progress: Progress) -> str:
-    if progress.has_stopped_early(run.train):
-        return f"Training ended early at step {progress.step}: nothing to do. Raise train.patience to go on."
-    return f"Step {progress.step} of {run.train.steps} is done: nothing to do. Raise train.steps to go on."
 
 
 def pretrain(

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 
-from matey.checkpoints.durable import replace_text
-from matey.checkpoints.run_files import SEEN, SPLIT
+from matey.checkpoints.run_files import SEEN, SPLIT, replace_text
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.schema import LOSSES
 from matey.data import open_dataset, open_sets
@@ -200,17 +199,12 @@ def _check_apart(run: RunConfig, sets: Sequence[TrajectorySet], others: Sequence
                 raise ConfigError(words.format(source))
 
 
-def _largest_lead(run: RunConfig, data: TrajectorySet, trajectories: Sequence[int]) -> int:
-    """Return ``data.lead_max``, or less if the shortest of the trajectories allows less, as it does in training."""
-    shortest = min((data.trajectories[trajectory].num_frames for trajectory in trajectories), default=0)
-    return max(1, min(run.data.lead_max, shortest - run.data.history))
-
-
 def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Sequence[Sequence[int]]) -> list[Window]:
     """Spread ``train.validation_windows`` per system over its trajectories, half at lead 1 and half at the largest lead."""
     windows: list[Window] = []
     for index, (data, chosen) in enumerate(zip(sets, trajectories, strict=True)):
-        leads = sorted({1, _largest_lead(run, data, chosen)})
+        shortest = min((data.trajectories[trajectory].num_frames for trajectory in chosen), default=0)
+        leads = sorted({1, max(1, min(run.data.lead_max, shortest - run.data.history))})  # as in training
         count = math.ceil(run.train.validation_windows / len(leads))
         for lead in leads:
             windows += spread_windows(data, chosen, run.data.history, lead, count, set_index=index)
@@ -322,7 +316,13 @@ def _split_as_before(
     run: RunConfig, sets: Sequence[TrajectorySet], prints: Sequence[Mapping[int, str]], before: SplitRecord, path: Path
 ) -> tuple[Splits, SplitRecord, tuple[str, ...]]:
     """Split as a record says, with trajectories of new names held out that begin like what was held out; see `split_run`."""
-    _check_settings(run, before, path)
+    for key in ("split", "split_seed", "trajectories"):
+        then, asked = getattr(before.settings, key), getattr(run.data, key)
+        if then != asked:
+            raise ConfigError(
+                f"{path} says that the run was split with data.{key} = {then}, this one asks for {asked}; use the same, or "
+                "another output.dir."
+            )
     parts, notes = RecordedParts(before), []
     splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     now = _record(run, sets, splits, prints)
@@ -340,16 +340,6 @@ def _split_as_before(
         now = _record(run, sets, splits, prints)
         notes.append(f"Held out, since they begin like what was held out before: {listed(labels, _MOST_NAMED)}.")
     return splits, now.with_what_went(before), tuple(notes)
-
-
-def _check_settings(run: RunConfig, before: SplitRecord, path: Path) -> None:
-    for key in ("split", "split_seed", "trajectories"):
-        then, now = getattr(before.settings, key), getattr(run.data, key)
-        if then != now:
-            raise ConfigError(
-                f"{path} says that the run was split with data.{key} = {then}, this one asks for {now}; use the same, or "
-                "another output.dir."
-            )
 
 
 def _record(

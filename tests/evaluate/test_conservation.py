@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.conservation import conserved_by, kept, totals_of
 from matey.evaluate.histories import OwnCells, Whole, described
-from matey.evaluate.rollout import Rollout, rollout
+from matey.evaluate.rollout import Rollout, conserved_by, kept, rollout, totals_of
 from matey.physics import MEASURES, measure
 from tests.support.laws import law
 from tests.support.models import make_model

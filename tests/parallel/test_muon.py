@@ -8,7 +8,7 @@ import torch
 from matey.config import ConfigError, FinetuneSection, TrainSection
 from matey.config.schema import FINETUNE_MODES
 from matey.parallel.engine import build_engine, parameter_groups
-from matey.parallel.muon import matrices_of_blocks, orthogonalized
+from matey.parallel.master import matrices_of_blocks, orthogonalized
 from tests.parallel.muon_cases import ENGINES
 from tests.support.models import make_model
 from tests.support.programs import cases_of, start_ranks

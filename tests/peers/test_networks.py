@@ -13,9 +13,8 @@ from matey.config import load_config
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.mistakes import Mistake
-from matey.peers.inputs import peer_inputs
 from matey.peers.kinds import NETWORKS
-from matey.peers.networks import FourierOperator
+from matey.peers.networks import FourierOperator, peer_inputs
 from matey.peers.stencil import StencilPeer
 from matey.studies.fitting import BATCH, fit_stencil, train_network
 from matey.studies.trainings import protocol_of

@@ -60,7 +60,7 @@ def check_engines(size, ranks, settings):
         }
         point["peak"] = max(point["backward"], point["step"])
         ratios = ", ".join(f"{part} {value / point[part]:.2f}" for part, value in planned.items())
-        PROVED.append(f"{name}{', overlap' * engine.overlap}: planned over measured {ratios}")
+        PROVED.append(f"{name}{', overlap' * bool(engine.zero.overlap_comm)}: planned over measured {ratios}")
         for part, value in planned.items():
             assert value == pytest.approx(point[part], rel=0.15), f"{name}: {part}"
         if ranks > 1:

@@ -7,7 +7,7 @@ from matey import MateyConfig, MateyModel
 from matey.checkpoints.trained import load_trained
 from matey.config import ConfigError, load_config
 from matey.mistakes import Mistake
-from matey.model.lora import add_adapters, plain_weights
+from matey.model.parts import add_adapters, plain_weights
 from matey.train.finetune import finetune
 from tests.support.laws import law
 from tests.support.models import make_batch, make_model

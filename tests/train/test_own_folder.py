@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from matey.checkpoints.durable import replace_text
+from matey.checkpoints.run_files import replace_text
 from matey.config import ConfigError, load_config
 from matey.train.checkpoint import RunFolder
 from matey.train.folder import LOCK, check_folder

@@ -7,7 +7,7 @@ import torch
 
 from matey.config import TrainSection
 from matey.evaluate.rollout import rollout
-from matey.train.unroll import num_rolled
+from matey.train.ahead import num_rolled
 from tests.support.programs import cases_of, start, start_ranks
 from tests.train.unroll_cases import batches, told_model
 

@@ -20,8 +20,8 @@ from matey.parallel.engine import build_engine, take_step
 from matey.parallel.environment import find_environment, start_processes, stop_processes
 from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
+from matey.train.ahead import push_forward, rolled_out
 from matey.train.loss import LossScale, training_loss
-from matey.train.unroll import push_forward, rolled_out
 from tests.support.models import VOCABULARY, make_batch, make_model
 from tests.support.parts import off, parts_of
 

@@ -28,8 +28,8 @@ from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.dates import count_from_a_date
 from matey.data.trajectories import BadValuesError, Cells, check_storable
 from matey.data.windows import num_starts
-from matey.evaluate.conservation import kept_names
 from matey.evaluate.forecasts.formats import PARAMETER, FormatError
+from matey.evaluate.rollout import kept_names
 from matey.mistakes import listed
 from matey.model.transfer import weights_fingerprint
 
@@ -51,7 +51,7 @@ class ForecastRequest:
         num_steps: number of snapshots to forecast.
         lead: number of snapshots predicted from the same history, see `matey.evaluate.rollout`; if it equals
             ``num_steps``, every frame is predicted from the known frames.
-        conserve: whether frames keep the totals of conserved quantities, see `matey.evaluate.conservation`.
+        conserve: whether frames keep the totals of conserved quantities, see `matey.evaluate.rollout`.
     """
 
     data: TrajectorySet

@@ -6,7 +6,7 @@ import torch
 import matey
 from matey.data import TrajectorySet
 from matey.evaluate.forecasts.formats import FORMATS
-from matey.evaluate.forecasts.views import cells_of, closing_table, probe
+from matey.evaluate.forecasts.series import cells_of, closing_table, probe
 from tests.support.models import make_model
 
 
