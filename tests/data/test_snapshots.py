@@ -203,7 +203,7 @@ def test_a_forcing_in_files_of_its_own_is_read_at_its_own_time(tmp_path):
 
 
 def test_a_mask_goes_with_files_that_follow_each_other_in_time(tmp_path):
-    description = write_netcdf(tmp_path, at_once=5)
+    description = write_netcdf(tmp_path, 5)
     xarray.Dataset({"depth": (("y", "x"), DEPTH)}).to_netcdf(tmp_path / "grid.nc", engine="netcdf4")
     given = {"depth": {"array": "depth", "axes": ["y", "x"], "file": "grid.nc"}}
     data = open_dataset(describe(tmp_path, description | {"given": given}))
