@@ -7,10 +7,11 @@ import torch
 
 from matey import FieldBatch
 from matey.evaluate.histories import OwnCells, described
+from matey.evaluate.records import ErrorSums
 from matey.evaluate.rollout import largest_change, rollout
 from tests.evaluate.rollout_parts_cases import CASES
 from tests.support.laws import law
-from tests.support.models import PATCHES, VOCABULARY, make_model
+from tests.support.models import PATCHES, VOCABULARY, make_model, with_gaps
 from tests.support.programs import cases_of, start_ranks
 
 
@@ -81,6 +82,29 @@ class Runaway(Fibonacci):
 
     def predict(self, batch):
         return batch.last + 100 * batch.lead_time.view(-1, 1, 1, 1, 1) * (batch.last - batch.history[:, -2])
+
+
+class Broken:
+    """Persistence, but for a cell of each sample that becomes NaN."""
+
+    device = torch.device("cpu")
+
+    def predict(self, batch):
+        frame = batch.last.clone()
+        frame[..., 1, 1] = torch.nan
+        return frame
+
+
+def test_a_forecast_of_nan_is_no_gap_where_the_truth_has_data():
+    batch, sums = make_batch(), ErrorSums()
+    gaps = torch.zeros(batch.grid, dtype=torch.bool)
+    gaps[..., 1, 1] = True
+    for number, each in enumerate((batch, with_gaps(batch, gaps))):
+        for step, frame in enumerate(rollout(Broken(), each, 2), start=1):
+            sums.add(replace(each, system=str(number)), "rollout", step, frame, each.last)
+    found = {(record.system, record.lead): record.nrmse for record in sums.records() if record.field == "all"}
+    assert math.isnan(found["0", 1]) and math.isnan(found["0", 2])
+    assert (found["1", 1], found["1", 2]) == (0, 0)
 
 
 @pytest.mark.parametrize("lead", [1, 3])

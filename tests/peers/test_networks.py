@@ -12,6 +12,7 @@ from matey import FieldBatch
 from matey.config import load_config
 from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
+from matey.metrics import nrmse
 from matey.mistakes import Mistake
 from matey.peers.kinds import NETWORKS
 from matey.peers.networks import FourierOperator, peer_inputs
@@ -19,7 +20,7 @@ from matey.peers.stencil import StencilPeer
 from matey.studies.fitting import BATCH, fit_stencil, train_network
 from matey.studies.trainings import protocol_of
 from matey.train.run_data import loss_scales, open_data
-from tests.support.models import make_batch, network_of
+from tests.support.models import make_batch, network_of, with_gaps
 from tests.support.paths import ROOT
 from tests.support.small_files import NAMES, write_groups, write_waves
 
@@ -69,6 +70,17 @@ def test_a_network_on_a_plane_that_wraps_around_goes_with_a_shift_of_it(kind):
     torch.testing.assert_close(peer.predict(shifted), peer.predict(batch).roll((16, 16), (3, 4)), rtol=1e-4, atol=1e-4)
     walls = replace(batch, periodic=(False, False, False))
     assert not torch.allclose(peer.predict(walls), peer.predict(batch), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_a_network_is_trained_on_cells_with_data_alone(kind):
+    batch, peer, gaps = make_batch(), network_of(kind), torch.zeros(1, 32, 32, dtype=torch.bool)
+    gaps[:, 3:9, 4:20] = True
+    batch = with_gaps(batch, gaps)
+    forecast = peer.forecast(batch)
+    assert torch.equal(forecast.isnan(), batch.target.isnan())
+    nrmse(forecast, batch.target).mean().backward()
+    assert all(weight.grad.isfinite().all() for weight in peer.network.parameters() if weight.grad is not None)
 
 
 def test_three_dimensional_data_is_refused():

@@ -1,5 +1,7 @@
 """Small batches and models, and samples as plans count them."""
 
+from dataclasses import replace
+
 import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
@@ -32,6 +34,12 @@ def make_batch(
     values = (3 + bump * drift + noise).to(dtype)
     lead_time = torch.randint(1, 5, (num_samples,), generator=random)
     return FieldBatch(system, tuple(fields), values[:, :-1], lead_time, values[:, -1])
+
+
+def with_gaps(batch, gaps):
+    """The batch without data in the cells ``(..., z, y, x)`` that a mask marks."""
+    target = None if batch.target is None else batch.target.masked_fill(gaps, torch.nan)
+    return replace(batch, history=batch.history.masked_fill(gaps, torch.nan), target=target)
 
 
 def make_config(patches, **kwargs) -> MateyConfig:
