@@ -31,8 +31,6 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "ds_configs/README.md": "ds_configs.md",
     "models/matey-micro/README.md": "matey-micro.md",
-    "reference/settings.md": "reference/settings.md",
-    "reference/commands.md": "reference/commands.md",
     **{f"examples/{name}.ipynb": f"tutorials/{name}.md" for name in TUTORIALS},
 }
 """Pages of the site by the files that they are made of."""

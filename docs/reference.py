@@ -1,4 +1,4 @@
-"""Writes reference/ from the code: every key of the run YAML and of a description, every flag of a command.
+"""Writes docs/reference/ from the code: every key of the run YAML and of a description, every flag of a command.
 
 python docs/reference.py writes the pages; `make docs` does so, too, and a test compares them with the code.
 """
@@ -16,11 +16,11 @@ from runpy import run_path
 from matey.commands.subcommands import scripts
 from matey.config.explain import about, keys, sections
 
-FOLDER = Path(__file__).resolve().parents[1] / "reference"
+FOLDER = Path(__file__).resolve().parent / "reference"
 SETTINGS = """# Every key of the run YAML
 
 `matey configs explain tokens.refine` prints the same. `--set tokens.refine=0.1` overrides a key for one run. `MateyConfig` has
-the keys of the network under the same names. What DeepSpeed does is set in [its own JSON](../ds_configs/README.md).
+the keys of the network under the same names. What DeepSpeed does is set in [its own JSON](../../ds_configs/README.md).
 This page is made from the code by `python docs/reference.py`.
 """
 COMMANDS = """# Every command and its flags

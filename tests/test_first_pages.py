@@ -23,7 +23,7 @@ PAGES = [
     ROOT / "ds_configs/README.md",
     ROOT / "models/matey-micro/README.md",
     *ROOT.glob("docs/*.md"),
-    *ROOT.glob("reference/*.md"),
+    *ROOT.glob("docs/reference/*.md"),
 ]
 SOURCE = "\n".join(path.read_text() for path in (ROOT / "matey").rglob("*.py"))
 
@@ -216,7 +216,7 @@ def reference():
 
 def test_the_pages_of_the_reference_are_those_that_the_code_makes(reference):
     for name, page in (("settings", reference.settings_page()), ("commands", reference.commands_page())):
-        assert (ROOT / "reference" / f"{name}.md").read_text() == page, "python docs/reference.py writes them"
+        assert (ROOT / "docs/reference" / f"{name}.md").read_text() == page, "python docs/reference.py writes them"
 
 
 def test_every_key_has_a_meaning_and_every_command_its_flags(reference):

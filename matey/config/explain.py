@@ -1,4 +1,4 @@
-"""Says what each key of the run YAML is, from its schema: for `matey configs explain` and for reference/settings.md."""
+"""Says what each key of the run YAML is, from its schema: for `matey configs explain` and for docs/reference/settings.md."""
 
 from __future__ import annotations
 
