@@ -285,7 +285,7 @@ class TrainSection(Section):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     """decay of AdamW's two moments"""
     weight_decay: float = Field(0.01, ge=0, le=1e3)
-    """weight decay of matrices and of the kernels on cells; norms, biases and embeddings have none"""
+    """weight decay of matrices and of the kernels on cells; norms, biases and the rows of fields have none"""
     groups: dict[Part, GroupSection] = {}
     """parts of the network with a learning rate or weight decay of their own"""
     layer_decay: float = Field(1.0, gt=0, le=1)

@@ -348,7 +348,7 @@ def _of_engine(
         reduced = _exchange("all_reduce", "gradients", calls, reduced_bytes, group, machine)
         if engine.stage == 0:
             return [reduced]
-        # One call for each of AdamW's two groups.
+        # One call for each group of AdamW, of which there are two without `train.groups`.
         return [reduced, _exchange("all_gather_into_tensor", "weights", 2, size * num / ranks, group, machine)]
     persistent = [
         values for values in workload.operations.parameters if values < engine.zero.param_persistence_threshold
