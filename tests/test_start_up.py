@@ -105,6 +105,7 @@ def test_the_first_of_several_ranks_tells_a_mistake_before_pytorch_is_imported()
     ("there", "asked", "is_slip"),
     [
         ("demo", "dmeo", True),
+        ("mine", "mien", True),
         ("run_pretrain_2", "run_pretrin_2", True),
         ("seed_1", "seed_2", False),
         ("vit_b", "svit_b", False),

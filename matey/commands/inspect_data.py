@@ -92,6 +92,11 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
                     pass
         except DataError as error:
             faults.append(str(error))
+    if isinstance(data, DescribedFiles) and data.description.mask and not (values.num_gaps or faults):
+        faults.append(
+            f"{data.system}: expected cells without data by mask: {data.description.mask}, but no cell has such a value; write "
+            "the value that the field has in them."
+        )
     return values, faults
 
 

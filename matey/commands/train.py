@@ -111,15 +111,17 @@ def mistyped(folder: Path) -> Path | None:
     """Return the run whose name a missing folder has but for letters that are swapped, or one that is left out or too many.
 
     Job scripts give ``--resume`` at the first start as well, beside runs of like names, such as ``seed_1`` and ``seed_2``, or
-    ``vit`` and ``svit``: only a word of letters that begins and ends alike is a slip, and only a long one lacks a letter.
+    ``vit`` and ``svit``: a slip is a word of the same letters in another order, or a long one that begins and ends alike.
     """
     if folder.exists() or not folder.parent.is_dir():
         return None
 
     def is_slip(word: str, other: str) -> bool:
-        alike = word != other and word[:1] + word[-1:] == other[:1] + other[-1:]
+        if not (word.isalpha() and other.isalpha()):
+            return False
+        ends_alike = word[0] + word[-1] == other[0] + other[-1]
         near = min(len(word), len(other)) >= 5 and difflib.SequenceMatcher(None, word, other).ratio() > 0.9
-        return alike and word.isalpha() and other.isalpha() and (sorted(word) == sorted(other) or near)
+        return (len(word) >= 3 and sorted(word) == sorted(other)) or (ends_alike and near)
 
     for run in folder.parent.iterdir():
         words, others = (re.split(r"([\W\d_]+)", name) for name in (folder.name, run.name))

@@ -134,11 +134,16 @@ def check_finite(
         frame, index, *cell = (int(axis[0]) for axis in np.nonzero(wrong))
         place = tuple(before + number for before, number in zip(first, cell, strict=True))
         value = frames[frame, index, *cell]
+        if np.isnan(value):
+            what = "has no value in any cell, first in" if np.isnan(frames[:, index]).all() else "is nan in"
+            why = "cells without data are NaN in all frames of a trajectory, and some cells have to hold data"
+        else:
+            what = f"is {value} in"
+            why = f"values may be up to {LARGEST:g}; write larger units, such as scale: 1e-20 beside the array in a description"
         raise BadValuesError(
-            f"{about.label}: expected finite values up to {LARGEST:g}, but field {names[index]!r} is {value} in frame "
-            f"{start + frame} at (z, y, x) = {place}; if values are so large, write larger units, such as scale: 1e-20 beside "
-            "the array in a description; else repair or remove this trajectory; training can leave out such windows "
-            "(data.bad_values: skip). Cells without data (a mask) are NaN in all frames of a trajectory, and not in some."
+            f"{about.label}: expected finite values, but field {names[index]!r} {what} frame {start + frame} "
+            f"at (z, y, x) = {place}: {why}. Else repair or remove this trajectory; training can leave out such windows "
+            "(data.bad_values: skip)."
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 import xarray
 import yaml
 
+from matey.commands.inspect_data import check
 from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
@@ -119,10 +120,10 @@ def test_cells_marked_as_missing_hold_no_data_if_they_are_the_same_in_all_frames
     inside = (slice(0, 1), slice(1, 2), slice(2, 3))
     assert np.isnan(data.read(0, 3, 4, inside)[0, 0]).all()
     with pytest.raises(
-        DataError, match=r"field .height. is nan in frame 3 at \(z, y, x\) = \(0, 2, 1\); .* in all frames"
+        DataError, match=r"field .height. is nan in frame 3 at \(z, y, x\) = \(0, 2, 1\): .* in all frames"
     ):
         data.read(0, 3, 4)
-    with pytest.raises(DataError, match="field .tracer. is nan in frame 0"):  # a field needs some cell with data
+    with pytest.raises(DataError, match="field .tracer. has no value in any cell"):  # it needs some
         data.read(1, 0, 2)
 
 
@@ -140,6 +141,8 @@ def test_a_mask_hides_what_lies_under_it_and_is_told_by_the_value_of_a_given_fie
     np.testing.assert_array_equal(np.isnan(data.read(1, 0, 4)), np.broadcast_to(land == 1, (4, 2, 1, *land.shape)))
     np.testing.assert_array_equal(data.read_given(0, 0, 4)[0, 0, 0], land)
     assert np.isnan(data.with_given(()).read(0, 0, 1, (slice(0, 1), slice(2, 3), slice(3, 4)))).all()
+    path.write_text(yaml.safe_dump(tree | {"mask": {"land": 2}}))
+    assert "no cell has such a value" in check(open_dataset(path))[1][0]
     path.write_text(yaml.safe_dump(tree | {"mask": {"sea": 1}}))
     with pytest.raises(DataError, match="mask: expected names of given fields, got 'sea'; there are land"):
         open_dataset(path)
