@@ -164,9 +164,7 @@ def test_values_are_scaled_as_the_description_says_and_so_is_their_unit(tmp_path
     assert data.units == ("1e+25 m-3", "u")
     np.testing.assert_allclose(data.read(0, 1, 3)[:, :, 0], np.stack([values[1:3]] * 2, axis=1), rtol=1e-6)
     np.testing.assert_allclose(data.read_given(0, 0, 1)[0, 0, 0], values[0], rtol=1e-6)
-    with pytest.raises(
-        DataError, match=r"finite values, but field 'n' is .*e\+2\d .* such as scale: 1e-20 beside"
-    ):
+    with pytest.raises(DataError, match=r"finite values, but field 'n' is .*e\+2\d .* such as scale: 1e-20 beside"):
         open_dataset(tmp_path / "plasma.nc", description | {"fields": {"n": "n"}}).read(0, 0, 1)
 
 
