@@ -19,7 +19,7 @@ from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.forecaster import make_examples
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
-from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.forecasts.request import OTHER_TIMES, ForecastRequest
 from matey.evaluate.forecasts.series import (
     Forecasts,
     ProbeSeries,
@@ -89,7 +89,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if not is_first:
         return
     kept = kept_note(request.data, request.trajectories[0]) if request.conserve else ""
-    for note in filter(None, (forecasts.note, kept)):
+    times = (
+        request.own_clocks() and f"{OTHER_TIMES} The forecast of a single one (--trajectories 3, say) has its dates."
+    )
+    for note in filter(None, (forecasts.note, kept, times)):
         print(note)
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(FORMATS[args.out.suffix].open_file(args.out, forecasts.contents, "r")) as file:

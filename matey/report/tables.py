@@ -6,7 +6,7 @@ A table of several models has a column for each; a peer has a dash in the rows o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import NamedTuple
 
 from matey import metrics
@@ -84,6 +84,7 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
     of_systems = [(system, *(worth.get((system, forecast), "-") for forecast in forecasts)) for system in systems]
     tables = [
         Table(head, errors, 2).text(merge=1),
+        poor_fields(evaluation.records, {(r.system, r.kind, r.lead) for r in chosen}),
         Table(("tokens' worth", *forecasts), of_systems).text(),
         costs_table(evaluation.costs)
         ._replace(head=("tokens per sample", label, "uniform fine", "share", "time"))
@@ -91,6 +92,16 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
         physics_table([label], [evaluation]).text(merge=2),
     ]
     return "\n\n".join(filter(None, tables))
+
+
+def poor_fields(records: Sequence[Record], chosen: Container[tuple[str, str, int]]) -> str:
+    """Return a table of the fields that are forecast worse than by their mean, which means over the fields may hide."""
+    poor = [
+        (*about_of(r), r.field, error_text(r.errors["vrmse"]))
+        for r in records
+        if (r.system, r.kind, r.lead) in chosen and r.field != ALL_FIELDS and r.errors["vrmse"] > 1
+    ]
+    return Table(("worse than the field's mean", "", "", "VRMSE"), poor, 3).text(merge=1)
 
 
 def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:

@@ -1,6 +1,7 @@
 """Tables of evaluations."""
 
 import math
+from dataclasses import replace
 
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record
@@ -37,6 +38,18 @@ def test_models_stand_beside_each_other_and_one_that_blew_up_is_called_so():
     table = physics_table(["a", "b"], [Evaluation(RECORDS, []), Evaluation(other, [])])
     assert table.head == ("physics", "", "", "a", "b", "truth")
     assert table.rows[0] == ("gas", "lead 5", "drift of mass", "0.5", "diverged", "1e-07")
+
+
+def test_a_field_that_is_forecast_worse_than_by_its_mean_is_named_though_the_mean_hides_it():
+    errors = {"all": 0.8, "heat": 1.4, "speed": 0.2}
+    records = [
+        replace(
+            record("lead", 5, {}, field=name), errors={"nrmse": 0.1, "vrmse": e}, persistence={"nrmse": 1, "vrmse": 1}
+        )
+        for name, e in errors.items()
+    ]
+    row = summary_text(Evaluation(records, [])).split("\n\n")[1].splitlines()[-1]
+    assert row.split() == ["gas", "lead", "5", "heat", "1.40"]
 
 
 def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):

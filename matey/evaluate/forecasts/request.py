@@ -26,7 +26,7 @@ import matey
 from matey.checkpoints.trained import Trained
 from matey.data import DataError, Trajectory, TrajectorySet
 from matey.data.dates import count_from_a_date
-from matey.data.trajectories import BadValuesError, Cells, check_storable
+from matey.data.trajectories import BadValuesError, Cells, Coordinates, check_storable
 from matey.data.windows import num_starts
 from matey.evaluate.forecasts.formats import PARAMETER, FormatError
 from matey.evaluate.rollout import kept_names
@@ -103,6 +103,14 @@ class ForecastRequest:
         times: np.ndarray = own.values[frames - beyond] + beyond * self.first.time_step
         return times
 
+    def own_clocks(self) -> list[Coordinates]:
+        """Return the times of each trajectory by itself, if all have some, but none in common."""
+        if self.data.coordinates("time", self.trajectories) is not None:
+            return []
+        each = [self.data.coordinates("time", [number]) for number in self.trajectories]
+        known = [own for own in each if own is not None]
+        return known if len(known) == len(each) else []
+
     @property
     def clock(self) -> str:
         """Words that follow "time" on the axis of a picture and explain it."""
@@ -146,6 +154,7 @@ class ForecastRequest:
                 yield self.data.read_given(number, self.start, end)
 
 
+OTHER_TIMES = "The trajectories begin at different times, so that time counts from the beginning of each."
 CONVENTIONS = "CF-1.11"
 UNKNOWN = "?"
 # CF counts seconds from a date, and a simulation has none.
@@ -228,8 +237,13 @@ def _of_times(request: ForecastRequest) -> dict[str, Coordinate]:
         elif since:  # such as "the start of a simulation", which other programs try to read as a date
             of_time["comment"] = f"In the data: {own.unit}."
     else:
+        clocks = request.own_clocks()
+        units = {re.split(r"\s+since\s", each.unit, maxsplit=1, flags=re.IGNORECASE)[0] for each in clocks}
+        unit = units.pop() if len(units) == 1 else unit
         of_time = {"long_name": "time since the trajectory began", **_units(unit)}
-        if unit == "s":
+        if clocks:
+            of_time["comment"] = OTHER_TIMES
+        elif unit == "s":
             of_time |= {"units": f"s {REFERENCE}", "standard_name": "time", "calendar": "standard"}
             of_time["units_metadata"] = "leap_seconds: none"
             of_time["comment"] = "The date is a reference without meaning: the simulation has none."

@@ -12,7 +12,7 @@ from matey.data.splits import Split
 from matey.data.to_the_well import write_the_well
 from matey.data.trajectories import Coordinates
 from matey.evaluate.forecasts.formats import FormatError
-from matey.evaluate.forecasts.request import ForecastRequest
+from matey.evaluate.forecasts.request import OTHER_TIMES, ForecastRequest
 from tests.support.described_files import describe, flow
 from tests.support.laws import law
 from tests.support.models import PATCHES, make_model
@@ -84,6 +84,15 @@ def test_forecasts_of_published_layouts_lie_at_the_places_and_times_of_their_fil
     assert error.sizes == {"time": 10, "y": 16, "x": 16}
     np.testing.assert_allclose(error.values, made.values[:10] - data.read(1, 2, 12)[:, 0, 0], atol=1e-6)
     assert made.time.values[-1] == pytest.approx(3 + 0.01 * (STEPS + 5))
+
+
+def test_trajectories_of_other_dates_share_the_time_since_they_began_and_one_has_its(tmp_path, model):
+    data = matey.open_dataset(write(tmp_path, starts=(0.0, 24.0), units=UNITS["dates"]))
+    both = matey.forecast(model, data, steps=2).contents.time
+    assert both.attrs["units"] == "hours" and both.attrs["comment"] == OTHER_TIMES
+    assert both.values[0] == 1200
+    one = matey.forecast(model, data, steps=2, trajectories=[1]).to_xarray().time
+    assert one.values[0] == np.datetime64("2001-02-04T04:05:06") + np.timedelta64(3600 + 1200, "h")
 
 
 def test_a_forecast_in_the_folder_of_its_data_is_refused_and_one_beside_it_is_not(tmp_path, model):
