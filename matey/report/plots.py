@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+from PIL.Image import Dither, Image, Quantize
 from torch import Tensor
 
 from matey.data.trajectories import ALL_FIELDS
@@ -414,7 +415,10 @@ class Film:
         if view.layout is not None:
             self._images[MESH].set_data(forecast)
             self._draw_mesh(view.layout)
-        self.figure.suptitle(f"{view.step} snapshots ahead, time {view.time:.10g} {self._clock}", fontsize=11)
+        # Times of single precision are given by as few digits as tell them apart: 0.3, not 0.3000000119.
+        single = np.float32(view.time)
+        time = np.format_float_positional(single, trim="-") if single == view.time else f"{view.time:.10g}"
+        self.figure.suptitle(f"{view.step} snapshots ahead, time {time} {self._clock}", fontsize=11)
 
     def _draw_mesh(self, layout: TokenLayout) -> None:
         axes = self._images[MESH].axes
@@ -469,9 +473,20 @@ def probes_figure(series: Sequence[ProbeSeries], fields: Sequence[str], clock: s
     return figure
 
 
+class _GifWriter(PillowWriter):
+    """Writes a GIF with one palette that covers the colours of its first picture evenly, so that colour bars keep theirs."""
+
+    _frames: list[Image]
+
+    def finish(self) -> None:
+        palette = self._frames[0].quantize(method=Quantize.MAXCOVERAGE)
+        self._frames = [frame.quantize(palette=palette, dither=Dither.NONE) for frame in self._frames]
+        super().finish()
+
+
 def _writer(path: Path, rate: int) -> AbstractMovieWriter:
     if path.suffix == ".gif":
-        return PillowWriter(fps=rate)
+        return _GifWriter(fps=rate)
     matplotlib.rcParams["animation.ffmpeg_path"] = ffmpeg()
     # Players need even numbers of pixels.
     even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]
