@@ -51,12 +51,15 @@ def inspect(paths: Sequence[str], sheet: Path | None) -> int:
     sets: list[TrajectorySet] = []
     faults: list[str] = []
     for path in paths:
+        found: list[TrajectorySet] = []
         try:
             found, errors = open_each(path)
+            faults += map(str, errors)
+            if len(found) > 1 and len({(data.system, data.fields) for data in found}) == 1:
+                open_dataset(path)  # one system's files with other units, of which training takes some
         except DataError as error:
-            found, errors = [], [error]
+            faults.append(str(error))
         sets += found
-        faults += map(str, errors)
     for data in sets:
         values, own = check(data)
         faults += own

@@ -6,7 +6,10 @@ import sys
 import h5py
 import numpy as np
 import pytest
+import yaml
 
+from matey.commands import inspect_data
+from tests.support.described_files import BY_NAME, dataset
 from tests.support.programs import start
 from tests.support.small_files import write_swe
 
@@ -60,6 +63,17 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
     ):
         assert len([line for line in found if all(word in line for word in words)]) == 1
     assert len(found) == 6 and "6 of 12 frames" in result.stdout and "faults in 2 trajectories" in result.stdout
+
+
+@pytest.mark.parametrize(("about", "num_faults"), [({"units": "degC"}, 1), ({}, 0)])
+def test_files_with_other_units_have_the_fault_that_ends_a_run(tmp_path, capsys, about, num_faults):
+    for number, attributes in enumerate(({"units": "K"}, about)):
+        values = dataset()
+        values.h.attrs = attributes
+        values.to_netcdf(tmp_path / f"{number}.nc")
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(BY_NAME | {"system": "waves"}))
+    assert inspect_data.inspect([str(tmp_path)], None) == num_faults
+    assert capsys.readouterr().out.count("fault: height: expected one unit, got 'K' in") == num_faults
 
 
 def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
