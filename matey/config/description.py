@@ -147,7 +147,7 @@ class DataDescription(Section):
     concat: Literal["time"] | None = None
     """time, if the files of a trajectory follow each other in time, each with an axis time"""
     boundary: dict[GridAxis, Ends]
-    """kind of boundary of each grid axis"""
+    """kind of boundary of each grid axis; the network tells periodic ones from all others, whose names go into files"""
     parameters: dict[FieldName, float | ParameterSource] = {}
     """numbers that differ between trajectories, such as a viscosity, or their places"""
     conserved: tuple[FieldName, ...] = ()
