@@ -249,7 +249,7 @@ CASES = [
     Case("HDF5 in half", FRESH, "cannot be opened as HDF5", half(SWE)),
     Case("HDF5 of text", FRESH, "is none of HDF5", text(SWE, "not data")),
     Case("HDF5 foreign", FRESH, "a layout that no reader knows", lambda here: h5py.File(here / SWE, "w").close()),
-    Case("HDF5 of NaN", FRESH, "is nan in frame", nothing_finite),
+    Case("HDF5 of NaN", FRESH, "has no value in any cell", nothing_finite),
     Case("HDF5 of text values", FRESH, "0000/data", dataset("0000/data", ["a", "b"])),
     Case("HDF5 of 1e10 frames", FRESH, "never written", dataset("0000/data", (10**10, 16, 16, 1))),
     Case("HDF5 of unequal frames", FRESH, "0000", dataset("0000/data", np.ones((5, 16, 16, 1), "f4"))),

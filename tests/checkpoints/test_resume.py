@@ -25,8 +25,8 @@ def hold_resumed(root, saved, resumed):
             continue
         kind = name.split()[2].removesuffix("_universal")
         expected = saved[f"save {kind}"]["losses"]
-        # Every rounding of bfloat16 falls otherwise where a batch is cut otherwise.
-        assert case["losses"] == pytest.approx(expected, rel=1e-3 if "bf16" in kind else 1e-6), name
+        # Every rounding of bfloat16 falls otherwise where a batch is cut otherwise: one is a 256th part.
+        assert case["losses"] == pytest.approx(expected, rel=2**-8 if "bf16" in kind else 1e-6), name
         # Muon's matrices are a group of their own.
         decays = [0.1, 0.1, 0.0] if "muon" in kind else [0.1, 0.0]
         assert (case["decays"], case["adam_steps"], case["best"]) == (decays, [5], 0.25), name
