@@ -40,7 +40,7 @@ def test_models_stand_beside_each_other_and_one_that_blew_up_is_called_so():
     assert table.rows[0] == ("gas", "lead 5", "drift of mass", "0.5", "diverged", "1e-07")
 
 
-def test_a_field_that_is_forecast_worse_than_by_its_mean_is_named_though_the_mean_hides_it():
+def test_a_field_worse_than_its_mean_is_named_though_the_mean_hides_it():
     errors = {"all": 0.8, "heat": 1.4, "speed": 0.2}
     records = [
         replace(
