@@ -128,8 +128,14 @@ def _sums_of(prediction: Tensor, target: Tensor) -> CellSums:
     gaps, frames = target.isnan(), torch.stack([prediction, target]).double()
     frames, number = frames.masked_fill(gaps, 0), (~gaps).sum(dim=CELLS)
     off = (frames - (frames.sum(dim=CELLS) / number)[..., None, None, None]).masked_fill(gaps, 0)
-    terms = [(frames[0] - frames[1]).square(), frames[1].square(), off[0].square(), off[1].square(), off[0] * off[1]]
-    return CellSums(number, *(each.sum(dim=CELLS) for each in terms))
+    return CellSums(
+        num_cells=number,
+        error=(frames[0] - frames[1]).square().sum(dim=CELLS),
+        target=frames[1].square().sum(dim=CELLS),
+        predicted_deviation=off[0].square().sum(dim=CELLS),
+        target_deviation=off[1].square().sum(dim=CELLS),
+        product=(off[0] * off[1]).sum(dim=CELLS),
+    )
 
 
 def _nrmse_of(sums: CellSums) -> Tensor:

@@ -363,7 +363,14 @@ def _cell_sums(cells: OwnCells, *frames: Tensor) -> CellSums:
 
     found = cells.summed(sums_of, *frames).transpose(0, 1)  # (s, b, f)
     error, deviation, product = found[:-2].unflatten(0, (3, len(frames) - 1))
-    return CellSums(num_cells, error, found[-2], deviation, found[-1], product)
+    return CellSums(
+        num_cells=num_cells,
+        error=error,
+        target=found[-2],
+        predicted_deviation=deviation,
+        target_deviation=found[-1],
+        product=product,
+    )
 
 
 def _physics(
