@@ -94,6 +94,8 @@ def find_environment(variables: Mapping[str, str] = os.environ, num_devices: int
     if num_devices is None:
         num_devices = _count_devices(variables)
     found = find(variables) if find else Environment("none", 0, 1, 0, 1, "127.0.0.1", free_port())
+    if not 0 <= found.rank < found.world_size:
+        raise ConfigError(f"This process is rank {found.rank} of {found.world_size}, which count from 0; correct RANK.")
     return replace(found, device=_device(found, variables, num_devices))
 
 

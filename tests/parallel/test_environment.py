@@ -59,6 +59,12 @@ def test_half_a_launcher_is_an_error_that_names_what_is_missing():
         find_environment({"RANK": "0", "WORLD_SIZE": "2"})
 
 
+@pytest.mark.parametrize("rank", ["-1", "8"])
+def test_a_rank_beyond_their_number_is_an_error_instead_of_a_wait(rank):
+    with pytest.raises(ConfigError, match=f"rank {rank} of 8"):
+        find_environment({**TORCH, "RANK": rank}, num_devices=0)
+
+
 def test_a_task_of_srun_finds_its_rank_node_and_device():
     environment = find_environment(FRONTIER, num_devices=1)
     assert (environment.launcher, environment.rank, environment.world_size) == ("slurm", 27, 32)
