@@ -130,21 +130,25 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     """Open a file, folder or glob that may hold several systems, as one set for each.
 
     Returns:
-        The sets, and the errors about files that could not be opened.
+        The sets, and the errors about files that could not be opened; the same about several files is one.
 
     Raises:
         DataError: no file is found.
     """
     parts: dict[tuple[object, ...], list[TrajectorySet]] = {}
-    errors = []
+    errors: dict[str, list[str]] = {}
     for file in find_files(path, _suffixes()):
         try:
             part = describe(file) or _refuse(file)
         except DataError as error:
-            errors.append(error)
+            errors.setdefault(str(error).replace(str(file.path), ""), [str(error)]).append(str(file.path))
         else:
             parts.setdefault((part.system, part.fields, part.units), []).append(part)
-    return [_joined(group) for group in parts.values()], errors
+    found = [
+        DataError(f"{first} The same holds for {', '.join(others)}." if others else first)
+        for first, _, *others in errors.values()
+    ]
+    return [_joined(group) for group in parts.values()], found
 
 
 def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:

@@ -76,6 +76,15 @@ def test_files_with_other_units_have_the_fault_that_ends_a_run(tmp_path, capsys,
     assert capsys.readouterr().out.count("fault: height: expected one unit, got 'K' in") == num_faults
 
 
+def test_a_mistake_of_the_description_is_one_fault_that_names_every_file(tmp_path, capsys):
+    for number in range(3):
+        dataset().to_netcdf(tmp_path / f"{number}.nc")
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(BY_NAME | {"system": "waves", "fields": {"height": "depth"}}))
+    assert inspect_data.inspect([str(tmp_path)], None) == 1
+    printed = capsys.readouterr().out
+    assert "faults: 1" in printed and all(f"{number}.nc" in printed for number in range(3))
+
+
 def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
     data, out = write_swe(tmp_path / "2D_rdb_NA_NA.h5", 2, resolution=64), tmp_path / "forecast.png"
     command = [sys.executable, "tools/show_forecast.py", "--checkpoint", "models/matey-micro", "--data", data]
