@@ -11,17 +11,20 @@ import numpy as np
 from pydantic import ValidationError
 from tqdm import tqdm
 
-from matey.config import DataDescription
+from matey.config import DataDescription, DataSection
 from matey.config.loading import sentences
 from matey.data import DataError, Trajectory, TrajectorySet, open_dataset
 from matey.data.described import DescribedFiles
 from matey.data.describing import guess_description
 from matey.data.registry import open_each
 from matey.data.remote import place, seen_from
+from matey.data.splits import split_set
 from matey.data.trajectories import PARTS
-from matey.data.windows import given_stretches, stretches
+from matey.data.windows import given_stretches, num_starts, stretches
 from matey.mistakes import Mistake, writing
 from matey.text_table import text_table
+
+LEAST_FRAMES = 2, 1  # history of the model in the box, and frames to predict
 
 
 @dataclass
@@ -49,14 +52,15 @@ class Range:
 def inspect(paths: Sequence[str], sheet: Path | None) -> int:
     """Print the contents of the data and every fault, and draw frames if there is a path for a PNG; return 1 for a fault."""
     sets: list[TrajectorySet] = []
+    of_runs: list[TrajectorySet] = []
     faults: list[str] = []
     for path in paths:
         found: list[TrajectorySet] = []
         try:
             found, errors = open_each(path)
             faults += map(str, errors)
-            if len(found) > 1 and len({(data.system, data.fields) for data in found}) == 1:
-                open_dataset(path)  # one system's files with other units, of which training takes some
+            is_one = len(found) > 1 and len({(data.system, data.fields) for data in found}) == 1
+            of_runs += [open_dataset(path)] if is_one else found  # of files with other units, training takes some
         except DataError as error:
             faults.append(str(error))
         sets += found
@@ -64,6 +68,15 @@ def inspect(paths: Sequence[str], sheet: Path | None) -> int:
         values, own = check(data)
         faults += own
         print(contents(data, values, len(own)), end="\n\n")
+    named = {place(path).absolute() for path in paths}
+    for data in [] if faults else of_runs:
+        if not {*data.sources} <= named and data.trajectories[0].split is None:  # else a run may have more than these
+            try:
+                for about in data.trajectories:
+                    num_starts(about, *LEAST_FRAMES)
+                split_set(data, DataSection.model_fields["split"].default, seed=0)
+            except DataError as error:
+                faults.append(f"{data.system}: {error}")
     for fault in faults:
         print(f"fault: {fault}")
     print(f"systems: {len(sets)}, files: {sum(len(data.sources) for data in sets)}, faults: {len(faults)}")

@@ -69,11 +69,23 @@ def test_every_fault_of_a_folder_has_one_line_and_the_good_files_are_described(g
 def test_files_with_other_units_have_the_fault_that_ends_a_run(tmp_path, capsys, about, num_faults):
     for number, attributes in enumerate(({"units": "K"}, about)):
         values = dataset()
-        values.h.attrs = attributes
+        values.h.attrs, values.h.values = attributes, values.h.values + number
         values.to_netcdf(tmp_path / f"{number}.nc")
     (tmp_path / "matey.yaml").write_text(yaml.safe_dump(BY_NAME | {"system": "waves"}))
     assert inspect_data.inspect([str(tmp_path)], None) == num_faults
     assert capsys.readouterr().out.count("fault: height: expected one unit, got 'K' in") == num_faults
+
+
+@pytest.mark.parametrize(("num_files", "num_frames", "words"), [(3, 1, "at least 3 frames"), (1, 6, "at least 3 traj")])
+def test_data_that_a_run_cannot_split_or_learn_from_has_the_fault_that_ends_the_run(
+    tmp_path, capsys, num_files, num_frames, words
+):
+    for number in range(num_files):
+        dataset().isel(time=slice(num_frames)).to_netcdf(tmp_path / f"{number}.nc")
+    (tmp_path / "matey.yaml").write_text(yaml.safe_dump(BY_NAME | {"system": "waves", "time_step": 0.1}))
+    assert inspect_data.inspect([str(tmp_path)], None) == 1
+    assert words in capsys.readouterr().out
+    assert inspect_data.inspect([str(tmp_path / "0.nc")], None) == 0
 
 
 def test_a_mistake_of_the_description_is_one_fault_that_names_every_file(tmp_path, capsys):
