@@ -182,10 +182,15 @@ class Forecasts:
         for number, of_batch in enumerate(state.split(self.batch_size)):  # views, which are kept up to date
             if int(of_batch[0, 0]) == asked.num_steps:
                 continue
-            for num_new in self._write_batch(progress, lock, number * self.batch_size, of_batch):
-                if is_first:
-                    progress.note(state)
-                on_frames(num_new * len(of_batch))
+            try:
+                for num_new in self._write_batch(progress, lock, number * self.batch_size, of_batch):
+                    if is_first:
+                        progress.note(state)
+                    on_frames(num_new * len(of_batch))
+            except DataError:
+                if is_first and not state[:, 0].any():
+                    progress.clear()
+                raise
         if is_first:
             lock.check()
             progress.finish()

@@ -9,7 +9,7 @@ import torch
 import xarray
 
 import matey
-from matey.data import TrajectorySet
+from matey.data import DataError, TrajectorySet
 from matey.data.reading import read_history
 from matey.evaluate.forecasts.formats import FORMATS, FormatError
 from matey.evaluate.rollout import rollout
@@ -227,6 +227,14 @@ def test_a_name_that_is_refused_leaves_no_folder_behind(forecasts, tmp_path):
         with pytest.raises(FormatError, match=sentence):
             forecasts.write(name)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_forecast_whose_known_frames_are_refused_leaves_no_file_behind(model, tmp_path):
+    values = np.full((1, 4, 16, 16), np.inf, dtype="f4")
+    data = TrajectorySet.from_arrays("waves", {"water_height": values}, spacing=(1, 1), boundary=("wall", "wall"))
+    with pytest.raises(DataError, match="expected finite values"):
+        matey.forecast(model, data, steps=2).write(tmp_path / "out.nc")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_cannot_be_forecast_or_written_is_a_sentence(model, shallow_water, written):
