@@ -33,7 +33,7 @@ from matey.evaluate.forecasts.request import ForecastRequest, contents_of, origi
 from matey.evaluate.held_out import HeldOut, beyond_training, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, View, rollout
-from matey.metrics import CELLS, NRMSE_EPSILON, error_text
+from matey.metrics import CELLS, error_text, nrmse, vrmse
 from matey.mistakes import regular
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
@@ -518,7 +518,8 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
 
     The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
     quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame. Errors
-    are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have.
+    are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have; beside them stand
+    those of the known frame again, as in `matey.report.tables.summary_text`.
     """
     known, last, drifts, errors = [], [], [], []
     counts: set[int] = set()  # of the true frames at which errors are taken
@@ -527,23 +528,20 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         after = file.read(place, place + 1, request.num_steps - 1, request.num_steps)[0, 0].astype(np.float64)
         known.append(before.mean(axis=CELLS, where=~np.isnan(before)))
         last.append(after.mean(axis=CELLS, where=~np.isnan(before)))
-        drifts.append((last[-1] - known[-1]) / np.maximum(_size(before), 1e-30))
+        size = np.sqrt(np.nanmean(before**2, axis=CELLS))
+        drifts.append((last[-1] - known[-1]) / np.maximum(size, 1e-30))
         num_true = request.num_true(number)
         if num_true and (target := request.truth(number, num_true)) is not None:
-            missed = file.read(place, place + 1, num_true - 1, num_true)[0, 0] - target
+            forecast = file.read(place, place + 1, num_true - 1, num_true)[0, 0]
+            guesses = torch.from_numpy(np.stack([forecast, before]))  # (2, f, z, y, x)
+            truth = torch.from_numpy(target).double().expand_as(guesses)
             counts.add(num_true)
-            errors.append(_size(missed, target) / (_size(target) + NRMSE_EPSILON))
+            errors.append(torch.cat([nrmse(guesses, truth), vrmse(guesses, truth)]))
     most = f" to {max(counts)}" if len(counts) > 1 else ""
-    error_head = [f"NRMSE at step {min(counts)}{most}"] if counts else []
+    error_head = [f"NRMSE at step {min(counts)}{most}", "of last", "VRMSE", "of last"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
     for index, name in enumerate(request.data.fields):
         start, end, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
-        error = [error_text(np.mean(errors, axis=0)[index])] if errors else []
+        error = map(error_text, torch.stack(errors).mean(dim=0)[:, index].tolist()) if errors else []
         rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{drift:+.2%}", *error])
-    return text_table(head, rows)
-
-
-def _size(frame: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
-    """Return the root mean square ``(f,)`` of a frame ``(f, z, y, x)`` over the cells where it, or the truth, holds data."""
-    holds = ~np.isnan(frame if truth is None else truth)
-    return np.asarray(np.sqrt(np.square(frame, dtype=np.float64).mean(axis=CELLS, where=holds)))
+    return text_table(head, rows) + ("\nof last: of the last known frame again, persistence." if errors else "")
