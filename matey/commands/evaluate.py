@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         for name, trained in zip(names, models, strict=True)
     ]
     data = replace(data, num_frames=max(candidate.num_frames for candidate in candidates))
-    data = noted(args, candidates, without_bad_values(args, models, data))
+    data = noted(args, models, candidates, without_bad_values(args, models, data))
     protocol = protocol_of(args, models, data)
     if protocol.rollout_steps < args.rollout:
         note = f"Rollouts end with the truth, after {protocol.rollout_steps} snapshots."
@@ -109,15 +109,19 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
 
 
-def noted(args: argparse.Namespace, candidates: Sequence[Candidate], data: HeldOut) -> HeldOut:
+def noted(
+    args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], candidates: Sequence[Candidate], data: HeldOut
+) -> HeldOut:
     """Return the selection with what table and report say of it."""
     configs = [each.model.config for each in candidates if isinstance(each.model, MateyModel)]
     parameters, given = (
         {name for config in configs for name in getattr(config, kind)} for kind in ("parameters", "given")
     )
     notes = [lacking_note(sorted(parameters), sorted(given), data.sets)]
-    for candidate in candidates:
-        if isinstance(candidate.model, MateyModel):
+    # A held-out trajectory may be larger than those of its own run's training: there is no other data to fine-tune on.
+    trained_here = not args.data and args.every == args.means == 1 and next(each for each in models if each.run)
+    for each, candidate in zip(models, candidates, strict=True):
+        if isinstance(candidate.model, MateyModel) and each is not trained_here:
             of = "" if len(candidates) == 1 else f"{candidate.name}: "
             notes += [of + note for note in beyond_training(candidate.model.config, candidate.own(data))]
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:

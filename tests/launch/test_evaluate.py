@@ -53,6 +53,17 @@ def evaluate(run_here):
     return partial(run_here, "launch/evaluate.py")
 
 
+def test_a_run_is_not_told_to_fine_tune_on_the_data_that_it_was_trained_on(folder, evaluate, tmp_path):
+    shutil.copytree(folder / "waves", tmp_path / "waves")
+    model = make_model(PATCHES, torch.float32)
+    model.config.scales = {"water_height": [[90.0] * 3, [91.0] * 3]}
+    model.save_pretrained(tmp_path / "waves" / "model")
+    flags = ("--checkpoint", tmp_path / "waves", "--out", tmp_path / "out", "--leads", "1", "--rollout", "0")
+    for data, is_said in (((), False), (("--data", folder / "shallow_water"), True)):
+        status, printed, errors = evaluate(*flags, *data)
+        assert status == 0 and ("lies outside what the model was trained on" in printed) is is_said, errors
+
+
 def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
     out = tmp_path / "new" / "out"
     command = ["launch/evaluate.py", "--checkpoint", folder / "waves", "--out", out, "--leads", "1,3"]
