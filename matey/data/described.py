@@ -39,6 +39,7 @@ from matey.data.dates import CALENDAR, UNIT, counted_from, date_in, numbers_in
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
 from matey.data.remote import place
+from matey.data.stored import as_text
 from matey.data.trajectories import Cells, Coordinates, DataError, Part, Trajectory, TrajectorySet
 
 
@@ -102,6 +103,15 @@ class DescribedFiles(TrajectorySet):
         self.units = self._units()
         self.given = tuple(description.given)
         self.given_in_time = frozenset(name for name, source in description.given.items() if description.varies(source))
+
+    def names_of(self, field: str) -> dict[str, str]:
+        """Return the names in the first file; those of an array of several fields name none of them."""
+        if self.description.fields[field].index is not None:
+            return {}
+        piece = next(self._pieces)
+        path, array = piece.place_of(piece.arrays[self.fields.index(field)])
+        own = KINDS[self._kinds[path]].attributes(path, array)
+        return {key: text for key in ("long_name", "standard_name") if (text := as_text(own.get(key)))}
 
     @property
     def sources(self) -> tuple[Path, ...]:

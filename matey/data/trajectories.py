@@ -237,6 +237,10 @@ class TrajectorySet(ABC):
         """The description that a user wrote for the files, as text; empty where the files describe themselves."""
         return "\n".join(part.told for part in self.made_of)
 
+    def names_of(self, field: str) -> dict[str, str]:
+        """Return a field's ``long_name`` and ``standard_name`` by these keys, as far as its file has them."""
+        return self.made_of[0].names_of(field) if self.made_of else {}
+
     def read(self, trajectory: int, start: int, stop: int, cells: Cells | None = None) -> np.ndarray:
         """Read frames ``start`` to ``stop - 1`` of one trajectory, and no others, from its file.
 

@@ -195,9 +195,9 @@ def contents_of(request: ForecastRequest, facts: Mapping[str, str]) -> xarray.Da
         )
     shape = len(request.trajectories), request.num_steps, *grid[-len(axes) :]
     nothing = np.broadcast_to(np.float32(np.nan), shape)
-    further = " ".join(name for name in coordinates if name not in dims)
+    about = {"coordinates": " ".join(name for name in coordinates if name not in dims)}
     fields = {
-        name: (dims, nothing, {"long_name": name.replace("_", " "), "coordinates": further, **_units(unit)})
+        name: (dims, nothing, {"long_name": name.replace("_", " "), **data.names_of(name), **about, **_units(unit)})
         for name, unit in zip(data.fields, data.units, strict=True)
     }
     whole = {

@@ -51,6 +51,15 @@ def truth_of(folder, number):
     return xarray.load_dataset(folder / f"{number}.nc").h
 
 
+def test_fields_keep_the_names_that_their_files_give_them(tmp_path, model):
+    path, names = write(tmp_path), {"long_name": "Sea surface height", "standard_name": "sea_surface_height"}
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.nc", "a") as file:
+            file["h"].attrs.update(names)
+    made = matey.forecast(model, matey.open_dataset(path), steps=1).to_xarray()
+    assert names.items() <= made.water_height.attrs.items()
+
+
 @law("units", UNITS.values(), quick=[UNITS["dates"]], ids=list(UNITS))
 def test_a_forecast_less_the_truth_is_the_error_where_there_is_truth(tmp_path, tmp_path_factory, model, units):
     data, out = matey.open_dataset(write(tmp_path, units=units)), tmp_path_factory.mktemp("out")
