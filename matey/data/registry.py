@@ -145,7 +145,7 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
         else:
             parts.setdefault((part.system, part.fields, part.units), []).append(part)
     found = [
-        DataError(f"{first} The same holds for {', '.join(others)}." if others else first)
+        DataError(f"{first} (The same in {', '.join(others)}.)" if others else first)
         for first, _, *others in errors.values()
     ]
     return [_joined(group) for group in parts.values()], found
@@ -176,7 +176,8 @@ def _refuse(file: DataFile) -> NoReturn:
     arrays, beside = kind_of(file.path).arrays(file.path), description_beside(file.path)
     found = listed(f"{name} {stored.outline}" for name, stored in arrays.items())
     known = "; ".join(reader.layout for _, reader in READERS.items())
-    command = f"matey inspect {file.path} --describe {BESIDE}"
+    description = BESIDE if isinstance(file.path, RemotePath) else file.path.with_name(BESIDE)
+    command = f"matey inspect {file.path} --describe {description}"
     raise DataError(
         f"{file.path} has a layout that no reader knows: it holds {found}, but known are: {known}. Write it in one of "
         f"these, or {f'name it in files of {beside}' if beside else f'describe it: {command}'}"
