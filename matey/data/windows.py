@@ -47,8 +47,9 @@ def num_starts(trajectory: Trajectory, num_frames: int, follow: int) -> int:
     if starts < 1:
         raise DataError(
             f"{trajectory.label}: expected at least {num_frames + follow} frames, {num_frames} of history and {follow} "
-            f"to predict, got {trajectory.num_frames}; ask for fewer, give its part more of data.split, or leave this "
-            "trajectory out; files of one snapshot each are described as such by concat: time (docs/own_data.md)."
+            f"to predict, got {trajectory.num_frames}; ask for fewer (in an evaluation, by --leads 1), give its part more of "
+            "data.split, or leave this trajectory out; files of one snapshot each are described as such by concat: time "
+            "(docs/own_data.md)."
         )
     return starts
 
