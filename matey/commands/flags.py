@@ -228,7 +228,7 @@ def inspect_data() -> int:
 
     A PATH is a file, a folder or a glob, and may hold several systems; each is shown by itself. Every frame is read: a file
     that cannot be read to its end, a value that is not finite, shapes that differ and times that do not increase are printed,
-    one line for each, and make the exit code 1.
+    one line for each, and make the exit code 1. So does a folder with too few frames or trajectories to train on.
 
     --describe is for a file of a layout of your own (HDF5, netCDF, Zarr, .npy): it writes a YAML that says what is in it, as
     far as that can be guessed, with TODO for the rest. With these filled in, the YAML is a PATH like any other; under the
