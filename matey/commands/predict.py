@@ -83,7 +83,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     field = 0 if args.field is None else fields.index(args.field)
     total, is_first = len(request.trajectories) * request.num_steps, forecasts.model.sequence_group.ranks.place == 0
     with writing(args.out):
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         with tqdm(total=total, desc="predict", unit=" frames", disable=None if is_first else True) as bar:
             forecasts.write(args.out, overwrite=args.overwrite, on_frames=bar.update)
     if not is_first:
