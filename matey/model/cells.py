@@ -32,7 +32,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from matey.model.modules import Rows, WideLinear, chosen, packed, wide
+from matey.model.modules import Rows, WideLinear, chosen, packed, unpacked, wide
 from matey.tokens.patches import Patch, long_axes
 
 NUM_INPUTS = 2  # the last frame, and the change that led to it
@@ -226,18 +226,20 @@ class CellsBefore(Cells):
             sides: the sides of each batch's box.
 
         Returns:
-            Features ``(b, c, z, y, x)`` of each batch, with the halo of the layers after the tokens, see `shapes`.
+            What `features` tells apart: the features of each batch, with the halo of the layers after the tokens.
         """
         told = self._told(conditions).split([len(of_batch) for of_batch in inputs])
-        return packed([self._of_batch(*batch) for batch in zip(inputs, told, rows, sides, strict=True)])
+        found = [self._of_batch(*batch) for batch in zip(inputs, told, rows, sides, strict=True)]
+        return packed([each.movedim(1, -1) for each in found])
 
-    def shapes(self, inputs: Sequence[Tensor], sides: Sequence[Sides]) -> list[tuple[int, ...]]:
-        """Return the shape of each batch's features."""
+    def features(self, values: Tensor, inputs: Sequence[Tensor], sides: Sequence[Sides]) -> list[Tensor]:
+        """Return the features ``(b, c, z, y, x)`` of each batch from what `forward` returns; channels lie side by side."""
         lost = [all_ - kept for all_, kept in zip(self.reach.inputs, self.reach.features, strict=True)]
-        return [
-            (len(each), self.channels, *of_batch.without_halo(each, lost).shape[-3:])
+        shapes = [
+            (len(each), *of_batch.without_halo(each, lost).shape[-3:], self.channels)
             for each, of_batch in zip(inputs, sides, strict=True)
         ]
+        return [each.movedim(-1, 1) for each in unpacked(values, shapes)]
 
     def _of_batch(self, inputs: Tensor, told: Tensor, row: Rows, sides: Sides) -> Tensor:
         # Inputs are rounded to the type of the weights only once they are summed up, as in `weighted_sums`.

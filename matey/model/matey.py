@@ -176,7 +176,7 @@ class MateyModel(PreTrainedModel):
         of_batches = conditions.split([about.number for about in prepared.samples])
         of_boxes = torch.cat([each[box.cells.sample] for each, box in zip(of_batches, held, strict=True)])
         inputs = [each.inputs for each in held if each.inputs is not None]
-        features = unpacked(self.cells_before(inputs, of_boxes, rows, sides), self.cells_before.shapes(inputs, sides))
+        features = self.cells_before.features(self.cells_before(inputs, of_boxes, rows, sides), inputs, sides)
         if self.tokens_give:
             features = self._told(prepared, self._tokens(prepared, conditions, features), features)
         changes = self.cells_after(inputs, features, of_boxes, rows, sides)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from matey.model.cells import CellsAfter, CellsBefore, Reach, Sides, order_of
-from matey.model.modules import Rows, unpacked
+from matey.model.modules import Rows
 
 CHANNELS, WIDTH, FIELDS = 6, 8, 3
 ROWS = Rows(torch.tensor([0, 2]), torch.tensor([0, 2]))
@@ -25,7 +25,7 @@ def network(patches, seed=0):
 def changes(halves, inputs, conditions, sides):
     """The change of the fields without tokens, ``(b, f, z, y, x)``."""
     before, after = halves
-    (features,) = unpacked(before([inputs], conditions, [ROWS], [sides]), before.shapes([inputs], [sides]))
+    (features,) = before.features(before([inputs], conditions, [ROWS], [sides]), [inputs], [sides])
     changed = after([inputs], [features], conditions, [ROWS], [sides])
     box = sides.without_halo(inputs, before.reach.inputs).shape[-3:]
     return changed.view(len(inputs), len(ROWS.predicted), *box)
