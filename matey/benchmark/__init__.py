@@ -1,1 +1,1 @@
-"""Times the parts of a run: a training step, reading data, a sequence group."""
+"""Times a training step."""

@@ -43,7 +43,7 @@ from matey.evaluate.records import (
     with_tokens_worth,
 )
 from matey.evaluate.rollout import Rollout, ShownRollout, rollout, show_rollouts
-from matey.evaluate.spectra import Spectra, SpectraSums, with_power
+from matey.evaluate.spectra import Spectra, SpectraSums
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
 from matey.parallel.collectives import dealt_out, rank
@@ -159,9 +159,8 @@ def score(
         total.errors.merge(sums.errors)
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
-    spectra = total.spectra.spectra()
     found = [replace(each, conserve=protocol.conserve and each.is_rollout) for each in total.errors.records()]
-    return Evaluation(with_power(found, spectra), mean_costs(total.costs), spectra=spectra)
+    return Evaluation(found, mean_costs(total.costs), spectra=total.spectra.spectra())
 
 
 def evaluate(

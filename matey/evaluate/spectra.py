@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from matey.data.trajectories import ALL_FIELDS
-from matey.evaluate.records import TRUTH, Kind, Record
+from matey.evaluate.records import Kind
 from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)
-POWER = ("power_coarse", "power_middle", "power_fine")
-"""Names of the ratios of a forecast's power to the truth's in each third of the wavenumbers, longest waves first."""
-
 Key = tuple[str, tuple[str, ...], Kind, int, tuple[float, ...]]
 """System, fields, kind, lead and wavenumbers of a sum."""
 
@@ -81,26 +77,6 @@ class SpectraSums:
             if wavenumbers:  # a domain of a few cells along its short side has none in common
                 first.setdefault((system, kind), Spectra(system, fields, kind, lead, places, *powers / count))
         return list(first.values())
-
-
-def with_power(records: Sequence[Record], spectra: Sequence[Spectra]) -> list[Record]:
-    """Add `POWER` to the records of the last steps of rollouts, as geometric means over each system's fields."""
-    found = {(each.system, each.kind, each.lead): _power(each) for each in spectra}
-    more = (found.get((r.system, r.kind, r.lead), {}) if r.field == ALL_FIELDS else {} for r in records)
-    return [replace(r, physics={**r.physics, **own}) if own else r for r, own in zip(records, more, strict=True)]
-
-
-def _power(spectra: Spectra) -> dict[str, float]:
-    """Return the ratio of the forecast's power to the truth's in each third, and the truth's own ratio, which is 1."""
-    if len(spectra.wavenumbers) < len(POWER):
-        return {}
-    numbers: dict[str, float] = {}
-    parts = (each.tensor_split(len(POWER), dim=1) for each in (spectra.forecast, spectra.truth))
-    for name, forecast, truth in zip(POWER, *parts, strict=True):
-        of_fields = (forecast.sum(dim=1) / truth.sum(dim=1))[truth.sum(dim=1) > 0]
-        if len(of_fields):
-            numbers |= {name: of_fields.log().mean().exp().item(), TRUTH + name: 1.0}
-    return numbers
 
 
 def radial_power(frames: Tensor, spacing: Sequence[float], periodic: Sequence[bool]) -> tuple[Tensor, Tensor]:
