@@ -15,25 +15,6 @@ if TYPE_CHECKING:
     from matey.data.reading import Rollout, read_rollouts, read_windows
     from matey.data.stream import micro_batches
 
-__all__ = [
-    "Coordinates",
-    "DataError",
-    "Mixture",
-    "Rollout",
-    "Split",
-    "Trajectory",
-    "TrajectorySet",
-    "Window",
-    "from_xarray",
-    "micro_batches",
-    "open_dataset",
-    "open_sets",
-    "read_rollouts",
-    "read_windows",
-    "split_set",
-    "spread_windows",
-]
-
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 __getattr__, __dir__ = on_first_use(
     __name__,

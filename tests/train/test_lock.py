@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from matey.checkpoints.run_files import LOCK
 from matey.train import folder as lock
-from matey.train.folder import LOCK, FileLock, FolderLock, LockedError, not_shared
+from matey.train.folder import FileLock, FolderLock, LockedError, not_shared
 from tests.support.paths import ROOT
 
 HOLDER = """

@@ -5,10 +5,10 @@ from contextlib import suppress
 
 import pytest
 
-from matey.checkpoints.run_files import replace_text
+from matey.checkpoints.run_files import LOCK, replace_text
 from matey.config import ConfigError, load_config
 from matey.train.checkpoint import RunFolder
-from matey.train.folder import LOCK, check_folder
+from matey.train.folder import check_folder
 
 
 def refuse(path, words):
