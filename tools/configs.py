@@ -1,4 +1,4 @@
-"""List or print the configurations that come with MATEY, or explain a key of the run YAML."""
+"""List or print the configurations that come with MATEY."""
 
 import sys
 
