@@ -27,7 +27,6 @@ from matey.evaluate.evaluation import (
     plan_comparison,
     worth_tasks,
 )
-from matey.evaluate.forecaster import has_tokens
 from matey.evaluate.held_out import (
     HeldOut,
     Part,
@@ -37,6 +36,7 @@ from matey.evaluate.held_out import (
     with_twins_noted,
     without_seen,
 )
+from matey.evaluate.histories import has_tokens
 from matey.evaluate.records import write_records
 from matey.evaluate.rollout import kept_note, longest_rollout
 from matey.mistakes import writing

@@ -17,7 +17,7 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, TrajectorySet, Window, open_dataset
 from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
-from matey.evaluate.forecaster import make_examples
+from matey.evaluate.evaluation import make_examples
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.evaluate.forecasts.request import OTHER_TIMES, ForecastRequest
 from matey.evaluate.forecasts.series import (

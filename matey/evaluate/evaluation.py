@@ -8,31 +8,21 @@ left out: spectra, divergence.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
 from matey.data.reading import read_parts, read_truth_part
 from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
-from matey.evaluate.forecaster import (
-    Cost,
-    Example,
-    Forecaster,
-    cost_of,
-    has_tokens,
-    make_example,
-    make_examples,
-    mean_costs,
-    num_sharing,
-    predict_with_tokens,
-)
 from matey.evaluate.held_out import HeldOut, check_fit
-from matey.evaluate.histories import Boxes
+from matey.evaluate.histories import Boxes, Forecaster, has_tokens, num_sharing
 from matey.evaluate.records import (
     ErrorSums,
     Record,
@@ -42,10 +32,15 @@ from matey.evaluate.records import (
 )
 from matey.evaluate.rollout import Rollout, ShownRollout, rollout, show_rollouts
 from matey.evaluate.spectra import Spectra, SpectraSums
+from matey.fields import FieldBatch
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
+from matey.model.nested import with_tensors
 from matey.parallel.collectives import dealt_out, rank
 from matey.peers.kinds import PeerFacts
+from matey.samples import Samples
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch, cover, patch_grid
 
 
 @dataclass(frozen=True)
@@ -244,6 +239,139 @@ def _windows(data: HeldOut, index: int, protocol: Protocol, lead: int, horizon: 
     source, chosen = data.sets[index], data.trajectories[index]
     count = math.ceil(protocol.max_windows / sum(source.system == other.system for other in data.sets))
     return tuple(spread_windows(source, chosen, data.num_frames, lead, count, horizon=horizon, set_index=index))
+
+
+def patches_of(model: Forecaster) -> tuple[Patch, ...]:
+    """Return the sizes ``[t, z, y, x]`` of a model's patches, coarse to fine; none of a model without tokens."""
+    return tuple(model.config.patches) if has_tokens(model) else ()
+
+
+def predict_with_tokens(model: Forecaster, batch: FieldBatch) -> tuple[Tensor, TokenLayout | None]:
+    """Return the predicted frame ``(b, f, z, y, x)`` on the CPU, and the tokens of the batch, if the model has any."""
+    if not has_tokens(model):
+        return model.predict(batch).cpu(), None
+    tokens = model.tokens_of(batch)
+    return model.predict(batch, tokens).cpu(), tokens.layout
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Mean cost of one forecast of a system, over one batch or several.
+
+    Attributes:
+        system: name of the PDE system.
+        tokens: mean number of tokens per sample; NaN for a peer, which has none.
+        uniform_tokens: mean number of tokens per sample of the uniform grid of the finest patches; NaN for a peer.
+        seconds: seconds per sample, from the fields in main memory to the prediction there; of several batches the median, so
+            that the first batch's warm-up does not count.
+        num_forecasts: number of forecasts in these means.
+    """
+
+    system: str
+    tokens: float
+    uniform_tokens: float
+    seconds: float
+    num_forecasts: int
+
+    @property
+    def share(self) -> float:
+        """Number of tokens divided by that of the uniform grid."""
+        return self.tokens / self.uniform_tokens
+
+
+def cost_of(model: Forecaster, samples: Samples, num_tokens: float, seconds: float) -> Cost:
+    """Return the cost of a batch from its tokens, NaN for a model without any, and its seconds."""
+    number, uniform = samples.number, num_uniform_tokens(model, samples)
+    return Cost(samples.system, num_tokens / number, uniform, seconds / number, number)
+
+
+def num_uniform_tokens(model: Forecaster, samples: Samples) -> float:
+    """Return the number of tokens if the samples were cut into the finest patches everywhere; NaN for peers."""
+    if not (patches := patches_of(model)):
+        return math.nan
+    finest = patches[-1]
+    return math.prod(patch_grid(cover(samples.window, finest), finest))
+
+
+def mean_costs(batches: Sequence[Cost]) -> list[Cost]:
+    """Average the costs of batches into one per system, in the order in which the systems first appear."""
+    costs = []
+    for system in dict.fromkeys(batch.system for batch in batches):
+        own = [batch for batch in batches if batch.system == system]
+        number = sum(batch.num_forecasts for batch in own)
+        tokens = sum(batch.tokens * batch.num_forecasts for batch in own) / number
+        uniform = sum(batch.uniform_tokens * batch.num_forecasts for batch in own) / number
+        costs.append(Cost(system, tokens, uniform, statistics.median(batch.seconds for batch in own), number))
+    return costs
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample, its forecast and its tokens.
+
+    Attributes:
+        system: name of the PDE system.
+        batch: the sample: histories, target, fields and spacing.
+        units: unit of each field; ``1`` for a field without one.
+        trajectory: file and name of the trajectory.
+        frame: index of the last known frame in its trajectory.
+        lead: number of snapshots from the last known frame to the target.
+        time_step: time between two snapshots.
+        prediction: ``(f, z, y, x)``, the forecast.
+        layout: the sample's tokens; None for a peer, which has none.
+        patches: size ``[t, z, y, x]`` of the patches of each level, coarse to fine; empty for a peer.
+        num_uniform_tokens: number of tokens if the sample were cut into the finest patches everywhere; NaN for a peer.
+    """
+
+    system: str
+    batch: FieldBatch
+    units: tuple[str, ...]
+    trajectory: str
+    frame: int
+    lead: int
+    time_step: float
+    prediction: Tensor
+    layout: TokenLayout | None
+    patches: tuple[Patch, ...]
+    num_uniform_tokens: float
+
+    @property
+    def tokens_per_level(self) -> list[int]:
+        """Number of tokens at each level of refinement, coarse to fine."""
+        return [] if self.layout is None else self.layout.level.bincount(minlength=len(self.patches)).tolist()
+
+
+def make_examples(model: Forecaster, data: HeldOut, lead: int) -> list[Example]:
+    """Predict at the beginning, the middle and the end of each system's first trajectory, in that order."""
+    examples = []
+    for system in data.systems:
+        index = next(i for i, trajectory_set in enumerate(data.sets) if trajectory_set.system == system)
+        trajectory = data.trajectories[index][0]
+        last_start = data.sets[index].trajectories[trajectory].num_frames - data.num_frames - lead
+        for start in dict.fromkeys((0, last_start // 2, last_start)):
+            examples.append(make_example(model, data, Window(index, trajectory, start, lead)))
+    return examples
+
+
+def make_example(model: Forecaster, data: HeldOut, window: Window) -> Example:
+    """Predict one window and keep the frames and tokens to show."""
+    (batch,) = read_windows(data.sets, [window], data.num_frames)
+    prediction, layout = predict_with_tokens(model, batch)
+    trajectory_set = data.sets[window.set_index]
+    trajectory = trajectory_set.trajectories[window.trajectory]
+    return Example(
+        system=batch.system,
+        batch=batch,
+        units=trajectory_set.units,
+        trajectory=f"{trajectory.source.name}, trajectory {trajectory.name}",
+        frame=window.start + data.num_frames - 1,
+        lead=window.lead,
+        time_step=trajectory.time_step,
+        prediction=prediction[0],
+        layout=with_tensors(layout, Tensor.cpu),
+        patches=patches_of(model),
+        num_uniform_tokens=num_uniform_tokens(model, batch.samples),
+    )
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
-from matey.evaluate.forecaster import Forecaster
 from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS
 from matey.model.boxes import Cut
@@ -30,6 +30,28 @@ from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare_parts
 from matey.model.sequence_group import SequenceGroup
 from matey.samples import BatchPart, Box, Samples
+
+
+class Forecaster(Protocol):
+    """A model that predicts frames: a `MateyModel`, or one of its peers."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model's weights."""
+
+    def predict(self, batch: FieldBatch) -> Tensor:
+        """Return the frame ``(b, f, z, y, x)`` at the batch's lead times, in physical units."""
+
+
+def has_tokens(model: Forecaster) -> TypeGuard[MateyModel]:
+    """Return whether a model has tokens; peers and the network `cells` have none."""
+    return isinstance(model, MateyModel) and model.config.has_tokens
+
+
+def num_sharing(model: Forecaster) -> int:
+    """Return the number of ranks that forecast together, each with a part of the fields."""
+    return model.sequence_group.size if isinstance(model, MateyModel) else 1
+
 
 AT_ONCE = 2**18  # number of cells whose sums are taken at once
 

@@ -29,9 +29,8 @@ from torch import Tensor
 
 from matey.data import TrajectorySet, Window, read_rollouts
 from matey.data.reading import samples_of
-from matey.evaluate.forecaster import Forecaster
 from matey.evaluate.held_out import HeldOut
-from matey.evaluate.histories import Histories, OwnCells, Whole, described
+from matey.evaluate.histories import Forecaster, Histories, OwnCells, Whole, described
 from matey.fields import FieldBatch, without_gaps
 from matey.model.matey import MateyModel
 from matey.physics import CELLS, TOTAL, Measure, fields_of, measures_of

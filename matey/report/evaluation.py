@@ -18,8 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from matey.checkpoints.run_files import replace_text
 from matey.checkpoints.trained import Trained, TrainedPeer
-from matey.evaluate.evaluation import Evaluation, Protocol
-from matey.evaluate.forecaster import Example
+from matey.evaluate.evaluation import Evaluation, Example, Protocol
 from matey.evaluate.held_out import HeldOut
 from matey.metrics import METRICS
 from matey.model.configuration import MateyConfig

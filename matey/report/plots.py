@@ -23,7 +23,7 @@ from PIL.Image import Dither, Image, Quantize
 from torch import Tensor
 
 from matey.data.trajectories import ALL_FIELDS
-from matey.evaluate.forecaster import Example
+from matey.evaluate.evaluation import Example
 from matey.evaluate.forecasts.formats import ffmpeg
 from matey.evaluate.forecasts.series import ProbeSeries
 from matey.evaluate.records import Record

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from matey import metrics
 from matey.data.trajectories import ALL_FIELDS
-from matey.evaluate.evaluation import Evaluation, best_of, one_of, side_by_side
-from matey.evaluate.forecaster import Cost, Example
+from matey.evaluate.evaluation import Cost, Evaluation, Example, best_of, one_of, side_by_side
 from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTENCE, TRUTH, Record
 from matey.metrics import METRICS
 from matey.physics import measure
