@@ -10,7 +10,7 @@ import pytest
 
 from matey.commands.subcommands import scripts
 from matey.config import ConfigError, load_config, load_deepspeed_config
-from matey.config.files import configurations
+from matey.config.loading import configurations
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, imports_of, start_ranks
 from tests.support.small_files import write_swe

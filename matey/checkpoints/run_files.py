@@ -32,7 +32,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from matey.config.files import find_shipped
+from matey.config.loading import find_shipped
 from matey.mistakes import Mistake, regular
 
 CONFIG = "config.yaml"

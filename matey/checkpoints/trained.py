@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save
 from matey.checkpoints import run_files
 from matey.checkpoints.run_files import CheckpointError, MetricsLog, is_run, read_metrics, replace_bytes, replace_text
 from matey.config import RunConfig, load_config
-from matey.config.files import PlainTextError, find_shipped, parse_json, read_text
-from matey.config.loading import shortened
+from matey.config.loading import PlainTextError, find_shipped, parse_json, read_text, shortened
 from matey.data.split_record import SplitRecord, read_record, read_seen
 from matey.mistakes import one_line
 from matey.model.matey import MateyModel
-from matey.peers.kinds import Peer, PeerFacts, weights_of, with_weights
+from matey.peers.networks import Peer, PeerFacts, weights_of, with_weights
 
 __all__ = ["CheckpointError", "Trained", "load_trained", "read_log"]
 

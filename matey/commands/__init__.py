@@ -6,7 +6,7 @@ module here.
 
 from pathlib import Path
 
-from matey.config.files import ROOT, is_installed
+from matey.config.loading import ROOT, is_installed
 
 __all__ = ["ROOT", "WORK"]
 

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from matey.checkpoints.run_files import CONFIG, first_file, is_peer, is_run, step_folder
 from matey.config import load_config, load_deepspeed_config
-from matey.config.files import KINDS, configurations, find_shipped, hint_of_file
 from matey.config.flags import (
     FlagError,
     RanksParser,
@@ -30,6 +29,7 @@ from matey.config.flags import (
     whole,
     wholes,
 )
+from matey.config.loading import KINDS, configurations, find_shipped, hint_of_file
 from matey.mistakes import Mistake, writing
 from matey.process.launchers import likely_place, looks_for_all
 from matey.process.signals import interrupt_at_signals

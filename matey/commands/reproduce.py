@@ -12,7 +12,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from matey.commands import ROOT, WORK
-from matey.config.files import find_shipped
+from matey.config.loading import find_shipped
 from matey.mistakes import writing
 from matey.peers.networks import fno_class
 from matey.planning.machine import load_machine

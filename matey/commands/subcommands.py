@@ -11,7 +11,7 @@ from pathlib import Path
 from runpy import run_path
 
 import matey
-from matey.config.files import ROOT
+from matey.config.loading import ROOT
 from matey.mistakes import nearest_name
 
 SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect"}

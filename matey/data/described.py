@@ -34,8 +34,18 @@ from einops import rearrange
 from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
 from matey.data.arrays import KINDS
-from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, order_of
-from matey.data.dates import CALENDAR, UNIT, counted_from, date_in, numbers_in
+from matey.data.coordinates import (
+    CALENDAR,
+    GRID,
+    UNEVEN_SPACE,
+    UNEVEN_TIME,
+    UNIT,
+    counted_from,
+    date_in,
+    even_step,
+    numbers_in,
+    order_of,
+)
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
 from matey.data.remote import place

@@ -26,10 +26,9 @@ import numpy as np
 
 from matey.config import DataDescription
 from matey.config.description import Axis, FieldSource, GridAxis, ParameterSource, TimeSource
-from matey.config.files import PlainTextError, read_text
+from matey.config.loading import PlainTextError, read_text
 from matey.data.arrays import kind_of
-from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, axes_by_name, even_step
-from matey.data.dates import number_in
+from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, axes_by_name, even_step, number_in
 from matey.data.remote import place, seen_from
 from matey.data.stored import FileKind, StoredArray, as_number
 from matey.data.trajectories import NO_AXIS, DataError, Part, Trajectory

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from matey.config.description import Axis
-from matey.data.coordinates import GRID, UNEVEN_SPACE, UNEVEN_TIME, even_step, role_of
-from matey.data.dates import CALENDAR, UNIT
+from matey.data.coordinates import CALENDAR, GRID, UNEVEN_SPACE, UNEVEN_TIME, UNIT, even_step, role_of
 from matey.data.trajectories import Boundary, Coordinates, DataError, TrajectorySet
 from matey.mistakes import listed
 

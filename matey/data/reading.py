@@ -17,8 +17,7 @@ from torch import Tensor
 from matey.data.splits import Share, alone
 from matey.data.trajectories import BadValuesError, Cells, DataError, Trajectory, TrajectorySet
 from matey.data.windows import Window, alike
-from matey.fields import FieldBatch
-from matey.samples import BatchPart, Box, Piece, Samples
+from matey.fields import BatchPart, Box, FieldBatch, Piece, Samples
 
 
 def read_box(

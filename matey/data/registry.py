@@ -16,10 +16,9 @@ from pydantic import ValidationError
 
 from matey.config import DataDescription, DataSection
 from matey.config.description import WILDCARD, ParameterSource, TimeSource, patterns_in
-from matey.config.files import PlainTextError, parse_yaml, read_text
-from matey.config.loading import sentences
+from matey.config.loading import PlainTextError, parse_yaml, read_text, sentences
 from matey.data.arrays import files_of, gridded_files, is_folder, is_zarr, kind_of
-from matey.data.dates import date_pattern, in_order
+from matey.data.coordinates import date_pattern, in_order
 from matey.data.described import DataFile, DescribedFiles
 from matey.data.hdf5 import opened_once
 from matey.data.remote import RemotePath, matches, place, within

@@ -26,10 +26,9 @@ from torch.utils.data import DataLoader, Dataset
 from matey.data.reading import ShareOut, is_sound, read_parts, read_windows
 from matey.data.trajectories import BadValuesError, DataError
 from matey.data.windows import Mixture, Window
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, FieldBatch
 from matey.process.ending import end_workers, worker_files
 from matey.process.signals import END_READING
-from matey.samples import BatchPart
 
 
 def leave_signals_to_the_run(worker: int) -> None:

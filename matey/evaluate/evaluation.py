@@ -26,19 +26,19 @@ from matey.evaluate.histories import Boxes, Forecaster, has_tokens, num_sharing
 from matey.evaluate.records import (
     ErrorSums,
     Record,
+    Spectra,
+    SpectraSums,
     Task,
     rollout_kind,
     with_tokens_worth,
 )
 from matey.evaluate.rollout import Rollout, ShownRollout, rollout, show_rollouts
-from matey.evaluate.spectra import Spectra, SpectraSums
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, Samples
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
 from matey.model.nested import with_tensors
 from matey.parallel.collectives import dealt_out, rank
-from matey.peers.kinds import PeerFacts
-from matey.samples import Samples
+from matey.peers.networks import PeerFacts
 from matey.tokens.layout import TokenLayout
 from matey.tokens.patches import Patch, cover, patch_grid
 

@@ -22,14 +22,13 @@ from typing import Protocol, TypeGuard
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch, has_gaps
+from matey.fields import BatchPart, Box, FieldBatch, Samples, has_gaps
 from matey.metrics import CELLS
 from matey.model.boxes import Cut
 from matey.model.forecast import hold, inside, moved_on, surrounded
 from matey.model.matey import MateyModel
 from matey.model.prepare import Prepared, prepare_parts
 from matey.model.sequence_group import SequenceGroup
-from matey.samples import BatchPart, Box, Samples
 
 
 class Forecaster(Protocol):

@@ -19,14 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matey.fields import FieldBatch, has_gaps, without_gaps
+from matey.fields import Box as BoxToRead
+from matey.fields import FieldBatch, Samples, has_gaps, without_gaps
 from matey.model.cells import Reach, Sides, cell_inputs
 from matey.model.configuration import MateyConfig
 from matey.model.given import Given, with_given
 from matey.model.modules import joined
 from matey.model.sequence_group import CellRoute, RankGroup
-from matey.samples import Box as BoxToRead
-from matey.samples import Samples
 from matey.tokens.decomposition import Box, Decomposition, Frames, Span
 from matey.tokens.normalisation import Normalisation
 from matey.tokens.patches import Patch, cover, extend, factor_stages

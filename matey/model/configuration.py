@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from transformers import PretrainedConfig
 
 from matey.config import ConfigError, RunConfig, parse_config
-from matey.config.files import FOLDERS, find_shipped
-from matey.config.loading import sentences, shortened
+from matey.config.loading import FOLDERS, find_shipped, sentences, shortened
 from matey.config.schema import ModelSection, TokensSection
 from matey.config.section import Section
 from matey.mistakes import Mistake, listed

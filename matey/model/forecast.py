@@ -17,13 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from matey.fields import BatchPart, Piece, Samples
 from matey.metrics import nrmse
 from matey.model.boxes import Cut, Held, HeldCells
 from matey.model.configuration import MateyConfig
 from matey.model.modules import unpacked
 from matey.model.prepare import Prepared
 from matey.model.sequence_group import CellRoute, Exchange, RankGroup, SequenceGroup, swapped
-from matey.samples import BatchPart, Piece, Samples
 from matey.tokens.normalisation import Normalisation
 
 SMALLEST_UNIT = 2.0**-20

@@ -21,10 +21,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch, field_rows
+from matey.fields import BatchPart, FieldBatch, Samples, field_rows
 from matey.model.configuration import NUM_SCALES, MateyConfig, Ranges
 from matey.model.modules import Rows
-from matey.samples import BatchPart, Samples
 from matey.tokens.normalisation import SMALLEST_CHANGE, Normalisation, normalisation_of
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from matey.config import ConfigError
-from matey.fields import FieldBatch
+from matey.fields import FieldBatch, Samples
 from matey.mistakes import one_line
 from matey.model.blocks import Block, Norm, SelfAttention, keep_scale, scheme_keys
 from matey.model.boxes import grain_of, reach_of
@@ -41,7 +41,6 @@ from matey.model.forecast import Forecasts, forecasts_of
 from matey.model.modules import ModuleList, packed, unpacked
 from matey.model.prepare import Prepared, micro_batch, prepare, single
 from matey.model.sequence_group import SequenceGroup, reordered
-from matey.samples import Samples
 from matey.tokens.neighbours import places_around
 from matey.tokens.patches import extend, patches_at
 from matey.tokens.tokenize import TokenBatch, tokenize

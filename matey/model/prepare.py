@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, FieldBatch, Samples
 from matey.model.blocks import Near, keys_of
 from matey.model.boxes import (
     Cut,
@@ -40,7 +40,6 @@ from matey.model.given import given_of, in_history, parameters_of, rows_of, scal
 from matey.model.modules import Rows
 from matey.model.nested import with_tensors
 from matey.model.sequence_group import BlockPlan, CellRoute, Exchange, RankGroup, Route
-from matey.samples import BatchPart, Samples
 from matey.tokens.decomposition import Decomposition, Frames
 from matey.tokens.layout import TokenLayout
 from matey.tokens.neighbours import neighbours_of

@@ -1,4 +1,4 @@
-"""The networks that MATEY is compared with: a ResNet, a small U with it on its cells, a U-Net, and an FNO.
+"""The models that MATEY is compared with: a ResNet, a small U with it on its cells, a U-Net and an FNO; a stencil is beside.
 
 Each maps `PeerInputs` to the change of every field, and predicts persistence before it is trained.
 
@@ -10,16 +10,20 @@ lead time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from matey.config.schema import Count
+from matey.config.section import BoundedText, FieldName, Section
 from matey.fields import FieldBatch, without_gaps
 from matey.mistakes import Mistake
+from matey.peers.stencil import StencilPeer
 from matey.tokens.normalisation import Normalisation, normalisation_of
 
 CHANNELS = 24
@@ -344,3 +348,69 @@ def pad_plane(
         around = [0, 0, low, high] if axis == 0 else [low, high, 0, 0]
         maps = nn.functional.pad(maps, around, mode="circular" if wraps else walls)
     return maps
+
+
+Kind = Literal["stencil", "ResNet", "small U", "U-Net", "FNO"]
+Peer = StencilPeer | NetworkPeer
+PEERS: tuple[Kind, ...] = ("stencil", "ResNet", "small U", "U-Net", "FNO")
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "ResNet": ResNet,
+    "small U": SmallU,
+    "U-Net": UNet,
+    "FNO": FourierOperator,
+}
+"""The networks by kind; they are made from the number of frames of history and the number of fields."""
+
+
+class PeerFacts(Section):
+    """Kind, system and inputs of a trained peer.
+
+    Attributes:
+        kind: kind of the model.
+        system: name of the only system that it was trained on.
+        fields: the fields of that system, in the order in which the peer takes them.
+        history: number of frames of history that it takes.
+        lead_max: longest lead time in snapshots that it was trained on.
+    """
+
+    kind: Kind
+    system: BoundedText
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1, max_length=10_000)]
+    history: Count
+    lead_max: Count
+
+
+def untrained(kind: str, num_frames: int, num_fields: int) -> Peer:
+    """Return a peer that is not trained.
+
+    Raises:
+        Mistake: the package of the network is not installed.
+    """
+    return NetworkPeer(NETWORKS[kind](num_frames, num_fields)) if kind in NETWORKS else StencilPeer()
+
+
+def weights_of(peer: Peer) -> dict[str, Tensor]:
+    """Return the trained weights of a peer by name; the names of a stencil's weights are its lead times."""
+    if isinstance(peer, StencilPeer):
+        return {str(lead): weight for lead, weight in peer.weights.items()}
+    return peer.weights
+
+
+def with_weights(facts: PeerFacts, weights: Mapping[str, Tensor]) -> Peer:
+    """Return the peer with these trained weights, on the CPU.
+
+    Raises:
+        Mistake: the package of the network is not installed.
+        ValueError: the weights do not fit such a peer.
+    """
+    peer = untrained(facts.kind, facts.history, len(facts.fields))
+    if isinstance(peer, StencilPeer):
+        if not weights or any(weight.ndim != 2 or weight.shape[1] != len(facts.fields) for weight in weights.values()):
+            raise ValueError(f"they are not those of a stencil on {len(facts.fields)} fields")
+        return StencilPeer({int(lead): weight.double() for lead, weight in weights.items()})
+    own = peer.weights
+    if {name: weight.shape for name, weight in own.items()} != {name: w.shape for name, w in weights.items()}:
+        raise ValueError(f"they are not those of a {facts.kind} on {len(facts.fields)} fields")
+    for name, weight in own.items():
+        weight.copy_(weights[name])
+    return peer

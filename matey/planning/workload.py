@@ -19,6 +19,7 @@ from matey.config import ConfigError, RunConfig
 from matey.data.reading import read_windows
 from matey.data.trajectories import TrajectorySet
 from matey.data.windows import Window, alike
+from matey.fields import Samples
 from matey.model.blocks import scheme_keys
 from matey.model.boxes import Cut, reach_of
 from matey.model.configuration import MateyConfig, model_config
@@ -27,7 +28,6 @@ from matey.parallel.exchange import Topology, shares
 from matey.parallel.sequence import cheaper_tokens_plan
 from matey.planning import check_named
 from matey.planning.operations import Costs, Operations, count_operations
-from matey.samples import Samples
 from matey.tokens.decomposition import Frames, Span
 from matey.tokens.layout import TokenLayout, joined, layout_tokens, stacked
 from matey.tokens.neighbours import neighbours_of

@@ -13,7 +13,7 @@ from typing import Any
 from matey.checkpoints.run_files import replace_text
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig, dump_config, load_config
-from matey.config.files import ROOT, find_shipped
+from matey.config.loading import ROOT, find_shipped
 from matey.data import open_sets
 from matey.data.remote import rooted, within
 from matey.mistakes import Mistake

@@ -33,7 +33,7 @@ import yaml
 from tqdm import tqdm
 
 from matey.checkpoints.run_files import replace_text
-from matey.config.files import ROOT, is_installed
+from matey.config.loading import ROOT, is_installed
 from matey.mistakes import Mistake
 from matey.process.launchers import program_of
 from matey.report.pictures import write_png

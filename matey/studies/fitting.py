@@ -34,8 +34,7 @@ from matey.evaluate.records import write_records
 from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
 from matey.mistakes import Mistake, one_line
-from matey.peers.kinds import PeerFacts, untrained
-from matey.peers.networks import NetworkPeer
+from matey.peers.networks import NetworkPeer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.process.start import keep_freed_memory
 from matey.studies.cases import StudyError
@@ -77,7 +76,7 @@ def run_peer(kind: str, run: RunConfig, seconds: float, max_windows: int, folder
     """Train a peer for a given cost, write it and its scores into a folder, and return what it cost and its size.
 
     Args:
-        kind: kind of the peer, one of `matey.peers.kinds.PEERS`.
+        kind: kind of the peer, one of `matey.peers.networks.PEERS`.
         run: the run, whose data and seed determine the windows.
         seconds: largest cost in seconds, of one thread of a CPU or of a GPU.
         max_windows: largest number of windows to score it on, per lead.

@@ -14,7 +14,7 @@ from typing import Any
 
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig, load_config
-from matey.config.files import ROOT
+from matey.config.loading import ROOT
 from matey.studies.cases import CELLS, COMPARED, DEMO, JOINT, MATEY, Simulated, StudyError
 from matey.studies.engine import Study, call, digest, in_yaml, script
 from matey.studies.fitting import run_peer

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matey.config import RunConfig, load_config
-from matey.config.files import ROOT, find_shipped
+from matey.config.loading import ROOT, find_shipped
 from matey.mistakes import Mistake
 from matey.studies.cases import PRETRAININGS, Case, Scale, StudyError
 from matey.studies.engine import Study, call, digest, in_yaml

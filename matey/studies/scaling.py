@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from matey.checkpoints.run_files import replace_text
 from matey.config import ConfigError, RunConfig, dump_config, load_config, load_deepspeed_config
-from matey.config.files import find_shipped
+from matey.config.loading import find_shipped
 from matey.data.remote import rooted
 from matey.planning.estimate import estimate
 from matey.planning.machine import Machine, load_machine

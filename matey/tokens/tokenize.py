@@ -13,8 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from matey.fields import FieldBatch
-from matey.samples import Samples
+from matey.fields import FieldBatch, Samples
 from matey.tokens.decomposition import Frames
 from matey.tokens.layout import TokenLayout, layout_tokens
 from matey.tokens.normalisation import Normalisation, normalisation_from, normalisation_of, patch_sums

@@ -31,7 +31,7 @@ from matey.config import RunConfig, TrainSection
 from matey.config.schema import LOSSES
 from matey.data.stream import micro_batches
 from matey.data.windows import Mixture
-from matey.fields import FieldBatch
+from matey.fields import BatchPart, FieldBatch, Piece
 from matey.model.blocks import uniform_hash
 from matey.model.boxes import share_of
 from matey.model.configuration import MateyConfig
@@ -42,7 +42,6 @@ from matey.model.prepare import Prepared, prepare, prepare_parts
 from matey.model.sequence_group import Exchange, RankGroup
 from matey.parallel.collectives import Engine
 from matey.parallel.exchange import HostExchange, Topology
-from matey.samples import BatchPart, Piece
 from matey.train.loss import NRMSE, Loss, halo_of
 
 

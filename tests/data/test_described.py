@@ -15,7 +15,7 @@ from matey.commands.inspect_data import check
 from matey.config import load_config
 from matey.config.loading import dump_config
 from matey.data import DataError, open_dataset, split_set
-from matey.data.dates import counted_from
+from matey.data.coordinates import counted_from
 from matey.data.stored import StoredArray
 from matey.train.run_data import open_data
 from tests.support.described_files import BY_NAME, KINDS, dataset, describe, flow, write

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.spectra import SpectraSums, radial_power
+from matey.evaluate.records import SpectraSums, radial_power
 
 PERIODIC, WALLS = (True, True, True), (False, False, False)
 

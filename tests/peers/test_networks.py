@@ -14,8 +14,7 @@ from matey.evaluate.evaluation import score, tasks_of
 from matey.evaluate.held_out import hold_out
 from matey.metrics import nrmse
 from matey.mistakes import Mistake
-from matey.peers.kinds import NETWORKS
-from matey.peers.networks import FourierOperator, peer_inputs
+from matey.peers.networks import NETWORKS, FourierOperator, peer_inputs
 from matey.peers.stencil import StencilPeer
 from matey.studies.fitting import BATCH, fit_stencil, train_network
 from matey.studies.trainings import protocol_of

@@ -11,7 +11,7 @@ import pytest
 
 from matey.config import ConfigError, load_config
 from matey.data.splits import split_groups
-from matey.peers.kinds import PEERS
+from matey.peers.networks import PEERS
 from matey.studies import data_efficiency, peers, scaling
 from matey.studies.cases import (
     COMPARED,

@@ -6,7 +6,7 @@ import torch
 
 from matey import FieldBatch, MateyConfig, MateyModel
 from matey.config.schema import TokensSection
-from matey.peers.kinds import untrained
+from matey.peers.networks import untrained
 from matey.planning.workload import Sample
 from matey.tokens.tokenize import tokenize
 

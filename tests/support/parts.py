@@ -4,8 +4,8 @@ import threading
 
 import torch
 
+from matey.fields import BatchPart, Piece
 from matey.model.boxes import BoxShare
-from matey.samples import BatchPart, Piece
 from tests.support.models import make_config
 
 

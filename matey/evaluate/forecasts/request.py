@@ -25,7 +25,7 @@ import numpy as np
 import matey
 from matey.checkpoints.trained import Trained
 from matey.data import DataError, Trajectory, TrajectorySet
-from matey.data.dates import count_from_a_date
+from matey.data.coordinates import count_from_a_date
 from matey.data.trajectories import BadValuesError, Cells, Coordinates, check_storable
 from matey.data.windows import num_starts
 from matey.evaluate.forecasts.formats import PARAMETER, FormatError

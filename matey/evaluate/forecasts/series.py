@@ -33,13 +33,13 @@ from matey.evaluate.forecasts.request import ForecastRequest, contents_of, origi
 from matey.evaluate.held_out import HeldOut, beyond_training, check_fit
 from matey.evaluate.histories import Boxes, Histories, Whole
 from matey.evaluate.rollout import Rollout, View, rollout
+from matey.fields import Box
 from matey.metrics import CELLS, error_text, nrmse, vrmse
 from matey.mistakes import regular
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel, quiet
 from matey.model.sequence_group import SequenceGroup
 from matey.model.transfer import weights_fingerprint
-from matey.samples import Box
 from matey.text_table import text_table
 from matey.tokens.tokenize import tokenize
 from matey.train.folder import FileLock
