@@ -3,6 +3,14 @@
 An unknown key is met with a guess: a wrong section or a wrong spelling. Of the DeepSpeed JSON, the keys at its root are
 checked: DeepSpeed itself ignores those that it does not know, and ends in a traceback where a number stands in the place of a
 section.
+
+    a checkout                          as installed from a wheel, see setup.py
+    launch/ tools/ ds_configs/ models/  matey/shipped/launch/ tools/ ds_configs/ models/
+
+A configuration is named after its file: ``demo`` is launch/runs/demo.yaml, ``zero1`` is ds_configs/zero1.json.
+
+Text is in UTF-8, of moderate size and depth, made of plain values. YAML that a parser accepts but that can break a program is
+refused: aliases, which can expand to more than any memory holds, merges, tags, and keys that come twice.
 """
 
 from __future__ import annotations

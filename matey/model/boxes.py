@@ -78,7 +78,7 @@ class HeldCells:
 
 @dataclass(frozen=True)
 class Grains:
-    """The grains of leaves in and around a rank's box, and the cells that they give features to, see `matey.model.cycle`.
+    """The grains of leaves in and around a rank's box, and the cells that they give features to, see `matey.model.blocks`.
 
     Attributes:
         numbers: ``(l, k, Z, Y, X)``, the number of each grain in the list of all that leaves give; several are added up where

@@ -1,6 +1,6 @@
 """The network on the cells: features of every cell, from which tokens are made, and the change of every field, told by tokens.
 
-    last frame, last change --> window --> residual layers --> features --> tokens, see `matey.model.cycle`
+    last frame, last change --> window --> residual layers --> features --> tokens, see `matey.model.blocks`
               |                                                   |            |
               |                                                   + <----------' what the leaf of each cell gives back
               |                                                   |

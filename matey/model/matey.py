@@ -1,7 +1,7 @@
 """MateyModel: a packed micro-batch of histories in, the predicted values in this rank's box of the cells out.
 
-Of the two networks, ``matey`` has tokens as the coarse scales of a network on the cells, see `matey.model.cycle`; ``paper`` has
-tokens alone, which are decoded to the cells of their patches. ``cells`` is ``matey`` without tokens, for comparison.
+Of the two networks, ``matey`` has tokens as the coarse scales of a network on the cells, see `matey.model.blocks`; ``paper``
+has tokens alone, which are decoded to the cells of their patches. ``cells`` is ``matey`` without tokens, for comparison.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from matey.config import ConfigError
-from matey.fields import FieldBatch, Samples
-from matey.mistakes import one_line
-from matey.model.blocks import Block, Norm, SelfAttention, keep_scale, scheme_keys
+from matey.fields import FieldBatch
+from matey.model.blocks import Block, Bound, Giving, NeighbourMap, Norm, SelfAttention, Taking, keep_scale, scheme_keys
 from matey.model.boxes import grain_of, reach_of
 from matey.model.cells import Cells, CellsAfter, CellsBefore
 from matey.model.configuration import MateyConfig, place_of
-from matey.model.cycle import Bound, Giving, NeighbourMap, Taking
 from matey.model.embedding import (
     ConditionEmbedding,
     LeadTimeEmbedding,
@@ -57,7 +54,6 @@ class MateyModel(PreTrainedModel):
         checkpoint_blocks: blocks that keep no activations and are computed again in the backward pass: ``none``,
             ``all`` or ``every_other``.
         offload_activations: whether the inputs that such blocks keep wait in main memory.
-        is_compiled: whether MLPs of the blocks are compiled, see `compile_blocks`.
         tokens_give: whether tokens change any forecast, see `without_tokens`.
     """
 
@@ -94,7 +90,7 @@ class MateyModel(PreTrainedModel):
         decoded = () if config.has_cells else patches
         self.decoders = ModuleList([PatchDecoder(patch, num_fields, width) for patch in decoded])
         self.sequence_group = SequenceGroup(config.attention)
-        self.checkpoint_blocks, self.offload_activations, self.is_compiled = "none", False, False
+        self.checkpoint_blocks, self.offload_activations = "none", False
         self.tokens_give = config.has_tokens
         self.post_init()
 
@@ -280,38 +276,12 @@ class MateyModel(PreTrainedModel):
         rate = self.config.drop_path * number / max(1, len(self.blocks) - 1)
         if not (self.training and rate):
             return None
-        draw = torch.cat([_draw_of(about) for about in prepared.samples])
+        draws = [about.draw for about in prepared.samples if about.draw is not None]
+        assert len(draws) == len(prepared.samples), "drop path in training needs the draws of the samples"
+        draw = torch.cat(draws)
         residuals = len(self.keys) + 1
         scales = (keep_scale(draw, number * residuals + residual, rate) for residual in range(residuals))
         return [scale[sample, None].to(dtype) for scale, sample in zip(scales, samples, strict=True)]
-
-    def compile_blocks(self, device: torch.device | str) -> None:
-        """Have the MLPs of the blocks compiled at their first call; the names and the saved form of weights stay the same.
-
-        MLPs are most of a block's computation and act token by token, so one compilation serves any number of tokens and all
-        blocks. Attention is one kernel call already, and so is a convolution of cells.
-
-        Args:
-            device: the device on which the model will be trained.
-
-        Raises:
-            ConfigError: nothing can be compiled here.
-        """
-        from torch._inductor import config  # here, so that no other run pays for the import
-
-        # Otherwise each rank would start a process for each core of its node to compile one function.
-        config.compile_threads = 1
-        try:
-            torch.compile(lambda values: -values)(torch.zeros(2, device=device))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"train.compile needs a compiler that works here, and got: {one_line(error)}; install one (g++, or what CXX "
-                "names; for GPUs the package triton as well), or set train.compile to false."
-            ) from error
-        for block in self.blocks:
-            # Only `forward`: the hooks by which ZeRO gathers weights and collects gradients still run around it.
-            block.mlp.forward = torch.compile(block.mlp.forward, dynamic=True)  # type: ignore[method-assign]
-        self.is_compiled = True
 
     @torch.no_grad()
     def predict(self, batch: FieldBatch, token_batch: TokenBatch | None = None) -> Tensor:
@@ -365,8 +335,3 @@ def quiet() -> Iterator[None]:
         hf_logging.set_verbosity(verbosity)
         if was_shown:
             hf_logging.enable_progress_bar()
-
-
-def _draw_of(samples: Samples) -> Tensor:
-    assert samples.draw is not None, f"drop path in training needs the draws of the samples; {samples.system} has none"
-    return samples.draw

@@ -76,7 +76,7 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
         config["optimizer"] = {"type": "AdamW", "params": adam if is_compiled else {**adam, "fused": True}}
     groups = parameter_groups(model, train)
     if train.compile:
-        model.compile_blocks(deepspeed().get_accelerator().current_device_name())
+        compile_blocks(model, deepspeed().get_accelerator().current_device_name())
         # So that ZeRO 3 gathers all weights of an MLP before its call: hooks inside would break up the compiled graph.
         for block in model.blocks:
             deepspeed().utils.set_z3_leaf_module(block.mlp, True)
@@ -87,6 +87,35 @@ def build_engine(model: MateyModel, train: TrainSection, deepspeed_config: dict[
     if matrices:
         engine.basic_optimizer.lay_out(masters(engine), matrices, is_cut=zero.stage > 0, device=engine.device)
     return engine
+
+
+def compile_blocks(model: MateyModel, device: torch.device | str) -> None:
+    """Have the MLPs of the blocks compiled at their first call; the names and the saved form of weights stay the same.
+
+    MLPs are most of a block's computation and act token by token, so one compilation serves any number of tokens and all
+    blocks. Attention is one kernel call already, and so is a convolution of cells.
+
+    Args:
+        model: the model.
+        device: the device on which it will be trained.
+
+    Raises:
+        ConfigError: nothing can be compiled here.
+    """
+    from torch._inductor import config  # here, so that no other run pays for the import
+
+    # Otherwise each rank would start a process for each core of its node to compile one function.
+    config.compile_threads = 1
+    try:
+        torch.compile(lambda values: -values)(torch.zeros(2, device=device))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"train.compile needs a compiler that works here, and got: {one_line(error)}; install one (g++, or what CXX "
+            "names; for GPUs the package triton as well), or set train.compile to false."
+        ) from error
+    for block in model.blocks:
+        # Only `forward`: the hooks by which ZeRO gathers weights and collects gradients still run around it.
+        block.mlp.forward = torch.compile(block.mlp.forward, dynamic=True)  # type: ignore[method-assign]
 
 
 def _check_muon(zero: DeepSpeedZeroConfig) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from matey.model.blocks import Giving, Taking
 from matey.model.boxes import DENSE, GRAINS_AT_ONCE, features_of, grain_of, grains_around, interpolated_cells
 from matey.model.cells import NUM_INPUTS, Reach, sides_of, window_of
 from matey.model.configuration import MateyConfig
-from matey.model.cycle import Giving, Taking
 from matey.model.embedding import PatchDecoder, PatchEmbedding
 from matey.model.matey import MateyModel
 from matey.tokens.decomposition import Span

@@ -11,6 +11,7 @@ from einops import rearrange
 from matey.model.blocks import Block, keep_scale, keys_of, scheme_keys
 from matey.model.embedding import rotation_of
 from matey.model.sequence_group import BlockPlan, SequenceGroup
+from matey.parallel.engine import compile_blocks
 from matey.tokens.layout import layout_tokens
 from matey.tokens.segments import segment
 from matey.train.loss import LossScale, training_loss
@@ -201,7 +202,7 @@ def test_one_compilation_gives_losses_and_gradients_of_all_blocks_and_lengths():
     model = make_model(num_blocks=3).train()
     expected = [loss_and_gradients(model, batch) for batch in batches]
     names = [*model.state_dict()]
-    model.compile_blocks("cpu")
+    compile_blocks(model, "cpu")
     found = [loss_and_gradients(model, batches[0])]
     with torch.compiler.set_stance("fail_on_recompile"):
         found.append(loss_and_gradients(model, batches[1]))
