@@ -181,7 +181,7 @@ CORRELATION = Metric(
     correlation,
     _correlation_of,
 )
-COLUMNS = ("system", "field", "kind", "lead", "num_windows", "extrapolation_nrmse", "best_trajectory",
+COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
            "worst_trajectory", "worst", "physics", "conserve", "tokens_worth", "errors", "persistence")  # fmt: skip
 """Names of the other columns of an evaluation, see `matey.evaluate.records.Record`; no metric may have such a name."""
 

@@ -2,7 +2,7 @@
 
 Of fields that the ranks of a sequence group hold in boxes, each rank reads, forecasts and compares its own box of cells, frame
 by frame. Sums over cells are added over the ranks, so that all find the same errors. Measures that need neighbouring cells are
-left out: spectra, divergence.
+left out: seams, spectra, divergence.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from matey.evaluate.records import (
     Spectra,
     SpectraSums,
     Task,
+    patches_of_cells,
     rollout_kind,
     with_tokens_worth,
 )
@@ -219,7 +220,8 @@ def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -
     prediction, layout = predict_with_tokens(model, batch)
     num_tokens = math.nan if layout is None else layout.num_tokens
     cost = cost_of(model, batch.samples, num_tokens, time.perf_counter() - start)
-    sums.add(batch, "lead", task.lead, prediction, batch.known_target, data.labels(task.windows))
+    patch_of_cell = None if layout is None else patches_of_cells(batch, patches_of(model), layout).cpu()
+    sums.add(batch, "lead", task.lead, prediction, batch.known_target, patch_of_cell, data.labels(task.windows))
     return cost
 
 
@@ -458,7 +460,7 @@ def _later(task: Task, frames: int) -> Task:
 
 
 LEFT_OUT = (
-    "Ranks held parts of the fields: there are no pictures, spectra or divergences, and no numbers of metrics "
+    "Ranks held parts of the fields: there are no pictures, spectra, seams or divergences, and no numbers of metrics "
     "that a package measures on whole fields."
 )
 

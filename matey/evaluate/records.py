@@ -17,9 +17,11 @@ from matey.checkpoints.run_files import replace_text
 from matey.data import Window
 from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.histories import OwnCells, described
-from matey.fields import FieldBatch, Samples
-from matey.metrics import CELLS, METRICS, CellSums
+from matey.fields import FieldBatch, Samples, without_gaps
+from matey.metrics import CELLS, METRICS, NRMSE_EPSILON, CellSums
 from matey.physics import MEASURES, Measure, measures_of
+from matey.tokens.layout import TokenLayout
+from matey.tokens.patches import Patch, cover, patch_grid, unpatchify
 
 Kind = str
 """``lead``, ``rollout``, or ``rollout by N``, see `Record`."""
@@ -43,6 +45,8 @@ class Record:
         errors: the model's error in each metric of `matey.metrics.METRICS`, by name.
         persistence: the same errors of persistence, which predicts the last frame again.
         num_windows: number of windows in the means.
+        seams: mean jump of the error across the borders of patches over the mean jump inside patches; at 1 no patches are
+            visible. NaN for rollouts, and without borders or errors.
         extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change.
         best_trajectory: mean NRMSE over the windows of the trajectory with the smallest; NaN if trajectories were not
             recorded.
@@ -63,6 +67,7 @@ class Record:
     errors: Mapping[str, float]
     persistence: Mapping[str, float]
     num_windows: int
+    seams: float = math.nan
     extrapolation_nrmse: float = attribute(kw_only=True)
     best_trajectory: float = math.nan
     worst_trajectory: float = math.nan
@@ -163,16 +168,25 @@ class ErrorSums:
         lead: int,
         prediction: Tensor,
         target: Tensor,
+        patch_of_cell: Tensor | None = None,
         trajectories: Sequence[str] = (),
     ) -> None:
         """Add the errors of ``prediction`` at ``lead``, ``(b, f, z, y, x)`` in physical units, and those of the baselines.
 
-        With the names of the samples' trajectories, the error of each trajectory is added too.
+        With ``patch_of_cell`` ``(b, z, y, x)``, the jumps at the borders of patches are added too; with the names of the
+        samples' trajectories, also the error of each trajectory.
         """
+        seams = None
+        if patch_of_cell is not None:
+            # Divided by the target's size, so that jumps can be averaged over the fields.
+            size = (
+                without_gaps(target).square().sum(dim=CELLS) / (~target.isnan()).sum(dim=CELLS)
+            ).sqrt() + NRMSE_EPSILON
+            seams = jumps(prediction - target, patch_of_cell) / size
         own = slice(0, batch.num_samples)
         cells = OwnCells(described(batch.samples, own, batch.spacing), batch.num_samples, own)
         newest = batch.history[:, -2:]
-        self.add_cells(cells, batch.samples, kind, lead, newest, prediction, target, trajectories, batch)
+        self.add_cells(cells, batch.samples, kind, lead, newest, prediction, target, trajectories, batch, seams)
 
     def add_cells(
         self,
@@ -185,6 +199,7 @@ class ErrorSums:
         truth: Tensor,
         trajectories: Sequence[str],
         whole: FieldBatch | None = None,
+        seams: Tensor | None = None,
     ) -> None:
         """Add the errors of a frame in the cells that a rank holds; all ranks that hold the others must call.
 
@@ -198,11 +213,14 @@ class ErrorSums:
             truth: the true frame.
             trajectories: names of the samples' trajectories.
             whole: the histories if the rank holds all cells; else what needs neighbouring cells has no number.
+            seams: jumps ``(2, b, f)`` across the borders of patches and inside them, over the target's size; None if unknown.
         """
         last = newest[:, -1]
         guesses = frame, last, last + lead * (last - newest[:, 0])  # of a single frame, the last again
         sums = _cell_sums(cells, *guesses, truth)
-        found: dict[tuple[str, str], Tensor] = {}
+        found = {("", name): torch.full_like(sums.target, math.nan) for name in ("across", "inside")}
+        if seams is not None:
+            found |= zip(found, seams.double(), strict=True)
         for name, metric in METRICS.items():
             of_guesses = torch.full_like(sums.error, math.nan)  # (3, b, f)
             if metric.of_sums is not None:
@@ -233,7 +251,7 @@ class ErrorSums:
         """Return the mean errors, in the order in which their first windows were added."""
         records = []
         for (system, name, kind, lead), totals in self._sums.items():
-            means = means_of(totals, "errors")
+            means, others = means_of(totals, "errors"), means_of(totals, "")
             records.append(
                 Record(
                     system=system,
@@ -243,7 +261,8 @@ class ErrorSums:
                     errors={metric: means[metric] for metric, _ in METRICS.items()},
                     persistence={metric: means[PERSISTENCE + metric] for metric, _ in METRICS.items()},
                     num_windows=totals["errors", "nrmse"][1],
-                    extrapolation_nrmse=means_of(totals, "")["extrapolation"],
+                    seams=others["across"] / others["inside"] if others["inside"] else math.nan,
+                    extrapolation_nrmse=others["extrapolation"],
                     **_spread(means_of(totals, "trajectories")),
                     physics=means_of(totals, "physics"),
                 )
@@ -509,3 +528,45 @@ def radial_power(frames: Tensor, spacing: Sequence[float], periodic: Sequence[bo
     shell = shell[inside] - 1
     summed = power.new_zeros(*frames.shape[:2], num_shells).index_add(2, shell, power.flatten(2)[..., inside])
     return width * torch.arange(1, num_shells + 1, dtype=torch.float64), summed / shell.bincount(minlength=num_shells)
+
+
+def jumps(error: Tensor, patch_of_cell: Tensor) -> Tensor:
+    """Average the jumps of an error between neighbouring cells, across borders of patches and inside patches.
+
+    Args:
+        error: ``(b, f, z, y, x)``, the error of a prediction.
+        patch_of_cell: ``(b, z, y, x)``, number of each cell's patch, see `patches_of_cells`.
+
+    Returns:
+        ``(2, b, f)``, mean jump across borders and inside patches, in the unit of the field; NaN without such neighbours. A
+        neighbour without data, where the error is NaN, is none.
+    """
+    sums = error.new_zeros(2, *error.shape[:2])
+    counts = torch.zeros_like(sums)
+    for axis in (1, 2, 3):
+        across = (patch_of_cell.diff(dim=axis) != 0)[:, None]  # (b, 1, z, y, x), one cell fewer along the axis
+        jump = error.diff(dim=axis + 1).abs()
+        for row, chosen in enumerate((across, ~across)):
+            sums[row] += without_gaps(jump * chosen).sum(dim=(2, 3, 4))
+            counts[row] += (chosen & ~jump.isnan()).sum(dim=(2, 3, 4))
+    return sums / counts
+
+
+def patches_of_cells(batch: FieldBatch, patches: Sequence[Patch], layout: TokenLayout) -> Tensor:
+    """Return the number of the leaf patch around each cell of the last frame, ``(b, z, y, x)``."""
+    window = (batch.num_frames, *batch.grid)
+    covered = (1, *cover(window, patches[0])[1:])
+    z, y, x = batch.grid
+    numbers = (_numbers(layout, level, patch, batch, covered) for level, patch in enumerate(patches))
+    return torch.stack(list(numbers)).amax(dim=0)[:, :z, :y, :x]
+
+
+def _numbers(layout: TokenLayout, level: int, patch: Patch, batch: FieldBatch, covered: Sequence[int]) -> Tensor:
+    """Return the number of one level's leaf at each of its cells, -1 at all others: ``(b, z, y, x)``."""
+    leaf = (layout.is_last & layout.is_leaf & (layout.level == level)).nonzero(as_tuple=True)[0]
+    frame_patch = (1, *patch[1:])
+    grid = patch_grid(covered, frame_patch)
+    canvas = leaf.new_full((batch.num_samples * grid[1] * grid[2] * grid[3],), -1)
+    canvas[layout.row[leaf] // (batch.num_frames // patch[0])] = leaf
+    cells = canvas[:, None, None, None, None, None].expand(-1, 1, *frame_patch)
+    return unpatchify(cells, grid)[:, 0, 0]

@@ -52,8 +52,9 @@ class Table(NamedTuple):
 
 READING = (
     "NRMSE: error over the size of the field, 0.01 is 1 %. VRMSE: over its deviation, 1 is a forecast of its mean.\n"
-    "of last: of the last frame again, persistence. ratio: NRMSE over persistence's, below 1 is better. tokens' worth:\n"
-    "NRMSE without what tokens contribute over that with it, 1 is nothing. docs/evaluation.md says more."
+    "of last: of the last frame again, persistence. ratio: NRMSE over persistence's, below 1 is better. seams: jumps\n"
+    "of the error at patch borders, 1 is none. tokens' worth: NRMSE without what tokens contribute over that with it,\n"
+    "1 is nothing. docs/evaluation.md says more."
 )
 """Legend of the numbers in `summary_text`."""
 
@@ -64,12 +65,13 @@ STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
     """Format the results of one model as plain tables, with the kind of the model above its numbers."""
     chosen = summary_records(evaluation.records)
-    head = (label, "", "NRMSE", "of last", "VRMSE", "of last", "ratio", "windows")
+    head = (label, "", "NRMSE", "of last", "VRMSE", "of last", "ratio", "seams", "windows")
     errors = [
         (
             *about_of(r),
             *(error_text(errors[name]) for name in ("nrmse", "vrmse") for errors in (r.errors, r.persistence)),
             number(r.ratio, ".3f"),
+            number(r.seams),
             f"{r.num_windows}",
         )
         for r in chosen
@@ -163,13 +165,13 @@ def errors_table(records: Sequence[Record], by_field: bool = False) -> Table:
     others = [name for name in records[0].errors if name != "nrmse"]
     labels = [METRICS[name].label if name in METRICS else name for name in others]
     head = ["system", *["field"] * by_field, "forecast", "NRMSE", "of persistence", "of extrapolation", "ratio"]
-    head += ["tokens' worth", *(title for label in labels for title in (label, "of persistence")), "windows"]
+    head += ["tokens' worth", *(title for label in labels for title in (label, "of persistence")), "seams", "windows"]
     rows = [
         (
             *(r.system, *[r.field] * by_field, forecast_text(r), error_text(r.nrmse), *baseline_cells(r)),
             *(number(r.ratio, ".3f"), number(r.tokens_worth)),
             *(error_text(errors[name]) for name in others for errors in (r.errors, r.persistence)),
-            str(r.num_windows),
+            *(number(r.seams), str(r.num_windows)),
         )
         for r in records
     ]

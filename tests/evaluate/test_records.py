@@ -9,10 +9,15 @@ from matey import FieldBatch
 from matey.evaluate.records import (
     ErrorSums,
     Record,
+    jumps,
+    patches_of_cells,
     read_records,
     write_records,
 )
 from matey.metrics import METRICS, Metric
+from matey.tokens.refinement import Refinement
+from matey.tokens.tokenize import tokenize
+from tests.support.models import make_batch
 
 
 def batch_of(num_samples, fields=("density", "pressure")):
@@ -64,12 +69,12 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
     write_records([record], tmp_path / "metrics.json")
     (row,) = json.loads((tmp_path / "metrics.json").read_text())
     assert list(row)[:8] == [*"system field kind lead nrmse vrmse persistence_nrmse persistence_vrmse".split()]
-    assert [*row.values()][:9] == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7]
+    assert [*row.values()][:9] == ["gas", "all", "rollout", 9, None, None, 0.5, 0.25, 7] and row["seams"] is None
 
 
 def test_records_are_read_as_they_were_written(tmp_path):
     errors, persistence = {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}
-    one = Record("gas", "all", "lead", 5, errors, persistence, 7, extrapolation_nrmse=0.75)
+    one = Record("gas", "all", "lead", 5, errors, persistence, 7, 1.5, extrapolation_nrmse=0.75)
     records = [one, replace(one, kind="rollout", lead=9, conserve=True, errors={"nrmse": math.nan, "vrmse": math.nan})]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
@@ -90,13 +95,14 @@ def test_metrics_cannot_be_called_what_other_columns_are_called():
     assert {each.name for each in fields(Record)} == set(METRICS.reserved)
 
 
-def test_a_metric_may_be_called_what_other_numbers_are_called(monkeypatch):
+@pytest.mark.parametrize("name", ["inside", "across"])
+def test_a_metric_of_any_other_name_keeps_its_own_number(monkeypatch, name):
     always = Metric("always", "Seven.", lambda prediction, target: torch.full(prediction.shape[:2], 7.0))
-    monkeypatch.setitem(METRICS._loaded, "extrapolation", always)
+    monkeypatch.setitem(METRICS._loaded, name, always)
     sums, target = ErrorSums(), torch.rand(2, 2, 1, 8, 8)
     batch = FieldBatch("gas", ("density", "pressure"), torch.rand(2, 1, 2, 1, 8, 8), torch.ones(2))
-    sums.add(batch, "lead", 1, target + 1, target)
-    assert all(record.errors["extrapolation"] == 7 != record.extrapolation_nrmse for record in sums.records())
+    sums.add(batch, "lead", 1, target + 1, target, torch.arange(8).expand(2, 1, 8, 8) // 4)
+    assert all(record.errors[name] == 7 and 0 < record.seams for record in sums.records())
 
 
 def test_extrapolation_is_exact_where_every_cell_changes_steadily():
@@ -105,3 +111,32 @@ def test_extrapolation_is_exact_where_every_cell_changes_steadily():
         batch, sums = FieldBatch("gas", ("density",), history, torch.ones(2)), ErrorSums()
         sums.add(batch, "lead", lead, batch.last, torch.full_like(batch.last, target))
         assert {record.extrapolation_nrmse for record in sums.records()} == {0}
+
+
+PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))
+
+
+def test_an_error_that_is_constant_in_each_patch_jumps_at_borders_only():
+    numbers = torch.arange(8).reshape(1, 1, 2, 4).repeat_interleave(4, 2).repeat_interleave(4, 3)  # (b, z, y, x)
+    across, inside = jumps(numbers[:, None].double(), numbers)
+    assert inside.item() == 0
+    # 3 borders of 8 cells where the error jumps by 1, one of 16 cells where it jumps by 4
+    assert across.item() == pytest.approx((3 * 8 * 1 + 16 * 4) / (3 * 8 + 16))
+
+
+def test_an_error_that_is_smooth_everywhere_shows_no_patches():
+    batch = make_batch(num_samples=1, grid=(1, 64, 64))
+    layout = tokenize([batch], PATCHES, Refinement("threshold", 0.3)).layout
+    numbers = patches_of_cells(batch, PATCHES, layout)
+    slope = torch.arange(64.0)[:, None] + 2 * torch.arange(64.0)
+    across, inside = jumps(slope.expand(1, 1, 1, 64, 64), numbers)
+    assert across.item() == pytest.approx(inside.item(), rel=0.1)
+
+
+def test_cells_of_a_leaf_share_its_number_and_others_do_not():
+    batch = make_batch(grid=(1, 20, 28))
+    layout = tokenize([batch], PATCHES, Refinement("threshold", 0.3, keep_parents=True)).layout
+    numbers = patches_of_cells(batch, PATCHES, layout)
+    assert numbers.shape == (2, 1, 20, 28) and (numbers >= 0).all()
+    sizes = numbers.unique(return_counts=True)[1]
+    assert sizes.max() == 64 and (numbers.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).diff(dim=-1) == 0).all()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record
-from matey.report.tables import error_text, physics_table, summary_records, summary_text
+from matey.report.tables import error_text, number, physics_table, summary_records, summary_text
 
 GAS = {"mass": 0.5, "truth_mass": 1e-7}
 
@@ -71,6 +71,7 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         "1",
         *(error_text(each[name]) for name in ("nrmse", "vrmse") for each in (first.errors, first.persistence)),
         f"{first.ratio:.3f}",
+        number(first.seams),
         "5",
     ]
     assert lines[2].split() == row
