@@ -13,7 +13,8 @@ import yaml
 
 from matey.checkpoints import run_files
 from matey.commands.subcommands import scripts
-from matey.config import DataDescription, parse_config
+from matey.config import ConfigError, DataDescription, parse_config
+from matey.config.explain import explain, keys, sections
 from tests.support.paths import ROOT
 from tests.support.programs import clean_environment, start
 
@@ -219,22 +220,22 @@ def test_the_pages_of_the_reference_are_those_that_the_code_makes(reference):
 
 
 def test_every_key_has_a_meaning_and_every_command_its_flags(reference):
-    found = reference.sections()
+    found = sections()
     assert len(found) > 12
-    assert all(key.meaning and key.type for path, section in found.items() for key in reference.keys(path, section))
+    assert all(key.meaning and key.type for path, section in found.items() for key in keys(path, section))
     page = reference.commands_page()
     assert all(f"\n## matey {name}\n" in page for name in scripts())
     assert "\n### matey reproduce data_efficiency\n" in page and "| `--sizes N,N` |" in page
 
 
-def test_a_key_is_explained_by_its_type_default_unit_and_meaning(reference):
-    rows = reference.settings_page().splitlines()
-    assert (
-        "| `timeout` | number at least 1; in s | 1800 | time after which communication that hangs ends the run |"
-        in rows
-    )
-    (patches,) = (row for row in rows if row.startswith("| `patches` |"))
-    assert "; in frames, then cells | [[1, 1, 32, 32], [1, 1, 8, 8]] |" in patches
+def test_a_key_is_explained_by_its_type_default_unit_and_meaning():
+    said = explain("parallel.timeout")
+    assert all(words in said for words in ("number at least 1", "default: 1800", "unit: s", "communication that hangs"))
+    assert "default: [[1, 1, 32, 32], [1, 1, 8, 8]]; unit: frames, then cells" in explain("tokens")
+    assert "type: number above 0 and at most 10; default: 0.001" in explain("train")
+    assert "\ndata.sets " in explain("")
+    with pytest.raises(ConfigError, match="no key 'refine'. Did you mean 'tokens.refine'?"):
+        explain("refine")
 
 
 def test_sentences_of_the_page_of_troubleshooting_are_ones_that_are_said():

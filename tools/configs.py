@@ -1,4 +1,4 @@
-"""List or print the configurations that come with MATEY."""
+"""List or print the configurations that come with MATEY, or explain a key of the run YAML."""
 
 import sys
 

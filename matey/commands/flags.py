@@ -462,16 +462,26 @@ def watch() -> int:
 
 @entry_point
 def configs() -> int:
-    """List the configurations that come with MATEY, or print one to copy and change it.
+    """List the configurations that come with MATEY, print one to copy and change it, or explain a key of the run YAML.
 
         matey configs
         matey configs demo > mine.yaml
+        matey configs explain tokens.refine
 
-    Where a command takes the YAML of a run or the JSON of DeepSpeed, a name of this list will do.
+    Where a command takes the YAML of a run or the JSON of DeepSpeed, a name of this list will do. A key is explained by its
+    type, default, unit and meaning, a section by all its keys; without a key, the sections are listed.
     """
     parser = parser_of(configs)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name in the list, such as demo or zero1")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name in the list, such as demo or zero1; or: explain")
+    parser.add_argument("key", nargs="?", metavar="KEY", help="with explain: a key or a section of the run YAML")
     args = parser.parse_args()
+    if args.name == "explain":
+        from matey.config.explain import explain
+
+        print(explain(args.key or ""))
+        return 0
+    if args.key:
+        parser.error(f"a KEY goes with explain: configs explain {args.key}")
     if args.name is None:
         for folder, head in zip(KINDS, ("Runs, for --config:", "Engines, for --deepspeed_config:"), strict=True):
             print(
