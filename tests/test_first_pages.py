@@ -240,7 +240,7 @@ def test_a_key_is_explained_by_its_type_default_unit_and_meaning():
 
 def test_sentences_of_the_page_of_troubleshooting_are_ones_that_are_said():
     said = re.sub(r"\"\s*f?\"", "", SOURCE)  # a text goes on in the next line
-    said = re.sub(r"\{(?:run_files\.)?(\w+)\}", lambda name: str(vars(run_files).get(name[1], "...")), said)
+    said = re.sub(r"\{(\w+)\}", lambda name: str(vars(run_files).get(name[1], "...")), said)
     quoted = re.findall(r"^\*\*`(.+)`\*\*$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
     patterns = [".*".join(re.escape(part.strip()) for part in sentence.split("...")) for sentence in quoted]
     assert len(quoted) > 10 and [each for each in patterns if not re.search(each, said)] == []

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from matey.commands.subcommands import scripts
+from matey.commands.train import mistyped
 from matey.config import ConfigError, load_config, load_deepspeed_config
 from matey.config.loading import configurations
 from tests.support.paths import ROOT
@@ -100,6 +101,33 @@ def test_the_first_of_several_ranks_tells_a_mistake_before_pytorch_is_imported()
     assert not re.search(r"\| +(torch|deepspeed)$", result.stderr, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("there", "asked", "is_slip"),
+    [
+        ("demo", "dmeo", True),
+        ("mine", "mien", True),
+        ("run_pretrain_2", "run_pretrin_2", True),
+        ("seed_1", "seed_2", False),
+        ("vit_b", "svit_b", False),
+        ("run_a", "run_b", False),
+        ("thermals", "thermals_long", False),
+    ],
+)
+def test_a_slip_in_the_name_of_a_run_to_resume_is_told_from_a_new_run(tmp_path, there, asked, is_slip):
+    (tmp_path / there).mkdir()
+    (tmp_path / there / "config.yaml").touch()
+    assert mistyped(tmp_path / asked) == (tmp_path / there if is_slip else None)
+    assert mistyped(tmp_path / there) is None
+
+
+def test_resuming_a_mistyped_run_is_refused_with_the_name_that_was_meant(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.yaml").touch()
+    settings = [f"data.sets=[{{path: {write_swe(tmp_path / 'a.h5', 2)}}}]", f"output.dir={tmp_path / 'dmeo'}"]
+    code, printed, _ = imports_of("launch/pretrain.py", *RUN, "--resume", "--set", settings[0], "--set", settings[1])
+    assert code == 2 and f"did you mean the run {tmp_path / 'demo'}?" in printed, printed
+
+
 def matey(*words, cwd=ROOT):
     command = [sys.executable, "-m", "matey", *map(str, words)]
     environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
@@ -111,6 +139,21 @@ def test_every_script_is_a_subcommand():
     assert {path.stem for path in scripts().values()} == stems
     asked = "pretrain finetune evaluate predict simulate inspect plan convert convert-data benchmark"
     assert {*asked.split(), "reproduce", "show-tokens", "configs"} <= set(scripts())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="completion is bash's")
+def test_bash_completes_commands_and_their_flags():
+    words = (
+        'matey() { PY -m matey "$@"; }; eval "$(matey --completion)"; COMP_WORDS=(matey LINE); COMP_CWORD=$N; _matey; '
+    )
+    found = {}
+    for line, number in (("pre", 1), ("predict --pro", 2)):
+        asked = words.replace("PY", sys.executable).replace("LINE", line).replace("$N", str(number))
+        result = subprocess.run(
+            ["bash", "-c", asked + 'echo "${COMPREPLY[@]}"'], cwd=ROOT, capture_output=True, text=True
+        )
+        found[line] = result.stdout.split()
+    assert {*found["pre"]} == {"pretrain", "predict"} and found["predict --pro"] == ["--probe"]
 
 
 def test_help_names_all_and_imports_nothing_that_takes_long():

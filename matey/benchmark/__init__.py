@@ -1,1 +1,1 @@
-"""Times a training step."""
+"""Times the parts of a run: a training step, reading data, a sequence group."""

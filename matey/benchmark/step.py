@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from matey.config import TrainSection
 from matey.fields import FieldBatch
-from matey.mistakes import Mistake
 from matey.model.configuration import MateyConfig
 from matey.model.matey import MateyModel
 from matey.parallel.engine import parameter_groups
-from matey.process.start import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, keep_freed_memory, set_options
+from matey.process.start import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, set_options
 from matey.train.loss import LossScale, training_loss
 
 WARM_UP = 2  # untimed steps first: they make the optimizer's state, and memory reaches its peak
@@ -58,24 +55,6 @@ class Speed:
         for name in ("patches", "grid"):
             row[name] = ",".join(map(str, row[name]))
         return {**row, "dtype": str(self.case.dtype).removeprefix("torch.")}
-
-
-def benchmark(args: argparse.Namespace) -> str:
-    """Measure the case of the command line, and return its speed as JSON."""
-    torch.set_num_threads(1)
-    if args.device == "cpu":
-        keep_freed_memory()  # as training does
-    try:
-        (speed,) = measure([case_of(args)], args.repeat)
-    except (ValueError, RuntimeError) as error:
-        raise Mistake(str(error)) from None
-    return json.dumps(speed.as_row())
-
-
-def case_of(args: argparse.Namespace) -> Case:
-    """Return the case that the command line describes."""
-    asked = {each.name: getattr(args, each.name) for each in fields(Case) if hasattr(args, each.name)}
-    return Case(**asked | {"dtype": getattr(torch, args.dtype)})
 
 
 def measure(cases: Sequence[Case], repeat: int) -> list[Speed]:

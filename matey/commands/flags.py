@@ -382,7 +382,7 @@ def simulate() -> int:
     The solvers and the layouts are in matey.simulate; without options, size and settings are those of the published set. A
     run that was interrupted goes on when it is started again.
     """
-    from matey.simulate.catalogue import CATALOGUE, SYSTEMS, check_sizes, settings
+    from matey.simulate.catalogue import CATALOGUE, LAYOUTS, SYSTEMS, check_sizes, settings
 
     parser = parser_of(simulate)
     add = parser.add_argument
@@ -395,6 +395,8 @@ def simulate() -> int:
     for name, systems in settings().items():
         add(f"--{name}", type=float, help=f"setting of {' and '.join(systems)} (as published)")
     add("--seed", type=int, default=0, help="seed of the first trajectory; the next ones count up")
+    layouts = "that of the published files, or arrays of mhd_cavity (official)"
+    add("--layout", choices=("official", *LAYOUTS), default="official", help=layouts)
     add("--workers", type=threads, help="threads (as many as PyTorch takes)")
     add("--overwrite", action="store_true", help="replace a file made with other settings")
     args = parser.parse_args()
@@ -408,6 +410,8 @@ def simulate() -> int:
     for name, systems in settings().items():
         if getattr(args, name) is not None and system not in systems:
             raise FlagError(f"{system} has no --{name}, only {' and '.join(systems)} have.")
+    if system not in LAYOUTS.get(args.layout, [system]):
+        raise FlagError(f"{system} has no --layout {args.layout}, only {' and '.join(LAYOUTS[args.layout])} has.")
     published = CATALOGUE.get(system) or SYSTEMS[system]
     asked = {"num_trajectories": args.trajectories, "resolution": args.resolution, "num_frames": args.frames}
     sizes = {name: getattr(published, name) if size is None else size for name, size in asked.items()}

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from matey.process.start import keep_freed_memory
 from matey.simulate.catalogue import SYSTEMS
 from matey.simulate.ensemble import System, Trajectory, make
+from matey.simulate.mhd_cavity import ARRAYS
 from matey.train.folder import FileLock, LockedError
 
 
@@ -25,6 +27,8 @@ def main(options: argparse.Namespace, sizes: Mapping[str, int], settings: Mappin
         ValueError: the options are inconsistent, or something else exists in the place of a file.
     """
     system: System = SYSTEMS[options.system]
+    if options.layout == "npy":
+        system = replace(system, layout=ARRAYS)
     ensemble = system.ensemble(settings, **sizes, first_seed=options.seed)
     there = next(folder for folder in (options.out, *options.out.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free

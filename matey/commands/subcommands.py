@@ -18,12 +18,24 @@ SHORT = {"convert_checkpoint": "convert", "inspect_data": "inspect"}
 """Names of subcommands that differ from their scripts' names."""
 
 
+COMPLETION = r"""_matey() {{
+  local words="{}"
+  (( COMP_CWORD > 1 )) && words=$(matey "${{COMP_WORDS[1]}}" --help 2>/dev/null | grep -oE -e '--[a-z][a-z_-]+' | sort -u)
+  COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
+complete -o default -F _matey matey"""
+"""Completes names of subcommands, and a subcommand's flags as its help names them, in bash; all else are names of files."""
+
+
 def main() -> int:
     """Run a subcommand and return its exit code; 0 if help was asked for, 2 if there is no such subcommand."""
     # DeepSpeed's launcher puts its own flag first.
     words = sorted(sys.argv[1:], key=lambda word: word.startswith("--local_rank="))
     if words[:1] in (["-h"], ["--help"]):
         print(overview())
+        return 0
+    if words[:1] == ["--completion"]:
+        print(COMPLETION.format(" ".join(scripts())))
         return 0
     if words[:1] == ["--version"]:
         print(f"matey {matey.__version__}")
@@ -56,7 +68,7 @@ def overview() -> str:
             "usage: matey COMMAND ...\n",
             (matey.__doc__ or "").strip() + "\n",
             *(f"  {name:{width}}  {first.partition(': `')[0]}" for name, first in firsts.items()),
-            "\nmatey COMMAND --help says more.",
+            '\nmatey COMMAND --help says more. In bash, eval "$(matey --completion)" completes commands and flags by tab.',
             "On several processes:",
             "  torchrun --nproc_per_node 2 -m matey pretrain ...     deepspeed --num_gpus 2 --module matey pretrain ...",
             "  mpirun -np 2 python -m matey pretrain ...             srun python -m matey pretrain ...",

@@ -7,15 +7,18 @@ Rank 0 checks the disks for all; tasks of srun do so once they are connected.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from matey.checkpoints.run_files import is_run
+from matey.checkpoints.run_files import CONFIG, is_run
 from matey.config import ConfigError, RunConfig, load_config, load_deepspeed_config, source_of
 from matey.config.flags import RanksParser, take_local_rank
 from matey.config.schema import FINETUNE_MODES
@@ -95,8 +98,37 @@ def read_settings(
     if looks_for_all():
         check_disks(run, only_describe=args.describe)
     if args.resume:
+        if looks_for_all() and (meant := mistyped(Path(run.output.dir))):
+            raise ConfigError(
+                f"--resume: there is no folder {run.output.dir}; did you mean the run {meant}? To start a new run there, leave "
+                "--resume out, or make the folder first."
+            )
         run = run.model_copy(update={"output": run.output.model_copy(update={"resume": "auto"})})
     return run, deepspeed_config
+
+
+def mistyped(folder: Path) -> Path | None:
+    """Return the run whose name a missing folder has but for letters that are swapped, or one that is left out or too many.
+
+    Job scripts give ``--resume`` at the first start as well, beside runs of like names, such as ``seed_1`` and ``seed_2``, or
+    ``vit`` and ``svit``: a slip is a word of the same letters in another order, or a long one that begins and ends alike.
+    """
+    if folder.exists() or not folder.parent.is_dir():
+        return None
+
+    def is_slip(word: str, other: str) -> bool:
+        if not (word.isalpha() and other.isalpha()):
+            return False
+        ends_alike = word[0] + word[-1] == other[0] + other[-1]
+        near = min(len(word), len(other)) >= 5 and difflib.SequenceMatcher(None, word, other).ratio() > 0.9
+        return (len(word) >= 3 and sorted(word) == sorted(other)) or (ends_alike and near)
+
+    for run in folder.parent.iterdir():
+        words, others = (re.split(r"([\W\d_]+)", name) for name in (folder.name, run.name))
+        differ = [pair for pair in zip(words, others, strict=False) if pair[0] != pair[1]]
+        if len(words) == len(others) and differ and all(starmap(is_slip, differ)) and (run / CONFIG).is_file():
+            return run
+    return None
 
 
 def check_no_source(run: RunConfig) -> None:

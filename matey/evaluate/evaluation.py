@@ -26,14 +26,13 @@ from matey.evaluate.histories import Boxes, Forecaster, has_tokens, num_sharing
 from matey.evaluate.records import (
     ErrorSums,
     Record,
-    Spectra,
-    SpectraSums,
     Task,
     patches_of_cells,
     rollout_kind,
     with_tokens_worth,
 )
 from matey.evaluate.rollout import Rollout, ShownRollout, rollout, show_rollouts
+from matey.evaluate.spectra import Spectra, SpectraSums, with_power
 from matey.fields import FieldBatch, Samples
 from matey.model.boxes import share_of
 from matey.model.matey import MateyModel
@@ -154,7 +153,8 @@ def score(
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
     found = [replace(each, conserve=protocol.conserve and each.is_rollout) for each in total.errors.records()]
-    return Evaluation(found, mean_costs(total.costs), spectra=total.spectra.spectra())
+    spectra = total.spectra.spectra()
+    return Evaluation(with_power(found, spectra), mean_costs(total.costs), spectra=spectra)
 
 
 def evaluate(

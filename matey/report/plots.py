@@ -26,8 +26,9 @@ from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.evaluation import Example
 from matey.evaluate.forecasts.formats import ffmpeg
 from matey.evaluate.forecasts.series import ProbeSeries
-from matey.evaluate.records import Record, Spectra
+from matey.evaluate.records import Record
 from matey.evaluate.rollout import ShownRollout, View
+from matey.evaluate.spectra import Spectra
 from matey.metrics import nrmse
 from matey.report.pictures import aspect_of, literal
 from matey.report.progress import smooth

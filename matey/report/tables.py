@@ -13,6 +13,7 @@ from matey import metrics
 from matey.data.trajectories import ALL_FIELDS
 from matey.evaluate.evaluation import Cost, Evaluation, Example, best_of, one_of, side_by_side
 from matey.evaluate.records import CORRELATION_TIME, LEAST_CORRELATION, PERSISTENCE, TRUTH, Record
+from matey.evaluate.spectra import POWER
 from matey.metrics import METRICS
 from matey.physics import measure
 from matey.report.plots import patch_text
@@ -241,9 +242,14 @@ def compared_costs(names: Sequence[str], evaluations: Sequence[Evaluation]) -> T
     return Table(("tokens per sample", *names), rows)
 
 
+LABELS = {CORRELATION_TIME: "correlation time"} | {name: name.replace("_", " of ") + " scales" for name in POWER}
 CORRELATION_MEANING = (
     f"Snapshots after which the mean correlation of a rollout with the truth falls below {LEAST_CORRELATION:g}, along a "
     "straight line from one snapshot to the next; beside it, persistence's."
+)
+POWER_MEANING = (
+    "Power of the forecast at the end of rollouts over the truth's, in a third of the wavenumbers, the geometric mean over the "
+    "fields: below 1 the forecast is smoother than the truth."
 )
 
 
@@ -265,16 +271,15 @@ def physics_table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Ta
 def physics_meanings(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     """Return the labels of the physical quantities in an evaluation with their meanings."""
     shown = dict.fromkeys(name for each in evaluations for record in _longest(each.records) for name in record.physics)
-    meanings = {name: found.meaning for name in shown if (found := measure(name))} | {
-        CORRELATION_TIME: CORRELATION_MEANING
-    }
+    meanings = {CORRELATION_TIME: CORRELATION_MEANING} | dict.fromkeys(POWER, POWER_MEANING)
+    meanings |= {name: found.meaning for name in shown if (found := measure(name))}
     return [(label_of(name), meanings[name]) for name in shown if name in meanings]
 
 
 def label_of(name: str) -> str:
     """Return a quantity's name in tables."""
     found = measure(name)
-    return found.label if found else name.replace("_", " ")
+    return LABELS.get(name) or (found.label if found else name)
 
 
 def value_text(record: Record | None, name: str) -> str:

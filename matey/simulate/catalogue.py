@@ -12,6 +12,7 @@ from typing import Any
 from matey.registry import Registry
 
 MOST_SETTING = 10.0
+CAVITY_INTERVAL = 0.01  # between the published frames of the cavity, to t = 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ _SETTINGS = {
     "compressible_rand": {"mach": 0.1, "viscosity": 0.01},
     "compressible_turb": {"mach": 1.0, "viscosity": 1e-8},
     "incompressible": {"viscosity": 0.01},
-    "mhd_cavity": {"interval": 0.01},  # between the published frames, to t = 20
+    "mhd_cavity": {"interval": CAVITY_INTERVAL},
 }
 CATALOGUE = {name: Published(text, *_SIZES[name], _SETTINGS.get(name, {})) for name, text in _SUMMARIES.items()}
 
@@ -71,6 +72,9 @@ SYSTEMS: Registry[Any] = Registry(
     type="matey.simulate.ensemble:System",
 )
 """A `matey.simulate.ensemble.System` for each name; the solver is imported on use."""
+
+LAYOUTS = {"npy": ("mhd_cavity",)}
+"""Layouts of files that only some systems have, and the names of these systems."""
 
 
 def settings() -> dict[str, list[str]]:

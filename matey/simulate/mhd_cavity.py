@@ -10,7 +10,7 @@ Walls conduct, so the field through them stays as it was, and the fluid sticks t
 
 Diffusion is implicit on the interior nodes, by sine transforms: of a scalar that vanishes on the walls, and of a stream
 function whose flow does not slip along them. Both operators are built once, for a given length of step. A trajectory is stored
-in a self-describing HDF5 file of our own.
+in a self-describing HDF5 file of our own, or as the bare array that MATEY's authors used.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import yaml
 from torch import Tensor
 from torch.nn.functional import pad
 
+from matey.simulate.catalogue import CAVITY_INTERVAL
 from matey.simulate.ensemble import Ensemble, System, Trajectory
 from matey.simulate.layouts import SingleFiles
 from matey.simulate.time_stepping import check_steps
@@ -302,5 +303,39 @@ def read_config(path: Path) -> str | None:
 
 LAYOUT = SingleFiles(lambda seed: f"{SYSTEM}_{seed:04d}.h5", config, read_config, write_trajectory)
 
+
+def array_name(seed: int) -> str:
+    """Return the name of the ``npy`` file of a seed's cavity; MATEY's reader expects 4 characters for Bx and 3 for Re_m."""
+    cavity = draw_cavity(seed)
+    return f"numpy_Bx_{cavity.field:.2f}_Re_{cavity.magnetic_reynolds:03.0f}.npy"
+
+
+def _array_config(ensemble: Ensemble, seed: int) -> str:
+    """Return the shape, which is all that an array records; its name states field and Reynolds number.
+
+    Raises:
+        ValueError: the interval between frames is not the one that readers assume.
+    """
+    if (interval := ensemble.settings["interval"]) != CAVITY_INTERVAL:
+        raise ValueError(
+            f"An array does not say its interval, which is taken to be {CAVITY_INTERVAL:g}: got {interval:g}; "
+            "write HDF5 instead."
+        )
+    return str((ensemble.num_frames, ensemble.resolution, ensemble.resolution, 4))
+
+
+def _array_shape(path: Path) -> str | None:
+    try:
+        return str(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, EOFError):  # NumPy's errors about a file that is no array, or truncated
+        return None
+
+
+def _write_array(path: Path, ensemble: Ensemble, seed: int, trajectory: Trajectory) -> None:
+    """Write one trajectory as the bare array ``(t, y, x, 4)``, float32."""
+    np.save(path, np.concatenate(list(trajectory.values()), axis=-1).astype("f4"))
+
+
+ARRAYS = SingleFiles(array_name, _array_config, _array_shape, _write_array)
 
 MHD_CAVITY = System.published(SYSTEM, solve_cavities, LAYOUT)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from matey import FieldBatch
-from matey.evaluate.records import SpectraSums, radial_power
+from matey.evaluate.records import ErrorSums
+from matey.evaluate.spectra import SpectraSums, radial_power, with_power
 
 PERIODIC, WALLS = (True, True, True), (False, False, False)
 
@@ -54,6 +55,26 @@ def test_sums_that_are_merged_are_those_of_all_windows_in_their_order():
         merged.merge(sums)
     (expected,), (found,) = whole.spectra(), merged.spectra()
     assert found.truth.shape == expected.truth.shape and found.truth.numpy() == pytest.approx(expected.truth.numpy())
+
+
+def test_the_end_of_a_rollout_has_the_power_of_each_third_of_wavenumbers():
+    truth = torch.randn(1, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    fine, coarse = wave(16, 16, 7, 0), wave(16, 16, 1, 0)
+    truth = 0.01 * truth + fine + coarse
+    forecast = truth - 0.5 * fine * torch.tensor([1, 0]).view(2, 1, 1, 1)  # of one field's fine waves a half is lost
+    batch = FieldBatch("gas", ("density", "tracer"), truth[:, None], torch.ones(1), periodic=PERIODIC)
+    sums, errors = SpectraSums(), ErrorSums()
+    sums.add(batch, "rollout", 2, forecast, truth)
+    for step in (1, 2):
+        errors.add(batch, "rollout", step, forecast, truth)
+    records = with_power(errors.records(), sums.spectra())
+    assert [r.lead for r in records if "power_fine" in r.physics] == [2] and records[-1].field == "all"
+    found = records[-1].physics
+    assert found["power_fine"] == pytest.approx(0.5, rel=0.01) and found["power_coarse"] == pytest.approx(1)
+    assert found["truth_power_fine"] == 1 and "correlation_time" in found
+    tiny = SpectraSums()
+    tiny.add(batch, "rollout", 2, *(each[..., :4, :4] for each in (forecast, truth)))
+    assert not any("power_fine" in r.physics for r in with_power(errors.records(), tiny.spectra()))
 
 
 def test_a_slender_domain_whose_sides_share_no_wavenumber_has_no_spectra():

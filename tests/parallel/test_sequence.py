@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
 from matey.model.attention import segment_attention
 from matey.parallel.exchange import Topology, shares
@@ -15,7 +16,6 @@ from matey.parallel.sequence import dealt, heads_plan_moves, homes_of_segments, 
 from matey.tokens.segments import segment
 from tests.support.laws import PROVED
 from tests.support.programs import cases_of, start_ranks
-from tests.support.sequence_point import run_point
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 

@@ -6,11 +6,11 @@ import time
 import pytest
 import torch
 
+from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
 from matey.parallel.meter import Meter
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed
-from tests.support.sequence_point import run_point
 
 
 @pytest.mark.processes

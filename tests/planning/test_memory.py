@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from matey.benchmark.sequence import run_point
 from matey.benchmark.step import Case
 from matey.parallel.exchange import Topology
 from matey.planning.estimate import plan_exchanges
@@ -14,7 +15,6 @@ from tests.support.laws import PROVED
 from tests.support.memory_cases import RUN, SAMPLE
 from tests.support.models import samples_of
 from tests.support.programs import cases_of, start_ranks
-from tests.support.sequence_point import run_point
 
 COUNT = {"comms_logger": {"enabled": True, "prof_all": True}}
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}

@@ -5,7 +5,8 @@ import pytest
 import torch
 from matplotlib.collections import PatchCollection
 
-from matey.evaluate.records import Record, Spectra
+from matey.evaluate.records import Record
+from matey.evaluate.spectra import Spectra
 from matey.report import plots
 from matey.report.pictures import to_png
 from matey.tokens.refinement import Refinement

@@ -106,6 +106,7 @@ def test_a_file_is_known_again_and_told_from_that_of_another_ensemble(system, tm
     ("system", "layout", "names"),
     [
         ("mhd_cavity", mhd_cavity.LAYOUT, ("velocity", "magnetic")),
+        ("mhd_cavity", mhd_cavity.ARRAYS, ("velocity", "magnetic")),
         ("colliding_thermals", thermals.LAYOUT, thermals.VARIABLES),
     ],
 )

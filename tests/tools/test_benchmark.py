@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from matey.benchmark.step import Case, case_of, measure
+from matey.benchmark.step import Case, measure
+from matey.commands.benchmark import case_of, sequence
 from matey.tokens.tokenize import tokenize
 from tests.support.programs import script, start
 
 
 def step(*flags):
-    return start([sys.executable, "tools/benchmark.py", "--model", "micro", "--repeat", 1, *flags])
+    return start([sys.executable, "tools/benchmark.py", "step", "--model", "micro", "--repeat", 1, *flags])
 
 
 def test_a_step_is_one_line_of_json():
@@ -46,7 +47,7 @@ def benchmark():
 
 def test_sets_of_several_levels_have_patches_to_split(benchmark):
     def case(*flags):
-        args = benchmark.parser().parse_args(flags)
+        args = benchmark.parser().parse_args(["sequence", *flags])
         benchmark.set_patches(args)
         return case_of(args)
 
@@ -55,3 +56,15 @@ def test_sets_of_several_levels_have_patches_to_split(benchmark):
     config = mixed.make_config()
     tokens = tokenize([mixed.make_batch()], config.patches, config.refinement).layout
     assert set(tokens.level.tolist()) == {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+@pytest.mark.usefixtures("forked")
+def test_a_table_sets_each_size_of_a_sequence_group_beside_one_process(benchmark, tmp_path):
+    flags = ["--model", "micro", "--grid", "32,32", "--frames", "2", "--fields", "1", "--repeat", "1", "--ranks", "1,2"]
+    args = benchmark.parser().parse_args(["sequence", *flags, "--out", str(tmp_path)])
+    benchmark.set_patches(args)
+    one, two = sequence(args)
+    assert (one["ranks"], two["ranks"], one["num_tokens"]) == (1, 2, 32)
+    assert one["longest_over_one"] == one["cpu_over_one"] == 1 and two["longest_over_one"] > 0

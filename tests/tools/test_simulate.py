@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from matey.data import open_dataset
 from matey.simulate.catalogue import SYSTEMS
 from matey.train.folder import FileLock
 
@@ -69,6 +70,19 @@ def test_a_call_waits_for_one_that_makes_data_in_the_same_folder(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["2D_diff-react_NA_NA.h5"]
 
 
+def test_cavities_are_written_as_the_published_arrays_on_demand(run, tmp_path):
+    flags = "--out", tmp_path, *SMALL, "--layout", "npy"
+    assert run("mhd_cavity", *flags)[0] == 0
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert len(found) == 3 and found[0] == "numpy_Bx_0.10_Re_100.npy"
+    assert "already" in run("mhd_cavity", *flags)[1]
+    assert "holds other data" in run("mhd_cavity", *flags, "--resolution", "20")[2]
+    (tmp_path / found[0]).write_bytes(b"")
+    assert "holds other data" in run("mhd_cavity", *flags)[2]
+    assert run("mhd_cavity", *flags, "--overwrite")[0] == 0
+    assert (open_dataset(tmp_path).system, open_dataset(tmp_path).num_trajectories) == ("mhd_cavity", 3)
+
+
 def test_list_names_every_system(run):
     status, output, errors = run("--list")
     assert (status, errors) == (0, "")
@@ -81,6 +95,7 @@ def test_list_names_every_system(run):
         (["shalow_water", "--out", "OUT"], "there is no system 'shalow_water'"),
         (["shallow_water", "--out", "OUT", "--resolution", "4"], "The resolution must be at least 8, got 4."),
         (["shallow_water", "--out", "OUT", "--mach", "1"], "shallow_water has no --mach, only compressible_rand and"),
+        (["shallow_water", "--out", "OUT", "--layout", "npy"], "has no --layout npy, only mhd_cavity has."),
         (["shallow_water", "--out", "FILE/x"], "Cannot write to FILE/x (Not a directory);"),
         (["shallow_water", "--out", "OUT", "--resolution", "16000"], "GB free."),
         (["compressible_rand", "--out", "OUT", "--mach", "1e9"], "setting mach must be above 0 and at most 10"),
