@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-# Scripts, configurations and the model stay at the top of the repository; a wheel holds a copy, see matey/config/files.py.
+# Scripts, configurations and the model stay at the top of the repository; a wheel holds a copy, see matey/config/loading.py.
 SHIPPED = ("launch", "tools", "ds_configs", "models")
 
 

@@ -17,7 +17,7 @@ from matey.data import open_dataset
 from matey.data.split_record import seen_text
 from matey.data.splits import fingerprints, split_groups
 from matey.metrics import error_text
-from matey.peers.kinds import PeerFacts, untrained
+from matey.peers.networks import PeerFacts, untrained
 from matey.train.run_data import open_data
 from tests.support.described_files import describe, flow
 from tests.support.models import PATCHES, make_model
