@@ -152,8 +152,8 @@ def score(
         total.errors.merge(sums.errors)
         total.spectra.merge(sums.spectra)
         total.costs.extend(sums.costs)
-    found = [replace(each, conserve=protocol.conserve and each.is_rollout) for each in total.errors.records()]
     spectra = total.spectra.spectra()
+    found = [replace(each, conserve=protocol.conserve and each.is_rollout) for each in total.errors.records()]
     return Evaluation(with_power(found, spectra), mean_costs(total.costs), spectra=spectra)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: a record per system, field, kind of forecast and lead, with their file, and power spectra."""
+"""The numbers of an evaluation: one record per system, field, kind of forecast and lead, and their file."""
 
 from __future__ import annotations
 
