@@ -17,20 +17,7 @@ from jinja2 import StrictUndefined, Template
 from safetensors import SafetensorError
 from torch import Tensor
 
-from matey.checkpoints.run_files import (
-    ABOUT,
-    CHECKPOINTS,
-    COMMANDS,
-    CONFIG,
-    LATEST,
-    METRICS,
-    MODEL_STATES,
-    RUN_FILES,
-    SEEN,
-    ShardError,
-    flush,
-    step_name,
-)
+from matey.checkpoints import run_files
 from matey.checkpoints.source import (
     AVERAGE,
     MOMENTS,
@@ -74,7 +61,7 @@ def convert(source: Source, run: Path | None, form: str, out: Path, *, average: 
     try:
         new.mkdir(parents=True)
         words = _WRITERS[form](source, run, new, AVERAGE if average else WEIGHTS, getattr(torch, dtype))
-        flush(new)
+        run_files.flush(new)
         new.rename(out)
     except (OSError, RuntimeError, SafetensorError) as error:  # what Python, torch and safetensors raise on a full disk
         raise ConversionError(f"Cannot write {out} ({one_line(error)}); make room, or choose another --out.") from error
@@ -92,8 +79,8 @@ def _check(source: Source, run: Path | None, form: str, out: Path, average: bool
         raise ConversionError(f"--to {form} keeps float32; --dtype {dtype} is for --to huggingface.")
     if run is None and form != "fp32":
         raise ConversionError(
-            f"{source.folder} does not lie in a run's {CHECKPOINTS}/, and --to {form} needs the run's {CONFIG}; "
-            "put it back, or use --to fp32."
+            f"{source.folder} does not lie in a run's {run_files.CHECKPOINTS}/, and --to {form} needs the run's "
+            f"{run_files.CONFIG}; put it back, or use --to fp32."
         )
 
 
@@ -110,7 +97,7 @@ def _weights(source: Source, what: str, dtype: torch.dtype) -> dict[str, Tensor]
 
 def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
-    settings = load_config(run / CONFIG)
+    settings = load_config(run / run_files.CONFIG)
     config = MateyConfig.from_dict(source.network)
     config.dtype = dtype
     with torch.device("meta"):
@@ -118,15 +105,15 @@ def _huggingface(source: Source, run: Path | None, new: Path, what: str, dtype: 
     try:
         model.load_state_dict(_weights(source, what, dtype), assign=True)
     except RuntimeError as error:
-        raise ShardError(
+        raise run_files.ShardError(
             f"{source.folder} is corrupt: it does not hold the weights of its network "
             f"({str(error).splitlines()[1].strip()}); take an older checkpoint."
         ) from None
     with quiet():
         model.save_pretrained(new, max_shard_size=MAX_SHARD)
     (new / "README.md").write_text(model_card(source, settings, run, what == AVERAGE), encoding="utf-8")
-    if (run / SEEN).is_file():
-        shutil.copy2(run / SEEN, new)
+    if (run / run_files.SEEN).is_file():
+        shutil.copy2(run / run_files.SEEN, new)
     return "Model: {out}. Load it with MateyModel.from_pretrained('{out}')."
 
 
@@ -137,9 +124,9 @@ def _fp32(source: Source, run: Path | None, new: Path, what: str, dtype: torch.d
 
 def _universal(source: Source, run: Path | None, new: Path, what: str, dtype: torch.dtype) -> str:
     assert run is not None, "_check refuses a checkpoint without a run"
-    write_universal(source, new / CHECKPOINTS / step_name(source.step))
-    (new / CHECKPOINTS / LATEST).write_text(step_name(source.step), encoding="utf-8")
-    for path in (run / name for name in RUN_FILES):
+    write_universal(source, new / run_files.CHECKPOINTS / run_files.step_name(source.step))
+    (new / run_files.CHECKPOINTS / run_files.LATEST).write_text(run_files.step_name(source.step), encoding="utf-8")
+    for path in (run / name for name in run_files.RUN_FILES):
         if path.is_dir():
             shutil.copytree(path, new / path.name)
         elif path.is_file():
@@ -161,7 +148,7 @@ def write_universal(source: Source, folder: Path) -> None:
         ShardError: the checkpoint is universal already, or cannot be read.
     """
     if source.stage is None:
-        raise ShardError(f"{source.folder} is universal already; resume it as it is.")
+        raise run_files.ShardError(f"{source.folder} is universal already; resume it as it is.")
     quantities = (WEIGHTS, *MOMENTS, *((AVERAGE,) if source.has_average else ()))
     for what in quantities:
         for name, values in source.whole(what).items():
@@ -179,7 +166,7 @@ def write_universal(source: Source, folder: Path) -> None:
         "optimizer": None,
         "frozen_param_fragments": None,
     }
-    torch.save(common, folder / MODEL_STATES)
+    torch.save(common, folder / run_files.MODEL_STATES)
 
 
 _WRITERS: dict[str, Callable[[Source, Path | None, Path, str, torch.dtype], str]] = {
@@ -206,10 +193,11 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
         run: the run's folder, with its log and commands.
         is_average: whether the weights are the moving average.
     """
-    lines = read_log(run / METRICS)
+    lines = read_log(run / run_files.METRICS)
     validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
     about, commands = (
-        path.read_text(encoding="utf-8").strip() if path.is_file() else "" for path in (run / ABOUT, run / COMMANDS)
+        path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+        for path in (run / run_files.ABOUT, run / run_files.COMMANDS)
     )
     card = CARD.render(
         dict(settings),
@@ -245,7 +233,7 @@ def describe(source: Source, run: Path | None) -> str:
 
 
 def _of_run(run: Path) -> list[tuple[str, str]]:
-    settings = load_config(run / CONFIG)
+    settings = load_config(run / run_files.CONFIG)
     model, tokens, data = settings.model, settings.tokens, settings.data
     return [
         ("run", str(run)),

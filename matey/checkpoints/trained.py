@@ -15,22 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from matey.checkpoints.run_files import (
-    CONFIG,
-    METRICS,
-    MODEL,
-    MODEL_CONFIG,
-    PEER,
-    PEER_WEIGHTS,
-    SEEN,
-    SPLIT,
-    CheckpointError,
-    MetricsLog,
-    is_run,
-    read_metrics,
-    replace_bytes,
-    replace_text,
-)
+from matey.checkpoints import run_files
+from matey.checkpoints.run_files import CheckpointError
 from matey.config import RunConfig, load_config
 from matey.config.loading import PlainTextError, find_shipped, parse_json, read_text, shortened
 from matey.data.split_record import SplitRecord, read_record, read_seen
@@ -92,23 +78,23 @@ def load_trained(folder: str | Path) -> Trained:
     """
     folder = find_shipped(folder)
     name = folder.resolve().name
-    if is_run(folder):
-        metrics = folder / METRICS
-        log = read_metrics(metrics)
+    if run_files.is_run(folder):
+        metrics = folder / run_files.METRICS
+        log = run_files.read_metrics(metrics)
         return Trained(
             name,
-            load_model(folder / MODEL),
-            load_config(folder / CONFIG),
+            load_model(folder / run_files.MODEL),
+            load_config(folder / run_files.CONFIG),
             _by_step(log),
-            read_record(folder / SPLIT),
-            read_seen(folder / SEEN),
+            read_record(folder / run_files.SPLIT),
+            read_seen(folder / run_files.SEEN),
             note=log.note(metrics),
         )
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    run = folder.resolve().parent if name == MODEL else None
-    split = None if run is None else read_record(run / SPLIT)
-    seen = read_seen(folder / SEEN) or (frozenset() if run is None else read_seen(run / SEEN))
+    run = folder.resolve().parent if name == run_files.MODEL else None
+    split = None if run is None else read_record(run / run_files.SPLIT)
+    seen = read_seen(folder / run_files.SEEN) or (frozenset() if run is None else read_seen(run / run_files.SEEN))
     return Trained(name, load_model(folder), split=split, seen=seen, card=text)
 
 
@@ -118,10 +104,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Returns:
         one object per training step and per validation; an empty list without the file.
     """
-    return _by_step(read_metrics(path))
+    return _by_step(run_files.read_metrics(path))
 
 
-def _by_step(log: MetricsLog) -> list[dict[str, Any]]:
+def _by_step(log: run_files.MetricsLog) -> list[dict[str, Any]]:
     lines = {(line["step"], "valid_nrmse" in line): line for _, line in log.lines}
     return [lines[key] for key in sorted(lines)]
 
@@ -132,7 +118,7 @@ def load_model(folder: Path) -> MateyModel:
     Raises:
         CheckpointError: the model is missing, corrupt, of another kind, or some of its weights are not finite.
     """
-    if (kind := read_json(folder / MODEL_CONFIG).get("model_type")) != MateyModel.config_class.model_type:
+    if (kind := read_json(folder / run_files.MODEL_CONFIG).get("model_type")) != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     try:
         model, info = MateyModel.from_pretrained(
@@ -212,12 +198,12 @@ def write_peer(folder: Path, peer: Peer, facts: PeerFacts, split: SplitRecord, s
         split: the trajectories of each part of the data.
         seen: text of `matey.data.split_record.seen_text` for the training trajectories.
     """
-    (folder / PEER).unlink(missing_ok=True)
+    (folder / run_files.PEER).unlink(missing_ok=True)
     weights = {name: weight.cpu().contiguous() for name, weight in weights_of(peer).items()}
-    replace_bytes(folder / PEER_WEIGHTS, save(weights))
-    replace_text(folder / SPLIT, split.text())
-    replace_text(folder / SEEN, seen)
-    replace_text(folder / PEER, facts.model_dump_json(indent=1) + "\n")
+    run_files.replace_bytes(folder / run_files.PEER_WEIGHTS, save(weights))
+    run_files.replace_text(folder / run_files.SPLIT, split.text())
+    run_files.replace_text(folder / run_files.SEEN, seen)
+    run_files.replace_text(folder / run_files.PEER, facts.model_dump_json(indent=1) + "\n")
 
 
 def load_peer(folder: Path) -> TrainedPeer:
@@ -228,10 +214,10 @@ def load_peer(folder: Path) -> TrainedPeer:
         DataError: the record of how its data was split is corrupt.
         Mistake: the package with such a network is not installed.
     """
-    tree = read_json(folder / PEER)
+    tree = read_json(folder / run_files.PEER)
     try:  # strict JSON: "3" is no number, but a list counts as a tuple
         facts = PeerFacts.model_validate_json(json.dumps(tree), strict=True)
-        weights = load_file(folder / PEER_WEIGHTS)
+        weights = load_file(folder / run_files.PEER_WEIGHTS)
         peer = with_weights(facts, weights)
     except (OSError, ValueError, SafetensorError) as error:
         sentence = one_line(error).removesuffix(".")
@@ -240,4 +226,6 @@ def load_peer(folder: Path) -> TrainedPeer:
         raise CheckpointError(
             f"Weights of the peer in {folder} are NaN or infinite: its training diverged; train it again."
         )
-    return TrainedPeer(folder.resolve().name, peer, facts, read_record(folder / SPLIT), read_seen(folder / SEEN))
+    return TrainedPeer(
+        folder.resolve().name, peer, facts, read_record(folder / run_files.SPLIT), read_seen(folder / run_files.SEEN)
+    )

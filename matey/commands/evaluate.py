@@ -18,6 +18,7 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories
+from matey.evaluate import held_out
 from matey.evaluate.evaluation import (
     LEFT_OUT,
     Candidate,
@@ -27,15 +28,7 @@ from matey.evaluate.evaluation import (
     plan_comparison,
     worth_tasks,
 )
-from matey.evaluate.held_out import (
-    HeldOut,
-    Part,
-    beyond_training,
-    hold_out,
-    sound_beginnings,
-    with_twins_noted,
-    without_seen,
-)
+from matey.evaluate.held_out import HeldOut, Part
 from matey.evaluate.histories import has_tokens
 from matey.evaluate.records import write_records
 from matey.evaluate.rollout import kept_note, longest_rollout
@@ -123,7 +116,7 @@ def noted(
     for each, candidate in zip(models, candidates, strict=True):
         if isinstance(candidate.model, MateyModel) and each is not trained_here:
             of = "" if len(candidates) == 1 else f"{candidate.name}: "
-            notes += [of + note for note in beyond_training(candidate.model.config, candidate.own(data))]
+            notes += [of + note for note in held_out.beyond_training(candidate.model.config, candidate.own(data))]
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         notes.append(f"Trained on one system alone, and not scored on the others: {', '.join(partial)}.")
     if args.share > 1:
@@ -157,7 +150,7 @@ def without_bad_values(args: argparse.Namespace, models: Sequence[Trained | Trai
     if args.data or run is None or run.data.bad_values == "refuse":
         return data
     given = {name for each in models if isinstance(each, Trained) for name in each.model.config.given}
-    return sound_beginnings(data, data.num_frames + max(args.rollout, *args.leads), given, shared_out)
+    return held_out.sound_beginnings(data, data.num_frames + max(args.rollout, *args.leads), given, shared_out)
 
 
 def protocol_of(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer], data: HeldOut) -> Protocol:
@@ -187,14 +180,14 @@ def select_data(args: argparse.Namespace, models: Sequence[Trained | TrainedPeer
         sets = open_sets(of_the_run, shared_out)
     part: Part = args.split or ("all" if args.data else "test")
     num_frames = args.history or trained.num_frames
-    data = hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
+    data = held_out.hold_out(sets, part, num_frames, of_the_run, trained.split, are_of_the_run=not args.data)
     if not args.data:
-        data = with_twins_noted(data, trained.seen, shared_out)
+        data = held_out.with_twins_noted(data, trained.seen, shared_out)
     for name, other in zip(names, models, strict=True):
         if other is trained and not args.data:
             continue
         try:
-            data = without_seen(data, other.seen, other.split, args.seen, shared_out)
+            data = held_out.without_seen(data, other.seen, other.split, args.seen, shared_out)
         except DataError as error:
             raise DataError(f"{name}: {error}" if len(models) > 1 else str(error)) from None
     if args.every == args.means == 1:

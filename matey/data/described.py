@@ -33,19 +33,8 @@ from einops import rearrange
 
 from matey.config import DataDescription
 from matey.config.description import Axis, TimeSource
+from matey.data import coordinates
 from matey.data.arrays import KINDS
-from matey.data.coordinates import (
-    CALENDAR,
-    GRID,
-    UNEVEN_SPACE,
-    UNEVEN_TIME,
-    UNIT,
-    counted_from,
-    date_in,
-    even_step,
-    numbers_in,
-    order_of,
-)
 from matey.data.described_file import Located, OpenedFile, check_frames, describe_file, parameters_in_tables
 from matey.data.hdf5 import opened_once
 from matey.data.remote import place
@@ -170,12 +159,12 @@ class DescribedFiles(TrajectorySet):
         stored = located.stored.get(located.along.get("time", ""))
         values = np.array(located.times)[self._times(0, located.about.num_frames)]
         if isinstance(step := self.description.time_step, TimeSource) and step.date_in_name:
-            return Coordinates(values, UNIT, CALENDAR)
+            return Coordinates(values, coordinates.UNIT, coordinates.CALENDAR)
         return Coordinates(values, (stored and stored.unit) or "?", stored.calendar if stored else "")
 
     def order(self, trajectory: int) -> tuple[int, int, int]:
         """Return the order of the grid axes of the first field's array."""
-        return order_of(self.description.axes_of(next(iter(self.description.fields.values()))))
+        return coordinates.order_of(self.description.axes_of(next(iter(self.description.fields.values()))))
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         pieces = self._located[trajectory].pieces_at(self._times(start, stop))
@@ -230,13 +219,13 @@ class DescribedFiles(TrajectorySet):
         """Read frames ``(component, t, z, y, x)`` of an array; axes that the array lacks have length 1."""
         about = located.about
         picked: dict[Axis, int | slice] = {"trajectory": located.sample, "time": times, "component": component}
-        for axis, size, side in zip(GRID, about.grid, cells, strict=True):
+        for axis, size, side in zip(coordinates.GRID, about.grid, cells, strict=True):
             picked[axis] = slice(size - side.stop, size - side.start) if axis in located.turned else side
         index = tuple(picked[axis] for axis in axes)
         stored, (path, own_name) = located.stored[name], located.place_of(name)
         values = stored.packing.unpacked(KINDS[self._kinds[path]].read(path, own_name, index))
         left = [axis for axis in axes if axis != "trajectory"]
-        whole = [axis if axis in left else "1" for axis in ("component", "time", *GRID)]
+        whole = [axis if axis in left else "1" for axis in ("component", "time", *coordinates.GRID)]
         values = rearrange(values, f"{' '.join(left)} -> {' '.join(whole)}")
         turned = tuple(slice(None, None, -1) if axis in located.turned else slice(None) for axis in "zyx")
         return values[:, :, *turned]
@@ -295,14 +284,16 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
     if isinstance(step, TimeSource) and step.number_in_name is not None:
         times = tuple(number * step.number_in_name for number in _numbers(pieces))
     elif isinstance(step, TimeSource) and step.date_in_name is not None:
-        times = tuple(date_in(_label(piece), step.date_in_name) for piece in pieces)
+        times = tuple(coordinates.date_in(_label(piece), step.date_in_name) for piece in pieces)
     else:
         times = tuple(time for piece in pieces for time in _times(first, piece))
     taken = _numbers(pieces) if isinstance(step, float) else times[description.first_frame :: description.stride]
     remedy = (
         "add the snapshot if one is missing there; else write even times, or give a time_step or what holds the times"
     )
-    even = even_step(np.array(taken), f"{_label(first)} and what follows it", UNEVEN_TIME, remedy)
+    even = coordinates.even_step(
+        np.array(taken), f"{_label(first)} and what follows it", coordinates.UNEVEN_TIME, remedy
+    )
     time_step = step * description.stride if isinstance(step, float) else even
     about = replace(first.about, num_frames=num_frames, time_step=time_step)
     return replace(first, about=about, times=times, pieces=tuple(pieces))
@@ -310,7 +301,9 @@ def _joined(description: DataDescription, pieces: Sequence[Located]) -> Located:
 
 def _check_alike(first: Located, piece: Located) -> None:
     ours, theirs = first.about, piece.about
-    is_near = (math.isclose(a, b, rel_tol=UNEVEN_SPACE) for a, b in zip(ours.spacing, theirs.spacing, strict=True))
+    is_near = (
+        math.isclose(a, b, rel_tol=coordinates.UNEVEN_SPACE) for a, b in zip(ours.spacing, theirs.spacing, strict=True)
+    )
     if ours.grid != theirs.grid or not all(is_near) or first.turned != piece.turned:
         raise DataError(
             f"{_label(piece)}: expected the grid (z, y, x) = {ours.grid} with cells of {ours.spacing}, as in {_label(first)}, "
@@ -323,7 +316,7 @@ def _times(first: Located, piece: Located) -> tuple[float, ...]:
     if "time" not in piece.along:
         return piece.times
     ours, own = (each.stored[each.along["time"]] for each in (first, piece))
-    times = counted_from(piece.times, own, ours)
+    times = coordinates.counted_from(piece.times, own, ours)
     if times is None:
         units = [f"{each.unit} {each.calendar}".strip() for each in (own, ours)]
         raise DataError(
@@ -339,7 +332,7 @@ def _numbers(pieces: Sequence[Located]) -> list[float]:
     Raises:
         DataError: the names differ in more than one number.
     """
-    numbers = numbers_in([_label(piece) for piece in pieces])
+    numbers = coordinates.numbers_in([_label(piece) for piece in pieces])
     if numbers is None:
         raise DataError(
             f"{_label(pieces[0])} to {_label(pieces[-1])}: expected names that differ in one number, such as u_0001 and "

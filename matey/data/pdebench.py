@@ -28,20 +28,8 @@ import h5py
 import numpy as np
 from einops import rearrange
 
+from matey.data import hdf5
 from matey.data.coordinates import mean_step, order_of
-from matey.data.hdf5 import (
-    arrays_of,
-    attribute_of,
-    attributes_of,
-    check_values,
-    described_hdf5,
-    hdf5_reader,
-    numbers,
-    read_config,
-    read_part,
-    stored_coordinates,
-    stored_step,
-)
 from matey.data.stored import axis_sizes
 from matey.data.trajectories import Boundary, Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
 
@@ -68,7 +56,7 @@ class SeedGroupFile(TrajectorySet):
         Raises:
             DataError: a group has no ``data``, or its shape is not that of the layout.
         """
-        with described_hdf5(path) as file:
+        with hdf5.described_hdf5(path) as file:
             self.trajectories = tuple(self._described(file, path, name) for name in file)
         self._order = order_of(self.disk_axes.split())
 
@@ -76,7 +64,7 @@ class SeedGroupFile(TrajectorySet):
     def reader(cls) -> Reader:
         """Return the reader of this system's files."""
         layout = f"PDEBench {cls.system} (groups 0000, 0001, ..., each with 'data' {cls._shape()})"
-        return hdf5_reader(layout, cls._is_layout_of, cls)
+        return hdf5.hdf5_reader(layout, cls._is_layout_of, cls)
 
     @classmethod
     def _is_layout_of(cls, file: h5py.File) -> bool:
@@ -105,12 +93,12 @@ class SeedGroupFile(TrajectorySet):
                 f"{file.filename}, {name}/data: expected shape {self._shape()}, channels {', '.join(self.fields)}, as for "
                 f"{self.system}, got {came}; write the file again in PDEBench's layout."
             )
-        check_values(item)
+        hdf5.check_values(item)
         return shape
 
     def _described(self, file: h5py.File, path: Path, name: str) -> Trajectory:
         size = dict(zip(self.disk_axes.split(), self._data_shape(file, name), strict=True))
-        step = {axis: stored_step(file, f"{name}/grid/{axis}", size[axis], of_time=axis == "t") for axis in "tyx"}
+        step = {axis: hdf5.stored_step(file, f"{name}/grid/{axis}", size[axis], of_time=axis == "t") for axis in "tyx"}
         return Trajectory(
             source=path,
             name=name,
@@ -119,19 +107,19 @@ class SeedGroupFile(TrajectorySet):
             spacing=(1.0, step["y"], step["x"]),
             boundary=self.boundary,
             time_step=step["t"],
-            parameters=numbers(_simulation(file[name]), self.settings),
+            parameters=hdf5.numbers(_simulation(file[name]), self.settings),
         )
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         about = self.trajectories[trajectory]
         along = dict(zip("zyx", cells, strict=True))
         on_disk = [along[axis] for axis in self.disk_axes.split()[1:3]]
-        frames = read_part(about.source, f"{about.name}/data", (slice(start, stop), *on_disk))
+        frames = hdf5.read_part(about.source, f"{about.name}/data", (slice(start, stop), *on_disk))
         return rearrange(frames, f"{self.disk_axes} -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for about in (self.trajectories[number] for number in trajectories):
-            yield stored_coordinates(about.source, f"{about.name}/grid/{'t' if axis == 'time' else axis}")
+            yield hdf5.stored_coordinates(about.source, f"{about.name}/grid/{'t' if axis == 'time' else axis}")
 
 
 class ShallowWaterFile(SeedGroupFile):
@@ -163,7 +151,7 @@ SHALLOW_WATER_READER, DIFFUSION_REACTION_READER = ShallowWaterFile.reader(), Dif
 
 def _simulation(group: h5py.Group) -> dict[str, Any]:
     """Return the ``sim`` section of a group's ``config``, empty if there is none."""
-    simulation = read_config(group).get("sim")
+    simulation = hdf5.read_config(group).get("sim")
     return simulation if isinstance(simulation, dict) else {}
 
 
@@ -184,13 +172,13 @@ class CompressibleFile(TrajectorySet):
         Raises:
             DataError: a dataset is missing or does not fit the others.
         """
-        with described_hdf5(path) as file:
-            sizes = axis_sizes(path, arrays_of(path), dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), RANDOM)
+        with hdf5.described_hdf5(path) as file:
+            sizes = axis_sizes(path, hdf5.arrays_of(path), dict.fromkeys(DATASETS, COMPRESSIBLE_AXES), RANDOM)
             self._order = order_of(COMPRESSIBLE_AXES.split())
             self.system = TURBULENT if _starts_uniform(file) else RANDOM
-            step = {axis: stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
-            time_step = stored_step(file, "t-coordinate", sizes["t"], of_time=True, or_more=True)
-            parameters = numbers(attributes_of(file), ("M", "eta", "zeta"))
+            step = {axis: hdf5.stored_step(file, f"{axis}-coordinate", sizes[axis]) for axis in "yx"}
+            time_step = hdf5.stored_step(file, "t-coordinate", sizes["t"], of_time=True, or_more=True)
+            parameters = hdf5.numbers(hdf5.attributes_of(file), ("M", "eta", "zeta"))
         self.trajectories = tuple(
             Trajectory(
                 source=path,
@@ -207,18 +195,18 @@ class CompressibleFile(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, (_, y, x) = self.trajectories[trajectory].source, cells
-        parts = [read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in DATASETS]
+        parts = [hdf5.read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in DATASETS]
         return rearrange(parts, "f t x y -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for about in (self.trajectories[number] for number in trajectories):
             if axis == "time":  # the file has one time more than frames
-                yield stored_coordinates(about.source, "t-coordinate", (slice(about.num_frames),))
+                yield hdf5.stored_coordinates(about.source, "t-coordinate", (slice(about.num_frames),))
             else:
-                yield stored_coordinates(about.source, f"{axis}-coordinate")
+                yield hdf5.stored_coordinates(about.source, f"{axis}-coordinate")
 
 
-COMPRESSIBLE_READER = hdf5_reader(
+COMPRESSIBLE_READER = hdf5.hdf5_reader(
     layout="PDEBench compressible ('Vx', 'Vy', 'density', 'pressure', each (n, t, x, y))",
     holds=lambda file: sum(name in file for name in DATASETS) >= 2,  # opening names the missing ones
     open=CompressibleFile,
@@ -255,10 +243,10 @@ class IncompressibleFile(TrajectorySet):
         Raises:
             DataError: a dataset is missing or does not fit the others.
         """
-        with described_hdf5(path) as file:
-            sizes = axis_sizes(path, arrays_of(path), INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
-            num_frames = min(int(attribute_of(file, "latestIndex", sizes["t"])) + 1, sizes["t"])
-            parameters = numbers(read_config(file), PARAMETERS)
+        with hdf5.described_hdf5(path) as file:
+            sizes = axis_sizes(path, hdf5.arrays_of(path), INCOMPRESSIBLE_AXES, INCOMPRESSIBLE)
+            num_frames = min(int(hdf5.attribute_of(file, "latestIndex", sizes["t"])) + 1, sizes["t"])
+            parameters = hdf5.numbers(hdf5.read_config(file), PARAMETERS)
             times = file["t"][:, :num_frames]
             self._order = order_of(INCOMPRESSIBLE_AXES["velocity"].split())
         self.trajectories = tuple(
@@ -277,20 +265,23 @@ class IncompressibleFile(TrajectorySet):
 
     def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
         source, (_, y, x) = self.trajectories[trajectory].source, cells
-        parts = [read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in ("velocity", "particles")]
+        parts = [
+            hdf5.read_part(source, name, (trajectory, slice(start, stop), x, y)) for name in ("velocity", "particles")
+        ]
         return rearrange(np.concatenate(parts, axis=-1), "t x y f -> t f 1 y x")
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for number in trajectories:  # the file has no coordinates of the cells
             about = self.trajectories[number]
-            yield stored_coordinates(about.source, "t", (number, slice(about.num_frames))) if axis == "time" else None
+            of_time = axis == "time"
+            yield hdf5.stored_coordinates(about.source, "t", (number, slice(about.num_frames))) if of_time else None
 
     def _read_given(self, trajectory: int, name: str, start: int, stop: int, cells: Cells) -> np.ndarray:
         index = (trajectory, cells[2], cells[1], FORCE.index(name))
-        return rearrange(read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
+        return rearrange(hdf5.read_part(self.trajectories[trajectory].source, "force", index), "x y -> 1 1 y x")
 
 
-INCOMPRESSIBLE_READER = hdf5_reader(
+INCOMPRESSIBLE_READER = hdf5.hdf5_reader(
     layout="PDEBench incompressible ('velocity' (b, t, x, y, 2), 'particles' (b, t, x, y, 1), 'force', 't')",
     holds=lambda file: (
         sum(name in file for name in ("velocity", "particles", "force")) >= 2

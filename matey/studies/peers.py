@@ -15,20 +15,11 @@ from typing import Any
 from matey.checkpoints.trained import load_trained
 from matey.config import RunConfig, load_config
 from matey.config.loading import ROOT
+from matey.studies import trainings
 from matey.studies.cases import CELLS, COMPARED, DEMO, JOINT, MATEY, Simulated, StudyError
 from matey.studies.engine import Study, call, digest, in_yaml, script
 from matey.studies.fitting import run_peer
 from matey.studies.table import Panel, Row, tasks_in
-from matey.studies.trainings import (
-    COLUMNS,
-    device,
-    evaluation,
-    protocol_of,
-    score_rows,
-    seconds_of,
-    step_seconds,
-    steps_of,
-)
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
@@ -90,7 +81,7 @@ class Comparison(Study[Point]):
         simulated: the data sets to simulate; if empty, those of ``paths`` must exist.
     """
 
-    columns = {key: COLUMNS[key] for key in ("seconds", "parameters")}
+    columns = {key: trainings.COLUMNS[key] for key in ("seconds", "parameters")}
     by_system = True
 
     paths: Mapping[str, str]
@@ -100,7 +91,7 @@ class Comparison(Study[Point]):
     @property
     def facts(self) -> Mapping[str, Any]:
         """The data and the settings of the comparison, and a digest of the values of its YAML and of what it simulates."""
-        about = {"set": [*self.settings], "device": device(), "made_of": digest(ROOT / DEMO, self.simulated)}
+        about = {"set": [*self.settings], "device": trainings.device(), "made_of": digest(ROOT / DEMO, self.simulated)}
         return {"study": "peers", "data": dict(self.paths), **about, "max_windows": self.max_windows}
 
     def plan(self) -> str:
@@ -145,21 +136,23 @@ class Comparison(Study[Point]):
         """Train and score one point."""
         folder, run = self.folder(point), self.run_config(point)
         if point.model in (CELLS, MATEY, JOINT):
-            timed = [step_seconds(line, device()) for line in self._timed(point)[FIRST_TIMED:]]
+            timed = [trainings.step_seconds(line, trainings.device()) for line in self._timed(point)[FIRST_TIMED:]]
             self._pretrain(point, point.name, folder / "run", max(1, int(point.budget * len(timed) / sum(timed))))
-            protocol = protocol_of(run.data.lead_max, self.max_windows)
-            command = evaluation(folder / "run", protocol, folder, device=device(), threads=1)
+            protocol = trainings.protocol_of(run.data.lead_max, self.max_windows)
+            command = trainings.evaluation(folder / "run", protocol, folder, device=trainings.device(), threads=1)
             call(self.out, point.name, command, self.work, {"OMP_NUM_THREADS": "1"})
             num_parameters = load_trained(folder / "run").model.num_parameters()
-            costs = {"seconds": seconds_of(folder / "run"), "parameters": num_parameters}
+            costs = {"seconds": trainings.seconds_of(folder / "run"), "parameters": num_parameters}
         else:
             costs = run_peer(point.model, run, point.budget, self.max_windows, folder)
         costs["seconds"] /= len(point.systems)  # joint training serves all systems
-        return score_rows(folder, {"series": point.series, "label": f"{point.seconds:g} s", "seed": point.seed}, costs)
+        return trainings.score_rows(
+            folder, {"series": point.series, "label": f"{point.seconds:g} s", "seed": point.seed}, costs
+        )
 
     def panels(self, rows: Sequence[Row]) -> list[list[Panel]]:
         """Return errors against costs, a row of panels for each system."""
-        x_title = "GPU seconds per system" if device() == "cuda" else "CPU seconds per system"
+        x_title = "GPU seconds per system" if trainings.device() == "cuda" else "CPU seconds per system"
         systems = {system: [r for r in rows if r["system"] == system] for system in dict.fromkeys(self.paths)}
         return [
             [
@@ -173,9 +166,9 @@ class Comparison(Study[Point]):
     def _timed(self, point: Point) -> list[dict[str, Any]]:
         """Return the logged steps of a short run just before a point's training, so that the machine's load is the same."""
         folder = self.folder(point) / "timing"
-        if len(steps_of(folder)) < TIMED_STEPS:
+        if len(trainings.steps_of(folder)) < TIMED_STEPS:
             self._pretrain(point, f"{point.name}-timing", folder, TIMED_STEPS)
-        return steps_of(folder)
+        return trainings.steps_of(folder)
 
     def _pretrain(self, point: Point, name: str, folder: Path, steps: int) -> None:
         """Train on one thread, like the peers."""

@@ -24,29 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import matey
-from matey.checkpoints.run_files import (
-    ABOUT,
-    CHECKPOINTS,
-    CONFIG,
-    DS_CONFIG,
-    LATEST,
-    METRICS,
-    MODEL,
-    MODEL_AFTER,
-    MODEL_BEFORE,
-    STEP,
-    ShardError,
-    flush,
-    flush_names,
-    flush_shards,
-    free_name,
-    latest_tag,
-    read_metrics,
-    remove_if_it_goes,
-    replace_text,
-    step_name,
-    still_there,
-)
+from matey.checkpoints import run_files
 from matey.checkpoints.source import AVERAGE, Source, average_file, find_damage, layout_of, open_checkpoint
 from matey.config import ConfigError, RunConfig, dump_config, load_config
 from matey.config.flags import command_line
@@ -78,10 +56,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.checkpoints = self.path / CHECKPOINTS
-        self.metrics = self.path / METRICS
-        self.model = self.path / MODEL
-        self._old_model = self.path / MODEL_BEFORE
+        self.checkpoints = self.path / run_files.CHECKPOINTS
+        self.metrics = self.path / run_files.METRICS
+        self.model = self.path / run_files.MODEL
+        self._old_model = self.path / run_files.MODEL_BEFORE
         self._lock = FolderLock(self.path)
 
     @contextmanager
@@ -108,17 +86,17 @@ class RunFolder:
             ConfigError: the file ``latest`` names no checkpoint.
         """
         try:
-            tag = latest_tag(self.checkpoints)
-        except ShardError as error:
+            tag = run_files.latest_tag(self.checkpoints)
+        except run_files.ShardError as error:
             raise ConfigError(f"{error} Or start again without --resume.") from None
         if tag is None:
             # The run may have been killed after a checkpoint got its name, and before `latest` was written.
             return max(self._steps(), default=None)
-        match = STEP.fullmatch(tag)
+        match = run_files.STEP.fullmatch(tag)
         if match is None:
             raise ConfigError(
-                f"{self.checkpoints / LATEST} names {tag!r}, which no run has saved; write the name of a step_* beside it, "
-                "or start again without --resume."
+                f"{self.checkpoints / run_files.LATEST} names {tag!r}, which no run has saved; write the name of a step_* "
+                "beside it, or start again without --resume."
             )
         return int(match[1])
 
@@ -140,9 +118,11 @@ class RunFolder:
         if self._old_model.exists() and not self.model.exists():
             self._old_model.rename(self.model)
         shutil.rmtree(self._old_model, ignore_errors=True)
-        log = read_metrics(self.metrics)
+        log = run_files.read_metrics(self.metrics)
         with self._writing():
-            replace_text(self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step))
+            run_files.replace_text(
+                self.metrics, "".join(text + "\n" for text, line in log.lines if line["step"] <= step)
+            )
         self._write_configs(run, deepspeed_config)
         return log.note(self.metrics)
 
@@ -156,7 +136,7 @@ class RunFolder:
         """Write the run's description into the folder, for its readers and for the card of an exported model."""
         if rank() == 0:
             with self._writing():
-                replace_text(self.path / ABOUT, text + "\n")
+                run_files.replace_text(self.path / run_files.ABOUT, text + "\n")
 
     @ends_of_workers_heard_later()
     def save(self, engine: Engine, step: int, state: dict[str, Any], keep: int, average: MovingAverage) -> None:
@@ -166,7 +146,7 @@ class RunFolder:
             RunError: the checkpoint could not be written; earlier ones stand.
         """
         # It has another name until it is whole, so that remains of an earlier attempt are not taken for parts of it.
-        whole = self.checkpoints / step_name(step)
+        whole = self.checkpoints / run_files.step_name(step)
         new = whole.with_name(f"{whole.name}.new")
         self._begin_to_write(new)
         try:
@@ -182,25 +162,25 @@ class RunFolder:
             }
             engine.save_checkpoint(str(self.checkpoints), tag=new.name, client_state=about | state, save_latest=False)
             average.save(new, step)
-            flush_shards(new, rank())
+            run_files.flush_shards(new, rank())
             barrier()
             if rank() == 0:
                 # The checkpoint has to be on the disk before `latest` names it.
-                flush_names(new)
-                flush_names(self.checkpoints)
+                run_files.flush_names(new)
+                run_files.flush_names(self.checkpoints)
                 self._check_lock()  # the lock may have been lost during a long write
-                before = free_name(whole)
+                before = run_files.free_name(whole)
                 if is_folder(whole):
                     whole.rename(before)  # left by a run that went on from an earlier step
                 new.rename(whole)
-                replace_text(self.checkpoints / LATEST, whole.name)
+                run_files.replace_text(self.checkpoints / run_files.LATEST, whole.name)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as a RuntimeError
             let_lost_contact_through(error)
             raise RunError(self._cannot_save(f"step {step}", error)) from error
         if rank() == 0:
             self._check_lock()
             if before.exists():
-                remove_if_it_goes(before)
+                run_files.remove_if_it_goes(before)
             self._prune(step, keep)
         barrier()
 
@@ -211,7 +191,7 @@ class RunFolder:
             RunError: the run in this folder has another model, tokenizer or history, or trains other parts; or the checkpoint
                 is corrupt, or DeepSpeed's with other ranks, another ZeRO stage or other groups of weights.
         """
-        saved = load_config(self.path / CONFIG)
+        saved = load_config(self.path / run_files.CONFIG)
         for section, keys in KEPT.items():
             before, now = (dict(getattr(config, section) or {}) for config in (saved, run))
             for key in keys or {**before, **now}:
@@ -221,12 +201,12 @@ class RunFolder:
                         "use the same, or another output.dir."
                     )
         barrier()
-        return load_checkpoint(engine, self.checkpoints / step_name(step), average)
+        return load_checkpoint(engine, self.checkpoints / run_files.step_name(step), average)
 
     @ends_of_workers_heard_later()
     def save_model(self, engine: Engine) -> None:
         """Replace the Hugging Face form of the weights."""
-        self._begin_to_write(self.path / MODEL_AFTER)
+        self._begin_to_write(self.path / run_files.MODEL_AFTER)
         weights = whole_parameters(engine)
         if rank() == 0:
             try:
@@ -243,19 +223,21 @@ class RunFolder:
         steps = self._steps()
         kept = sorted(number for number in steps if number <= step)[-keep:]
         for old in (*(steps[number] for number in steps.keys() - kept), *self._steps(".new").values()):
-            remove_if_it_goes(old)
+            run_files.remove_if_it_goes(old)
 
     def _steps(self, suffix: str = "") -> dict[int, Path]:
         """Return the folders of checkpoints by their step; with ``.new``, those whose writing was cut off."""
         paths = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
         matches = (
-            (STEP.fullmatch(path.name.removesuffix(suffix)), path) for path in paths if path.name.endswith(suffix)
+            (run_files.STEP.fullmatch(path.name.removesuffix(suffix)), path)
+            for path in paths
+            if path.name.endswith(suffix)
         )
         return {int(match[1]): path for match, path in matches if match and is_folder(path)}
 
     def _begin_to_write(self, new: Path) -> None:
         """Raise RunError on all ranks if the folder is no longer this run's, or the name of the new folder is taken."""
-        if refusal := from_rank_zero((self._lock.loss() or still_there(new)) if rank() == 0 else None):
+        if refusal := from_rank_zero((self._lock.loss() or run_files.still_there(new)) if rank() == 0 else None):
             raise RunError(refusal)
 
     def _check_lock(self) -> None:
@@ -278,7 +260,7 @@ class RunFolder:
     def _move_aside(self) -> Path:
         """Rename the folder, make a new one that is locked before the old lock is released, and return the other name."""
         whole = self.path.resolve()  # the target of a link, so that the link leads to the new folder
-        aside = free_name(whole)
+        aside = run_files.free_name(whole)
         earlier, self._lock = self._lock, FolderLock(self.path)
         try:
             with self._writing():
@@ -294,8 +276,8 @@ class RunFolder:
     def _write_configs(self, run: RunConfig, deepspeed_config: dict[str, Any]) -> None:
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.path / CONFIG, dump_config(run))
-            replace_text(self.path / DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
+            run_files.replace_text(self.path / run_files.CONFIG, dump_config(run))
+            run_files.replace_text(self.path / run_files.DS_CONFIG, json.dumps(deepspeed_config, indent=2) + "\n")
             record(self.path, f"on {world_size()} ranks: {command_line()}")
 
     @contextmanager
@@ -337,7 +319,7 @@ def replace_model(folder: Path, old: Path, module: MateyModel, weights: dict[str
         model = MateyModel(module.config)
     with quiet():
         model.save_pretrained(new, state_dict=plain_weights(module, weights))
-    flush(new)
+    run_files.flush(new)
     if folder.exists():
         _make_way(old)
         folder.rename(old)
@@ -349,7 +331,7 @@ def _make_way(old: Path) -> None:
     """Remove earlier weights; a folder that cannot be removed, as on NFS while a program reads it, gets a number and stays."""
     shutil.rmtree(old, ignore_errors=True)
     if old.exists():
-        old.rename(free_name(old))
+        old.rename(run_files.free_name(old))
 
 
 # Settings that a resumed run must keep: whole sections where no keys are named, else these keys.
@@ -367,7 +349,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
         RunError: the checkpoint is corrupt, has other groups of parameters, or is of other ranks or another ZeRO stage and
             not universal.
     """
-    older = f"an older one can be named in {folder.parent / LATEST}."
+    older = f"an older one can be named in {folder.parent / run_files.LATEST}."
     try:
         source = open_checkpoint(folder)
         layout = layout_of(engine.zero_optimization_stage(), hasattr(engine.optimizer, "bf16_groups"))
@@ -389,7 +371,7 @@ def load_checkpoint(engine: Engine, folder: Path, average: MovingAverage) -> dic
             return _load_universal(engine, source, average)
         state = load_deepspeed(engine, folder)
         average.load(folder)
-    except ShardError as error:
+    except run_files.ShardError as error:
         raise RunError(f"{error} Or {older}") from None
     except RunError:
         raise

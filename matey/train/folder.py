@@ -32,19 +32,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import ClassVar
 
-from matey.checkpoints.run_files import (
-    CHECKPOINTS,
-    COMMANDS,
-    CONFIG,
-    DS_CONFIG,
-    LOCK,
-    MODEL,
-    MODEL_AFTER,
-    MODEL_BEFORE,
-    MODEL_CONFIG,
-    RUN_FILES,
-    STEP,
-)
+from matey.checkpoints import run_files
 from matey.config import ConfigError
 from matey.mistakes import Mistake
 
@@ -195,7 +183,7 @@ class FolderLock(Lock):
     once_lost = "go on from the last checkpoint with --resume, where the folder is now"
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder / LOCK, folder)
+        super().__init__(folder / run_files.LOCK, folder)
 
 
 class FileLock(Lock):
@@ -225,7 +213,7 @@ def not_shared(folder: Path, holder: Holder, patience: float = PATIENCE) -> str 
     while True:
         with suppress(OSError):
             os.listdir(folder.parent)  # so that a network file system looks again
-            file = os.open(folder / LOCK, os.O_RDONLY)
+            file = os.open(folder / run_files.LOCK, os.O_RDONLY)
             try:
                 if _read(file) == holder:
                     return None
@@ -252,7 +240,7 @@ def _read(file: int) -> Holder:
 # DeepSpeed looks for a checkpoint's files by `glob`, where these letters form patterns.
 PATTERN_LETTERS = "*?["
 DONE = "done: train.steps={}"
-FOLDERS = (CHECKPOINTS, MODEL, MODEL_BEFORE, MODEL_AFTER)
+FOLDERS = (run_files.CHECKPOINTS, run_files.MODEL, run_files.MODEL_BEFORE, run_files.MODEL_AFTER)
 
 
 def check_folder(path: Path) -> None:
@@ -282,7 +270,9 @@ def check_folder(path: Path) -> None:
 
 def is_of_a_run(path: Path) -> bool:
     """Whether a folder is marked as a run's: by its lock, or by the configurations that runs have always written."""
-    return (path / LOCK).is_file() or all((path / name).is_file() for name in (CONFIG, DS_CONFIG))
+    return (path / run_files.LOCK).is_file() or all(
+        (path / name).is_file() for name in (run_files.CONFIG, run_files.DS_CONFIG)
+    )
 
 
 def is_folder(path: Path) -> bool:
@@ -292,14 +282,14 @@ def is_folder(path: Path) -> bool:
 
 def record(path: Path, text: str) -> None:
     """Add a line to the commands in a run's folder, with the time."""
-    with (path / COMMANDS).open("a", encoding="utf-8") as file:
+    with (path / run_files.COMMANDS).open("a", encoding="utf-8") as file:
         file.write(f"{datetime.now():%Y-%m-%d %H:%M} {text}\n")
 
 
 def is_done(path: Path, steps: int) -> bool:
     """Whether the last run in a folder has ended, with all of so many steps done; a launcher's exit code may not tell."""
     with suppress(OSError):
-        return (path / COMMANDS).read_text(encoding="utf-8").endswith(f"{DONE.format(steps)}\n")
+        return (path / run_files.COMMANDS).read_text(encoding="utf-8").endswith(f"{DONE.format(steps)}\n")
     return False
 
 
@@ -310,17 +300,17 @@ def cannot_write(path: Path, error: OSError) -> str:
 
 def _check_entries(path: Path) -> None:
     """Raise ConfigError if an entry of a run's folder is not of the kind that a run makes."""
-    for name in (LOCK, *RUN_FILES, *FOLDERS):
+    for name in (run_files.LOCK, *run_files.RUN_FILES, *FOLDERS):
         entry = path / name
         is_right = entry.is_dir() if name in FOLDERS else entry.is_file()
         # The folder of checkpoints may be a link; other entries may not, since they are replaced as a whole.
-        if os.path.lexists(entry) and (not is_right or entry.is_symlink() and name != CHECKPOINTS):
+        if os.path.lexists(entry) and (not is_right or entry.is_symlink() and name != run_files.CHECKPOINTS):
             raise ConfigError(_no_run_has_made(entry))
-    for entry in (path / CHECKPOINTS).iterdir() if (path / CHECKPOINTS).is_dir() else ():
-        if STEP.fullmatch(entry.name.removesuffix(".new")) and not is_folder(entry):
+    for entry in (path / run_files.CHECKPOINTS).iterdir() if (path / run_files.CHECKPOINTS).is_dir() else ():
+        if run_files.STEP.fullmatch(entry.name.removesuffix(".new")) and not is_folder(entry):
             raise ConfigError(_no_run_has_made(entry))
-    model = path / MODEL
-    if model.is_dir() and any(model.iterdir()) and not (model / MODEL_CONFIG).is_file():
+    model = path / run_files.MODEL
+    if model.is_dir() and any(model.iterdir()) and not (model / run_files.MODEL_CONFIG).is_file():
         raise ConfigError(
             f"{model} holds no model, and the run would put its best weights in its place; move it away, or choose another "
             "output.dir."

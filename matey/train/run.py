@@ -15,31 +15,17 @@ from matey.checkpoints.run_files import read_metrics
 from matey.config import RunConfig
 from matey.model.configuration import MateyConfig, model_config
 from matey.model.matey import MateyModel
-from matey.parallel.collectives import (
-    Engine,
-    check_same_run,
-    done_by_rank_zero,
-    from_rank_zero,
-    rank,
-)
+from matey.parallel import collectives
 from matey.parallel.engine import build_engine, is_bf16
 from matey.parallel.exchange import Topology
 from matey.parallel.sequence import DistributedSequenceGroup
+from matey.train import run_data
 from matey.train.ahead import stream_of
 from matey.train.checkpoint import MovingAverage, RunFolder
 from matey.train.describe import closing, describe, describe_tokens
 from matey.train.loop import Progress, train, validate, warm_up_notes
 from matey.train.network import check_attention, check_fit, layout_of, topology_of, with_vocabulary
-from matey.train.run_data import (
-    RunData,
-    chosen_by,
-    loss_scales,
-    open_data,
-    seen_scales,
-    seen_spacings,
-    validation_windows,
-    write_split,
-)
+from matey.train.run_data import RunData
 
 
 def train_run(
@@ -72,7 +58,7 @@ def train_run(
     notes = (*data.notes, *notes, *warm_up_notes(run.train))
     if only_describe:
         say("\n".join([describe(run, data, model, topology, 0), *notes]))
-        layout = done_by_rank_zero(lambda: layout_of(run, data, model.config))
+        layout = collectives.done_by_rank_zero(lambda: layout_of(run, data, model.config))
         say(describe_tokens(run, model, topology, layout))
         return True
     folder = RunFolder(run.output.dir)
@@ -91,17 +77,17 @@ def _train_in(
     notes: Sequence[str],
 ) -> bool:
     """Train in a folder that is this run's alone; return whether training is done."""
-    windows, scales = validation_windows(run, data), loss_scales(run, data)
+    windows, scales = run_data.validation_windows(run, data), run_data.loss_scales(run, data)
     if model.config.statistics:
-        model.config.scales = seen_scales(run, data, model.config.scales)
-    model.config.spacings = seen_spacings(data, model.config.spacings)
+        model.config.scales = run_data.seen_scales(run, data, model.config.scales)
+    model.config.spacings = run_data.seen_spacings(data, model.config.spacings)
     engine = build_engine(model, run.train, deepspeed_config)
     average = MovingAverage(engine, run.train.ema)
 
     # A mistake in the configuration or short data stops the run above: only now does an earlier run move aside.
-    validated = chosen_by(run, data, windows)
+    validated = run_data.chosen_by(run, data, windows)
     progress = _start_or_resume(run, deepspeed_config, folder, engine, average, say, validated)
-    notes = (*notes, *write_split(folder.path, data))
+    notes = (*notes, *run_data.write_split(folder.path, data))
     opening = "\n".join([describe(run, data, model, topology, progress.step), *notes])
     say(opening)
     folder.write_about(opening)
@@ -127,7 +113,7 @@ def _train_in(
         return False
     if progress.step < run.train.steps:
         say(f"Step {progress.step}: {progress.stale} validations without a new best end the training (train.patience).")
-    if rank() == 0:
+    if collectives.rank() == 0:
         say(closing([line for _, line in read_metrics(folder.metrics).lines], folder.path))
     folder.record_done(run.train.steps)
     return True
@@ -137,12 +123,12 @@ def _start_or_resume(
     run: RunConfig,
     deepspeed_config: dict[str, Any],
     folder: RunFolder,
-    engine: Engine,
+    engine: collectives.Engine,
     average: MovingAverage,
     say: Callable[[str], None],
     validated: str,
 ) -> Progress:
-    done = from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
+    done = collectives.from_rank_zero(folder.newest_step()) if run.output.resume == "auto" else None
     if done is None:
         if run.output.resume == "auto":
             say(f"{folder.path} holds no checkpoint yet: training starts at its first step.")
@@ -179,8 +165,8 @@ def opened(
     run: RunConfig, deepspeed_config: dict[str, Any], pretrained: MateyConfig | None = None
 ) -> tuple[RunConfig, RunData, MateyModel]:
     """Return a run with its vocabulary, its data, and its network, with random weights and after a pretrained one if given."""
-    check_same_run(run, deepspeed_config)
-    data = open_data(run)
+    collectives.check_same_run(run, deepspeed_config)
+    data = run_data.open_data(run)
     run = with_vocabulary(run, data.all_sets, pretrained)
     config = model_config(run, pretrained)
     check_fit(config, data.sets_and_views)

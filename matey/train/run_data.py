@@ -19,20 +19,9 @@ import torch
 from matey.checkpoints.run_files import SEEN, SPLIT, replace_text
 from matey.config import CoarsenedSection, ConfigError, RunConfig
 from matey.config.schema import LOSSES
-from matey.data import open_dataset, open_sets
+from matey.data import open_dataset, open_sets, split_record
 from matey.data.reading import read_box, read_windows, sound_windows
-from matey.data.split_record import (
-    RecordedParts,
-    SplitRecord,
-    labels_of,
-    read_record,
-    read_seen,
-    record_split,
-    seen_text,
-    split_as_recorded,
-    trained_on,
-    twins_note,
-)
+from matey.data.split_record import SplitRecord
 from matey.data.splits import Split, fingerprints, split_set
 from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
@@ -130,7 +119,7 @@ def chosen_by(run: RunConfig, data: RunData, windows: Sequence[Window]) -> str:
         data: data of the run.
         windows: the windows to validate on, of ``data.all_sets``.
     """
-    labels = [labels_of(source) for source in data.sets]
+    labels = [split_record.labels_of(source) for source in data.sets]
     told = [
         (window.set_index, labels[window.set_index][about.source], about.name, window.start, window.lead)
         for window in windows
@@ -274,7 +263,7 @@ def split_run(
         DataError: the data cannot be split as asked for, or the record of the split is corrupt.
     """
     path = Path(run.output.dir) / SPLIT
-    before = done_by_rank_zero(lambda: read_record(path)) if run.output.resume == "auto" else None
+    before = done_by_rank_zero(lambda: split_record.read_record(path)) if run.output.resume == "auto" else None
     if before is not None:
         return done_by_rank_zero(lambda: _split_as_before(run, sets, prints, before, path))
     splits = tuple(_split(data, run, of_set) for data, of_set in zip(sets, prints, strict=True))
@@ -299,7 +288,7 @@ def check_unseen(
     """
     seen = []
     for data, split in zip(sets, splits, strict=True):
-        numbers = trained_on(data, (*split.valid, *split.test), known, source, shared_out)
+        numbers = split_record.trained_on(data, (*split.valid, *split.test), known, source, shared_out)
         seen += [data.trajectories[number].label for number in numbers]
     if seen:
         advice = "Take other data"
@@ -323,8 +312,8 @@ def _split_as_before(
                 f"{path} says that the run was split with data.{key} = {then}, this one asks for {asked}; use the same, or "
                 "another output.dir."
             )
-    parts, notes = RecordedParts(before), []
-    splits = tuple(split_as_recorded(parts, data, index) for index, data in enumerate(sets))
+    parts, notes = split_record.RecordedParts(before), []
+    splits = tuple(split_record.split_as_recorded(parts, data, index) for index, data in enumerate(sets))
     now = _record(run, sets, splits, prints)
     if changes := before.changes(now):
         if run.data.changed == "refuse" or parts.are_cut or any(each.split_by == "time" for each in run.data.sets):
@@ -345,7 +334,7 @@ def _split_as_before(
 def _record(
     run: RunConfig, sets: Sequence[TrajectorySet], splits: Sequence[Split], prints: Sequence[Mapping[int, str]]
 ) -> SplitRecord:
-    return record_split(sets, splits, prints, run.data.split, run.data.split_seed, run.data.trajectories)
+    return split_record.record_split(sets, splits, prints, run.data.split, run.data.split_seed, run.data.trajectories)
 
 
 def _split(data: TrajectorySet, run: RunConfig, prints: Mapping[int, str]) -> Split:
@@ -361,19 +350,19 @@ def write_split(folder: Path, data: RunData) -> list[str]:
     seen, refusal = folder / SEEN, None
     if rank() == 0:
         try:  # data that a resumed run was trained on before still counts
-            now = seen_text(data.prints, [split.train for split in data.splits]).split()
-            replace_text(seen, "".join(f"{text}\n" for text in sorted({*now, *read_seen(seen)})))
+            now = split_record.seen_text(data.prints, [split.train for split in data.splits]).split()
+            replace_text(seen, "".join(f"{text}\n" for text in sorted({*now, *split_record.read_seen(seen)})))
             replace_text(folder / SPLIT, data.record.text())
         except OSError as error:
             refusal = ConfigError(cannot_write(folder, error))
     if refusal := from_rank_zero(refusal):
         raise refusal
-    known = from_rank_zero(read_seen(seen))
+    known = from_rank_zero(split_record.read_seen(seen))
     held_out = [(*split.valid, *split.test) for split in data.splits]
     held_out += [tuple(range(source.num_trajectories)) for source in data.others]
     prints = [*data.prints, *(fingerprints(each, range(each.num_trajectories), shared_out) for each in data.others)]
     parts = zip(data.all_sets, held_out, prints, strict=True)
-    notes = [twins_note(source, numbers, known, of_set) for source, numbers, of_set in parts]
+    notes = [split_record.twins_note(source, numbers, known, of_set) for source, numbers, of_set in parts]
     return [note for note in notes if note]
 
 
