@@ -95,10 +95,7 @@ def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         The error ``(b, f)``, without unit; 1 is as far off as predicting the mean of the target.
     """
-    if has_gaps(target):
-        return _vrmse_of(_sums_of(prediction, target))
-    mean_square_error = (prediction - target).square().mean(dim=CELLS)
-    return (mean_square_error / (target.var(dim=CELLS) + VRMSE_EPSILON)).sqrt()
+    return _vrmse_of(_sums_of(prediction, target))
 
 
 def correlation(prediction: Tensor, target: Tensor) -> Tensor:
@@ -111,17 +108,7 @@ def correlation(prediction: Tensor, target: Tensor) -> Tensor:
     Returns:
         The correlation ``(b, f)``, from -1 to 1; 1 is perfect. It is 1 where both frames are constant, 0 where only one is.
     """
-    if has_gaps(target):
-        return _correlation_of(_sums_of(prediction, target))
-    ours, true = (frame.double() - frame.double().mean(dim=CELLS, keepdim=True) for frame in (prediction, target))
-    means = (_root_mean_square(ours).square(), _root_mean_square(true).square(), (ours * true).mean(dim=CELLS))
-    return _correlation(*means)
-
-
-def _correlation(ours: Tensor, true: Tensor, both: Tensor) -> Tensor:
-    """Return the correlation from mean squares of deviations and from the mean of their products."""
-    sizes = (ours + NRMSE_EPSILON**2) * (true + NRMSE_EPSILON**2)
-    return (both + NRMSE_EPSILON**2) / sizes.sqrt()
+    return _correlation_of(_sums_of(prediction, target))
 
 
 def _sums_of(prediction: Tensor, target: Tensor) -> CellSums:
@@ -149,7 +136,8 @@ def _vrmse_of(sums: CellSums) -> Tensor:
 
 def _correlation_of(sums: CellSums) -> Tensor:
     products = (sums.predicted_deviation, sums.target_deviation, sums.product)
-    return _correlation(*(each / sums.num_cells for each in products))
+    ours, true, both = (each / sums.num_cells + NRMSE_EPSILON**2 for each in products)
+    return both / (ours * true).sqrt()
 
 
 def error_text(error: float) -> str:

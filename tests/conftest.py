@@ -142,4 +142,4 @@ def run_here(monkeypatch, capsys):
 @pytest.fixture
 def without_page(monkeypatch):
     """Evaluations in this process write their errors and no page, which takes most of their time: others look at pages."""
-    monkeypatch.setattr("matey.commands.evaluate.write_report", lambda path, evaluation, about: None)
+    monkeypatch.setattr("matey.report.evaluation.write_report", lambda path, evaluation, about: None)

@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from matey.benchmark.sequence import Point, longer, longest, run_point, summarise
-from matey.benchmark.step import Case, measure
+from matey.benchmark.step import Case, Point, longer, longest, measure, run_point, summarise
 from matey.mistakes import Mistake, writing
 from matey.process.start import keep_freed_memory
 from matey.studies.engine import write_table

@@ -38,8 +38,7 @@ from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import dealt, rank, shared_out
 from matey.parallel.environment import run_on_ranks_or_here
 from matey.parallel.sequence import share_samples
-from matey.report.evaluation import describe, describe_context, write_comparison, write_report
-from matey.report.tables import READING, STAR, comparison_text, summary_text
+from matey.report import evaluation as report
 
 
 def main(args: argparse.Namespace) -> int:
@@ -88,17 +87,16 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
             write_records(evaluation.records, args.out / folder / RECORDS)
-            about = describe(trained, candidate.own(data), protocol, date, command)
-            write_report(args.out / folder / REPORT, evaluation, about)
+            about = report.describe(trained, candidate.own(data), protocol, date, command)
+            report.write_report(args.out / folder / REPORT, evaluation, about)
         if not alone:
-            facts = [("date", date), ("command", command), *describe_context(data, device, protocol)]
+            facts = [("date", date), ("command", command), *report.describe_context(data, device, protocol)]
             pages = [f"{folder}/{REPORT}" for folder in folders]
-            write_comparison(args.out / REPORT, names, evaluations, facts, pages)
+            report.write_comparison(args.out / REPORT, names, evaluations, facts, pages)
     for note in data.notes:
         print(note)
-    tables = (
-        [summary_text(evaluations[0], about.label), READING] if alone else [comparison_text(names, evaluations), STAR]
-    )
+    summary = report.summary_text(evaluations[0], about.label), report.READING
+    tables = summary if alone else (report.comparison_text(names, evaluations), report.STAR)
     print("", *tables, f"Report: {args.out / REPORT}", sep="\n\n")
 
 

@@ -39,9 +39,9 @@ from matey.model.matey import MateyModel, quiet
 from matey.parallel.collectives import shared_out, world_size
 from matey.parallel.environment import run_on_ranks_or_here
 from matey.parallel.sequence import share_samples
+from matey.report.evaluation import mesh_table
 from matey.report.pictures import write_png
 from matey.report.plots import Film, errors, mesh_figure, probes_figure, snapshots_figure, write_film
-from matey.report.tables import mesh_table
 from matey.train import network
 
 MOST_PICTURES = 250  # in a film; one of a longer forecast shows every second, third ... snapshot

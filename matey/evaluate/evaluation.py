@@ -227,13 +227,8 @@ def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -
 
 def _window_of(data: HeldOut, label: str, lead: int) -> Window:
     """Return the window in the middle of the trajectory with a label."""
-    (index, number), *_ = (
-        (index, number)
-        for index, numbers in enumerate(data.trajectories)
-        for number in numbers
-        if data.sets[index].trajectories[number].label == label
-    )
-    starts = num_starts(data.sets[index].trajectories[number], data.num_frames, lead)
+    index, number, about = next(each for each in data.chosen if each[2].label == label)
+    starts = num_starts(about, data.num_frames, lead)
     return Window(index, number, (starts - 1) // 2, lead)
 
 

@@ -54,6 +54,12 @@ class HeldOut:
         """Each system once, in the order of the sets."""
         return tuple(dict.fromkeys(trajectory_set.system for trajectory_set in self.sets))
 
+    @property
+    def chosen(self) -> list[tuple[int, int, Trajectory]]:
+        """The selected trajectories, each after the number of its set and its own number there."""
+        chosen = [(index, number) for index, numbers in enumerate(self.trajectories) for number in numbers]
+        return [(index, number, self.sets[index].trajectories[number]) for index, number in chosen]
+
     def about(self, window: Window) -> Trajectory:
         """Return the trajectory of a window."""
         return self.sets[window.set_index].trajectories[window.trajectory]

@@ -319,12 +319,13 @@ def _row(record: Record) -> dict[str, Any]:
 
 def read_records(path: Path) -> list[Record]:
     """Read a file of `write_records`; null becomes a value that is not finite."""
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+
+    def filled(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: math.nan if value is None else value for name, value in row.items()}
+
     known = {each.name for each in fields(Record)}
     records = []
-    for row in rows:
-        row |= {name: math.nan for name, value in row.items() if value is None}
-        row["physics"] = {name: math.nan if value is None else value for name, value in row["physics"].items()}
+    for row in json.loads(path.read_text(encoding="utf-8"), object_hook=filled):
         of_persistence = {name.removeprefix(PERSISTENCE): row[name] for name in row if name.startswith(PERSISTENCE)}
         errors = {name: row[name] for name in of_persistence}
         rest = {name: value for name, value in row.items() if name in known}

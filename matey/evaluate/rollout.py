@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -230,13 +229,11 @@ def show_rollout(
     """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
     (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
     about = data.about(window)
-    history, views = known.batch.history, []
-    truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)  # (b, t, f, z, y, x)
-    for step, frame in enumerate(chain([known.batch.last], rollout(model, known.batch, num_steps, conserve=conserve))):
-        if step:
-            history = torch.cat([history, frame.cpu()[:, None]], dim=1)[:, -data.num_frames :]
-        if step not in shown:
-            continue
+    forecast = [frame.cpu()[:, None] for frame in rollout(model, known.batch, num_steps, conserve=conserve)]
+    frames, views = torch.cat([known.batch.history, *forecast], dim=1), []  # (b, t, f, z, y, x)
+    truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)
+    for step in sorted(shown):
+        history = frames[:, step : step + data.num_frames]
         batch = known.batch.with_tensors(history=history)
         time = (window.start + data.num_frames - 1 + step) * about.time_step
         layout = None
@@ -249,12 +246,7 @@ def show_rollout(
 
 def longest_rollout(data: HeldOut) -> int:
     """Return how many frames follow the first history in every trajectory; 0 without trajectories."""
-    lengths = [
-        data.sets[index].trajectories[number].num_frames - data.num_frames
-        for index, numbers in enumerate(data.trajectories)
-        for number in numbers
-    ]
-    return max(0, min(lengths, default=0))
+    return max(0, min((about.num_frames - data.num_frames for *_, about in data.chosen), default=0))
 
 
 Totals = Mapping[str, Tensor]

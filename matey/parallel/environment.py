@@ -477,16 +477,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def main() -> int:
-    """Print the rank, the launcher and the devices that this process finds, without starting anything."""
+if __name__ == "__main__":  # prints the rank, the launcher and the devices that this process finds, and starts nothing
     try:
-        environment = find_environment()
+        sys.stdout.write(f"{find_environment()}\n")
     except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    sys.stdout.write(f"{environment}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(f"error: {error}")

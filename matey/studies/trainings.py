@@ -21,7 +21,7 @@ from matey.planning import is_at_hand
 from matey.planning.estimate import estimate
 from matey.planning.machine import load_machine
 from matey.planning.workload import Assumed, load_workload
-from matey.report.tables import forecast_text, summary_records
+from matey.report.evaluation import forecast_text, summary_records
 from matey.studies.engine import script
 from matey.studies.table import Column, Row
 from matey.text_table import text_table

@@ -8,7 +8,7 @@ import torch
 from matey import MateyConfig, MateyModel
 from matey.data import DataError
 from matey.evaluate.evaluation import Candidate, Protocol, evaluate, plan_comparison
-from matey.report.tables import comparison_text, error_text
+from matey.report.evaluation import comparison_text, error_text
 from tests.support.evaluations import plan_tasks
 from tests.support.models import PATCHES, make_model
 

@@ -8,7 +8,7 @@ from matey import MateyConfig, MateyModel
 from matey.data import DataError, open_dataset
 from matey.evaluate.evaluation import Protocol, evaluate
 from matey.evaluate.held_out import HeldOut
-from matey.report.tables import summary_text
+from matey.report.evaluation import summary_text
 from tests.support.evaluations import plan_tasks
 from tests.support.laws import law
 from tests.support.models import PATCHES, make_model

@@ -13,7 +13,7 @@ from matey.data.views import TimeBlocks
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import ErrorSums, correlation_time, read_records, write_records
 from matey.physics import MEASURES
-from matey.report.tables import physics_meanings, physics_table
+from matey.report.evaluation import physics_meanings, physics_table
 from tests.support.described_files import flow
 
 GAS = ("velocity_x", "velocity_y", "density", "pressure")

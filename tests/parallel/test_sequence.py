@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from matey.benchmark.sequence import run_point
-from matey.benchmark.step import Case
+from matey.benchmark.step import Case, run_point
 from matey.model.attention import segment_attention
 from matey.parallel.exchange import Topology, shares
 from matey.parallel.sequence import dealt, heads_plan_moves, homes_of_segments, not_kept, plan_heads, plan_tokens

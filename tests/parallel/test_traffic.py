@@ -6,8 +6,7 @@ import time
 import pytest
 import torch
 
-from matey.benchmark.sequence import run_point
-from matey.benchmark.step import Case
+from matey.benchmark.step import Case, run_point
 from matey.parallel.meter import Meter
 from tests.support.programs import TWO_RANKS
 from tests.support.runs import pretrain, succeed

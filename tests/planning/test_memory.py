@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from matey.benchmark.sequence import run_point
-from matey.benchmark.step import Case
+from matey.benchmark.step import Case, run_point
 from matey.parallel.exchange import Topology
 from matey.planning.estimate import plan_exchanges
 from matey.planning.machine import load_machine

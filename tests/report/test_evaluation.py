@@ -9,8 +9,7 @@ from PIL import Image
 from matey.checkpoints.trained import Trained
 from matey.evaluate.evaluation import Protocol
 from matey.evaluate.held_out import HeldOut
-from matey.report.evaluation import describe, write_report
-from matey.report.tables import error_text, forecast_text
+from matey.report.evaluation import describe, error_text, forecast_text, write_report
 
 LOG = [
     {"step": step, "loss": 1 / step, "loss_by_system": {"shallow_water": 1 / step}, "num_tokens": 64, "seconds": 0.5}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from matey.evaluate.evaluation import Evaluation
 from matey.evaluate.records import Record
-from matey.report.tables import error_text, number, physics_table, summary_records, summary_text
+from matey.report.evaluation import error_text, number, physics_table, summary_records, summary_text
 
 GAS = {"mass": 0.5, "truth_mass": 1e-7}
 

@@ -519,7 +519,7 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
     quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame. Errors
     are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have; beside them stand
-    those of the known frame again, as in `matey.report.tables.summary_text`.
+    those of the known frame again, as in `matey.report.evaluation.summary_text`.
     """
     known, last, drifts, errors = [], [], [], []
     counts: set[int] = set()  # of the true frames at which errors are taken
