@@ -18,16 +18,8 @@ from matey.config.flags import FlagError, command_line
 from matey.data import DataError, open_dataset, open_sets
 from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories
-from matey.evaluate import held_out
-from matey.evaluate.evaluation import (
-    LEFT_OUT,
-    Candidate,
-    Protocol,
-    chunks,
-    evaluate,
-    plan_comparison,
-    worth_tasks,
-)
+from matey.evaluate import evaluation, held_out
+from matey.evaluate.evaluation import Candidate, Protocol
 from matey.evaluate.held_out import HeldOut, Part
 from matey.evaluate.histories import has_tokens
 from matey.evaluate.records import write_records
@@ -64,18 +56,18 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if protocol.rollout_steps < args.rollout:
         note = f"Rollouts end with the truth, after {protocol.rollout_steps} snapshots."
         data = replace(data, notes=(*data.notes, note))
-    plans = plan_comparison(candidates, data, protocol)
+    plans = evaluation.plan_comparison(candidates, data, protocol)
     with writing(args.out):
         args.out.mkdir(parents=True, exist_ok=True)
     own = sum(
         chunk.num_forecasts
         for candidate, plan in zip(candidates, plans, strict=True)
-        for tasks in (plan, worth_tasks(plan) if has_tokens(candidate.model) else [])
-        for chunk in dealt(chunks(tasks, protocol), args.share)
+        for tasks in (plan, evaluation.worth_tasks(plan) if has_tokens(candidate.model) else [])
+        for chunk in dealt(evaluation.chunks(tasks, protocol), args.share)
     )
     with tqdm(total=own, desc="evaluate", unit=" forecasts", disable=rank() > 0) as bar:
         evaluations = [
-            evaluate(candidate.model, candidate.own(data), protocol, tasks, bar.update)
+            evaluation.evaluate(candidate.model, candidate.own(data), protocol, tasks, bar.update)
             for candidate, tasks in zip(candidates, plans, strict=True)
         ]
     if rank() > 0:
@@ -84,11 +76,11 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     alone = len(models) == 1
     folders = ["" if alone else name.replace("/", "-") for name in names]
     with writing(args.out):
-        for folder, trained, candidate, evaluation in zip(folders, models, candidates, evaluations, strict=True):
+        for folder, trained, candidate, found in zip(folders, models, candidates, evaluations, strict=True):
             (args.out / folder).mkdir(exist_ok=True)
-            write_records(evaluation.records, args.out / folder / RECORDS)
+            write_records(found.records, args.out / folder / RECORDS)
             about = report.describe(trained, candidate.own(data), protocol, date, command)
-            report.write_report(args.out / folder / REPORT, evaluation, about)
+            report.write_report(args.out / folder / REPORT, found, about)
         if not alone:
             facts = [("date", date), ("command", command), *report.describe_context(data, device, protocol)]
             pages = [f"{folder}/{REPORT}" for folder in folders]
@@ -118,7 +110,7 @@ def noted(
     if partial := [candidate.name for candidate in candidates if candidate.own(data).systems != data.systems]:
         notes.append(f"Trained on one system alone, and not scored on the others: {', '.join(partial)}.")
     if args.share > 1:
-        notes.append(LEFT_OUT)
+        notes.append(evaluation.LEFT_OUT)
     if args.conserve:
         chosen = zip(data.sets, data.trajectories, strict=True)
         notes += dict.fromkeys(kept_note(each, numbers[0]) for each, numbers in chosen if numbers)

@@ -18,18 +18,9 @@ from matey.data import DataError, TrajectorySet, Window, open_dataset
 from matey.data.trajectories import lacking_note
 from matey.data.windows import num_starts
 from matey.evaluate.evaluation import make_examples
+from matey.evaluate.forecasts import series
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile
 from matey.evaluate.forecasts.request import OTHER_TIMES, ForecastRequest
-from matey.evaluate.forecasts.series import (
-    Forecasts,
-    ProbeSeries,
-    cells_of,
-    closing_table,
-    forecast,
-    probe,
-    views,
-    write_probes,
-)
 from matey.evaluate.held_out import HeldOut, check_fit, without_seen
 from matey.evaluate.rollout import kept_note, show_rollout
 from matey.metrics import error_text
@@ -61,7 +52,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         trained = load_trained(args.checkpoint)
     if world_size() > 1:
         share_samples(trained.model)
-    forecasts = forecast(
+    forecasts = series.forecast(
         trained,
         open_dataset(args.data, share=shared_out),
         steps=args.steps,
@@ -76,7 +67,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
     forecasts = replace(forecasts, found_by=args.data)
     request = forecasts.request
-    cells = cells_of(request, args.probe)
+    cells = series.cells_of(request, args.probe)
     fields = request.data.fields
     if args.field not in (None, *fields):
         raise FlagError(f"--field: the data has no field {args.field!r}; its fields are {', '.join(fields)}.")
@@ -96,35 +87,35 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     print(f"Wrote {args.out}: trajectories: {len(request.trajectories)}, snapshots of each: {request.num_steps}.")
     with closing(FORMATS[args.out.suffix].open_file(args.out, forecasts.contents, "r")) as file:
         if cells:
-            write_series(args.out, forecasts, probe(request, file, cells))
+            write_series(args.out, forecasts, series.probe(request, file, cells))
         if args.animate is not None:
             animate(args.animate, forecasts, file, field)
-        print(f"\n{closing_table(request, file)}")
+        print(f"\n{series.closing_table(request, file)}")
     if scored := tuple(number for number in request.trajectories if request.num_true(number)):
         held_out = HeldOut((request.data,), (scored,), request.num_frames)
         for note in without_seen(held_out, trained.seen, trained.split, "score").notes:  # on errors that flatter
             print(note)
 
 
-def write_series(out: Path, forecasts: Forecasts, series: list[ProbeSeries]) -> None:
+def write_series(out: Path, forecasts: series.Forecasts, found: list[series.ProbeSeries]) -> None:
     """Write the series at the probes beside the file, as CSV and as a picture."""
     table, picture = out.with_suffix(".probes.csv"), out.with_suffix(".probes.png")
     with writing(table):
-        write_probes(table, forecasts.request, series)
-        write_png(probes_figure(series, forecasts.request.data.fields, forecasts.request.clock), picture)
+        series.write_probes(table, forecasts.request, found)
+        write_png(probes_figure(found, forecasts.request.data.fields, forecasts.request.clock), picture)
     print(f"Wrote {table} and {picture}.")
 
 
-def animate(path: Path, forecasts: Forecasts, file: ForecastFile, field: int) -> None:
+def animate(path: Path, forecasts: series.Forecasts, file: ForecastFile, field: int) -> None:
     """Write the film of the first trajectory."""
     request = forecasts.request
     every = -(-request.num_steps // MOST_PICTURES)
     steps = range(1, request.num_steps + 1, every)
-    some = [*views(forecasts.model, request, file, 0, field, steps[:: max(1, len(steps) // 20)])]
+    some = [*series.views(forecasts.model, request, file, 0, field, steps[:: max(1, len(steps) // 20)])]
     film = Film(some, request.first.spacing, request.data.fields[field], request.clock)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shown = views(forecasts.model, request, file, 0, field, steps)
+        shown = series.views(forecasts.model, request, file, 0, field, steps)
         write_film(path, film, tqdm(shown, total=len(steps), desc="film", unit=" pictures", disable=None))
     print(f"Wrote {path}: trajectory {request.trajectories[0]}, {len(steps)} pictures.")
 

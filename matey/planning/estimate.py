@@ -86,8 +86,6 @@ class Estimate:
         sequence_parallel_size: number of ranks that share samples.
         samples_per_step: number of samples of the global batch.
         tokens_per_sample: mean number of tokens per sample.
-        uniform_tokens_per_sample: mean number of tokens if samples were cut into the finest patches everywhere.
-        num_parameters: number of parameters of the model.
         memory: memory of a rank by part, in bytes.
         memory_limit: bytes of memory that a rank has.
         exchanges: messages of a step by kind and purpose.
@@ -106,8 +104,6 @@ class Estimate:
     sequence_parallel_size: int
     samples_per_step: int
     tokens_per_sample: float
-    uniform_tokens_per_sample: float
-    num_parameters: int
     memory: MemoryPlan
     memory_limit: float
     exchanges: tuple[Exchange, ...]
@@ -182,8 +178,6 @@ def estimate(
         sequence_parallel_size=topology.sequence_parallel_size,
         samples_per_step=samples,
         tokens_per_sample=workload.num_tokens,
-        uniform_tokens_per_sample=workload.num_uniform_tokens,
-        num_parameters=workload.operations.num_parameters,
         memory=plan_memory(run, workload, engine, topology, machine),
         memory_limit=machine.memory * machine.devices_of_rank(ranks),
         exchanges=exchanges,

@@ -169,7 +169,7 @@ def plan_text(trainings: Sequence[Training], machine: str, ranks: int, deepspeed
         planned = estimate(run, engine, there, ranks=ranks, workload=workload)
         hours = 24 * planned.days * planned.nodes
         node_hours += len(alike) * hours
-        numbers = f"{planned.num_parameters / 1e6:.2f} M", f"{planned.tokens_per_sample:,.0f}"
+        numbers = f"{workload.operations.num_parameters / 1e6:.2f} M", f"{planned.tokens_per_sample:,.0f}"
         memory = f"{planned.memory.total / 2**30:.1f} GiB{'' if planned.fits else ', more than there is'}"
         lines.append([name, str(len(alike)), *numbers, memory, f"{planned.seconds.total:.3f} s", f"{hours:.3g}"])
     nodes = f"{ranks} rank{'s' * (ranks > 1)} on {planned.nodes} node{'s' * (planned.nodes > 1)}"

@@ -31,7 +31,7 @@ from matey.config import RunConfig, TrainSection
 from matey.config.schema import LOSSES
 from matey.data.stream import micro_batches
 from matey.data.windows import Mixture
-from matey.fields import BatchPart, FieldBatch, Piece
+from matey.fields import BatchPart, FieldBatch
 from matey.model.blocks import uniform_hash
 from matey.model.boxes import share_of
 from matey.model.configuration import MateyConfig
@@ -308,17 +308,13 @@ def push_forward(engine: Engine, batches: list[Any], num_steps: int) -> list[Any
     Returns:
         The batches with later histories and shorter lead times; the targets are the same.
     """
-    steps = [(_lead_time(batch).long() - 1).clamp(max=num_steps) for batch in batches]
+    steps = [(batch.samples.lead_time.long() - 1).clamp(max=num_steps) for batch in batches]
     engine.eval()
     for step in range(num_steps):
         for number, frames in enumerate(_next_frames(engine, batches)):
             batches[number] = _later(batches[number], frames, steps[number] > step)
     engine.train()
-    return [_at(batch, _lead_time(batch) - of_batch) for batch, of_batch in zip(batches, steps, strict=True)]
-
-
-def _lead_time(batch: FieldBatch | BatchPart) -> Tensor:
-    return batch.lead_time if isinstance(batch, FieldBatch) else batch.samples.lead_time
+    return [_at(batch, batch.samples.lead_time - of_batch) for batch, of_batch in zip(batches, steps, strict=True)]
 
 
 def _at(batch: FieldBatch | BatchPart, lead_time: Tensor) -> FieldBatch | BatchPart:
@@ -331,7 +327,7 @@ def _at(batch: FieldBatch | BatchPart, lead_time: Tensor) -> FieldBatch | BatchP
 def _next_frames(engine: Engine, batches: list[Any]) -> list[Any]:
     """Predict the frame after the histories: ``(b, f, z, y, x)`` of each batch, or in the box of each piece of a part."""
     if not is_part(batches):
-        known = [_at(batch, torch.ones_like(_lead_time(batch))) for batch in batches]
+        known = [_at(batch, torch.ones_like(batch.samples.lead_time)) for batch in batches]
         return [forecast.field() for forecast in engine(known)]
     group, config = engine.module.sequence_group, engine.module.config
     parts = [part.without_targets().at_lead(1) for part in batches]
@@ -351,10 +347,13 @@ def _later(batch: FieldBatch | BatchPart, frames: Any, moves: Tensor) -> FieldBa
         with_frame = _moved(history, frames.to(history.dtype), moves)
         moved = given if given is None or given.shape[1] == 1 else _moved(given, given[:, -1], moves)
         return batch.with_tensors(history=with_frame, given=moved)
-    pieces = (
-        _later_piece(piece, frame) if moves[piece.sample] else piece
-        for piece, frame in zip(batch.pieces, frames, strict=True)
-    )
+    pieces = list(batch.pieces)
+    for place, (piece, frame) in enumerate(zip(batch.pieces, frames, strict=True)):
+        if moves[piece.sample]:
+            given = piece.given
+            if given is not None and len(given) > 1:
+                given = torch.cat([given[1:], given[-1:]])
+            pieces[place] = replace(piece, history=torch.cat([piece.history[1:], frame[None]]), given=given)
     return replace(batch, pieces=tuple(pieces))
 
 
@@ -362,11 +361,3 @@ def _moved(frames: Tensor, new: Tensor, moves: Tensor) -> Tensor:
     """Return frames ``(b, t, f, z, y, x)`` with a new one ``(b, f, z, y, x)`` at the end, of the samples that move."""
     later = torch.cat([frames[:, 1:], new[:, None]], dim=1)
     return later.where(moves.view(-1, 1, 1, 1, 1, 1), frames)
-
-
-def _later_piece(piece: Piece, frame: Tensor) -> Piece:
-    """Append a frame ``(f, z, y, x)`` to the history of a piece."""
-    given = piece.given
-    if given is not None and len(given) > 1:
-        given = torch.cat([given[1:], given[-1:]])
-    return replace(piece, history=torch.cat([piece.history[1:], frame[None]]), given=given)

@@ -34,7 +34,7 @@ def test_the_papers_run_has_the_papers_batch_and_fits_its_gpus():
     run, workload = paper()
     planned = plan(run, workload)
     assert planned.ranks == 736 and planned.samples_per_step == 1472
-    assert planned.fits and planned.tokens_per_sample < 0.25 * planned.uniform_tokens_per_sample
+    assert planned.fits and planned.tokens_per_sample < 0.25 * workload.num_uniform_tokens
     # The textbook's operations of a transformer of 12 blocks with 768 values a token: 6 a weight, and attention.
     num, num_weights = planned.tokens_per_sample, workload.operations.num_parameters
     operations = planned.samples_per_step / planned.ranks * (6 * num_weights * num + 12 * 12 * 768 * num**2)

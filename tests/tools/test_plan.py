@@ -71,8 +71,9 @@ def test_what_is_offloaded_and_prepared_is_counted_for_all_ranks_of_a_node():
     workload = load_workload(run, Assumed(), num_samples=1)
     offload = {"zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}}}
     planned = estimate(run, offload, load_machine("frontier"), ranks=12, workload=workload)
-    assert planned.memory.optimizer == 0 and planned.memory.offloaded == pytest.approx(planned.num_parameters)
-    assert planned.on_node == pytest.approx(6 * (planned.main_memory + planned.num_parameters)) and planned.fits
+    num = workload.operations.num_parameters
+    assert planned.memory.optimizer == 0 and planned.memory.offloaded == pytest.approx(num)
+    assert planned.on_node == pytest.approx(6 * (planned.main_memory + num)) and planned.fits
     offload["zero_optimization"]["offload_optimizer"] = {"device": "nvme", "nvme_path": "/nvme"}
     planned = estimate(run, offload, load_machine("frontier"), ranks=12, workload=workload)
     assert (planned.memory.optimizer, planned.memory.offloaded) == (0, 0)  # a disk holds it
