@@ -111,11 +111,11 @@ def animate(path: Path, forecasts: series.Forecasts, file: ForecastFile, field: 
     request = forecasts.request
     every = -(-request.num_steps // MOST_PICTURES)
     steps = range(1, request.num_steps + 1, every)
-    some = [*series.views(forecasts.model, request, file, 0, field, steps[:: max(1, len(steps) // 20)])]
+    some = [*series.views(forecasts.model, request, file, field, steps[:: max(1, len(steps) // 20)])]
     film = Film(some, request.first.spacing, request.data.fields[field], request.clock)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shown = series.views(forecasts.model, request, file, 0, field, steps)
+        shown = series.views(forecasts.model, request, file, field, steps)
         write_film(path, film, tqdm(shown, total=len(steps), desc="film", unit=" pictures", disable=None))
     print(f"Wrote {path}: trajectory {request.trajectories[0]}, {len(steps)} pictures.")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -422,22 +423,21 @@ class ProbeSeries:
 
 
 def views(
-    model: MateyModel, request: ForecastRequest, file: ForecastFile, place: int, field: int, steps: Sequence[int]
+    model: MateyModel, request: ForecastRequest, file: ForecastFile, field: int, steps: Sequence[int]
 ) -> Iterator[View]:
-    """Yield one field of one trajectory at chosen steps.
+    """Yield one field of the first trajectory at chosen steps.
 
     Args:
         model: the model, which chooses the tokens.
         request: the request that the file was made for.
         file: the complete file.
-        place: place of the trajectory in the request.
         field: index of the field along axis ``f``.
         steps: the steps, counted from 1.
     """
-    number, num_frames = request.trajectories[place], request.num_frames
+    number, num_frames = request.trajectories[0], request.num_frames
     known = read_history(request.data, [number], request.start, num_frames)
     for step, time in zip(steps, request.times(request.last_known + np.array(steps)), strict=True):
-        recent = torch.from_numpy(file.read(place, place + 1, max(0, step - num_frames), step))  # (b, t, f, z, y, x)
+        recent = torch.from_numpy(file.read(0, 1, max(0, step - num_frames), step))  # (b, t, f, z, y, x)
         history = torch.cat([known.history, recent], dim=1)[:, -num_frames:]
         layout = tokenize([replace(known, history=history)], model.config.patches, model.config.refinement).layout
         truth = request.truth(number, step)
@@ -457,14 +457,12 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
     times = request.times(request.last_known + steps)
     for place, number in enumerate(request.trajectories):
         shape = len(steps), len(cells), len(request.data.fields)
-        forecast, truth = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-        for row, step in enumerate(steps.tolist()):
-            for column, cell in enumerate(cells):
-                if (true := request.truth(number, step, _box(cell))) is not None:
-                    truth[row, column] = true[:, 0, 0, 0]
+        forecast, truth = np.full((2, *shape), np.nan, np.float32)
+        for (row, step), (column, cell) in product(enumerate(steps.tolist()), enumerate(cells)):
+            if (true := request.truth(number, step, _box(cell))) is not None:
+                truth[row, column] = true[:, 0, 0, 0]
             if step > 0:
-                there = (file.read(place, place + 1, step - 1, step, _box(cell)) for cell in cells)
-                forecast[row] = [values[0, 0, :, 0, 0, 0] for values in there]
+                forecast[row, column] = file.read(place, place + 1, step - 1, step, _box(cell))[0, 0, :, 0, 0, 0]
         found += [
             ProbeSeries(number, cell, steps, times, forecast[:, index], truth[:, index])
             for index, cell in enumerate(cells)
