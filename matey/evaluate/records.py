@@ -395,8 +395,8 @@ def _physics(
     return numbers
 
 
-def add_up(totals: Totals, more: Totals) -> None:
-    """Add other totals to ``totals`` in place."""
+def add_up(totals: dict[Any, tuple[Any, int]], more: Mapping[Any, tuple[Any, int]]) -> None:
+    """Add other sums, each with the number of its terms, to ``totals`` in place."""
     for name, (total, count) in more.items():
         before, number = totals.get(name, (0.0, 0))
         totals[name] = before + total, number + count

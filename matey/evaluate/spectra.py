@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from matey.data.trajectories import ALL_FIELDS
-from matey.evaluate.records import TRUTH, Kind, Record
+from matey.evaluate.records import TRUTH, Kind, Record, add_up
 from matey.fields import FieldBatch
 
 CELLS = (-3, -2, -1)
@@ -62,16 +62,11 @@ class SpectraSums:
             wavenumbers, power = radial_power(frames, batch.spacing, batch.periodic)
             powers.append(power.sum(dim=0))
         key = batch.system, batch.fields, kind, lead, tuple(wavenumbers.tolist())
-        self._add(key, torch.stack(powers), batch.num_samples)
+        add_up(self._sums, {key: (torch.stack(powers), batch.num_samples)})
 
     def merge(self, later: SpectraSums) -> None:
         """Add the sums of windows that come after these."""
-        for key, (powers, num_windows) in later._sums.items():
-            self._add(key, powers, num_windows)
-
-    def _add(self, key: Key, powers: Tensor, num_windows: int) -> None:
-        before, count = self._sums.get(key, (torch.zeros_like(powers), 0))
-        self._sums[key] = before + powers, count + num_windows
+        add_up(self._sums, later._sums)
 
     def spectra(self) -> list[Spectra]:
         """Return the means on the first grid of each system, in the order in which their first windows were added."""

@@ -92,7 +92,7 @@ class SingleFiles:
         config: function of (ensemble, seed) that returns the settings that a file records, by which it is recognised
             later.
         read_config: function of a path that returns the result of ``config``, or None if another program wrote the
-            file.
+            file; errors of reading count as another program's.
         write_one: function of (path, ensemble, seed, trajectory) that writes a file.
     """
 
@@ -108,7 +108,11 @@ class SingleFiles:
 
     def holds(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> bool:
         """Return whether a file records the settings with which this one would be made."""
-        return self.read_config(path) == self.config(ensemble, seeds[0])
+        expected = self.config(ensemble, seeds[0])
+        try:
+            return self.read_config(path) == expected
+        except (OSError, ValueError, TypeError, IndexError, EOFError):  # a file of another format, or truncated
+            return False
 
     def num_done(self, path: Path, ensemble: Ensemble, seeds: Sequence[int]) -> int:
         """Return 0: a trajectory without a file is not done."""

@@ -294,11 +294,8 @@ def write_trajectory(path: Path, ensemble: Ensemble, seed: int, trajectory: Traj
 
 def read_config(path: Path) -> str | None:
     """Return the result of ``config`` as kept in an HDF5 file, or None if another program wrote it."""
-    try:
-        with h5py.File(path) as file:
-            return file.attrs.get("config")
-    except OSError:  # not HDF5, or truncated
-        return None
+    with h5py.File(path) as file:
+        return file.attrs.get("config")
 
 
 LAYOUT = SingleFiles(lambda seed: f"{SYSTEM}_{seed:04d}.h5", config, read_config, write_trajectory)
@@ -324,18 +321,13 @@ def _array_config(ensemble: Ensemble, seed: int) -> str:
     return str((ensemble.num_frames, ensemble.resolution, ensemble.resolution, 4))
 
 
-def _array_shape(path: Path) -> str | None:
-    try:
-        return str(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except (OSError, ValueError, EOFError):  # NumPy's errors about a file that is no array, or truncated
-        return None
-
-
 def _write_array(path: Path, ensemble: Ensemble, seed: int, trajectory: Trajectory) -> None:
     """Write one trajectory as the bare array ``(t, y, x, 4)``, float32."""
     np.save(path, np.concatenate(list(trajectory.values()), axis=-1).astype("f4"))
 
 
-ARRAYS = SingleFiles(array_name, _array_config, _array_shape, _write_array)
+ARRAYS = SingleFiles(
+    array_name, _array_config, lambda path: str(np.load(path, mmap_mode="r", allow_pickle=False).shape), _write_array
+)
 
 MHD_CAVITY = System.published(SYSTEM, solve_cavities, LAYOUT)

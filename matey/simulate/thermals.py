@@ -330,11 +330,8 @@ def write_trajectory(path: Path, ensemble: Ensemble, seed: int, trajectory: Traj
 
 def read_config(path: Path) -> str | None:
     """Return the result of ``config`` as kept in a file, or None if another program wrote it."""
-    try:
-        with netcdf_file(path, mmap=False) as file:
-            return getattr(file, "config", b"").decode() or None
-    except (TypeError, ValueError, IndexError):  # scipy's errors about a file that is not netCDF, or truncated
-        return None
+    with netcdf_file(path, mmap=False) as file:
+        return getattr(file, "config", b"").decode() or None
 
 
 LAYOUT = SingleFiles(lambda seed: f"thermals_{seed:04d}.nc", config, read_config, write_trajectory)

@@ -14,6 +14,7 @@ import torch
 
 from matey.simulate.ensemble import make
 from matey.simulate.mhd_cavity import (
+    LAYOUT,
     MHD_CAVITY,
     Cavity,
     CavityFlow,
@@ -23,7 +24,6 @@ from matey.simulate.mhd_cavity import (
     array_name,
     draw_cavity,
     drive,
-    read_config,
 )
 
 # Ghia, Ghia and Shin 1982, J. Comput. Phys. 48, 387, tables I and II, Re = 100: through the middle of the cavity.
@@ -192,10 +192,10 @@ def test_published_names_have_four_and_three_characters_and_never_collide():
 def test_file_of_something_else_or_cut_short_has_no_settings(tmp_path):
     ensemble = MHD_CAVITY.ensemble({"interval": 0.5}, num_trajectories=1, resolution=20, num_frames=3)
     (path,) = make(tmp_path, ensemble)
-    assert read_config(path)
+    assert LAYOUT.holds(path, ensemble, [0])
     for content in (b"", b"CDF\x01", path.read_bytes()[:2000]):
         path.write_bytes(content)
-        assert read_config(path) is None
+        assert not LAYOUT.holds(path, ensemble, [0])
     with h5py.File(path, "w") as file:
         file["velocity"] = np.zeros((3, 20, 20, 2))
-    assert read_config(path) is None
+    assert not LAYOUT.holds(path, ensemble, [0])

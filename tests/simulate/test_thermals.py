@@ -25,7 +25,6 @@ from matey.simulate.thermals import (
     background_density,
     collide,
     draw_bubbles,
-    read_config,
     write_trajectory,
 )
 from tests.support.paths import SHARED
@@ -131,8 +130,9 @@ def test_file_is_laid_out_as_miniweathers_with_the_background_added(tmp_path):
 
 
 def test_file_cut_short_has_no_settings(tmp_path):
-    (path,) = make(tmp_path, COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=16, num_frames=3))
+    ensemble = COLLIDING_THERMALS.ensemble(num_trajectories=1, resolution=16, num_frames=3)
+    (path,) = make(tmp_path, ensemble)
     whole = path.read_bytes()
     for length in (20, 200, 700, len(whole) - 1):
         path.write_bytes(whole[:length])
-        assert read_config(path) is None
+        assert not COLLIDING_THERMALS.layout.holds(path, ensemble, [0])
