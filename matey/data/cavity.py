@@ -55,15 +55,6 @@ _NUMPY_NAME = re.compile(r"numpy_Bx_([-+.\de]+)_Re_([-+.\de]+)\.npy")
 _NUMPY_INTERVAL = 0.01
 
 
-def open_hdf5(path: Path) -> TrajectorySet:
-    """Describe the trajectory of an HDF5 file.
-
-    Raises:
-        DataError: a dataset is missing or does not fit the others.
-    """
-    return CavityFiles(HDF5, [DataFile((path,))])
-
-
 class CavityFiles(DescribedFiles):
     """Files of the HDF5 layout."""
 
@@ -116,19 +107,14 @@ class CavityArray(TrajectorySet):
             yield None if places is None else Coordinates(places, self.length_unit)
 
 
-def recognises_numpy(path: Path) -> bool:
-    """Whether a file is a NumPy array whose name states field and Reynolds number; its content does not identify it."""
-    return is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None
-
-
 HDF5_READER = hdf5_reader(
     layout=f"cavity HDF5 (attribute system = {SYSTEM!r}, 'velocity' and 'magnetic', each (t, y, x, 2), 'x', 'y', 't')",
     holds=lambda file: as_text(attribute_of(file, "system")) == SYSTEM,
-    open=open_hdf5,
+    open=lambda path: CavityFiles(HDF5, [DataFile((path,))]),
 )
 ARRAY_READER = Reader(
     layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",
     suffixes=(".npy",),
-    recognises=recognises_numpy,
+    recognises=lambda path: is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None,  # the content does not tell
     open=CavityArray,
 )

@@ -385,17 +385,12 @@ def sources(
         own, plain = axes[name], plain_name(name)
         extra = {} if own == known or own is None else {"axes": own}
         if own is None or "component" not in own:
-            yield _unused(field_name(name), used), {"array": name, **extra} if extra else name
+            yield _unused(_NAMES.get(plain.lower(), plain), used), {"array": name, **extra} if extra else name
             continue
         count, vector = stored.shape[own.index("component")], _VECTORS.get(plain.lower())
         for number in range(count):
             ending = "xyz"[number] if vector and count <= 3 else str(number)
             yield _unused(f"{vector or plain}_{ending}", used), {"array": name, **extra, "index": number}
-
-
-def field_name(name: str) -> str:
-    """Return the field's name in the vocabulary, from the name of its array."""
-    return _NAMES.get(plain_name(name).lower(), plain_name(name))
 
 
 def plain_name(name: str) -> str:

@@ -90,13 +90,12 @@ class Rollout:
     def frames(self, num_steps: int, lead: int = 1) -> Iterator[Tensor]:
         """Yield the next frames ``(k, f, z, y, x)`` in own cells, see `rollout`."""
         frames: list[Tensor] = []
-        while num_steps:
+        for _ in range(num_steps):
             if len(frames) == lead:
                 self.histories = self.histories.moved_on(torch.stack(frames, dim=1), lead)
                 frames = []
             frames.append(self._frame(len(frames) + 1))
             yield frames[-1]
-            num_steps -= 1
 
     def _frame(self, ahead: int) -> Tensor:
         last, cells = self.histories.history[:, -1], self.histories.cells

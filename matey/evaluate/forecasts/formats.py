@@ -23,7 +23,6 @@ Mode = Literal["r", "r+"]
 WELL_GROUP = "t0_fields"
 PARAMETER = "parameter_"
 """Prefix of the names of coordinates that are parameters of the trajectories."""
-ALL_CELLS = (slice(None),) * 3
 
 
 class FormatError(Mistake):
@@ -50,7 +49,7 @@ class ForecastFile:
             values = frames[:, number] if self._num_axes == 3 else frames[:, number, 0]
             array[place, step : step + len(frames), *cells[-self._num_axes :]] = values
 
-    def read(self, first: int, end: int, start: int, stop: int, cells: Cells = ALL_CELLS) -> np.ndarray:
+    def read(self, first: int, end: int, start: int, stop: int, cells: Cells = (slice(None),) * 3) -> np.ndarray:
         """Read written frames ``(b, t, f, z, y, x)`` of a box of cells, by default of all cells."""
         import numpy as np
 
