@@ -176,17 +176,10 @@ class ErrorSums:
         With ``patch_of_cell`` ``(b, z, y, x)``, the jumps at the borders of patches are added too; with the names of the
         samples' trajectories, also the error of each trajectory.
         """
-        seams = None
-        if patch_of_cell is not None:
-            # Divided by the target's size, so that jumps can be averaged over the fields.
-            size = (
-                without_gaps(target).square().sum(dim=CELLS) / (~target.isnan()).sum(dim=CELLS)
-            ).sqrt() + NRMSE_EPSILON
-            seams = jumps(prediction - target, patch_of_cell) / size
         own = slice(0, batch.num_samples)
         cells = OwnCells(described(batch.samples, own, batch.spacing), batch.num_samples, own)
         newest = batch.history[:, -2:]
-        self.add_cells(cells, batch.samples, kind, lead, newest, prediction, target, trajectories, batch, seams)
+        self.add_cells(cells, batch.samples, kind, lead, newest, prediction, target, trajectories, batch, patch_of_cell)
 
     def add_cells(
         self,
@@ -199,7 +192,7 @@ class ErrorSums:
         truth: Tensor,
         trajectories: Sequence[str],
         whole: FieldBatch | None = None,
-        seams: Tensor | None = None,
+        patch_of_cell: Tensor | None = None,
     ) -> None:
         """Add the errors of a frame in the cells that a rank holds; all ranks that hold the others must call.
 
@@ -213,14 +206,16 @@ class ErrorSums:
             truth: the true frame.
             trajectories: names of the samples' trajectories.
             whole: the histories if the rank holds all cells; else what needs neighbouring cells has no number.
-            seams: jumps ``(2, b, f)`` across the borders of patches and inside them, over the target's size; None if unknown.
+            patch_of_cell: number ``(b, z, y, x)`` of each cell's patch, for the jumps at the borders of patches; None for none.
         """
         last = newest[:, -1]
         guesses = frame, last, last + lead * (last - newest[:, 0])  # of a single frame, the last again
         sums = _cell_sums(cells, *guesses, truth)
         found = {("", name): torch.full_like(sums.target, math.nan) for name in ("across", "inside")}
-        if seams is not None:
-            found |= zip(found, seams.double(), strict=True)
+        if patch_of_cell is not None:
+            # Divided by the target's size, so that jumps can be averaged over the fields.
+            size = (sums.target / sums.num_cells).sqrt() + NRMSE_EPSILON
+            found |= zip(found, jumps(frame - truth, patch_of_cell) / size, strict=True)
         for name, metric in METRICS.items():
             of_guesses = torch.full_like(sums.error, math.nan)  # (3, b, f)
             if metric.of_sums is not None:
