@@ -63,16 +63,13 @@ def finetune() -> int:
 def training_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every training run."""
     parser = RanksParser(description=description)
-    parser.add_argument("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
-    parser.add_argument("--config", required=True, help="YAML of the run, see launch/runs/")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as train.steps=200"
-    )
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in output.dir")
-    parser.add_argument("--describe", action="store_true", help="say what would be done, and stop")
-    parser.add_argument(
-        "--is_done", action="store_true", help="say whether all steps are done, by the exit code 0 or 75, and stop"
-    )
+    add = parser.add_argument
+    add("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
+    add("--config", required=True, help="YAML of the run, see launch/runs/")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a value, such as train.steps=200")
+    add("--resume", action="store_true", help="continue from the newest checkpoint in output.dir")
+    add("--describe", action="store_true", help="say what would be done, and stop")
+    add("--is_done", action="store_true", help="say whether all steps are done, by the exit code 0 or 75, and stop")
     take_local_rank(parser)
     return parser
 

@@ -92,13 +92,10 @@ def _train_in(
     say(opening)
     folder.write_about(opening)
     if progress.is_done(run.train):
-        is_early = progress.has_stopped_early(run.train)
-        said = (
-            f"Training ended early at step {progress.step}"
-            if is_early
-            else f"Step {progress.step} of {run.train.steps} is done"
-        )
-        say(f"{said}: nothing to do. Raise {'train.patience' if is_early else 'train.steps'} to go on.")
+        said, key = f"Step {progress.step} of {run.train.steps} is done", "train.steps"
+        if progress.has_stopped_early(run.train):
+            said, key = f"Training ended early at step {progress.step}", "train.patience"
+        say(f"{said}: nothing to do. Raise {key} to go on.")
         folder.record_done(run.train.steps)
         return True
     stream = stream_of(run, data.mixture, model, engine.device, topology, progress.step)
