@@ -139,11 +139,8 @@ def split_set(
     own = [trajectory.split for trajectory in trajectory_set.trajectories]
     if prints is None:
         prints = fingerprints(trajectory_set, range(len(own))) if num_train is not None or not any(own) else {}
-    split = (
-        _split_as_files_say(trajectory_set, fractions)
-        if any(own)
-        else split_groups(_alike(len(own), prints), fractions, seed)
-    )
+    groups = _alike(len(own), prints)
+    split = _split_as_files_say(trajectory_set, fractions) if any(own) else split_groups(groups, fractions, seed)
     if num_train is None:
         return split
     if num_train > len(split.train):
