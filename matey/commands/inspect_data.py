@@ -135,9 +135,8 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
     if any(parts):
         rows["own split"] = ", ".join(f"{parts.count(part)} {part}" for part in PARTS)
     if values.num_gaps:
-        rows["without data"] = (
-            f"{values.num_gaps / (values.num_gaps + values.count.sum()):.1%} of the values, in all frames"
-        )
+        share = values.num_gaps / (values.num_gaps + values.count.sum())
+        rows["without data"] = f"{share:.1%} of the values, in all frames"
     finite = "all other values finite" if values.num_gaps else "all finite"
     rows["all frames"] = f"read, {finite}" if num_faults == 0 else f"faults in {num_faults} trajectories"
     width = max(map(len, rows)) + 2

@@ -216,22 +216,19 @@ def without_seen(
     if data.part == "train":
         return data
     chosen, notes = [], []
-    for trajectory_set, numbers in zip(data.sets, data.trajectories, strict=True):
-        known = trained_on(trajectory_set, numbers, seen, record, share)
+    for source, numbers in zip(data.sets, data.trajectories, strict=True):
+        known = trained_on(source, numbers, seen, record, share)
         if known:
-            first = trajectory_set.trajectories[known[0]].label
-            words = (
-                f"{trajectory_set.system}: the model was trained on {len(known)} of these {len(numbers)} trajectories"
-            )
+            first = source.trajectories[known[0]].label
+            words = f"{source.system}: the model was trained on {len(known)} of these {len(numbers)} trajectories"
             if rule == "refuse" or (rule == "leave_out" and len(known) == len(numbers)):
                 raise DataError(
                     f"{words}, known by their first frames, such as {first}: its errors on them would be too small. Take other "
                     "data; or what its run held out, with --split test; or --seen leave_out to score the others alone, if "
                     "there are any, --seen score to score all."
                 )
-            notes.append(
-                f"{words}, which are left out." if rule == "leave_out" else f"{words}: their errors flatter it."
-            )
+            ending = ", which are left out." if rule == "leave_out" else ": their errors flatter it."
+            notes.append(words + ending)
         chosen.append(tuple(number for number in numbers if rule == "score" or number not in known))
     return replace(data, trajectories=tuple(chosen), notes=(*data.notes, *notes))
 
