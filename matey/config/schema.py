@@ -88,7 +88,7 @@ def _four(size: Any) -> Any:  # noqa: ANN401
 
 
 PatchSize = Annotated[tuple[_Extent, _Extent, _Extent, _Extent], BeforeValidator(_four)]
-Layers = Annotated[list[Annotated[int, Field(ge=0, le=16)]], Field(min_length=2, max_length=2)]
+Layers = Annotated[list[Annotated[int, Field(ge=1, le=16)]], Field(min_length=2, max_length=2)]
 TokenSet = Literal["uniform", "mix", "mul"]
 
 

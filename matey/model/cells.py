@@ -22,7 +22,7 @@ domain, inputs reach further by a halo instead, and each layer uses up a part of
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,9 +89,8 @@ class _Wrapped(Function):
         )
         _inner(found, reach).copy_(values)
         for axis, far in enumerate(reach, start=2):
-            size = values.shape[axis]
-            found.narrow(axis, 0, far).copy_(found.narrow(axis, size, far))
-            found.narrow(axis, far + size, far).copy_(found.narrow(axis, far, far))
+            for copy, original in _copies(found, axis, far):
+                copy.copy_(original)
         return found
 
     @staticmethod
@@ -106,14 +105,22 @@ class _Folded(Function):
     def forward(ctx: Any, values: Tensor, reach: Sequence[int]) -> Tensor:  # noqa: ANN401
         ctx.reach, found = reach, values.clone()
         for axis, far in reversed([*enumerate(reach, start=2)]):
-            size = values.shape[axis] - 2 * far
-            found.narrow(axis, size, far).add_(found.narrow(axis, 0, far))
-            found.narrow(axis, far, far).add_(found.narrow(axis, far + size, far))
+            for copy, original in reversed([*_copies(found, axis, far)]):
+                original.add_(copy)
         return _inner(found, reach).contiguous(memory_format=order_of(values))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
         return _Wrapped.apply(gradient, ctx.reach), None
+
+
+def _copies(values: Tensor, axis: int, far: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Name each stretch of a halo and what it repeats, from within; an axis shorter than its halo is repeated several times."""
+    size = values.shape[axis] - 2 * far
+    for left in range(far, 0, -size):
+        length, end = min(size, left), size + 2 * far - left
+        yield values.narrow(axis, left - length, length), values.narrow(axis, left - length + size, length)
+        yield values.narrow(axis, end, length), values.narrow(axis, end - size, length)
 
 
 def _inner(values: Tensor, reach: Sequence[int]) -> Tensor:

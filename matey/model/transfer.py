@@ -68,6 +68,11 @@ def transfer(
             _copy_decoder(source, target, level, rows, reused)
         if patch not in source.config.patches:
             sentences.append(_about_level(target, level, reused))
+        elif target.config.has_cells and not any(name.startswith(f"giving.{level}.") for name in reused):
+            sentences.append(
+                f"What level {list(patch)} gives the cells is new, since patches now end at another finest size: its tokens "
+                "add nothing at first."
+            )
     sentences += _copy_beside(source, target, "conditions", rows, reused)
     for part in ("cells_before", "cells_after") if cells != "new" else ():
         sentences += _copy_beside(source, target, part, rows, reused)

@@ -97,3 +97,11 @@ def test_a_periodic_axis_goes_on_as_in_pytorch_and_is_differentiable_twice(shape
     found = padded(values)
     assert found.equal(F.pad(values, padding, mode="circular")) and order_of(found) == order_of(values)
     assert torch.autograd.gradgradcheck(lambda values: padded(values).square(), values.requires_grad_())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_periodic_axis_shorter_than_the_halo_goes_round_several_times(size):
+    sides, values = Sides(((False, False),) * 3, (True,) * 3), torch.randn(2, 3, size, 4, dtype=torch.float64)
+    places = torch.arange(-2, size + 2) % size
+    assert torch.equal(sides.padded(values, (0, 2, 0)), values[:, :, places])
+    assert torch.autograd.gradcheck(lambda values: sides.padded(values, (0, 2, 0)), values.requires_grad_())
