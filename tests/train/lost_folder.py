@@ -13,9 +13,9 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
+from matey.checkpoints import run_files
 from matey.checkpoints.run_files import LATEST, LOCK
 from matey.parallel.environment import find_environment, start_processes, stop_processes
-from matey.train import checkpoint
 from matey.train.checkpoint import RunError
 from tests.support.engine_cases import Training
 
@@ -36,11 +36,11 @@ def lose(moment: str, path: Path) -> None:
         elif moment == READER:
             reading = iter(DataLoader(range(9), num_workers=1))
             next(reading)
-            lose_in_a_save(checkpoint, "free_name", kill_reader)
+            lose_in_a_save(run_files, "free_name", kill_reader)
         elif moment == "while it writes":
             lose_in_a_save(training.average, "save", (path / LOCK).unlink)
         else:
-            lose_in_a_save(checkpoint, "replace_text", (path / LOCK).unlink)
+            lose_in_a_save(run_files, "replace_text", (path / LOCK).unlink)
         try:
             training.save(3)
         except (RunError, RuntimeError) as error:
