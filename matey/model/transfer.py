@@ -70,8 +70,8 @@ def transfer(
             sentences.append(_about_level(target, level, reused))
         elif target.config.has_cells and not any(name.startswith(f"giving.{level}.") for name in reused):
             sentences.append(
-                f"What level {list(patch)} gives the cells is new, since patches now end at another finest size: its tokens "
-                "add nothing at first."
+                f"What level {list(patch)} gives the cells is new, of another shape than the pretrained model's: it adds "
+                "nothing at first. Its shape follows from the finest patch and from model.channels."
             )
     sentences += _copy_beside(source, target, "conditions", rows, reused)
     for part in ("cells_before", "cells_after") if cells != "new" else ():

@@ -268,6 +268,7 @@ def test_an_unknown_field_names_the_nearest_one():
     ("wrong", "message"),
     [
         ({"num_heads": 5}, "not a multiple of the 5 heads"),
+        ({"layers": [0, 2]}, "layers"),
         ({"fields": ["u", "u"]}, "names a field twice"),
         ({"tokens": {"set": "uniform", "patches": [[1, 1, 8, 8], [1, 1, 4, 4]]}}, "one patch size"),
         ({"predict": "velocity"}, "model: predict: Input should be 'rate', 'change' or 'field'"),

@@ -87,6 +87,13 @@ def test_a_new_level_takes_the_first_stages_of_the_nearest_and_changes_no_foreca
     assert torch.equal(target.predict(batch), expected)
 
 
+def test_a_kept_level_that_gives_nothing_under_a_smaller_finest_patch_is_named(source):
+    _, same = moved(source)
+    _, finer = moved(source, patches=(PATCHES[0], (1, 1, 2, 2)))
+    words = "What level [1, 1, 16, 16] gives the cells is new"
+    assert not any(words in each for each in same.sentences) and any(words in each for each in finer.sentences)
+
+
 def test_the_paper_s_network_keeps_the_decoders_of_levels_that_it_has():
     source = make_model(PATCHES, network="paper")
     target, result = moved(source, patches=(PATCHES[0], (1, 1, 8, 8)))
