@@ -49,13 +49,15 @@ NO_DATA = "data.sets=[{path: nowhere}]"
         (["tools/plan.py", *RUN, "--nodes", "1", "--machine", "moon"], "moon"),
         (["tools/reproduce.py", "data_efficiency", "--modes", "none"], "--modes: expected some of all, prepost"),
         (["tools/show_tokens.py", "nowhere", "--config", "demo", "--out", "x.png"], "nowhere does not exist"),
+        (["tools/show_tokens.py", "nowhere", "--config", "demo", "--out", "mesh.xyz"], "a name that ends in .png"),
+        (["tools/inspect_data.py", "nowhere", "--plo"], "unrecognized arguments: --plo"),
         (["tools/simulate.py", "moon", "--out", "x"], "there is no system 'moon'"),
         (["launch/finetune.py", *RUN], "Name the run or model to start from: --pretrained RUN_OR_MODEL"),
         (["launch/pretrain.py", *RUN, "--set", NO_DATA], "nowhere does not exist"),
         (["launch/evaluate.py", "--checkpoint", MODEL, "--out", "x"], "is a model without a run, which names no data"),
         (["launch/predict.py", "--checkpoint", MODEL, "--out", "x.nc", "--data", "nowhere"], "nowhere does not exist"),
         (
-            ["tools/show_forecast.py", "--checkpoint", MODEL, "--out", "x", "--data", "nowhere"],
+            ["tools/show_forecast.py", "--checkpoint", MODEL, "--out", "x.png", "--data", "nowhere"],
             "nowhere does not exist",
         ),
         (

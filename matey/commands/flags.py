@@ -24,6 +24,7 @@ from matey.config.flags import (
     check_device,
     number,
     path,
+    png,
     take_local_rank,
     threads,
     whole,
@@ -178,7 +179,7 @@ def show_forecast() -> int:
     add("--steps", type=wholes(1, 10_000, counts=(1, 2, 3, 4, 5)), default=(20, 40, 60), help=drawn)
     add("--field", metavar="NAME", help="field that is drawn; by default the first")
     add("--history", type=whole(1, 1000), metavar="T", help="frames given; by default as trained")
-    add("--out", required=True, type=path, metavar="PNG", help="picture to write")
+    add("--out", required=True, type=png, metavar="PNG", help="picture to write")
     args = parser.parse_args()
     is_run(args.checkpoint)  # raises if the folder holds no model
     from matey.data.registry import check_found
@@ -204,7 +205,7 @@ def show_tokens() -> int:
     add("--config", required=True, help="YAML of a run, see launch/runs/, whose tokens and history are taken")
     add_settings(parser)
     add("--trajectory", type=whole(0), default=0, help="number of the trajectory, counted from 0 (0)")
-    add("--out", required=True, type=path, help="PNG to write")
+    add("--out", required=True, type=png, help="PNG to write")
     args = parser.parse_args()
     run = load_config(args.config, args.set)
     from matey.data import DataError, open_dataset
@@ -238,7 +239,7 @@ def inspect_data() -> int:
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="data: a file, a folder or a glob")
     add("--plot", action="store_true", help="draw frames of one trajectory of each system")
-    add("--out", type=path, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)")
+    add("--out", type=png, default=Path("contact_sheet.png"), help="PNG of --plot (contact_sheet.png)")
     add("--describe", type=path, metavar="YAML", help="file for a guessed description of one FILE")
     args = parser.parse_args()
     if args.describe is not None and len(args.paths) > 1:

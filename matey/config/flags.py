@@ -9,7 +9,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from matey.config.section import on_this_machine
 from matey.mistakes import Mistake
@@ -68,7 +68,10 @@ def command_line() -> str:
 
 
 class RanksParser(ArgumentParser):
-    """The parser of a command that several ranks may run, where only one rank reports a wrong flag."""
+    """The parser of a command that several ranks may run, where only one rank reports a wrong flag; flags are given in full."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """End with the usage, the message, and exit code 2."""
@@ -95,6 +98,13 @@ def path(text: str) -> Path:
         raise ArgumentTypeError(f"expected a name in UTF-8, got {ascii(text)}") from None
     except ValueError as error:
         raise ArgumentTypeError(str(error)) from None
+
+
+def png(text: str) -> Path:
+    """Return the path of a picture, whose name ends in .png."""
+    if not text.lower().endswith(".png"):
+        raise ArgumentTypeError(f"expected a name that ends in .png, got {text[:80]!r}")
+    return path(text)
 
 
 threads = whole(1, 1024)
