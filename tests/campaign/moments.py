@@ -141,7 +141,7 @@ class Ranks:
             name
             for name in names
             if (self.numbers & set(map(int, re.findall(r"\d+", name))))
-            or (name.startswith("sem.") and not self._is_of_others(name))
+            or (name.startswith("sem.") and not is_half_made(name) and not self._is_of_others(name))
         ]
         processes = [f"process {process.pid}" for process in self.processes()]
         return processes + ours + [str(path) for path in self._temporary.rglob("*")]
@@ -193,6 +193,13 @@ def started(folder: Path, commands: list[list[str]]) -> Iterator[Ranks]:
         yield ranks
     finally:
         ranks.end()
+
+
+def is_half_made(semaphore: str) -> bool:
+    """Whether its process was killed within sem_open, where a semaphore has a second name; nobody can clean up after that."""
+    with suppress(FileNotFoundError):
+        return (SHARED_MEMORY / semaphore).stat().st_nlink > 1
+    return False
 
 
 def in_shared_memory() -> set[str]:
