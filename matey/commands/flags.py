@@ -39,7 +39,8 @@ from matey.process.start import INTERRUPTED, entry_point
 
 def parser_of(command: Callable[[], int]) -> RanksParser:
     """Return a parser whose help begins with a command's docstring."""
-    return RanksParser(description=inspect.getdoc(command), formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    return RanksParser(description=inspect.getdoc(command), formatter_class=form, allow_abbrev=False)
 
 
 def add_forecast(parser: argparse.ArgumentParser, of_data: str) -> None:

@@ -62,7 +62,7 @@ def finetune() -> int:
 
 def training_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every training run."""
-    parser = RanksParser(description=description)
+    parser = RanksParser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--deepspeed_config", required=True, help="JSON of the DeepSpeed engine, see ds_configs/")
     add("--config", required=True, help="YAML of the run, see launch/runs/")

@@ -9,7 +9,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from matey.config.section import on_this_machine
 from matey.mistakes import Mistake
@@ -68,10 +68,7 @@ def command_line() -> str:
 
 
 class RanksParser(ArgumentParser):
-    """The parser of a command that several ranks may run, where only one rank reports a wrong flag; flags are given in full."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
+    """The parser of a command that several ranks may run, where only one rank reports a wrong flag."""
 
     def error(self, message: str) -> NoReturn:
         """End with the usage, the message, and exit code 2."""
