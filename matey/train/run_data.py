@@ -105,7 +105,8 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
             raise ConfigError(
                 f"data.split is {list(run.data.split)}, which leaves no trajectory of {source.system} to validate on and "
                 "choose the best weights by; give its second number a share, such as [0.9, 0.1, 0]; where there are fewer "
-                "trajectories than parts, split_by: time of the set cuts the frames of each."
+                "trajectories than parts, split_by: time of the set cuts the frames of each. A run that goes on may have lost "
+                "those it held out: bring them back, or begin anew in another output.dir."
             )
     held_back = [*(split.valid for split in data.splits), *(range(other.num_trajectories) for other in data.others)]
     return _windows_of(run, data.all_sets, held_back)
