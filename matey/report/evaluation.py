@@ -278,13 +278,15 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
 
 
 def poor_fields(records: Sequence[Record], chosen: Container[tuple[str, str, int]]) -> str:
-    """Return a table of the fields that are forecast worse than by their mean, which means over the fields may hide."""
+    """Return a table of the fields that are forecast worse than by their mean or the last frame, which means may hide."""
     poor = [
-        (*about_of(r), r.field, error_text(r.errors["vrmse"]))
+        (*about_of(r), r.field, error_text(r.errors["vrmse"]), error_text(r.persistence["vrmse"]))
         for r in records
-        if (r.system, r.kind, r.lead) in chosen and r.field != ALL_FIELDS and r.errors["vrmse"] > 1
+        if (r.system, r.kind, r.lead) in chosen
+        and r.field != ALL_FIELDS
+        and r.errors["vrmse"] > min(1, r.persistence["vrmse"])
     ]
-    return Table(("worse than the field's mean", "", "", "VRMSE"), poor, 3).text(merge=1)
+    return Table(("worse than mean or last frame", "", "", "VRMSE", "of last"), poor, 3).text(merge=1)
 
 
 def comparison_text(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:

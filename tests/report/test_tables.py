@@ -40,16 +40,16 @@ def test_models_stand_beside_each_other_and_one_that_blew_up_is_called_so():
     assert table.rows[0] == ("gas", "lead 5", "drift of mass", "0.5", "diverged", "1e-07")
 
 
-def test_a_field_worse_than_its_mean_is_named_though_the_mean_hides_it():
-    errors = {"all": 0.8, "heat": 1.4, "speed": 0.2}
+def test_a_field_worse_than_mean_or_last_frame_is_named_though_the_mean_hides_it():
+    errors = {"all": 0.8, "heat": 1.4, "salt": 0.9, "speed": 0.2}
     records = [
         replace(
-            record("lead", 5, {}, field=name), errors={"nrmse": 0.1, "vrmse": e}, persistence={"nrmse": 1, "vrmse": 1}
+            record("lead", 5, {}, field=name), errors={"nrmse": 0.1, "vrmse": e}, persistence={"nrmse": 1, "vrmse": 0.6}
         )
         for name, e in errors.items()
     ]
-    row = summary_text(Evaluation(records, [])).split("\n\n")[1].splitlines()[-1]
-    assert row.split() == ["gas", "lead", "5", "heat", "1.40"]
+    rows = summary_text(Evaluation(records, [])).split("\n\n")[1].splitlines()[-2:]
+    assert [row.split()[-3:] for row in rows] == [["heat", "1.40", "0.600"], ["salt", "0.900", "0.600"]]
 
 
 def test_the_summary_has_every_lead_and_the_last_step_of_the_rollout(evaluation):

@@ -542,4 +542,11 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         start, end, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
         error = map(error_text, torch.stack(errors).mean(dim=0)[:, index].tolist()) if errors else []
         rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{drift:+.2%}", *error])
-    return text_table(head, rows) + ("\nof last: of the last known frame again, persistence." if errors else "")
+    if not errors:
+        return text_table(head, rows)
+    of_model, of_last = torch.stack(errors).mean(dim=0).reshape(2, 2, -1)[1]  # VRMSE of each field
+    worse = [name for name, is_worse in zip(request.data.fields, of_model > of_last, strict=True) if is_worse]
+    warning = (
+        f"\nWorse than the last frame again: {', '.join(worse)}. A longer --lead takes fewer steps." if worse else ""
+    )
+    return f"{text_table(head, rows)}\nof last: of the last known frame again, persistence.{warning}"
