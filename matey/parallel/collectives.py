@@ -46,9 +46,12 @@ def deepspeed() -> Any:  # noqa: ANN401
         os.environ[ACCELERATOR] = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         import deepspeed
+        from deepspeed.runtime.zero.config import ZeroStageEnum
     finally:
         if not is_chosen:
             del os.environ[ACCELERATOR]
+    # Python 3.11.2, which Debian 12 has, pickles a stage through getattr, which is refused when a checkpoint is read.
+    ZeroStageEnum.__reduce_ex__ = lambda stage, protocol: (type(stage), (stage.value,))
     return deepspeed
 
 
