@@ -36,7 +36,7 @@ def validations(folder: Path) -> list[tuple[int, float]]:
     """Return step and error of each validation that a run has logged so far."""
     path = folder / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last may not be whole yet
-    return [(line["step"], line["valid_nrmse"]) for line in map(json.loads, lines) if "valid_nrmse" in line]
+    return [(line["step"], line["valid_vrmse"]) for line in map(json.loads, lines) if "valid_vrmse" in line]
 
 
 def objective(trial: optuna.Trial, args: argparse.Namespace) -> float:

@@ -22,8 +22,11 @@ throughout is predicted as this floor times a decoded value of order one, so its
 larger constant would hide the errors of fields in small units, and none at all would give 0 / 0.
 """
 
-VRMSE_EPSILON = 1e-7
-"""The Well's constant, added to the variance of the target in the square of the field's unit."""
+VRMSE_EPSILON = 1e-12
+"""Added to the variance of the target, times its mean square: float32 does not resolve less.
+
+The Well adds 1e-7 in the square of the field's unit, which hides the errors of fields in small units.
+"""
 
 CELLS = (-3, -2, -1)
 
@@ -86,7 +89,7 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
 def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     """Root mean square error over the standard deviation of the target (The Well, arXiv:2412.00568).
 
-    As in The Well's code, the variance is the unbiased one and `VRMSE_EPSILON` is added to it.
+    As in The Well's code, the variance is the unbiased one; see `VRMSE_EPSILON` for what is added to it.
 
     Args:
         prediction: ``(b, f, z, y, x)``, the predicted frames.
@@ -130,8 +133,14 @@ def _nrmse_of(sums: CellSums) -> Tensor:
 
 
 def _vrmse_of(sums: CellSums) -> Tensor:
-    variance = sums.target_deviation / (sums.num_cells - 1)  # NaN for a single cell, as in `vrmse`
-    return (sums.error / sums.num_cells / (variance + VRMSE_EPSILON)).sqrt()
+    return vrmse_of_sums(sums.error, sums.target, sums.target_deviation, sums.num_cells)
+
+
+def vrmse_of_sums(error: Tensor, target: Tensor, target_deviation: Tensor, num_cells: Tensor) -> Tensor:
+    """Return `vrmse` of the sums over the cells that `CellSums` names; NaN for a single cell."""
+    variance = target_deviation / (num_cells - 1)
+    floor = VRMSE_EPSILON * target / num_cells + NRMSE_EPSILON**2
+    return (error / num_cells / (variance + floor)).sqrt()
 
 
 def _correlation_of(sums: CellSums) -> Tensor:
@@ -169,14 +178,14 @@ CORRELATION = Metric(
     correlation,
     _correlation_of,
 )
-COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_nrmse", "best_trajectory",
+COLUMNS = ("system", "field", "kind", "lead", "num_windows", "seams", "extrapolation_vrmse", "best_trajectory",
            "worst_trajectory", "worst", "physics", "conserve", "tokens_worth", "errors", "persistence")  # fmt: skip
 """Names of the other columns of an evaluation, see `matey.evaluate.records.Record`; no metric may have such a name."""
 
 METRICS: Registry[Metric] = Registry(
     "metric",
     "matey.metrics",
-    {"nrmse": "matey.metrics:NRMSE", "vrmse": "matey.metrics:VRMSE", "correlation": "matey.metrics:CORRELATION"},
+    {"vrmse": "matey.metrics:VRMSE", "nrmse": "matey.metrics:NRMSE", "correlation": "matey.metrics:CORRELATION"},
     type="matey.metrics:Metric",
     reserved=COLUMNS,
 )

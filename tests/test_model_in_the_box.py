@@ -40,7 +40,7 @@ def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(
     status, _, error = run_here("launch/evaluate.py", *command, "--max-windows", "8", "--rollout", "29")
     assert status == 0, error
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    ratios = {(r["kind"], r["lead"]): r["nrmse"] / r["persistence_nrmse"] for r in records if r["field"] == "all"}
+    ratios = {(r["kind"], r["lead"]): r["vrmse"] / r["persistence_vrmse"] for r in records if r["field"] == "all"}
     found = max(ratios["lead", lead] for lead in (1, 5)), max(ratios[kind, 29] for kind in ("rollout", "rollout by 5"))
     assert found[0] < at_leads and found[1] < in_rollouts, found
 

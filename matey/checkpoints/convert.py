@@ -194,7 +194,7 @@ def model_card(source: Source, settings: RunConfig, run: Path, is_average: bool)
         is_average: whether the weights are the moving average.
     """
     lines = read_log(run / run_files.METRICS)
-    validation = next((line for line in reversed(lines) if "valid_nrmse" in line and line["step"] <= source.step), None)
+    validation = next((line for line in reversed(lines) if "valid_vrmse" in line and line["step"] <= source.step), None)
     about, commands = (
         path.read_text(encoding="utf-8").strip() if path.is_file() else ""
         for path in (run / run_files.ABOUT, run / run_files.COMMANDS)

@@ -105,7 +105,7 @@ def read_metrics(path: Path) -> MetricsLog:
 def best_validation(validations: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Return the line of the best validation, None without any; those before a change of what is validated do not count."""
     alike = [line for line in validations if line.get("chosen_by") == validations[-1].get("chosen_by")]
-    errors = [math.inf if math.isnan(line["valid_nrmse"]) else line["valid_nrmse"] for line in alike]
+    errors = [math.inf if math.isnan(line["valid_vrmse"]) else line["valid_vrmse"] for line in alike]
     return alike[errors.index(min(errors))] if alike else None
 
 

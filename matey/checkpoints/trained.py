@@ -108,7 +108,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _by_step(log: run_files.MetricsLog) -> list[dict[str, Any]]:
-    lines = {(line["step"], "valid_nrmse" in line): line for _, line in log.lines}
+    lines = {(line["step"], "valid_vrmse" in line): line for _, line in log.lines}
     return [lines[key] for key in sorted(lines)]
 
 

@@ -407,7 +407,7 @@ def one_of(row: Sequence[Record | None]) -> Record:
 
 def best_of(records: Sequence[Record | None]) -> int:
     """Return the index of the record with the smallest error; an error that is not finite counts as the largest."""
-    errors = [math.nan if record is None else record.nrmse for record in records]
+    errors = [math.nan if record is None else record.vrmse for record in records]
     return min(range(len(errors)), key=lambda i: (records[i] is None, math.inf if math.isnan(errors[i]) else errors[i]))
 
 

@@ -47,16 +47,16 @@ class Record:
         num_windows: number of windows in the means.
         seams: mean jump of the error across the borders of patches over the mean jump inside patches; at 1 no patches are
             visible. NaN for rollouts, and without borders or errors.
-        extrapolation_nrmse: NRMSE of linear extrapolation, the last frame plus ``lead`` times its last change.
-        best_trajectory: mean NRMSE over the windows of the trajectory with the smallest; NaN if trajectories were not
+        extrapolation_vrmse: VRMSE of linear extrapolation, the last frame plus ``lead`` times its last change.
+        best_trajectory: mean VRMSE over the windows of the trajectory with the smallest; NaN if trajectories were not
             recorded.
-        worst_trajectory: mean NRMSE over the windows of the trajectory with the largest.
+        worst_trajectory: mean VRMSE over the windows of the trajectory with the largest.
         worst: name of the latter trajectory; empty if trajectories were not recorded.
         physics: measures of `matey.physics` that the system has, if ``field`` is ``all``: the forecast's by name, the truth's
             with the prefix ``truth_``; at the last step of a rollout also ``correlation_time``, and persistence's with the
             prefix ``persistence_``, see `matey.evaluate.records.correlation_time`.
         conserve: whether it is of a rollout that was to keep the totals of what the system is known to conserve.
-        tokens_worth: NRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens and for
+        tokens_worth: VRMSE with what tokens contribute at zero over that with it; NaN for a model without tokens and for
             rollouts in steps of one snapshot, which are not made twice.
     """
 
@@ -68,7 +68,7 @@ class Record:
     persistence: Mapping[str, float]
     num_windows: int
     seams: float = math.nan
-    extrapolation_nrmse: float = attribute(kw_only=True)
+    extrapolation_vrmse: float = attribute(kw_only=True)
     best_trajectory: float = math.nan
     worst_trajectory: float = math.nan
     worst: str = ""
@@ -87,19 +87,19 @@ class Record:
         return self.kind != "lead"
 
     @property
-    def nrmse(self) -> float:
-        """NRMSE of the model."""
-        return self.errors["nrmse"]
+    def vrmse(self) -> float:
+        """VRMSE of the model; unlike the NRMSE, its mean counts a field alike whatever its mean and unit."""
+        return self.errors["vrmse"]
 
     @property
-    def persistence_nrmse(self) -> float:
-        """NRMSE of persistence."""
-        return self.persistence["nrmse"]
+    def persistence_vrmse(self) -> float:
+        """VRMSE of persistence."""
+        return self.persistence["vrmse"]
 
     @property
     def ratio(self) -> float:
-        """NRMSE of the model divided by that of persistence; below 1 the model is better than repeating the last frame."""
-        return quotient(self.nrmse, self.persistence_nrmse)
+        """VRMSE of the model divided by that of persistence; below 1 the model is better than repeating the last frame."""
+        return quotient(self.vrmse, self.persistence_vrmse)
 
 
 def quotient(error: float, other: float) -> float:
@@ -115,8 +115,8 @@ def quotient(error: float, other: float) -> float:
 
 def with_tokens_worth(records: Sequence[Record], without: Sequence[Record]) -> list[Record]:
     """Return records with the tokens' worth, from those of some of the forecasts without what tokens contribute."""
-    errors = {record.key: record.nrmse for record in without}
-    worth = [quotient(errors.get(record.key, math.nan), record.nrmse) for record in records]
+    errors = {record.key: record.vrmse for record in without}
+    worth = [quotient(errors.get(record.key, math.nan), record.vrmse) for record in records]
     return [replace(record, tokens_worth=each) for record, each in zip(records, worth, strict=True)]
 
 
@@ -223,7 +223,7 @@ class ErrorSums:
             elif whole is not None:
                 of_guesses = torch.stack([metric.value(guess, truth) for guess in guesses]).double()
             found["errors", name], found["errors", PERSISTENCE + name] = of_guesses[:2]
-            if name == "nrmse":
+            if name == "vrmse":
                 found["", "extrapolation"] = of_guesses[2]
         of_fields = torch.stack([*found.values()])  # (m, b, f)
         values = (*of_fields.unbind(dim=2), of_fields.mean(dim=2))
@@ -231,7 +231,7 @@ class ErrorSums:
             totals = self._sums.setdefault((samples.system, name, kind, lead), {})
             of_errors = zip(found, own.sum(dim=1).tolist(), strict=True)
             add_up(totals, {key: (total, samples.number) for key, total in of_errors})
-            of_samples = own[[*found].index(("errors", "nrmse"))].tolist()
+            of_samples = own[[*found].index(("errors", "vrmse"))].tolist()
             for trajectory, error in zip(trajectories, of_samples, strict=False):
                 add_up(totals, {("trajectories", trajectory): (error, 1)})
         physics = _physics(cells, last, frame, truth, whole)
@@ -255,9 +255,9 @@ class ErrorSums:
                     lead=lead,
                     errors={metric: means[metric] for metric, _ in METRICS.items()},
                     persistence={metric: means[PERSISTENCE + metric] for metric, _ in METRICS.items()},
-                    num_windows=totals["errors", "nrmse"][1],
+                    num_windows=totals["errors", "vrmse"][1],
                     seams=others["across"] / others["inside"] if others["inside"] else math.nan,
-                    extrapolation_nrmse=others["extrapolation"],
+                    extrapolation_vrmse=others["extrapolation"],
                     **_spread(means_of(totals, "trajectories")),
                     physics=means_of(totals, "physics"),
                 )

@@ -72,9 +72,9 @@ def write_report(path: Path, evaluation: Evaluation, about: About) -> None:
     """Write the report, which can be read without other files and without a network."""
     record = evaluation.records[0]
     example = "Of a forecast that left all bounds there is no number: it diverged."
-    if math.isfinite(record.nrmse):
-        error = error_text(record.nrmse)
-        example = f"{error} is an error of {record.nrmse:.2g} of the field's size, or {100 * record.nrmse:.2g} %."
+    if math.isfinite(record.vrmse):
+        error = error_text(record.vrmse)
+        example = f"{error} is an error of {record.vrmse:.2g} of the field's deviation, or {100 * record.vrmse:.2g} %."
     text = page(
         "evaluation.html",
         f"{about.name} - MATEY",
@@ -236,25 +236,25 @@ class Table(NamedTuple):
 
 
 READING = (
-    "NRMSE: error over the size of the field, 0.01 is 1 %. VRMSE: over its deviation, 1 is a forecast of its mean.\n"
-    "of last: of the last frame again, persistence. ratio: NRMSE over persistence's, below 1 is better. seams: jumps\n"
-    "of the error at patch borders, 1 is none. tokens' worth: NRMSE without what tokens contribute over that with it,\n"
+    "VRMSE: error over the deviation of the field, 1 is a forecast of its mean. NRMSE: over its size, 0.01 is 1 %.\n"
+    "of last: of the last frame again, persistence. ratio: VRMSE over persistence's, below 1 is better. seams: jumps\n"
+    "of the error at patch borders, 1 is none. tokens' worth: VRMSE without what tokens contribute over that with it,\n"
     "1 is nothing. docs/evaluation.md says more."
 )
 """Legend of the numbers in `summary_text`."""
 
-STAR = "NRMSE: error over the size of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
+STAR = "VRMSE: error over the deviation of the field, 0.01 is 1 %. *: the smallest of its row. docs/evaluation.md says more."
 """Legend of the numbers in `comparison_text`."""
 
 
 def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
     """Format the results of one model as plain tables, with the kind of the model above its numbers."""
     chosen = summary_records(evaluation.records)
-    head = (label, "", "NRMSE", "of last", "VRMSE", "of last", "ratio", "seams", "windows")
+    head = (label, "", "VRMSE", "of last", "NRMSE", "of last", "ratio", "seams", "windows")
     errors = [
         (
             *about_of(r),
-            *(error_text(errors[name]) for name in ("nrmse", "vrmse") for errors in (r.errors, r.persistence)),
+            *(error_text(errors[name]) for name in ("vrmse", "nrmse") for errors in (r.errors, r.persistence)),
             number(r.ratio, ".3f"),
             number(r.seams),
             f"{r.num_windows}",
@@ -280,11 +280,9 @@ def summary_text(evaluation: Evaluation, label: str = "MATEY") -> str:
 def poor_fields(records: Sequence[Record], chosen: Container[tuple[str, str, int]]) -> str:
     """Return a table of the fields that are forecast worse than by their mean or the last frame, which means may hide."""
     poor = [
-        (*about_of(r), r.field, error_text(r.errors["vrmse"]), error_text(r.persistence["vrmse"]))
+        (*about_of(r), r.field, error_text(r.vrmse), error_text(r.persistence_vrmse))
         for r in records
-        if (r.system, r.kind, r.lead) in chosen
-        and r.field != ALL_FIELDS
-        and r.errors["vrmse"] > min(1, r.persistence["vrmse"])
+        if (r.system, r.kind, r.lead) in chosen and r.field != ALL_FIELDS and r.vrmse > min(1, r.persistence_vrmse)
     ]
     return Table(("worse than mean or last frame", "", "", "VRMSE", "of last"), poor, 3).text(merge=1)
 
@@ -333,7 +331,7 @@ def error_text(error: float) -> str:
 
 def baseline_cells(record: Record) -> tuple[str, str]:
     """Format the errors of persistence and of extrapolation."""
-    return error_text(record.persistence_nrmse), error_text(record.extrapolation_nrmse)
+    return error_text(record.persistence_vrmse), error_text(record.extrapolation_vrmse)
 
 
 def spread_cells(record: Record) -> tuple[str, str, str]:
@@ -349,13 +347,13 @@ def spread_cells(record: Record) -> tuple[str, str, str]:
 
 def errors_table(records: Sequence[Record], by_field: bool = False) -> Table:
     """Return all errors of records; ``by_field``, with the names of their fields."""
-    others = [name for name in records[0].errors if name != "nrmse"]
+    others = [name for name in records[0].errors if name != "vrmse"]
     labels = [METRICS[name].label if name in METRICS else name for name in others]
-    head = ["system", *["field"] * by_field, "forecast", "NRMSE", "of persistence", "of extrapolation", "ratio"]
+    head = ["system", *["field"] * by_field, "forecast", "VRMSE", "of persistence", "of extrapolation", "ratio"]
     head += ["tokens' worth", *(title for label in labels for title in (label, "of persistence")), "seams", "windows"]
     rows = [
         (
-            *(r.system, *[r.field] * by_field, forecast_text(r), error_text(r.nrmse), *baseline_cells(r)),
+            *(r.system, *[r.field] * by_field, forecast_text(r), error_text(r.vrmse), *baseline_cells(r)),
             *(number(r.ratio, ".3f"), number(r.tokens_worth)),
             *(error_text(errors[name]) for name in others for errors in (r.errors, r.persistence)),
             *(number(r.seams), str(r.num_windows)),
@@ -368,7 +366,7 @@ def errors_table(records: Sequence[Record], by_field: bool = False) -> Table:
 def spread_table(records: Sequence[Record]) -> Table:
     """Return the errors of the best and of the worst trajectory; without rows if trajectories were not recorded."""
     known = [record for record in summary_records(records) if record.worst]
-    rows = [(*about_of(record), error_text(record.nrmse), *spread_cells(record)) for record in known]
+    rows = [(*about_of(record), error_text(record.vrmse), *spread_cells(record)) for record in known]
     return Table(("system", "forecast", "all", "best trajectory", "worst trajectory", "which"), rows, 2)
 
 
@@ -404,10 +402,10 @@ def by_model(
 def compared_errors(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:
     """Return the errors of all models beside those of the baselines, with the smallest set off."""
     rows = side_by_side([summary_records(evaluation.records) for evaluation in evaluations])
-    errors = by_model("NRMSE", names, evaluations, lambda record: error_text(record.nrmse)).rows
+    errors = by_model("VRMSE", names, evaluations, lambda record: error_text(record.vrmse)).rows
     cells = [(*of_models, *baseline_cells(one_of(row))) for of_models, row in zip(errors, rows, strict=True)]
     best = [2 + best_of(row) for row in rows]
-    return Table(("NRMSE", "", *names, "persistence", "extrapolation"), cells, 2, best)
+    return Table(("VRMSE", "", *names, "persistence", "extrapolation"), cells, 2, best)
 
 
 def compared_worst(names: Sequence[str], evaluations: Sequence[Evaluation]) -> Table:

@@ -29,7 +29,7 @@ from matey.evaluate.forecasts.series import ProbeSeries
 from matey.evaluate.records import Record
 from matey.evaluate.rollout import ShownRollout, View
 from matey.evaluate.spectra import Spectra
-from matey.metrics import nrmse
+from matey.metrics import vrmse
 from matey.report.pictures import aspect_of, literal
 from matey.report.progress import smooth
 from matey.tokens.layout import TokenLayout
@@ -156,10 +156,10 @@ def snapshots_figure(shown: ShownRollout) -> Figure:
 
 
 def errors(shown: ShownRollout) -> list[tuple[float, float]]:
-    """Return the NRMSE of each view's forecast, and that of persistence, the known first view."""
+    """Return the VRMSE of each view's forecast, and that of persistence, the known first view."""
 
     def error(forecast: Tensor, truth: Tensor) -> float:
-        return nrmse(forecast[None, None], truth[None, None]).item()
+        return vrmse(forecast[None, None], truth[None, None]).item()
 
     known = shown.views[0].forecast
     return [(error(v.forecast, v.truth), error(known, v.truth)) for v in shown.views if v.truth is not None]
@@ -228,12 +228,12 @@ def patch_text(patch: Patch) -> str:
     return "×".join(str(cells) for cells in ((y, x) if z == 1 else (z, y, x)))
 
 
-LOGGED = {"loss": "training loss", "valid_nrmse": "NRMSE in validation (dashed: persistence)"}
+LOGGED = {"loss": "training loss", "valid_vrmse": "VRMSE in validation (dashed: persistence)"}
 
 
 @matplotlib.rc_context(STYLE)
 def training_figure(log: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss of every logged step and the validation's NRMSE, by system and, of several systems, over all."""
+    """Draw the loss of every logged step and the validation's VRMSE, by system and, of several systems, over all."""
     shown = {key: lines for key in LOGGED if (lines := [line for line in log if key in line])}
     by_system = [line.get(f"{key}_by_system", {}) for key, lines in shown.items() for line in lines]
     colours = dict(zip(dict.fromkeys(system for of in by_system for system in of), itertools.cycle(COLOURS)))
@@ -282,8 +282,8 @@ def rollout_figure(records: Sequence[Record]) -> Figure:
         for colour, name in zip(COLOURS[len(kinds) :], names if len(names) > 1 else [], strict=False):
             leads = [r.lead for r in curves[name, kinds[0]]]
             label = f"{label_of(kinds[0])}, {words(name)} (dashed: persistence)"
-            axes.plot(leads, [r.nrmse for r in curves[name, kinds[0]]], color=colour, linewidth=1, label=label)
-            axes.plot(leads, [r.persistence_nrmse for r in curves[name, kinds[0]]], "--", color=colour, linewidth=0.8)
+            axes.plot(leads, [r.vrmse for r in curves[name, kinds[0]]], color=colour, linewidth=1, label=label)
+            axes.plot(leads, [r.persistence_vrmse for r in curves[name, kinds[0]]], "--", color=colour, linewidth=0.8)
         _finish(axes)
     return figure
 
@@ -304,11 +304,11 @@ def compared_figure(names: Sequence[str], records_by_model: Sequence[Sequence[Re
 def _draw_curves(axes: Axes, system: str, curves: Mapping[str, Sequence[Record]]) -> None:
     """Draw a system's errors by the names of the curves, and persistence's; a peer of another system has none."""
     known = next(own for own in curves.values() if own)
-    persistence = [r.persistence_nrmse for r in known]
+    persistence = [r.persistence_vrmse for r in known]
     axes.plot([r.lead for r in known], persistence, "o--", color=PERSISTENCE, ms=3, label="persistence")
     for colour, (name, own) in zip(itertools.cycle(COLOURS), curves.items()):
         if own:
-            axes.plot([r.lead for r in own], [r.nrmse for r in own], "o-", color=colour, ms=4, label=name)
+            axes.plot([r.lead for r in own], [r.vrmse for r in own], "o-", color=colour, ms=4, label=name)
     axes.set_title(literal(system))
 
 
@@ -351,7 +351,7 @@ def label_of(kind: str) -> str:
 
 def _finish(axes: Axes) -> None:
     """Label the axes of a panel with all its curves; errors grow by decades over a rollout."""
-    axes.set(xlabel="snapshots rolled out", ylabel="NRMSE (error over the field's size)", yscale="log")
+    axes.set(xlabel="snapshots rolled out", ylabel="VRMSE (error over the field's deviation)", yscale="log")
     axes.locator_params("x", integer=True)
     axes.legend(fontsize=8, **BELOW)
 

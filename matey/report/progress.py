@@ -93,7 +93,7 @@ def read_progress(folder: Path, name: str | None = None) -> Progress:
     num_steps = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["train"]["steps"]
     lines = [line for _, line in read_metrics(folder / METRICS).lines]
     losses = [line for line in lines if isinstance(line.get("loss"), float)]
-    validations = [line for line in lines if "valid_nrmse" in line]
+    validations = [line for line in lines if "valid_vrmse" in line]
     lock = folder / LOCK
     is_held = lock.is_file() and lock.stat().st_size > 0
     return Progress(name or folder.resolve().name, num_steps, losses, validations, is_held)
@@ -109,7 +109,7 @@ def in_terminal(runs: Sequence[Progress], width: int) -> Group:
     panels.append(_rich_table(head, map(run_row, runs), [COLOURS[i % len(COLOURS)] for i in range(len(runs))]))
     head, rows = system_rows(runs)
     if rows:
-        panels += [Text("best validation: NRMSE, and over persistence's", style="bold"), _rich_table(head, rows)]
+        panels += [Text("best validation: VRMSE, and over persistence's", style="bold"), _rich_table(head, rows)]
     return Group(*panels)
 
 
@@ -119,9 +119,9 @@ def curves_of(runs: Sequence[Progress]) -> dict[str, list[Curve]]:
     for run, colour in zip(runs, itertools.cycle(COLOURS)):
         means = smooth([line["loss"] for line in run.steps])
         losses.append(Curve(run.name, [line["step"] for line in run.steps], means, colour))
-        places, values = ([line[key] for line in run.validations] for key in ("step", "valid_nrmse"))
+        places, values = ([line[key] for line in run.validations] for key in ("step", "valid_vrmse"))
         errors.append(Curve(run.name, places, values, colour))
-    return {"training loss": losses, "NRMSE in validation": errors}
+    return {"training loss": losses, "VRMSE in validation": errors}
 
 
 def run_row(run: Progress) -> list[str]:
@@ -131,7 +131,7 @@ def run_row(run: Progress) -> list[str]:
         run.name,
         f"{run.last} of {run.num_steps}",
         _number(run.loss),
-        _number(best.get("valid_nrmse")),
+        _number(best.get("valid_vrmse")),
         str(best.get("step", "-")),
         _number(run.seconds_per_step),
         str(timedelta(seconds=round(left))) if math.isfinite(left) else "-",
@@ -139,14 +139,14 @@ def run_row(run: Progress) -> list[str]:
 
 
 def system_rows(runs: Sequence[Progress]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of the best validations: a row for each system, NRMSE and ratio to persistence for each run."""
+    """Return a table of the best validations: a row for each system, VRMSE and ratio to persistence for each run."""
     bests = [run.best or {} for run in runs]
-    systems = dict.fromkeys(name for best in bests for name in best.get("valid_nrmse_by_system", {}))
+    systems = dict.fromkeys(name for best in bests for name in best.get("valid_vrmse_by_system", {}))
     rows = []
     for system in systems:
         row = [system]
         for best in bests:
-            error = best.get("valid_nrmse_by_system", {}).get(system)
+            error = best.get("valid_vrmse_by_system", {}).get(system)
             persistence = best.get("valid_persistence_by_system", {}).get(system)
             row += [_number(error), _number(error / persistence if error is not None and persistence else None)]
         rows.append(row)

@@ -153,8 +153,8 @@ def train_network(
         errors = []
         for batch in next(stream):
             batch = batch.to(peer.device)
-            relative = nrmse(peer.forecast(batch), batch.known_target).mean(dim=1)
-            errors.append(relative / scales[batch.system].at(batch.lead_time))
+            relative = nrmse(peer.forecast(batch), batch.known_target)
+            errors.append(scales[batch.system].loss(relative, batch.lead_time))
         loss = torch.cat(errors).mean()
         optimizer.zero_grad()
         loss.backward()

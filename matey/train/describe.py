@@ -103,7 +103,7 @@ def describe_tokens(run: RunConfig, model: MateyModel, topology: Topology, layou
 
 
 def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool) -> str:
-    """Return a line on one validation: NRMSE over all systems, and of each with its ratio to persistence.
+    """Return a line on one validation: VRMSE over all systems, and of each with its ratio to persistence.
 
     Args:
         step: the step after which the validation was made.
@@ -113,10 +113,10 @@ def validation_sentence(step: int, numbers: Mapping[str, Any], *, is_best: bool)
     persistence = numbers["valid_persistence_by_system"]
     of_systems = [
         f"{system} {error_text(error)} ({_ratio(error, persistence[system])} of persistence)"
-        for system, error in numbers["valid_nrmse_by_system"].items()
+        for system, error in numbers["valid_vrmse_by_system"].items()
     ]
     best = ", the best so far" if is_best else ""
-    return f"Step {step}: validation NRMSE {error_text(numbers['valid_nrmse'])}{best}; {', '.join(of_systems)}"
+    return f"Step {step}: validation VRMSE {error_text(numbers['valid_vrmse'])}{best}; {', '.join(of_systems)}"
 
 
 def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
@@ -127,13 +127,13 @@ def closing(log: Sequence[Mapping[str, Any]], folder: Path) -> str:
         folder: the run's folder.
     """
     lines = []
-    if best := best_validation([line for line in log if "valid_nrmse" in line]):
+    if best := best_validation([line for line in log if "valid_vrmse" in line]):
         persistence = best["valid_persistence_by_system"]
         rows = [
             (system, error_text(error), error_text(persistence[system]), _ratio(error, persistence[system]))
-            for system, error in best["valid_nrmse_by_system"].items()
+            for system, error in best["valid_vrmse_by_system"].items()
         ]
-        head = (f"best validation (step {best['step']})", "NRMSE", "persistence", "ratio")
+        head = (f"best validation (step {best['step']})", "VRMSE", "persistence", "ratio")
         lines += ["", text_table(head, rows), ""]
     flags = shlex.join(["--checkpoint", str(folder), "--out", str(folder)])
     lines += [f"Weights: {folder / MODEL}   metrics: {folder / METRICS}", f"Next: matey evaluate {flags}"]

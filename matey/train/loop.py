@@ -38,7 +38,7 @@ from matey.process.signals import asked_to_leave
 from matey.train.ahead import AsRead, MicroBatch, num_rolled, on_device, rolled_out
 from matey.train.checkpoint import MovingAverage, RunError, RunFolder
 from matey.train.describe import validation_sentence
-from matey.train.loss import LossScale, errors_of, training_loss
+from matey.train.loss import LossScale, training_loss, vrmse_of
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
         engine: the model and its optimizer.
         stream: this rank's micro-batches on the engine's device, from the one after ``progress.step`` on.
         scales: the error that counts as a loss of 1, for every system that the stream may bring.
-        validate: function that returns the numbers of the validation, with ``valid_nrmse`` among them, or None if a signal
+        validate: function that returns the numbers of the validation, with ``valid_vrmse`` among them, or None if a signal
             interrupted it; called on all ranks.
         settings: the section ``train`` of the run's settings.
         folder: the run's folder.
@@ -134,13 +134,13 @@ def _validate(
         if numbers is None:
             return progress
         log.write(step=progress.step, **numbers, chosen_by=progress.validated)
-        is_best = numbers["valid_nrmse"] < progress.best
+        is_best = numbers["valid_vrmse"] < progress.best
         if rank() == 0:
             tqdm.write(validation_sentence(progress.step, numbers, is_best=is_best))  # above the bar, which goes on
             sys.stdout.flush()
         if is_best:
             folder.save_model(engine)
-    return progress.after(numbers["valid_nrmse"])
+    return progress.after(numbers["valid_vrmse"])
 
 
 def take_step_of(
@@ -194,7 +194,7 @@ class Progress:
 
     Attributes:
         step: the last step taken.
-        best: the best ``valid_nrmse``.
+        best: the best ``valid_vrmse``.
         stale: number of validations since the best one.
         owes_validation: whether the validation after the last step is still to be done, since a signal asked the run to
             stop before it.
@@ -207,10 +207,10 @@ class Progress:
     owes_validation: bool = False
     validated: str = ""
 
-    def after(self, valid_nrmse: float) -> Progress:
+    def after(self, valid_vrmse: float) -> Progress:
         """Return the progress after a validation."""
-        if valid_nrmse < self.best:
-            return replace(self, best=valid_nrmse, stale=0, owes_validation=False)
+        if valid_vrmse < self.best:
+            return replace(self, best=valid_vrmse, stale=0, owes_validation=False)
         return replace(self, stale=self.stale + 1, owes_validation=False)
 
     def is_done(self, settings: TrainSection) -> bool:
@@ -423,7 +423,7 @@ def validate(
     topology: Topology,
     num_trained: int,
 ) -> dict[str, Any] | None:
-    """Return ``valid_nrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
+    """Return ``valid_vrmse`` (mean over the data sets trained on), the same by data set, and persistence's by data set.
 
     The result is None if a signal asked the run to leave before the last micro-batch. The sequence groups take micro-batches
     in turn. All ranks call the model equally often, as ZeRO needs: a group that gets none in the last round repeats the first
@@ -461,15 +461,15 @@ def validate(
             for forecast, base in zip(forecasts, last, strict=True)
         ]
         for tally, guesses in ((model_error, forecasts), (persistence, same)):
-            errors = errors_of(guesses, engine.module.sequence_group)
+            errors = vrmse_of(guesses, engine.module.sequence_group)
             for error in errors if mine < len(chunks) else ():
                 tally.add_errors(names[chunk[0].set_index], error.mean(dim=1))
         del prepared, forecasts, last, same, guesses  # before the next one comes, which may take much memory
     engine.train()
     totals = model_error.reduce().read()
     return {
-        "valid_nrmse": totals.mean_over(names[:num_trained]),
-        "valid_nrmse_by_system": totals.by_system,
+        "valid_vrmse": totals.mean_over(names[:num_trained]),
+        "valid_vrmse_by_system": totals.by_system,
         "valid_persistence_by_system": persistence.reduce().read().by_system,
     }
 

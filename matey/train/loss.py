@@ -9,6 +9,9 @@ defines the terms of the sum, and the number of cells around a cell that a term 
                                                    . # # # # .
                                                    . . . . . .
 
+A field whose mean dwarfs its deviation, such as a temperature in kelvin, would have next to no share in the mean over the
+fields. Its errors count relative to its deviation, see `LossScale`.
+
 Cells that hold no data, those where the target is NaN, do not count.
 """
 
@@ -24,7 +27,7 @@ from torch import Tensor
 
 from matey.config import ConfigError
 from matey.fields import FieldBatch
-from matey.metrics import NRMSE_EPSILON
+from matey.metrics import CELLS, NRMSE_EPSILON, vrmse_of_sums
 from matey.model.forecast import Forecast
 from matey.model.nested import with_tensors
 from matey.model.sequence_group import SequenceGroup
@@ -58,7 +61,7 @@ class Loss(ABC):
         """Return the sum ``(b, f)`` over whole fields ``(b, f, z, y, x)``, continued periodically or by their edge values."""
         halo = halo_of(self.halo, fields.shape[2:])
         ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
-        return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=(2, 3, 4))
+        return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=CELLS)
 
     def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
         """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's, plus a floor."""
@@ -134,26 +137,47 @@ def axes_of(halo: Sequence[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class LossScale:
-    """The error that counts as a loss of 1: a power of the lead time, in snapshots.
+    """The error of a system that counts as a loss of 1: a power of the lead time, in snapshots.
 
     Attributes:
         first: the scale at lead time 1.
         power: the exponent of the lead time; 0 where all lead times count alike.
+        weights: weight of each field, its size over its deviation where its mean dwarfs it, and else 1; empty if all are 1.
     """
 
     first: float = 1.0
     power: float = 0.0
+    weights: tuple[float, ...] = ()
 
     @classmethod
-    def through(cls, errors: Mapping[int, float]) -> LossScale:
+    def through(cls, errors: Mapping[int, float], weights: tuple[float, ...] = ()) -> LossScale:
         """Return the scale that equals the errors, above 0, at the shortest and the longest lead time."""
         short, long = min(errors), max(errors)
         power = math.log(errors[long] / errors[short]) / math.log(long / short) if long > short else 0.0
-        return cls(errors[short] / short**power, power)
+        return cls(errors[short] / short**power, power, weights)
 
-    def at(self, lead_time: Tensor) -> Tensor:
-        """Return the scale for lead times ``(b,)``."""
-        return self.first * lead_time**self.power
+    def loss(self, errors: Tensor, lead_time: Tensor) -> Tensor:
+        """Return the losses ``(b,)`` of relative errors ``(b, f)`` at lead times ``(b,)``."""
+        if self.weights:  # as numbers, which need no copy to the device
+            weighted = zip(self.weights, errors.unbind(dim=1), strict=True)
+            errors = torch.stack([weight * error for weight, error in weighted], dim=1)
+        return errors.mean(dim=1) / (self.first * lead_time**self.power)
+
+
+DWARFED = 10.0, 1e6
+"""Sizes over deviations between which a field is weighted by them; float32 does not resolve smaller deviations."""
+
+
+def weights_of(sizes: Sequence[float], deviations: Sequence[float]) -> tuple[float, ...]:
+    """Return the weights of fields of given root mean squares and standard deviations, see `LossScale`.
+
+    >>> weights_of([1.0, 280.0], [1.0, 10.0]), weights_of([1.0, 3.0], [1.0, 0.0])
+    ((1.0, 28.0), ())
+    """
+    low, high = DWARFED
+    found = (size / max(deviation, NRMSE_EPSILON) for size, deviation in zip(sizes, deviations, strict=True))
+    weights = tuple(each if low < each < high else 1.0 for each in found)
+    return () if set(weights) == {1.0} else weights
 
 
 def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss: Loss = NRMSE) -> list[Tensor]:
@@ -186,6 +210,24 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     return found
 
 
+def vrmse_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup) -> list[Tensor]:
+    """Return `matey.metrics.vrmse` of each sample and field, ``(b, f)`` in float64, from each rank's cells, as `errors_of`."""
+    own = []
+    for forecast in forecasts:
+        error, target = _errors_and_target(forecast).double().chunk(2, dim=1)
+        holds_data = ~forecast.known_target.isnan()
+        sums = torch.cat([error.square(), target.square(), target, holds_data.double()], dim=1).sum(dim=CELLS)
+        own.append(_of_samples(forecast, sums))
+    summed = sequence_group.reduce(torch.cat([sums.flatten() for sums in own])).split([sums.numel() for sums in own])
+    found = []
+    for total, sums, forecast in zip(summed, own, forecasts, strict=True):
+        of_error, of_target, plain, num_cells = total.view_as(sums).chunk(4, dim=1)
+        square = forecast.unit.double().square()
+        deviation = (of_target - plain.square() / num_cells).clamp_min(0)  # of float32 values, summed in float64
+        found.append(vrmse_of_sums(of_error * square, of_target * square, deviation * square, num_cells))
+    return found
+
+
 def _errors_and_target(forecast: Forecast) -> Tensor:
     """Return errors and target in this rank's cells ``(k, 2 f, z, y, x)``, in units of `unit`; 0 in cells without data."""
     unit = forecast.of_box(forecast.unit)
@@ -215,7 +257,7 @@ def training_loss(
     Args:
         forecasts: forecasts of the batches of a micro-batch.
         sequence_group: the group that sums over the ranks that share the samples.
-        scales: the error that counts as a loss of 1, for each system.
+        scales: what counts as a loss of 1, for each system.
         loss: the error of a forecast.
         lead_times: lead times ``(b,)`` of each batch as it was read, where the model has rolled its history out since: what
             counts as a loss of 1 is the error over all of that time. None: those of the forecasts.
@@ -225,7 +267,7 @@ def training_loss(
     errors = zip(forecasts, errors_of(forecasts, sequence_group, loss), lead_times, strict=True)
     per_sample = torch.cat(
         [
-            error.mean(dim=1) / scales[forecast.samples.system].at(lead_time.to(error.device, error.dtype))
+            scales[forecast.samples.system].loss(error, lead_time.to(error.device, error.dtype))
             for forecast, error, lead_time in errors
         ]
     )
@@ -234,7 +276,11 @@ def training_loss(
 
 def _own_sum(loss: Loss, forecast: Forecast, values: Tensor, halo: Sequence[int]) -> Tensor:
     """Sum over this rank's cells, ``(b, f)`` in squares of the forecast's `unit`."""
-    of_box = loss.squares(values, axes_of(halo)).sum(dim=(2, 3, 4))
+    return _of_samples(forecast, loss.squares(values, axes_of(halo)).sum(dim=CELLS))
+
+
+def _of_samples(forecast: Forecast, of_box: Tensor) -> Tensor:
+    """Return sums ``(k, n)`` over this rank's cells for all samples ``(b, n)``."""
     whole = of_box.new_zeros(forecast.samples.number, of_box.shape[1])
     whole[forecast.cells.sample] = of_box
     return whole

@@ -78,6 +78,7 @@ def _train_in(
 ) -> bool:
     """Train in a folder that is this run's alone; return whether training is done."""
     windows, scales = run_data.validation_windows(run, data), run_data.loss_scales(run, data)
+    notes = (*notes, *run_data.weighted_fields(data, scales))
     if model.config.statistics:
         model.config.scales = run_data.seen_scales(run, data, model.config.scales)
     model.config.spacings = run_data.seen_spacings(data, model.config.spacings)

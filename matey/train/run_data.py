@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from matey.checkpoints.run_files import SEEN, SPLIT, replace_text
 from matey.config import CoarsenedSection, ConfigError, RunConfig
@@ -27,13 +28,14 @@ from matey.data.trajectories import DataError, TrajectorySet
 from matey.data.views import CoarsenedTrajectories
 from matey.data.windows import Mixture, Window, spread_windows
 from matey.fields import without_gaps
+from matey.metrics import CELLS
 from matey.mistakes import listed
 from matey.model.configuration import Ranges
 from matey.model.given import ranges_of, united, widened
 from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.folder import cannot_write
-from matey.train.loss import Loss, LossScale
+from matey.train.loss import Loss, LossScale, weights_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def validation_windows(run: RunConfig, data: RunData) -> list[Window]:
 
 
 def chosen_by(run: RunConfig, data: RunData, windows: Sequence[Window]) -> str:
-    """Return a hash of what the best weights are chosen by: the windows of sets that are trained on, and the average.
+    """Return a hash of what the best weights are chosen by: measure, windows of sets that are trained on, and the average.
 
     Args:
         run: the run.
@@ -127,7 +129,7 @@ def chosen_by(run: RunConfig, data: RunData, windows: Sequence[Window]) -> str:
         if window.set_index < len(data.sets)
         for about in [data.sets[window.set_index].trajectories[window.trajectory]]
     ]
-    return hashlib.sha256(json.dumps([run.train.ema, told]).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(["vrmse", run.train.ema, told]).encode()).hexdigest()[:12]
 
 
 def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
@@ -137,16 +139,28 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
         ConfigError: the loss of a system that does not change cannot be balanced.
     """
     loss: Loss = LOSSES[run.train.loss]
-    if loss.balanced:
-        windows = _windows_of(run, data.mixture.sets, data.mixture.train)
-        errors = persistence_by_system(data.mixture.sets, windows, run.data.history, loss)
-        if still := [system for system, of_leads in errors.items() if 0 in of_leads.values()]:
-            raise ConfigError(
-                f"train.loss is {run.train.loss!r} and divides by the error of persistence, but {still[0]} does not change; "
-                "leave its data out, or set train.loss to 'nrmse'."
+    windows = _windows_of(run, data.mixture.sets, data.mixture.train)
+    scales = persistence_by_system(data.mixture.sets, windows, run.data.history, loss)
+    if not loss.balanced:
+        return {system: LossScale(weights=weights) for system, (_, weights) in scales.items()}
+    if still := [system for system, (of_leads, _) in scales.items() if 0 in of_leads.values()]:
+        raise ConfigError(
+            f"train.loss is {run.train.loss!r} and divides by the error of persistence, but {still[0]} does not change; "
+            "leave its data out, or set train.loss to 'nrmse'."
+        )
+    return {system: LossScale.through(*found) for system, found in scales.items()}
+
+
+def weighted_fields(data: RunData, scales: Mapping[str, LossScale]) -> list[str]:
+    """Return a sentence on the fields whose mean dwarfs their deviation, of each system that has any."""
+    notes = []
+    for source in data.sets:
+        named = zip(source.fields, scales[source.system].weights, strict=False)
+        if large := [f"{name} ({weight:.0f} times)" for name, weight in named if weight != 1]:
+            notes.append(
+                f"{source.system}: the loss measures {', '.join(large)} by its deviation, so many times smaller than its size."
             )
-        return {system: LossScale.through(of_leads) for system, of_leads in errors.items()}
-    return dict.fromkeys((source.system for source in data.mixture.sets), LossScale())
+    return notes
 
 
 def _views(
@@ -203,47 +217,66 @@ def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Seq
 
 def persistence_by_system(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
-) -> dict[str, dict[int, float]]:
-    """Return persistence's mean error on the windows of each system and lead time.
+) -> dict[str, tuple[dict[int, float], tuple[float, ...]]]:
+    """Return persistence's mean error on the windows of each system by lead time, and the weights of the system's fields.
 
     Windows are divided among the ranks; only the last frame of the history and the target are read.
     """
     pairs = [replace(window, start=window.start + history - 1) for window in windows]
     with on_one_thread():
         found = shared_out(lambda pair: _persistence(sets, pair, loss), pairs)
-    errors: dict[str, dict[int, list[float]]] = {}
-    for window, error in zip(windows, found, strict=True):
-        errors.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(error)
-    return {
-        system: {lead: sum(values) / len(values) for lead, values in sorted(of_system.items())}
-        for system, of_system in errors.items()
-    }
+    of_systems: dict[str, dict[int, list[Tensor]]] = {}
+    for window, numbers in zip(windows, found, strict=True):
+        of_systems.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(numbers)
+    scales = {}
+    for system, of_leads in of_systems.items():
+        everything = torch.stack([numbers for of_lead in of_leads.values() for numbers in of_lead])
+        weights = weights_of(*everything[:, 1:].mean(dim=0).sqrt().tolist())
+        factor = everything.new_tensor(weights or [1.0])
+        errors = {lead: [(each[0] * factor).mean().item() for each in of_lead] for lead, of_lead in of_leads.items()}
+        scales[system] = {lead: sum(values) / len(values) for lead, values in sorted(errors.items())}, weights
+    return scales
 
 
 AT_ONCE = 2**28
 """Bytes of a frame that are read at once; a larger frame is read a few layers at a time."""
 
 
-def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> float:
-    """Return the error on a pair of frames, a few layers of the slowest axis at a time unless a loss looks at neighbours."""
+def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> Tensor:
+    """Return the error on a pair of frames, and the target's mean square and variance, ``(3, f)``.
+
+    The frames are read a few layers of the slowest axis at a time, unless a loss looks at neighbours.
+    """
     source = sets[pair.set_index]
     grid = source.trajectories[pair.trajectory].grid
+    moments = torch.zeros(3, len(source.fields), dtype=torch.float64)
     if loss.halo:
         (batch,) = read_windows(sets, [pair], num_frames=1)
-        return loss.of_frame(batch.last, batch).mean().item()
-    axis = 0 if grid[0] > 1 else 1
-    layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
-    sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
-    sides = [slice(0, size) for size in grid]
-    for first in range(0, grid[axis], layers):
-        sides[axis] = slice(first, min(first + layers, grid[axis]))
-        last, target = (
-            torch.from_numpy(read_box(source, pair.trajectory, frame, frame + 1, (sides[0], sides[1], sides[2])))
-            for frame in (pair.start, pair.start + pair.lead)
-        )
-        for total, values in zip(sums, (last - target, target), strict=True):
-            total += loss.squares(without_gaps(values), ()).sum(dim=(2, 3, 4), dtype=torch.float64)
-    return loss.relative(sums[0], sums[1], math.prod(grid)).mean().item() if sums[0].any() else 0.0
+        error = loss.of_frame(batch.last, batch)[0].double()
+        moments += _moments(batch.known_target)
+    else:
+        axis = 0 if grid[0] > 1 else 1
+        layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
+        sums = torch.zeros(2, 1, len(source.fields), dtype=torch.float64)
+        sides = [slice(0, size) for size in grid]
+        for first in range(0, grid[axis], layers):
+            sides[axis] = slice(first, min(first + layers, grid[axis]))
+            last, target = (
+                torch.from_numpy(read_box(source, pair.trajectory, frame, frame + 1, (sides[0], sides[1], sides[2])))
+                for frame in (pair.start, pair.start + pair.lead)
+            )
+            for total, values in zip(sums, (last - target, target), strict=True):
+                total += loss.squares(without_gaps(values), ()).sum(dim=CELLS, dtype=torch.float64)
+            moments += _moments(target)
+        error = loss.relative(sums[0], sums[1], math.prod(grid))[0] * sums[0].any()
+    mean, square = moments[1:] / moments[0]
+    return torch.stack([error, square, (square - mean.square()).clamp_min(0)])
+
+
+def _moments(frame: Tensor) -> Tensor:
+    """Return the number of cells with data of a frame ``(1, f, z, y, x)``, the sum of their values and that of the squares."""
+    values = without_gaps(frame[0]).double()
+    return torch.stack([(~frame[0].isnan()).double(), values, values.square()]).sum(dim=CELLS)
 
 
 Splits = tuple[Split, ...]

@@ -251,7 +251,7 @@ def has_pruned(run: Path, step: int) -> bool:
 
 EVENTS: dict[str, Callable[[Path, int], bool]] = {
     "step": lambda run, step: last_step(run) >= step,
-    "validation": lambda run, step: last_step(run, "valid_nrmse") >= step,
+    "validation": lambda run, step: last_step(run, "valid_vrmse") >= step,
     "save": has_begun_to_save,
     "saved": lambda run, step: saved_step(run) >= step,
     "pruned": has_pruned,
@@ -371,9 +371,9 @@ def outcome(run: Path) -> Whole:
     # A run that is killed between its last save and the removal of the one before has nothing left to do.
     assert {"latest", last} <= entries <= {"latest", last, older}, entries
     assert not any((run / name).exists() for name in ("model.new", "model.old")), sorted(run.iterdir())
-    keys = ("step", "loss", "grad_norm", "learning_rate", "valid_nrmse")
+    keys = ("step", "loss", "grad_norm", "learning_rate", "valid_vrmse")
     metrics = [{key: line[key] for key in keys if key in line} for line in logged(run)]
-    valid = {line["step"]: line["valid_nrmse"] for line in metrics if "valid_nrmse" in line}
+    valid = {line["step"]: line["valid_vrmse"] for line in metrics if "valid_vrmse" in line}
     best = tuple(step for step in valid if all(valid[step] < valid[other] for other in valid if other < step))
     source, _ = find_checkpoint(run)
     assert find_damage(source) == []
@@ -427,6 +427,6 @@ def place_of(run: Path) -> str:
     step = last_step(run)
     if step == 0:
         return "start"
-    if step % EVERY == 0 and last_step(run, "valid_nrmse") < step:
+    if step % EVERY == 0 and last_step(run, "valid_vrmse") < step:
         return "validation"
     return "step"

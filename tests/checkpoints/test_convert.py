@@ -58,8 +58,8 @@ def test_a_model_may_hold_the_average_in_bfloat16_and_predicts(two_ranks, tmp_pa
 
 def test_a_card_holds_what_the_run_said_of_itself_its_errors_and_its_command(two_ranks, tmp_path):
     source, run = find_checkpoint(two_ranks[0] / "zero0")
-    numbers = {"valid_nrmse_by_system": {"swe": 0.125}, "valid_persistence_by_system": {"swe": 0.5}}
-    (run / "metrics.jsonl").write_text(json.dumps({"step": 2, "valid_nrmse": 0.25, **numbers}) + "\n")
+    numbers = {"valid_vrmse_by_system": {"swe": 0.125}, "valid_persistence_by_system": {"swe": 0.5}}
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 2, "valid_vrmse": 0.25, **numbers}) + "\n")
     (run / ABOUT).write_text("8/1/1 train/valid/test trajectories; data/<script>\n")
     convert(source, run, "huggingface", tmp_path / "model", average=False, dtype="float32")
     card = (tmp_path / "model" / "README.md").read_text()

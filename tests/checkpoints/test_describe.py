@@ -111,10 +111,10 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, write, words):
 
 
 def test_the_best_validation_is_of_what_is_validated_now():
-    lines = [{"step": step, "valid_nrmse": error} for step, error in enumerate((0.3, 0.2, 0.25))]
+    lines = [{"step": step, "valid_vrmse": error} for step, error in enumerate((0.3, 0.2, 0.25))]
     assert best_validation([]) is None and best_validation(lines)["step"] == 1
     later = ((7, 0.5), (8, 0.4), (9, math.nan))
-    now = [{"step": step, "valid_nrmse": error, "chosen_by": "now"} for step, error in later]
+    now = [{"step": step, "valid_vrmse": error, "chosen_by": "now"} for step, error in later]
     assert best_validation([*lines, *now])["step"] == 8
 
 

@@ -70,7 +70,7 @@ def test_weights_of_another_model_are_refused_and_not_filled_up_at_random(run_fo
 
 
 def test_the_log_of_a_resumed_run_has_each_step_once_and_half_lines_are_left_out(tmp_path):
-    numbers = ((1, "loss", 0.9), (2, "loss", 0.8), (2, "valid_nrmse", 0.7), (3, "loss", 0.6), (2, "loss", 0.5))
+    numbers = ((1, "loss", 0.9), (2, "loss", 0.8), (2, "valid_vrmse", 0.7), (3, "loss", 0.6), (2, "loss", 0.5))
     lines = [{"step": step, key: value} for step, key, value in numbers]
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "metrics.jsonl").write_text(text + '\n{"step": 3, "lo\n')

@@ -31,7 +31,7 @@ def test_models_of_different_histories_forecast_the_same_frames(compared):
     _, (two, four) = compared
     for a, b in zip(two.records, four.records, strict=True):
         assert (a.system, a.field, a.kind, a.lead, a.num_windows) == (b.system, b.field, b.kind, b.lead, b.num_windows)
-        assert a.persistence_nrmse == pytest.approx(b.persistence_nrmse) and a.nrmse != b.nrmse
+        assert a.persistence_vrmse == pytest.approx(b.persistence_vrmse) and a.vrmse != b.vrmse
 
 
 @pytest.mark.whole
@@ -54,6 +54,6 @@ def test_the_table_has_a_column_for_each_model_and_a_star_for_the_smallest_error
     assert "two" in lines[0] and "a model of four frames" in lines[0] and "persistence" in lines[0]
     first = next(record for record in evaluations[0].records if record.field == "all")
     other = next(record for record in evaluations[1].records if record.field == "all")
-    errors = [error_text(first.nrmse), error_text(other.nrmse)]
-    errors[first.nrmse > other.nrmse] += "*"
+    errors = [error_text(first.vrmse), error_text(other.vrmse)]
+    errors[first.vrmse > other.vrmse] += "*"
     assert lines[2].split()[:5] == ["shallow_water", "lead", "1", *errors]

@@ -21,7 +21,7 @@ def run(model, data, **protocol):
 
 
 def errors(evaluation):
-    return {(r.system, r.field, r.kind, r.lead): (r.nrmse, r.errors["vrmse"]) for r in evaluation.records}
+    return {(r.system, r.field, r.kind, r.lead): (r.vrmse, r.errors["nrmse"]) for r in evaluation.records}
 
 
 def test_there_is_a_record_for_every_system_field_kind_and_lead(evaluation):
@@ -44,8 +44,8 @@ def test_an_untrained_model_is_as_good_as_persistence(held_out):
     for record in run(
         make_model(PATCHES, torch.float32, trained=False), held_out, leads=(3,), rollout_steps=2, max_windows=3
     ).records:
-        assert record.nrmse == record.persistence_nrmse > 0
-        assert record.errors["vrmse"] == record.persistence["vrmse"] > 0
+        assert record.vrmse == record.persistence_vrmse > 0
+        assert record.errors["nrmse"] == record.persistence["nrmse"] > 0
         assert record.ratio == 1
 
 
@@ -113,7 +113,7 @@ def test_the_tokens_worth_is_the_error_without_what_they_give_over_that_with_it(
     measured = [pair for pair in zip(evaluation.records, others, strict=True) if pair[0].kind != "rollout"]
     assert {record.kind for record, _ in measured} == {"lead", "rollout by 3"}
     for record, other in measured:
-        assert record.tokens_worth == other.nrmse / record.nrmse != 1 == other.tokens_worth
+        assert record.tokens_worth == other.vrmse / record.vrmse != 1 == other.tokens_worth
 
 
 def test_a_network_without_tokens_has_no_worth_of_tokens_and_none_are_counted(held_out):

@@ -81,6 +81,6 @@ def test_parts_of_fields_are_scored_as_whole_fields_are(case, network, size, at_
             for name in ("nrmse", "vrmse", "correlation"):
                 found = ours.errors[name], ours.persistence[name]
                 assert found == pytest.approx((one.errors[name], one.persistence[name]), rel=1e-6), name
-            assert ours.extrapolation_nrmse == pytest.approx(one.extrapolation_nrmse, rel=1e-6)
+            assert ours.extrapolation_vrmse == pytest.approx(one.extrapolation_vrmse, rel=1e-6)
             same = ("system", "field", "kind", "lead", "num_windows", "worst")
             assert [asdict(ours)[name] for name in same] == [asdict(one)[name] for name in same]

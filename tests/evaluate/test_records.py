@@ -42,8 +42,8 @@ def test_a_record_is_the_mean_over_windows_however_they_came_in_batches():
     add(sums, (0.1, 0.2), (0.3, 0.4))
     add(sums, (0.8, 0.6))
     records = by_field(sums.records())
-    assert records["density"].nrmse == pytest.approx(0.4)
-    assert records["pressure"].nrmse == pytest.approx(0.4)
+    assert records["density"].errors["nrmse"] == pytest.approx(0.4)
+    assert records["pressure"].errors["nrmse"] == pytest.approx(0.4)
     assert {record.num_windows for record in records.values()} == {3}
 
 
@@ -51,21 +51,21 @@ def test_all_is_the_mean_over_the_fields():
     sums = ErrorSums()
     add(sums, (0.1, 0.3))
     record = by_field(sums.records())["all"]
-    assert record.nrmse == pytest.approx(0.2)
-    assert record.persistence_nrmse == pytest.approx(0.4)
-    assert record.extrapolation_nrmse == pytest.approx(0.8)
+    assert record.errors["nrmse"] == pytest.approx(0.2)
+    assert record.persistence["nrmse"] == pytest.approx(0.4)
+    assert record.extrapolation_vrmse == pytest.approx(4 * record.vrmse)
     assert record.ratio == pytest.approx(0.5)
 
 
 def test_the_ratio_to_a_perfect_baseline_is_defined():
-    exact = Record("gas", "all", "lead", 1, {"nrmse": 0.0}, {"nrmse": 0.0}, 1, extrapolation_nrmse=0.0)
+    exact = Record("gas", "all", "lead", 1, {"vrmse": 0.0}, {"vrmse": 0.0}, 1, extrapolation_vrmse=0.0)
     assert exact.ratio == 1
-    assert replace(exact, errors={"nrmse": 0.1}).ratio == math.inf
+    assert replace(exact, errors={"vrmse": 0.1}).ratio == math.inf
 
 
 def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
     errors, persistence = {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}
-    record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_nrmse=math.inf)
+    record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_vrmse=math.inf)
     write_records([record], tmp_path / "metrics.json")
     (row,) = json.loads((tmp_path / "metrics.json").read_text())
     assert list(row)[:8] == [*"system field kind lead nrmse vrmse persistence_nrmse persistence_vrmse".split()]
@@ -74,7 +74,7 @@ def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
 
 def test_records_are_read_as_they_were_written(tmp_path):
     errors, persistence = {"nrmse": 0.1, "vrmse": 0.2}, {"nrmse": 0.5, "vrmse": 0.25}
-    one = Record("gas", "all", "lead", 5, errors, persistence, 7, 1.5, extrapolation_nrmse=0.75)
+    one = Record("gas", "all", "lead", 5, errors, persistence, 7, 1.5, extrapolation_vrmse=0.75)
     records = [one, replace(one, kind="rollout", lead=9, conserve=True, errors={"nrmse": math.nan, "vrmse": math.nan})]
     write_records(records, tmp_path / "metrics.json")
     assert list(map(repr, read_records(tmp_path / "metrics.json"))) == list(map(repr, records))
@@ -82,12 +82,12 @@ def test_records_are_read_as_they_were_written(tmp_path):
 
 def test_the_best_and_the_worst_trajectory_are_found_by_the_means_over_their_windows():
     sums = ErrorSums()
-    target = batch_of(4).last
+    target = batch_of(4).last * torch.tensor([1.0, -1.0])  # a variance of 4 / 3 over its four cells
     for errors in ((0.1, 0.5, 0.2, 0.1), (0.3, 0.1, 0.2, math.nan)):
         wrong = torch.tensor(errors)[:, None, None, None, None]
         sums.add(batch_of(4), "lead", 1, target * (1 + wrong), target, trajectories=["a", "b", "c", "d"])
     record = by_field(sums.records())["all"]
-    assert record.best_trajectory == pytest.approx(0.2) and record.worst == "d"
+    assert record.best_trajectory == pytest.approx(0.2 * math.sqrt(3 / 4)) and record.worst == "d"
     assert math.isnan(record.worst_trajectory)
 
 
@@ -110,7 +110,7 @@ def test_extrapolation_is_exact_where_every_cell_changes_steadily():
         history = torch.tensor(frames, dtype=torch.float32)[None, :, None, None, None, None].expand(2, -1, 1, 1, 4, 4)
         batch, sums = FieldBatch("gas", ("density",), history, torch.ones(2)), ErrorSums()
         sums.add(batch, "lead", lead, batch.last, torch.full_like(batch.last, target))
-        assert {record.extrapolation_nrmse for record in sums.records()} == {0}
+        assert {record.extrapolation_vrmse for record in sums.records()} == {0}
 
 
 PATCHES = ((1, 1, 8, 8), (1, 1, 4, 4))

@@ -102,7 +102,7 @@ def test_a_forecast_of_nan_is_no_gap_where_the_truth_has_data():
     for number, each in enumerate((batch, with_gaps(batch, gaps))):
         for step, frame in enumerate(rollout(Broken(), each, 2), start=1):
             sums.add(replace(each, system=str(number)), "rollout", step, frame, each.last)
-    found = {(record.system, record.lead): record.nrmse for record in sums.records() if record.field == "all"}
+    found = {(record.system, record.lead): record.errors["nrmse"] for record in sums.records() if record.field == "all"}
     assert math.isnan(found["0", 1]) and math.isnan(found["0", 2])
     assert (found["1", 1], found["1", 2]) == (0, 0)
 

@@ -50,7 +50,7 @@ def on_cpu(tmp_path_factory):
 def hold(name, run, reference, most=OFF):
     """Hold the numbers of a run to those of another, and say how far they are apart, and what the run took."""
     off = []
-    for key in ("loss", "grad_norm", "valid_nrmse"):
+    for key in ("loss", "grad_norm", "valid_vrmse"):
         ours, expected = metrics(run, key), metrics(reference, key)
         assert ours.keys() == expected.keys() and len(ours) > 1, (name, key)
         off.append(max(abs(ours[step] - expected[step]) / expected[step] for step in expected))

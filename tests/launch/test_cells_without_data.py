@@ -98,7 +98,7 @@ def test_an_ocean_with_an_island_goes_from_files_to_a_forecast(tmp_path):
     for record in records:
         assert (
             0 < record["nrmse"] < 0.1
-            and np.isfinite([record["vrmse"], record["correlation"], record["extrapolation_nrmse"]]).all()
+            and np.isfinite([record["vrmse"], record["correlation"], record["extrapolation_vrmse"]]).all()
         )
         if record["kind"] == "lead":
             expected = by_hand(data, split_set(data, (0.8, 0.1, 0.1), 0).test, record["lead"])
@@ -120,7 +120,7 @@ def test_what_lies_under_a_mask_changes_no_loss_and_no_score(tmp_path, run_here,
     losses, scores = {}, {}
     for name, under, more in (("nan", np.nan, {}), ("garbage", 1e6, mask)):
         folder = described(write_ocean(tmp_path / name, under, bare=5), **more)
-        losses[name] = [metrics(trained(folder, f"{name}_run"), key) for key in ("loss", "valid_nrmse")]
+        losses[name] = [metrics(trained(folder, f"{name}_run"), key) for key in ("loss", "valid_vrmse")]
         wanted = "--split all --seen score --leads 1,3 --rollout 3 --conserve --threads 1".split()
         out = tmp_path / f"{name}_scores"
         status, *printed = run_here(
@@ -132,5 +132,5 @@ def test_what_lies_under_a_mask_changes_no_loss_and_no_score(tmp_path, run_here,
     assert losses["nan"] == losses["garbage"]
     assert scores["nan"] == scores["garbage"]
     two = trained(folder, "two", TWO_RANKS, parallel={"sequence_parallel_size": 2})
-    for key, expected in zip(("loss", "valid_nrmse"), losses["nan"], strict=True):
+    for key, expected in zip(("loss", "valid_vrmse"), losses["nan"], strict=True):
         assert metrics(two, key) == pytest.approx(expected, rel=1e-4)

@@ -83,7 +83,7 @@ def test_a_run_is_evaluated_on_its_own_test_trajectories(folder, tmp_path):
         assert record["num_windows"] == num_trajectories * (NUM_FRAMES - 2 - follow + 1)
     wanted = {"system": "shallow_water", "field": "all", "kind": "lead", "lead": 3}
     (chosen,) = (record for record in records if record.items() >= wanted.items())
-    row = f"{error_text(chosen['nrmse'])} {error_text(chosen['persistence_nrmse'])} {error_text(chosen['vrmse'])}"
+    row = f"{error_text(chosen['vrmse'])} {error_text(chosen['persistence_vrmse'])} {error_text(chosen['nrmse'])}"
     assert row in " ".join(result.stdout.split())
 
 
@@ -227,7 +227,7 @@ def test_a_peer_stands_beside_matey_on_the_same_windows(tmp_path, run_here):
     of_waves, of_peer = (
         json.loads((tmp_path / "out" / each / "metrics.json").read_text()) for each in ("waves", "peer")
     )
-    shared = ("field", "kind", "lead", "num_windows", "persistence_nrmse", "extrapolation_nrmse")
+    shared = ("field", "kind", "lead", "num_windows", "persistence_nrmse", "extrapolation_vrmse")
     expected = [[r[key] for key in shared] for r in of_waves if r["system"] == SYSTEMS[0]]
     assert [[record[key] for key in shared] for record in of_peer] == expected
     assert {record["seams"] for record in of_peer} == {None} and of_peer[0]["nrmse"] != of_waves[0]["nrmse"]

@@ -68,7 +68,7 @@ def test_a_signal_ends_the_last_validation_early_and_the_next_run_repeats_it(tmp
         run.wait_for_steps(2)
         run.ranks()[0].send_signal(signal.SIGUSR1)
         assert run.wait() == 75, run.text()
-    assert metrics(folder / "run", "valid_nrmse") == {}, "the last validation was done to its end"
+    assert metrics(folder / "run", "valid_vrmse") == {}, "the last validation was done to its end"
     assert (folder / "run" / "checkpoints" / "latest").read_text() == "step_000002"
     succeed(pretrain(config, "--resume", *settings))
-    assert [*metrics(folder / "run", "valid_nrmse")] == [2] and list(losses(folder)) == [1, 2]
+    assert [*metrics(folder / "run", "valid_vrmse")] == [2] and list(losses(folder)) == [1, 2]

@@ -51,7 +51,7 @@ def go_back(run):
 
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
     result, run = whole
-    errors = metrics(run, "valid_nrmse")
+    errors = metrics(run, "valid_vrmse")
     assert set(errors) == {2, 4} and f"Step 4: validation NRMSE {error_text(errors[4])}" in result.stdout
     table = result.stdout.partition("best validation")[2].split()
     assert table[table.index("shallow_water") + 1] == error_text(min(errors.values()))
@@ -73,14 +73,14 @@ def test_data_to_validate_on_is_scored_beside_the_rest_and_never_trained_on(run_
     other = write_the_well(tmp_path / "well" / "data" / "test" / "a.hdf5")
     result = succeed(pretrain(run_yaml(data={"validate_on": [str(other)]})))
     assert "test_flow: height (not trained), pressure (not trained)" in result.stdout
-    for line in metrics(tmp_path / "run", "valid_nrmse_by_system").values():
+    for line in metrics(tmp_path / "run", "valid_vrmse_by_system").values():
         assert set(line) == {"shallow_water", "test_flow"}
-    assert metrics(tmp_path / "run", "valid_nrmse") == {
-        step: line["shallow_water"] for step, line in metrics(tmp_path / "run", "valid_nrmse_by_system").items()
+    assert metrics(tmp_path / "run", "valid_vrmse") == {
+        step: line["shallow_water"] for step, line in metrics(tmp_path / "run", "valid_vrmse_by_system").items()
     }
     assert all(set(line) == {"shallow_water"} for line in metrics(tmp_path / "run", "loss_by_system").values())
     # Fields that training never shows keep rows of zeros, which predict no change.
-    lines = (metrics(tmp_path / "run", key) for key in ("valid_nrmse_by_system", "valid_persistence_by_system"))
+    lines = (metrics(tmp_path / "run", key) for key in ("valid_vrmse_by_system", "valid_persistence_by_system"))
     for model, persistence in zip(*(line.values() for line in lines), strict=True):
         assert model["test_flow"] == pytest.approx(persistence["test_flow"], rel=1e-5)
 
@@ -115,7 +115,7 @@ def test_two_ranks_under_any_launcher_and_zero_stage_train_as_one_process(whole,
     two, one = run_yaml(train={"micro_batch": 2, **ACCUMULATED}), whole[1]
     succeed(pretrain(two, launcher=LAUNCHERS[launcher], deepspeed_config=f"ds_configs/zero{stage}.json"))
     assert metrics(tmp_path / "run") == pytest.approx(metrics(one), rel=1e-5)
-    for key in ("grad_norm", "valid_nrmse"):
+    for key in ("grad_norm", "valid_vrmse"):
         assert metrics(tmp_path / "run", key) == pytest.approx(metrics(one, key), rel=1e-4)
     assert metrics(tmp_path / "run", "num_tokens") == metrics(one, "num_tokens")
     one, two = (load_trained(run).model.state_dict() for run in (one, tmp_path / "run"))
@@ -196,7 +196,7 @@ def test_tensorboard_reads_the_numbers_of_the_run_by_step(run_yaml, tmp_path):
     (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 1}, "tensorboard": logs}))
     succeed(pretrain(run_yaml(), deepspeed_config=tmp_path / "ds.json"))
     found = events.EventAccumulator(str(tmp_path / "logs" / "demo")).Reload()
-    for name in ("loss", "valid_nrmse", "grad_norm"):
+    for name in ("loss", "valid_vrmse", "grad_norm"):
         by_step = {each.step: each.value for each in found.Scalars(f"matey/{name}")}
         assert by_step == pytest.approx(metrics(tmp_path / "run", name), rel=1e-6)
 
@@ -240,7 +240,7 @@ def test_ranks_that_read_parts_train_as_one_process_given_fields_and_bad_values(
     one, two = run_of(site, "one", **skipping), run_of(site, "two", **skipping, parallel={"sequence_parallel_size": 2})
     succeed(pretrain(one))
     succeed(pretrain(two, launcher=TWO_RANKS))
-    for key in ("loss", "valid_nrmse"):
+    for key in ("loss", "valid_vrmse"):
         expected, found = (metrics(site / name, key) for name in ("one", "two"))
         assert found == pytest.approx(expected, rel=1e-4) and len(expected) > (key == "loss"), key
 

@@ -229,7 +229,7 @@ def test_a_compiled_run_has_the_losses_and_errors_of_another_that_goes_on_with_i
     found = []
     for is_compiled in (False, True):
         succeed(pretrain(run_yaml(train={"compile": is_compiled}), timeout=900))
-        found.append([[*metrics(tmp_path / "run", key).values()] for key in ("loss", "valid_nrmse")])
+        found.append([[*metrics(tmp_path / "run", key).values()] for key in ("loss", "valid_vrmse")])
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
     longer = run_yaml(train={"compile": False, "steps": len(found[0][0]) + 2})

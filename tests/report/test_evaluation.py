@@ -75,7 +75,7 @@ def test_films_show_the_rollout_of_the_worst_trajectory_step_by_step(report, eva
 def test_the_report_holds_every_record(report, evaluation):
     cells = "|".join(Reader(report).words)
     for record in evaluation.records:
-        row = [record.system, record.field, forecast_text(record), error_text(record.nrmse)]
+        row = [record.system, record.field, forecast_text(record), error_text(record.vrmse)]
         assert "|".join(row) in cells
 
 

@@ -25,7 +25,7 @@ def curve(axes, label):
 
 def rollout_records(errors, persistence, system="gas", kind="rollout"):
     return [
-        Record(system, "all", kind, step + 1, {"nrmse": error}, {"nrmse": other}, 1, extrapolation_nrmse=other)
+        Record(system, "all", kind, step + 1, {"vrmse": error}, {"vrmse": other}, 1, extrapolation_vrmse=other)
         for step, (error, other) in enumerate(zip(errors, persistence, strict=True))
     ]
 
@@ -68,7 +68,7 @@ def test_a_rollout_is_drawn_beside_persistence():
     (axes,) = figure.axes
     assert curve(axes, "MATEY").get_ydata().tolist() == [0.1, 0.2]
     assert curve(axes, "persistence").get_ydata().tolist() == [0.3, 0.5]
-    assert axes.get_yscale() == "log" and "NRMSE" in axes.get_ylabel()
+    assert axes.get_yscale() == "log" and "VRMSE" in axes.get_ylabel()
 
 
 def test_spectra_have_a_panel_for_each_field_and_leave_out_what_blew_up():
@@ -92,7 +92,7 @@ def test_curves_of_training_leave_out_systems_that_a_step_did_not_see():
     log = [
         {"step": 1, "loss": 0.4, "loss_by_system": {"gas": 0.4}},
         {"step": 2, "loss": 0.3, "loss_by_system": {"gas": 0.2, "plasma": 0.4}},
-        {"step": 2, "valid_nrmse": 0.3, "valid_nrmse_by_system": {"gas": 0.2, "plasma": 0.4}},
+        {"step": 2, "valid_vrmse": 0.3, "valid_vrmse_by_system": {"gas": 0.2, "plasma": 0.4}},
     ]
     loss, validation = plots.training_figure(log).axes
     assert curve(loss, "plasma").get_xdata().tolist() == [2]

@@ -12,7 +12,7 @@ GAS = {"mass": 0.5, "truth_mass": 1e-7}
 
 def record(kind, lead, physics, system="gas", field="all"):
     return Record(
-        system, field, kind, lead, {"nrmse": 0.1}, {"nrmse": 0.2}, 4, extrapolation_nrmse=0.3, physics=physics
+        system, field, kind, lead, {"vrmse": 0.1}, {"vrmse": 0.2}, 4, extrapolation_vrmse=0.3, physics=physics
     )
 
 
@@ -69,7 +69,7 @@ def test_the_printed_table_gives_errors_ratio_and_tokens_within_a_hundred_column
         first.system,
         "lead",
         "1",
-        *(error_text(each[name]) for name in ("nrmse", "vrmse") for each in (first.errors, first.persistence)),
+        *(error_text(each[name]) for name in ("vrmse", "nrmse") for each in (first.errors, first.persistence)),
         f"{first.ratio:.3f}",
         number(first.seams),
         "5",

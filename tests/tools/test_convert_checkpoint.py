@@ -51,7 +51,7 @@ def test_two_ranks_with_zero3_go_on_as_one_with_zero1_and_as_a_sequence_group(ru
     for name in ("one", "group"):
         succeed(convert(tmp_path / "run", "--to", "universal", "--out", tmp_path / name))
     succeed(pretrain(config, "--resume", **two, **zero3))
-    expected = (metrics(tmp_path / "run"), metrics(tmp_path / "run", "valid_nrmse"))
+    expected = (metrics(tmp_path / "run"), metrics(tmp_path / "run", "valid_vrmse"))
 
     refused = pretrain(config, "--resume", deepspeed_config="ds_configs/zero1.json")
     assert refused.returncode == 2 and f"--to universal --out {tmp_path}/run_universal`" in refused.stderr
@@ -66,7 +66,7 @@ def test_two_ranks_with_zero3_go_on_as_one_with_zero1_and_as_a_sequence_group(ru
     )
     succeed(pretrain(config, "--resume", **two, deepspeed_config="ds_configs/zero1.json"))
     for name in ("one", "group"):
-        resumed = (metrics(tmp_path / name), metrics(tmp_path / name, "valid_nrmse"))
+        resumed = (metrics(tmp_path / name), metrics(tmp_path / name, "valid_vrmse"))
         for before, after in zip(expected, resumed, strict=True):
             assert after == pytest.approx(before, rel=1e-6), name
     # What was saved after the resume is DeepSpeed's again, and goes on as it is.

@@ -46,7 +46,7 @@ def written_run(folder, errors):
     lines = []
     for step, error in enumerate(errors, start=1):
         lines.append({"step": step, "loss": 2 * error, "seconds": 0.5})
-        by_system = {"valid_nrmse_by_system": {"waves": error}, "valid_persistence_by_system": {"waves": 0.4}}
-        lines.append({"step": step, "valid_nrmse": error, **by_system})
+        by_system = {"valid_vrmse_by_system": {"waves": error}, "valid_persistence_by_system": {"waves": 0.4}}
+        lines.append({"step": step, "valid_vrmse": error, **by_system})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from matey.config import ConfigError
-from matey.metrics import nrmse
+from matey.metrics import nrmse, vrmse
 from matey.model.prepare import prepare
 from matey.model.sequence_group import RankGroup, SequenceGroup
 from matey.train.ahead import for_loss
-from matey.train.loss import GRADIENT, NRMSE, LossScale, errors_of, training_loss
+from matey.train.loss import GRADIENT, NRMSE, LossScale, errors_of, training_loss, vrmse_of
 from tests.support.laws import law
 from tests.support.models import VOCABULARY, make_batch, make_model
 
@@ -24,6 +24,8 @@ def test_the_error_in_patch_space_is_that_of_the_assembled_field(token_set, grid
     (in_patches,) = errors_of([forecast], SequenceGroup())
     assert torch.allclose(in_patches, nrmse(forecast.field(), batch.target), rtol=1e-10)
     assert torch.allclose(make_model(set=token_set)(batch).loss, in_patches.mean(), rtol=1e-10)
+    (by_deviation,) = vrmse_of([forecast], SequenceGroup())
+    assert torch.allclose(by_deviation, vrmse(forecast.field(), batch.target), rtol=1e-8)
     assert (in_patches > 1e-3).all()
 
 
@@ -41,6 +43,8 @@ def test_cells_without_data_change_no_loss_and_are_nan_in_forecasts():
         by_hand = np.sqrt((missed**2).sum((2, 3, 4)) / (true**2).sum((2, 3, 4)))
         np.testing.assert_allclose(errors.detach(), by_hand, rtol=1e-10)
         np.testing.assert_allclose(nrmse(forecast.field(), target).detach(), by_hand, rtol=1e-10)
+        (by_deviation,) = vrmse_of([forecast], SequenceGroup())
+        np.testing.assert_allclose(by_deviation.detach(), vrmse(forecast.field(), target).detach(), rtol=1e-8)
         errors.mean().backward()
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         assert all(gradient.isfinite().all() for gradient in gradients) and any(each.any() for each in gradients)
@@ -63,9 +67,10 @@ def test_a_perfect_prediction_has_a_finite_gradient():
 
 def test_a_scale_goes_through_the_errors_of_all_leads_where_they_follow_a_power():
     errors = {lead: 0.03 * lead**0.6 for lead in (1, 2, 5, 9)}
-    at = LossScale.through(errors).at(torch.tensor(list(errors)).double())
-    assert at.tolist() == pytest.approx(list(errors.values()))
-    assert LossScale().at(torch.tensor([1.0, 7.0])).tolist() == [1, 1]
+    both = torch.tensor([*errors.values()]).double(), torch.tensor([*errors]).double()
+    assert LossScale.through(errors).loss(both[0][:, None], both[1]).tolist() == pytest.approx([1] * 4)
+    assert LossScale().loss(torch.ones(2, 3), torch.tensor([1.0, 7.0])).tolist() == [1, 1]
+    assert LossScale(0.5, weights=(1.0, 30.0)).loss(torch.tensor([[0.2, 0.01]]), torch.ones(1)).item() == 0.5
 
 
 def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():

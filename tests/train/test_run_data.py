@@ -3,6 +3,7 @@
 The ranges of scales that a network is told of: those of the trajectories that are trained on.
 """
 
+import math
 from collections import Counter
 
 import h5py
@@ -16,7 +17,7 @@ from matey.data.reading import read_windows
 from matey.data.trajectories import DataError
 from matey.train.loss import LossScale
 from matey.train.run import pretrain
-from matey.train.run_data import loss_scales, open_data, seen_scales, validation_windows
+from matey.train.run_data import loss_scales, open_data, seen_scales, validation_windows, weighted_fields
 from tests.support.laws import law
 from tests.support.small_files import write_swe, write_waves
 
@@ -48,8 +49,27 @@ def test_a_balanced_loss_is_in_units_of_persistence_on_the_training_windows(run_
     expected = [persistence(path, data.splits[0].train, history=2, lead=lead) for lead in (1, 2)]
     scales = loss_scales(run, data)
     assert list(scales) == ["shallow_water"]
-    assert scales["shallow_water"].at(torch.tensor([1.0, 2.0])).tolist() == pytest.approx(expected, rel=1e-5)
+    assert 1 / scales["shallow_water"].loss(torch.ones(2, 1), torch.tensor([1.0, 2.0])) == pytest.approx(
+        expected, rel=1e-5
+    )
     assert loss_scales(load_config(run_yaml(train={"loss": "nrmse"})), data) == {"shallow_water": LossScale()}
+
+
+@pytest.mark.parametrize("loss", ["balanced", "nrmse"])
+def test_the_loss_measures_kelvin_and_noise_by_the_noise_and_untrained_it_is_near_one(run_yaml, tmp_path, loss):
+    path = tmp_path / "swe" / "2D_rdb_NA_NA.h5"
+    with h5py.File(path, "a") as file:
+        for number, group in enumerate(file.values()):
+            noise = np.random.default_rng(number).normal(size=group["data"].shape)
+            group["data"][:] = 280 + 0.01 * noise
+    run = load_config(run_yaml(train={"loss": loss}))
+    data = open_data(run)
+    scale = loss_scales(run, data)["shallow_water"]
+    assert scale.weights == pytest.approx((28_000,), rel=0.05)
+    assert "water_height (28" in weighted_fields(data, {"shallow_water": scale})[0]
+    untrained = math.sqrt(2) * 0.01 / 280  # NRMSE of the last frame again
+    found = scale.loss(torch.tensor([[untrained]]), torch.ones(1)).item()
+    assert found == pytest.approx({"balanced": 1, "nrmse": math.sqrt(2)}[loss], rel=0.05)
 
 
 def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own(run_yaml, tmp_path):
@@ -75,7 +95,8 @@ def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own
     assert list(scales) == [source.system for source in data.mixture.sets] and len(scales) == 3
     path = tmp_path / "swe" / "2D_rdb_NA_NA.h5"
     expected = [persistence(path, data.splits[0].train, history=2, lead=1, every=every) for every in (1, 2)]
-    assert [scale.at(torch.ones(1)).item() for scale in scales.values()][:2] == pytest.approx(expected, rel=1e-5)
+    found = [1 / scale.loss(torch.ones(1, 1), torch.ones(1)).item() for scale in scales.values()][:2]
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_balanced_loss_of_a_system_that_stands_still_is_refused(run_yaml, tmp_path):

@@ -89,4 +89,4 @@ def test_an_evaluation_reads_what_the_model_is_told_and_no_more(model, data):
     assert {record.field for record in found.records} == {"water_height", "all"}
     untold = replace(held_out, sets=(data.with_given([]),))
     others = evaluate(model, untold, protocol, plan_tasks(model, untold, protocol))
-    assert [record.nrmse for record in found.records] != [record.nrmse for record in others.records]
+    assert [record.vrmse for record in found.records] != [record.vrmse for record in others.records]
