@@ -123,8 +123,8 @@ def contents(data: TrajectorySet, values: Range, num_faults: int) -> str:
     rows = {
         "files": f"{len(data.sources)}: {seen_from(Path(), data.sources[0])}{more}",
         "trajectories": f"{data.num_trajectories} of {spread(about.num_frames for about in known)} frames",
-        **{f"along {axis}": along(known, number) for number, axis in enumerate("zyx")},
-        "time step": spread(about.time_step for about in known),
+        **{f"along {axis}": along(known, number, unit_along(data, axis)) for number, axis in enumerate("zyx")},
+        "time step": spread(about.time_step for about in known) + unit_along(data, "time"),
     }
     for name in dict.fromkeys(name for about in known for name in about.parameters):
         rows[name] = spread(about.parameters[name] for about in known if name in about.parameters)
@@ -156,9 +156,16 @@ def field_table(data: TrajectorySet, values: Range) -> list[str]:
     return text_table(["field", "unit", "least", "mean", "most", "deviation"], rows, num_text=2).splitlines()
 
 
-def along(trajectories: Sequence[Trajectory], axis: int) -> str:
+def unit_along(data: TrajectorySet, axis: str) -> str:
+    """Return the unit of an axis as the first trajectory states it, after a blank; empty where it states none."""
+    axes = [name for name, size in zip("zyx", data.trajectories[0].grid, strict=True) if size > 1]
+    own = data.coordinates(axis, [0]) if axis in ("time", *axes) else None
+    return "" if own is None or own.unit in ("", "?", "1") else f" {own.unit.partition(' since ')[0]}"
+
+
+def along(trajectories: Sequence[Trajectory], axis: int, unit: str) -> str:
     """Describe a grid axis by its cells, their size and the boundaries; one entry for each combination that occurs."""
-    kinds = dict.fromkeys((a.grid[axis], f"{a.spacing[axis]:.6g}", a.boundary[axis]) for a in trajectories)
+    kinds = dict.fromkeys((a.grid[axis], f"{a.spacing[axis]:.6g}{unit}", a.boundary[axis]) for a in trajectories)
     return "; ".join("no axis" if end == "none" else f"{n} cells of {size}, {end}" for n, size, end in kinds)
 
 

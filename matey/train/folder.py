@@ -295,7 +295,8 @@ def is_done(path: Path, steps: int) -> bool:
 
 def cannot_write(path: Path, error: OSError) -> str:
     """Return a sentence about a run's folder that cannot be written."""
-    return f"Cannot write to {path} ({error.strerror}); choose another output.dir."
+    advice = "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another output.dir"
+    return f"Cannot write to {path} ({error.strerror}); {advice}."
 
 
 def _check_entries(path: Path) -> None:

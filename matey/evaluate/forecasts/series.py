@@ -515,19 +515,18 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     """Return a table with a line for each field and means over the trajectories.
 
     The means of a field over the domain are those of the last known frame and of the last forecast frame; for a conserved
-    quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frame. Errors
-    are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have; beside them stand
-    those of the known frame again, as in `matey.report.evaluation.summary_text`.
+    quantity in a closed domain they agree. The drift is their difference over the root mean square of the known frames.
+    Errors are those of the last frames with a truth, which a trajectory with NaN or infinity there does not have; beside them
+    stand those of the known frame again, as in `matey.report.evaluation.summary_text`.
     """
-    known, last, drifts, errors = [], [], [], []
+    known, last, sizes, errors = [], [], [], []
     counts: set[int] = set()  # of the true frames at which errors are taken
     for place, number in enumerate(request.trajectories):
         before = request.data.read(number, request.last_known, request.last_known + 1)[0].astype(np.float64)
         after = file.read(place, place + 1, request.num_steps - 1, request.num_steps)[0, 0].astype(np.float64)
         known.append(before.mean(axis=CELLS, where=~np.isnan(before)))
         last.append(after.mean(axis=CELLS, where=~np.isnan(before)))
-        size = np.sqrt(np.nanmean(before**2, axis=CELLS))
-        drifts.append((last[-1] - known[-1]) / np.maximum(size, 1e-30))
+        sizes.append(np.sqrt(np.nanmean(before**2, axis=CELLS)))
         num_true = request.num_true(number)
         if num_true and (target := request.truth(number, num_true)) is not None:
             forecast = file.read(place, place + 1, num_true - 1, num_true)[0, 0]
@@ -539,9 +538,9 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
     error_head = [f"NRMSE at step {min(counts)}{most}", "of last", "VRMSE", "of last"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
     for index, name in enumerate(request.data.fields):
-        start, end, drift = (np.mean(values, axis=0)[index] for values in (known, last, drifts))
+        start, end, size = (np.mean(values, axis=0)[index] for values in (known, last, sizes))
         error = map(error_text, torch.stack(errors).mean(dim=0)[:, index].tolist()) if errors else []
-        rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{drift:+.2%}", *error])
+        rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{(end - start) / max(size, 1e-30):+.2%}", *error])
     if not errors:
         return text_table(head, rows)
     of_model, of_last = torch.stack(errors).mean(dim=0).reshape(2, 2, -1)[1]  # VRMSE of each field
