@@ -231,7 +231,8 @@ def persistence_by_system(
     scales = {}
     for system, of_leads in of_systems.items():
         everything = torch.stack([numbers for of_lead in of_leads.values() for numbers in of_lead])
-        weights = weights_of(*everything[:, 1:].mean(dim=0).sqrt().tolist())
+        sizes, deviations = everything[:, 1:].mean(dim=0).sqrt().tolist()
+        weights = () if loss.balanced and len(sizes) == 1 else weights_of(sizes, deviations)  # it would cancel
         factor = everything.new_tensor(weights or [1.0])
         errors = {lead: [(each[0] * factor).mean().item() for each in of_lead] for lead, of_lead in of_leads.items()}
         scales[system] = {lead: sum(values) / len(values) for lead, values in sorted(errors.items())}, weights
