@@ -38,7 +38,7 @@ def beats_persistence_and_the_stencil(printed, shown):
     assert all(ours < theirs for ours, theirs in zip(at_leads, errors["stencil"], strict=False))
     assert rolled_out < errors["persistence"][2]
     (empty,) = re.findall(r"^([\d.]+)% of the forecast and \1% of the cells hold no data$", printed, re.M)
-    (error,) = re.findall(r"^tracer +\S+ +\S+ +\S+ +([\d.]+) ", printed.rpartition("NRMSE at step")[2], re.M)
+    (error,) = re.findall(r"^tracer +\S+ +\S+ +\S+ +([\d.]+) ", printed.rpartition("VRMSE at step")[2], re.M)
     assert 5 < float(empty) < 10 and float(error) < 0.5
 
 

@@ -168,7 +168,7 @@ def show_forecast() -> int:
         matey show-forecast --checkpoint RUN_OR_MODEL --data PATH --out forecast.png [--steps 20,40,60]
 
     Upper row: the last frame that the model knows, and what it forecasts from there over its own predictions, each under the
-    mesh of the tokens into which the model cuts it. Lower row: the truth. Errors are the field's NRMSE.
+    mesh of the tokens into which the model cuts it. Lower row: the truth. Errors are the field's VRMSE.
     """
     parser = parser_of(show_forecast)
     add = parser.add_argument

@@ -144,7 +144,7 @@ def draw_forecast(args: argparse.Namespace) -> int:
         write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
         assert view.layout is not None  # only peers have no tokens, and none comes here
-        found = f"NRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
+        found = f"VRMSE {error_text(error)}, persistence {error_text(persistence)}" if view.step else "known"
         print(f"{view.step:5d} snapshots later: {view.layout.num_tokens} tokens, {found}")
     takes = trained.model.config
     notes = without_seen(held_out, trained.seen, trained.split, "score").notes

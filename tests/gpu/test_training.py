@@ -144,7 +144,7 @@ def test_the_demo_learns(device, config, run_yaml, tmp_path):
     last = next(line for line in reversed(lines) if "valid_vrmse" in line)
     persistence = last["valid_persistence_by_system"]["shallow_water"]
     PROVED.append(
-        f"{device}, demo, {config}: NRMSE {last['valid_vrmse']:.3f} after {num_steps} steps, persistence {persistence:.3f}"
+        f"{device}, demo, {config}: VRMSE {last['valid_vrmse']:.3f} after {num_steps} steps, persistence {persistence:.3f}"
     )
     assert f"{device}" in result.stdout and last["valid_vrmse"] < (persistence if device == "cuda" else 1.5)
 

@@ -38,7 +38,7 @@ def test_file_film_and_series_are_of_the_same_forecast(predict, tmp_path):
     result = predict("--trajectories", "2,0", "--conserve", *probes, "--animate", tmp_path / "swe.gif")
     assert result.returncode == 0 and result.stderr == "", result.stderr
     assert "Rollouts of shallow_water keep no totals: nothing is known to be conserved" in result.stdout
-    assert "swe.nc: trajectories: 2, snapshots of each: 12." in result.stdout and "NRMSE at step 10" in result.stdout
+    assert "swe.nc: trajectories: 2, snapshots of each: 12." in result.stdout and "VRMSE at step 10" in result.stdout
     with xarray.open_dataset(tmp_path / "swe.nc") as found, Image.open(tmp_path / "swe.gif") as film:
         assert found.trajectory.values.tolist() == [2, 0] and film.n_frames == 12
         rows = list(csv.DictReader((tmp_path / "swe.probes.csv").open()))

@@ -52,7 +52,7 @@ def go_back(run):
 def test_a_run_leaves_whole_checkpoints_metrics_and_the_best_weights(whole):
     result, run = whole
     errors = metrics(run, "valid_vrmse")
-    assert set(errors) == {2, 4} and f"Step 4: validation NRMSE {error_text(errors[4])}" in result.stdout
+    assert set(errors) == {2, 4} and f"Step 4: validation VRMSE {error_text(errors[4])}" in result.stdout
     table = result.stdout.partition("best validation")[2].split()
     assert table[table.index("shallow_water") + 1] == error_text(min(errors.values()))
     assert f"Next: matey evaluate --checkpoint {run} --out {run}" in result.stdout

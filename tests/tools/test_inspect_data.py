@@ -106,7 +106,7 @@ def test_the_rollout_is_drawn_and_its_tokens_and_errors_are_printed(tmp_path):
     known, *forecasts = result.stdout.splitlines()
     assert re.fullmatch(r" +0 snapshots later: \d+ tokens, known", known)
     assert [line.split()[0] for line in forecasts] == ["2", "5"]
-    errors = [re.search(r"NRMSE (\S+), persistence (\S+)", line) for line in forecasts]
+    errors = [re.search(r"VRMSE (\S+), persistence (\S+)", line) for line in forecasts]
     assert all(0 < float(error[1]) < 1 and 0 < float(error[2]) < 1 for error in errors)
     tokens = [int(line.split()[3]) for line in result.stdout.splitlines()]
     assert all(16 <= number <= 256 for number in tokens)  # of 8 x 8 or 4 x 4 cells

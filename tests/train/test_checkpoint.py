@@ -40,7 +40,7 @@ def test_a_run_that_goes_on_decays_and_validates_as_its_settings_now_say(run_yam
     )
     result = succeed(pretrain(changed, "--resume", **ranks))
     assert "What is validated has changed since step 4: the best weights are chosen anew" in result.stdout
-    assert "Step 6: validation NRMSE" in result.stdout and "the best so far" in result.stdout
+    assert "Step 6: validation VRMSE" in result.stdout and "the best so far" in result.stdout
     folder = tmp_path / "run" / "checkpoints" / "step_000006"
     (path, *_) = folder.glob("*optim_states.pt")
     saved = torch.load(path, weights_only=False)["optimizer_state_dict"]

@@ -533,9 +533,9 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
             guesses = torch.from_numpy(np.stack([forecast, before]))  # (2, f, z, y, x)
             truth = torch.from_numpy(target).double().expand_as(guesses)
             counts.add(num_true)
-            errors.append(torch.cat([nrmse(guesses, truth), vrmse(guesses, truth)]))
+            errors.append(torch.cat([vrmse(guesses, truth), nrmse(guesses, truth)]))
     most = f" to {max(counts)}" if len(counts) > 1 else ""
-    error_head = [f"NRMSE at step {min(counts)}{most}", "of last", "VRMSE", "of last"] if counts else []
+    error_head = [f"VRMSE at step {min(counts)}{most}", "of last", "NRMSE", "of last"] if counts else []
     head, rows = ["mean of the domain", "known", f"step {request.num_steps}", "drift", *error_head], []
     for index, name in enumerate(request.data.fields):
         start, end, size = (np.mean(values, axis=0)[index] for values in (known, last, sizes))
@@ -543,7 +543,7 @@ def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
         rows.append([name, f"{start:.5g}", f"{end:.5g}", f"{(end - start) / max(size, 1e-30):+.2%}", *error])
     if not errors:
         return text_table(head, rows)
-    of_model, of_last = torch.stack(errors).mean(dim=0).reshape(2, 2, -1)[1]  # VRMSE of each field
+    of_model, of_last = torch.stack(errors).mean(dim=0).reshape(2, 2, -1)[0]  # VRMSE of each field
     worse = [name for name, is_worse in zip(request.data.fields, of_model > of_last, strict=True) if is_worse]
     warning = (
         f"\nWorse than the last frame again: {', '.join(worse)}. A longer --lead takes fewer steps." if worse else ""

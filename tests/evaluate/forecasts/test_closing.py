@@ -19,7 +19,7 @@ def test_a_bad_value_in_the_truth_leaves_only_its_error_out(tmp_path):
     forecasts.write(tmp_path / "out.h5")
     request = forecasts.request
     file = FORMATS[".h5"].open_file(tmp_path / "out.h5", forecasts.contents, "r")
-    assert "NRMSE at step 3" in closing_table(request, file)
+    assert "VRMSE at step 3" in closing_table(request, file)
     of_bad, of_good = probe(request, file, cells_of(request, [(2, 3), (0, 0)]))[2:]
     assert (
         np.isnan(of_bad.truth[-1]) and np.isfinite(of_bad.truth[:-1]).all() and np.isfinite(of_bad.forecast[2:]).all()
