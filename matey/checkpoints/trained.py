@@ -121,6 +121,8 @@ def load_model(folder: Path) -> MateyModel:
     if (kind := read_json(folder / run_files.MODEL_CONFIG).get("model_type")) != MateyModel.config_class.model_type:
         raise CheckpointError(f"{folder} holds a model of type {shortened(kind)}, not 'matey'.")
     try:
+        for weights in folder.glob("*.safetensors"):
+            weights.open("rb").close()  # Hugging Face calls one that may not be read missing
         model, info = MateyModel.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, attention="auto", local_files_only=True
         )
