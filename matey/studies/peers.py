@@ -23,6 +23,7 @@ from matey.studies.table import Panel, Row, tasks_in
 
 TIMED_STEPS, FIRST_TIMED = 60, 10
 SHARE_OF_WARMUP = 30  # a run's warm-up is at most one thirtieth of its steps
+CHECKPOINT_EVERY = 1000  # steps; a study that was cut off goes on from there
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Comparison(Study[Point]):
         """Train on one thread, like the peers."""
         settings = [*self.overrides(point), f"train.steps={steps}", f"output.dir={in_yaml(folder)}"]
         warmup = min(self.run_config(point).train.warmup_steps, steps // SHARE_OF_WARMUP)
-        settings += [f"train.{key}={steps}" for key in ("validate_every", "checkpoint_every")]
+        settings += [f"train.validate_every={steps}", f"train.checkpoint_every={min(steps, CHECKPOINT_EVERY)}"]
         settings += [f"train.warmup_steps={warmup}", "train.log_every=1", "parallel.threads=1"]
         flags = {"deepspeed_config": "ds_configs/zero0.json", "resume": True, "config": ROOT / DEMO}
         command = script("launch/pretrain.py", flags, settings)
