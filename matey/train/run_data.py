@@ -35,7 +35,7 @@ from matey.model.given import ranges_of, united, widened
 from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.folder import cannot_write
-from matey.train.loss import Loss, LossScale, weights_of
+from matey.train.loss import NRMSE, Loss, LossScale, weights_of
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
     """
     loss: Loss = LOSSES[run.train.loss]
     windows = _windows_of(run, data.mixture.sets, data.mixture.train)
-    scales = persistence_by_system(data.mixture.sets, windows, run.data.history, loss)
+    # Of another loss only the weights are asked for, and NRMSE reads no more than a few layers at once.
+    scales = persistence_by_system(data.mixture.sets, windows, run.data.history, loss if loss.balanced else NRMSE)
     if not loss.balanced:
         return {system: LossScale(weights=weights) for system, (_, weights) in scales.items()}
     if still := [system for system, (of_leads, _) in scales.items() if 0 in of_leads.values()]:
