@@ -22,10 +22,10 @@ throughout is predicted as this floor times a decoded value of order one, so its
 larger constant would hide the errors of fields in small units, and none at all would give 0 / 0.
 """
 
-VRMSE_EPSILON = 1e-12
-"""Added to the variance of the target, times its mean square: float32 does not resolve less.
+VRMSE_EPSILON = 1e-7
+"""Added to the variance of the target in the square of the field's unit, as The Well does.
 
-The Well adds 1e-7 in the square of the field's unit, which hides the errors of fields in small units.
+Where the mean square is below 1, it is this share of it: the errors of fields in small units would be hidden.
 """
 
 CELLS = (-3, -2, -1)
@@ -89,7 +89,7 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
 def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     """Root mean square error over the standard deviation of the target (The Well, arXiv:2412.00568).
 
-    As in The Well's code, the variance is the unbiased one; see `VRMSE_EPSILON` for what is added to it.
+    As in The Well's code, the variance is the unbiased one and `VRMSE_EPSILON` is added to it.
 
     Args:
         prediction: ``(b, f, z, y, x)``, the predicted frames.
@@ -139,7 +139,7 @@ def _vrmse_of(sums: CellSums) -> Tensor:
 def vrmse_of_sums(error: Tensor, target: Tensor, target_deviation: Tensor, num_cells: Tensor) -> Tensor:
     """Return `vrmse` of the sums over the cells that `CellSums` names; NaN for a single cell."""
     variance = target_deviation / (num_cells - 1)
-    floor = VRMSE_EPSILON * target / num_cells + NRMSE_EPSILON**2
+    floor = VRMSE_EPSILON * (target / num_cells).clamp_max(1) + NRMSE_EPSILON**2
     return (error / num_cells / (variance + floor)).sqrt()
 
 

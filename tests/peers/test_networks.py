@@ -177,4 +177,5 @@ def test_training_a_network_lowers_its_loss_and_ends_before_a_step_too_many(kind
     assert np.mean(training.losses[-(training.steps // 4) :]) < 0.8
     protocol = replace(protocol_of(3, 20), rollout_steps=0)
     records = records_of(peer, hold_out(data.sets, "train", 2, run.data), protocol)
-    assert max(record.ratio for record in records) < 0.9
+    ratios = [record.errors["nrmse"] / record.persistence["nrmse"] for record in records]
+    assert max(ratios) < 0.9  # these waves pass through rest, where nothing deviates from the mean

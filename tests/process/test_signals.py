@@ -69,7 +69,7 @@ def test_a_run_asked_to_leave_while_it_imports_saves_and_leaves(run_yaml, tmp_pa
 
 @pytest.mark.parametrize("script", ["pretrain", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_ctrl_c_while_a_run_imports_ends_it_with_a_word(run_yaml, script):
-    with importing(script, run_yaml()) as process:
+    with importing(script, run_yaml(model={"scheme": "vit"})) as process:
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "Interrupted.\n")

@@ -55,7 +55,7 @@ def test_a_balanced_loss_is_in_units_of_persistence_on_the_training_windows(run_
     assert loss_scales(load_config(run_yaml(train={"loss": "nrmse"})), data) == {"shallow_water": LossScale()}
 
 
-def test_the_loss_measures_kelvin_and_noise_by_the_noise_and_untrained_it_is_near_one(run_yaml, tmp_path):
+def test_the_loss_measures_kelvin_and_noise_by_the_noise(run_yaml, tmp_path):
     with h5py.File(tmp_path / "swe" / "2D_rdb_NA_NA.h5", "a") as file:
         for number, group in enumerate(file.values()):
             noise = np.random.default_rng(number).normal(size=group["data"].shape)
