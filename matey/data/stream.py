@@ -31,8 +31,12 @@ from matey.process.ending import end_workers, worker_files
 from matey.process.signals import END_READING
 
 
-def leave_signals_to_the_run(worker: int) -> None:
-    """Make a worker ignore the signals that ask its run to leave, since Slurm and terminals send them to every process."""
+def leave_signals_to_the_run(worker: int, is_child: bool = True) -> None:
+    """Make a worker ignore the signals that ask its run to leave, since Slurm and terminals send them to every process.
+
+    It ends if the run, whose child it is unless a server forks it, was killed meanwhile: PyTorch's watchdog, which starts next,
+    would take whatever has adopted the worker for its run, and the worker would never end.
+    """
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     # The folder of its sockets is made before it can be asked to end: in between, it would be left behind.
@@ -45,6 +49,8 @@ def leave_signals_to_the_run(worker: int) -> None:
         multiprocessing.current_process()._config["tempdir"] = folder  # type: ignore[attr-defined]
         Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-100)
     signal.signal(END_READING, partial(_end, folder))
+    if is_child and os.getppid() != run.pid:
+        _end(folder, END_READING, None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [END_READING])
     # By default a worker drops data that it cannot hand over, and the process that reads from it would wait for ever.
     multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_by)  # type: ignore[attr-defined]
@@ -155,13 +161,14 @@ def micro_batches(
     if workers == 0:
         items = map(reads.__getitem__, indices)
     else:
+        method = start_method or multiprocessing.get_start_method()
         items = DataLoader(
             reads,
             batch_size=None,
             sampler=indices,
             num_workers=workers,
             multiprocessing_context=start_method,
-            worker_init_fn=leave_signals_to_the_run,
+            worker_init_fn=partial(leave_signals_to_the_run, is_child=method != "forkserver"),
             collate_fn=_as_it_is,
             # Without its own, the loader draws a seed from torch's global generator, and a run with workers would
             # differ from one without.

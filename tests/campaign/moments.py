@@ -92,15 +92,6 @@ def environments(folder: Path, num_ranks: int) -> list[dict[str, str]]:
     return [variables | {"TMPDIR": str(folder / "tmp")} for variables in of_ranks]
 
 
-def described(process: psutil.Process) -> str:
-    """Return what tells why a process is still there."""
-    try:
-        about = process.as_dict(["pid", "ppid", "status", "num_threads", "cmdline"])
-        return f"{about}, waits in {Path(f'/proc/{process.pid}/wchan').read_text()}"
-    except (OSError, psutil.NoSuchProcess):
-        return f"{process.pid}, which has just ended"
-
-
 class Ranks:
     """The ranks of a run without a launcher, or one other program, each in a session of its own."""
 
@@ -152,7 +143,7 @@ class Ranks:
             if (self.numbers & set(map(int, re.findall(r"\d+", name))))
             or (name.startswith("sem.") and not is_half_made(name) and not self._is_of_others(name))
         ]
-        processes = [f"process {described(process)}" for process in self.processes()]
+        processes = [f"process {process.pid}" for process in self.processes()]
         return processes + ours + [str(path) for path in self._temporary.rglob("*")]
 
     def _is_of_others(self, name: str) -> bool:

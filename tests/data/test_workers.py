@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import weakref
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from matey.data import DataError, Mixture, micro_batches, open_dataset
 from matey.data.stream import ends_of_workers_heard_later
 from matey.process.ending import end_workers
-from tests.support.programs import start
+from tests.support.paths import ROOT
+from tests.support.programs import clean_environment, start
 
 
 @pytest.fixture
@@ -128,3 +131,29 @@ print(len(next(stream)))
 """
     result = start([sys.executable, "-c", program], timeout=100)
     assert (result.returncode, result.stdout, result.stderr) == (0, "1\n", "")
+
+
+KILLED_AS_WORKERS_START = """
+import os, sys, time
+from multiprocessing import active_children
+from matey.data import open_dataset, stream
+from matey.data.windows import Mixture
+made = stream.tempfile.mkdtemp
+stream.tempfile.mkdtemp = lambda **how: time.sleep(1) or made(**how)
+mixture = Mixture([open_dataset(sys.argv[1])], [(0,)], [1], 3, 4, 5)
+kept = stream.micro_batches(mixture, 0, 9, 1, 1, 0, 1, workers=2, start_method="fork")
+print(*(child.pid for child in active_children()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.processes
+def test_workers_whose_run_is_killed_while_they_start_end_too(shallow_water_file):
+    command = [sys.executable, "-c", KILLED_AS_WORKERS_START, shallow_water_file]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment(), cwd=ROOT) as run:
+        numbers = [int(number) for number in run.stdout.readline().split()]
+        workers = [psutil.Process(number) for number in numbers if psutil.pid_exists(number)]
+        _, left = psutil.wait_procs(workers, timeout=12)  # PyTorch's watchdog looks every five seconds
+        for worker in left:
+            worker.kill()
+    assert run.returncode == -signal.SIGKILL and len(numbers) == 2 and not left

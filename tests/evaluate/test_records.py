@@ -57,12 +57,6 @@ def test_all_is_the_mean_over_the_fields():
     assert record.ratio == pytest.approx(0.5)
 
 
-def test_the_ratio_to_a_perfect_baseline_is_defined():
-    exact = Record("gas", "all", "lead", 1, {"vrmse": 0.0}, {"vrmse": 0.0}, 1, extrapolation_vrmse=0.0)
-    assert exact.ratio == 1
-    assert replace(exact, errors={"vrmse": 0.1}).ratio == math.inf
-
-
 def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
     errors, persistence = {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}
     record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_vrmse=math.inf)
