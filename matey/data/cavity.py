@@ -26,14 +26,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange
 
 from matey.config import DataDescription
-from matey.data.arrays import NAME, NPY, map_npy
+from matey.config.description import FieldSource, ParameterSource
+from matey.data.arrays import map_npy
 from matey.data.described import DataFile, DescribedFiles
-from matey.data.hdf5 import attribute_of, hdf5_reader, is_npy, numbers
+from matey.data.hdf5 import attribute_of, hdf5_reader, is_npy
 from matey.data.stored import as_text
-from matey.data.trajectories import Cells, Coordinates, DataError, Reader, Trajectory, TrajectorySet
+from matey.data.trajectories import Coordinates, DataError, Reader
 
 SYSTEM = "mhd_cavity"
 HDF5 = DataDescription.model_validate(
@@ -51,8 +51,7 @@ HDF5 = DataDescription.model_validate(
         "parameters": {name: {"attribute": name} for name in ("Bx", "Re", "Re_m")},
     }
 )
-_NUMPY_NAME = re.compile(r"numpy_Bx_([-+.\de]+)_Re_([-+.\de]+)\.npy")
-_NUMPY_INTERVAL = 0.01
+_NUMPY_NAME = re.compile(r"numpy_Bx_[-+.\de]+_Re_[-+.\de]+\.npy")
 
 
 class CavityFiles(DescribedFiles):
@@ -61,50 +60,35 @@ class CavityFiles(DescribedFiles):
     length_unit = time_unit = "1"
 
 
-class CavityArray(TrajectorySet):
-    """One ``.npy`` file, which holds one trajectory; each read maps it into memory and touches only the frames asked for."""
-
-    system, fields, units = SYSTEM, tuple(HDF5.fields), ("1",) * len(HDF5.fields)
-    length_unit = time_unit = "1"
-
-    def __init__(self, path: Path) -> None:
-        """Describe the trajectory of ``path``.
-
-        Raises:
-            DataError: the array is truncated or not (t, y, x, 4).
-        """
-        array = map_npy(path)
-        shape, dtype = array.shape, array.dtype
-        if len(shape) != 4 or shape[-1] != len(self.fields) or 0 in shape or 1 in shape[1:3] or dtype.kind != "f":
-            raise DataError(
-                f"{path}: expected an array (t, y, x, 4) of {', '.join(self.fields)}, got {shape} of {dtype}; "
-                f"write the file again in this layout."
-            )
-        num_frames, num_y, num_x, _ = shape
-        name = _NUMPY_NAME.fullmatch(path.name)
-        assert name is not None, f"{path.name} is no name of this format"
-        applied_field, reynolds = name.groups()
-        self.trajectories = (
-            Trajectory(
-                source=path,
-                name=path.stem,
-                num_frames=num_frames,
-                grid=(1, num_y, num_x),
-                spacing=(1.0, 1 / (num_y - 1), 1 / (num_x - 1)),
-                boundary=("none", "wall", "wall"),
-                time_step=_NUMPY_INTERVAL,
-                parameters=numbers({"Bx": applied_field, "Re_m": reynolds}, ("Bx", "Re_m")),
-            ),
-        )
-
-    def _read_frames(self, trajectory: int, start: int, stop: int, cells: Cells) -> np.ndarray:
-        index = (slice(start, stop), *cells[1:], slice(None))
-        return rearrange(NPY.read(self.trajectories[trajectory].source, NAME, index), "t y x f -> t f 1 y x")
+class CavityArrays(CavityFiles):
+    """Arrays of the published layout, whose places follow from the number of points."""
 
     def _read_coordinates(self, axis: str, trajectories: Sequence[int]) -> Iterator[Coordinates | None]:
         for about in (self.trajectories[number] for number in trajectories):
             places = None if axis == "time" else np.linspace(-0.5, 0.5, about.grid["zyx".index(axis)])
             yield None if places is None else Coordinates(places, self.length_unit)
+
+
+def open_array(path: Path) -> CavityArrays:
+    """Describe the trajectory of a ``.npy`` file.
+
+    Raises:
+        DataError: the array is truncated or not (t, y, x, 4).
+    """
+    array = map_npy(path)
+    shape, dtype = array.shape, array.dtype
+    if len(shape) != 4 or shape[-1] != len(HDF5.fields) or 0 in shape or 1 in shape[1:3] or dtype.kind != "f":
+        raise DataError(
+            f"{path}: expected an array (t, y, x, 4) of {', '.join(HDF5.fields)}, got {shape} of {dtype}; "
+            f"write the file again in this layout."
+        )
+    description = {
+        "fields": {name: FieldSource(index=index, unit="1") for index, name in enumerate(HDF5.fields)},
+        "spacing": {"y": 1 / (shape[1] - 1), "x": 1 / (shape[2] - 1)},
+        "time_step": 0.01,
+        "parameters": {"Bx": ParameterSource(in_name="Bx_{}"), "Re_m": ParameterSource(in_name="Re_{}")},
+    }
+    return CavityArrays(HDF5.model_copy(update=description), [DataFile((path,))])
 
 
 HDF5_READER = hdf5_reader(
@@ -116,5 +100,5 @@ ARRAY_READER = Reader(
     layout="cavity arrays (numpy_Bx_<b>_Re_<r>.npy, (t, y, x, 4))",
     suffixes=(".npy",),
     recognises=lambda path: is_npy(path) and _NUMPY_NAME.fullmatch(path.name) is not None,  # the content does not tell
-    open=CavityArray,
+    open=open_array,
 )
