@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -70,7 +70,7 @@ def open_dataset(
     """
     if isinstance(description, Mapping):
         description = description_of(description, f"The description of {path}")
-    (files,) = share(partial(_find, description), [path])
+    (files,) = share(partial(find_files, description=description), [path])
     parts = share(describe, files)
     unknown = [file for file, part in zip(files, parts, strict=True) if part is None]
     if len(unknown) == len(files):
@@ -107,7 +107,7 @@ def open_sets(section: DataSection, share: Share = alone) -> list[TrajectorySet]
 def check_found(path: str | Path, description: DataDescription | None = None) -> None:
     """Raise DataError if there is no file that `open_dataset` would open; paths on other machines are not checked."""
     if not isinstance(place(path), RemotePath):
-        _find(description, path)
+        find_files(path, description)
 
 
 def describe(file: DataFile) -> TrajectorySet | None:
@@ -136,7 +136,7 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     """
     parts: dict[tuple[object, ...], list[TrajectorySet]] = {}
     errors: dict[str, list[str]] = {}
-    for file in find_files(path, _suffixes()):
+    for file in find_files(path):
         try:
             part = describe(file) or _refuse(file)
         except DataError as error:
@@ -150,10 +150,6 @@ def open_each(path: str | Path) -> tuple[list[TrajectorySet], list[DataError]]:
     return [_joined(group) for group in parts.values()], found
 
 
-def _find(description: DataDescription | None, path: str | Path) -> list[DataFile]:
-    return find_files(path, _suffixes(), description)
-
-
 def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
     """Return the trajectories of all parts; parts with the same description become one."""
     together: list[TrajectorySet] = []
@@ -165,10 +161,6 @@ def _joined(parts: list[TrajectorySet]) -> TrajectorySet:
     of_each = (name for about in data.trajectories for name in (str(about.source), *about.parameters))
     check_printable(data.sources[0], (data.system, *data.fields, *data.given, *data.units, *of_each))
     return data
-
-
-def _suffixes() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(suffix for _, reader in READERS.items() for suffix in reader.suffixes))
 
 
 def _refuse(file: DataFile) -> NoReturn:
@@ -324,14 +316,11 @@ def _all_of(
         yield DataFile(ordered, description, part, dict(zip(ordered, of_each, strict=True)) if own else {})
 
 
-def find_files(
-    path: str | Path, suffixes: Collection[str], description: DataDescription | None = None
-) -> list[DataFile]:
+def find_files(path: str | Path, description: DataDescription | None = None) -> list[DataFile]:
     """Return the data files that a path stands for, sorted; a file named by ``path`` is taken whatever its suffix.
 
     Args:
         path: file, folder or glob.
-        suffixes: suffixes of the files that count when a folder is searched.
         description: description by which all files are read, whatever they look like.
 
     Raises:
@@ -343,7 +332,7 @@ def find_files(
             # The folder of the data: the path itself, or the one above a file, a store or a pattern.
             folder = whole if is_folder(whole) else next(at for at in whole.parents if not glob.has_magic(str(at)))
             return files_in(whole, with_tables_in(folder, description))
-        return list(_with_descriptions(_found_at(whole, suffixes), whole))
+        return list(_with_descriptions(_found_at(whole), whole))
     except OSError as error:
         raise DataError(
             f"{error.filename or path} cannot be read ({error.strerror}); ask its owner, or restore what a link leads to."
@@ -374,10 +363,11 @@ def _with_descriptions(files: Sequence[Path], asked: Path) -> Iterator[DataFile]
         yield replace(each, paths=tuple(path for path in each.paths if path in of_it))
 
 
-def _found_at(path: Path, suffixes: Collection[str]) -> list[Path]:
+def _found_at(path: Path) -> list[Path]:
     found = [path] if path.exists() else matches(path) if glob.has_magic(str(path)) else []
     if not found:
         raise DataError(f"{path} does not exist; {_nearby(path)}")
+    suffixes = dict.fromkeys(suffix for _, reader in READERS.items() for suffix in reader.suffixes)
     files = files_of(found, suffixes, [BESIDE])
     if not files:
         raise DataError(
