@@ -12,12 +12,12 @@ from matey.data.windows import Mixture, Window, spread_windows
 from matey.registry import on_first_use
 
 if TYPE_CHECKING:
-    from matey.data.reading import Rollout, read_rollouts, read_windows
+    from matey.data.reading import read_rollout, read_windows
     from matey.data.stream import micro_batches
 
 # Imported on first use, since they make tensors: files are opened, described and checked without PyTorch.
 __getattr__, __dir__ = on_first_use(
     __name__,
     micro_batches="matey.data.stream",
-    **dict.fromkeys(("Rollout", "read_rollouts", "read_windows"), "matey.data.reading"),
+    **dict.fromkeys(("read_rollout", "read_windows"), "matey.data.reading"),
 )

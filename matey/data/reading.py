@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -51,19 +51,6 @@ def _spans(side: slice, length: int) -> list[slice]:
 
 
 AT_ONCE = 2**26  # values that are read at once where windows are checked
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Histories and the true frames that follow them.
-
-    Attributes:
-        batch: the histories; target and lead time are those of the windows.
-        truth: ``(b, t, f, z, y, x)``, the frames after the last one of each history, in physical units.
-    """
-
-    batch: FieldBatch
-    truth: Tensor
 
 
 def read_windows(sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int) -> list[FieldBatch]:
@@ -190,17 +177,24 @@ def sound_windows(
     return sound
 
 
-def read_rollouts(
+def read_rollout(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], num_frames: int, horizon: int
-) -> list[Rollout]:
-    """Read histories with the ``horizon`` true frames that follow each, grouped and ordered as by ``read_windows``."""
-    rollouts = []
-    for group in alike(sets, windows):
-        ends = [window.start + num_frames for window in group]
-        truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(group, ends, strict=True)]
-        (part,) = read_parts(sets, group, num_frames, all_cells, horizon)
-        rollouts.append(Rollout(_whole(sets, group[0], part), torch.from_numpy(np.stack(truth))))
-    return rollouts
+) -> tuple[FieldBatch, Tensor]:
+    """Read the histories of windows that can share a batch, and the true frames that follow each.
+
+    Args:
+        sets: the data sets.
+        windows: the windows, whose targets and lead times are those of the batch.
+        num_frames: frames of history, ``T``.
+        horizon: number of true frames.
+
+    Returns:
+        The histories; and ``(b, t, f, z, y, x)``, the frames after the last one of each, in physical units.
+    """
+    ends = [window.start + num_frames for window in windows]
+    truth = [sets[w.set_index].read(w.trajectory, end, end + horizon) for w, end in zip(windows, ends, strict=True)]
+    (part,) = read_parts(sets, windows, num_frames, all_cells, horizon)
+    return _whole(sets, windows[0], part), torch.from_numpy(np.stack(truth))
 
 
 def _parameters(abouts: Sequence[Trajectory]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from matey.data import DataError, Window, read_rollouts, read_windows, spread_windows
+from matey.data import DataError, Window, read_rollout, read_windows, spread_windows
 from matey.data.reading import read_parts, read_truth_part
 from matey.data.trajectories import ALL_FIELDS
 from matey.data.windows import alike, num_starts
@@ -205,12 +205,12 @@ def evaluate(
 
 def _score_rollout(model: Forecaster, data: HeldOut, task: Task, sums: _Sums) -> None:
     """Roll out from windows of the same shape, and add errors and spectra to the sums."""
-    (known,) = read_rollouts(data.sets, task.windows, data.num_frames, task.lead)
-    frames = rollout(model, known.batch, task.lead, task.rollout_lead, conserve=task.conserve)
-    for step, frame in enumerate(frames, start=1):
-        frame, truth = frame.cpu(), known.truth[:, step - 1]
-        sums.errors.add(known.batch, task.kind, step, frame, truth, trajectories=data.labels(task.windows))
-    sums.spectra.add(known.batch, task.kind, task.lead, frame, truth)
+    batch, truth = read_rollout(data.sets, task.windows, data.num_frames, task.lead)
+    frames = rollout(model, batch, task.lead, task.rollout_lead, conserve=task.conserve)
+    for step, (frame, true) in enumerate(zip(frames, truth.unbind(dim=1), strict=True), start=1):
+        frame = frame.cpu()
+        sums.errors.add(batch, task.kind, step, frame, true, trajectories=data.labels(task.windows))
+    sums.spectra.add(batch, task.kind, task.lead, frame, true)
 
 
 def _score_lead(model: Forecaster, data: HeldOut, task: Task, sums: ErrorSums) -> Cost:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from matey.data import TrajectorySet, Window, read_rollouts
+from matey.data import TrajectorySet, Window, read_rollout
 from matey.data.reading import samples_of
 from matey.evaluate.held_out import HeldOut
 from matey.evaluate.histories import Forecaster, Histories, OwnCells, Whole, described
@@ -226,21 +226,21 @@ def show_rollout(
     conserve: bool = False,
 ) -> ShownRollout:
     """Roll the model out from a window, and keep a field at some steps; 0 is the last known frame."""
-    (known,) = read_rollouts(data.sets, [window], data.num_frames, num_steps)
+    known, truth = read_rollout(data.sets, [window], data.num_frames, num_steps)
     about = data.about(window)
-    forecast = [frame.cpu()[:, None] for frame in rollout(model, known.batch, num_steps, conserve=conserve)]
-    frames, views = torch.cat([known.batch.history, *forecast], dim=1), []  # (b, t, f, z, y, x)
-    truth = torch.cat([known.batch.last[:, None], known.truth], dim=1)
+    forecast = [frame.cpu()[:, None] for frame in rollout(model, known, num_steps, conserve=conserve)]
+    frames, views = torch.cat([known.history, *forecast], dim=1), []  # (b, t, f, z, y, x)
+    truth = torch.cat([known.last[:, None], truth], dim=1)
     for step in sorted(shown):
         history = frames[:, step : step + data.num_frames]
-        batch = known.batch.with_tensors(history=history)
+        batch = known.with_tensors(history=history)
         time = (window.start + data.num_frames - 1 + step) * about.time_step
         layout = None
         if isinstance(model, MateyModel):
             layout = tokenize([batch], model.config.patches, model.config.refinement).layout
         views.append(View(step, time, history[0, -1, field], truth[0, step, field], layout))
     label = f"{about.source.name}, trajectory {about.name}"
-    return ShownRollout(known.batch.system, label, known.batch.fields[field], known.batch.spacing, tuple(views))
+    return ShownRollout(known.system, label, known.fields[field], known.spacing, tuple(views))
 
 
 def longest_rollout(data: HeldOut) -> int:

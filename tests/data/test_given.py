@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollouts, read_windows
+from matey.data import DataError, TrajectorySet, Window, open_dataset, read_rollout, read_windows
 from matey.data.reading import read_history, read_history_part, read_parts
 from matey.data.trajectories import lacking_note
 from matey.data.views import CoarsenedTrajectories, JoinedTrajectories, TimeBlocks
@@ -110,8 +110,8 @@ def test_windows_hold_what_is_given_up_to_their_targets():
 
 
 def test_rollouts_and_forecasts_hold_what_is_given_as_far_as_they_go():
-    (rollout,) = read_rollouts([from_memory()], [Window(0, 0, 0, lead=1)], num_frames=2, horizon=4)
-    assert rollout.batch.given.shape[1] == 6
+    batch, _ = read_rollout([from_memory()], [Window(0, 0, 0, lead=1)], num_frames=2, horizon=4)
+    assert batch.given.shape[1] == 6
     history = read_history(from_memory(), [0, 1], 1, 2, follow=3)
     np.testing.assert_array_equal(history.given[:, :, 1, 0], FORCING[:, 1:6])
     with pytest.raises(DataError, match="expected forcing, which the model is given, up to frame 6, got 6 frames"):

@@ -16,7 +16,7 @@ from matey.data import (
     Window,
     micro_batches,
     open_dataset,
-    read_rollouts,
+    read_rollout,
     read_windows,
     spread_windows,
 )
@@ -287,15 +287,14 @@ def test_a_trajectory_shorter_than_a_window_is_named(sets):
 
 
 def test_rollout_truth_is_the_frames_after_the_history(sets):
-    windows = [Window(0, 0, 1, 1), Window(1, 1, 0, 1), Window(0, 2, 4, 2)]
-    water, reaction = read_rollouts(sets, windows, num_frames=2, horizon=3)
-    assert water.truth.shape == (2, 3, 1, 1, 8, 12) and reaction.truth.shape == (1, 3, 2, 1, 8, 12)
-    assert water.truth[:, :, 0, 0, 0, 0].tolist() == [
+    batch, truth = read_rollout(sets, [Window(0, 0, 1, 1), Window(0, 2, 4, 2)], num_frames=2, horizon=3)
+    assert truth.shape == (2, 3, 1, 1, 8, 12)
+    assert truth[:, :, 0, 0, 0, 0].tolist() == [
         [first_value(0, frame) for frame in (3, 4, 5)],
         [first_value(2, frame) for frame in (6, 7, 8)],
     ]
-    torch.testing.assert_close(water.truth[0, 0], water.batch.target[0])
-    torch.testing.assert_close(water.truth[1, 1], water.batch.target[1])
+    torch.testing.assert_close(truth[0, 0], batch.target[0])
+    torch.testing.assert_close(truth[1, 1], batch.target[1])
 
 
 FRAMES, FIELDS = 4, 2
