@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -142,16 +142,13 @@ class ForecastRequest:
         files = [source for source in self.data.inputs if source.exists()]
         told: list[object] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if not files or any(file.is_dir() for file in files):  # a folder's size and time say nothing of a store
-            told += [hashlib.sha256(values.tobytes()).hexdigest() for values in self.known_values()]
+            for number in self.trajectories:  # the known frames, and the given fields up to the last step
+                values = [self.data.read(number, self.start, self.last_known + 1)]
+                if self.data.given:
+                    end = min(self.data.trajectories[number].num_frames, self.last_known + self.num_steps + 1)
+                    values.append(self.data.read_given(number, self.start, end))
+                told += [hashlib.sha256(each.tobytes()).hexdigest() for each in values]
         return told
-
-    def known_values(self) -> Iterator[np.ndarray]:
-        """Read all inputs of the forecasts: the known frames, and the given fields up to the last step."""
-        for number in self.trajectories:
-            yield self.data.read(number, self.start, self.start + self.num_frames)
-            if self.data.given:
-                end = min(self.data.trajectories[number].num_frames, self.last_known + self.num_steps + 1)
-                yield self.data.read_given(number, self.start, end)
 
 
 OTHER_TIMES = "The trajectories begin at different times, so that time counts from the beginning of each."

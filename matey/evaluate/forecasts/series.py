@@ -28,7 +28,7 @@ from torch import Tensor
 from matey.checkpoints.trained import Trained, load_trained
 from matey.data import DataError, TrajectorySet, open_dataset
 from matey.data.reading import read_history, read_history_part
-from matey.data.trajectories import Cells, lacking_note
+from matey.data.trajectories import lacking_note
 from matey.evaluate.forecasts.formats import FORMATS, ForecastFile, FormatError, check_path, errors_of_disks
 from matey.evaluate.forecasts.request import ForecastRequest, contents_of, origin_of
 from matey.evaluate.held_out import HeldOut, beyond_training, check_fit
@@ -455,18 +455,14 @@ def probe(request: ForecastRequest, file: ForecastFile, cells: Sequence[Cell]) -
     found = []
     steps = np.arange(1 - request.num_frames, request.num_steps + 1)
     times = request.times(request.last_known + steps)
-    for place, number in enumerate(request.trajectories):
-        shape = len(steps), len(cells), len(request.data.fields)
-        forecast, truth = np.full((2, *shape), np.nan, np.float32)
-        for (row, step), (column, cell) in product(enumerate(steps.tolist()), enumerate(cells)):
-            if (true := request.truth(number, step, _box(cell))) is not None:
-                truth[row, column] = true[:, 0, 0, 0]
-            if step > 0:
-                forecast[row, column] = file.read(place, place + 1, step - 1, step, _box(cell))[0, 0, :, 0, 0, 0]
-        found += [
-            ProbeSeries(number, cell, steps, times, forecast[:, index], truth[:, index])
-            for index, cell in enumerate(cells)
-        ]
+    for (place, number), cell in product(enumerate(request.trajectories), cells):
+        z, y, x = (slice(at, at + 1) for at in cell)
+        forecast, truth = np.full((2, len(steps), len(request.data.fields)), np.nan, np.float32)
+        forecast[request.num_frames :] = file.read(place, place + 1, 0, request.num_steps, (z, y, x))[0, :, :, 0, 0, 0]
+        for row, step in enumerate(steps.tolist()):
+            if (true := request.truth(number, step, (z, y, x))) is not None:
+                truth[row] = true[:, 0, 0, 0]
+        found.append(ProbeSeries(number, cell, steps, times, forecast, truth))
     return found
 
 
@@ -503,12 +499,6 @@ def write_probes(path: Path, request: ForecastRequest, series: Sequence[ProbeSer
                 pairs = zip(one.forecast[row].tolist(), one.truth[row].tolist(), strict=True)
                 values = ["" if np.isnan(value) else f"{value:.9g}" for pair in pairs for value in pair]
                 table.writerow([one.trajectory, *one.cell, step, float(one.times[row]), *values])
-
-
-def _box(cell: Cell) -> Cells:
-    """Return the box of one cell."""
-    z, y, x = (slice(place, place + 1) for place in cell)
-    return z, y, x
 
 
 def closing_table(request: ForecastRequest, file: ForecastFile) -> str:
