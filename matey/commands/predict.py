@@ -68,10 +68,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     forecasts = replace(forecasts, found_by=args.data)
     request = forecasts.request
     cells = series.cells_of(request, args.probe)
-    fields = request.data.fields
-    if args.field not in (None, *fields):
-        raise FlagError(f"--field: the data has no field {args.field!r}; its fields are {', '.join(fields)}.")
-    field = 0 if args.field is None else fields.index(args.field)
+    field = number_of(args.field, request.data)
     total, is_first = len(request.trajectories) * request.num_steps, forecasts.model.sequence_group.ranks.place == 0
     with writing(args.out):
         with tqdm(total=total, desc="predict", unit=" frames", disable=None if is_first else True) as bar:
@@ -95,6 +92,13 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         held_out = HeldOut((request.data,), (scored,), request.num_frames)
         for note in without_seen(held_out, trained.seen, trained.split, "score").notes:  # on errors that flatter
             print(note)
+
+
+def number_of(field: str | None, data: TrajectorySet) -> int:
+    """Return the place of the field that is drawn among those of the data, by default the first."""
+    if field not in (None, *data.fields):
+        raise FlagError(f"--field: the data has no field {field!r}; its fields are {', '.join(data.fields)}.")
+    return 0 if field is None else data.fields.index(field)
 
 
 def write_series(out: Path, forecasts: series.Forecasts, found: list[series.ProbeSeries]) -> None:
@@ -126,9 +130,7 @@ def draw_forecast(args: argparse.Namespace) -> int:
         trained = load_trained(args.checkpoint)
     num_frames = args.history or trained.num_frames
     data = open_dataset(args.data).with_given(trained.model.config.given)
-    field = args.field or data.fields[0]
-    if field not in data.fields:
-        raise DataError(f"{args.data} has no field {field!r}; its fields are {', '.join(data.fields)}.")
+    field = number_of(args.field, data)
     num_steps = max(args.steps)
     request = ForecastRequest(data, (args.trajectory,), args.start, num_frames, num_steps, lead=1)
     if (num_true := request.num_true(args.trajectory)) < num_steps:
@@ -139,7 +141,7 @@ def draw_forecast(args: argparse.Namespace) -> int:
     held_out = HeldOut((data,), ((args.trajectory,),), num_frames)
     check_fit(trained.model, held_out)
     window = Window(0, args.trajectory, args.start, lead=1)
-    shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, data.fields.index(field))
+    shown = show_rollout(trained.model, held_out, window, num_steps, {0, *args.steps}, field)
     with writing(args.out):
         write_png(snapshots_figure(shown), args.out)
     for view, (error, persistence) in zip(shown.views, errors(shown), strict=True):
