@@ -20,7 +20,7 @@ from matey.data.registry import open_each
 from matey.data.remote import place, seen_from
 from matey.data.splits import split_set
 from matey.data.trajectories import PARTS
-from matey.data.windows import given_stretches, num_starts, stretches
+from matey.data.windows import num_starts, stretches
 from matey.mistakes import Mistake, writing
 from matey.text_table import text_table
 
@@ -101,11 +101,10 @@ def check(data: TrajectorySet) -> tuple[Range, list[str]]:
     values = Range(nothing + np.inf, nothing - np.inf, nothing, nothing, nothing)
     for index in tqdm(range(data.num_trajectories), desc=data.system, unit="trajectory", leave=False, disable=None):
         try:
-            for _, frames in stretches(data, index):
+            for start, frames in stretches(data, index):
+                if data.given:
+                    data.read_given(index, start, start + len(frames))  # which finds their faults
                 values.add(frames)
-            if data.given:
-                for _ in given_stretches(data, index):  # reading finds the faults
-                    pass
         except DataError as error:
             faults.append(str(error))
     if isinstance(data, DescribedFiles) and data.description.mask and not (values.num_gaps or faults):

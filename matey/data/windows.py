@@ -118,22 +118,9 @@ def alike(sets: Sequence[TrajectorySet], windows: Sequence[Window]) -> list[list
 def stretches(data: TrajectorySet, trajectory: int) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the first frame of each stretch of a trajectory, and its frames, as many as fit comfortably into memory."""
     about = data.trajectories[trajectory]
-    for start, stop in cut(about.num_frames, len(data.fields), about.grid):
-        yield start, data.read(trajectory, start, stop)
-
-
-def given_stretches(data: TrajectorySet, trajectory: int) -> Iterator[np.ndarray]:
-    """Yield the given fields of a trajectory in stretches like those of `stretches`; one frame if all are constant in time."""
-    about = data.trajectories[trajectory]
-    for start, stop in cut(about.num_frames if data.varying else 1, len(data.given), about.grid):
-        yield data.read_given(trajectory, start, stop)
-
-
-def cut(num_frames: int, num_fields: int, grid: tuple[int, int, int]) -> Iterator[tuple[int, int]]:
-    """Yield the first frame of each stretch, and the frame after its last."""
-    length = max(1, VALUES_AT_ONCE // (num_fields * math.prod(grid)))
-    for start in range(0, num_frames, length):
-        yield start, min(start + length, num_frames)
+    length = max(1, VALUES_AT_ONCE // (len(data.fields) * math.prod(about.grid)))
+    for start in range(0, about.num_frames, length):
+        yield start, data.read(trajectory, start, min(start + length, about.num_frames))
 
 
 # Most windows drawn in place of a bad one; if all of them are bad, the data has little to learn from.
