@@ -97,7 +97,7 @@ def main() -> int:
     for trial in sorted(study.trials, key=lambda trial: trial.value or float("inf")):
         steps = max(trial.intermediate_values, default=0)
         error = "-" if trial.value is None else f"{trial.value:.4f}"
-        print(f"trial {trial.number:3}  {trial.state.name:9} step {steps:6}  NRMSE {error:8}  {trial.params}")
+        print(f"trial {trial.number:3}  {trial.state.name:9} step {steps:6}  VRMSE {error:8}  {trial.params}")
     if not study.get_trials(states=(optuna.trial.TrialState.COMPLETE,)):
         print(f"No trial came to its end; see the logs in {args.out}.")
         return 1

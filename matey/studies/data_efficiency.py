@@ -140,7 +140,7 @@ class DataEfficiencyStudy(Study[Point]):
     def panels(self, rows: Sequence[Row]) -> list[list[Panel]]:
         """Return the errors against the number of trajectories."""
         tasks = tasks_in(rows, by_system=False)
-        y_title = f"{self.system}, {{}}: NRMSE / persistence"
+        y_title = f"{self.system}, {{}}: VRMSE / persistence"
         return [
             [Panel(own, "label", "training trajectories", y_title.format(forecast)) for forecast, own in tasks.items()]
         ]

@@ -123,7 +123,7 @@ class PretrainingStudy(Study[Point]):
         """Return errors at the shortest and the longest lead against costs."""
         return [
             [
-                Panel(own, key, COLUMNS[key].title, f"{lead}: NRMSE / persistence")
+                Panel(own, key, COLUMNS[key].title, f"{lead}: VRMSE / persistence")
                 for key in PRETRAININGS[self.name].axes
             ]
             for lead, own in tasks_in(rows, by_system=False).items()

@@ -78,7 +78,7 @@ def tasks_in(rows: Iterable[Row], *, by_system: bool) -> dict[str, list[Row]]:
 
 
 def results_table(rows: Sequence[Row], columns: Mapping[str, Column], *, by_system: bool = False) -> str:
-    """Format costs and errors of each model; an error is NRMSE over persistence's, a geometric mean over the systems."""
+    """Format costs and errors of each model; an error is VRMSE over persistence's, a geometric mean over the systems."""
     tasks, lines = tasks_in(rows, by_system=by_system), []
     for name, own in models_in(rows).items():
         of_task, cells = tasks_in(own, by_system=by_system), []
