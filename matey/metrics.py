@@ -22,10 +22,16 @@ throughout is predicted as this floor times a decoded value of order one, so its
 larger constant would hide the errors of fields in small units, and none at all would give 0 / 0.
 """
 
-VRMSE_EPSILON = 1e-7
-"""Added to the variance of the target in the square of the field's unit, as The Well does.
+VRMSE_EPSILON = 1e-12
+"""Share of the target's mean square that is added to its variance: of a constant, float32 resolves no deviation.
 
-Where the mean square is below 1, it is this share of it: the errors of fields in small units would be hidden.
+The Well adds 1e-7 in the square of the field's unit, which hides the errors of fields in small units or far from zero.
+"""
+
+REST = 0.01
+"""Least deviation of a target by which its error is measured, as a share of the deviation of the known frames.
+
+The error of a field that has come to rest would be divided by nothing, and outweigh all others in a mean.
 """
 
 CELLS = (-3, -2, -1)
@@ -42,6 +48,7 @@ class CellSums:
         predicted_deviation: sum of the squared deviations of the prediction from its mean.
         target_deviation: sum of the squared deviations of the target from its mean.
         product: sum of the products of both deviations.
+        known_deviation: sum of the squared deviations of a known frame from its mean, the larger of the last two; 0 if unknown.
     """
 
     num_cells: Tensor
@@ -50,6 +57,7 @@ class CellSums:
     predicted_deviation: Tensor
     target_deviation: Tensor
     product: Tensor
+    known_deviation: Tensor | float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def nrmse(prediction: Tensor, target: Tensor) -> Tensor:
 def vrmse(prediction: Tensor, target: Tensor) -> Tensor:
     """Root mean square error over the standard deviation of the target (The Well, arXiv:2412.00568).
 
-    As in The Well's code, the variance is the unbiased one and `VRMSE_EPSILON` is added to it.
+    As in The Well's code, the variance is the unbiased one. A floor is added to it, `VRMSE_EPSILON` of the mean square.
 
     Args:
         prediction: ``(b, f, z, y, x)``, the predicted frames.
@@ -133,14 +141,17 @@ def _nrmse_of(sums: CellSums) -> Tensor:
 
 
 def _vrmse_of(sums: CellSums) -> Tensor:
-    return vrmse_of_sums(sums.error, sums.target, sums.target_deviation, sums.num_cells)
+    return vrmse_of_sums(sums.error, sums.target, sums.target_deviation, sums.num_cells, sums.known_deviation)
 
 
-def vrmse_of_sums(error: Tensor, target: Tensor, target_deviation: Tensor, num_cells: Tensor) -> Tensor:
-    """Return `vrmse` of the sums over the cells that `CellSums` names; NaN for a single cell."""
-    variance = target_deviation / (num_cells - 1)
-    floor = VRMSE_EPSILON * (target / num_cells).clamp_max(1) + NRMSE_EPSILON**2
-    return (error / num_cells / (variance + floor)).sqrt()
+def vrmse_of_sums(
+    error: Tensor, target: Tensor, target_deviation: Tensor, num_cells: Tensor, known_deviation: Tensor | float
+) -> Tensor:
+    """Return `vrmse` of the sums over the cells that `CellSums` names; a single cell has its square for a variance."""
+    deviation = torch.where(num_cells > 1, target_deviation, target)
+    least = torch.as_tensor(REST**2 * known_deviation, dtype=deviation.dtype, device=deviation.device)
+    variance = deviation.maximum(least) / (num_cells - 1).clamp_min(1)
+    return (error / num_cells / (variance + VRMSE_EPSILON * target / num_cells + NRMSE_EPSILON**2)).sqrt()
 
 
 def _correlation_of(sums: CellSums) -> Tensor:

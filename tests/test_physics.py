@@ -137,10 +137,18 @@ def test_each_sample_and_field_has_an_error_of_its_own(metric):
     assert torch.allclose(errors[1:2, 2:3], metric(prediction[1:2, 2:3], target[1:2, 2:3]))
 
 
-@pytest.mark.parametrize("unit", [1e-6, 1e6])
-def test_nrmse_does_not_depend_on_the_unit(unit):
-    prediction, target = field(1, 2, 4), field(1, 3, 5)
-    assert nrmse(unit * prediction, unit * target).item() == pytest.approx(nrmse(prediction, target).item(), rel=1e-6)
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e6])
+def test_errors_do_not_depend_on_the_unit(unit):
+    prediction, target = field(280.01, 280.02, 280.04), field(280.01, 280.03, 280.05)
+    assert vrmse(target.mean().expand(target.shape), target).item() == pytest.approx((2 / 3) ** 0.5, rel=1e-3)
+    for error in (nrmse, vrmse):
+        assert error(unit * prediction, unit * target).item() == pytest.approx(error(prediction, target).item())
+
+
+def test_the_vrmse_of_a_constant_and_of_a_single_cell_is_finite():
+    constant = torch.full((1, 1, 1, 1, 4), 101325.0)
+    assert vrmse(constant.nextafter(2 * constant), constant).item() < 0.1, "a step of rounding"
+    assert vrmse(field(4), field(2)).item() == pytest.approx(1)
 
 
 def test_a_zero_field_predicted_at_the_normalisation_floor_has_an_error_of_order_one():

@@ -210,7 +210,7 @@ class ErrorSums:
         """
         last = newest[:, -1]
         guesses = frame, last, last + lead * (last - newest[:, 0])  # of a single frame, the last again
-        sums = _cell_sums(cells, *guesses, truth)
+        sums = _cell_sums(cells, guesses, newest[:, 0], truth)
         found = {("", name): torch.full_like(sums.target, math.nan) for name in ("across", "inside")}
         if patch_of_cell is not None:
             # Divided by the target's size, so that jumps can be averaged over the fields.
@@ -340,8 +340,12 @@ Totals = dict[tuple[str, str], tuple[float, int]]
 """Sums by kind (errors, trajectories, physics, none) and name, each with the number of its terms."""
 
 
-def _cell_sums(cells: OwnCells, *frames: Tensor) -> CellSums:
-    """Return the sums ``(g, b, f)`` over all cells of several guesses of the same frame, and of the truth, the last one."""
+def _cell_sums(cells: OwnCells, guesses: tuple[Tensor, Tensor, Tensor], before: Tensor, truth: Tensor) -> CellSums:
+    """Return the sums ``(3, b, f)`` over all cells of guesses of the true frame: the model's, the last frame, extrapolation.
+
+    ``before`` is the frame before the last.
+    """
+    frames = (*guesses, before, truth)
 
     def totals_of(*slabs: Tensor) -> Tensor:
         gaps, values = slabs[-1].isnan()[:, None], torch.stack(slabs, dim=1)
@@ -360,11 +364,12 @@ def _cell_sums(cells: OwnCells, *frames: Tensor) -> CellSums:
     error, deviation, product = found[:-2].unflatten(0, (3, len(frames) - 1))
     return CellSums(
         num_cells=num_cells,
-        error=error,
+        error=error[:-1],
         target=found[-2],
-        predicted_deviation=deviation,
+        predicted_deviation=deviation[:-1],
         target_deviation=found[-1],
-        product=product,
+        product=product[:-1],
+        known_deviation=deviation[1].maximum(deviation[-1]),
     )
 
 

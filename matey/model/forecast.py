@@ -41,6 +41,7 @@ class Forecast(NamedTuple):
         base: ``(k, f, z, y, x)``, values to which the decoded values are added, in physical units: the last frame when the
             change is predicted, else the mean, one value for all cells.
         scale: ``(b, f)``, the factor on the decoded values, in physical units.
+        deviation: ``(b, f)``, the deviation of the history.
         cells: the place of this rank's box, with ``k`` samples.
         halo: the route of cells in and around the box, for a loss that looks at neighbours, if it was planned ahead.
         decoded: ``(k, f, z, y, x)``, decoded values of the box, relative to the base in units of the scale.
@@ -53,6 +54,7 @@ class Forecast(NamedTuple):
     samples: Samples
     base: Tensor
     scale: Tensor
+    deviation: Tensor
     cells: HeldCells
     halo: CellRoute | None
     decoded: Tensor
@@ -124,6 +126,7 @@ def forecasts_of(prepared: Prepared, decoded: Tensor, predict: str, sequence_gro
             samples=samples,
             base=_mean(normalisation, held) if predict == "field" else held.base,
             scale=_scale(predict, normalisation, samples.lead_time),
+            deviation=normalisation.std,
             cells=held.cells,
             halo=halo,
             decoded=values,

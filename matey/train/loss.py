@@ -12,7 +12,8 @@ defines the terms of the sum, and the number of cells around a cell that a term 
 A field whose mean dwarfs its deviation, such as a temperature in kelvin, would have next to no share in the mean over the
 fields. Its errors count relative to its deviation, see `LossScale`.
 
-Cells that hold no data, those where the target is NaN, do not count.
+A target that has come to rest is measured by a share of the deviation of its history, `matey.metrics.REST`. Cells that hold
+no data, those where the target is NaN, do not count.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from matey.config import ConfigError
 from matey.fields import FieldBatch
-from matey.metrics import CELLS, NRMSE_EPSILON, vrmse_of_sums
+from matey.metrics import CELLS, NRMSE_EPSILON, REST, vrmse_of_sums
 from matey.model.forecast import Forecast
 from matey.model.nested import with_tensors
 from matey.model.sequence_group import SequenceGroup
+from matey.tokens.normalisation import normalisation_of
 from matey.tokens.patches import extend
 
 
@@ -63,18 +65,25 @@ class Loss(ABC):
         ends = [size + more for size, more in zip(fields.shape[2:], halo, strict=True)]
         return self.squares(extend(fields, ends, wraps, before=halo), axes_of(halo)).sum(dim=CELLS)
 
-    def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int) -> Tensor:
-        """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's, plus a floor."""
-        reference = of_target.sqrt() + NRMSE_EPSILON * num_cells**0.5
+    def relative(self, of_error: Tensor, of_target: Tensor, num_cells: int, deviation: Tensor) -> Tensor:
+        """Return the relative error ``(b, f)``: the root of the error's sum over the root of the target's.
+
+        Args:
+            of_error: sum over the cells of the error's squares ``(b, f)``.
+            of_target: sum of the target's.
+            num_cells: number of cells.
+            deviation: deviation of the history ``(b, f)``, which measures a target at rest.
+        """
+        root = num_cells**0.5
+        reference = of_target.sqrt().maximum(REST * root * deviation.to(of_target.dtype)) + NRMSE_EPSILON * root
         error = of_error / reference.square()
-        # The root's slope is infinite at zero; for an error of rounding size it would not help.
-        return error.clamp_min(torch.finfo(error.dtype).eps ** 2).sqrt()
+        return error.clamp_min(torch.finfo(error.dtype).tiny ** 0.5).sqrt()  # the root's slope is infinite at zero
 
     def of_frame(self, prediction: Tensor, batch: FieldBatch) -> Tensor:
         """Return the error ``(b, f)`` of a whole predicted frame ``(b, f, z, y, x)``."""
-        target = batch.known_target
+        target, deviation = batch.known_target, normalisation_of(batch.history).std
         of_error, of_target = (self.sum_of(fields, batch.periodic) for fields in (prediction - target, target))
-        return self.relative(of_error, of_target, math.prod(batch.grid))
+        return self.relative(of_error, of_target, math.prod(batch.grid), deviation)
 
 
 @dataclass(frozen=True)
@@ -142,25 +151,25 @@ class LossScale:
     Attributes:
         first: the scale at lead time 1.
         power: the exponent of the lead time; 0 where all lead times count alike.
-        weights: weight of each field, its size over its deviation where its mean dwarfs it, and else 1; empty if all are 1.
+        weights: weights of fields by name, size over deviation where the mean dwarfs it; those of all others are 1.
     """
 
     first: float = 1.0
     power: float = 0.0
-    weights: tuple[float, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def through(cls, errors: Mapping[int, float], weights: tuple[float, ...] = ()) -> LossScale:
+    def through(cls, errors: Mapping[int, float], weights: Mapping[str, float]) -> LossScale:
         """Return the scale that equals the errors, above 0, at the shortest and the longest lead time."""
         short, long = min(errors), max(errors)
         power = math.log(errors[long] / errors[short]) / math.log(long / short) if long > short else 0.0
         return cls(errors[short] / short**power, power, weights)
 
-    def loss(self, errors: Tensor, lead_time: Tensor) -> Tensor:
-        """Return the losses ``(b,)`` of relative errors ``(b, f)`` at lead times ``(b,)``."""
+    def loss(self, errors: Tensor, lead_time: Tensor, fields: Sequence[str] = ()) -> Tensor:
+        """Return the losses ``(b,)`` of relative errors ``(b, f)`` of named fields at lead times ``(b,)``."""
         if self.weights:  # as numbers, which need no copy to the device
-            weighted = zip(self.weights, errors.unbind(dim=1), strict=True)
-            errors = torch.stack([weight * error for weight, error in weighted], dim=1)
+            of_fields = zip(fields, errors.unbind(dim=1), strict=True)
+            errors = torch.stack([self.weights.get(name, 1.0) * error for name, error in of_fields], dim=1)
         return errors.mean(dim=1) / (self.first * lead_time**self.power)
 
 
@@ -168,16 +177,14 @@ DWARFED = 10.0, 1e6
 """Sizes over deviations between which a field is weighted by them; float32 does not resolve smaller deviations."""
 
 
-def weights_of(sizes: Sequence[float], deviations: Sequence[float]) -> tuple[float, ...]:
-    """Return the weights of fields of given root mean squares and standard deviations, see `LossScale`.
+def weight_of(size: float, deviation: float) -> float:
+    """Return the weight of a field of a root mean square and a standard deviation, see `LossScale`.
 
-    >>> weights_of([1.0, 280.0], [1.0, 10.0]), weights_of([1.0, 3.0], [1.0, 0.0])
-    ((1.0, 28.0), ())
+    >>> weight_of(280.0, 10.0), weight_of(1.0, 1.0), weight_of(3.0, 0.0)
+    (28.0, 1.0, 1.0)
     """
     low, high = DWARFED
-    found = (size / max(deviation, NRMSE_EPSILON) for size, deviation in zip(sizes, deviations, strict=True))
-    weights = tuple(each if low < each < high else 1.0 for each in found)
-    return () if set(weights) == {1.0} else weights
+    return size / deviation if low * deviation < size < high * deviation else 1.0
 
 
 def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss: Loss = NRMSE) -> list[Tensor]:
@@ -206,7 +213,8 @@ def errors_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup, loss
     for total, sums, forecast in zip(summed, own, forecasts, strict=True):
         of_error, of_target = total.view_as(sums).chunk(2, dim=1)
         square = forecast.unit.square()
-        found.append(loss.relative(of_error * square, of_target * square, math.prod(forecast.cells.frames.window[1:])))
+        num_cells = math.prod(forecast.cells.frames.window[1:])
+        found.append(loss.relative(of_error * square, of_target * square, num_cells, forecast.deviation))
     return found
 
 
@@ -224,7 +232,8 @@ def vrmse_of(forecasts: Sequence[Forecast], sequence_group: SequenceGroup) -> li
         of_error, of_target, plain, num_cells = total.view_as(sums).chunk(4, dim=1)
         square = forecast.unit.double().square()
         deviation = (of_target - plain.square() / num_cells).clamp_min(0)  # of float32 values, summed in float64
-        found.append(vrmse_of_sums(of_error * square, of_target * square, deviation * square, num_cells))
+        known = forecast.deviation.double().square() * num_cells
+        found.append(vrmse_of_sums(of_error * square, of_target * square, deviation * square, num_cells, known))
     return found
 
 
@@ -267,7 +276,9 @@ def training_loss(
     errors = zip(forecasts, errors_of(forecasts, sequence_group, loss), lead_times, strict=True)
     per_sample = torch.cat(
         [
-            scales[forecast.samples.system].loss(error, lead_time.to(error.device, error.dtype))
+            scales[forecast.samples.system].loss(
+                error, lead_time.to(error.device, error.dtype), forecast.samples.fields
+            )
             for forecast, error, lead_time in errors
         ]
     )

@@ -35,7 +35,7 @@ from matey.model.given import ranges_of, united, widened
 from matey.parallel.collectives import done_by_rank_zero, from_rank_zero, on_one_thread, rank, shared_out
 from matey.tokens.normalisation import normalisation_of
 from matey.train.folder import cannot_write
-from matey.train.loss import NRMSE, Loss, LossScale, weights_of
+from matey.train.loss import NRMSE, Loss, LossScale, weight_of
 
 
 @dataclass(frozen=True)
@@ -155,11 +155,10 @@ def loss_scales(run: RunConfig, data: RunData) -> dict[str, LossScale]:
 def weighted_fields(data: RunData, scales: Mapping[str, LossScale]) -> list[str]:
     """Return a sentence on the fields whose mean dwarfs their deviation, of each system that has any."""
     notes = []
-    for source in data.sets:
-        named = zip(source.fields, scales[source.system].weights, strict=False)
-        if large := [f"{name} ({weight:.0f} times)" for name, weight in named if weight != 1]:
+    for system in dict.fromkeys(source.system for source in data.sets):
+        if large := [f"{name} ({weight:.0f} times)" for name, weight in scales[system].weights.items()]:
             notes.append(
-                f"{source.system}: the loss measures {', '.join(large)} by its deviation, so many times smaller than its size."
+                f"{system}: the loss measures {', '.join(large)} by its deviation, so many times smaller than its size."
             )
     return notes
 
@@ -218,26 +217,44 @@ def _windows_of(run: RunConfig, sets: Sequence[TrajectorySet], trajectories: Seq
 
 def persistence_by_system(
     sets: Sequence[TrajectorySet], windows: Sequence[Window], history: int, loss: Loss
-) -> dict[str, tuple[dict[int, float], tuple[float, ...]]]:
-    """Return persistence's mean error on the windows of each system by lead time, and the weights of the system's fields.
+) -> dict[str, tuple[dict[int, float], dict[str, float]]]:
+    """Return persistence's mean error on the windows of each system by lead time, and the weights of fields by name.
 
     Windows are divided among the ranks; only the last frame of the history and the target are read.
     """
     pairs = [replace(window, start=window.start + history - 1) for window in windows]
     with on_one_thread():
         found = shared_out(lambda pair: _persistence(sets, pair, loss), pairs)
-    of_systems: dict[str, dict[int, list[Tensor]]] = {}
+    of_systems: dict[str, list[tuple[int, dict[str, Tensor]]]] = {}
     for window, numbers in zip(windows, found, strict=True):
-        of_systems.setdefault(sets[window.set_index].system, {}).setdefault(window.lead, []).append(numbers)
+        source = sets[window.set_index]
+        of_fields = dict(zip(source.fields, numbers.unbind(dim=1), strict=True))
+        of_systems.setdefault(source.system, []).append((window.lead, of_fields))
     scales = {}
-    for system, of_leads in of_systems.items():
-        everything = torch.stack([numbers for of_lead in of_leads.values() for numbers in of_lead])
-        sizes, deviations = everything[:, 1:].mean(dim=0).sqrt().tolist()
-        weights = () if loss.balanced and len(sizes) == 1 else weights_of(sizes, deviations)  # it would cancel
-        factor = everything.new_tensor(weights or [1.0])
-        errors = {lead: [(each[0] * factor).mean().item() for each in of_lead] for lead, of_lead in of_leads.items()}
-        scales[system] = {lead: sum(values) / len(values) for lead, values in sorted(errors.items())}, weights
+    for system, of_windows in of_systems.items():
+        weights: dict[str, float] = {}
+        for name in dict.fromkeys(name for _, of_fields in of_windows for name in of_fields):
+            moments = torch.stack([of_fields[name] for _, of_fields in of_windows if name in of_fields])[:, 1:]
+            size, deviation = moments.mean(dim=0).sqrt().tolist()
+            if 0 < size < SMALLEST:
+                raise ConfigError(
+                    f"{system}: {name} has values of {size:.0e}, and changes below 1e-12 count as none; describe the data with "
+                    f"another scale of this field, such as scale: {1 / size:.0e}."
+                )
+            weights[name] = weight_of(size, deviation)
+        if loss.balanced and len(weights) == 1:  # it would cancel
+            weights = {}
+        errors: dict[int, list[float]] = {}
+        for lead, of_fields in of_windows:
+            weighted = [weights.get(name, 1.0) * numbers[0].item() for name, numbers in of_fields.items()]
+            errors.setdefault(lead, []).append(sum(weighted) / len(weighted))
+        means = {lead: sum(values) / len(values) for lead, values in sorted(errors.items())}
+        scales[system] = means, {name: weight for name, weight in weights.items() if weight != 1}
     return scales
+
+
+SMALLEST = 1e-9
+"""Size below which a field is refused: its changes would fall below the floor of `matey.metrics.NRMSE_EPSILON`."""
 
 
 AT_ONCE = 2**28
@@ -251,11 +268,11 @@ def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> Ten
     """
     source = sets[pair.set_index]
     grid = source.trajectories[pair.trajectory].grid
-    moments = torch.zeros(3, len(source.fields), dtype=torch.float64)
+    moments = torch.zeros(2, 3, len(source.fields), dtype=torch.float64)
     if loss.halo:
         (batch,) = read_windows(sets, [pair], num_frames=1)
         error = loss.of_frame(batch.last, batch)[0].double()
-        moments += _moments(batch.known_target)
+        moments[1] += _moments(batch.known_target)
     else:
         axis = 0 if grid[0] > 1 else 1
         layers = max(AT_ONCE // (4 * len(source.fields) * math.prod(grid[axis + 1 :])), 1)
@@ -269,10 +286,16 @@ def _persistence(sets: Sequence[TrajectorySet], pair: Window, loss: Loss) -> Ten
             )
             for total, values in zip(sums, (last - target, target), strict=True):
                 total += loss.squares(without_gaps(values), ()).sum(dim=CELLS, dtype=torch.float64)
-            moments += _moments(target)
-        error = loss.relative(sums[0], sums[1], math.prod(grid))[0] * sums[0].any()
+            moments += torch.stack([_moments(last), _moments(target)])
+        deviation = _size_and_variance(moments[0])[1].sqrt()
+        error = loss.relative(sums[0], sums[1], math.prod(grid), deviation)[0] * sums[0].any()
+    return torch.stack([error, *_size_and_variance(moments[1])])
+
+
+def _size_and_variance(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean square and variance ``(f,)`` of the moments ``(3, f)`` of a frame."""
     mean, square = moments[1:] / moments[0]
-    return torch.stack([error, square, (square - mean.square()).clamp_min(0)])
+    return square, (square - mean.square()).clamp_min(0)
 
 
 def _moments(frame: Tensor) -> Tensor:

@@ -57,6 +57,15 @@ def test_all_is_the_mean_over_the_fields():
     assert record.ratio == pytest.approx(0.5)
 
 
+def test_a_field_that_comes_to_rest_does_not_outweigh_the_other_windows():
+    sums, (moving, still) = ErrorSums(), (torch.randn(1, 1, 1, 6, 6), torch.zeros(1, 1, 1, 6, 6))
+    for before, last in ((moving, moving), (moving, still)):
+        batch = FieldBatch("gas", ("rain",), torch.stack([before, last], dim=1), torch.ones(1))
+        sums.add(batch, "lead", 1, still + 1e-3, still)
+    by_deviation = 1e-3 / (0.01 * moving.std().item())
+    assert by_field(sums.records())["rain"].vrmse == pytest.approx(by_deviation, rel=1e-4)
+
+
 def test_a_rollout_that_blew_up_is_written_as_null(tmp_path):
     errors, persistence = {"nrmse": math.nan, "vrmse": math.inf}, {"nrmse": 0.5, "vrmse": 0.25}
     record = Record("gas", "all", "rollout", 9, errors, persistence, 7, extrapolation_vrmse=math.inf)

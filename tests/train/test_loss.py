@@ -68,9 +68,10 @@ def test_a_perfect_prediction_has_a_finite_gradient():
 def test_a_scale_goes_through_the_errors_of_all_leads_where_they_follow_a_power():
     errors = {lead: 0.03 * lead**0.6 for lead in (1, 2, 5, 9)}
     both = torch.tensor([*errors.values()]).double(), torch.tensor([*errors]).double()
-    assert LossScale.through(errors).loss(both[0][:, None], both[1]).tolist() == pytest.approx([1] * 4)
+    assert LossScale.through(errors, {}).loss(both[0][:, None], both[1]).tolist() == pytest.approx([1] * 4)
     assert LossScale().loss(torch.ones(2, 3), torch.tensor([1.0, 7.0])).tolist() == [1, 1]
-    assert LossScale(0.5, weights=(1.0, 30.0)).loss(torch.tensor([[0.2, 0.01]]), torch.ones(1)).item() == 0.5
+    weighted = LossScale(0.5, weights={"heat": 30.0})
+    assert weighted.loss(torch.tensor([[0.2, 0.01]]), torch.ones(1), ("speed", "heat")).item() == 0.5
 
 
 def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
@@ -82,6 +83,16 @@ def test_each_sample_counts_in_units_of_the_scale_at_its_lead_time():
     read = [batch.lead_time + 4]  # the history was rolled out by four frames
     _, per_sample = training_loss(forecasts, SequenceGroup(), {"shallow_water": LossScale(0.5, power=1.0)}, NRMSE, read)
     assert torch.allclose(per_sample, plain.mean(dim=1) / torch.tensor([2.5, 3.0, 4.0]))
+
+
+def test_a_field_that_comes_to_rest_is_measured_by_what_it_was():
+    batch = make_batch(dtype=torch.float64)
+    batch = replace(batch, target=torch.zeros_like(batch.target))
+    (forecast,) = make_model()([batch])
+    deviation = batch.history.std(dim=(1, 3, 4, 5), correction=0)
+    expected = forecast.field().square().mean(dim=(2, 3, 4)).sqrt() / (0.01 * deviation)
+    for found in (*errors_of([forecast], SequenceGroup()), *vrmse_of([forecast], SequenceGroup())):
+        assert torch.allclose(found, expected, rtol=2e-3)  # VRMSE has the unbiased deviation
 
 
 def slopes(fields, periodic, axis):

@@ -63,12 +63,44 @@ def test_the_loss_measures_kelvin_and_noise_by_the_noise(run_yaml, tmp_path):
     run = load_config(run_yaml(train={"loss": "nrmse"}))
     data = open_data(run)
     scales = loss_scales(run, data)
-    assert scales["shallow_water"].weights == pytest.approx((28_000,), rel=0.05)
+    assert scales["shallow_water"].weights == pytest.approx({"water_height": 28_000}, rel=0.05)
     assert "water_height (28" in weighted_fields(data, scales)[0]
     balanced = load_config(run_yaml(train={"loss": "balanced"}))
-    assert loss_scales(balanced, data)["shallow_water"].weights == (), "a single field's weight cancels"
+    assert not loss_scales(balanced, data)["shallow_water"].weights, "a single field's weight cancels"
     of_last_frame = torch.tensor([[math.sqrt(2) * 0.01 / 280]])  # an NRMSE
-    assert scales["shallow_water"].loss(of_last_frame, torch.ones(1)).item() == pytest.approx(math.sqrt(2), rel=0.05)
+    loss = scales["shallow_water"].loss(of_last_frame, torch.ones(1), ("water_height",))
+    assert loss.item() == pytest.approx(math.sqrt(2), rel=0.05)
+
+
+def write_gas(folder, seed, **fields):
+    """Describe files of one system whose fields are a mean with noise, ``(mean, deviation)`` by name."""
+    folder.mkdir()
+    for number in range(4):
+        noise = np.random.default_rng(seed + number).normal(size=(len(fields), 8, 12, 12))
+        with h5py.File(folder / f"{number}.h5", "w") as file:
+            for (name, (mean, deviation)), values in zip(fields.items(), noise, strict=True):
+                file[name] = mean + deviation * values
+    axes = "axes: [time, y, x], boundary: {y: wall, x: wall}, spacing: {y: 1, x: 1}, time_step: 1"
+    names = ", ".join(f"{name}: {name}" for name in fields)
+    (folder / "matey.yaml").write_text(f"{{system: gas, files: '*.h5', {axes}, fields: {{{names}}}}}")
+    return {"path": str(folder)}
+
+
+def test_sets_of_one_system_share_the_weights_of_fields_by_name(run_yaml, tmp_path):
+    one = write_gas(tmp_path / "one", 0, heat=(280, 0.1), speed=(0, 1))
+    two = write_gas(tmp_path / "two", 9, speed=(0, 1), heat=(280, 0.1), gas=(0, 1))
+    for loss in ("nrmse", "balanced"):
+        run = load_config(run_yaml(data={"sets": [one, two]}, train={"loss": loss}))
+        data = open_data(run)
+        scales = loss_scales(run, data)
+        assert scales["gas"].weights == pytest.approx({"heat": 2800}, rel=0.05)
+        assert len(weighted_fields(data, scales)) == 1
+
+
+def test_values_that_floors_would_hide_are_refused_with_a_scale(run_yaml, tmp_path):
+    run = load_config(run_yaml(data={"sets": [write_gas(tmp_path / "gas", 0, heat=(0, 1e-12))]}))
+    with pytest.raises(ConfigError, match="gas: heat has values of 1e-12, .* such as scale: 1e[+]12"):
+        loss_scales(run, open_data(run))
 
 
 def test_coarser_views_are_drawn_by_weight_with_a_scale_of_the_loss_of_their_own(run_yaml, tmp_path):
