@@ -295,7 +295,8 @@ class TrainSection(Section):
     ema: float = Field(0.0, ge=0, lt=1)
     """decay of the moving average of the weights, such as 0.999, which is validated and saved in model/; 0: none"""
     loss: LossName = "balanced"
-    """training loss: the NRMSE, this over that of persistence for the system and lead time (balanced), or also of slopes"""
+    """training loss: the NRMSE, this over that of persistence for the system and lead time (balanced), or also of slopes; of
+    fields more than ten times as large as their deviation, the error over that"""
     unroll: int = Field(0, ge=0, le=1000)
     """most steps of a rollout by the model whose outcome it is then trained on; 0: never [steps of the rollout]"""
     unroll_share: float = Field(0.25, ge=0, le=1)
