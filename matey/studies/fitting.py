@@ -34,6 +34,7 @@ from matey.evaluate.records import write_records
 from matey.fields import FieldBatch, has_gaps
 from matey.metrics import CELLS, NRMSE_EPSILON, nrmse
 from matey.mistakes import Mistake, one_line
+from matey.parallel.environment import forget_tiny_numbers
 from matey.peers.networks import NetworkPeer, PeerFacts, untrained
 from matey.peers.stencil import StencilPeer, leads_of, stencil_features
 from matey.process.start import keep_freed_memory
@@ -87,6 +88,7 @@ def run_peer(kind: str, run: RunConfig, seconds: float, max_windows: int, folder
     """
     folder.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()  # as MATEY's training does
+    forget_tiny_numbers()
     try:
         data = open_data(run)
         torch.manual_seed(run.train.seed)
