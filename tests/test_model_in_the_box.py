@@ -25,9 +25,9 @@ def simulate(folder, system, first_seed, num_trajectories, num_frames=2):
 @pytest.mark.whole
 @pytest.mark.parametrize(
     ("system", "seed", "at_leads", "in_rollouts"),
-    [  # a third above what was measured: 0.041 0.055, 0.054 0.76, 0.107 0.42
+    [  # a third above what was measured: 0.041 0.055, 0.057 0.240, 0.107 0.42
         ("shallow_water", 0, 0.054, 0.073),
-        pytest.param("diffusion_reaction", 12345, 0.072, 1.0, marks=pytest.mark.slow),
+        pytest.param("diffusion_reaction", 12345, 0.076, 0.32, marks=pytest.mark.slow),
         pytest.param("incompressible", 12345, 0.142, 0.56, marks=pytest.mark.slow),
     ],
 )
@@ -41,7 +41,7 @@ def test_it_forecasts_a_new_trajectory_as_well_as_its_card_says(
     assert status == 0, error
     records = json.loads((tmp_path / "report" / "metrics.json").read_text())
     ratios = {(r["kind"], r["lead"]): r["vrmse"] / r["persistence_vrmse"] for r in records if r["field"] == "all"}
-    found = max(ratios["lead", lead] for lead in (1, 5)), max(ratios[kind, 29] for kind in ("rollout", "rollout by 5"))
+    found = max(ratios["lead", lead] for lead in (1, 5)), ratios["rollout by 5", 29]
     assert found[0] < at_leads and found[1] < in_rollouts, found
 
 
