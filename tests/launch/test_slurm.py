@@ -178,6 +178,14 @@ def start_soon(cluster, job):
         time.sleep(1)
 
 
+def wait_for_node(cluster, node, job):
+    """Wait until a node has no step of a job left, as one that really failed: with one, it refuses the job and is drained."""
+    until = time.monotonic() + 60
+    while [*(cluster.folder / "spool" / node).glob(f"{node}_{job}.*")]:
+        assert time.monotonic() < until, cluster.output(job)
+        time.sleep(0.05)
+
+
 MANY = ["--set", "train.steps=100000", "--set", "train.checkpoint_every=2"]
 
 
@@ -212,6 +220,7 @@ def test_a_job_whose_node_fails_starts_again_and_a_killed_rank_ends_job_and_chai
     wait_for_step(folder, 5, cluster, job)
     for state in ("down", "resume"):
         cluster.run("scontrol", "update", "nodename=n1", f"state={state}", "reason=test")
+    wait_for_node(cluster, "n1", job)
     start_soon(cluster, job)
     step = max(losses(folder))
     wait_for_step(folder, step + 3, cluster, job)
