@@ -29,17 +29,13 @@ def test_a_run_becomes_a_model(run_yaml, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_one_sentence_and_damage_is_named(run_yaml, tmp_path):
+def test_a_whole_checkpoint_is_called_so_and_a_damaged_file_is_named(run_yaml, tmp_path):
     succeed(pretrain(run_yaml(train={"steps": 1})))
-    result = convert(tmp_path / "run", "--to", "fp32", "--out", tmp_path / "run")
-    assert result.returncode == 2 and "exists already" in result.stderr and "Traceback" not in result.stderr
     assert "files are whole" in succeed(convert("--describe", tmp_path / "run")).stdout
     shard = tmp_path / "run" / "checkpoints" / "step_000001" / "zero_pp_rank_0_mp_rank_00_optim_states.pt"
     shard.write_bytes(shard.read_bytes()[:-100])
     result = convert("--describe", tmp_path / "run")
     assert result.returncode == 1 and f"corrupt: {shard}" in result.stdout
-    result = pretrain(run_yaml(train={"steps": 2}), "--resume")
-    assert result.returncode == 2 and str(shard) in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
