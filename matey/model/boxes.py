@@ -57,8 +57,8 @@ class HeldCells:
     def put(self, values: Tensor) -> Tensor:
         """Put the box's values ``(k, f, z, y, x)`` where they belong in ``(b, f, z, y, x)``, zero elsewhere."""
         whole = values.new_zeros(self.frames.num_samples, values.shape[1], *self.frames.window[1:])
-        if len(values):
-            whole[self.box.samples, :, *self.box.cells] = values
+        # Values of an empty box are put as well, so that the loss depends on the weights on every rank.
+        whole[self.box.samples, :, *self.box.cells] = values
         return whole
 
     def around(self, halo: Sequence[int], ranks: RankGroup) -> CellRoute:

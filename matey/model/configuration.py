@@ -17,7 +17,7 @@ from matey.config import ConfigError, RunConfig, parse_config
 from matey.config.loading import FOLDERS, find_shipped, sentences, shortened
 from matey.config.schema import ModelSection, TokensSection
 from matey.config.section import Section
-from matey.mistakes import Mistake, listed
+from matey.mistakes import Mistake, listed, nearest_name
 from matey.tokens.patches import Patch
 from matey.tokens.refinement import Refinement
 
@@ -110,8 +110,11 @@ class MateyConfig(PretrainedConfig):
         parameters: Sequence[str] = (),
         **kwargs: Any,  # noqa: ANN401 (what Hugging Face passes through)
     ) -> None:
-        for key in kwargs.keys() & TokensSection.model_fields.keys():
-            raise ValueError(f"{key} belongs to tokens, as in the run YAML: tokens={{{key!r}: {kwargs[key]!r}}}.")
+        for key in kwargs:
+            if key in TokensSection.model_fields:
+                raise ValueError(f"{key} belongs to tokens, as in the run YAML: tokens={{{key!r}: {kwargs[key]!r}}}.")
+            if not (key.startswith("_") or key == "attn_implementation" or hasattr(PretrainedConfig, key)):
+                raise ValueError(f"MateyConfig takes no {key!r}.{nearest_name(key, ARGUMENTS)}")
         self.fields = list(fields)
         self.tokens = tokens if isinstance(tokens, TokensSection) else _parsed(TokensSection, tokens, "tokens")
         self.scheme = scheme

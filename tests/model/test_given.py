@@ -67,9 +67,9 @@ def test_a_model_keeps_what_it_knows_of_parameters_beside_new_ones(model):
     assert torch.allclose(target.predict(batch), model.predict(batch), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("local", [0, 3])
-def test_given_fields_and_parameters_change_the_forecast_and_are_not_predicted(local):
-    model = told_model(local=local)
+@pytest.mark.parametrize("network", ["matey", "paper"])
+def test_given_fields_and_parameters_change_the_forecast_and_are_not_predicted(network):
+    model = told_model(network=network)
     batch = told(BATCH)
     predicted = model.predict(batch)
     assert predicted.shape == BATCH.target.shape

@@ -274,6 +274,7 @@ def test_an_unknown_field_names_the_nearest_one():
         ({"predict": "velocity"}, "model: predict: Input should be 'rate', 'change' or 'field'"),
         ({"refine": 0.1}, "refine belongs to tokens, as in the run YAML: tokens={'refine': 0.1}"),
         ({"tokens": {"refin": 0.1}}, "tokens: unknown key 'refin'. Did you mean 'refine'"),
+        ({"netwrok": "paper"}, "MateyConfig takes no 'netwrok'. Did you mean 'network'"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(wrong, message):

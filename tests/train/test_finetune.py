@@ -20,9 +20,7 @@ OLD = ("inhibitor", "water_height")
 def pretrained(tmp_path_factory):
     """The folder of a model that knows one of the two fields of the data."""
     torch.manual_seed(0)
-    config = MateyConfig.from_size(
-        "micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=3, halo=1
-    )
+    config = MateyConfig.from_size("micro", fields=OLD, tokens={"patches": ((1, 1, 8, 8), (1, 1, 4, 4))}, history=3)
     folder = tmp_path_factory.mktemp("pretrained")
     MateyModel(config).save_pretrained(folder)
     return folder
