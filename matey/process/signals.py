@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from matey.process.launchers import launcher_has_gone
@@ -31,6 +33,7 @@ EXIT_CODE = os.EX_TEMPFAIL  # 75
 HEARD = (*SIGNALS, signal.SIGINT, signal.SIGHUP)
 
 _has_heard = False
+_must_wait = False
 
 
 def listen() -> None:
@@ -70,4 +73,23 @@ def _note(number: int, frame: FrameType | None) -> None:
 def interrupt_at_signals() -> None:
     """Have SIGINT and SIGTERM raise KeyboardInterrupt; a shell lets commands that are started with "&" ignore the first."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not _must_wait:
+        raise KeyboardInterrupt
+    _note(number, frame)
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Have them raise KeyboardInterrupt after the block: what a callback of HDF5 raises within it is lost or another error."""
+    global _must_wait
+    _must_wait = True
+    try:
+        yield
+    finally:
+        _must_wait = False
+    if _has_heard:
+        raise KeyboardInterrupt

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import yaml
 
+from matey.process.signals import interrupts_wait
 from matey.simulate.ensemble import Ensemble, Trajectory
 
 
@@ -65,12 +66,15 @@ class Hdf5Layout:
         num_done = self.num_done(path, ensemble, seeds)
         with h5py.File(partial, "r+" if num_done else "w") as file:
             if num_done == 0:
-                self.begin(file, ensemble, seeds)
-                file.attrs["made_as"], file.attrs["num_done"] = self._digest(ensemble, seeds), 0
+                with interrupts_wait():
+                    self.begin(file, ensemble, seeds)
+                    file.attrs["made_as"], file.attrs["num_done"] = self._digest(ensemble, seeds), 0
             for position, trajectory in zip(range(num_done, len(seeds)), rest, strict=True):
-                self.add(file, position, trajectory)
-                file.attrs.modify("num_done", position + 1)  # in place, so that a kill seldom leaves the file corrupt
-                file.flush()
+                with interrupts_wait():
+                    self.add(file, position, trajectory)
+                    # In place, so that a kill seldom leaves the file corrupt.
+                    file.attrs.modify("num_done", position + 1)
+                    file.flush()
             del file.attrs["made_as"], file.attrs["num_done"]
         os.replace(partial, path)
 
@@ -123,7 +127,8 @@ class SingleFiles:
         (trajectory,) = rest
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
             unfinished = Path(scratch) / path.name
-            self.write_one(unfinished, ensemble, seeds[0], trajectory)
+            with interrupts_wait():
+                self.write_one(unfinished, ensemble, seeds[0], trajectory)
             os.replace(unfinished, path)
 
 
