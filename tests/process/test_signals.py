@@ -73,3 +73,9 @@ def test_ctrl_c_while_a_run_imports_ends_it_with_a_word(run_yaml, script):
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "Interrupted.\n")
+
+
+def test_an_interrupt_waits_until_a_file_is_written():
+    run = "from matey.process.signals import *; interrupt_at_signals()\nwith interrupts_wait(): signal.raise_signal(2); print()"
+    done = subprocess.run([sys.executable, "-c", run], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "\n" and done.stderr.endswith("KeyboardInterrupt\n")

@@ -116,19 +116,18 @@ def test_a_mistake_is_told_in_one_line_and_by_the_exit_status(run, tmp_path, arg
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_goes_on_to_the_same_file(run, tmp_path, number):
-    arguments = "diffusion_reaction --trajectories 60 --resolution 32 --frames 21 --workers 1".split()
-    command = [sys.executable, TOOL, *arguments, "--out"]
-    process = subprocess.Popen([*command, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True)
+    arguments = "diffusion_reaction --trajectories 60 --resolution 32 --frames 21 --workers 1 --out".split()
+    tool = subprocess.Popen([sys.executable, TOOL, *arguments, tmp_path / "stopped"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("stopped/.*.unfinished")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "Interrupted; the same command continues from here.\n")
+    tool.send_signal(number)
+    _, errors = tool.communicate(timeout=60)
+    assert (tool.returncode, errors) == (130, "Interrupted; the same command continues from here.\n")
     assert [path.name for path in (tmp_path / "stopped").iterdir()] == [".2D_diff-react_NA_NA.h5.unfinished"]
 
     for folder in ("stopped", "whole"):
-        assert run(*arguments, "--out", tmp_path / folder)[0] == 0
+        assert run(*arguments, tmp_path / folder)[0] == 0
     stopped, whole = (h5py.File(tmp_path / folder / "2D_diff-react_NA_NA.h5") for folder in ("stopped", "whole"))
     with stopped, whole:
         assert stopped.keys() == whole.keys() and list(stopped.attrs) == []
